@@ -1,0 +1,47 @@
+# Every outside library, found once. What is optional says in one line what its absence costs.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+
+find_package(tomlplusplus QUIET)
+find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h REQUIRED)
+find_path(HWY_INCLUDE_DIR hwy/highway.h REQUIRED)
+find_library(HWY_LIBRARY hwy REQUIRED)
+if(NOT TARGET hwy::hwy)
+  add_library(hwy::hwy INTERFACE IMPORTED)
+  target_include_directories(hwy::hwy INTERFACE ${HWY_INCLUDE_DIR})
+  target_link_libraries(hwy::hwy INTERFACE ${HWY_LIBRARY})
+endif()
+
+# HDF5: the serial flavour (the MPI one would pull MPI into every run).
+find_package(HDF5 REQUIRED COMPONENTS C)
+add_library(tessera_hdf5 INTERFACE)
+target_include_directories(tessera_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_link_libraries(tessera_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
+
+# A CBLAS. Our OpenMP regions call it single-threaded, so the serial flavour is preferred.
+add_library(tessera_blas INTERFACE)
+find_library(OPENBLAS_LIBRARY NAMES openblas PATH_SUFFIXES openblas-serial openblas-pthread)
+find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas-serial openblas-pthread x86_64-linux-gnu/openblas-serial)
+find_library(BLIS_LIBRARY NAMES blis PATH_SUFFIXES blis-serial blis-openmp blis-pthread)
+find_path(BLIS_INCLUDE_DIR blis/cblas.h PATH_SUFFIXES blis-serial)
+if(TESSERA_BLAS STREQUAL "BLIS" OR (TESSERA_BLAS STREQUAL "AUTO" AND NOT OPENBLAS_LIBRARY))
+  target_link_libraries(tessera_blas INTERFACE ${BLIS_LIBRARY})
+  target_include_directories(tessera_blas SYSTEM INTERFACE ${BLIS_INCLUDE_DIR} ${BLIS_INCLUDE_DIR}/blis)
+  target_compile_definitions(tessera_blas INTERFACE TESSERA_BLAS_NAME="BLIS")
+else()
+  target_link_libraries(tessera_blas INTERFACE ${OPENBLAS_LIBRARY})
+  target_include_directories(tessera_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR})
+  target_compile_definitions(tessera_blas INTERFACE TESSERA_BLAS_NAME="OpenBLAS")
+endif()
+
+# MPI is used by a plugin alone, opened only under a launcher.
+find_package(MPI COMPONENTS CXX)
+set(TESSERA_MPI_FOUND ${MPI_CXX_FOUND})
+if(NOT TESSERA_MPI_FOUND)
+  message(STATUS "tessera: no MPI found: `trainer` is built without multi-rank runs (install libopenmpi-dev)")
+endif()

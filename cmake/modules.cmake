@@ -1,0 +1,33 @@
+# tessera_module(name DEPENDS ...): the static library tessera_<name> of src/<name>/**.cpp.
+function(tessera_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
+                         $<$<BOOL:${TESSERA_WERROR}>:-Werror>)
+  if(TESSERA_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(${target} PUBLIC -fsanitize=${TESSERA_SANITIZE})
+  endif()
+endfunction()
+
+function(tessera_module name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "src/comm/mpi/|src/cli/main.cpp")
+  if(sources)
+    add_library(tessera_${name} STATIC ${sources})
+    target_include_directories(tessera_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(tessera_${name} PUBLIC ${ARG_DEPENDS})
+    tessera_flags(tessera_${name})
+  else()
+    add_library(tessera_${name} INTERFACE)
+    target_include_directories(tessera_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(tessera_${name} INTERFACE ${ARG_DEPENDS})
+  endif()
+endfunction()
+
+# A shared library that the program opens at run time.
+function(tessera_plugin name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} MODULE ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS})
+  tessera_flags(${name})
+endfunction()

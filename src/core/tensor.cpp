@@ -1,0 +1,140 @@
+#include "core/tensor.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace tessera {
+
+int64_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+    case DType::i64: return 8;
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::bf16:
+    case DType::f16: return 2;
+    case DType::i8:
+    case DType::u8: return 1;
+  }
+  return 0;
+}
+
+std::string_view name_of(DType dtype) {
+  constexpr std::string_view kNames[] = {"f64", "f32", "bf16", "f16", "i64", "i32", "i8", "u8"};
+  return kNames[static_cast<int>(dtype)];
+}
+
+bool is_floating(DType dtype) { return dtype <= DType::f16; }
+
+float to_float(BFloat16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+
+float to_float(Float16 value) { return static_cast<float>(std::bit_cast<_Float16>(value.bits)); }
+
+BFloat16 to_bfloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};  // stays a NaN
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+Float16 to_float16(float value) { return {std::bit_cast<uint16_t>(static_cast<_Float16>(value))}; }
+
+Shape::Shape(std::initializer_list<int64_t> sizes) : rank(static_cast<int>(sizes.size())) {
+  TS_CHECK(sizes.size() <= 4, "a shape has at most 4 dimensions, not {}", sizes.size());
+  std::copy(sizes.begin(), sizes.end(), dims.begin());
+}
+
+int64_t Shape::count() const {
+  int64_t product = 1;
+  for (int axis = 0; axis < rank; ++axis) product *= dims[axis];
+  return product;
+}
+
+std::string Shape::text() const {
+  std::string text = "[";
+  for (int axis = 0; axis < rank; ++axis) text += (axis ? ", " : "") + std::to_string(dims[axis]);
+  return text + "]";
+}
+
+bool operator==(const Shape& a, const Shape& b) {
+  return a.rank == b.rank && std::equal(a.dims.begin(), a.dims.begin() + a.rank, b.dims.begin());
+}
+
+ConstView::ConstView(const void* data, Shape shape, DType dtype, Device device)
+    : data(data), shape(shape), dtype(dtype), device(device) {
+  int64_t stride = 1;
+  for (int axis = shape.rank - 1; axis >= 0; --axis) {
+    strides[axis] = stride;
+    stride *= shape[axis];
+  }
+}
+
+bool ConstView::is_contiguous() const {
+  int64_t stride = 1;
+  for (int axis = shape.rank - 1; axis >= 0; --axis) {
+    if (shape[axis] != 1 && strides[axis] != stride) return false;
+    stride *= shape[axis];
+  }
+  return true;
+}
+
+ConstView ConstView::slice_rows(int64_t begin, int64_t end) const {
+  TS_CHECK(shape.rank >= 1 && 0 <= begin && begin <= end && end <= shape[0], "rows {}..{} of {}", begin, end,
+           shape.text());
+  ConstView view = *this;
+  view.shape.dims[0] = end - begin;
+  view.data = static_cast<const std::byte*>(data) + begin * strides[0] * size_of(dtype);
+  return view;
+}
+
+ConstView ConstView::slice_cols(int64_t begin, int64_t end) const {
+  TS_CHECK(shape.rank == 2 && 0 <= begin && begin <= end && end <= shape[1], "columns {}..{} of {}", begin, end,
+           shape.text());
+  ConstView view = *this;
+  view.shape.dims[1] = end - begin;
+  view.data = static_cast<const std::byte*>(data) + begin * size_of(dtype);
+  return view;
+}
+
+ConstView ConstView::reshape(Shape to) const {
+  TS_CHECK(is_contiguous() && to.count() == shape.count(), "{} cannot be reshaped to {}", shape.text(), to.text());
+  return ConstView(data, to, dtype, device);
+}
+
+void ConstView::check_flat(DType wanted) const {
+  TS_CHECK(dtype == wanted, "view holds {}, asked for {}", name_of(dtype), name_of(wanted));
+  TS_CHECK(is_contiguous(), "view {} is not contiguous", shape.text());
+}
+
+std::byte* allocate_aligned(int64_t bytes) {
+  const size_t rounded = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + 63) / 64 * 64;
+  void* memory = std::aligned_alloc(64, rounded);
+  if (memory == nullptr)
+    throw UserError("", fmt::format("out of memory: {} MB could not be reserved", rounded >> 20),
+                    "lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations = true");
+  std::memset(memory, 0, rounded);
+  return static_cast<std::byte*>(memory);
+}
+
+void free_aligned(std::byte* memory) { std::free(memory); }
+
+Tensor::Tensor(Shape shape, DType dtype)
+    : shape_(shape), dtype_(dtype), data_(allocate_aligned(shape.count() * size_of(dtype))) {}
+
+void Tensor::Free::operator()(std::byte* memory) const { free_aligned(memory); }
+
+double element(const ConstView& view, int64_t i) {
+  switch (view.dtype) {
+    case DType::f64: return static_cast<const double*>(view.data)[i];
+    case DType::f32: return static_cast<const float*>(view.data)[i];
+    case DType::bf16: return to_float(static_cast<const BFloat16*>(view.data)[i]);
+    case DType::f16: return to_float(static_cast<const Float16*>(view.data)[i]);
+    default: break;
+  }
+  TS_CHECK(false, "element() of a {} view", name_of(view.dtype));
+  return 0;
+}
+
+}  // namespace tessera
