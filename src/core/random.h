@@ -2,6 +2,7 @@
 // Counter-based random numbers: a draw is a function of (seed, stream, index), never of call order or thread.
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <vector>
