@@ -1,0 +1,71 @@
+#pragma once
+// comm/: bytes between ranks. A Communicator is the only way to another rank; MPI itself lives in a plugin.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace tessera {
+
+/// Calls and payload bytes that this rank handed to collectives, by kind.
+struct Traffic {
+  struct Kind {
+    int64_t calls = 0, bytes = 0;
+  };
+  Kind all_reduce, all_gather, broadcast, exchange;
+  int64_t total_bytes() const { return all_reduce.bytes + all_gather.bytes + broadcast.bytes + exchange.bytes; }
+};
+
+/// Every collective is reached by every rank in the same order. Calls come from the main thread.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// Ranks of this machine that share memory (and cores) with this one, and this rank's number among them.
+  virtual int local_rank() const = 0;
+  virtual int local_size() const = 0;
+
+  /// values <- sum over ranks. Each element is summed in rank order in f64 and rounded once, so the result is the same
+  /// bits on every rank and in every run, and does not depend on arrival. Payload counted: values.size_bytes().
+  virtual void all_reduce_sum(std::span<float> values) = 0;
+  virtual void all_reduce_sum(std::span<double> values) = 0;
+  virtual void all_reduce_max(std::span<double> values) = 0;
+  /// Each rank's bytes (lengths may differ), in rank order, on every rank.
+  virtual std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte>) = 0;
+  /// `bytes` of the root on every rank (lengths may differ before the call).
+  virtual void broadcast(std::vector<std::byte>& bytes, int root) = 0;
+  /// Sends to one rank while receiving the same number of bytes from another: one ring step.
+  virtual void exchange(std::span<const std::byte> send, int to, std::span<std::byte> receive, int from) = 0;
+  virtual void barrier() = 0;
+  /// Ranks of equal color form a new communicator, ordered by key, then by rank.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  /// Ends every rank of the job with this exit code, now.
+  [[noreturn]] virtual void abort(int exit_code) = 0;
+
+  const Traffic& traffic() const { return traffic_; }
+
+ protected:
+  Traffic traffic_;
+};
+
+/// The one-rank communicator: no library, no copies.
+std::unique_ptr<Communicator> self_communicator();
+
+/// True when a launcher's variables (Open MPI, MPICH/PMI, Slurm) say that this process is one rank of several, or of one.
+bool launched_by_mpi();
+
+/// The world: `self` without a launcher; otherwise MPI_COMM_WORLD through the plugin libtessera_mpi.so, which is looked
+/// for in $TESSERA_PLUGIN_DIR, beside the program and in ../lib (and lib/<triplet>) from it.
+/// @throws UserError when a launcher is there and the plugin is not
+std::unique_ptr<Communicator> world_communicator();
+
+/// Throws UserError on every rank, naming what differs and the ranks that differ, unless all ranks pass equal text.
+void require_equal(Communicator&, const std::string& what, const std::string& value);
+
+}  // namespace tessera

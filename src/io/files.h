@@ -1,0 +1,28 @@
+#pragma once
+// Whole files: read, written atomically, hashed.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace tessera {
+
+/// @throws UserError naming the file
+std::string read_text_file(const std::filesystem::path&);
+
+/// Temporary file in the same folder, `write(temporary)`, fsync, rename over `file`, fsync of the folder: a reader sees the
+/// old file or the whole new one. The temporary is removed when `write` throws. @throws UserError on a full disk and the like
+void write_file_atomically(const std::filesystem::path& file, const std::function<void(const std::filesystem::path& temporary)>& write);
+void write_text_file(const std::filesystem::path& file, std::string_view text);  // atomically
+
+/// SHA-256 as 64 hex digits (OpenSSL).
+std::string sha256_hex(std::span<const std::byte>);
+std::string sha256_hex(std::string_view);
+/// @param skip_bytes  leading bytes that do not count
+std::string sha256_of_file(const std::filesystem::path&, int64_t skip_bytes = 0);
+
+}  // namespace tessera

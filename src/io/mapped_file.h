@@ -1,0 +1,27 @@
+#pragma once
+// A file mapped read-only: the ranks of a node share one copy of its pages.
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+namespace tessera {
+
+class MappedFile {
+ public:
+  /// @throws UserError naming the file when it cannot be opened or mapped. An empty file gives an empty span.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path&);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace tessera
