@@ -1,0 +1,36 @@
+#pragma once
+// kernels/: arithmetic on one device. Every op takes the Context first: where to run, with what, in which scratch.
+
+#include <string_view>
+
+#include "core/arena.h"
+#include "core/tensor.h"
+
+namespace tessera {
+
+struct Kernels;
+
+/// Which bits a run promises. fast: none. reproducible: the same per recipe, rank count and backend.
+/// batch_invariant: a row's bits do not depend on what else is in the batch.
+enum class Repeat { fast, reproducible, batch_invariant };
+
+/// An ordered queue of work on a device; the CPU has one implicit queue (handle is null).
+struct Stream {
+  void* handle = nullptr;
+};
+
+struct Context {
+  Device device;
+  Stream stream;
+  const Kernels& kernels;
+  Arena& scratch;
+  int threads = 1;
+  Repeat repeat = Repeat::reproducible;
+};
+
+/// The table of a backend: "reference" (plain loops, f64 sums, f32 and f64 data), "cpu" (SIMD, OpenMP, CBLAS; f32 data),
+/// "counting" (does nothing: for planning memory with a counting arena). Empty: the device's own.
+/// @throws UserError for an unknown name, or CUDA when it was not built
+const Kernels& kernels_for(Device, std::string_view backend = {});
+
+}  // namespace tessera

@@ -1,0 +1,50 @@
+#pragma once
+#include <span>
+
+#include "kernels/context.h"
+
+namespace tessera {
+
+/// One chunk of the vocabulary in an online softmax. For each row n:
+///   m' = max(m, max logits),  rescale = exp(m − m'),  logits <- exp(logits − m') in place,  sum = sum · rescale + Σ logits,
+///   target = logit of labels[n] when it lies in [vocab_begin, vocab_begin + cols),  best = index of the largest logit so far
+///   (the lowest index on a tie). First chunk: row_max holds −inf, sum 0, best −1.
+struct SoftmaxChunkArgs {
+  TensorView logits;                 // [rows, chunk] in: logits, out: exponentials
+  int64_t vocab_begin;
+  std::span<const int32_t> labels;   // [rows]
+  TensorView row_max, row_sum, target, rescale;   // [rows] compute dtype
+  std::span<int32_t> best;           // [rows]
+};
+
+/// logits <- grad_scale · (exp(logits − lse) − [column is the label]) in place, for one chunk.
+struct SoftmaxGradientArgs {
+  TensorView logits;                 // [rows, chunk]
+  int64_t vocab_begin;
+  std::span<const int32_t> labels;
+  ConstView lse;                     // [rows] compute dtype
+  double grad_scale;
+};
+
+/// Fused output projection and cross-entropy, in chunks of the vocabulary: no [tokens, vocab] buffer.
+///   logits = hidden · weightᵀ,  nll[n] = log Σ exp(logits[n]) − logits[n, labels[n]]
+///   dhidden = grad_scale · (softmax − onehot) · weight   (assigned),   dweight += grad_scale · (softmax − onehot)ᵀ · hidden
+/// With a frozen weight dhidden is accumulated while the softmax is still running, rescaled as the maximum moves (the idea of
+/// online softmax, Milakov & Gimelshein 2018, arXiv:1805.02867, and FlashAttention): one pass, no recomputed logits. A trained
+/// weight needs a second pass over the chunks.
+struct CrossEntropyArgs {
+  ConstView hidden;                  // [rows, dim] compute dtype
+  ConstView weight;                  // [vocab, dim] compute dtype, f32, bf16 or f16
+  std::span<const int32_t> labels;   // [rows], each in [0, vocab)
+  double grad_scale = 1;
+  TensorView nll;                    // [rows] compute dtype
+  std::span<int32_t> best;           // [rows] arg max of the logits; empty to skip
+  TensorView dhidden;                // [rows, dim]; empty: no gradients
+  TensorView dweight;                // [vocab, dim]; empty: frozen
+};
+void cross_entropy(const Context&, const CrossEntropyArgs&);
+
+/// Columns of logits held at once for `rows` rows.
+int64_t cross_entropy_chunk(int64_t rows, int64_t vocab);
+
+}  // namespace tessera

@@ -1,0 +1,25 @@
+#pragma once
+#include <span>
+
+#include "kernels/context.h"
+
+namespace tessera {
+
+enum class Write : uint8_t { assign, accumulate };
+
+/// Names a dropout mask: it is a function of these and the column only, so ranks and micro-batches do not matter.
+struct DropoutKey {
+  uint64_t seed;                       // run seed
+  uint64_t step;
+  uint32_t weight;                     // number of the weight whose input is dropped
+  float probability;                   // in [0, 1)
+  std::span<const int64_t> draw_index; // [tokens] the token's number in the global batch
+};
+
+/// y = (or +=) x · keep / (1 − p). The mask is its own adjoint. x, y [tokens, dim] compute dtype; y may alias x when assigned.
+/// Element (t, c) is kept when lane c % 8 (16 bits, low half of a word first) of
+///   philox4x32(counter = {lo(draw_index[t]), hi(draw_index[t]), c / 8, weight}, key = the two halves of mix64(mix64(seed) ^ step))
+/// is at least round(p · 65536): a lane is bits 16·(c%2) .. 16·(c%2)+15 of word (c % 8) / 2.
+void dropout(const Context&, ConstView x, const DropoutKey&, TensorView y, Write);
+
+}  // namespace tessera

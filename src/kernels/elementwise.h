@@ -1,0 +1,18 @@
+#pragma once
+#include "kernels/context.h"
+
+namespace tessera {
+
+/// y += x. Equal shapes [rows, dim] (or flat), compute dtype, rows may be strided.
+void add(const Context&, ConstView x, TensorView y);
+
+/// x[i, :] *= factors[i]. factors [rows], x [rows, dim], compute dtype.
+void scale_rows(const Context&, ConstView factors, TensorView x);
+
+/// to = from, converted between floating dtypes (round to nearest even). Equal shapes, contiguous.
+void convert(const Context&, ConstView from, TensorView to);
+
+/// Σ x² in f64 over fixed blocks of elements, in block order. Any shape, contiguous, f32 (reference: also f64).
+double sum_of_squares(const Context&, ConstView x);
+
+}  // namespace tessera

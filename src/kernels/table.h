@@ -1,0 +1,47 @@
+#pragma once
+// One field per op. A backend is a filled table; "cpu" starts as a copy of "reference" and overrides entries.
+// The ops' contracts stand in their own headers (kernels/<op>.h); each has a checked function that calls the table.
+
+#include "kernels/attention.h"
+#include "kernels/context.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/dropout.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
+#include "kernels/optimizer_steps.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/shards.h"
+#include "kernels/swiglu.h"
+
+namespace tessera {
+
+struct Kernels {
+  std::string_view backend;
+  void (*gemm)(const Context&, const GemmArgs&);
+  void (*rms_norm)(const Context&, ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms);
+  void (*rms_norm_backward)(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
+                            TensorView dweight);
+  void (*rope)(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+               ConstView sin, RopeDirection);
+  void (*attention)(const Context&, const AttentionArgs&);
+  void (*attention_backward)(const Context&, const AttentionBackwardArgs&);
+  void (*swiglu)(const Context&, ConstView gate, ConstView up, TensorView y);
+  void (*swiglu_backward)(const Context&, ConstView gate, ConstView up, ConstView dy, TensorView dgate, TensorView dup);
+  void (*embedding)(const Context&, ConstView table, std::span<const int32_t> ids, TensorView y);
+  void (*embedding_backward)(const Context&, std::span<const int32_t> ids, ConstView dy, TensorView dtable);
+  void (*softmax_chunk)(const Context&, const SoftmaxChunkArgs&);
+  void (*softmax_gradient_chunk)(const Context&, const SoftmaxGradientArgs&);
+  void (*scale_rows)(const Context&, ConstView factors, TensorView x);
+  void (*add)(const Context&, ConstView x, TensorView y);
+  void (*convert)(const Context&, ConstView from, TensorView to);
+  void (*gather_shards)(const Context&, ConstView pool, std::span<const int32_t> index, TensorView y);
+  void (*scatter_shards_add)(const Context&, std::span<const int32_t> index, ConstView dy, TensorView dpool);
+  void (*dropout)(const Context&, ConstView x, const DropoutKey&, TensorView y, Write);
+  double (*sum_of_squares)(const Context&, ConstView x);
+  void (*adamw_step)(const Context&, const AdamWArgs&);
+  void (*sgd_step)(const Context&, const SgdArgs&);
+};
+
+}  // namespace tessera
