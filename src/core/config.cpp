@@ -1,0 +1,383 @@
+#include "core/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+#include <toml++/toml.h>
+
+#include "core/error.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+
+Rule anything() { return {}; }
+Rule in_range(double min, double max) {
+  Rule rule;
+  rule.min = min;
+  rule.max = max;
+  return rule;
+}
+Rule at_least(double min) { return in_range(min, std::numeric_limits<double>::infinity()); }
+Rule above(double min) {
+  Rule rule = at_least(min);
+  rule.above_min = true;
+  return rule;
+}
+Rule one_of(std::vector<std::string> choices) {
+  Rule rule;
+  rule.choices = std::move(choices);
+  return rule;
+}
+
+namespace {
+
+struct ReadField {
+  std::string section;
+  Field field;
+  std::string default_text;
+};
+
+/// Shortest text that reads back as the same double and as a TOML float.
+std::string number_text(double value) {
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') (out += '\\') += c;
+    else if (c == '\n') out += "\\n";
+    else if (c == '\t') out += "\\t";
+    else if (static_cast<unsigned char>(c) < 0x20) out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    else out += c;
+  }
+  return out + "\"";
+}
+
+/// The value as TOML; empty for an absent optional.
+std::string value_text(const FieldTarget& target) {
+  struct Printer {
+    std::string operator()(const bool* v) const { return *v ? "true" : "false"; }
+    std::string operator()(const int64_t* v) const { return std::to_string(*v); }
+    std::string operator()(const double* v) const { return number_text(*v); }
+    std::string operator()(const std::string* v) const { return quoted(*v); }
+    std::string operator()(const fs::path* v) const { return quoted(v->string()); }
+    std::string operator()(const std::vector<std::string>* v) const {
+      std::string text = "[";
+      for (size_t i = 0; i < v->size(); ++i) text += (i ? ", " : "") + quoted((*v)[i]);
+      return text + "]";
+    }
+    std::string operator()(const std::optional<int64_t>* v) const { return *v ? std::to_string(**v) : ""; }
+    std::string operator()(const std::optional<double>* v) const { return *v ? number_text(**v) : ""; }
+  };
+  return std::visit(Printer{}, target);
+}
+
+const char* wanted_kind(const FieldTarget& target) {
+  constexpr const char* kKinds[] = {"true or false", "a whole number", "a number", "text in quotes", "a path in quotes",
+                                    "a list of texts", "a whole number", "a number"};
+  return kKinds[target.index()];
+}
+
+std::string allowed_text(const Rule& rule) {
+  if (!rule.choices.empty()) {
+    std::string text = "one of:";
+    for (const std::string& choice : rule.choices) text += " \"" + choice + "\"";
+    return text;
+  }
+  const bool low = std::isfinite(rule.min), high = std::isfinite(rule.max);
+  if (low && high) return fmt::format("{} to {}", rule.min, rule.max);
+  if (low) return fmt::format("{} {}", rule.above_min ? "more than" : "at least", rule.min);
+  return high ? fmt::format("at most {}", rule.max) : "";
+}
+
+bool number_allowed(const Rule& rule, double value) {
+  return !std::isnan(value) && value <= rule.max && (rule.above_min ? value > rule.min : value >= rule.min);
+}
+
+}  // namespace
+
+struct Recipe::State {
+  std::string file, name;
+  fs::path folder;
+  toml::table table;
+  toml::table overrides;
+  std::vector<ReadField> fields;
+  std::vector<std::string> sections;
+  std::vector<std::string> faults;
+
+  std::string position(const toml::node& node, bool from_override, const std::string& key) const {
+    if (from_override) return "command line: " + key;
+    return fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
+  }
+  const toml::node* find(const toml::table& root, const std::string& section, const std::string& key) const {
+    if (section.empty()) return root.get(key);
+    const toml::node* node = root.get(section);
+    return node && node->is_table() ? node->as_table()->get(key) : nullptr;
+  }
+  const toml::key* find_key(const std::string& section, const std::string& key) const {
+    const toml::table* scope = &table;
+    if (!section.empty()) {
+      const toml::node* node = table.get(section);
+      if (!node || !node->is_table()) return nullptr;
+      scope = node->as_table();
+    }
+    const auto found = scope->find(key);
+    return found == scope->end() ? nullptr : &found->first;
+  }
+  void assign(const std::string& section, const Field& field, const toml::node& node, bool from_override);
+  void check_names(const toml::table& root, bool from_override);
+  std::vector<std::string> known_keys(const std::string& section) const;
+};
+
+void Recipe::State::assign(const std::string& section, const Field& field, const toml::node& node, bool from_override) {
+  const std::string full = section.empty() ? field.key : section + "." + field.key;
+  const std::string at = position(node, from_override, full);
+  const auto bad = [&](const std::string& found) {
+    std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found, wanted_kind(field.target));
+    if (const std::string allowed = allowed_text(field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;
+    faults.push_back(text);
+  };
+  std::ostringstream printed;
+  printed << toml::node_view<const toml::node>(node);
+  const std::string found = printed.str();
+  const auto number = [&]() -> std::optional<double> {
+    if (node.is_integer() || node.is_floating_point()) return node.value<double>();
+    return std::nullopt;
+  };
+  struct Setter {
+    const toml::node& node;
+    const Rule& rule;
+    const fs::path& folder;
+    std::optional<double> number;
+    bool operator()(bool* v) const {
+      if (!node.is_boolean()) return false;
+      *v = *node.value<bool>();
+      return true;
+    }
+    bool operator()(int64_t* v) const {
+      if (!node.is_integer() || !number_allowed(rule, *number)) return false;
+      *v = *node.value<int64_t>();
+      return true;
+    }
+    bool operator()(double* v) const {
+      if (!number || !number_allowed(rule, *number)) return false;
+      *v = *number;
+      return true;
+    }
+    bool operator()(std::string* v) const {
+      if (!node.is_string()) return false;
+      const std::string value = *node.value<std::string>();
+      if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), value) == rule.choices.end()) return false;
+      *v = value;
+      return true;
+    }
+    bool operator()(fs::path* v) const {
+      if (!node.is_string()) return false;
+      const std::string value = *node.value<std::string>();
+      *v = value.empty() ? fs::path() : (folder / value).lexically_normal();
+      return true;
+    }
+    bool operator()(std::vector<std::string>* v) const {
+      std::vector<std::string> items;
+      if (node.is_string()) items.push_back(*node.value<std::string>());
+      else if (!node.is_array()) return false;
+      else
+        for (const toml::node& item : *node.as_array()) {
+          if (!item.is_string()) return false;
+          items.push_back(*item.value<std::string>());
+        }
+      for (const std::string& item : items)
+        if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), item) == rule.choices.end()) return false;
+      *v = std::move(items);
+      return true;
+    }
+    bool operator()(std::optional<int64_t>* v) const {
+      int64_t value = 0;
+      if (!(*this)(&value)) return false;
+      *v = value;
+      return true;
+    }
+    bool operator()(std::optional<double>* v) const {
+      double value = 0;
+      if (!(*this)(&value)) return false;
+      *v = value;
+      return true;
+    }
+  };
+  const fs::path base = from_override ? fs::current_path() : fs::absolute(folder);
+  if (!std::visit(Setter{node, field.rule, base, number()}, field.target)) bad(found);
+}
+
+std::vector<std::string> Recipe::State::known_keys(const std::string& section) const {
+  std::vector<std::string> keys;
+  for (const ReadField& read : fields)
+    if (read.section == section) keys.push_back(read.field.key);
+  return keys;
+}
+
+void Recipe::State::check_names(const toml::table& root, bool from_override) {
+  const auto unknown = [&](const std::string& at, const std::string& key, const std::string& section, const std::vector<std::string>& known) {
+    std::string text = fmt::format("{}: unknown {} \"{}\"", at, section == "." ? "section" : "key", key);
+    if (section != "." && !section.empty()) text += fmt::format(" in [{}]", section);
+    text += section == "." ? "\n  known sections: " : "\n  known keys: ";
+    for (size_t i = 0; i < known.size(); ++i) text += (i ? ", " : "") + known[i];
+    if (const std::string near = nearest_name(key, known); !near.empty()) text += fmt::format("\n  did you mean \"{}\"?", near);
+    faults.push_back(text);
+  };
+  const auto at = [&](const toml::key& key, const std::string& full) {
+    if (from_override) return "command line: " + full;
+    return fmt::format("{}:{}:{}", file, key.source().begin.line, key.source().begin.column);
+  };
+  for (auto&& [key, node] : root) {
+    const std::string name(key.str());
+    const bool known_section = std::find(sections.begin(), sections.end(), name) != sections.end();
+    if (!node.is_table()) {
+      const auto known = known_keys("");
+      if (std::find(known.begin(), known.end(), name) == known.end()) unknown(at(key, name), name, "", known);
+      continue;
+    }
+    if (!known_section) {
+      unknown(at(key, name), name, ".", sections);
+      continue;
+    }
+    const auto known = known_keys(name);
+    for (auto&& [inner, ignored] : *node.as_table()) {
+      const std::string text(inner.str());
+      if (std::find(known.begin(), known.end(), text) == known.end()) unknown(at(inner, name + "." + text), text, name, known);
+    }
+  }
+}
+
+namespace {
+
+/// `section.key=value`: the value is TOML when it parses as such, otherwise text.
+void add_override(toml::table& table, const std::string& text) {
+  const size_t equals = text.find('=');
+  const std::string path = text.substr(0, equals);
+  const size_t dot = path.find('.');
+  if (equals == std::string::npos || path.empty() || (dot != std::string::npos && path.find('.', dot + 1) != std::string::npos))
+    throw UserError("command line", fmt::format("\"{}\" is not an override", text), "write section.key=value, for example train.steps=100");
+  const std::string value = text.substr(equals + 1);
+  toml::table parsed;
+  try {
+    parsed = toml::parse("v = " + value);
+    if (parsed.size() != 1) throw toml::parse_error("", toml::source_position{});
+  } catch (const toml::parse_error&) {
+    parsed = toml::parse("v = " + quoted(value));
+  }
+  toml::table* scope = &table;
+  std::string key = path;
+  if (dot != std::string::npos) {
+    const std::string section = path.substr(0, dot);
+    key = path.substr(dot + 1);
+    if (!table.get(section)) table.insert(section, toml::table{});
+    scope = table.get(section)->as_table();
+    if (!scope) throw UserError("command line", fmt::format("\"{}\" is both a key and a section", section));
+  }
+  scope->insert_or_assign(key, *parsed.get("v"));
+}
+
+}  // namespace
+
+Recipe::Recipe(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Recipe::Recipe(Recipe&&) noexcept = default;
+Recipe& Recipe::operator=(Recipe&&) noexcept = default;
+Recipe::~Recipe() = default;
+
+Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overrides) {
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream || fs::is_directory(file)) throw UserError(file.string(), "this recipe cannot be read", "the first argument of trainer is the path of a TOML file");
+  std::stringstream text;
+  text << stream.rdbuf();
+  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  return from_text(text.str(), file.string(), overrides, folder);
+}
+
+Recipe Recipe::from_text(const std::string& toml, const std::string& name, const std::vector<std::string>& overrides, const fs::path& folder) {
+  auto state = std::make_unique<State>();
+  state->file = name;
+  state->name = fs::path(name).stem().string();
+  state->folder = folder;
+  try {
+    state->table = toml::parse(toml, name);
+  } catch (const toml::parse_error& error) {
+    throw UserError(fmt::format("{}:{}:{}", name, error.source().begin.line, error.source().begin.column),
+                    "not valid TOML: " + std::string(error.description()));
+  }
+  for (const std::string& text : overrides) add_override(state->overrides, text);
+  return Recipe(std::move(state));
+}
+
+void Recipe::read_fields(const std::string& section, const Fields& fields) {
+  State& s = *state_;
+  if (!section.empty()) s.sections.push_back(section);
+  for (const Field& field : fields.list) {
+    s.fields.push_back({section, field, value_text(field.target)});
+    if (const toml::node* node = s.find(s.overrides, section, field.key)) s.assign(section, field, *node, true);
+    else if (const toml::node* given = s.find(s.table, section, field.key)) s.assign(section, field, *given, false);
+  }
+}
+
+bool Recipe::has(const std::string& section, const std::string& key) const {
+  return state_->find(state_->overrides, section, key) || state_->find(state_->table, section, key);
+}
+
+std::string Recipe::where(const std::string& section, const std::string& key) const {
+  if (state_->find(state_->overrides, section, key)) return "command line: " + (section.empty() ? key : section + "." + key);
+  const toml::key* found = state_->find_key(section, key);
+  if (!found && !section.empty()) found = state_->find_key("", section);
+  if (!found) return state_->file;
+  return fmt::format("{}:{}:{}", state_->file, found->source().begin.line, found->source().begin.column);
+}
+
+void Recipe::fault(const std::string& section, const std::string& key, const std::string& what, const std::string& hint) {
+  state_->faults.push_back(UserError(where(section, key), what, hint).what());
+}
+
+void Recipe::finish() {
+  State& s = *state_;
+  s.check_names(s.table, false);
+  s.check_names(s.overrides, true);
+  if (s.faults.empty()) return;
+  std::string all;
+  for (size_t i = 0; i < s.faults.size(); ++i) all += (i ? "\n" : "") + s.faults[i];
+  throw UserError("", all);
+}
+
+const std::string& Recipe::name() const { return state_->name; }
+const fs::path& Recipe::folder() const { return state_->folder; }
+
+std::string Recipe::resolved() const {
+  std::string text, open;
+  for (const ReadField& read : state_->fields) {
+    if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
+    if (const std::string value = value_text(read.field.target); !value.empty()) text += fmt::format("{} = {}\n", read.field.key, value);
+  }
+  return text;
+}
+
+std::vector<std::pair<std::string, std::string>> Recipe::flat() const {
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const ReadField& read : state_->fields)
+    values.emplace_back(read.section.empty() ? read.field.key : read.section + "." + read.field.key, value_text(read.field.target));
+  return values;
+}
+
+std::vector<std::pair<std::string, std::string>> Recipe::explain() const {
+  std::vector<std::pair<std::string, std::string>> texts;
+  for (const ReadField& read : state_->fields) {
+    std::string text = read.field.help;
+    text += fmt::format("\n  kind: {}", wanted_kind(read.field.target));
+    if (const std::string allowed = allowed_text(read.field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;
+    text += "\n  default: " + (read.default_text.empty() ? "not set" : read.default_text);
+    texts.emplace_back(read.section.empty() ? read.field.key : read.section + "." + read.field.key, text);
+  }
+  return texts;
+}
+
+}  // namespace tessera

@@ -1,0 +1,65 @@
+#pragma once
+// Document-aware packing: rows of fixed length that hold whole documents where they fit; documents never see each other.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/token_file.h"
+
+namespace tessera {
+
+/// A half-open range of tokens of a batch that belong to one document (or one piece of a longer one).
+struct TokenRange {
+  int64_t begin, end;
+};
+
+/// Rows of equal length, one behind the other. Padding (id 0) lies outside every range and is never scored.
+struct PackedBatch {
+  int64_t rows = 0, sequence_length = 0;
+  std::vector<int32_t> ids, positions;   // [rows · sequence_length]; positions restart at 0 in each range
+  std::vector<int32_t> labels;           // next token of the same document, or -1: not scored
+  std::vector<int64_t> draw_index;       // the token's number in the global batch: global row · sequence_length + column
+  std::vector<TokenRange> documents;
+  int64_t scored() const;                // labels >= 0
+  int64_t tokens() const { return rows * sequence_length; }
+};
+
+/// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is dropped), and packed first-fit into rows
+/// in that order (a bounded window of open rows). Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
+/// of rows consumed.
+class PackedDataset {
+ public:
+  PackedDataset(TokenData, int64_t sequence_length, uint64_t seed);
+  int64_t rows() const;
+  int64_t sequence_length() const { return sequence_length_; }
+  int64_t scored_tokens() const;         // in one epoch
+  const std::string& hash() const { return data_.hash; }
+  double fill() const;                   // share of row places that hold tokens
+
+  /// The row (number in storage order) at place `index` of the endless shuffled sequence: epoch index / rows().
+  int64_t shuffled_row(int64_t index) const;
+  /// The given rows as a batch; draw_index counts from global row `first_global_row`.
+  PackedBatch batch(std::span<const int64_t> rows, int64_t first_global_row) const;
+
+ private:
+  struct Piece {
+    int64_t begin, end;                  // in data_.tokens
+  };
+  TokenData data_;
+  int64_t sequence_length_;
+  uint64_t seed_;
+  std::vector<Piece> pieces_;            // in row order
+  std::vector<int64_t> row_ends_;        // into pieces_
+};
+
+/// This rank's share of a global batch of `batch` rows: rows [begin, end) of it. Shares are contiguous and differ by one row at most.
+struct RowShare {
+  int64_t begin, end;
+};
+RowShare row_share(int64_t batch, int rank, int ranks);
+
+/// One global step's rows for this rank: places cursor + share of the shuffled sequence.
+std::vector<int64_t> step_rows(const PackedDataset&, int64_t cursor, RowShare);
+
+}  // namespace tessera
