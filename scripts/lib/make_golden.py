@@ -1,0 +1,242 @@
+"""Writes the golden files of tests/golden with transformers and peft as the independent implementation.
+
+Everything is f32 on the CPU with eager attention and one thread, from fixed seeds, so that a second run writes the same
+values. A model stored as bf16 or f16 is rounded first and then computed in f32, as Tessera does.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+IGNORED = -100
+VOCABULARY = 71
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MADE_BY = f"scripts/make_golden: torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}, peft {peft.__version__}"
+
+# hidden, heads, kv heads, head dim, intermediate; what else differs from a plain untied f32 model in one file
+MODELS = {
+    "gqa": dict(shape=(48, 6, 2, 8, 64)),
+    "mqa_tied": dict(shape=(32, 4, 1, 8, 37), tied=True),
+    "mha_odd": dict(shape=(40, 5, 5, 8, 37), sharded=True),
+    "wide_heads": dict(shape=(24, 3, 1, 12, 37), tied=True, eps=1e-6),
+    "llama3_rope": dict(shape=(32, 2, 1, 16, 48), theta=500000.0, scaling={
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64}),
+    "bf16": dict(shape=(48, 4, 2, 12, 56), dtype=torch.bfloat16),
+    "f16_tied": dict(shape=(32, 4, 2, 8, 40), dtype=torch.float16, tied=True),
+    "biases": dict(shape=(32, 4, 2, 8, 37), biases=True),
+}
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    root = Path(sys.argv[1])
+    for seed, (name, options) in enumerate(MODELS.items()):
+        make_model(root / name, seed, **options)
+    make_packed(root / "gqa", seed=100)
+    make_lora_run(root / "lora", seed=200)
+    make_full_run(root / "full_finetune", seed=300)
+    make_schedule(root / "schedule.json")
+
+
+# ---- models: logits, loss and gradients --------------------------------------------------------------------------
+
+def make_model(folder, seed, dtype=torch.float32, sharded=False, **options):
+    write_model(folder, random_model(seed, **options).to(dtype), sharded)
+    model = load_model(folder)
+    input_ids, labels = random_batch(seed, batch=2, tokens=13)
+    save_golden(folder / "golden.safetensors", {"input_ids": input_ids.int(), "labels": labels.int(),
+                                                **forward_and_backward(model, input_ids, labels)})
+
+
+def load_model(folder):
+    """Read back rather than cast, for a cast would leave the RoPE frequencies rounded to the stored type."""
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+
+def random_model(seed, shape, tied=False, theta=10000.0, scaling=None, biases=False, eps=1e-5):
+    hidden, heads, kv_heads, head_dim, intermediate = shape
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=2,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, tie_word_embeddings=tied,
+        rms_norm_eps=eps, max_position_embeddings=512, attention_bias=biases, mlp_bias=biases,
+        rope_parameters={"rope_type": "default", "rope_theta": theta, **(scaling or {})})
+    model = LlamaForCausalLM._from_config(config, attn_implementation="eager")
+    randomise(model, seed)
+    return model
+
+
+def randomise(model, seed):
+    """Weights of deviation 0.2 (norms near 1): large enough that attention and logits are far from uniform."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = 0.2 * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + noise if "norm" in name else noise)
+
+
+def random_batch(seed, batch, tokens):
+    """Token ids and labels as transformers aligns them: labels[b, t] is input_ids[b, t] or IGNORED."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    input_ids = torch.randint(0, VOCABULARY, (batch, tokens), generator=generator)
+    return input_ids, some_ignored(input_ids, generator)
+
+
+def counting_batch(seed, batch, tokens):
+    """Sequences that count up by 3 from a random start: something that a training run can learn."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    start = torch.randint(0, VOCABULARY, (batch, 1), generator=generator)
+    input_ids = (start + 3 * torch.arange(tokens)) % VOCABULARY
+    return input_ids, some_ignored(input_ids, generator)
+
+
+def some_ignored(input_ids, generator):
+    labels = input_ids.clone()
+    labels[torch.rand(labels.shape, generator=generator) < 0.25] = IGNORED
+    labels[0, :4] = IGNORED
+    return labels
+
+
+def forward_and_backward(model, input_ids, labels):
+    model.zero_grad()
+    result = model(input_ids=input_ids, labels=labels)
+    result.loss.backward()
+    return {"logits": result.logits.detach(), "loss": result.loss.detach().reshape(1), **gradients(model)}
+
+
+def gradients(model):
+    return {f"grad.{name}": parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def write_model(folder, model, sharded=False):
+    """config.json and the weights. The sharded model keeps the config of transformers 5; the others get the keys of
+    transformers 4, which most published folders have."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder, max_shard_size="64KB" if sharded else "1GB")
+    (folder / "generation_config.json").unlink()
+    if not sharded:
+        path = folder / "config.json"
+        path.write_text(json.dumps(classic_config(json.loads(path.read_text())), indent=2) + "\n")
+
+
+def classic_config(config):
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    config["torch_dtype"] = config.pop("dtype")
+    return dict(sorted(config.items()))
+
+
+# ---- one row of several documents --------------------------------------------------------------------------------
+
+def make_packed(folder, seed):
+    """Three documents in one row: each is run by itself, so positions restart and none sees another."""
+    model = load_model(folder)
+    input_ids, labels = random_batch(seed, batch=1, tokens=19)
+    lengths = [7, 1, 11]
+    model.zero_grad()
+    logits, total, scored = [], 0.0, 0
+    for ids, wanted in zip(input_ids.split(lengths, dim=1), labels.split(lengths, dim=1)):
+        logits.append(model(input_ids=ids).logits)
+        targets = wanted[:, 1:]
+        total = total + torch.nn.functional.cross_entropy(
+            logits[-1][:, :-1].flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        scored += (targets != IGNORED).sum().item()
+    loss = total / scored
+    loss.backward()
+    packed = {"input_ids": input_ids.int(), "labels": labels.int(),
+              "document_lengths": torch.tensor(lengths, dtype=torch.int32),
+              "logits": torch.cat(logits, dim=1).detach(), "loss": loss.detach().reshape(1), **gradients(model)}
+    save_golden(folder / "packed.safetensors", {f"packed.{name}": tensor for name, tensor in packed.items()})
+
+
+# ---- training runs -----------------------------------------------------------------------------------------------
+
+STEPS = 30
+ADAMW = dict(lr=5e-3, betas=(0.9, 0.999), eps=1e-8)
+
+
+def make_lora_run(folder, seed):
+    model = random_model(seed, shape=(32, 4, 2, 8, 48))
+    write_model(folder, model)
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, config)
+    initial = adapter_tensors(adapted)
+    ids, labels, losses = train(adapted, seed, weight_decay=0.0)
+    adapted.save_pretrained(folder / "adapter")
+    tidy_adapter(folder / "adapter")
+    save_golden(folder / "golden.safetensors", {
+        "input_ids": ids.int(), "labels": labels.int(), "losses": losses,
+        **{f"initial.{name}": tensor for name, tensor in initial.items()},
+        **{f"final.{name}": tensor for name, tensor in adapter_tensors(adapted).items()}})
+
+
+def adapter_tensors(adapted):
+    return {name: tensor.clone() for name, tensor in peft.get_peft_model_state_dict(adapted).items()}
+
+
+def tidy_adapter(folder):
+    """Drops the model card and what depends on the machine from a folder that peft saved."""
+    (folder / "README.md").unlink()
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = ".."
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def make_full_run(folder, seed):
+    model = random_model(seed, shape=(16, 2, 1, 8, 24), tied=True)
+    write_model(folder, model)
+    ids, labels, losses = train(model, seed, weight_decay=0.1)
+    save_golden(folder / "golden.safetensors", {
+        "input_ids": ids.int(), "labels": labels.int(), "losses": losses,
+        **{f"final.{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}})
+
+
+def train(model, seed, weight_decay):
+    """STEPS steps of AdamW at a constant rate, every parameter decayed alike, gradients not clipped."""
+    batches = [counting_batch(seed * 100 + step, batch=2, tokens=13) for step in range(STEPS)]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay, **ADAMW)
+    losses = []
+    for input_ids, labels in batches:
+        optimizer.zero_grad()
+        loss = model(input_ids=input_ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    ids, labels = (torch.stack(column) for column in zip(*batches))
+    return ids, labels, torch.stack(losses)
+
+
+def make_schedule(path):
+    """Factors on the learning rate for step 0, 1, ...: warm-up over 5 of 20 steps, then the named decay."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    factors = {}
+    for name in ("linear", "cosine", "constant_with_warmup"):
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        schedule = transformers.get_scheduler(name, optimizer, num_warmup_steps=5, num_training_steps=20)
+        factors[name] = []
+        for _ in range(20):
+            factors[name].append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+    path.write_text(json.dumps({"made_by": MADE_BY, "warmup_steps": 5, "steps": 20, **factors}, indent=1) + "\n")
+
+
+def save_golden(path, tensors):
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"made_by": MADE_BY})
+
+
+if __name__ == "__main__":
+    main()
