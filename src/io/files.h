@@ -14,9 +14,12 @@ namespace tessera {
 /// @throws UserError naming the file
 std::string read_text_file(const std::filesystem::path&);
 
-/// Temporary file in the same folder, `write(temporary)`, fsync, rename over `file`, fsync of the folder: a reader sees the
-/// old file or the whole new one. The temporary is removed when `write` throws. @throws UserError on a full disk and the like
-void write_file_atomically(const std::filesystem::path& file, const std::function<void(const std::filesystem::path& temporary)>& write);
+/// Temporary file ".<name>.tmp-<process id>" in the same folder, `write(temporary)`, fsync, rename over `file`, fsync
+/// of the folder: a reader sees the old file or the whole new one. The temporary is removed when `write` throws; only a
+/// killed process leaves one. The folder must exist.
+/// @throws UserError naming `file` on a full disk and the like; those of `write` about `temporary` name `file` too
+void write_file_atomically(const std::filesystem::path& file,
+                           const std::function<void(const std::filesystem::path& temporary)>& write);
 void write_text_file(const std::filesystem::path& file, std::string_view text);  // atomically
 
 /// SHA-256 as 64 hex digits (OpenSSL).

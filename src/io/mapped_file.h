@@ -8,6 +8,8 @@
 
 namespace tessera {
 
+/// The file must not shrink while it is mapped: reading a page that is gone ends the process (SIGBUS). Files that are
+/// replaced by a rename, as write_file_atomically does, stay whole for those who have the old one mapped.
 class MappedFile {
  public:
   /// @throws UserError naming the file when it cannot be opened or mapped. An empty file gives an empty span.

@@ -1,5 +1,6 @@
 #pragma once
-// safetensors: eight bytes of header length, a JSON header, raw little-endian tensors. One file, or shards and an index.
+// safetensors: eight bytes of header length, a JSON header, raw little-endian tensors. One file, or shards and an
+// index.
 
 #include <filesystem>
 #include <map>
@@ -12,19 +13,24 @@
 
 namespace tessera {
 
-/// The tensors of one file or of a sharded set, mapped and read in place. Shapes have 0 to 4 dimensions.
+/// The tensors of one file or of a sharded set, mapped and read in place. Shapes have 0 to 4 dimensions; dtypes are
+/// F64, F32, BF16, F16, I64, I32, I8, U8 and BOOL (as u8). Tensors of a file whose header has an odd length lie
+/// unaligned; those, and only those, are copied at `open` into aligned memory of this process, which the ranks of a
+/// node do not share.
 class SafetensorsReader {
  public:
   /// One file. @throws UserError naming the file, and the tensor where one is at fault: header longer than the file,
-  /// no JSON, unknown dtype, offsets out of range, overlapping or not matching the shape, unaligned data, more than 4 dimensions
+  /// no JSON, a name twice, unknown dtype, more than 4 dimensions, offsets out of range or not matching the shape, data
+  /// that overlap or belong to no tensor
   static SafetensorsReader open(const std::filesystem::path& file);
-  /// A Hugging Face folder: model.safetensors, or the shards that model.safetensors.index.json lists (each checked to exist
-  /// and to hold what the index says).
+  /// A Hugging Face folder: model.safetensors, or the shards that model.safetensors.index.json lists (each checked to
+  /// exist and to hold what the index says). A tensor in two shards is an error.
   static SafetensorsReader open_folder(const std::filesystem::path& folder);
 
-  const std::vector<std::string>& names() const { return names_; }   // sorted
+  const std::vector<std::string>& names() const { return names_; }  // sorted
   bool contains(const std::string& name) const { return tensors_.count(name) > 0; }
-  /// A view into the mapped file; valid while `file_of(name)` or this reader lives. @throws UserError when absent, with the nearest name
+  /// A view into the mapped file (or the aligned copy); valid while `file_of(name)` or this reader lives.
+  /// @throws UserError when absent, with the nearest name
   ConstView at(const std::string& name) const;
   std::shared_ptr<const MappedFile> file_of(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -32,16 +38,21 @@ class SafetensorsReader {
  private:
   struct Entry {
     ConstView view;
-    std::shared_ptr<const MappedFile> file;
+    std::shared_ptr<const MappedFile> file;  // keeps the aligned copy too, where there is one
   };
   void add_file(const std::filesystem::path&);
+  void sort_names();
+  std::string where_;  // the file or folder, for errors
   std::vector<std::string> names_;
   std::map<std::string, Entry> tensors_;
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes tensors (contiguous) atomically: temporary file, fsync, rename, fsync of the folder.
-/// Data starts at a multiple of 64 bytes; tensors are laid out in the order given.
+/// Writes tensors (contiguous, names distinct) atomically: temporary file, fsync, rename, fsync of the folder.
+/// Data start at a multiple of 64 bytes. Tensors are laid out by descending element size, and in the order given within
+/// one size: so each is aligned to its elements without holes, which the format forbids.
+/// @param metadata  `transformers` wants {"format": "pt"} of a model's file
+/// @throws UserError naming `file` when it cannot be written
 void write_safetensors(const std::filesystem::path& file, const std::vector<std::pair<std::string, ConstView>>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -1,0 +1,91 @@
+#include "io/file_descriptor.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+template <class Call>
+auto retry_interrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+}  // namespace
+
+void throw_file_error(const std::filesystem::path& path, const char* what, int error) {
+  const bool is_full = error == ENOSPC || error == EDQUOT;
+  throw UserError(path.string(), fmt::format("cannot be {}: {}", what, std::generic_category().message(error)),
+                  is_full ? "free some space, or choose another folder" : "");
+}
+
+FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)
+    : path_(std::move(path)),
+      descriptor_(retry_interrupted([&] { return ::open(path_.c_str(), flags | O_CLOEXEC, 0666); })) {
+  if (descriptor_ < 0) throw_file_error(path_, flags & O_CREAT ? "created" : "opened", errno);
+}
+
+FileDescriptor FileDescriptor::open_to_read(const std::filesystem::path& path) {
+  FileDescriptor file(path, O_RDONLY);
+  struct stat status;
+  if (::fstat(file.descriptor_, &status) == 0 && S_ISDIR(status.st_mode)) throw_file_error(path, "opened", EISDIR);
+  return file;
+}
+
+FileDescriptor FileDescriptor::open_to_change(const std::filesystem::path& path) { return {path, O_RDWR}; }
+
+FileDescriptor FileDescriptor::create(const std::filesystem::path& path) {
+  return {path, O_WRONLY | O_CREAT | O_TRUNC};
+}
+
+FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileDescriptor::~FileDescriptor() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+int64_t FileDescriptor::size() const {
+  struct stat status;
+  if (::fstat(descriptor_, &status) != 0) throw_file_error(path_, "read", errno);
+  return status.st_size;
+}
+
+size_t FileDescriptor::read(std::span<std::byte> bytes) const {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = retry_interrupted([&] { return ::read(descriptor_, bytes.data() + done, bytes.size() - done); });
+    if (n < 0) throw_file_error(path_, "read", errno);
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return done;
+}
+
+void FileDescriptor::seek(int64_t byte) const {
+  if (::lseek(descriptor_, byte, SEEK_SET) < 0) throw_file_error(path_, "read", errno);
+}
+
+void FileDescriptor::write(std::span<const std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t n = retry_interrupted([&] { return ::write(descriptor_, bytes.data(), bytes.size()); });
+    if (n < 0) throw_file_error(path_, "written", errno);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void FileDescriptor::sync() const {
+  if (retry_interrupted([&] { return ::fsync(descriptor_); }) != 0) throw_file_error(path_, "written", errno);
+}
+
+}  // namespace tessera

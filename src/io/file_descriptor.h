@@ -1,0 +1,39 @@
+#pragma once
+// A POSIX file descriptor that closes itself and whose errors name the file.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+
+namespace tessera {
+
+/// Every function throws UserError naming the file and the system's reason ("cannot be written: No space left on
+/// device").
+class FileDescriptor {
+ public:
+  static FileDescriptor open_to_read(const std::filesystem::path&);    // refuses folders
+  static FileDescriptor open_to_change(const std::filesystem::path&);  // existing, written in place
+  static FileDescriptor create(const std::filesystem::path&);          // new or emptied
+  FileDescriptor(FileDescriptor&&) noexcept;
+  FileDescriptor& operator=(FileDescriptor&&) = delete;
+  ~FileDescriptor();
+
+  int get() const { return descriptor_; }
+  int64_t size() const;
+  /// Reads until the span is full or the file ends; returns the bytes read.
+  size_t read(std::span<std::byte>) const;
+  void seek(int64_t byte) const;
+  void write(std::span<const std::byte>) const;  // all of them
+  void sync() const;                             // to the disk
+
+ private:
+  FileDescriptor(std::filesystem::path, int flags);
+  std::filesystem::path path_;
+  int descriptor_;
+};
+
+/// Throws the UserError of a failed system call: "<path>: cannot be <what>: <reason of `error`>".
+[[noreturn]] void throw_file_error(const std::filesystem::path&, const char* what, int error);
+
+}  // namespace tessera

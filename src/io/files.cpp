@@ -1,0 +1,124 @@
+#include "io/files.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "core/error.h"
+#include "io/file_descriptor.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new()) {
+    TS_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1, "OpenSSL has no SHA-256");
+  }
+  void add(std::span<const std::byte> bytes) {
+    TS_CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "OpenSSL failed");
+  }
+  std::string hex() {
+    std::array<unsigned char, 32> digest;
+    TS_CHECK(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1, "OpenSSL failed");
+    std::string text;
+    for (unsigned char byte : digest) text += fmt::format("{:02x}", byte);
+    return text;
+  }
+
+ private:
+  struct Free {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MD_CTX, Free> context_;
+};
+
+/// The folder's entry for a renamed file is on the disk only after this. Some network file systems cannot sync a
+/// folder; there the rename is as durable as they make it.
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
+
+fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
+
+/// Runs `write` and syncs; its errors about the temporary are told about the file that the user knows.
+void write_temporary(const fs::path& file, const fs::path& temporary,
+                     const std::function<void(const fs::path&)>& write) {
+  try {
+    write(temporary);
+    FileDescriptor::open_to_read(temporary).sync();
+  } catch (const UserError& error) {
+    if (error.where() != temporary.string()) throw;
+    throw UserError(file.string(), error.message(), error.hint());
+  }
+  std::error_code failure;
+  fs::rename(temporary, file, failure);
+  if (failure) throw_file_error(file, "written", failure.value());
+}
+
+}  // namespace
+
+std::string read_text_file(const fs::path& path) {
+  const FileDescriptor file = FileDescriptor::open_to_read(path);
+  // One byte more than the size: a short read then proves the end. Pipes, whose size is 0, take the loop.
+  std::string text(static_cast<size_t>(file.size()) + 1, '\0');
+  size_t length = 0;
+  while (true) {
+    length += file.read(std::as_writable_bytes(std::span(text).subspan(length)));
+    if (length < text.size()) break;
+    text.resize(text.size() + kBufferBytes);
+  }
+  text.resize(length);
+  return text;
+}
+
+void write_file_atomically(const fs::path& file, const std::function<void(const fs::path& temporary)>& write) {
+  const fs::path temporary = folder_of(file) / fmt::format(".{}.tmp-{}", file.filename().string(), ::getpid());
+  try {
+    write_temporary(file, temporary, write);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  }
+  sync_folder(folder_of(file));
+}
+
+void write_text_file(const fs::path& file, std::string_view text) {
+  write_file_atomically(file, [&](const fs::path& temporary) {
+    FileDescriptor::create(temporary).write(std::as_bytes(std::span(text)));
+  });
+}
+
+std::string sha256_hex(std::span<const std::byte> bytes) {
+  Sha256 hash;
+  hash.add(bytes);
+  return hash.hex();
+}
+
+std::string sha256_hex(std::string_view text) { return sha256_hex(std::as_bytes(std::span(text))); }
+
+std::string sha256_of_file(const fs::path& path, int64_t skip_bytes) {
+  const FileDescriptor file = FileDescriptor::open_to_read(path);
+  file.seek(skip_bytes);
+  Sha256 hash;
+  std::vector<std::byte> buffer(kBufferBytes);
+  for (size_t n = buffer.size(); n == buffer.size();) {
+    n = file.read(buffer);
+    hash.add({buffer.data(), n});
+  }
+  return hash.hex();
+}
+
+}  // namespace tessera

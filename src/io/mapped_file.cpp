@@ -1,0 +1,28 @@
+#include "io/mapped_file.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "io/file_descriptor.h"
+
+namespace tessera {
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  struct Constructible : MappedFile {};  // lets make_shared reach the private constructor
+  const FileDescriptor descriptor = FileDescriptor::open_to_read(path);
+  const auto size = static_cast<size_t>(descriptor.size());
+  auto file = std::make_shared<Constructible>();
+  file->path_ = path;
+  if (size == 0) return file;  // mmap refuses a length of 0
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor.get(), 0);
+  if (address == MAP_FAILED) throw_file_error(path, "mapped into memory", errno);
+  file->bytes_ = {static_cast<const std::byte*>(address), size};
+  return file;
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+}  // namespace tessera
