@@ -31,7 +31,8 @@ struct SoftmaxGradientArgs {
 ///   dhidden = grad_scale · (softmax − onehot) · weight   (assigned),   dweight += grad_scale · (softmax − onehot)ᵀ · hidden
 /// With a frozen weight dhidden is accumulated while the softmax is still running, rescaled as the maximum moves (the idea of
 /// online softmax, Milakov & Gimelshein 2018, arXiv:1805.02867, and FlashAttention): one pass, no recomputed logits. A trained
-/// weight needs a second pass over the chunks.
+/// weight needs a second pass over the chunks. Rows are taken in blocks, so scratch does not grow with the batch.
+/// dhidden may not alias hidden.
 struct CrossEntropyArgs {
   ConstView hidden;                  // [rows, dim] compute dtype
   ConstView weight;                  // [vocab, dim] compute dtype, f32, bf16 or f16
@@ -41,10 +42,11 @@ struct CrossEntropyArgs {
   std::span<int32_t> best;           // [rows] arg max of the logits; empty to skip
   TensorView dhidden;                // [rows, dim]; empty: no gradients
   TensorView dweight;                // [vocab, dim]; empty: frozen
+  int64_t chunk = 0;                 // columns of logits held at once; 0: cross_entropy_chunk
 };
 void cross_entropy(const Context&, const CrossEntropyArgs&);
 
-/// Columns of logits held at once for `rows` rows.
+/// Columns of logits held at once for `rows` rows: a multiple of 64 (or the whole vocabulary), at most 16 MB of f32.
 int64_t cross_entropy_chunk(int64_t rows, int64_t vocab);
 
 }  // namespace tessera

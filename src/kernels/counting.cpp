@@ -1,0 +1,47 @@
+#include "kernels/counting.h"
+
+#include "kernels/cpu/scratch.h"
+
+namespace tessera::counting {
+namespace {
+
+void take(const Context& ctx, int64_t bytes) {
+  const auto scope = ctx.scratch.scope();
+  if (bytes > 0) ctx.scratch.allocate({bytes}, DType::u8);
+}
+
+}  // namespace
+
+const Kernels& table() {
+  static const Kernels kTable{
+      .backend = "counting",
+      .gemm = [](const Context&, const GemmArgs&) {},
+      .rms_norm = [](const Context&, ConstView, ConstView, double, TensorView, TensorView) {},
+      .rms_norm_backward = [](const Context& ctx, ConstView x, ConstView, ConstView, ConstView, TensorView,
+                              TensorView dweight) { take(ctx, cpu::rms_norm_backward_scratch_bytes(x, dweight)); },
+      .rope = [](const Context&, TensorView, int64_t, std::span<const int32_t>, ConstView, ConstView, RopeDirection) {},
+      .attention = [](const Context&, const AttentionArgs&) {},
+      .attention_backward = [](const Context&, const AttentionBackwardArgs&) {},
+      .swiglu = [](const Context&, ConstView, ConstView, TensorView) {},
+      .swiglu_backward = [](const Context&, ConstView, ConstView, ConstView, TensorView, TensorView) {},
+      .embedding = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},
+      .embedding_backward = [](const Context&, std::span<const int32_t>, ConstView, TensorView) {},
+      .softmax_chunk = [](const Context&, const SoftmaxChunkArgs&) {},
+      .softmax_gradient_chunk = [](const Context&, const SoftmaxGradientArgs&) {},
+      .scale_rows = [](const Context&, ConstView, TensorView) {},
+      .add = [](const Context&, ConstView, TensorView) {},
+      .convert = [](const Context&, ConstView, TensorView) {},
+      .gather_shards = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},
+      .scatter_shards_add = [](const Context&, std::span<const int32_t>, ConstView, TensorView) {},
+      .dropout = [](const Context&, ConstView, const DropoutKey&, TensorView, Write) {},
+      .sum_of_squares = [](const Context& ctx, ConstView x) {
+        take(ctx, cpu::sum_of_squares_scratch_bytes(x.shape.count()));
+        return 0.0;
+      },
+      .adamw_step = [](const Context&, const AdamWArgs&) {},
+      .sgd_step = [](const Context&, const SgdArgs&) {},
+  };
+  return kTable;
+}
+
+}  // namespace tessera::counting

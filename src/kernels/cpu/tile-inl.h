@@ -1,0 +1,136 @@
+// The register tile that the CPU's own matrix products share: skinny gemms and attention.
+//
+//   c[i, j] = alpha · Σ_k a[i·row_step + k·k_step] · b[k·ldb + j] + beta · c[i, j]
+//
+// A vector lies along j; an element of a is broadcast. kTileRows × kTileCols vectors of c stay in registers while k runs, so
+// that 8 + 3 loads feed 24 fused multiply-adds. An element's sum runs over k in order, whatever tile it falls in: its bits
+// depend neither on m nor on n, nor on how the caller splits them.
+//
+// Included once per SIMD target by files that use foreach_target.h, hence the toggled guard.
+#if defined(TESSERA_KERNELS_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TESSERA_KERNELS_CPU_TILE_INL_H_
+#undef TESSERA_KERNELS_CPU_TILE_INL_H_
+#else
+#define TESSERA_KERNELS_CPU_TILE_INL_H_
+#endif
+
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Floats = hn::ScalableTag<float>;
+using Vector = hn::Vec<Floats>;
+
+constexpr Floats kFloats;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(kFloats));
+
+// 24 sums, 3 rows of b and a broadcast fit 32 registers; 12 sums fit 16.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kTileRows = 8, kTileCols = 3;
+#else
+constexpr int kTileRows = 4, kTileCols = 3;
+#endif
+
+/// The first `count` < kLanes elements, zeros after them. Touches no memory beyond them.
+HWY_INLINE Vector load_first(const float* from, int64_t count) {
+  HWY_ALIGN float buffer[kLanes] = {};
+  std::memcpy(buffer, from, static_cast<size_t>(count) * sizeof(float));
+  return hn::Load(kFloats, buffer);
+}
+
+HWY_INLINE void store_first(Vector v, float* to, int64_t count) {
+  HWY_ALIGN float buffer[kLanes];
+  hn::Store(v, kFloats, buffer);
+  std::memcpy(to, buffer, static_cast<size_t>(count) * sizeof(float));
+}
+
+HWY_INLINE Vector load_some(const float* from, int64_t count) {
+  return count >= kLanes ? hn::LoadU(kFloats, from) : load_first(from, count);
+}
+
+HWY_INLINE void store_some(Vector v, float* to, int64_t count) {
+  if (count >= kLanes) hn::StoreU(v, kFloats, to);
+  else store_first(v, to, count);
+}
+
+struct TileArgs {
+  int64_t m, n, k;
+  const float* a;
+  int64_t row_step, k_step;
+  const float* b;
+  int64_t ldb;
+  float* c;
+  int64_t ldc;
+  float alpha, beta;
+};
+
+/// One tile at row i and column j. last: elements of its last vector that exist (kLanes: all of them).
+template <int kRows, int kCols, bool kPartial>
+HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
+  Vector sums[kRows][kCols];
+  for (int r = 0; r < kRows; ++r)
+    for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
+  const float* HWY_RESTRICT a = t.a + i * t.row_step;
+  const float* HWY_RESTRICT b = t.b + j;
+  for (int64_t k = 0; k < t.k; ++k, a += t.k_step, b += t.ldb) {
+    Vector columns[kCols];
+    for (int s = 0; s < kCols; ++s)
+      columns[s] = kPartial && s == kCols - 1 ? load_first(b + s * kLanes, last) : hn::LoadU(kFloats, b + s * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vector x = hn::Set(kFloats, a[r * t.row_step]);
+      for (int s = 0; s < kCols; ++s) sums[r][s] = hn::MulAdd(x, columns[s], sums[r][s]);
+    }
+  }
+  const Vector alpha = hn::Set(kFloats, t.alpha), beta = hn::Set(kFloats, t.beta);
+  for (int r = 0; r < kRows; ++r) {
+    for (int s = 0; s < kCols; ++s) {
+      float* c = t.c + (i + r) * t.ldc + j + s * kLanes;
+      const int64_t count = kPartial && s == kCols - 1 ? last : kLanes;
+      Vector y = hn::Mul(alpha, sums[r][s]);
+      if (t.beta != 0) y = hn::MulAdd(beta, load_some(c, count), y);
+      store_some(y, c, count);
+    }
+  }
+}
+
+/// Rows [begin, end) of a strip of kCols vectors at column j.
+template <int kCols, bool kPartial>
+HWY_INLINE void strip(const TileArgs& t, int64_t begin, int64_t end, int64_t j, int64_t last) {
+  int64_t i = begin;
+  for (; i + kTileRows <= end; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
+  if (kTileRows > 4 && i + 4 <= end) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
+  if (i + 2 <= end) tile<2, kCols, kPartial>(t, i, j, last), i += 2;
+  if (i < end) tile<1, kCols, kPartial>(t, i, j, last);
+}
+
+/// All columns of rows [begin, end). Four vectors are cut 2 + 2, since a strip of one cannot feed the multipliers.
+HWY_INLINE void rows_product(const TileArgs& t, int64_t begin, int64_t end) {
+  int64_t j = 0;
+  for (int64_t left = (t.n + kLanes - 1) / kLanes; left > 0;) {
+    const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+    const int64_t last = t.n - j - (cols - 1) * kLanes;
+    if (last >= kLanes) {
+      if (cols == 3) strip<3, false>(t, begin, end, j, kLanes);
+      else if (cols == 2) strip<2, false>(t, begin, end, j, kLanes);
+      else strip<1, false>(t, begin, end, j, kLanes);
+    } else {
+      if (cols == 3) strip<3, true>(t, begin, end, j, last);
+      else if (cols == 2) strip<2, true>(t, begin, end, j, last);
+      else strip<1, true>(t, begin, end, j, last);
+    }
+    left -= cols;
+    j += cols * kLanes;
+  }
+}
+
+HWY_INLINE void product(const TileArgs& t) { rows_product(t, 0, t.m); }
+
+}  // namespace tessera::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,178 @@
+// The fused head, for every backend alike: chunks of logits go through gemm and softmax_chunk and are gone.
+//
+//            chunk 0   chunk 1   ...            for each block of rows
+//   rows  [ logits ][ logits ][ ... ]           one buffer [rows, chunk], reused
+//
+// Frozen weight, one pass: dhidden = Σ_chunks E·W with E = exp(logits − running maximum), rescaled when the maximum moves; at the
+// end dhidden <- grad_scale · (dhidden / Σ E − weight[label]). Trained weight, two passes: the first finds lse, the second
+// recomputes the logits and turns them into gradients, which both products read.
+
+#include "kernels/cross_entropy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/checks.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kRowBlock = 1024;                 // enough rows to make the products compute-bound
+constexpr int64_t kLogitBytes = int64_t{16} << 20;  // of one buffer; larger ones only leave the cache
+
+/// Scratch for one block of rows. The vectors of a row hold the compute dtype.
+struct RowState {
+  TensorView logits;                                         // [rows, chunk]
+  TensorView row_max, row_sum, target, rescale;              // [rows]
+  TensorView label_rows;                                     // [rows, dim], one pass only
+  std::span<int32_t> best;                                   // [rows]
+};
+
+/// The arguments of one block of rows.
+CrossEntropyArgs slice(const CrossEntropyArgs& args, int64_t begin, int64_t end) {
+  CrossEntropyArgs part = args;
+  part.hidden = args.hidden.slice_rows(begin, end);
+  part.labels = args.labels.subspan(begin, end - begin);
+  part.nll = args.nll.slice_rows(begin, end);
+  if (!args.best.empty()) part.best = args.best.subspan(begin, end - begin);
+  if (!args.dhidden.empty()) part.dhidden = args.dhidden.slice_rows(begin, end);
+  return part;
+}
+
+bool is_one_pass(const CrossEntropyArgs& args) { return !args.dhidden.empty() && args.dweight.empty(); }
+
+RowState allocate(const Context& ctx, const CrossEntropyArgs& args) {
+  const int64_t rows = args.hidden.rows();
+  const DType dtype = args.hidden.dtype;
+  RowState state;
+  state.logits = ctx.scratch.allocate({rows, args.chunk}, dtype);
+  for (TensorView* view : {&state.row_max, &state.row_sum, &state.target, &state.rescale})
+    *view = ctx.scratch.allocate({rows}, dtype);
+  if (is_one_pass(args)) state.label_rows = ctx.scratch.allocate({rows, args.hidden.cols()}, dtype);
+  state.best = args.best;
+  if (args.best.empty()) {
+    const TensorView best = ctx.scratch.allocate({rows}, DType::i32);
+    state.best = {static_cast<int32_t*>(best.mutable_data()), static_cast<size_t>(rows)};
+  }
+  return state;
+}
+
+template <class T> void start_rows(const RowState& state) {
+  std::ranges::fill(state.row_max.as<T>(), -std::numeric_limits<T>::infinity());
+  std::ranges::fill(state.row_sum.as<T>(), T{0});
+  std::ranges::fill(state.target.as<T>(), T{0});
+  std::ranges::fill(state.best, -1);
+}
+
+/// nll, and in place of the maximum lse.
+template <class T> void finish_rows(const RowState& state, TensorView nll) {
+  const auto max = state.row_max.as<T>(), sum = state.row_sum.as<T>(), target = state.target.as<T>(), out = nll.as<T>();
+  for (size_t n = 0; n < out.size(); ++n) {
+    const T log_sum = std::log(sum[n]);
+    out[n] = (max[n] - target[n]) + log_sum;  // the large numbers cancel before the small one is added
+    max[n] += log_sum;
+  }
+}
+
+/// Factors of the one pass: grad_scale / sum for dhidden, in place of the sum, and -grad_scale for the label rows.
+template <class T> void find_factors(const RowState& state, double grad_scale) {
+  const auto sum = state.row_sum.as<T>();
+  for (T& value : sum) value = static_cast<T>(grad_scale / value);
+  std::ranges::fill(state.rescale.as<T>(), static_cast<T>(-grad_scale));
+}
+
+/// Calls f(T{}) for host arithmetic on the vectors of a row; nothing when memory is only counted.
+template <class F> void on_rows(const Context& ctx, DType dtype, F&& f) {
+  if (is_counting(ctx)) return;
+  if (dtype == DType::f64) f(double{});
+  else f(float{});
+}
+
+/// logits = hidden · weight[begin, end)ᵀ
+TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin, int64_t end) {
+  const TensorView logits = state.logits.slice_cols(0, end - begin);
+  gemm(ctx, {.a = args.hidden, .b = args.weight.slice_rows(begin, end), .b_transpose = Transpose::yes, .c = logits});
+  return logits;
+}
+
+/// First pass: softmax statistics, nll, lse (in row_max); with a frozen weight dhidden too, but for the label's part.
+void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
+  const int64_t vocab = args.weight.shape[0];
+  on_rows(ctx, args.hidden.dtype, [&](auto t) { start_rows<decltype(t)>(state); });
+  for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
+    const int64_t end = std::min(begin + args.chunk, vocab);
+    const TensorView logits = find_logits(ctx, args, state, begin, end);
+    ctx.kernels.softmax_chunk(ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels, .row_max = state.row_max,
+                                    .row_sum = state.row_sum, .target = state.target, .rescale = state.rescale,
+                                    .best = state.best});
+    if (!is_one_pass(args)) continue;
+    if (begin > 0) scale_rows(ctx, state.rescale, args.dhidden);
+    gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
+  }
+  on_rows(ctx, args.hidden.dtype, [&](auto t) { finish_rows<decltype(t)>(state, args.nll); });
+}
+
+/// dhidden <- grad_scale · (dhidden / sum − weight[label])
+void finish_one_pass(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
+  on_rows(ctx, args.hidden.dtype, [&](auto t) { find_factors<decltype(t)>(state, args.grad_scale); });
+  scale_rows(ctx, state.row_sum, args.dhidden);
+  embedding(ctx, args.weight, args.labels, state.label_rows);
+  scale_rows(ctx, state.rescale, state.label_rows);
+  add(ctx, state.label_rows, args.dhidden);
+}
+
+/// Second pass for a trained weight.
+void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
+  const int64_t vocab = args.weight.shape[0];
+  for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
+    const int64_t end = std::min(begin + args.chunk, vocab);
+    const TensorView logits = find_logits(ctx, args, state, begin, end);
+    ctx.kernels.softmax_gradient_chunk(ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels,
+                                             .lse = state.row_max, .grad_scale = args.grad_scale});
+    gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
+    gemm(ctx, {.a = logits, .a_transpose = Transpose::yes, .b = args.hidden, .c = args.dweight.slice_rows(begin, end), .beta = 1});
+  }
+}
+
+void check_arguments(const Context& ctx, const CrossEntropyArgs& args) {
+  const Arguments check(ctx, "cross_entropy", args.hidden.dtype);
+  const int64_t rows = args.hidden.shape[0], dim = args.hidden.shape[1], vocab = args.weight.shape[0];
+  check.matrix("hidden", args.hidden, rows, dim);
+  check.weight("weight", args.weight, {vocab, dim});
+  check.count("labels", static_cast<int64_t>(args.labels.size()), rows);
+  check.indices("labels", args.labels, vocab);
+  check.vector("nll", args.nll, rows);
+  if (!args.best.empty()) check.count("best", static_cast<int64_t>(args.best.size()), rows);
+  if (!args.dhidden.empty()) check.matrix("dhidden", args.dhidden, rows, dim);
+  if (!args.dweight.empty()) check.matrix("dweight", args.dweight, vocab, dim);
+  TS_CHECK(args.dweight.empty() || !args.dhidden.empty(), "cross_entropy: dweight without dhidden");
+  check.no_alias("dhidden", args.dhidden, "hidden", args.hidden);
+  TS_CHECK(vocab > 0 && args.chunk >= 0, "cross_entropy: a vocabulary of {} in chunks of {}", vocab, args.chunk);
+}
+
+}  // namespace
+
+int64_t cross_entropy_chunk(int64_t rows, int64_t vocab) {
+  const int64_t held = std::clamp<int64_t>(rows, 1, kRowBlock);
+  const int64_t columns = kLogitBytes / (held * static_cast<int64_t>(sizeof(float))) / 64 * 64;
+  return std::min(columns, vocab);
+}
+
+void cross_entropy(const Context& ctx, const CrossEntropyArgs& args) {
+  check_arguments(ctx, args);
+  const int64_t rows = args.hidden.shape[0];
+  // A row's bits must not depend on its batch: then neither may the chunk.
+  const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kRowBlock : rows;
+  for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
+    CrossEntropyArgs block = slice(args, begin, std::min(begin + kRowBlock, rows));
+    if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, args.weight.shape[0]);
+    const auto scope = ctx.scratch.scope();
+    const RowState state = allocate(ctx, block);
+    forward(ctx, block, state);
+    if (is_one_pass(block)) finish_one_pass(ctx, block, state);
+    if (!block.dweight.empty()) backward(ctx, block, state);
+  }
+}
+
+}  // namespace tessera

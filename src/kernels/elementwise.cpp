@@ -1,0 +1,46 @@
+#include "kernels/elementwise.h"
+
+#include "kernels/checks.h"
+
+namespace tessera {
+
+void add(const Context& ctx, ConstView x, TensorView y) {
+  const Arguments check(ctx, "add", x.dtype);
+  if (x.shape.rank == 2) {
+    check.matrix("x", x, x.shape[0], x.shape[1]);
+    check.matrix("y", y, x.shape[0], x.shape[1]);
+    return ctx.kernels.add(ctx, x, y);
+  }
+  TS_CHECK(x.shape == y.shape, "add: y is {}, expected {}", y.shape.text(), x.shape.text());
+  const int64_t count = x.shape.count();
+  const ConstView flat_x = x.reshape({1, count});
+  const TensorView flat_y = y.reshape({1, count});
+  check.matrix("x", flat_x, 1, count);
+  check.matrix("y", flat_y, 1, count);
+  ctx.kernels.add(ctx, flat_x, flat_y);
+}
+
+void scale_rows(const Context& ctx, ConstView factors, TensorView x) {
+  const Arguments check(ctx, "scale_rows", x.dtype);
+  check.matrix("x", x, x.shape[0], x.shape[1]);
+  check.vector("factors", factors, x.shape[0]);
+  ctx.kernels.scale_rows(ctx, factors, x);
+}
+
+void convert(const Context& ctx, ConstView from, TensorView to) {
+  TS_CHECK(is_floating(from.dtype) && is_floating(to.dtype), "convert: {} to {}, expected floating types", name_of(from.dtype),
+           name_of(to.dtype));
+  TS_CHECK(from.shape == to.shape, "convert: to is {}, expected {}", to.shape.text(), from.shape.text());
+  TS_CHECK(from.is_contiguous() && to.is_contiguous(), "convert: strided views");
+  TS_CHECK(from.device == ctx.device && to.device == ctx.device, "convert: operands live on another device");
+  ctx.kernels.convert(ctx, from, to);
+}
+
+double sum_of_squares(const Context& ctx, ConstView x) {
+  const Arguments check(ctx, "sum_of_squares", x.dtype);
+  TS_CHECK(x.is_contiguous(), "sum_of_squares: x is strided");
+  check.vector("x", x.reshape({x.shape.count()}), x.shape.count());
+  return ctx.kernels.sum_of_squares(ctx, x);
+}
+
+}  // namespace tessera

@@ -1,0 +1,85 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/reference/reference_kernels.h"
+#include "kernels/reference/types.h"
+
+namespace tessera::reference {
+namespace {
+
+template <class T> double dot(const T* a, const T* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+/// Keys that query row q of the segment sees: a prefix of the segment's keys.
+int64_t visible_keys(const AttentionSegment& s, int64_t q) { return (s.k_end - s.k_begin) - (s.q_end - s.q_begin) + (q - s.q_begin) + 1; }
+
+template <class T> void attend(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t q) {
+  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q);
+  std::vector<double> scores(n), out(D);
+  for (int64_t j = 0; j < n; ++j)
+    scores[j] = args.scale * dot(args.q.row<T>(q) + head * D, args.k.row<T>(s.k_begin + j) + kv, D);
+  const double max = *std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const double p = std::exp(scores[j] - max);
+    sum += p;
+    for (int64_t d = 0; d < D; ++d) out[d] += p * args.v.row<T>(s.k_begin + j)[kv + d];
+  }
+  for (int64_t d = 0; d < D; ++d) args.out.row<T>(q)[head * D + d] = static_cast<T>(out[d] / sum);
+  if (!args.lse.empty()) args.lse.row<T>(q)[head] = static_cast<T>(max + std::log(sum));
+}
+
+/// One query of one head: adds to dk and dv (f64, [keys of the segment, kv_heads · head_dim]), assigns dq.
+template <class T>
+void attend_backward(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t q, double* dk, double* dv) {
+  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q), width = args.kv_heads * D;
+  const T *query = args.q.row<T>(q) + head * D, *dout = args.dout.row<T>(q) + head * D;
+  const double delta = dot(dout, args.out.row<T>(q) + head * D, D);
+  std::vector<double> dq(D);
+  for (int64_t j = 0; j < n; ++j) {
+    const T *key = args.k.row<T>(s.k_begin + j) + kv, *value = args.v.row<T>(s.k_begin + j) + kv;
+    const double p = std::exp(args.scale * dot(query, key, D) - args.lse.row<T>(q)[head]);
+    const double ds = args.scale * p * (dot(dout, value, D) - delta);
+    for (int64_t d = 0; d < D; ++d) {
+      dq[d] += ds * key[d];
+      dk[j * width + kv + d] += ds * query[d];
+      dv[j * width + kv + d] += p * dout[d];
+    }
+  }
+  for (int64_t d = 0; d < D; ++d) args.dq.row<T>(q)[head * D + d] = static_cast<T>(dq[d]);
+}
+
+template <class T> void segment_backward(const AttentionBackwardArgs& args, const AttentionSegment& s) {
+  const int64_t width = args.kv_heads * args.head_dim, keys = s.k_end - s.k_begin;
+  std::vector<double> dk(keys * width), dv(keys * width);
+  for (int64_t head = 0; head < args.heads; ++head)
+    for (int64_t q = s.q_begin; q < s.q_end; ++q) attend_backward<T>(args, s, head, q, dk.data(), dv.data());
+  for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t c = 0; c < width; ++c) {
+      args.dk.row<T>(s.k_begin + j)[c] = static_cast<T>(dk[j * width + c]);
+      args.dv.row<T>(s.k_begin + j)[c] = static_cast<T>(dv[j * width + c]);
+    }
+  }
+}
+
+}  // namespace
+
+void attention(const Context&, const AttentionArgs& args) {
+  with_compute_type(args.q.dtype, [&](auto t) {
+    for (const AttentionSegment& s : args.segments)
+      for (int64_t head = 0; head < args.heads; ++head)
+        for (int64_t q = s.q_begin; q < s.q_end; ++q) attend<decltype(t)>(args, s, head, q);
+  });
+}
+
+void attention_backward(const Context&, const AttentionBackwardArgs& args) {
+  with_compute_type(args.q.dtype, [&](auto t) {
+    for (const AttentionSegment& s : args.segments) segment_backward<decltype(t)>(args, s);
+  });
+}
+
+}  // namespace tessera::reference

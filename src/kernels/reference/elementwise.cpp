@@ -1,0 +1,59 @@
+#include <bit>
+#include <cmath>
+
+#include "kernels/reference/reference_kernels.h"
+#include "kernels/reference/types.h"
+
+namespace tessera::reference {
+namespace {
+
+/// f64 to f32 rounded to odd: a later rounding to fewer bits is then as if done once.
+float round_to_odd(double value) {
+  const float nearest = static_cast<float>(value);
+  if (nearest == value || !std::isfinite(value) || (std::bit_cast<uint32_t>(nearest) & 1u)) return nearest;
+  const bool away = std::abs(static_cast<double>(nearest)) > std::abs(value);
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(nearest) + (away ? -1u : 1u));
+}
+
+void store(double& to, double value) { to = value; }
+void store(float& to, double value) { to = static_cast<float>(value); }
+void store(BFloat16& to, double value) { to = to_bfloat16(round_to_odd(value)); }
+void store(Float16& to, double value) { to = to_float16(round_to_odd(value)); }
+
+}  // namespace
+
+void scale_rows(const Context&, ConstView factors, TensorView x) {
+  with_compute_type(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    for (int64_t r = 0; r < x.rows(); ++r)
+      for (int64_t c = 0; c < x.cols(); ++c) x.row<T>(r)[c] *= factors.as<T>()[r];
+  });
+}
+
+void add(const Context&, ConstView x, TensorView y) {
+  with_compute_type(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    for (int64_t r = 0; r < x.rows(); ++r)
+      for (int64_t c = 0; c < x.cols(); ++c) y.row<T>(r)[c] += x.row<T>(r)[c];
+  });
+}
+
+void convert(const Context&, ConstView from, TensorView to) {
+  with_storage_type(from.dtype, [&](auto f) {
+    with_storage_type(to.dtype, [&](auto t) {
+      const auto in = from.as<decltype(f)>();
+      const auto out = to.as<decltype(t)>();
+      for (size_t i = 0; i < in.size(); ++i) store(out[i], widen(in[i]));
+    });
+  });
+}
+
+double sum_of_squares(const Context&, ConstView x) {
+  double sum = 0;
+  with_compute_type(x.dtype, [&](auto t) {
+    for (const auto value : x.as<decltype(t)>()) sum += static_cast<double>(value) * value;
+  });
+  return sum;
+}
+
+}  // namespace tessera::reference

@@ -1,0 +1,33 @@
+#include "kernels/reference/reference_kernels.h"
+
+namespace tessera::reference {
+
+const Kernels& table() {
+  static const Kernels kTable{
+      .backend = "reference",
+      .gemm = gemm,
+      .rms_norm = rms_norm,
+      .rms_norm_backward = rms_norm_backward,
+      .rope = rope,
+      .attention = attention,
+      .attention_backward = attention_backward,
+      .swiglu = swiglu,
+      .swiglu_backward = swiglu_backward,
+      .embedding = embedding,
+      .embedding_backward = embedding_backward,
+      .softmax_chunk = softmax_chunk,
+      .softmax_gradient_chunk = softmax_gradient_chunk,
+      .scale_rows = scale_rows,
+      .add = add,
+      .convert = convert,
+      .gather_shards = gather_shards,
+      .scatter_shards_add = scatter_shards_add,
+      .dropout = dropout,
+      .sum_of_squares = sum_of_squares,
+      .adamw_step = adamw_step,
+      .sgd_step = sgd_step,
+  };
+  return kTable;
+}
+
+}  // namespace tessera::reference
