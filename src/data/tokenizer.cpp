@@ -1,0 +1,229 @@
+#include "data/tokenizer.h"
+
+#include <algorithm>
+#include <fstream>
+#include <unordered_set>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/random.h"
+#include "data/tokenizer/added_tokens.h"
+#include "data/tokenizer/component.h"
+#include "data/tokenizer/decoder.h"
+#include "data/tokenizer/model.h"
+#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/pre_tokenizer.h"
+#include "data/tokenizer/special_tokens.h"
+#include "data/tokenizer/unicode.h"
+#include "data/tokenizer/vocabulary.h"
+
+namespace tessera {
+
+using namespace tokenizer;
+namespace fs = std::filesystem;
+
+struct Tokenizer::Parts {
+  Vocabulary vocabulary;  // the model's and the added tokens
+  std::unique_ptr<Normalizer> normalizer;
+  std::unique_ptr<PreTokenizer> pre_tokenizer;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Decoder> decoder;
+  TokenFinder raw_finder, normalized_finder;  // added tokens to look for before and after the normalizer
+  std::unordered_set<int32_t> special_ids;
+  SpecialTokens special;
+  std::string chat_template;
+  uint64_t fingerprint = 0;
+
+  std::string normalize(std::string_view text) const {
+    return normalizer ? normalizer->apply(std::string(text)) : std::string(text);
+  }
+  void encode_words(std::string_view text, bool at_start, std::vector<int32_t>& ids) const;
+};
+
+namespace {
+
+/// Runs `read` and says in which part of which file its complaint arose.
+template <class Read>
+auto in_part(const fs::path& file, std::string_view part, const Read& read) {
+  try {
+    return read();
+  } catch (const UserError& error) {
+    if (!error.where().empty()) throw;
+    throw UserError(fmt::format("{}: {}", file.string(), part), error.message(), error.hint());
+  }
+}
+
+/// A file of the folder, its text and its JSON.
+struct Document {
+  fs::path path;
+  std::string text;
+  Json json;
+
+  static std::string read_text(const fs::path& path) {
+    std::ifstream stream(path, std::ios::binary);
+    if (!stream) throw UserError(path.string(), "the file cannot be read");
+    return std::string(std::istreambuf_iterator<char>(stream), {});
+  }
+  static Document read(const fs::path& path) {
+    Document document{path, read_text(path), {}};
+    document.json = Json::parse(document.text, path.string());
+    if (!document.json.is_object()) throw UserError(path.string(), "expected a JSON object");
+    return document;
+  }
+  static Document read_if_there(const fs::path& path) { return fs::exists(path) ? read(path) : Document{path, {}, {}}; }
+};
+
+std::vector<AddedToken> read_added_tokens(const Document& tokenizer, const Document& config) {
+  std::vector<AddedToken> tokens;
+  in_part(tokenizer.path, "added_tokens", [&] {
+    if (const Json* list = tokenizer.json.find("added_tokens")) {
+      for (const Json& json : list->items()) {
+        tokens.push_back(AddedToken::read(json));
+        tokens.back().id = json.at("id").as_integer();
+      }
+    }
+  });
+  in_part(config.path, "added_tokens_decoder", [&] {
+    const Json* table = config.json.find("added_tokens_decoder");
+    if (!table) return;
+    std::unordered_set<std::string> known;
+    for (const AddedToken& token : tokens) known.insert(token.content);
+    for (const auto& [id, json] : table->members()) {
+      AddedToken token = AddedToken::read(json);
+      if (id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
+        throw UserError("", fmt::format("expected an id as key, found \"{}\"", id));
+      }
+      token.id = std::stoll(id);
+      if (known.insert(token.content).second) tokens.push_back(std::move(token));
+    }
+  });
+  return tokens;
+}
+
+/// A chat template is text, or a list of named ones, or a file of its own.
+std::string read_chat_template(const fs::path& folder, const Document& config) {
+  const fs::path own_file = folder / "chat_template.jinja";
+  if (fs::exists(own_file)) return Document::read_text(own_file);
+  const Json* json = config.json.find("chat_template");
+  if (!json) return {};
+  if (json->is_string()) return json->as_string();
+  for (const Json& named : json->items())
+    if (text_or(named, "name", "") == "default") return named.at("template").as_string();
+  return {};
+}
+
+template <class Make>
+auto make_if_there(const Document& document, const char* part, const Make& make) {
+  return in_part(document.path, part, [&] {
+    const Json* json = document.json.find(part);
+    return json ? make(*json) : nullptr;
+  });
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::load(const fs::path& folder) {
+  const fs::path path = folder / "tokenizer.json";
+  if (!fs::exists(path)) {
+    throw UserError(folder.string(), "there is no tokenizer.json",
+                    "a Hugging Face folder with only a SentencePiece tokenizer.model has to be converted first");
+  }
+  const Document document = Document::read(path);
+  const Document config = Document::read_if_there(folder / "tokenizer_config.json");
+  const Document special_map = Document::read_if_there(folder / "special_tokens_map.json");
+
+  auto parts = std::make_unique<Parts>();
+  parts->normalizer = make_if_there(document, "normalizer", make_normalizer);
+  parts->pre_tokenizer = make_if_there(document, "pre_tokenizer", make_pre_tokenizer);
+  parts->decoder = make_if_there(document, "decoder", make_decoder);
+  in_part(path, "model", [&] {
+    const Json& model = document.json.at("model");
+    parts->vocabulary = Vocabulary(model.at("vocab"));
+    parts->model = make_model(model, parts->vocabulary);
+  });
+
+  std::vector<AddedToken> added = read_added_tokens(document, config);
+  in_part(path, "added_tokens", [&] {
+    for (const AddedToken& token : added) parts->vocabulary.add(token.content, token.id);
+  });
+  parts->special = in_part(config.path, "special tokens", [&] {
+    return SpecialTokens::read(config.json, special_map.json, parts->vocabulary);
+  });
+  in_part(path, "post_processor", [&] { parts->special.read_post_processor(document.json, config.json, parts->vocabulary); });
+  for (AddedToken& token : parts->special.named) {
+    const bool is_added = std::any_of(added.begin(), added.end(), [&](const AddedToken& a) { return a.content == token.content; });
+    if (!is_added) added.push_back(std::move(token));
+  }
+  for (const AddedToken& token : added) {
+    if (token.special) parts->special_ids.insert(static_cast<int32_t>(token.id));
+    if (token.normalized) parts->normalized_finder.add(parts->normalize(token.content), token);
+    else parts->raw_finder.add(token.content, token);
+  }
+  parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
+  for (const std::string_view text : std::initializer_list<std::string_view>{document.text, config.text, special_map.text, parts->chat_template}) {
+    parts->fingerprint = hash_key({parts->fingerprint, fnv1a(text.data(), text.size())});
+  }
+  return Tokenizer(std::move(parts));
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+void Tokenizer::Parts::encode_words(std::string_view text, bool at_start, std::vector<int32_t>& ids) const {
+  Words words{std::string(text), {{0, text.size()}}, at_start};
+  if (pre_tokenizer) pre_tokenizer->apply(words);
+  std::vector<std::string_view> list;
+  list.reserve(words.ranges.size());
+  for (const Range& range : words.ranges) list.push_back(words.word(range));
+  model->tokenize(list, ids);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) const {
+  const bool parse = special == Special::parse;
+  std::string valid;
+  if (!is_valid_utf8(text)) text = valid = replace_invalid_utf8(text);
+  std::vector<int32_t> ids;
+  for (const Section& raw : parts_->raw_finder.cut(text, parse)) {
+    if (raw.id >= 0) {
+      ids.push_back(raw.id);
+      continue;
+    }
+    const std::string normalized = parts_->normalize(raw.text);
+    for (const Section& section : parts_->normalized_finder.cut(normalized, parse)) {
+      const bool at_start = raw.text.data() == text.data() && section.text.data() == normalized.data();
+      if (section.id >= 0) ids.push_back(section.id);
+      else parts_->encode_words(section.text, at_start, ids);
+    }
+  }
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::vector<std::string> pieces;
+  pieces.reserve(ids.size());
+  for (const int32_t id : ids) {
+    const bool skip = !parts_->vocabulary.has(id) || (skip_special && parts_->special_ids.count(id));
+    if (!skip) pieces.emplace_back(parts_->vocabulary.token(id));
+  }
+  std::string text;
+  if (parts_->decoder) {
+    for (const std::string& piece : parts_->decoder->apply(std::move(pieces))) text += piece;
+  } else {  // words, as Hugging Face has it
+    for (size_t i = 0; i < pieces.size(); ++i) text += (i ? " " : "") + pieces[i];
+  }
+  return text;
+}
+
+int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
+std::optional<int32_t> Tokenizer::bos() const { return parts_->special.bos; }
+std::optional<int32_t> Tokenizer::eos() const { return parts_->special.eos; }
+bool Tokenizer::add_bos() const { return parts_->special.add_bos; }
+bool Tokenizer::add_eos() const { return parts_->special.add_eos; }
+std::optional<int32_t> Tokenizer::token_id(std::string_view token) const { return parts_->vocabulary.find(token); }
+std::string_view Tokenizer::token(int32_t id) const { return parts_->vocabulary.token(id); }
+uint64_t Tokenizer::fingerprint() const { return parts_->fingerprint; }
+const std::string& Tokenizer::chat_template() const { return parts_->chat_template; }
+
+}  // namespace tessera

@@ -1,0 +1,22 @@
+#pragma once
+// What changes the text before it is cut into words: the "normalizer" part of tokenizer.json.
+
+#include <memory>
+#include <string>
+
+#include "core/json.h"
+
+namespace tessera::tokenizer {
+
+class Normalizer {
+ public:
+  virtual ~Normalizer() = default;
+  /// @param text  valid UTF-8, and so is the result
+  virtual std::string apply(std::string text) const = 0;
+};
+
+/// NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip, Lowercase or a Sequence of them.
+/// @throws UserError on another type or a malformed one
+std::unique_ptr<Normalizer> make_normalizer(const Json& json);
+
+}  // namespace tessera::tokenizer

@@ -1,0 +1,44 @@
+#include "core/error.h"
+#include "data/tokenizer/component.h"
+#include "data/tokenizer/model.h"
+
+namespace tessera::tokenizer {
+namespace {
+
+/// A word is one token, or the unknown one.
+class WordLevel : public Model {
+ public:
+  WordLevel(const Json& json, const Vocabulary& vocabulary) : vocabulary_(vocabulary) {
+    if (const Json* unknown = json.find("unk_token")) unknown_ = vocabulary.find(unknown->as_string());
+  }
+
+  void tokenize(const std::vector<std::string_view>& words, std::vector<int32_t>& ids) const override {
+    for (const std::string_view word : words) {
+      const auto id = vocabulary_.find(word);
+      if (!id && !unknown_) {
+        throw UserError("", fmt::format("the tokenizer has no token for \"{}\" and no unknown token", word));
+      }
+      ids.push_back(id ? *id : *unknown_);
+    }
+  }
+
+ private:
+  const Vocabulary& vocabulary_;
+  std::optional<int32_t> unknown_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_word_level(const Json& model, const Vocabulary& vocabulary) {
+  return std::make_unique<WordLevel>(model, vocabulary);
+}
+
+std::unique_ptr<Model> make_model(const Json& model, const Vocabulary& vocabulary) {
+  // Old files leave the type out; only BPE has merges.
+  const std::string type = model.find("type") ? type_of(model) : model.find("merges") ? "BPE" : "of no type";
+  if (type == "BPE") return make_bpe(model, vocabulary);
+  if (type == "WordLevel") return make_word_level(model, vocabulary);
+  not_supported("model", type, "BPE, WordLevel");
+}
+
+}  // namespace tessera::tokenizer
