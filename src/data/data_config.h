@@ -14,6 +14,9 @@ struct DataConfig {
   std::string completion_template;
   int64_t max_documents = 0;              // 0: all
 
+  bool has_eval() const { return !eval.empty() || eval_fraction > 0; }
+  bool has_template() const { return !prompt_template.empty() || !completion_template.empty(); }
+
   void visit(Fields& v) {
     v("train", train, anything(), "training data: a .jsonl file (text, or prompt and completion) or a text file (one document a file)");
     v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents");

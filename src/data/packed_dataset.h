@@ -18,22 +18,31 @@ struct TokenRange {
 struct PackedBatch {
   int64_t rows = 0, sequence_length = 0;
   std::vector<int32_t> ids, positions;   // [rows · sequence_length]; positions restart at 0 in each range
-  std::vector<int32_t> labels;           // next token of the same document, or -1: not scored
+  std::vector<int32_t> labels;           // next token of the same piece where it is scored, else -1
   std::vector<int64_t> draw_index;       // the token's number in the global batch: global row · sequence_length + column
   std::vector<TokenRange> documents;
   int64_t scored() const;                // labels >= 0
   int64_t tokens() const { return rows * sequence_length; }
 };
 
+/// A data set as rows of one length, a function of (tokens, sequence length, seed) alone.
+///
+///   row 0   |document 7 |document 2   |document 9|..|      .. padding
+///   row 1   |document 4, first piece                |
+///   row 2   |its rest      |document 1          |...|
+///
 /// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is dropped), and packed first-fit into rows
 /// in that order (a bounded window of open rows). Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
 /// of rows consumed.
 class PackedDataset {
  public:
+  /// @param sequence_length  at least 2
+  /// @throws UserError when no scored token is left
   PackedDataset(TokenData, int64_t sequence_length, uint64_t seed);
   int64_t rows() const;
   int64_t sequence_length() const { return sequence_length_; }
-  int64_t scored_tokens() const;         // in one epoch
+  int64_t documents() const { return data_.documents(); }
+  int64_t scored_tokens() const { return scored_tokens_; }               // in one epoch
   const std::string& hash() const { return data_.hash; }
   double fill() const;                   // share of row places that hold tokens
 
@@ -51,6 +60,11 @@ class PackedDataset {
   uint64_t seed_;
   std::vector<Piece> pieces_;            // in row order
   std::vector<int64_t> row_ends_;        // into pieces_
+  int64_t scored_tokens_ = 0;
+
+  std::vector<Piece> shuffled_pieces() const;
+  void pack(const std::vector<Piece>&);
+  void append_piece(const Piece&, int64_t place, PackedBatch&) const;
 };
 
 /// This rank's share of a global batch of `batch` rows: rows [begin, end) of it. Shares are contiguous and differ by one row at most.

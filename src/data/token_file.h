@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/data_config.h"
+#include "data/jsonl.h"
 #include "data/tokenizer.h"
 
 namespace tessera {
@@ -26,14 +27,31 @@ enum class Split { train, eval };
 
 /// Reads the cached token file of the split, or prepares it first (`notice` gets one line when it does).
 /// The cache key covers the source's bytes, the tokenizer's fingerprint and every [data] key that matters. A damaged cache
-/// file is made again. Layout: docs/token_file.md.
-/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file, a document without scored tokens is skipped and counted
+/// file is made again. Safe when several ranks call it at once (the file appears whole, or is made twice). Layout: docs/token_file.md.
+/// Documents without scored tokens are skipped and counted in the notice.
+/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document
 TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr);
 
-/// The records of the split as text, for generation: prompt and completion after templates (a text document has an empty prompt).
-struct TextExample {
-  std::string prompt, completion;
-};
+/// The documents of the split as text, for generation: prompt and completion after templates, in the file's order.
+/// @param limit  how many at most; 0: all
 std::vector<TextExample> load_examples(const DataConfig&, Split, int64_t limit);
+
+/// The path of the split's token file, which need not exist yet. Reads and hashes the source.
+std::filesystem::path token_file_path(const DataConfig&, const Tokenizer&, Split);
+
+/// Whether the document is in the held-out part: a function of its text alone, so copies of a document never part.
+bool is_held_out(const TextExample&, double eval_fraction);
+
+/// A document as tokens: [BOS] prompt completion [EOS]. The prompt is encoded alone, so that generation starts from the very
+/// tokens that training read. The completion is encoded as what follows a line break, which then is cut off: SentencePiece-style
+/// tokenizers put a space in front of a text's beginning only. Special tokens are parsed when a template is used; otherwise all text is plain.
+struct EncodedExample {
+  std::vector<int32_t> tokens;
+  int64_t prompt_tokens;           // BOS included; tokens behind them are scored (but never the first token)
+};
+EncodedExample encode_example(const Tokenizer&, const DataConfig&, const TextExample&);
+
+/// The first `prompt_tokens` tokens of encode_example: what generation starts from.
+std::vector<int32_t> encode_prompt(const Tokenizer&, const DataConfig&, const std::string& prompt);
 
 }  // namespace tessera

@@ -1,0 +1,135 @@
+#include "data/packed_dataset.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/random.h"
+
+// Packing is first-fit: each piece goes into the oldest open row that has room. Only kOpenRows rows are open; when another one is
+// needed, the fullest is closed. Rows with less than kShortestPiece free places close at once. The window bounds the time
+// of a piece, and keeps rows near their documents in the shuffled order.
+
+namespace tessera {
+namespace {
+
+constexpr size_t kOpenRows = 64;
+constexpr int64_t kShortestPiece = 2;  // one token has no next token to predict
+
+enum Stream : uint64_t { kDocumentOrder = 1, kRowOrder = 2 };
+
+}  // namespace
+
+int64_t PackedBatch::scored() const {
+  return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label >= 0; });
+}
+
+PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed)
+    : data_(std::move(data)), sequence_length_(sequence_length), seed_(seed) {
+  TS_CHECK(sequence_length >= kShortestPiece, "sequence_length is {}, expected at least {}", sequence_length, kShortestPiece);
+  TS_CHECK(data_.scored.size() == data_.tokens.size(), "{} marks for {} tokens", data_.scored.size(), data_.tokens.size());
+  pack(shuffled_pieces());
+  for (const Piece& piece : pieces_)
+    scored_tokens_ += std::count(data_.scored.begin() + piece.begin + 1, data_.scored.begin() + piece.end, uint8_t{1});
+  if (scored_tokens_ == 0)
+    throw UserError("train.sequence_length", fmt::format("no scored token is left in pieces of {} tokens", sequence_length),
+                    "raise train.sequence_length, or look at the data with --show-batch");
+}
+
+std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
+  std::vector<Piece> pieces;
+  pieces.reserve(data_.ends.size());
+  const auto documents = static_cast<uint64_t>(data_.documents());
+  const uint64_t key = hash_key({seed_, kDocumentOrder});
+  for (uint64_t i = 0; i < documents; ++i) {
+    const uint64_t d = permute_index(key, documents, i);
+    const int64_t end = data_.ends[d];
+    for (int64_t begin = d == 0 ? 0 : data_.ends[d - 1]; end - begin >= kShortestPiece; begin += sequence_length_)
+      pieces.push_back({begin, std::min(end, begin + sequence_length_)});
+  }
+  return pieces;
+}
+
+void PackedDataset::pack(const std::vector<Piece>& pieces) {
+  std::vector<int64_t> room;               // of each open row, oldest first
+  std::vector<std::vector<Piece>> open;
+  const auto close = [&](size_t row) {
+    pieces_.insert(pieces_.end(), open[row].begin(), open[row].end());
+    row_ends_.push_back(static_cast<int64_t>(pieces_.size()));
+    open.erase(open.begin() + static_cast<ptrdiff_t>(row));
+    room.erase(room.begin() + static_cast<ptrdiff_t>(row));
+  };
+  pieces_.reserve(pieces.size());
+  for (const Piece& piece : pieces) {
+    const int64_t length = piece.end - piece.begin;
+    auto row = static_cast<size_t>(std::find_if(room.begin(), room.end(), [&](int64_t r) { return r >= length; }) - room.begin());
+    if (row == room.size()) {
+      if (room.size() == kOpenRows) close(static_cast<size_t>(std::min_element(room.begin(), room.end()) - room.begin()));
+      row = room.size();
+      room.push_back(sequence_length_);
+      open.emplace_back();
+    }
+    room[row] -= length;
+    open[row].push_back(piece);
+    if (room[row] < kShortestPiece) close(row);
+  }
+  while (!open.empty()) close(0);
+}
+
+int64_t PackedDataset::rows() const { return static_cast<int64_t>(row_ends_.size()); }
+
+double PackedDataset::fill() const {
+  int64_t tokens = 0;
+  for (const Piece& piece : pieces_) tokens += piece.end - piece.begin;
+  return static_cast<double>(tokens) / static_cast<double>(rows() * sequence_length_);
+}
+
+int64_t PackedDataset::shuffled_row(int64_t index) const {
+  TS_CHECK(index >= 0, "row {} of the shuffled sequence", index);
+  const auto epoch = static_cast<uint64_t>(index / rows()), place = static_cast<uint64_t>(index % rows());
+  return static_cast<int64_t>(permute_index(hash_key({seed_, kRowOrder, epoch}), static_cast<uint64_t>(rows()), place));
+}
+
+void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch& batch) const {
+  const int64_t length = piece.end - piece.begin;
+  batch.documents.push_back({place, place + length});
+  for (int64_t i = 0; i < length; ++i) {
+    const int64_t token = piece.begin + i;
+    batch.ids[place + i] = data_.tokens[token];
+    batch.positions[place + i] = static_cast<int32_t>(i);
+    if (i + 1 < length && data_.scored[token + 1]) batch.labels[place + i] = data_.tokens[token + 1];
+  }
+}
+
+PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_global_row) const {
+  PackedBatch batch;
+  batch.rows = static_cast<int64_t>(rows.size());
+  batch.sequence_length = sequence_length_;
+  const auto tokens = static_cast<size_t>(batch.tokens());
+  batch.ids.assign(tokens, 0);
+  batch.positions.assign(tokens, 0);
+  batch.labels.assign(tokens, -1);
+  batch.draw_index.resize(tokens);
+  for (size_t i = 0; i < tokens; ++i) batch.draw_index[i] = first_global_row * sequence_length_ + static_cast<int64_t>(i);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    TS_CHECK(0 <= rows[r] && rows[r] < this->rows(), "row {} of {}", rows[r], this->rows());
+    int64_t place = static_cast<int64_t>(r) * sequence_length_;
+    for (int64_t p = rows[r] == 0 ? 0 : row_ends_[rows[r] - 1]; p < row_ends_[rows[r]]; ++p) {
+      append_piece(pieces_[p], place, batch);
+      place += pieces_[p].end - pieces_[p].begin;
+    }
+  }
+  return batch;
+}
+
+RowShare row_share(int64_t batch, int rank, int ranks) {
+  TS_CHECK(0 <= rank && rank < ranks && batch >= 0, "rank {} of {}, batch {}", rank, ranks, batch);
+  return {batch * rank / ranks, batch * (rank + 1) / ranks};
+}
+
+std::vector<int64_t> step_rows(const PackedDataset& dataset, int64_t cursor, RowShare share) {
+  std::vector<int64_t> rows;
+  for (int64_t place = share.begin; place < share.end; ++place) rows.push_back(dataset.shuffled_row(cursor + place));
+  return rows;
+}
+
+}  // namespace tessera

@@ -1,0 +1,268 @@
+#include "data/token_file.h"
+
+#include <algorithm>
+#include <cmath>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <string_view>
+#include <thread>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "io/files.h"
+#include "io/hdf5_file.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Part of every cache key: raised when the same source would give other tokens or the layout changes.
+constexpr int64_t kFormatVersion = 1;
+constexpr const char* kFormatName = "tessera tokens";
+
+/// The file a split is read from, and which of its documents belong to it.
+struct Source {
+  fs::path file;
+  std::shared_ptr<const MappedFile> mapped;
+  Split split;
+  double eval_fraction;  // 0: all documents
+
+  std::string_view content() const {
+    return {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()};
+  }
+  bool takes(const TextExample& document) const {
+    return eval_fraction == 0 || is_held_out(document, eval_fraction) == (split == Split::eval);
+  }
+};
+
+Source open_source(const DataConfig& config, Split split) {
+  if (split == Split::eval && !config.has_eval())
+    throw UserError("data.eval", "there is no held-out data", "name a file, or set data.eval_fraction to hold out a part of data.train");
+  const bool own_file = split == Split::eval && !config.eval.empty();
+  const fs::path& file = own_file ? config.eval : config.train;
+  if (file.empty()) throw UserError("data.train", "no file is named", "name a .jsonl file or a text file");
+  return {file, MappedFile::open(file), split, config.eval.empty() ? config.eval_fraction : 0.0};
+}
+
+[[noreturn]] void fail_empty(const Source& source) {
+  const char* part = source.split == Split::eval ? "held-out" : "training";
+  if (source.eval_fraction == 0) throw UserError(source.file.string(), "no document has a token to score");
+  throw UserError(source.file.string(), fmt::format("no document falls into the {} part", part),
+                  fmt::format("data.eval_fraction = {} draws documents by their hash; a text file is one document\n"
+                              "name a file with data.eval, or use more documents", source.eval_fraction));
+}
+
+/// All that decides a token file's contents, one thing a line; kept in the file.
+std::string recipe_of(const Source& source, const DataConfig& config, const Tokenizer& tokenizer) {
+  std::string text = fmt::format("{} {}\nsource {}\ntokenizer {:016x}\n", kFormatName, kFormatVersion,
+                                 sha256_hex(source.mapped->bytes()), tokenizer.fingerprint());
+  if (source.eval_fraction > 0)
+    text += fmt::format("{} part at {}\n", source.split == Split::eval ? "held-out" : "training", source.eval_fraction);
+  if (!is_jsonl(source.file)) return text + "text\n";
+  // Lengths keep two settings apart whose texts run together the same way.
+  for (const std::string* setting : {&config.text_field, &config.prompt_field, &config.completion_field, &config.prompt_template,
+                                     &config.completion_template})
+    text += fmt::format("{} {}\n", setting->size(), *setting);
+  return text + fmt::format("jsonl, documents {}\n", config.max_documents);
+}
+
+fs::path cache_path(const DataConfig& config, const std::string& key) { return config.cache / fmt::format("tokens-{:.32}.h5", key); }
+
+Tokenizer::Special special_mode(const DataConfig& config) {
+  return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
+}
+
+/// The tokens of a text that stands behind other text.
+std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text, Tokenizer::Special special) {
+  const std::vector<int32_t> front = tokenizer.encode("\n", special);
+  std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
+  const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
+  // Where the line break merges with the text, the tokenizer is a byte-level one, whose beginnings are like any other place.
+  if (!is_prefix) return tokenizer.encode(text, special);
+  joined.erase(joined.begin(), joined.begin() + static_cast<ptrdiff_t>(front.size()));
+  return joined;
+}
+
+/// Gathers documents and encodes them a batch at a time on all cores; the order of the tokens is that of the documents.
+class Preparation {
+ public:
+  Preparation(const Tokenizer& tokenizer, const DataConfig& config) : tokenizer_(tokenizer), config_(config) {}
+
+  void add(TextExample document) {
+    waiting_bytes_ += document.prompt.size() + document.completion.size();
+    waiting_.push_back(std::move(document));
+    if (waiting_bytes_ >= kBatchBytes) encode_waiting();
+  }
+  TokenData finish() {
+    encode_waiting();
+    return std::move(data_);
+  }
+  int64_t skipped() const { return skipped_; }
+
+ private:
+  static constexpr size_t kBatchBytes = size_t{4} << 20;
+
+  void encode_waiting() {
+    std::vector<EncodedExample> encoded(waiting_.size());
+    const size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
+    std::vector<std::future<void>> workers;
+    for (size_t t = 0; t < threads; ++t)
+      workers.push_back(std::async(std::launch::async, [&, t] {
+        for (size_t i = t; i < waiting_.size(); i += threads) encoded[i] = encode_example(tokenizer_, config_, waiting_[i]);
+      }));
+    for (std::future<void>& worker : workers) worker.get();
+    for (const EncodedExample& example : encoded) append(example);
+    waiting_.clear();
+    waiting_bytes_ = 0;
+  }
+  void append(const EncodedExample& example) {
+    const int64_t count = static_cast<int64_t>(example.tokens.size()), first = std::max<int64_t>(example.prompt_tokens, 1);
+    if (count <= first) {
+      ++skipped_;
+      return;
+    }
+    data_.tokens.insert(data_.tokens.end(), example.tokens.begin(), example.tokens.end());
+    data_.scored.insert(data_.scored.end(), static_cast<size_t>(first), 0);
+    data_.scored.insert(data_.scored.end(), static_cast<size_t>(count - first), 1);
+    data_.ends.push_back(static_cast<int64_t>(data_.tokens.size()));
+  }
+
+  const Tokenizer& tokenizer_;
+  const DataConfig& config_;
+  std::vector<TextExample> waiting_;
+  size_t waiting_bytes_ = 0;
+  TokenData data_;
+  int64_t skipped_ = 0;
+};
+
+template <class T> ConstView flat(const std::vector<T>& values) {
+  return ConstView(values.data(), {static_cast<int64_t>(values.size())}, DTypeOf<T>::value);
+}
+
+void write_token_file(const fs::path& path, const TokenData& data, const std::string& recipe, int64_t skipped) {
+  Hdf5File file = Hdf5File::create(path);
+  file.write_text("/format", kFormatName);
+  file.write_integer("/version", kFormatVersion);
+  file.write_text("/recipe", recipe);
+  file.write_integer("/skipped_documents", skipped);
+  file.write("/tokens", flat(data.tokens));
+  file.write("/scored", flat(data.scored));
+  file.write("/document_ends", flat(data.ends));
+  file.seal();
+}
+
+template <class T> std::vector<T> read_values(const Hdf5File& file, const std::string& path) {
+  std::vector<T> values(static_cast<size_t>(file.shape_of(path).count()));
+  file.read(path, view_of(std::span(values), {static_cast<int64_t>(values.size())}));
+  return values;
+}
+
+/// @throws UserError when the file is damaged or is not what its name says
+TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer) {
+  const Hdf5File file = Hdf5File::open(path);
+  if (file.read_text("/recipe") != recipe) throw UserError(path.string(), "the token file was made from something else");
+  TokenData data{read_values<int32_t>(file, "/tokens"), read_values<uint8_t>(file, "/scored"),
+                 read_values<int64_t>(file, "/document_ends"), {}};
+  const bool ends_rise = std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
+  const bool ids_known = std::all_of(data.tokens.begin(), data.tokens.end(),
+                                     [n = tokenizer.vocab_size()](int32_t id) { return 0 <= id && id < n; });
+  if (data.ends.empty() || !ends_rise || data.ends.front() <= 0 || data.ends.back() != static_cast<int64_t>(data.tokens.size()) ||
+      data.scored.size() != data.tokens.size() || !ids_known)
+    throw UserError(path.string(), "the token file contradicts itself");
+  return data;
+}
+
+/// The data of a cached file; when it is there but damaged, nothing and the reason.
+std::optional<TokenData> read_cached(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer, std::string& reason) {
+  if (!fs::exists(path)) return std::nullopt;
+  try {
+    return read_token_file(path, recipe, tokenizer);
+  } catch (const UserError& damage) {
+    reason = damage.message();
+    return std::nullopt;
+  }
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code fault;
+  if (!folder.empty()) fs::create_directories(folder, fault);
+  if (fault) throw UserError("data.cache", fmt::format("the folder \"{}\" cannot be made: {}", folder.string(), fault.message()),
+                             "name a folder that can be written with data.cache");
+}
+
+}  // namespace
+
+bool is_held_out(const TextExample& document, double eval_fraction) {
+  uint64_t hash = fnv1a(document.prompt.data(), document.prompt.size());
+  hash = fnv1a("\0", 1, hash);
+  hash = fnv1a(document.completion.data(), document.completion.size(), hash);
+  return static_cast<double>(mix64(hash)) < std::ldexp(eval_fraction, 64);
+}
+
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
+  std::vector<int32_t> tokens;
+  if (tokenizer.add_bos() && tokenizer.bos()) tokens.push_back(*tokenizer.bos());
+  const std::vector<int32_t> text = tokenizer.encode(prompt, special_mode(config));
+  tokens.insert(tokens.end(), text.begin(), text.end());
+  return tokens;
+}
+
+EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& config, const TextExample& example) {
+  const Tokenizer::Special special = special_mode(config);
+  EncodedExample encoded{encode_prompt(tokenizer, config, example.prompt), 0};
+  encoded.prompt_tokens = static_cast<int64_t>(encoded.tokens.size());
+  const std::vector<int32_t> completion = example.prompt.empty() ? tokenizer.encode(example.completion, special)
+                                                                 : encode_continuation(tokenizer, example.completion, special);
+  encoded.tokens.insert(encoded.tokens.end(), completion.begin(), completion.end());
+  if (tokenizer.add_eos() && tokenizer.eos()) encoded.tokens.push_back(*tokenizer.eos());
+  return encoded;
+}
+
+fs::path token_file_path(const DataConfig& config, const Tokenizer& tokenizer, Split split) {
+  return cache_path(config, sha256_hex(recipe_of(open_source(config, split), config, tokenizer)));
+}
+
+TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split split, std::string* notice) {
+  static std::mutex one_at_a_time;  // ranks that are threads share a process, hence the temporary file's name
+  const std::lock_guard lock(one_at_a_time);
+  const Source source = open_source(config, split);
+  const std::string recipe = recipe_of(source, config, tokenizer), key = sha256_hex(recipe);
+  const fs::path path = cache_path(config, key);
+  std::string damage;
+  if (std::optional<TokenData> cached = read_cached(path, recipe, tokenizer, damage)) {
+    cached->hash = key;
+    return std::move(*cached);
+  }
+  Preparation preparation(tokenizer, config);
+  for_each_document(source.file, source.content(), config, [&](TextExample document) {
+    if (source.takes(document)) preparation.add(std::move(document));
+    return true;
+  });
+  TokenData data = preparation.finish();
+  if (data.documents() == 0) fail_empty(source);
+  data.hash = key;
+  make_folder(config.cache);
+  write_file_atomically(path, [&](const fs::path& temporary) { write_token_file(temporary, data, recipe, preparation.skipped()); });
+  if (notice) {
+    *notice = fmt::format("prepared {}: {} documents, {} tokens, from {}", path.string(), data.documents(), data.tokens.size(),
+                          source.file.string());
+    if (preparation.skipped() > 0) *notice += fmt::format("; skipped {} with nothing to score", preparation.skipped());
+    if (!damage.empty()) *notice += "; it was there, but " + damage;
+  }
+  return data;
+}
+
+std::vector<TextExample> load_examples(const DataConfig& config, Split split, int64_t limit) {
+  const Source source = open_source(config, split);
+  std::vector<TextExample> examples;
+  for_each_document(source.file, source.content(), config, [&](TextExample document) {
+    if (source.takes(document)) examples.push_back(std::move(document));
+    return limit == 0 || static_cast<int64_t>(examples.size()) < limit;
+  });
+  return examples;
+}
+
+}  // namespace tessera
