@@ -1,7 +1,7 @@
 """The key-value part of a GGUF file, with errors that name the key."""
 
 
-class ImportError_(Exception):
+class UnreadableModel(Exception):
     """What a user can mend or must know: the message says what the file holds and what is understood."""
 
 
@@ -14,5 +14,5 @@ class Metadata:
 
     def require(self, key):
         if key not in self._fields:
-            raise ImportError_(f'the key "{key}" is missing')
+            raise UnreadableModel(f'the key "{key}" is missing')
         return self.get(key)

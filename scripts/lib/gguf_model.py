@@ -16,7 +16,7 @@ import struct
 import gguf
 import numpy as np
 
-from gguf_metadata import ImportError_
+from gguf_metadata import UnreadableModel
 
 DTYPES = {"f32": ("F32", "float32", 4), "bf16": ("BF16", "bfloat16", 2), "f16": ("F16", "float16", 2)}
 
@@ -43,9 +43,9 @@ def config(metadata, tensors, dtype):
     """The config.json of LlamaForCausalLM."""
     architecture = metadata.require("general.architecture")
     if architecture != "llama":
-        raise ImportError_(f'the architecture "{architecture}" is not supported; supported: llama')
+        raise UnreadableModel(f'the architecture "{architecture}" is not supported; supported: llama')
     if metadata.get("llama.expert_count", 0):
-        raise ImportError_("a mixture of experts (llama.expert_count > 0) is not supported")
+        raise UnreadableModel("a mixture of experts (llama.expert_count > 0) is not supported")
 
     names = {tensor.name for tensor in tensors}
     hidden_size = metadata.require("llama.embedding_length")
@@ -83,7 +83,7 @@ def config(metadata, tensors, dtype):
 def check_head_dims(metadata, head_dim):
     for key in ("llama.rope.dimension_count", "llama.attention.value_length"):
         if metadata.get(key, head_dim) != head_dim:
-            raise ImportError_(f'"{key}" is {metadata.get(key)}, and only the head dimension {head_dim} is supported')
+            raise UnreadableModel(f'"{key}" is {metadata.get(key)}, and only the head dimension {head_dim} is supported')
 
 
 def shortest_float(value):
@@ -101,7 +101,7 @@ def rope_scaling(metadata, tensors, head_dim):
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
-    raise ImportError_(f'the RoPE scaling "{kind}" is not supported; supported: none, linear, and Llama 3\'s factors')
+    raise UnreadableModel(f'the RoPE scaling "{kind}" is not supported; supported: none, linear, and Llama 3\'s factors')
 
 
 def llama3_scaling(factors, metadata, head_dim):
@@ -112,7 +112,7 @@ def llama3_scaling(factors, metadata, head_dim):
                    "original_max_position_embeddings": 8192}
         if np.allclose(llama3_divisors(scaling, theta, head_dim), factors, rtol=1e-4):
             return scaling
-    raise ImportError_(f'"{ROPE_FACTORS}" does not follow Llama 3\'s scaling with the parameters of Llama 3.1 or 3.2')
+    raise UnreadableModel(f'"{ROPE_FACTORS}" does not follow Llama 3\'s scaling with the parameters of Llama 3.1 or 3.2')
 
 
 def llama3_divisors(scaling, theta, head_dim):
@@ -152,7 +152,7 @@ def hf_name(name):
     parts = name.split(".")
     if len(parts) == 4 and parts[0] == "blk" and parts[3] == "weight" and parts[2] in LAYER_NAMES:
         return f"model.layers.{parts[1]}.{LAYER_NAMES[parts[2]]}.weight"
-    raise ImportError_(f'the tensor "{name}" has no place in a Llama model')
+    raise UnreadableModel(f'the tensor "{name}" has no place in a Llama model')
 
 
 def weight(tensor, config):
@@ -168,7 +168,7 @@ def dequantise(tensor):
     try:
         return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     except NotImplementedError:
-        raise ImportError_(f'the tensor "{tensor.name}" has the type {tensor.tensor_type.name}, '
+        raise UnreadableModel(f'the tensor "{tensor.name}" has the type {tensor.tensor_type.name}, '
                            "which the gguf package cannot dequantise") from None
 
 
@@ -182,7 +182,7 @@ def encode(values, dtype):
         return values
     if dtype == "f16":
         if np.abs(values).max() > np.finfo(np.float16).max:
-            raise ImportError_("a weight is too large for f16; use --dtype f32 or bf16")
+            raise UnreadableModel("a weight is too large for f16; use --dtype f32 or bf16")
         return values.astype(np.float16)
     bits = values.view(np.uint32)  # bf16 is the upper half of f32, rounded to nearest even
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

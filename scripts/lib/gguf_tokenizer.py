@@ -8,7 +8,7 @@ Two kinds are understood, named by tokenizer.ggml.model:
 
 import sys
 
-from gguf_metadata import ImportError_
+from gguf_metadata import UnreadableModel
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 SPACE = "\u2581"  # SentencePiece's visible space
@@ -53,7 +53,7 @@ def convert(metadata, pre=None):
     elif kind == "llama":
         parts = sentencepiece_parts(metadata, tokens, types)
     else:
-        raise ImportError_(f'the tokenizer model "{kind}" is not supported; supported: gpt2, llama')
+        raise UnreadableModel(f'the tokenizer model "{kind}" is not supported; supported: gpt2, llama')
 
     special = special_tokens(metadata, tokens)
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", parts.pop("add_bos")) and special["bos_token"] is not None
@@ -81,7 +81,7 @@ def pre_tokenizer_rules(name):
         print('note: the file names no pre-tokenizer; GPT-2\'s is used (--pre NAME chooses another)', file=sys.stderr)
         return GPT2
     if name not in PRE_TOKENIZERS:
-        raise ImportError_(f'the pre-tokenizer "{name}" is not supported; supported: {", ".join(PRE_TOKENIZERS)}')
+        raise UnreadableModel(f'the pre-tokenizer "{name}" is not supported; supported: {", ".join(PRE_TOKENIZERS)}')
     return PRE_TOKENIZERS[name]
 
 

@@ -13,15 +13,16 @@ import gguf
 
 import gguf_model
 import gguf_tokenizer
-from gguf_metadata import ImportError_, Metadata
+from gguf_metadata import UnreadableModel, Metadata
 
 
 def main():
     options = parse_arguments()
     try:
         import_gguf(options.model, options.out, options.dtype, options.pre)
-    except ImportError_ as error:
-        sys.exit(f"{options.model}: {error}")
+    except UnreadableModel as error:
+        print(f"{options.model}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def parse_arguments():
@@ -55,7 +56,7 @@ def open_reader(path):
     try:
         return gguf.GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
-        sys.exit(f"{path}: cannot be read as a GGUF file: {error}")
+        raise UnreadableModel(f"cannot be read as a GGUF file: {error}") from None
 
 
 def write_json(path, value):
