@@ -1,0 +1,55 @@
+#pragma once
+// model/: the decoder, its parameters and the sharing methods.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "core/tensor.h"
+#include "model/weights.h"
+
+namespace tessera {
+
+/// Rotary embedding: base frequency and Llama-3's rescaling of low frequencies (factor 1 = none).
+struct RopeConfig {
+  double theta = 10000;
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  int64_t original_max_position_embeddings = 8192;
+};
+
+/// A decoder, in Hugging Face's words. Families differ by these numbers and by names, not by subclass.
+struct ModelConfig {
+  std::string family;              // "llama"
+  int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
+  int64_t num_hidden_layers = 0, num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
+  int64_t max_position_embeddings = 2048;
+  double rms_norm_eps = 1e-6, initializer_range = 0.02;
+  RopeConfig rope;
+  bool tie_word_embeddings = false;
+  DType dtype = DType::f32;        // what exported files are stored in
+  Json source;                     // the config.json it came from, for exports
+
+  int64_t query_width() const { return num_attention_heads * head_dim; }
+  int64_t key_width() const { return num_key_value_heads * head_dim; }
+};
+
+/// One architecture: which configs it reads, what its weights are called.
+struct ModelFamily {
+  std::string_view name;           // model_type in config.json
+  std::string_view help;
+  ModelConfig (*read)(const Json& config, const std::string& where);
+  std::vector<WeightSpec> (*specs)(const ModelConfig&);
+};
+const std::vector<ModelFamily>& model_families();
+const ModelFamily& model_family(const std::string& name, const std::string& where);
+
+/// Reads config.json. @throws UserError naming the architecture or the key that changes the maths and is not supported
+ModelConfig read_model_config(const std::filesystem::path& config_json);
+ModelConfig parse_model_config(const Json&, const std::string& where);
+
+/// The weights of the model in forward order. Numbers into this list name weights everywhere.
+std::vector<WeightSpec> weight_specs(const ModelConfig&);
+
+}  // namespace tessera

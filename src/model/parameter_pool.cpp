@@ -1,0 +1,137 @@
+#include "model/parameter_pool.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/random.h"
+
+namespace tessera {
+namespace {
+
+void store(TensorView view, int64_t i, double value) {
+  switch (view.dtype) {
+    case DType::f64: static_cast<double*>(view.mutable_data())[i] = value; return;
+    case DType::f32: static_cast<float*>(view.mutable_data())[i] = static_cast<float>(value); return;
+    case DType::bf16: static_cast<BFloat16*>(view.mutable_data())[i] = to_bfloat16(static_cast<float>(value)); return;
+    case DType::f16: static_cast<Float16*>(view.mutable_data())[i] = to_float16(static_cast<float>(value)); return;
+    default: TS_CHECK(false, "parameters cannot be stored as {}", name_of(view.dtype));
+  }
+}
+
+}  // namespace
+
+SlotId ParameterPool::reserve(std::string name, SlotOptions options) {
+  TS_CHECK(!allocated_, "slot \"{}\" added after allocate()", name);
+  Slot slot;
+  slot.name = std::move(name);
+  slot.trainable = options.trainable;
+  slot.options = options;
+  slots_.push_back(std::move(slot));
+  return static_cast<SlotId>(slots_.size()) - 1;
+}
+
+SlotId ParameterPool::adopt(std::string name, ConstView mapped, std::shared_ptr<const MappedFile> file) {
+  const SlotId id = reserve(std::move(name), {.shape = mapped.shape, .trainable = false, .init = {}});
+  slots_[id].frozen = mapped;
+  slots_[id].file = std::move(file);
+  return id;
+}
+
+void ParameterPool::allocate(uint64_t seed) {
+  TS_CHECK(!allocated_, "allocate() called twice");
+  allocated_ = true;
+  std::vector<Slot*> order;
+  for (Slot& slot : slots_)
+    if (slot.trainable) order.push_back(&slot);
+  std::sort(order.begin(), order.end(), [](const Slot* a, const Slot* b) { return a->name < b->name; });
+  int64_t total = 0;
+  for (Slot* slot : order) {
+    slot->begin = total;
+    flat_.slots.push_back({slot->name, slot->options.shape, total, slot->options.weight_decay, slot->options.step_scale});
+    total += (slot->options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+  }
+  for (size_t i = 1; i < order.size(); ++i) TS_CHECK(order[i - 1]->name != order[i]->name, "two slots are called \"{}\"", order[i]->name);
+  values_ = Tensor(Shape{total}, compute_);
+  grads_ = Tensor(Shape{total}, compute_);
+  flat_.values = values_;
+  flat_.grads = grads_;
+  for (Slot& slot : slots_) {
+    if (slot.trainable) {
+      initialise(slot, mutable_values(static_cast<SlotId>(&slot - slots_.data())), seed);
+    } else if (!slot.file && slot.frozen.empty()) {
+      slot.owned = Tensor(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
+      initialise(slot, slot.owned, seed);
+      slot.frozen = slot.owned.view();
+    }
+  }
+}
+
+void ParameterPool::initialise(const Slot& slot, TensorView values, uint64_t seed) const {
+  const Init& init = slot.options.init;
+  const int64_t count = values.shape.count();
+  if (!init.source.empty()) {
+    TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", slot.name, init.source.shape.text(), values.shape.text());
+    for (int64_t i = 0; i < count; ++i) store(values, i, element(init.source, i));
+    return;
+  }
+  if (init.kind == Init::Kind::zeros) return;   // memory starts at zero
+  const RandomStream stream(seed, fnv1a(slot.name.data(), slot.name.size()));
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    double value = 1;
+    if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i));
+    if (init.kind == Init::Kind::uniform) value = init.scale * (2.0 * stream.uniform(static_cast<uint64_t>(i)) - 1.0);
+    store(values, i, value);
+  }
+}
+
+ConstView ParameterPool::values(SlotId id) const {
+  const Slot& slot = slots_[id];
+  TS_CHECK(allocated_, "slot \"{}\" read before allocate()", slot.name);
+  if (!slot.trainable) return slot.frozen;
+  return const_cast<ParameterPool*>(this)->mutable_values(id);
+}
+
+TensorView ParameterPool::mutable_values(SlotId id) {
+  const Slot& slot = slots_[id];
+  if (!slot.trainable) return TensorView(slot.frozen);
+  const int64_t begin = slot.begin;
+  return flat_.values.slice_rows(begin, begin + slot.options.shape.count()).reshape(slot.options.shape);
+}
+
+TensorView ParameterPool::grads(SlotId id) {
+  const Slot& slot = slots_[id];
+  TS_CHECK(slot.trainable, "frozen slot \"{}\" has no gradient", slot.name);
+  return flat_.grads.slice_rows(slot.begin, slot.begin + slot.options.shape.count()).reshape(slot.options.shape);
+}
+
+void ParameterPool::zero_grads() { std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes())); }
+
+int64_t ParameterPool::trainable_count() const {
+  int64_t count = 0;
+  for (const Slot& slot : slots_) count += slot.trainable ? slot.options.shape.count() : 0;
+  return count;
+}
+
+int64_t ParameterPool::frozen_count() const {
+  int64_t count = 0;
+  for (const Slot& slot : slots_) count += slot.trainable ? 0 : slot.options.shape.count();
+  return count;
+}
+
+int64_t ParameterPool::frozen_mapped_bytes() const {
+  int64_t bytes = 0;
+  for (const Slot& slot : slots_) bytes += slot.file ? slot.frozen.bytes() : 0;
+  return bytes;
+}
+
+int64_t ParameterPool::owned_bytes() const {
+  int64_t bytes = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.trainable) bytes += 2 * (slot.options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment * size_of(compute_);
+    else if (!slot.file) bytes += slot.options.shape.count() * size_of(slot.options.storage);
+  }
+  return bytes;
+}
+
+}  // namespace tessera

@@ -1,0 +1,60 @@
+#pragma once
+// Adapters: low-rank deltas beside frozen weights. One file a method; registry.cpp lists them.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/json.h"
+#include "model/weights.h"
+
+namespace tessera {
+
+/// [adapter]
+struct AdapterConfig {
+  std::string method = "none";
+  int64_t equivalent_rank = 2;
+  std::optional<int64_t> rank, private_rank;
+  int64_t shards = 4;
+  double alpha = 16, dropout = 0;
+  std::vector<std::string> targets = {"all"};
+  std::string draw = "random", scale = "standard";
+  int64_t index_seed = 0;
+  std::filesystem::path load;
+
+  void visit(Fields& v);
+};
+
+/// What an adapter is made for: its place in errors ("recipe.toml:12:1") and the model's weights.
+class Adapter {
+ public:
+  virtual ~Adapter() = default;
+  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and specs: all
+  /// ranks build the same tables without talking.
+  virtual AdapterWeights attach(std::span<const WeightSpec>, ParameterPool&) = 0;
+  /// What a saved adapter says of itself, beside its pools: method, numbers, type list, hashes of tables.
+  virtual Json descriptor() const = 0;
+  /// Lines for --check and the start of a run ("0.04 % of public shards are read by no layer").
+  virtual std::vector<std::string> notes() const { return {}; }
+  /// Where a broken number in slot `name`, element `index`, is read: for error messages.
+  virtual std::string readers(const std::string& slot, int64_t index) const { return fmt::format("slot {} element {}", slot, index); }
+};
+
+struct AdapterMethod {
+  std::string_view name, help;
+  std::unique_ptr<Adapter> (*make)(const AdapterConfig&, const std::string& where);
+};
+const std::vector<AdapterMethod>& adapter_methods();
+/// nullptr for "none". @param where  place of [adapter] in the recipe, for errors
+std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const std::string& where);
+
+/// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj") or a path inside the block ("self_attn.q_proj").
+/// @throws UserError for a target that matches nothing, listing what there is
+std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets, const std::string& where, const std::string& method);
+
+/// alpha / rank, or alpha / sqrt(rank) for scale = "rs".
+float adapter_scale(const AdapterConfig&, int64_t rank);
+
+}  // namespace tessera

@@ -1,0 +1,74 @@
+#include <cmath>
+#include <set>
+
+#include "model/sharing/adapter.h"
+#include "model/sharing/lora.h"
+#include "model/sharing/mos.h"
+
+namespace tessera {
+
+const std::vector<AdapterMethod>& adapter_methods() {
+  static const std::vector<AdapterMethod> methods = {
+      {"lora", "low-rank adapters: own A and B for every weight", make_lora},
+      {"mos", "mixture of shards: A and B assembled from pools shared by all layers", make_mos},
+  };
+  return methods;
+}
+
+std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const std::string& where) {
+  if (config.method == "none") return nullptr;
+  for (const AdapterMethod& method : adapter_methods())
+    if (method.name == config.method) return method.make(config, where);
+  TS_CHECK(false, "adapter method \"{}\" passed the recipe's check", config.method);
+  return nullptr;
+}
+
+void AdapterConfig::visit(Fields& v) {
+  std::vector<std::string> methods = {"none"};
+  for (const AdapterMethod& m : adapter_methods()) methods.emplace_back(m.name);
+  v("method", method, one_of(methods), "how the deltas are parameterised; none: train all weights");
+  v("equivalent_rank", equivalent_rank, in_range(1, 1024), "mos: the budget, as the rank of a plain LoRA with as many parameters (e)");
+  v("rank", rank, in_range(1, 4096), "rank of each delta (r); mos: 4 e when not set, lora: 8");
+  v("shards", shards, in_range(1, 1024), "mos: pieces each vector is cut into (l)");
+  v("private_rank", private_rank, in_range(0, 1024), "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
+  v("alpha", alpha, above(0), "scale numerator: deltas are multiplied by alpha / rank");
+  v("dropout", dropout, in_range(0, 0.95), "share of the adapter's inputs dropped in training");
+  v("targets", targets, anything(), "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
+  v("draw", draw, one_of({"random", "tied", "pure"}), "mos: index tables. random: drawn apart for A and B; tied: one table for both (ablation); pure: every layer reads every row (ablation)");
+  v("scale", scale, one_of({"standard", "rs"}), "standard: alpha / rank; rs: alpha / sqrt(rank)");
+  v("index_seed", index_seed, at_least(0), "mos: seed of the index tables; part of the adapter's identity");
+  v("load", load, anything(), "folder of a saved native adapter to start from");
+}
+
+std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vector<std::string>& targets, const std::string& where, const std::string& method) {
+  std::set<std::string> types;
+  for (const WeightSpec& spec : specs)
+    if (spec.role == Role::linear) types.insert(spec.type);
+  std::set<std::string> chosen;
+  for (const std::string& target : targets) {
+    bool found = false;
+    for (const std::string& type : types) {
+      const bool leaf = type.size() > target.size() && type.compare(type.size() - target.size(), target.size(), target) == 0 && type[type.size() - target.size() - 1] == '.';
+      if (target == "all" || target == type || leaf) {
+        chosen.insert(type);
+        found = true;
+      }
+    }
+    if (!found) {
+      std::string known;
+      for (const std::string& type : types) known += (known.empty() ? "" : ", ") + type;
+      throw UserError(where, fmt::format("{}: target '{}' matches none of: {}", method, target, known));
+    }
+  }
+  std::vector<int> numbers;
+  for (size_t i = 0; i < specs.size(); ++i)
+    if (specs[i].role == Role::linear && chosen.count(specs[i].type)) numbers.push_back(static_cast<int>(i));
+  return numbers;
+}
+
+float adapter_scale(const AdapterConfig& config, int64_t rank) {
+  const auto r = static_cast<double>(rank);
+  return static_cast<float>(config.alpha / (config.scale == "rs" ? std::sqrt(r) : r));
+}
+
+}  // namespace tessera

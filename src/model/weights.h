@@ -1,0 +1,92 @@
+#pragma once
+// Virtual parameters: what the model asks for (WeightSpec) and how it reads them (WeightView) from the physical pool.
+// A sharing method is one linear map W = S p and its adjoint; the model never owns weights.
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/context.h"
+#include "model/parameter_pool.h"
+
+namespace tessera {
+
+enum class Role { embedding, linear, norm, head };
+
+/// What the model asks for. Names are Hugging Face's.
+struct WeightSpec {
+  std::string name;      // "model.layers.3.self_attn.q_proj.weight"
+  std::string type;      // path inside the block as HF writes it: "self_attn.q_proj"; empty outside blocks
+  int layer = -1;        // -1 outside blocks
+  Role role = Role::linear;
+  Shape shape;           // [out, in] for linears, whatever the storage order
+  Init init;
+  std::string storage;   // equal storage = one physical tensor (a tied head)
+  bool transposed = false;   // stored [in, out] (GPT-2's Conv1D)
+};
+
+/// A shared-seed perturbation, and what a forward pass reads: p = values + scale · z. Backprop reads with z = nullptr.
+struct Direction {
+  uint64_t seed;
+  uint32_t round, machine;
+  uint16_t sample;
+};
+struct PoolRead {
+  const ParameterPool* pool;
+  const Direction* z = nullptr;
+  float scale = 0;
+};
+
+/// A virtual parameter: linear in the pool and fixed after binding.
+class WeightView {
+ public:
+  virtual ~WeightView() = default;
+  virtual Shape shape() const = 0;
+  virtual bool is_trainable() const = 0;
+  /// w = S p.  w [shape] in the pool's compute dtype.
+  virtual void gather(const Context&, const PoolRead&, TensorView w) const = 0;
+  /// grads += Sᵀ dw, in a fixed order and without atomics.
+  virtual void scatter_add(const Context&, ConstView dw, ParameterPool&) const = 0;
+  /// The weight where it lies, in its stored dtype, when no copy is needed; empty otherwise.
+  virtual ConstView direct(const PoolRead&) const { return {}; }
+  /// Where a GEMM may accumulate the gradient in place of scatter_add.
+  virtual std::optional<TensorView> direct_grad(ParameterPool&) const { return std::nullopt; }
+  /// Hash of everything but the values: ranks and checkpoints compare it.
+  virtual uint64_t fingerprint() const = 0;
+};
+using ViewPtr = std::shared_ptr<const WeightView>;
+
+/// A whole slot, in place.
+class SliceView final : public WeightView {
+ public:
+  SliceView(const ParameterPool& pool, SlotId slot, Shape shape) : slot_(slot), shape_(shape), trainable_(pool.is_trainable(slot)) {}
+  Shape shape() const override { return shape_; }
+  bool is_trainable() const override { return trainable_; }
+  void gather(const Context&, const PoolRead&, TensorView w) const override;
+  void scatter_add(const Context&, ConstView dw, ParameterPool&) const override;
+  ConstView direct(const PoolRead& read) const override { return read.pool->values(slot_); }
+  std::optional<TensorView> direct_grad(ParameterPool& pool) const override { return pool.grads(slot_); }
+  uint64_t fingerprint() const override;
+
+ private:
+  SlotId slot_;
+  Shape shape_;
+  bool trainable_;
+};
+
+/// A low-rank delta:  y += scale · (x Aᵀ) Bt.  a [rank, in], bt [rank, out]; the same for LoRA and MoS.
+struct LowRank {
+  ViewPtr a, bt;
+  float scale = 1;
+  float dropout = 0;
+  int64_t rank() const { return a->shape()[0]; }
+};
+
+/// The deltas of one adapter, by weight number (index of the WeightSpec).
+struct AdapterWeights {
+  std::vector<std::optional<LowRank>> by_weight;
+};
+
+}  // namespace tessera
