@@ -1,0 +1,47 @@
+#include "core/error.h"
+
+#include <gtest/gtest.h>
+
+namespace tessera {
+namespace {
+
+TEST(UserError, PutsPlaceMessageAndIndentedHintTogether) {
+  const UserError error("a.toml:3:1", "unknown key \"x\"", "known keys: y, z\ndid you mean \"y\"?");
+  EXPECT_STREQ(error.what(), "a.toml:3:1: unknown key \"x\"\n  known keys: y, z\n  did you mean \"y\"?");
+  EXPECT_EQ(error.where(), "a.toml:3:1");
+  EXPECT_EQ(error.message(), "unknown key \"x\"");
+  EXPECT_EQ(error.hint(), "known keys: y, z\ndid you mean \"y\"?");
+  EXPECT_STREQ(UserError("", "no place").what(), "no place");
+}
+
+TEST(Check, SaysWhatWasFound) {
+  const int found = 3;
+  EXPECT_NO_THROW(TS_CHECK(found == 3, "found {}", found));
+  try {
+    TS_CHECK(found == 4, "found {}, expected {}", found, 4);
+    FAIL() << "nothing was thrown";
+  } catch (const InternalError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("error_test.cpp:"), std::string::npos) << text;
+    EXPECT_NE(text.find("check failed: found == 4: found 3, expected 4"), std::string::npos) << text;
+  }
+}
+
+TEST(NearestName, FindsTypingMistakes) {
+  const std::vector<std::string> known = {"rank", "shards", "private_rank", "alpha"};
+  EXPECT_EQ(nearest_name("shard", known), "shards");
+  EXPECT_EQ(nearest_name("rnak", known), "rank");
+  EXPECT_EQ(nearest_name("privat_rnk", known), "private_rank");
+  EXPECT_EQ(nearest_name("shards_per_vectr", known), "shards");
+}
+
+TEST(NearestName, GivesNothingWhenNothingIsNear) {
+  EXPECT_EQ(nearest_name("learning_rate", {"rank", "alpha"}), "");
+  EXPECT_EQ(nearest_name("anything", {}), "");
+  EXPECT_EQ(nearest_name("x", {"warmup"}), "");
+}
+
+TEST(NearestName, PrefersTheExactName) { EXPECT_EQ(nearest_name("b", {"a", "b", "c"}), "b"); }
+
+}  // namespace
+}  // namespace tessera
