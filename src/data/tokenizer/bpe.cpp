@@ -7,10 +7,13 @@
 //
 // A merge leaves the right symbol dead, and makes at most two new neighbours and so two new heap entries; an entry whose
 // symbols have changed since is skipped. A word of n characters takes O(n log n), which matters where whole documents
-// are one word (SentencePiece-style models).
+// are one word (SentencePiece-style models). Such a word is cut where no merge can ever join the two characters: a merge
+// (l, r) joins the last character of l and the first of r, so pairs of characters that no merge has there are safe cuts.
+// The ids stay the same, and the heap stays in the cache (5.5 instead of 0.8 MB/s on Llama-2's tokenizer).
 
 #include <algorithm>
 #include <array>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -27,39 +30,50 @@ struct Merge {
   int32_t rank = kNone, id = kNone;
 };
 
-/// Merges by their pair of ids: open addressing, at most half full.
+/// Merges by their pair of ids: open addressing, at most half full. Grows as it fills.
 class MergeTable {
  public:
-  explicit MergeTable(size_t count) {
-    size_t slots = 16;
-    while (slots < 2 * count) slots *= 2;
-    slots_.resize(slots);
+  MergeTable() : slots_(16) {}
+  void set(int32_t left, int32_t right, Merge merge) {
+    if (2 * (count_ + 1) > slots_.size()) grow();
+    Slot& slot = slots_[place(key(left, right))];
+    count_ += slot.key == kFree;
+    slot = {key(left, right), merge};
   }
-  void set(int32_t left, int32_t right, Merge merge) { slots_[place(key(left, right))] = {key(left, right), merge}; }
   /// A merge of rank -1 if there is none.
   Merge find(int32_t left, int32_t right) const { return slots_[place(key(left, right))].merge; }
 
  private:
+  static constexpr uint64_t kFree = ~uint64_t{0};  // no pair of ids in use
   struct Slot {
-    uint64_t key = ~uint64_t{0};  // no pair of ids: ids are not negative
+    uint64_t key = kFree;
     Merge merge;
   };
+  void grow() {
+    std::vector<Slot> old(2 * slots_.size());
+    old.swap(slots_);
+    for (const Slot& slot : old)
+      if (slot.key != kFree) slots_[place(slot.key)] = slot;
+  }
   static uint64_t key(int32_t left, int32_t right) {
     return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
   }
   size_t place(uint64_t key) const {
     const size_t mask = slots_.size() - 1;
     size_t i = mix64(key) & mask;
-    while (slots_[i].key != key && slots_[i].key != ~uint64_t{0}) i = (i + 1) & mask;
+    while (slots_[i].key != key && slots_[i].key != kFree) i = (i + 1) & mask;
     return i;
   }
   std::vector<Slot> slots_;
+  size_t count_ = 0;
 };
 
 /// One word being merged; kept between words for its memory.
 class Word {
  public:
   void clear() { symbols_.clear(); }
+  bool empty() const { return symbols_.empty(); }
+  int32_t last() const { return symbols_.back().id; }
 
   void add(int32_t id) {
     const auto index = static_cast<int32_t>(symbols_.size());
@@ -131,26 +145,27 @@ class Bpe : public Model {
       : vocabulary_(vocabulary),
         fuse_unknown_(flag_or(json, "fuse_unk", false)),
         byte_fallback_(flag_or(json, "byte_fallback", false)),
-        ignore_merges_(flag_or(json, "ignore_merges", false)),
-        merges_(json.at("merges").items().size()) {
+        ignore_merges_(flag_or(json, "ignore_merges", false)) {
     refuse_unsupported(json);
     if (const Json* unknown = json.find("unk_token")) unknown_ = vocabulary.at(unknown->as_string(), "\"unk_token\"");
-    read_merges(json.at("merges").items());
     list_characters();
+    read_merges(json.at("merges").items());
   }
 
   void tokenize(const std::vector<std::string_view>& words, std::vector<int32_t>& ids) const override {
+    struct Place {
+      size_t begin, end;
+    };
+    std::unordered_map<std::string_view, Place> seen;  // where in `ids` a word's ids are; most words come again
     Word scratch;
     for (const std::string_view word : words) {
-      const auto whole = ignore_merges_ ? vocabulary_.find(word) : std::nullopt;
-      if (whole) {
-        ids.push_back(*whole);
-        continue;
+      const auto [place, is_new] = seen.try_emplace(word, Place{ids.size(), 0});
+      if (is_new) {
+        tokenize_word(word, scratch, ids);
+        place->second.end = ids.size();
+      } else {
+        for (size_t i = place->second.begin; i < place->second.end; ++i) ids.push_back(ids[i]);
       }
-      scratch.clear();
-      add_characters(word, scratch);
-      scratch.merge_all(merges_);
-      scratch.append_to(ids);
     }
   }
 
@@ -196,6 +211,7 @@ class Bpe : public Model {
         return *found;
       };
       merges_.set(id(left), id(right), {rank, id(joined)});
+      note_joins(id(left), id(right));
       ++rank;
     }
   }
@@ -212,25 +228,64 @@ class Bpe : public Model {
     }
   }
 
-  void add_characters(std::string_view word, Word& symbols) const {
+  /// Notes which characters merges join. Merges of tokens that stand for no characters (bytes, the unknown one) would
+  /// join what the vocabulary's spelling does not show: then nothing is cut.
+  void note_joins(int32_t left, int32_t right) {
+    const std::string_view before = vocabulary_.token(left), after = vocabulary_.token(right);
+    if (is_opaque(left) || is_opaque(right) || before.empty() || after.empty()) {
+      cuts_ = false;
+      return;
+    }
+    const CodePoint last = last_code_point(before), first = first_code_point(after);
+    const int32_t last_id = character_id(last, before.substr(before.size() - last.length));
+    const int32_t first_id = character_id(first, after.substr(0, first.length));
+    if (last_id != kNone && first_id != kNone) joins_.set(last_id, first_id, {0, 0});
+  }
+
+  bool is_opaque(int32_t id) const {
+    return id == unknown_ || (byte_fallback_ && std::find(bytes_.begin(), bytes_.end(), id) != bytes_.end());
+  }
+
+  int32_t character_id(CodePoint code_point, std::string_view text) const {
+    const bool is_listed = code_point.value >= 0 && code_point.value < kListedCharacters;
+    return is_listed ? characters_[code_point.value] : vocabulary_.find(text).value_or(kNone);
+  }
+
+  void tokenize_word(std::string_view word, Word& symbols, std::vector<int32_t>& ids) const {
+    if (const auto whole = ignore_merges_ ? vocabulary_.find(word) : std::nullopt) {
+      ids.push_back(*whole);
+      return;
+    }
     bool after_unknown = false;
     while (!word.empty()) {
       const CodePoint next = first_code_point(word);
       const std::string_view character = word.substr(0, next.length);
       word.remove_prefix(next.length);
-      const int32_t id = next.value < kListedCharacters ? characters_[next.value] : vocabulary_.find(character).value_or(kNone);
-      if (id != kNone) symbols.add(id);
-      const bool known = id != kNone || add_bytes(character, symbols);
-      if (!known && unknown_ && !(after_unknown && fuse_unknown_)) symbols.add(*unknown_);
+      const int32_t id = character_id(next, character);
+      if (id != kNone) add(id, symbols, ids);
+      const bool known = id != kNone || add_bytes(character, symbols, ids);
+      if (!known && unknown_ && !(after_unknown && fuse_unknown_)) add(*unknown_, symbols, ids);
       after_unknown = !known;
     }
+    finish(symbols, ids);
   }
 
-  bool add_bytes(std::string_view character, Word& symbols) const {
+  bool add_bytes(std::string_view character, Word& symbols, std::vector<int32_t>& ids) const {
     for (const char c : character)
       if (bytes_[static_cast<uint8_t>(c)] == kNone) return false;
-    for (const char c : character) symbols.add(bytes_[static_cast<uint8_t>(c)]);
+    for (const char c : character) add(bytes_[static_cast<uint8_t>(c)], symbols, ids);
     return true;
+  }
+
+  void add(int32_t id, Word& symbols, std::vector<int32_t>& ids) const {
+    if (cuts_ && !symbols.empty() && joins_.find(symbols.last(), id).rank == kNone) finish(symbols, ids);
+    symbols.add(id);
+  }
+
+  void finish(Word& symbols, std::vector<int32_t>& ids) const {
+    symbols.merge_all(merges_);
+    symbols.append_to(ids);
+    symbols.clear();
   }
 
   static constexpr int32_t kListedCharacters = 0x180;
@@ -238,6 +293,8 @@ class Bpe : public Model {
   bool fuse_unknown_, byte_fallback_, ignore_merges_;
   std::optional<int32_t> unknown_;
   MergeTable merges_;
+  MergeTable joins_;     // pairs of characters that some merge joins
+  bool cuts_ = true;     // whether `joins_` knows all of them
   std::array<int32_t, kListedCharacters> characters_;
   std::array<int32_t, 256> bytes_;
 };
