@@ -36,6 +36,22 @@ constexpr int kTileRows = 8, kTileCols = 3;
 constexpr int kTileRows = 4, kTileCols = 3;
 #endif
 
+/// The elements at even (odd) places of `low`, then of `high`.
+HWY_INLINE Vector evens(Vector low, [[maybe_unused]] Vector high) {
+#if HWY_TARGET == HWY_SCALAR
+  return low;
+#else
+  return hn::ConcatEven(kFloats, high, low);
+#endif
+}
+HWY_INLINE Vector odds([[maybe_unused]] Vector low, Vector high) {
+#if HWY_TARGET == HWY_SCALAR
+  return high;
+#else
+  return hn::ConcatOdd(kFloats, high, low);
+#endif
+}
+
 /// The first `count` < kLanes elements, zeros after them. Touches no memory beyond them.
 HWY_INLINE Vector load_first(const float* from, int64_t count) {
   HWY_ALIGN float buffer[kLanes] = {};

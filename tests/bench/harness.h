@@ -1,0 +1,75 @@
+#pragma once
+// The benchmarks' harness: warm up, take many samples, report the median and the spread as one JSON line a case, with the
+// machine and the threads, so that results can be kept and compared.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/random.h"
+#include "kernels/context.h"
+
+namespace tessera::bench {
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct Timing {
+  double median, best, spread;   // seconds a call; spread: distance between the quartiles
+  int samples;
+};
+
+/// Calls `work` for about `seconds`, in samples of at least a millisecond, after two calls to warm up.
+template <class Work> Timing measure(Work&& work, double seconds = 0.5) {
+  work();
+  const double start = seconds_now();
+  work();
+  const int calls = std::max(1, static_cast<int>(1e-3 / std::max(1e-9, seconds_now() - start)));
+  std::vector<double> samples;
+  for (const double end = seconds_now() + seconds; samples.size() < 5 || seconds_now() < end;) {
+    const double begin = seconds_now();
+    for (int i = 0; i < calls; ++i) work();
+    samples.push_back((seconds_now() - begin) / calls);
+  }
+  std::sort(samples.begin(), samples.end());
+  const size_t n = samples.size();
+  return {samples[n / 2], samples[0], samples[n * 3 / 4] - samples[n / 4], static_cast<int>(n)};
+}
+
+/// The processor's name as the kernel gives it, "unknown" elsewhere.
+inline std::string machine() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
+
+/// Prints {"bench", "case", "machine", "threads", "median_us", "best_us", "spread_us", "samples", "rate", "unit"}.
+/// work: what one call does, in 1e9 units (GFLOP, GB) of `unit` a second.
+inline void report(std::string_view bench, std::string_view what, int threads, const Timing& t, double work, std::string_view unit) {
+  static const std::string kMachine = machine();
+  fmt::print(R"({{"bench": "{}", "case": "{}", "machine": "{}", "threads": {}, "median_us": {:.2f}, "best_us": {:.2f}, )"
+             R"("spread_us": {:.2f}, "samples": {}, "rate": {:.2f}, "unit": "{}"}})" "\n",
+             bench, what, kMachine, threads, t.median * 1e6, t.best * 1e6, t.spread * 1e6, t.samples, work / t.median, unit);
+}
+
+/// Threads to use: the first argument, else 1.
+inline int threads_from(int argc, char** argv) { return argc > 1 ? std::max(1, std::atoi(argv[1])) : 1; }
+
+/// A tensor of numbers drawn evenly from [-1, 1).
+inline Tensor random_tensor(Shape shape, uint64_t seed) {
+  Tensor tensor(shape, DType::f32);
+  const RandomStream random(seed, 0);
+  uint64_t i = 0;
+  for (float& x : tensor.as<float>()) x = random.uniform(i++) * 2 - 1;
+  return tensor;
+}
+
+}  // namespace tessera::bench
