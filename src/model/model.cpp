@@ -1,0 +1,70 @@
+#include "model/model.h"
+
+#include "core/random.h"
+#include "io/files.h"
+
+namespace tessera {
+namespace {
+
+DType parse_storage(const std::string& name, DType otherwise) {
+  if (name.empty()) return otherwise;
+  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
+}  // namespace
+
+Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
+  if (options_.path.empty()) throw UserError(s.where_model, "model.path is not set", "name a folder with config.json (and, unless init = \"random\", model.safetensors)");
+  const bool drawn = options_.init == "random";
+  const bool is_file = std::filesystem::is_regular_file(options_.path);   // a bare config.json will do to draw a model
+  if (!std::filesystem::exists(options_.path)) throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
+  if (is_file && !drawn) throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()), "name the folder that holds config.json and the weights");
+  config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
+  if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
+  const auto specs = weight_specs(config_);
+  auto weights = bind_plain(specs, pool_, source_ ? &*source_ : nullptr, {.trainable = s.train_base, .storage = parse_storage(options_.dtype, config_.dtype)});
+  adapter_ = make_adapter(s.adapter, s.where_adapter);
+  AdapterWeights deltas;
+  if (adapter_) deltas = adapter_->attach(specs, pool_);
+  pool_.allocate(s.seed);
+  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute);
+  if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
+}
+
+const std::string& Model::base_fingerprint() {
+  if (!base_fingerprint_.empty()) return base_fingerprint_;
+  std::string text;
+  for (size_t i = 0; i < decoder_->specs().size(); ++i) {
+    const WeightSpec& spec = decoder_->specs()[i];
+    text += fmt::format("{} {} ", spec.name, spec.shape.text());
+    if (spec.storage != spec.name) continue;
+    const ConstView values = source_ ? source_->at(spec.name) : decoder_->weight(static_cast<int>(i))->direct({&pool_});
+    text += sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
+  }
+  return base_fingerprint_ = sha256_hex(text);
+}
+
+uint64_t Model::views_fingerprint() const {
+  uint64_t h = 0;
+  for (size_t i = 0; i < decoder_->specs().size(); ++i) {
+    h = hash_key({h, decoder_->weight(static_cast<int>(i))->fingerprint()});
+    if (!bound_) continue;
+    if (const auto& delta = bound_->weights().by_weight[i]) h = hash_key({h, delta->a->fingerprint(), delta->bt->fingerprint()});
+  }
+  return h;
+}
+
+int64_t Model::virtual_parameters() const {
+  int64_t count = 0;
+  for (size_t i = 0; i < decoder_->specs().size(); ++i) {
+    const WeightSpec& spec = decoder_->specs()[i];
+    if (spec.storage == spec.name) count += spec.shape.count();
+    if (!bound_) continue;
+    if (const auto& delta = bound_->weights().by_weight[i]) count += delta->a->shape().count() + delta->bt->shape().count();
+  }
+  return count;
+}
+
+DType Model::export_dtype() const { return parse_storage(options_.dtype, source_ ? source_->at(decoder_->specs().front().name).dtype : config_.dtype); }
+
+}  // namespace tessera
