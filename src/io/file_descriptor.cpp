@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <string>
 #include <system_error>
 #include <utility>
 
@@ -23,22 +22,23 @@ auto retry_interrupted(Call call) {
 
 }  // namespace
 
-void throw_file_error(const std::filesystem::path& path, const char* what, int error) {
+void throw_file_error(const std::filesystem::path& path, const std::string& what, int error) {
   const bool is_full = error == ENOSPC || error == EDQUOT;
-  throw UserError(path.string(), fmt::format("cannot be {}: {}", what, std::generic_category().message(error)),
+  throw UserError(path.string(), fmt::format("{}: {}", what, std::generic_category().message(error)),
                   is_full ? "free some space, or choose another folder" : "");
 }
 
 FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)
     : path_(std::move(path)),
       descriptor_(retry_interrupted([&] { return ::open(path_.c_str(), flags | O_CLOEXEC, 0666); })) {
-  if (descriptor_ < 0) throw_file_error(path_, flags & O_CREAT ? "created" : "opened", errno);
+  if (descriptor_ < 0) throw_file_error(path_, flags & O_CREAT ? "cannot be created" : "cannot be opened", errno);
 }
 
 FileDescriptor FileDescriptor::open_to_read(const std::filesystem::path& path) {
   FileDescriptor file(path, O_RDONLY);
   struct stat status;
-  if (::fstat(file.descriptor_, &status) == 0 && S_ISDIR(status.st_mode)) throw_file_error(path, "opened", EISDIR);
+  if (::fstat(file.descriptor_, &status) == 0 && S_ISDIR(status.st_mode))
+    throw_file_error(path, "cannot be opened", EISDIR);
   return file;
 }
 
@@ -57,7 +57,7 @@ FileDescriptor::~FileDescriptor() {
 
 int64_t FileDescriptor::size() const {
   struct stat status;
-  if (::fstat(descriptor_, &status) != 0) throw_file_error(path_, "read", errno);
+  if (::fstat(descriptor_, &status) != 0) throw_file_error(path_, "cannot be read", errno);
   return status.st_size;
 }
 
@@ -65,7 +65,7 @@ size_t FileDescriptor::read(std::span<std::byte> bytes) const {
   size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t n = retry_interrupted([&] { return ::read(descriptor_, bytes.data() + done, bytes.size() - done); });
-    if (n < 0) throw_file_error(path_, "read", errno);
+    if (n < 0) throw_file_error(path_, "cannot be read", errno);
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
@@ -73,19 +73,19 @@ size_t FileDescriptor::read(std::span<std::byte> bytes) const {
 }
 
 void FileDescriptor::seek(int64_t byte) const {
-  if (::lseek(descriptor_, byte, SEEK_SET) < 0) throw_file_error(path_, "read", errno);
+  if (::lseek(descriptor_, byte, SEEK_SET) < 0) throw_file_error(path_, "cannot be read", errno);
 }
 
 void FileDescriptor::write(std::span<const std::byte> bytes) const {
   while (!bytes.empty()) {
     const ssize_t n = retry_interrupted([&] { return ::write(descriptor_, bytes.data(), bytes.size()); });
-    if (n < 0) throw_file_error(path_, "written", errno);
+    if (n < 0) throw_file_error(path_, "cannot be written", errno);
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
 }
 
 void FileDescriptor::sync() const {
-  if (retry_interrupted([&] { return ::fsync(descriptor_); }) != 0) throw_file_error(path_, "written", errno);
+  if (retry_interrupted([&] { return ::fsync(descriptor_); }) != 0) throw_file_error(path_, "cannot be written", errno);
 }
 
 }  // namespace tessera

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 
 namespace tessera {
 
@@ -33,7 +34,8 @@ class FileDescriptor {
   int descriptor_;
 };
 
-/// Throws the UserError of a failed system call: "<path>: cannot be <what>: <reason of `error`>".
-[[noreturn]] void throw_file_error(const std::filesystem::path&, const char* what, int error);
+/// Throws the UserError of a failed system call, "<path>: <what>: <the system's text for `error`>", with a hint on a
+/// full disk.
+[[noreturn]] void throw_file_error(const std::filesystem::path&, const std::string& what, int error);
 
 }  // namespace tessera

@@ -64,7 +64,7 @@ void write_temporary(const fs::path& file, const fs::path& temporary,
   }
   std::error_code failure;
   fs::rename(temporary, file, failure);
-  if (failure) throw_file_error(file, "written", failure.value());
+  if (failure) throw_file_error(file, "cannot be written", failure.value());
 }
 
 }  // namespace

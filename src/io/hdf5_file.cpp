@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "io/file_descriptor.h"
@@ -51,7 +52,7 @@ class Handle {
   herr_t (*close_)(hid_t) = nullptr;
 };
 
-/// The innermost record of HDF5's error stack: the system's reason, where there is one.
+/// The innermost record of HDF5's error stack.
 std::string innermost_reason() {
   std::string reason;
   H5Ewalk2(
@@ -65,7 +66,12 @@ std::string innermost_reason() {
 }
 
 [[noreturn]] void throw_hdf5_error(const fs::path& file, const std::string& what) {
-  throw UserError(file.string(), fmt::format("{}: {}", what, innermost_reason()));
+  // A failed system call is told as "..., errno = 28, error message = '...', buf = 0x...": only the number is of use.
+  constexpr std::string_view kLabel = "errno = ";
+  const std::string reason = innermost_reason();
+  if (const size_t label = reason.find(kLabel); label != std::string::npos)
+    throw_file_error(file, what, std::atoi(reason.c_str() + label + kLabel.size()));
+  throw UserError(file.string(), fmt::format("{}: {}", what, reason));
 }
 
 hid_t stored_type(DType dtype) {
@@ -104,8 +110,15 @@ Handle make_text_type(size_t bytes) {
   return type;
 }
 
+/// Before the first use of the library. Its exit handler would try again to write files that a full disk has broken,
+/// and crash; we close our files ourselves. Errors become exceptions, not prints.
+void prepare_library() {
+  static const bool prepared = H5dont_atexit() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  TS_CHECK(prepared, "the HDF5 library was used before");
+}
+
 Handle file_access() {
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors become exceptions, not prints
+  prepare_library();
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
 #if H5_VERSION_GE(1, 10, 7)
   // Cluster file systems often have no locks, and whole files that are renamed into place need none.

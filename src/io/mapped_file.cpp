@@ -16,7 +16,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   file->path_ = path;
   if (size == 0) return file;  // mmap refuses a length of 0
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor.get(), 0);
-  if (address == MAP_FAILED) throw_file_error(path, "mapped into memory", errno);
+  if (address == MAP_FAILED) throw_file_error(path, "cannot be mapped into memory", errno);
   file->bytes_ = {static_cast<const std::byte*>(address), size};
   return file;
 }

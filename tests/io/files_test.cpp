@@ -1,0 +1,152 @@
+#include "io/files.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "io/error_text.h"
+#include "io/mapped_file.h"
+#include "support/paths.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_text;
+
+int files_in(const fs::path& folder) {
+  return static_cast<int>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+}
+
+TEST(ReadTextFile, GivesTheBytesOfTheFile) {
+  const test::TemporaryFolder folder;
+  for (size_t bytes : {size_t{0}, size_t{1}, size_t{1} << 20, (size_t{1} << 20) + 1}) {
+    const std::string text(bytes, '\0');
+    test::write_file(folder / "a", text);
+    EXPECT_EQ(read_text_file(folder / "a"), text);
+  }
+}
+
+TEST(ReadTextFile, ReadsFilesThatDoNotKnowTheirSize) {
+  const std::string text = read_text_file("/proc/self/status");  // says that it has 0 bytes
+  EXPECT_NE(text.find("Pid:"), std::string::npos);
+}
+
+TEST(ReadTextFile, ErrorsNameTheFile) {
+  const test::TemporaryFolder folder;
+  const std::string absent = (folder / "absent").string();
+  EXPECT_EQ(error_text([&] { read_text_file(absent); }), absent + ": cannot be opened: No such file or directory");
+  EXPECT_EQ(error_text([&] { read_text_file(folder.path()); }),
+            folder.path().string() + ": cannot be opened: Is a directory");
+}
+
+TEST(WriteTextFile, ReplacesAFileAndLeavesNothingElse) {
+  const test::TemporaryFolder folder;
+  write_text_file(folder / "a.json", "first, and longer");
+  write_text_file(folder / "a.json", "second");
+  EXPECT_EQ(test::read_file(folder / "a.json"), "second");
+  EXPECT_EQ(files_in(folder.path()), 1);
+}
+
+TEST(WriteTextFile, ErrorsNameTheFileAndNotTheTemporary) {
+  const test::TemporaryFolder folder;
+  const std::string file = (folder / "no/such/a.json").string();
+  EXPECT_EQ(error_text([&] { write_text_file(file, "x"); }), file + ": cannot be created: No such file or directory");
+  fs::create_directory(folder / "taken");
+  EXPECT_EQ(error_text([&] { write_text_file(folder / "taken", "x"); }),
+            (folder / "taken").string() + ": cannot be written: Is a directory");
+  EXPECT_EQ(files_in(folder.path()), 1);
+}
+
+TEST(WriteTextFile, ADiskThatFillsUpLeavesTheOldFile) {
+  const test::TemporaryFolder folder;
+  const std::string file = (folder / "a").string();
+  write_text_file(file, "old");
+  const test::FileSizeLimit limit(1000);
+  EXPECT_EQ(error_text([&] { write_text_file(file, std::string(2000, 'x')); }),
+            file + ": cannot be written: File too large");
+  EXPECT_EQ(test::read_file(file), "old");
+  EXPECT_EQ(files_in(folder.path()), 1);
+}
+
+TEST(WriteFileAtomically, AWriterThatFailsLeavesTheOldFileAndItsOwnError) {
+  const test::TemporaryFolder folder;
+  write_text_file(folder / "a", "old");
+  EXPECT_THROW(write_file_atomically(folder / "a",
+                                     [](const fs::path& temporary) {
+                                       test::write_file(temporary, "half");
+                                       throw std::runtime_error("stop");
+                                     }),
+               std::runtime_error);
+  EXPECT_EQ(error_text([&] {
+              write_file_atomically(folder / "a", [](const fs::path&) { throw UserError("another file", "is bad"); });
+            }),
+            "another file: is bad");
+  EXPECT_EQ(test::read_file(folder / "a"), "old");
+  EXPECT_EQ(files_in(folder.path()), 1);
+}
+
+TEST(WriteFileAtomically, ReadersSeeTheOldFileUntilTheNewOneIsWhole) {
+  const test::TemporaryFolder folder;
+  write_text_file(folder / "a", "old");
+  const auto mapped = MappedFile::open(folder / "a");
+  write_file_atomically(folder / "a", [&](const fs::path& temporary) {
+    EXPECT_EQ(temporary.parent_path(), folder.path());
+    test::write_file(temporary, "new and longer");
+    EXPECT_EQ(test::read_file(folder / "a"), "old");
+  });
+  EXPECT_EQ(test::read_file(folder / "a"), "new and longer");
+  EXPECT_EQ(static_cast<char>(mapped->bytes()[0]), 'o');  // who mapped the old file keeps it
+}
+
+TEST(WriteFileAtomically, TakesANameWithoutAFolder) {
+  const test::TemporaryFolder folder;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  write_text_file("plain", "text");
+  fs::current_path(before);
+  EXPECT_EQ(test::read_file(folder / "plain"), "text");
+}
+
+// FIPS 180-2's examples.
+TEST(Sha256, GivesThePublishedDigests) {
+  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256, OfAFileEqualsThatOfItsBytes) {
+  const test::TemporaryFolder folder;
+  for (size_t bytes : {size_t{0}, size_t{5}, size_t{1} << 20, (size_t{3} << 20) + 7}) {
+    std::string text(bytes, 'a');
+    if (bytes) text.back() = 'b';
+    test::write_file(folder / "a", text);
+    EXPECT_EQ(sha256_of_file(folder / "a"), sha256_hex(text));
+    EXPECT_EQ(sha256_of_file(folder / "a", 3), sha256_hex(text.substr(std::min<size_t>(3, bytes))));
+  }
+}
+
+TEST(MappedFile, HoldsTheBytesAndThePath) {
+  const test::TemporaryFolder folder;
+  test::write_file(folder / "a", "abc");
+  const auto file = MappedFile::open(folder / "a");
+  ASSERT_EQ(file->bytes().size(), 3u);
+  EXPECT_EQ(static_cast<char>(file->bytes()[2]), 'c');
+  EXPECT_EQ(file->path(), folder / "a");
+}
+
+TEST(MappedFile, AnEmptyFileIsAnEmptySpan) {
+  const test::TemporaryFolder folder;
+  test::write_file(folder / "a", "");
+  EXPECT_TRUE(MappedFile::open(folder / "a")->bytes().empty());
+}
+
+TEST(MappedFile, ErrorsNameTheFile) {
+  const test::TemporaryFolder folder;
+  const std::string absent = (folder / "absent").string();
+  EXPECT_EQ(error_text([&] { MappedFile::open(absent); }), absent + ": cannot be opened: No such file or directory");
+}
+
+}  // namespace
+}  // namespace tessera
