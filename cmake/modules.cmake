@@ -29,5 +29,6 @@ function(tessera_plugin name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(${name} MODULE ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS})
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)  # an MPI outside the system's folders
   tessera_flags(${name})
 endfunction()

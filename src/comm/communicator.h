@@ -61,7 +61,8 @@ class Communicator {
 /// The one-rank communicator: no library, no copies.
 std::unique_ptr<Communicator> self_communicator();
 
-/// True when a launcher's variables (Open MPI, MPICH/PMI, Slurm) say that this process is one rank of several, or of one.
+/// True when a launcher's variables (Open MPI, MPICH/PMI, Slurm) say that this process is one rank of several, or of
+/// one.
 bool launched_by_mpi();
 
 /// This process's rank by the launcher's variables (0 without one): for messages before there is a world.
@@ -69,8 +70,8 @@ int launched_rank();
 
 /// The world: `self` without a launcher; otherwise MPI_COMM_WORLD through the plugin libtessera_mpi.so, which is looked
 /// for in $TESSERA_PLUGIN_DIR, beside the program and in ../lib (and lib/<triplet>) from it.
-/// The last communicator of the world to be destroyed ends MPI on every rank. While an exception unwinds it does not wait
-/// for the others: the launcher then sees a rank leave without ending MPI, and ends the job.
+/// The last communicator of the world to be destroyed ends MPI on every rank. While an exception unwinds it does not
+/// wait for the others: the launcher then sees a rank leave without ending MPI, and ends the job.
 /// @throws UserError when a launcher is there and the plugin is not, or MPI sees another number of ranks than it
 std::unique_ptr<Communicator> world_communicator();
 

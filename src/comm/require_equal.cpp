@@ -42,7 +42,8 @@ std::string excerpt(const std::string& value, const std::string& other) {
   const size_t line = newline == std::string::npos ? 0 : newline + 1;
   const size_t begin = differs - line > kBefore + kLength / 2 ? differs - kBefore : line;
   const size_t end = std::min({value.find('\n', differs), begin + kLength, value.size()});
-  return fmt::format("{}\"{}\"{}", begin > 0 ? "..." : "", value.substr(begin, end - begin), end < value.size() ? "..." : "");
+  return fmt::format("{}\"{}\"{}", begin > 0 ? "..." : "", value.substr(begin, end - begin),
+                     end < value.size() ? "..." : "");
 }
 
 }  // namespace
@@ -53,7 +54,8 @@ void require_equal(Communicator& comm, const std::string& what, const std::strin
   constexpr size_t kShown = 4;
   std::string hint;
   for (size_t i = 0; i < std::min(groups.size(), kShown); ++i)
-    hint += fmt::format("{}: {}\n", ranks_text(groups[i].ranks), excerpt(groups[i].value, groups[i == 0 ? 1 : 0].value));
+    hint +=
+        fmt::format("{}: {}\n", ranks_text(groups[i].ranks), excerpt(groups[i].value, groups[i == 0 ? 1 : 0].value));
   if (groups.size() > kShown) hint += fmt::format("and {} more\n", groups.size() - kShown);
   hint += "every rank must run the same program on the same recipe and the same files";
   throw UserError("", fmt::format("the ranks differ in {}", what), hint);

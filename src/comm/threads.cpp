@@ -72,9 +72,10 @@ ThreadPlan threads_per_rank(const Communicator& world, const Cores& cores, int w
   ThreadPlan plan{.threads = std::clamp(cores.bound, 1, share), .notice = {}};
   if (plan.threads < share && launched_by_mpi())
     plan.notice = fmt::format(
-        "the launcher binds each of the {} ranks here to {} of {} cores, and {} stay idle; give mpirun `--bind-to none` to "
+        "the launcher binds a rank to {} of this machine's {} cores, which leaves {} idle; give mpirun `--bind-to "
+        "none` to "
         "use them",
-        ranks, cores.bound, cores.available, cores.available - ranks * plan.threads);
+        cores.bound, cores.available, cores.available - ranks * plan.threads);
   return plan;
 }
 

@@ -18,12 +18,14 @@ struct Cores {
   int bound = 1;      // of the affinity mask that the rank was started with
 };
 
-/// Looks at this process's affinity mask. Call before starting threads: they inherit a mask that is widened for a moment.
+/// Looks at this process's affinity mask. Call before starting threads: they inherit a mask that is widened for a
+/// moment.
 Cores find_cores();
 
 /// threads = wanted, if > 0; else OMP_NUM_THREADS, if set; else min(bound, available / local_size), at least 1.
-/// The notice tells that the launcher bound the ranks so narrowly that cores of this machine stay idle, which Open MPI's
-/// mpirun does for `-n 1` and `-n 2`. Assumes that the ranks of a machine are bound to equal, evenly spread parts of it.
+/// The notice tells that the launcher bound the ranks so narrowly that cores of this machine stay idle, which Open
+/// MPI's mpirun does for `-n 1` and `-n 2`. Assumes that the ranks of a machine are bound to equal, evenly spread parts
+/// of it.
 /// @param world  all ranks of the job, not a part of them
 ThreadPlan threads_per_rank(const Communicator& world, const Cores& cores = find_cores(), int wanted = 0);
 

@@ -51,8 +51,8 @@ std::vector<fs::path> plugin_folders() {
   utsname machine{};
   uname(&machine);
   const fs::path prefix = program.parent_path();
-  folders.insert(folders.end(), {program, prefix / "lib", prefix / "lib" / (std::string(machine.machine) + "-linux-gnu"),
-                                 prefix / "lib64"});
+  folders.insert(folders.end(), {program, prefix / "lib",
+                                 prefix / "lib" / (std::string(machine.machine) + "-linux-gnu"), prefix / "lib64"});
   return folders;
 }
 
@@ -62,20 +62,22 @@ fs::path find_plugin(const Launch& launch) {
     if (fs::exists(folder / kMpiPluginFile)) return folder / kMpiPluginFile;
     searched += "\n  " + folder.string();
   }
-  throw UserError("", fmt::format("{} started this program, but its MPI part {} is not there", launch.launcher, kMpiPluginFile),
-                  "build it where MPI is installed (Debian: libopenmpi-dev), or set TESSERA_PLUGIN_DIR to its folder\n"
-                  "looked in:" + searched);
+  throw UserError(
+      "", fmt::format("{} started this program, but its MPI part {} is not there", launch.launcher, kMpiPluginFile),
+      "build it where MPI is installed (Debian: libopenmpi-dev), or set TESSERA_PLUGIN_DIR to its folder\n"
+      "looked in:" + searched);
 }
 
 MpiWorldFunction* open_plugin(const fs::path& file) {
-  // Global, because Open MPI's own plugins look for its symbols there. Never closed: MPI leaves threads and exit handlers.
+  // Global, because Open MPI's own plugins look for its symbols there. Never closed: MPI leaves exit handlers behind.
   void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (!library)
     throw UserError(file.string(), fmt::format("cannot be opened: {}", dlerror()),
                     "the MPI library it was built with must be installed or on LD_LIBRARY_PATH");
   void* symbol = dlsym(library, kMpiPluginSymbol);
   if (!symbol)
-    throw UserError(file.string(), fmt::format("has no \"{}\": it belongs to another version of this program", kMpiPluginSymbol),
+    throw UserError(file.string(),
+                    fmt::format("has no \"{}\": it belongs to another version of this program", kMpiPluginSymbol),
                     "build or install the program and the plugin together");
   return reinterpret_cast<MpiWorldFunction*>(symbol);
 }
@@ -95,7 +97,8 @@ std::unique_ptr<Communicator> world_communicator() {
   std::unique_ptr<Communicator> world(open_plugin(find_plugin(*launch))());
   // Without this check each of N ranks would take itself for the only one, and all would write to one folder.
   if (launch->size > 0 && world->size() != launch->size)
-    throw UserError("", fmt::format("{} started {} ranks, but MPI sees {}", launch->launcher, launch->size, world->size()),
+    throw UserError("",
+                    fmt::format("{} started {} ranks, but MPI sees {}", launch->launcher, launch->size, world->size()),
                     "use the launcher of the MPI that this program was built with; under Slurm try `srun --mpi=pmix`");
   return world;
 }

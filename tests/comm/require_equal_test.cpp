@@ -2,39 +2,11 @@
 #include <gtest/gtest.h>
 
 #include "comm/communicator.h"
+#include "pretended_ranks.h"
 #include "world.h"
 
 namespace tessera::test {
 namespace {
-
-/// A world of as many ranks as there are texts, seen from its first rank.
-class PretendedRanks : public Communicator {
- public:
-  explicit PretendedRanks(std::vector<std::string> texts) : texts_(std::move(texts)) {}
-  int rank() const override { return 0; }
-  int size() const override { return static_cast<int>(texts_.size()); }
-  int local_rank() const override { return 0; }
-  int local_size() const override { return size(); }
-  void all_reduce_sum(std::span<float>) override {}
-  void all_reduce_sum(std::span<double>) override {}
-  void all_reduce_max(std::span<double>) override {}
-  void broadcast(std::vector<std::byte>&, int) override {}
-  void exchange(std::span<const std::byte>, int, std::span<std::byte>, int) override {}
-  void barrier() override {}
-  std::unique_ptr<Communicator> split(int, int) override { return self_communicator(); }
-  void abort(int) override { std::abort(); }
-  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte>) override {
-    std::vector<std::vector<std::byte>> all;
-    for (const std::string& text : texts_) {
-      const auto bytes = std::as_bytes(std::span(text));
-      all.emplace_back(bytes.begin(), bytes.end());
-    }
-    return all;
-  }
-
- private:
-  std::vector<std::string> texts_;
-};
 
 std::string complaint(std::vector<std::string> texts) {
   PretendedRanks comm(texts);

@@ -6,7 +6,9 @@
 
 #include <cstdlib>
 
-namespace tessera {
+#include "pretended_ranks.h"
+
+namespace tessera::test {
 namespace {
 
 /// Sets an environment variable (or removes it, with nullptr) for the life of the object.
@@ -23,27 +25,7 @@ class ScopedVariable {
   std::string old_;
 };
 
-/// `ranks` on one machine; nothing else of a communicator is asked.
-class Node : public Communicator {
- public:
-  explicit Node(int ranks) : ranks_(ranks) {}
-  int rank() const override { return 0; }
-  int size() const override { return ranks_; }
-  int local_rank() const override { return 0; }
-  int local_size() const override { return ranks_; }
-  void all_reduce_sum(std::span<float>) override {}
-  void all_reduce_sum(std::span<double>) override {}
-  void all_reduce_max(std::span<double>) override {}
-  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte>) override { return {}; }
-  void broadcast(std::vector<std::byte>&, int) override {}
-  void exchange(std::span<const std::byte>, int, std::span<std::byte>, int) override {}
-  void barrier() override {}
-  std::unique_ptr<Communicator> split(int, int) override { return self_communicator(); }
-  void abort(int) override { std::abort(); }
-
- private:
-  int ranks_;
-};
+PretendedRanks node(int ranks) { return PretendedRanks(std::vector<std::string>(ranks)); }
 
 class ThreadsPerRank : public ::testing::Test {
  protected:
@@ -53,46 +35,48 @@ class ThreadsPerRank : public ::testing::Test {
 
 TEST_F(ThreadsPerRank, UnboundRanksShareTheMachine) {
   const Cores cores{.available = 16, .bound = 16};
-  EXPECT_EQ(threads_per_rank(Node(1), cores).threads, 16);
-  EXPECT_EQ(threads_per_rank(Node(3), cores).threads, 5);
-  EXPECT_EQ(threads_per_rank(Node(16), cores).threads, 1);
-  EXPECT_EQ(threads_per_rank(Node(3), cores).notice, "");
+  EXPECT_EQ(threads_per_rank(node(1), cores).threads, 16);
+  EXPECT_EQ(threads_per_rank(node(3), cores).threads, 5);
+  EXPECT_EQ(threads_per_rank(node(16), cores).threads, 1);
+  EXPECT_EQ(threads_per_rank(node(3), cores).notice, "");
 }
 
 TEST_F(ThreadsPerRank, IsOneWithMoreRanksThanCores) {
-  const ThreadPlan plan = threads_per_rank(Node(8), {.available = 2, .bound = 2});
+  const ThreadPlan plan = threads_per_rank(node(8), {.available = 2, .bound = 2});
   EXPECT_EQ(plan.threads, 1);
   EXPECT_EQ(plan.notice, "");
 }
 
 TEST_F(ThreadsPerRank, RanksBoundToSocketsShareTheSocket) {
-  EXPECT_EQ(threads_per_rank(Node(4), {.available = 16, .bound = 8}).threads, 4);
-  EXPECT_EQ(threads_per_rank(Node(4), {.available = 16, .bound = 8}).notice, "");
+  EXPECT_EQ(threads_per_rank(node(4), {.available = 16, .bound = 8}).threads, 4);
+  EXPECT_EQ(threads_per_rank(node(4), {.available = 16, .bound = 8}).notice, "");
 }
 
 TEST_F(ThreadsPerRank, SaysThatABindingLeavesCoresIdle) {
-  const ThreadPlan plan = threads_per_rank(Node(2), {.available = 8, .bound = 1});
+  const ThreadPlan plan = threads_per_rank(node(2), {.available = 8, .bound = 1});
   EXPECT_EQ(plan.threads, 1);
-  EXPECT_EQ(plan.notice,
-            "the launcher binds each of the 2 ranks here to 1 of 8 cores, and 6 stay idle; give mpirun `--bind-to none` to "
-            "use them");
+  EXPECT_EQ(
+      plan.notice,
+      "the launcher binds a rank to 1 of this machine's 8 cores, which leaves 6 idle; give mpirun `--bind-to none` to "
+      "use them");
 }
 
 TEST_F(ThreadsPerRank, AUsersOwnMaskNeedsNoNotice) {
-  const ScopedVariable alone("OMPI_COMM_WORLD_SIZE", nullptr), no_pmix("PMIX_RANK", nullptr), no_pmi("PMI_RANK", nullptr);
-  const ThreadPlan plan = threads_per_rank(Node(1), {.available = 8, .bound = 2});
+  const ScopedVariable alone("OMPI_COMM_WORLD_SIZE", nullptr), no_pmix("PMIX_RANK", nullptr),
+      no_pmi("PMI_RANK", nullptr);
+  const ThreadPlan plan = threads_per_rank(node(1), {.available = 8, .bound = 2});
   EXPECT_EQ(plan.threads, 2);
   EXPECT_EQ(plan.notice, "");
 }
 
 TEST_F(ThreadsPerRank, AQuotaBelowTheMaskCounts) {
-  EXPECT_EQ(threads_per_rank(Node(2), {.available = 4, .bound = 64}).threads, 2);
+  EXPECT_EQ(threads_per_rank(node(2), {.available = 4, .bound = 64}).threads, 2);
 }
 
 TEST_F(ThreadsPerRank, TheRecipeWinsOverOpenMpAndOpenMpOverTheMachine) {
   const ScopedVariable openmp("OMP_NUM_THREADS", "3,1");
-  EXPECT_EQ(threads_per_rank(Node(1), {.available = 8, .bound = 8}).threads, 3);
-  EXPECT_EQ(threads_per_rank(Node(1), {.available = 8, .bound = 8}, 5).threads, 5);
+  EXPECT_EQ(threads_per_rank(node(1), {.available = 8, .bound = 8}).threads, 3);
+  EXPECT_EQ(threads_per_rank(node(1), {.available = 8, .bound = 8}, 5).threads, 5);
 }
 
 TEST(FindCores, SeesABindingAndLeavesTheMaskAsItWas) {
@@ -112,4 +96,4 @@ TEST(FindCores, SeesABindingAndLeavesTheMaskAsItWas) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::test

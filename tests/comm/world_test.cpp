@@ -15,8 +15,9 @@
 namespace tessera::test {
 namespace {
 
-const char* const kLauncherVariables[] = {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE",     "PMI_RANK",
-                                          "PMIX_RANK",            "SLURM_PROCID",         "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"};
+const char* const kLauncherVariables[] = {
+    "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID",
+    "SLURM_NTASKS",         "SLURM_STEP_NUM_TASKS"};
 
 /// Takes the launcher's variables and the plugin folder away, and puts them back afterwards.
 class PretendedLauncher : public ::testing::Test {
@@ -83,7 +84,8 @@ TEST_F(PretendedLauncher, AMissingPluginIsNamedWithTheFoldersSearched) {
     world_communicator();
     FAIL() << "a plugin was found";
   } catch (const UserError& error) {
-    EXPECT_EQ(error.message(), "mpirun (Open MPI) started this program, but its MPI part libtessera_mpi.so is not there");
+    EXPECT_EQ(error.message(),
+              "mpirun (Open MPI) started this program, but its MPI part libtessera_mpi.so is not there");
     EXPECT_THAT(error.hint(), ::testing::HasSubstr("looked in:\n  " + folder.path().string() + "\n"));
   }
 }

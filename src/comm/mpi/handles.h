@@ -11,7 +11,8 @@
 
 namespace tessera::mpi {
 
-/// Throws when an MPI call failed, with MPI's own words. (The error handler MPI_ERRORS_RETURN is set on every communicator.)
+/// Throws when an MPI call failed, with MPI's own words. (The error handler MPI_ERRORS_RETURN is set on every
+/// communicator.)
 inline void check(int code, const char* call) {
   if (code == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING] = "";
