@@ -146,21 +146,25 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   in_part(path, "added_tokens", [&] {
     for (const AddedToken& token : added) parts->vocabulary.add(token.content, token.id);
   });
-  parts->special = in_part(config.path, "special tokens", [&] {
-    return SpecialTokens::read(config.json, special_map.json, parts->vocabulary);
-  });
-  in_part(path, "post_processor", [&] { parts->special.read_post_processor(document.json, config.json, parts->vocabulary); });
+  parts->special = in_part(config.path, "special tokens",
+                           [&] { return SpecialTokens::read(config.json, special_map.json, parts->vocabulary); });
+  in_part(path, "post_processor",
+          [&] { parts->special.read_post_processor(document.json, config.json, parts->vocabulary); });
   for (AddedToken& token : parts->special.named) {
-    const bool is_added = std::any_of(added.begin(), added.end(), [&](const AddedToken& a) { return a.content == token.content; });
+    const bool is_added =
+        std::any_of(added.begin(), added.end(), [&](const AddedToken& a) { return a.content == token.content; });
     if (!is_added) added.push_back(std::move(token));
   }
   for (const AddedToken& token : added) {
     if (token.special) parts->special_ids.insert(static_cast<int32_t>(token.id));
-    if (token.normalized) parts->normalized_finder.add(parts->normalize(token.content), token);
-    else parts->raw_finder.add(token.content, token);
+    if (token.normalized)
+      parts->normalized_finder.add(parts->normalize(token.content), token);
+    else
+      parts->raw_finder.add(token.content, token);
   }
   parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
-  for (const std::string_view text : std::initializer_list<std::string_view>{document.text, config.text, special_map.text, parts->chat_template}) {
+  for (const std::string_view text :
+       std::initializer_list<std::string_view>{document.text, config.text, special_map.text, parts->chat_template}) {
     parts->fingerprint = hash_key({parts->fingerprint, fnv1a(text.data(), text.size())});
   }
   return Tokenizer(std::move(parts));
@@ -193,8 +197,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) c
     const std::string normalized = parts_->normalize(raw.text);
     for (const Section& section : parts_->normalized_finder.cut(normalized, parse)) {
       const bool at_start = raw.text.data() == text.data() && section.text.data() == normalized.data();
-      if (section.id >= 0) ids.push_back(section.id);
-      else parts_->encode_words(section.text, at_start, ids);
+      if (section.id >= 0)
+        ids.push_back(section.id);
+      else
+        parts_->encode_words(section.text, at_start, ids);
     }
   }
   return ids;

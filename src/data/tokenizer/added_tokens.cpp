@@ -36,7 +36,8 @@ void TokenFinder::add(std::string_view content, const AddedToken& token) {
   int32_t node = 0;
   for (const char c : content) {
     auto& children = nodes_[node].children;
-    const auto found = std::find_if(children.begin(), children.end(), [c](const auto& child) { return child.first == c; });
+    const auto found =
+        std::find_if(children.begin(), children.end(), [c](const auto& child) { return child.first == c; });
     if (found != children.end()) {
       node = found->second;
       continue;
@@ -56,7 +57,8 @@ TokenFinder::Match TokenFinder::longest_at(std::string_view text, size_t begin) 
   int32_t node = 0;
   for (size_t i = begin; i < text.size(); ++i) {
     const auto& children = nodes_[node].children;
-    const auto found = std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == text[i]; });
+    const auto found =
+        std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == text[i]; });
     if (found == children.end()) break;
     node = found->second;
     if (nodes_[node].token >= 0) longest = {i + 1, nodes_[node].token};

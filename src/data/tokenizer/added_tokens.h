@@ -16,10 +16,10 @@ namespace tessera::tokenizer {
 struct AddedToken {
   std::string content;
   int64_t id = 0;
-  bool special = false;      // left out when special tokens are skipped, ordinary text in Special::plain
-  bool single_word = false;  // only where no word character touches it
+  bool special = false;                 // left out when special tokens are skipped, ordinary text in Special::plain
+  bool single_word = false;             // only where no word character touches it
   bool lstrip = false, rstrip = false;  // takes the white space before (after) it along
-  bool normalized = true;    // looked for after the normalizer, else before
+  bool normalized = true;               // looked for after the normalizer, else before
 
   static AddedToken read(const Json& json);
 };

@@ -5,11 +5,12 @@
 //
 //   symbols   l <-> o <-> w <-> e <-> r        heap   (2, "er" at 3) (7, "lo" at 0) ...
 //
-// A merge leaves the right symbol dead, and makes at most two new neighbours and so two new heap entries; an entry whose
-// symbols have changed since is skipped. A word of n characters takes O(n log n), which matters where whole documents
-// are one word (SentencePiece-style models). Such a word is cut where no merge can ever join the two characters: a merge
-// (l, r) joins the last character of l and the first of r, so pairs of characters that no merge has there are safe cuts.
-// The ids stay the same, and the heap stays in the cache (5.5 instead of 0.8 MB/s on Llama-2's tokenizer).
+// A merge leaves the right symbol dead, and makes at most two new neighbours and so two new heap entries; an entry
+// whose symbols have changed since is skipped. A word of n characters takes O(n log n), which matters where whole
+// documents are one word (SentencePiece-style models). Such a word is cut where no merge can ever join the two
+// characters: a merge (l, r) joins the last character of l and the first of r, so pairs of characters that no merge has
+// there are safe cuts. The ids stay the same, and the heap stays in the cache (5.5 instead of 0.8 MB/s on Llama-2's
+// tokenizer).
 
 #include <algorithm>
 #include <array>
@@ -176,7 +177,8 @@ class Bpe : public Model {
       throw UserError("", "a BPE model with \"dropout\" is not supported: its ids would be random", "set it to null");
     }
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      if (!text_or(json, key, "").empty()) throw UserError("", fmt::format("a BPE model with \"{}\" is not supported", key));
+      if (!text_or(json, key, "").empty())
+        throw UserError("", fmt::format("a BPE model with \"{}\" is not supported", key));
     }
   }
 
@@ -205,8 +207,9 @@ class Bpe : public Model {
       const auto id = [&](std::string_view token) {
         const auto found = vocabulary_.find(token);
         if (!found) {
-          throw UserError("", fmt::format("merge {} (\"{}\" and \"{}\") names the token \"{}\", which is not in the vocabulary",
-                                          rank, left, right, token));
+          throw UserError(
+              "", fmt::format("merge {} (\"{}\" and \"{}\") names the token \"{}\", which is not in the vocabulary",
+                              rank, left, right, token));
         }
         return *found;
       };
@@ -293,8 +296,8 @@ class Bpe : public Model {
   bool fuse_unknown_, byte_fallback_, ignore_merges_;
   std::optional<int32_t> unknown_;
   MergeTable merges_;
-  MergeTable joins_;     // pairs of characters that some merge joins
-  bool cuts_ = true;     // whether `joins_` knows all of them
+  MergeTable joins_;  // pairs of characters that some merge joins
+  bool cuts_ = true;  // whether `joins_` knows all of them
   std::array<int32_t, kListedCharacters> characters_;
   std::array<int32_t, 256> bytes_;
 };

@@ -10,7 +10,8 @@ const std::string& type_of(const Json& component) {
 }
 
 void not_supported(std::string_view part, std::string_view type, std::string_view supported) {
-  throw UserError("", fmt::format("the {} \"{}\" is not supported", part, type), fmt::format("supported: {}", supported));
+  throw UserError("", fmt::format("the {} \"{}\" is not supported", part, type),
+                  fmt::format("supported: {}", supported));
 }
 
 bool flag_or(const Json& component, std::string_view key, bool otherwise) {

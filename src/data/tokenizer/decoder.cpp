@@ -97,7 +97,9 @@ class Replace : public Decoder {
 class Strip : public Decoder {
  public:
   explicit Strip(const Json& json)
-      : content_(json.at("content").as_string()), start_(json.at("start").as_integer()), stop_(json.at("stop").as_integer()) {
+      : content_(json.at("content").as_string()),
+        start_(json.at("start").as_integer()),
+        stop_(json.at("stop").as_integer()) {
     if (content_.empty()) throw UserError("", "the decoder \"Strip\" needs a character as \"content\", found \"\"");
   }
   Pieces apply(Pieces pieces) const override {
@@ -107,7 +109,8 @@ class Strip : public Decoder {
 
  private:
   std::string strip(std::string_view piece) const {
-    for (int64_t i = 0; i < start_ && piece.substr(0, content_.size()) == content_; ++i) piece.remove_prefix(content_.size());
+    for (int64_t i = 0; i < start_ && piece.substr(0, content_.size()) == content_; ++i)
+      piece.remove_prefix(content_.size());
     for (int64_t i = 0; i < stop_ && ends_with(piece); ++i) piece.remove_suffix(content_.size());
     return std::string(piece);
   }

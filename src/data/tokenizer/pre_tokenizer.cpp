@@ -65,7 +65,9 @@ class Cutter {
     };
     for (size_t i = 0; i < spans.size(); ++i) {
       Range range = spans[i].range;
-      const auto next_is_delimiter = [&](bool wanted) { return i + 1 < spans.size() && spans[i + 1].is_delimiter == wanted; };
+      const auto next_is_delimiter = [&](bool wanted) {
+        return i + 1 < spans.size() && spans[i + 1].is_delimiter == wanted;
+      };
       switch (behavior_) {
         case Behavior::removed:
           if (!spans[i].is_delimiter) emit(range);
@@ -105,7 +107,8 @@ std::unique_ptr<PreTokenizer> make_split(const char* pattern, Behavior behavior,
 }
 
 std::unique_ptr<PreTokenizer> make_split(const Json& json) {
-  return std::make_unique<Split>(Cutter(read_pattern(json.at("pattern")), read_behavior(json.at("behavior").as_string()),
+  return std::make_unique<Split>(Cutter(read_pattern(json.at("pattern")),
+                                        read_behavior(json.at("behavior").as_string()),
                                         flag_or(json, "invert", false)));
 }
 
@@ -170,8 +173,10 @@ class Metaspace : public PreTokenizer {
       const bool wants_mark = prepend_ == "always" || (prepend_ == "first" && words.at_start && range.begin == 0);
       if (wants_mark && !has_mark) text += mark_;
       for (const char c : word) {
-        if (c == ' ') text += mark_;
-        else text += c;
+        if (c == ' ')
+          text += mark_;
+        else
+          text += c;
       }
       range = {begin, text.size()};
     }
@@ -215,7 +220,8 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& json) {
   if (type == "Metaspace") return std::make_unique<Metaspace>(json);
   if (type == "Split") return make_split(json);
   if (type == "Digits") {
-    return make_split(R"(\p{N})", flag_or(json, "individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
+    return make_split(R"(\p{N})",
+                      flag_or(json, "individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
   }
   if (type == "Whitespace") return make_split(R"(\w+|[^\w\s]+)", Behavior::removed, true);
   if (type == "WhitespaceSplit") return make_split(R"(\s)", Behavior::removed);

@@ -14,7 +14,8 @@ namespace {
 // PCRE2 10.42 counts U+180E as white space and no marks as word characters; Oniguruma has it the other way round.
 // The ranges are the circled and squared letters, which have the Alphabetic property without being letters.
 constexpr std::string_view kSpace = R"(\p{Z}\t-\r\x85)";
-constexpr std::string_view kWord = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+constexpr std::string_view kWord =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 
 /// Spells out \s and \w (everywhere) and \S and \W (outside of character classes).
 std::string spell_out_classes(std::string_view pattern) {
@@ -26,11 +27,14 @@ std::string spell_out_classes(std::string_view pattern) {
       const char kind = pattern[++i];
       const bool negated = kind == 'S' || kind == 'W';
       const bool known = kind == 's' || kind == 'w' || (negated && !in_class);
-      if (!known) result.append({c, kind});
+      if (!known)
+        result.append({c, kind});
       else {
         const std::string_view set = kind == 's' || kind == 'S' ? kSpace : kWord;
-        if (in_class) result += set;
-        else result.append(negated ? "[^" : "[").append(set).append("]");
+        if (in_class)
+          result += set;
+        else
+          result.append(negated ? "[^" : "[").append(set).append("]");
       }
       continue;
     }
@@ -41,7 +45,8 @@ std::string spell_out_classes(std::string_view pattern) {
       continue;
     }
     if (in_class && (c == '[' || pattern.substr(i, 2) == "&&")) {
-      throw UserError("", fmt::format("the regular expression \"{}\" has a set inside of a set, which is not supported", pattern));
+      throw UserError(
+          "", fmt::format("the regular expression \"{}\" has a set inside of a set, which is not supported", pattern));
     }
     if (c == '[') {
       in_class = true;
@@ -110,8 +115,9 @@ void Regex::find_all(std::string_view text, std::vector<Range>& matches) const {
     }
     if (status == PCRE2_ERROR_NOMATCH) return;
     if (status < 0) {
-      throw UserError("", fmt::format("the tokenizer's regular expression \"{}\" gave up at byte {} of a text of {} bytes: {}",
-                                      pattern_, from, text.size(), error_text(status)));
+      throw UserError(
+          "", fmt::format("the tokenizer's regular expression \"{}\" gave up at byte {} of a text of {} bytes: {}",
+                          pattern_, from, text.size(), error_text(status)));
     }
     const Range range{found[0], found[1]};
     if (range.begin == range.end && range.end == last_end) {

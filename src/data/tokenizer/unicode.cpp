@@ -61,8 +61,10 @@ std::string replace_invalid_utf8(std::string_view text) {
   valid.reserve(text.size());
   while (!text.empty()) {
     const CodePoint next = first_code_point(text);
-    if (next.value < 0) valid += "\xEF\xBF\xBD";
-    else valid += text.substr(0, next.length);
+    if (next.value < 0)
+      valid += "\xEF\xBF\xBD";
+    else
+      valid += text.substr(0, next.length);
     text.remove_prefix(next.length);
   }
   return valid;
@@ -74,9 +76,9 @@ std::string normal_form(const std::string& text, NormalForm form) {
   options |= form == NormalForm::nfc || form == NormalForm::nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
   if (form == NormalForm::nfkc || form == NormalForm::nfkd) options |= UTF8PROC_COMPAT;
   utf8proc_uint8_t* mapped = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                   static_cast<utf8proc_option_t>(options));
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &mapped, static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, Free> owner(mapped);
   TS_CHECK(length >= 0, "utf8proc: {}", utf8proc_errmsg(length));
   return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
@@ -88,8 +90,10 @@ std::string lowercase(std::string_view text) {
   lower.reserve(text.size());
   while (!text.empty()) {
     const CodePoint next = first_code_point(text);
-    if (next.value == kCapitalIWithDot) lower += "i\xCC\x87";
-    else append_utf8(lower, utf8proc_tolower(next.value));
+    if (next.value == kCapitalIWithDot)
+      lower += "i\xCC\x87";
+    else
+      append_utf8(lower, utf8proc_tolower(next.value));
     text.remove_prefix(next.length);
   }
   return lower;
