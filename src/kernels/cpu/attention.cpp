@@ -1,0 +1,367 @@
+// Attention on the CPU: a query never leaves its SIMD lane.
+//
+// The queries of one head are taken in panels of up to three vectors, transposed once:
+//
+//        panel (queries →)                   for each block of keys:
+//   qT  [head_dim × panel]                     S  = K qT      [keys × panel]   an element of K times a vector of queries
+//   outT[head_dim × panel]                     P  = exp(S − max)               softmax runs down the columns: no shuffles
+//                                              outT += Vᵀ P                    again elements of V times vectors of P
+//
+// so forward and backward are calls of one register tile (tile-inl.h), K and V are read as they lie, and the only buffers are
+// [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are rescaled when a block
+// of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135). Blocks of keys that no query of the panel sees are not visited.
+//
+// A query's numbers depend on its own segment alone. Backward, a task owns one key-value head of a segment and walks its heads in
+// order; where that leaves too few tasks a task owns one head and sums into its own copy of dk and dv, which are then added up
+// in ascending head order. Which of the two is chosen depends on shapes only.
+
+#include "kernels/attention.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/scratch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/cpu/tile-inl.h"
+
+#ifndef TESSERA_KERNELS_CPU_ATTENTION_SHARED_
+#define TESSERA_KERNELS_CPU_ATTENTION_SHARED_
+namespace tessera::cpu {
+
+constexpr int64_t kMaxPanel = 48;    // 3 vectors of 16 lanes
+constexpr int64_t kKeyBlock = 128;   // S [128 × 48] f32 is 24 KB: it stays in the first-level cache with its block of V
+
+/// The run of heads of one segment that a task owns.
+struct HeadRun {
+  AttentionSegment segment;
+  int64_t head_begin, head_end;
+};
+
+/// Where a backward task sums dk and dv: key j of the segment and head h stand at data[j · stride + h · step].
+struct KeyGradients {
+  float *dk, *dv;
+  int64_t dk_stride, dv_stride;
+};
+
+inline int64_t forward_floats(int64_t head_dim) { return (2 * head_dim + kKeyBlock + 3) * kMaxPanel; }
+inline int64_t backward_floats(int64_t head_dim) { return (3 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
+
+}  // namespace tessera::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu::HWY_NAMESPACE {
+
+constexpr int64_t kPanel = kTileCols * kLanes;
+static_assert(kPanel <= kMaxPanel);
+
+/// e^x for x <= 0, within 2 ulp; 0 below −87, so that masked scores (−inf) vanish exactly. NaN stays NaN.
+/// x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial (Cephes' coefficients), 2^n through the exponent's bits.
+HWY_INLINE Vector exp_of(Vector x) {
+  const auto set = [](float v) { return hn::Set(kFloats, v); };
+  const hn::RebindToSigned<Floats> integers;
+  const Vector n = hn::Round(hn::Mul(hn::Max(x, set(-88.0f)), set(1.44269504088896341f)));
+  const Vector r = hn::MulAdd(n, set(2.12194440e-4f), hn::MulAdd(n, set(-0.693359375f), x));
+  Vector p = set(1.9875691500e-4f);
+  p = hn::MulAdd(p, r, set(1.3981999507e-3f));
+  p = hn::MulAdd(p, r, set(8.3334519073e-3f));
+  p = hn::MulAdd(p, r, set(4.1665795894e-2f));
+  p = hn::MulAdd(p, r, set(1.6666665459e-1f));
+  p = hn::MulAdd(p, r, set(5.0000001201e-1f));
+  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), set(1.0f));
+  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(integers, n), hn::Set(integers, 127)));
+  return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), hn::Mul(p, hn::BitCast(kFloats, power)));
+}
+
+/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to `lanes`.
+/// Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
+HWY_INLINE void transpose_block(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
+                                int64_t to_stride, int64_t lanes) {
+  Vector v[kLanes], w[kLanes];
+  const Vector factor = hn::Set(kFloats, scale);
+  for (int r = 0; r < kLanes; ++r)
+    v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
+  for (int step = 1; step < kLanes; step *= 2) {
+    for (int i = 0; i < kLanes / 2; ++i) {
+      w[i] = evens(v[2 * i], v[2 * i + 1]);
+      w[i + kLanes / 2] = odds(v[2 * i], v[2 * i + 1]);
+    }
+    for (int i = 0; i < kLanes; ++i) v[i] = w[i];
+  }
+  for (int c = 0; c < kLanes; ++c)
+    if (c < cols) store_some(v[c], to + c * to_stride, lanes);
+}
+
+/// to [cols, rows] = scale · fromᵀ; the rows of `to` are filled with zeros up to `padded`.
+HWY_INLINE void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
+                          int64_t to_stride, int64_t padded) {
+  for (int64_t r = 0; r < padded; r += kLanes)
+    for (int64_t c = 0; c < cols; c += kLanes)
+      transpose_block(from + r * from_stride + c, from_stride, rows - r, cols - c, scale, to + c * to_stride + r, to_stride,
+                      std::min<int64_t>(kLanes, padded - r));
+}
+
+/// A panel of queries of one head: which it is and which keys it sees.
+struct Panel {
+  int64_t queries;    // of the panel
+  int64_t width;      // queries rounded up to whole vectors
+  int64_t first_all;  // keys below this one are seen by every query; query i sees keys <= first_all − 1 + i
+  int64_t keys;       // keys that the last query sees
+  int vectors() const { return static_cast<int>(width / kLanes); }
+};
+
+HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
+  const int64_t queries = s.q_end - s.q_begin, keys = s.k_end - s.k_begin;
+  Panel p;
+  p.queries = std::min(kPanel, queries - begin);
+  p.width = (p.queries + kLanes - 1) / kLanes * kLanes;
+  p.first_all = keys - queries + begin + 1;
+  p.keys = p.first_all - 1 + p.queries;
+  return p;
+}
+
+/// The lanes of vector `v` whose query sees key `key`.
+HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
+  const Vector lane = hn::Iota(kFloats, static_cast<float>(v * kLanes));
+  return hn::Ge(lane, hn::Set(kFloats, static_cast<float>(key - p.first_all + 1)));
+}
+
+/// c [rows, panel] (+)= x · t, x [rows, dim] with unit columns: the scores of a block of keys.
+HWY_INLINE void times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width, float* c) {
+  product({rows, width, dim, x, stride, 1, t, width, c, width, 1, 0});
+}
+
+/// c [dim, panel] = beta · c + xᵀ · t for x [rows, dim].
+HWY_INLINE void transposed_times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width,
+                                       float* c, float beta) {
+  product({dim, width, rows, x, 1, stride, t, width, c, width, 1, beta});
+}
+
+/// One vector of columns of a block of scores becomes probabilities. Returns the factor for what was summed before.
+HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_t rows, float* scores, float* max, float* sum) {
+  const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
+  float* column = scores + v * kLanes;
+  for (int64_t j = std::max<int64_t>(0, p.first_all - key_begin); j < rows; ++j) {
+    float* s = column + j * p.width;
+    hn::Store(hn::IfThenElse(seen(p, key_begin + j, v), hn::Load(kFloats, s), lowest), kFloats, s);
+  }
+  const Vector before = hn::Load(kFloats, max + v * kLanes);
+  Vector top = before;
+  for (int64_t j = 0; j < rows; ++j) top = hn::Max(top, hn::Load(kFloats, column + j * p.width));
+  Vector total = hn::Zero(kFloats);
+  for (int64_t j = 0; j < rows; ++j) {
+    const Vector e = exp_of(hn::Sub(hn::Load(kFloats, column + j * p.width), top));
+    total = hn::Add(total, e);
+    hn::Store(e, kFloats, column + j * p.width);
+  }
+  const Vector factor = key_begin == 0 ? hn::Zero(kFloats) : exp_of(hn::Sub(before, top));
+  hn::Store(top, kFloats, max + v * kLanes);
+  hn::Store(hn::MulAdd(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
+  return factor;
+}
+
+HWY_INLINE void scale_column(float* column, int64_t rows, int64_t width, Vector factor) {
+  for (int64_t j = 0; j < rows; ++j, column += width) hn::Store(hn::Mul(factor, hn::Load(kFloats, column)), kFloats, column);
+}
+
+void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, float* scratch) {
+  const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads);
+  const Panel p = panel_at(s, begin);
+  float *qt = scratch, *out_t = qt + dim * p.width, *scores = out_t + dim * p.width, *max = scores + kKeyBlock * p.width;
+  float* sum = max + p.width;
+  const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
+  const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
+  const int64_t row = s.q_begin + begin, k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  transpose(args.q.row<float>(row) + head * dim, args.q.row_stride(), p.queries, dim, static_cast<float>(args.scale), qt, p.width,
+            p.width);
+  std::fill(max, max + p.width, -std::numeric_limits<float>::infinity());
+  std::fill(sum, sum + p.width, 0.0f);
+  for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
+    const int64_t rows = std::min(kKeyBlock, p.keys - j);
+    times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
+    for (int c = 0; c < p.vectors(); ++c) {
+      const Vector factor = soften_column(p, c, j, rows, scores, max, sum);
+      if (j > 0) scale_column(out_t + c * kLanes, dim, p.width, factor);
+    }
+    transposed_times_panel(v + j * v_stride, v_stride, rows, dim, scores, p.width, out_t, j > 0 ? 1.0f : 0.0f);
+  }
+  for (int c = 0; c < p.vectors(); ++c)
+    scale_column(out_t + c * kLanes, dim, p.width, hn::Div(hn::Set(kFloats, 1), hn::Load(kFloats, sum + c * kLanes)));
+  transpose(out_t, p.width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
+  if (args.lse.empty()) return;
+  for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + std::log(sum[i]);
+}
+
+/// A task of the forward pass: every second panel of one head, so that two tasks share the triangle evenly.
+void forward_task(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t parity, float* scratch) {
+  for (int64_t begin = parity * kPanel; begin < s.q_end - s.q_begin; begin += 2 * kPanel)
+    forward_panel(args, s, head, begin, scratch);
+}
+
+HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
+  Vector sum = hn::Zero(kFloats);
+  for (int64_t i = 0; i < n; i += kLanes) sum = hn::MulAdd(load_some(a + i, n - i), load_some(b + i, n - i), sum);
+  return hn::GetLane(hn::SumOfLanes(kFloats, sum));
+}
+
+/// scores -> probabilities, dp -> ds = p (dp − delta), for one vector of columns.
+HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse, const float* delta,
+                                     float* scores, float* dp) {
+  const Vector l = hn::Load(kFloats, lse + v * kLanes), d = hn::Load(kFloats, delta + v * kLanes);
+  const int64_t first_masked = std::clamp<int64_t>(p.first_all - key_begin, 0, rows);
+  for (int64_t j = 0; j < rows; ++j) {
+    float *s = scores + j * p.width + v * kLanes, *g = dp + j * p.width + v * kLanes;
+    Vector e = exp_of(hn::Sub(hn::Load(kFloats, s), l));
+    if (j >= first_masked) e = hn::IfThenElseZero(seen(p, key_begin + j, v), e);
+    hn::Store(e, kFloats, s);
+    hn::Store(hn::Mul(e, hn::Sub(hn::Load(kFloats, g), d)), kFloats, g);
+  }
+}
+
+void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, KeyGradients into,
+                    float* scratch) {
+  const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
+  const Panel p = panel_at(s, begin);
+  float *qt = scratch, *dout_t = qt + dim * p.width, *dq_t = dout_t + dim * p.width, *scores = dq_t + dim * p.width;
+  float *dp = scores + kKeyBlock * p.width, *lse = dp + kKeyBlock * p.width, *delta = lse + p.width;
+  const float *q = args.q.row<float>(row) + head * dim, *dout = args.dout.row<float>(row) + head * dim;
+  const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
+  const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
+  const int64_t q_stride = args.q.row_stride(), o_stride = args.dout.row_stride();
+  const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  const float scale = static_cast<float>(args.scale);
+  transpose(q, q_stride, p.queries, dim, scale, qt, p.width, p.width);
+  transpose(dout, o_stride, p.queries, dim, 1, dout_t, p.width, p.width);
+  for (int64_t i = 0; i < p.width; ++i) {
+    const bool inside = i < p.queries;
+    lse[i] = inside ? args.lse.row<float>(row + i)[head] : 0;
+    delta[i] = inside ? dot(dout + i * o_stride, args.out.row<float>(row + i) + head * dim, dim) : 0;
+  }
+  for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
+    const int64_t rows = std::min(kKeyBlock, p.keys - j);
+    times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
+    times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
+    for (int c = 0; c < p.vectors(); ++c) differentiate_column(p, c, j, rows, lse, delta, scores, dp);
+    product({rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
+    product({rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, scale, 1});
+    transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > 0 ? 1.0f : 0.0f);
+  }
+  transpose(dq_t, p.width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
+}
+
+/// Heads [head_begin, head_end), which share one key-value head, in ascending order into one dk and dv.
+void backward_task(const AttentionBackwardArgs& args, const HeadRun& run, KeyGradients into, float* scratch) {
+  const AttentionSegment& s = run.segment;
+  for (int64_t j = 0; j < s.k_end - s.k_begin; ++j) {
+    std::fill_n(into.dk + j * into.dk_stride, args.head_dim, 0.0f);
+    std::fill_n(into.dv + j * into.dv_stride, args.head_dim, 0.0f);
+  }
+  for (int64_t head = run.head_begin; head < run.head_end; ++head)
+    for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel) backward_panel(args, s, head, begin, into, scratch);
+}
+
+}  // namespace tessera::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(forward_task);
+HWY_EXPORT(backward_task);
+
+// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two threads busy 3/4 of the time.
+constexpr int64_t kFewTasks = 16;
+
+/// Elements of one copy of dk (or dv) with a column block for each query head.
+int64_t per_head_count(const AttentionBackwardArgs& args) { return args.k.rows() * args.heads * args.head_dim; }
+
+/// The same rows of dk or dv as the sum of their heads' copies.
+void sum_heads(const AttentionBackwardArgs& args, const float* copies, int64_t key, TensorView to) {
+  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
+  const float* from = copies + key * args.heads * dim;
+  for (int64_t kv_head = 0; kv_head < args.kv_heads; ++kv_head, from += group * dim) {
+    float* sum = to.row<float>(key) + kv_head * dim;
+    std::copy_n(from, dim, sum);
+    for (int64_t h = 1; h < group; ++h)
+      for (int64_t c = 0; c < dim; ++c) sum[c] += from[h * dim + c];
+  }
+}
+
+void backward_by_kv_head(const Context& ctx, const AttentionBackwardArgs& args, float* buffers) {
+  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
+  const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.kv_heads;
+  const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks; ++t) {
+    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
+    const int64_t kv_head = t % args.kv_heads;
+    const KeyGradients into{args.dk.row<float>(s.k_begin) + kv_head * dim, args.dv.row<float>(s.k_begin) + kv_head * dim,
+                            args.dk.row_stride(), args.dv.row_stride()};
+    task(args, {s, kv_head * group, (kv_head + 1) * group}, into, buffers + omp_get_thread_num() * backward_floats(dim));
+  }
+}
+
+void backward_by_head(const Context& ctx, const AttentionBackwardArgs& args, float* buffers, float* copies) {
+  const int64_t dim = args.head_dim, tasks = static_cast<int64_t>(args.segments.size()) * args.heads;
+  float *dk = copies, *dv = copies + per_head_count(args);
+  const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks; ++t) {
+    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.heads)];
+    const int64_t head = t % args.heads, at = (s.k_begin * args.heads + head) * dim;
+    const KeyGradients into{dk + at, dv + at, args.heads * dim, args.heads * dim};
+    task(args, {s, head, head + 1}, into, buffers + omp_get_thread_num() * backward_floats(dim));
+  }
+  for (const AttentionSegment& s : args.segments) {
+#pragma omp parallel for schedule(static) num_threads(ctx.threads)
+    for (int64_t key = s.k_begin; key < s.k_end; ++key) {
+      sum_heads(args, dk, key, args.dk);
+      sum_heads(args, dv, key, args.dv);
+    }
+  }
+}
+
+int64_t rounded_bytes(int64_t floats) { return (floats * size_of(DType::f32) + 63) / 64 * 64; }
+
+}  // namespace
+
+void attention(const Context& ctx, const AttentionArgs& args) {
+  const auto scope = ctx.scratch.scope();
+  const int64_t floats = forward_floats(args.head_dim);
+  float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
+  const auto task = HWY_DYNAMIC_DISPATCH(forward_task);
+  const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.heads * 2;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks; ++t)
+    task(args, args.segments[static_cast<size_t>(t / (2 * args.heads))], t / 2 % args.heads, t % 2,
+         buffers + omp_get_thread_num() * floats);
+}
+
+void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
+  const auto scope = ctx.scratch.scope();
+  float* buffers = ctx.scratch.allocate({ctx.threads, backward_floats(args.head_dim)}, DType::f32).row<float>(0);
+  if (args.heads == args.kv_heads || static_cast<int64_t>(args.segments.size()) * args.kv_heads >= kFewTasks)
+    return backward_by_kv_head(ctx, args, buffers);
+  float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
+  backward_by_head(ctx, args, buffers, copies);
+}
+
+int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {
+  return rounded_bytes(threads * forward_floats(args.head_dim));
+}
+
+int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs& args, int threads) {
+  const int64_t copies = args.heads == args.kv_heads ? 0 : rounded_bytes(2 * per_head_count(args));
+  return rounded_bytes(threads * backward_floats(args.head_dim)) + copies;
+}
+
+}  // namespace tessera::cpu
+#endif

@@ -1,0 +1,189 @@
+// The cpu attention against the reference, and the laws that training leans on: causality, isolation of documents, equal bits
+// for any number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/random.h"
+#include "kernels/attention.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/table.h"
+
+namespace tessera {
+namespace {
+
+struct Problem {
+  int64_t heads, kv_heads, head_dim;
+  std::vector<AttentionSegment> segments;
+  int64_t padding = 0;  // extra elements between rows
+  int64_t tokens() const { return segments.empty() ? 0 : segments.back().q_end; }
+  int64_t keys() const { return segments.empty() ? 0 : segments.back().k_end; }
+};
+
+std::ostream& operator<<(std::ostream& out, const Problem& p) {
+  out << p.heads << "/" << p.kv_heads << " heads of " << p.head_dim << ", padding " << p.padding << ", segments";
+  for (const auto& s : p.segments) out << " " << s.q_end - s.q_begin << "x" << s.k_end - s.k_begin;
+  return out;
+}
+
+/// Documents of these lengths, one behind the other.
+std::vector<AttentionSegment> documents(std::initializer_list<int64_t> lengths) {
+  std::vector<AttentionSegment> segments;
+  int64_t at = 0;
+  for (int64_t n : lengths) segments.push_back({at, at + n, at, at + n}), at += n;
+  return segments;
+}
+
+struct Matrix {
+  Tensor storage;
+  TensorView view;
+  Matrix(int64_t rows, int64_t cols, int64_t padding, uint64_t seed)
+      : storage({rows, cols + padding}, DType::f32), view(storage.view().slice_cols(0, cols)) {
+    const auto all = storage.as<float>();
+    for (size_t i = 0; i < all.size(); ++i) all[i] = to_unit(static_cast<uint32_t>(mix64(seed * 1000003 + i))) * 4 - 2;
+  }
+};
+
+struct Pass {
+  Matrix q, k, v, dout, out, lse, dq, dk, dv;
+  explicit Pass(const Problem& p)
+      : q(p.tokens(), p.heads * p.head_dim, p.padding, 1), k(p.keys(), p.kv_heads * p.head_dim, p.padding, 2),
+        v(p.keys(), p.kv_heads * p.head_dim, p.padding, 3), dout(p.tokens(), p.heads * p.head_dim, p.padding, 4),
+        out(p.tokens(), p.heads * p.head_dim, p.padding, 5), lse(p.tokens(), p.heads, p.padding, 6),
+        dq(p.tokens(), p.heads * p.head_dim, p.padding, 7), dk(p.keys(), p.kv_heads * p.head_dim, p.padding, 8),
+        dv(p.keys(), p.kv_heads * p.head_dim, p.padding, 9) {}
+
+  /// Forward and backward with exactly the planned scratch.
+  void go(const Problem& p, std::string_view backend, int threads = 1) {
+    const double scale = 1 / std::sqrt(static_cast<double>(p.head_dim));
+    const AttentionArgs forward{.q = q.view, .k = k.view, .v = v.view, .out = out.view, .lse = lse.view, .heads = p.heads,
+                                .kv_heads = p.kv_heads, .head_dim = p.head_dim, .scale = scale, .segments = p.segments};
+    const AttentionBackwardArgs backward{.q = q.view, .k = k.view, .v = v.view, .out = out.view, .lse = lse.view,
+                                         .dout = dout.view, .dq = dq.view, .dk = dk.view, .dv = dv.view, .heads = p.heads,
+                                         .kv_heads = p.kv_heads, .head_dim = p.head_dim, .scale = scale, .segments = p.segments};
+    Arena first(cpu::attention_scratch_bytes(forward, threads)), second(cpu::attention_backward_scratch_bytes(backward, threads));
+    const Kernels& kernels = kernels_for({}, backend);
+    attention({.device = {}, .stream = {}, .kernels = kernels, .scratch = first, .threads = threads}, forward);
+    attention_backward({.device = {}, .stream = {}, .kernels = kernels, .scratch = second, .threads = threads}, backward);
+  }
+  std::vector<const Matrix*> results() const { return {&out, &lse, &dq, &dk, &dv}; }
+};
+
+constexpr const char* kResultNames[] = {"out", "lse", "dq", "dk", "dv"};
+
+/// Bytes of rows [begin, end) of every result but lse's padding are equal.
+bool same_rows(const Matrix& a, const Matrix& b, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i)
+    if (std::memcmp(a.view.row<float>(i), b.view.row<float>(i), static_cast<size_t>(a.view.cols()) * sizeof(float)) != 0) return false;
+  return true;
+}
+
+void expect_like_reference(const Problem& p) {
+  Pass found(p), expected(p);
+  found.go(p, "cpu");
+  expected.go(p, "reference");
+  for (size_t r = 0; r < 5; ++r) {
+    const auto x = found.results()[r]->storage.as<float>(), y = expected.results()[r]->storage.as<float>();
+    double largest = 1;
+    for (float value : y) largest = std::max(largest, static_cast<double>(std::abs(value)));
+    // Scores reach 4 · sqrt(head_dim): their rounding, about head_dim · eps relative, moves every probability.
+    const double bound = 1e-6 * std::sqrt(static_cast<double>(p.head_dim)) * 4 * largest;
+    for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], bound) << p << ": " << kResultNames[r] << " element " << i;
+  }
+}
+
+TEST(CpuAttention, AgreesWithTheReferenceForEveryLengthAroundThePanels) {
+  for (int64_t n : {1, 2, 7, 15, 16, 17, 31, 33, 47, 48, 49, 95, 97, 130, 150})
+    expect_like_reference({.heads = 2, .kv_heads = 1, .head_dim = 16, .segments = documents({n})});
+}
+
+TEST(CpuAttention, AgreesWithTheReferenceForEveryHeadDim) {
+  for (int64_t head_dim : {1, 2, 5, 8, 12, 16, 20, 32, 48, 64, 80, 96, 100, 128})
+    expect_like_reference({.heads = 3, .kv_heads = 3, .head_dim = head_dim, .segments = documents({50, 3, 20})});
+}
+
+TEST(CpuAttention, AgreesWithTheReferenceForGroupedHeads) {
+  for (int64_t kv_heads : {1, 2, 3, 6}) {
+    expect_like_reference({.heads = 6, .kv_heads = kv_heads, .head_dim = 8, .segments = documents({140, 11}), .padding = 3});
+    expect_like_reference({.heads = 6, .kv_heads = kv_heads, .head_dim = 32,
+                           .segments = documents({30, 1, 12, 25, 10, 17, 30, 22, 1, 1, 9, 13, 28, 16, 20, 11})});
+  }
+}
+
+TEST(CpuAttention, AgreesWithTheReferenceWhenThereAreMoreKeysThanQueries) {
+  expect_like_reference({.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = {{0, 1, 0, 300}, {1, 6, 300, 333}, {6, 60, 333, 460}}});
+}
+
+TEST(CpuAttention, StaysFiniteForLargeScores) {
+  const Problem p{.heads = 1, .kv_heads = 1, .head_dim = 8, .segments = documents({200})};
+  Pass run(p);
+  for (float& x : run.q.storage.as<float>()) x *= 1000;
+  run.go(p, "cpu");
+  for (const Matrix* m : run.results())
+    for (float x : m->storage.as<float>()) ASSERT_TRUE(std::isfinite(x));
+}
+
+TEST(CpuAttention, LeavesRowsOutsideEverySegmentAlone) {
+  const Problem all{.heads = 2, .kv_heads = 1, .head_dim = 8, .segments = documents({10, 20, 30})};
+  Problem some = all;
+  some.segments.erase(some.segments.begin() + 1);
+  Pass run(all);
+  const Pass before(all);
+  run.go(some, "cpu");
+  for (size_t r = 0; r < 5; ++r) {
+    EXPECT_TRUE(same_rows(*run.results()[r], *before.results()[r], 10, 30)) << kResultNames[r];
+    EXPECT_FALSE(same_rows(*run.results()[r], *before.results()[r], 30, 31)) << kResultNames[r];
+  }
+}
+
+TEST(CpuAttention, ALaterTokenChangesNoEarlierOutput) {
+  const Problem p{.heads = 4, .kv_heads = 2, .head_dim = 20, .segments = documents({170})};
+  Pass before(p);
+  before.go(p, "cpu");
+  for (int64_t token : {1, 40, 100, 169}) {
+    Pass after(p);
+    for (Matrix* m : {&after.q, &after.k, &after.v})
+      for (int64_t c = 0; c < m->view.cols(); ++c) m->view.row<float>(token)[c] += 3;
+    after.go(p, "cpu");
+    EXPECT_TRUE(same_rows(after.out, before.out, 0, token)) << token;
+    EXPECT_TRUE(same_rows(after.lse, before.lse, 0, token)) << token;
+    EXPECT_FALSE(same_rows(after.out, before.out, token, token + 1)) << token;
+  }
+}
+
+TEST(CpuAttention, ADocumentDoesNotFeelItsNeighbours) {
+  for (const auto& segments : {documents({33, 90, 60}), documents({5, 8, 20, 4, 9, 30, 11, 12, 13, 7})}) {
+    const Problem p{.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = segments};
+    Pass before(p), after(p);
+    before.go(p, "cpu");
+    const AttentionSegment& changed = segments[1];
+    for (Matrix* m : {&after.q, &after.k, &after.v, &after.dout})
+      for (int64_t i = changed.q_begin; i < changed.q_end; ++i)
+        for (int64_t c = 0; c < m->view.cols(); ++c) m->view.row<float>(i)[c] *= -1.5f;
+    after.go(p, "cpu");
+    for (size_t r = 0; r < 5; ++r) {
+      EXPECT_TRUE(same_rows(*after.results()[r], *before.results()[r], 0, changed.q_begin)) << kResultNames[r];
+      EXPECT_TRUE(same_rows(*after.results()[r], *before.results()[r], changed.q_end, p.tokens())) << kResultNames[r];
+      EXPECT_FALSE(same_rows(*after.results()[r], *before.results()[r], changed.q_begin, changed.q_end)) << kResultNames[r];
+    }
+  }
+}
+
+TEST(CpuAttention, GivesTheSameBitsForAnyNumberOfThreads) {
+  for (const auto& segments : {documents({200}), documents({5, 80, 20, 4, 9, 30, 11, 12, 13, 7})}) {
+    const Problem p{.heads = 6, .kv_heads = 2, .head_dim = 16, .segments = segments};
+    Pass one(p);
+    one.go(p, "cpu");
+    for (int threads : {2, 3, 5}) {
+      Pass many(p);
+      many.go(p, "cpu", threads);
+      for (size_t r = 0; r < 5; ++r)
+        EXPECT_TRUE(same_rows(*many.results()[r], *one.results()[r], 0, p.tokens())) << kResultNames[r] << " " << threads;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
