@@ -52,7 +52,7 @@ std::string quoted(const std::string& text) {
     if (c == '"' || c == '\\') (out += '\\') += c;
     else if (c == '\n') out += "\\n";
     else if (c == '\t') out += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20) out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
     else out += c;
   }
   return out + "\"";
@@ -77,6 +77,14 @@ std::string value_text(const FieldTarget& target) {
   return std::visit(Printer{}, target);
 }
 
+/// The value as it is to stand in another folder's recipe: paths are absolute.
+std::string portable_text(const FieldTarget& target) {
+  const auto* path = std::get_if<fs::path*>(&target);
+  if (!path || (*path)->empty()) return value_text(target);
+  const fs::path absolute = fs::absolute(**path).lexically_normal();
+  return value_text(const_cast<fs::path*>(&absolute));
+}
+
 const char* wanted_kind(const FieldTarget& target) {
   constexpr const char* kKinds[] = {"true or false", "a whole number", "a number", "text in quotes", "a path in quotes",
                                     "a list of texts", "a whole number", "a number"};
@@ -99,21 +107,30 @@ bool number_allowed(const Rule& rule, double value) {
   return !std::isnan(value) && value <= rule.max && (rule.above_min ? value > rule.min : value >= rule.min);
 }
 
+/// "a,b" or "[a, b]" as a list of texts.
+toml::array bare_list(std::string text) {
+  if (text.size() >= 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
+  toml::array items;
+  std::istringstream stream(text);
+  for (std::string item; std::getline(stream, item, ',');) {
+    const size_t begin = item.find_first_not_of(' '), end = item.find_last_not_of(' ');
+    if (begin != std::string::npos) items.push_back(item.substr(begin, end - begin + 1));
+  }
+  return items;
+}
+
 }  // namespace
 
 struct Recipe::State {
   std::string file, name;
   fs::path folder;
   toml::table table;
-  toml::table overrides;
+  toml::table overrides;       // as TOML
+  toml::table override_texts;  // as typed
   std::vector<ReadField> fields;
   std::vector<std::string> sections;
   std::vector<std::string> faults;
 
-  std::string position(const toml::node& node, bool from_override, const std::string& key) const {
-    if (from_override) return "command line: " + key;
-    return fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
-  }
   const toml::node* find(const toml::table& root, const std::string& section, const std::string& key) const {
     if (section.empty()) return root.get(key);
     const toml::node* node = root.get(section);
@@ -130,24 +147,26 @@ struct Recipe::State {
     return found == scope->end() ? nullptr : &found->first;
   }
   void assign(const std::string& section, const Field& field, const toml::node& node, bool from_override);
+  void assign_override(const std::string& section, const Field& field, const toml::node& node);
   void check_names(const toml::table& root, bool from_override);
   std::vector<std::string> known_keys(const std::string& section) const;
 };
 
 void Recipe::State::assign(const std::string& section, const Field& field, const toml::node& node, bool from_override) {
   const std::string full = section.empty() ? field.key : section + "." + field.key;
-  const std::string at = position(node, from_override, full);
+  const std::string at = from_override ? "command line" : fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
   const auto bad = [&](const std::string& found) {
     std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found, wanted_kind(field.target));
     if (const std::string allowed = allowed_text(field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;
+    if (const auto near = nearest_name(node.value_or(std::string()), field.rule.choices); !near.empty()) text += fmt::format("\n  did you mean \"{}\"?", near);
     faults.push_back(text);
   };
   std::ostringstream printed;
   printed << toml::node_view<const toml::node>(node);
-  const std::string found = printed.str();
+  const std::string found = node.is_string() ? quoted(*node.value<std::string>()) : printed.str();
   const auto number = [&]() -> std::optional<double> {
-    if (node.is_integer() || node.is_floating_point()) return node.value<double>();
-    return std::nullopt;
+    if (const auto* integer = node.as_integer()) return static_cast<double>(integer->get());  // value<double>() refuses beyond 2^53
+    return node.is_floating_point() ? node.value<double>() : std::nullopt;
   };
   struct Setter {
     const toml::node& node;
@@ -213,6 +232,17 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
   if (!std::visit(Setter{node, field.rule, base, number()}, field.target)) bad(found);
 }
 
+/// A shell eats quotes, so a text may be anything that was typed, and a list may be bare: a,b or [a, b].
+void Recipe::State::assign_override(const std::string& section, const Field& field, const toml::node& node) {
+  const toml::node& typed = *find(override_texts, section, field.key);
+  const bool wants_text = std::holds_alternative<std::string*>(field.target) || std::holds_alternative<fs::path*>(field.target);
+  const bool wants_list = std::holds_alternative<std::vector<std::string>*>(field.target);
+  const std::string text = *typed.value<std::string>();
+  if (wants_text && !node.is_string()) return assign(section, field, typed, true);
+  if (wants_list && node.is_string() && node.value<std::string>() == text) return assign(section, field, bare_list(text), true);
+  assign(section, field, node, true);
+}
+
 std::vector<std::string> Recipe::State::known_keys(const std::string& section) const {
   std::vector<std::string> keys;
   for (const ReadField& read : fields)
@@ -224,7 +254,7 @@ void Recipe::State::check_names(const toml::table& root, bool from_override) {
   const auto unknown = [&](const std::string& at, const std::string& key, const std::string& section, const std::vector<std::string>& known) {
     std::string text = fmt::format("{}: unknown {} \"{}\"", at, section == "." ? "section" : "key", key);
     if (section != "." && !section.empty()) text += fmt::format(" in [{}]", section);
-    text += section == "." ? "\n  known sections: " : "\n  known keys: ";
+    if (!known.empty()) text += section == "." ? "\n  known sections: " : "\n  known keys: ";
     for (size_t i = 0; i < known.size(); ++i) text += (i ? ", " : "") + known[i];
     if (const std::string near = nearest_name(key, known); !near.empty()) text += fmt::format("\n  did you mean \"{}\"?", near);
     faults.push_back(text);
@@ -255,31 +285,39 @@ void Recipe::State::check_names(const toml::table& root, bool from_override) {
 
 namespace {
 
-/// `section.key=value`: the value is TOML when it parses as such, otherwise text.
-void add_override(toml::table& table, const std::string& text) {
+struct Override {
+  std::string section, key, text;
+};
+
+Override parse_override(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string path = text.substr(0, equals);
   const size_t dot = path.find('.');
-  if (equals == std::string::npos || path.empty() || (dot != std::string::npos && path.find('.', dot + 1) != std::string::npos))
+  const bool has_section = dot != std::string::npos;
+  const std::string section = has_section ? path.substr(0, dot) : "", key = has_section ? path.substr(dot + 1) : path;
+  if (equals == std::string::npos || key.empty() || (has_section && section.empty()) || key.find('.') != std::string::npos)
     throw UserError("command line", fmt::format("\"{}\" is not an override", text), "write section.key=value, for example train.steps=100");
-  const std::string value = text.substr(equals + 1);
-  toml::table parsed;
+  return {section, key, text.substr(equals + 1)};
+}
+
+/// The value as TOML when it parses as such, otherwise as text.
+toml::table parse_value(const std::string& text) {
   try {
-    parsed = toml::parse("v = " + value);
-    if (parsed.size() != 1) throw toml::parse_error("", toml::source_position{});
+    toml::table parsed = toml::parse("v = " + text);
+    if (parsed.size() == 1) return parsed;
   } catch (const toml::parse_error&) {
-    parsed = toml::parse("v = " + quoted(value));
   }
+  return toml::table{{"v", text}};
+}
+
+void add_override(toml::table& table, const Override& given, const toml::node& value) {
   toml::table* scope = &table;
-  std::string key = path;
-  if (dot != std::string::npos) {
-    const std::string section = path.substr(0, dot);
-    key = path.substr(dot + 1);
-    if (!table.get(section)) table.insert(section, toml::table{});
-    scope = table.get(section)->as_table();
-    if (!scope) throw UserError("command line", fmt::format("\"{}\" is both a key and a section", section));
+  if (!given.section.empty()) {
+    if (!table.get(given.section)) table.insert(given.section, toml::table{});
+    scope = table.get(given.section)->as_table();
+    if (!scope) throw UserError("command line", fmt::format("\"{}\" is both a key and a section", given.section));
   }
-  scope->insert_or_assign(key, *parsed.get("v"));
+  scope->insert_or_assign(given.key, value);
 }
 
 }  // namespace
@@ -309,7 +347,11 @@ Recipe Recipe::from_text(const std::string& toml, const std::string& name, const
     throw UserError(fmt::format("{}:{}:{}", name, error.source().begin.line, error.source().begin.column),
                     "not valid TOML: " + std::string(error.description()));
   }
-  for (const std::string& text : overrides) add_override(state->overrides, text);
+  for (const std::string& text : overrides) {
+    const Override given = parse_override(text);
+    add_override(state->overrides, given, *parse_value(given.text).get("v"));
+    add_override(state->override_texts, given, toml::value<std::string>(given.text));
+  }
   return Recipe(std::move(state));
 }
 
@@ -318,7 +360,7 @@ void Recipe::read_fields(const std::string& section, const Fields& fields) {
   if (!section.empty()) s.sections.push_back(section);
   for (const Field& field : fields.list) {
     s.fields.push_back({section, field, value_text(field.target)});
-    if (const toml::node* node = s.find(s.overrides, section, field.key)) s.assign(section, field, *node, true);
+    if (const toml::node* node = s.find(s.overrides, section, field.key)) s.assign_override(section, field, *node);
     else if (const toml::node* given = s.find(s.table, section, field.key)) s.assign(section, field, *given, false);
   }
 }
@@ -356,7 +398,7 @@ std::string Recipe::resolved() const {
   std::string text, open;
   for (const ReadField& read : state_->fields) {
     if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
-    if (const std::string value = value_text(read.field.target); !value.empty()) text += fmt::format("{} = {}\n", read.field.key, value);
+    if (const std::string value = portable_text(read.field.target); !value.empty()) text += fmt::format("{} = {}\n", read.field.key, value);
   }
   return text;
 }

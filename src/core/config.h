@@ -47,7 +47,7 @@ class Fields {
   std::vector<Field> list;
 };
 
-/// A recipe: TOML text and `section.key=value` overrides. Sections are read one after the other; faults are collected and
+/// A recipe: TOML text and `section.key=value` overrides. An override's value is TOML, or bare text; a bare list is a,b or [a,b]. Sections are read one after the other; faults are collected and
 /// thrown together by `finish`, each with file:line:column, what was found, what is allowed and the nearest known name.
 class Recipe {
  public:
