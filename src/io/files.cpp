@@ -52,6 +52,19 @@ void sync_folder(const fs::path& folder) {
 
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
+constexpr std::string_view kTemporaryMark = ".tmp-";
+
+fs::path temporary_of(const fs::path& file) {
+  return folder_of(file) / fmt::format(".{}{}{}", file.filename().string(), kTemporaryMark, ::getpid());
+}
+
+bool is_temporary(std::string_view name) {
+  const size_t mark = name.rfind(kTemporaryMark);
+  if (mark == std::string_view::npos || name[0] != '.') return false;
+  const std::string_view process = name.substr(mark + kTemporaryMark.size());
+  return !process.empty() && process.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 /// Runs `write` and syncs; its errors about the temporary are told about the file that the user knows.
 void write_temporary(const fs::path& file, const fs::path& temporary,
                      const std::function<void(const fs::path&)>& write) {
@@ -84,7 +97,7 @@ std::string read_text_file(const fs::path& path) {
 }
 
 void write_file_atomically(const fs::path& file, const std::function<void(const fs::path& temporary)>& write) {
-  const fs::path temporary = folder_of(file) / fmt::format(".{}.tmp-{}", file.filename().string(), ::getpid());
+  const fs::path temporary = temporary_of(file);
   try {
     write_temporary(file, temporary, write);
   } catch (...) {
@@ -99,6 +112,18 @@ void write_text_file(const fs::path& file, std::string_view text) {
   write_file_atomically(file, [&](const fs::path& temporary) {
     FileDescriptor::create(temporary).write(std::as_bytes(std::span(text)));
   });
+}
+
+void create_folder(const fs::path& folder) {
+  std::error_code failure;
+  fs::create_directories(folder, failure);
+  if (failure) throw UserError(folder.string(), fmt::format("the folder cannot be made: {}", failure.message()));
+}
+
+void remove_temporaries(const fs::path& folder) {
+  std::error_code ignored;  // who cannot remove them can still work
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
+    if (is_temporary(entry.path().filename().string())) fs::remove(entry.path(), ignored);
 }
 
 std::string sha256_hex(std::span<const std::byte> bytes) {

@@ -44,6 +44,7 @@ class Model {
   Model(const Model&) = delete;
 
   const ModelConfig& config() const { return config_; }
+  const ModelOptions& options() const { return options_; }
   DecoderModel& decoder() { return *decoder_; }
   ParameterPool& pool() { return pool_; }
   Adapter* adapter() { return adapter_.get(); }

@@ -1,6 +1,7 @@
 #include "model/sharing/lora.h"
 
 #include <cmath>
+#include <set>
 
 namespace tessera {
 namespace {
@@ -13,8 +14,10 @@ class Lora final : public Adapter {
     const int64_t rank = config_.rank.value_or(8);
     AdapterWeights weights;
     weights.by_weight.resize(specs.size());
+    types_.clear();
     for (const int i : match_targets(specs, config_.targets, where_, "lora")) {
       const int64_t in = specs[i].shape[1], out = specs[i].shape[0];
+      types_.insert(specs[i].type);
       const std::string base = "lora." + specs[i].name.substr(0, specs[i].name.rfind(".weight"));
       const SlotId a = pool.reserve(base + ".a", {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
       const SlotId bt = pool.reserve(base + ".bt", {.shape = {rank, out}, .init = {}});
@@ -25,15 +28,16 @@ class Lora final : public Adapter {
   }
 
   Json descriptor() const override {
-    Json targets = Json::array();
-    for (const std::string& target : config_.targets) targets.push_back(target);
+    Json types = Json::array();
+    for (const std::string& type : types_) types.push_back(type);
     return Json::object().set("method", "lora").set("version", 1).set("rank", config_.rank.value_or(8)).set("alpha", config_.alpha)
-        .set("scale", config_.scale).set("dropout", config_.dropout).set("targets", targets);
+        .set("scale", config_.scale).set("dropout", config_.dropout).set("types", types);
   }
 
  private:
   AdapterConfig config_;
   std::string where_;
+  std::set<std::string> types_;
 };
 
 }  // namespace

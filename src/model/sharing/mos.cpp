@@ -16,7 +16,7 @@ std::string leaf_of(const std::string& type) { return type.substr(type.rfind('.'
 std::string divisors_text(int64_t value) {
   std::string text;
   for (int64_t d = 1; d <= 32; ++d)
-    if (value % d == 0) text += (text.empty() ? "" : ",") + std::to_string(d);
+    if (value % d == 0) text += fmt::format("{}{}", text.empty() ? "" : ",", d);
   return text;
 }
 
@@ -86,8 +86,7 @@ class Mos final : public Adapter {
     private_rank_ = shape.private_rank;
     note(key.type, shape);
 
-    const bool only_shape = std::count_if(types_.begin(), types_.end(), [&](const auto& t) { return t == key.type; }) == 1;
-    const std::string base = only_shape && !shape_conflict(key, specs) ? "mos." + key.type : fmt::format("mos.{}.{}x{}", key.type, key.in, key.out);
+    const std::string base = !shape_conflict(key, specs) ? "mos." + key.type : fmt::format("mos.{}.{}x{}", key.type, key.in, key.out);
     const int64_t in = key.in / shape.shards, out = key.out / shape.shards;
     const SlotId a = pool.reserve(base + ".pool_a", {.shape = {shape.rows(), in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(key.in)), {}}});
     const SlotId b = pool.reserve(base + ".pool_b", {.shape = {shape.rows(), out}, .init = {}});

@@ -1,0 +1,153 @@
+#include "model/export.h"
+
+#include <cmath>
+#include <set>
+
+#include "io/files.h"
+#include "io/safetensors.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string module_of(const WeightSpec& spec) { return spec.name.substr(0, spec.name.rfind(".weight")); }
+
+/// The leaf ("q_proj") where only one type of weight has it, else the whole path ("mlp.c_proj"): readers match by ending.
+std::string target_name(const std::string& type, std::span<const WeightSpec> specs) {
+  const std::string leaf = type.substr(type.rfind('.') + 1);
+  for (const WeightSpec& other : specs)
+    if (other.role == Role::linear && other.type != type && other.type.substr(other.type.rfind('.') + 1) == leaf) return type;
+  return leaf;
+}
+
+/// [rows, cols] -> [cols, rows].
+Tensor transposed(ConstView matrix) {
+  Tensor result({matrix.shape[1], matrix.shape[0]}, DType::f32);
+  for (int64_t i = 0; i < matrix.shape[0]; ++i)
+    for (int64_t j = 0; j < matrix.shape[1]; ++j) result.view().row<float>(j)[i] = matrix.row<float>(i)[j];
+  return result;
+}
+
+Json integer_if_whole(double value) { return value == std::floor(value) ? Json(static_cast<int64_t>(value)) : Json(value); }
+
+struct Adapted {
+  const WeightSpec* spec;
+  const BoundAdapter::Matrices* matrices;
+};
+
+std::vector<Adapted> adapted_weights(Model& model) {
+  std::vector<Adapted> adapted;
+  const auto& specs = model.decoder().specs();
+  for (size_t i = 0; i < specs.size(); ++i)
+    if (const auto* matrices = model.bound_adapter()->find(static_cast<int>(i))) adapted.push_back({&specs[i], matrices});
+  return adapted;
+}
+
+/// PEFT computes alpha / r (or alpha / sqrt(r)) itself, for each module by its own rank.
+Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
+  const Json descriptor = model.adapter()->descriptor();
+  const int64_t rank = adapted.front().matrices->a.shape[0];
+  std::set<std::string> targets;
+  Json ranks = Json::object();
+  for (const Adapted& a : adapted) {
+    targets.insert(target_name(a.spec->type, model.decoder().specs()));
+    if (a.matrices->a.shape[0] != rank) ranks.set(module_of(*a.spec), a.matrices->a.shape[0]);
+  }
+  Json target_modules = Json::array();
+  for (const std::string& target : targets) target_modules.push_back(target);
+  return Json::object().set("peft_type", "LORA").set("task_type", "CAUSAL_LM").set("base_model_name_or_path", model.options().path.string())
+      .set("r", rank).set("lora_alpha", integer_if_whole(descriptor.at("alpha").as_number())).set("lora_dropout", descriptor.at("dropout").as_number())
+      .set("target_modules", target_modules).set("use_rslora", descriptor.at("scale").as_string() == "rs").set("rank_pattern", ranks)
+      .set("alpha_pattern", Json::object()).set("bias", "none").set("fan_in_fan_out", false).set("inference_mode", true)
+      .set("init_lora_weights", true).set("layers_to_transform", Json()).set("layers_pattern", Json()).set("modules_to_save", Json());
+}
+
+/// W0 + scale · Btᵀ A in f32.
+Tensor merged_weight(const Context& ctx, ConstView base, const BoundAdapter::Matrices* delta) {
+  Tensor merged(base.shape, DType::f32);
+  convert(ctx, base, merged);
+  if (delta) gemm(ctx, {.a = delta->bt, .a_transpose = Transpose::yes, .b = delta->a, .c = merged, .alpha = delta->scale, .beta = 1});
+  return merged;
+}
+
+void check_finite(const ConstView& weight, const std::string& name) {
+  for (int64_t i = 0; i < weight.shape.count(); ++i)
+    if (!std::isfinite(element(weight, i)))
+      throw UserError("", fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
+                      weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\"" : "the run has diverged: export an earlier checkpoint");
+}
+
+Json config_of(const Model& model, DType dtype) {
+  const char* name = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
+  Json config = model.config().source;
+  config.set(config.find("dtype") ? "dtype" : "torch_dtype", name);   // transformers 5 writes "dtype"
+  return config;
+}
+
+void refuse_own_folder(const fs::path& folder, const fs::path& source) {
+  const fs::path own = fs::is_directory(source) ? source : source.parent_path();
+  std::error_code failure;
+  if (fs::equivalent(folder, own.empty() ? "." : own, failure) && !failure)
+    throw UserError("", fmt::format("the export would overwrite the base model in \"{}\"", folder.string()), "name another folder");
+}
+
+void copy_tokenizer(const fs::path& from, const fs::path& to) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+                           "chat_template.jinja"}) {
+    if (!fs::exists(from / name) || (fs::exists(to / name) && fs::equivalent(from / name, to / name))) continue;
+    write_text_file(to / name, read_text_file(from / name));
+  }
+}
+
+}  // namespace
+
+void export_peft(const fs::path& folder, Model& model) {
+  TS_CHECK(model.adapter(), "export_peft: the model has no adapter");
+  create_folder(folder);
+  const auto adapted = adapted_weights(model);
+  std::vector<Tensor> transposes;
+  std::vector<std::pair<std::string, ConstView>> tensors;
+  for (const Adapted& a : adapted) {
+    TS_CHECK(!a.spec->transposed, "{}: transposed storage", a.spec->name);
+    const std::string name = "base_model.model." + module_of(*a.spec);
+    transposes.push_back(transposed(a.matrices->bt));
+    tensors.emplace_back(name + ".lora_A.weight", a.matrices->a);
+    tensors.emplace_back(name + ".lora_B.weight", transposes.back().view());
+  }
+  write_safetensors(folder / "adapter_model.safetensors", tensors, {{"format", "pt"}});
+  write_text_file(folder / "adapter_config.json", peft_config(model, adapted).dump(2) + "\n");
+}
+
+void export_merged(const fs::path& folder, Model& model, const fs::path& tokenizer_folder, const Context& ctx) {
+  refuse_own_folder(folder, model.options().path);
+  create_folder(folder);
+  model.assemble(ctx);
+  const DType dtype = model.export_dtype();
+  const auto& specs = model.decoder().specs();
+  std::vector<Tensor> owned;
+  std::vector<std::pair<std::string, ConstView>> tensors;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].storage != specs[i].name) continue;   // a tied head is its embedding
+    TS_CHECK(!specs[i].transposed, "{}: transposed storage", specs[i].name);
+    const ConstView base = model.decoder().weight(static_cast<int>(i))->direct({&model.pool()});
+    TS_CHECK(!base.empty(), "{} has no place of its own in the pool", specs[i].name);
+    const auto* delta = model.bound_adapter() ? model.bound_adapter()->find(static_cast<int>(i)) : nullptr;
+    if (!delta && base.dtype == dtype) {
+      check_finite(base, specs[i].name);
+      tensors.emplace_back(specs[i].name, base);
+      continue;
+    }
+    owned.emplace_back(base.shape, dtype);
+    convert(ctx, merged_weight(ctx, base, delta).view(), owned.back());
+    check_finite(owned.back().view(), specs[i].name);
+    tensors.emplace_back(specs[i].name, owned.back().view());
+  }
+  copy_tokenizer(tokenizer_folder, folder);
+  write_text_file(folder / "config.json", config_of(model, dtype).dump(2) + "\n");
+  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+}
+
+}  // namespace tessera
