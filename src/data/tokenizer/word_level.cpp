@@ -1,5 +1,4 @@
 #include "core/error.h"
-#include "data/tokenizer/component.h"
 #include "data/tokenizer/model.h"
 
 namespace tessera::tokenizer {
@@ -31,14 +30,6 @@ class WordLevel : public Model {
 
 std::unique_ptr<Model> make_word_level(const Json& model, const Vocabulary& vocabulary) {
   return std::make_unique<WordLevel>(model, vocabulary);
-}
-
-std::unique_ptr<Model> make_model(const Json& model, const Vocabulary& vocabulary) {
-  // Old files leave the type out; only BPE has merges.
-  const std::string type = model.find("type") ? type_of(model) : model.find("merges") ? "BPE" : "of no type";
-  if (type == "BPE") return make_bpe(model, vocabulary);
-  if (type == "WordLevel") return make_word_level(model, vocabulary);
-  not_supported("model", type, "BPE, WordLevel");
 }
 
 }  // namespace tessera::tokenizer
