@@ -14,8 +14,8 @@ namespace tessera {
 /// @throws UserError naming the file
 std::string read_text_file(const std::filesystem::path&);
 
-/// Temporary file ".<name>.tmp-<process id>" in the same folder, `write(temporary)`, fsync, rename over `file`, fsync of
-/// the folder: a reader sees the old file or the whole new one. The temporary is removed when `write` throws; only a
+/// Temporary file ".<name>.tmp-<process id>" in the same folder, `write(temporary)`, fsync, rename over `file`, fsync
+/// of the folder: a reader sees the old file or the whole new one. The temporary is removed when `write` throws; only a
 /// killed process leaves one (see remove_temporaries). The folder must exist.
 /// @throws UserError naming `file` on a full disk and the like; those of `write` about `temporary` name `file` too
 void write_file_atomically(const std::filesystem::path& file,
@@ -25,7 +25,8 @@ void write_text_file(const std::filesystem::path& file, std::string_view text); 
 /// Makes the folder and its parents where they are missing. @throws UserError naming it
 void create_folder(const std::filesystem::path&);
 
-/// Removes the temporaries that killed processes left in `folder`; for a folder that nobody else writes to at the moment.
+/// Removes the temporaries that killed processes left in `folder`; for a folder that nobody else writes to at the
+/// moment.
 void remove_temporaries(const std::filesystem::path& folder);
 
 /// SHA-256 as 64 hex digits (OpenSSL).

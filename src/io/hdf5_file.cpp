@@ -7,6 +7,7 @@
 #include <bit>
 #include <charconv>
 #include <cstdlib>
+#include <mutex>
 #include <utility>
 
 #include "io/file_descriptor.h"
@@ -126,6 +127,19 @@ Handle file_access() {
 #endif
   return access;
 }
+
+/// Held while the library is called: it is not thread-safe, not even for separate files. Public functions nest.
+class LibraryTurn {
+ public:
+  LibraryTurn() : lock_(mutex()) {}
+
+ private:
+  static std::recursive_mutex& mutex() {
+    static std::recursive_mutex only;
+    return only;
+  }
+  std::lock_guard<std::recursive_mutex> lock_;
+};
 
 // ---- the seal
 
@@ -263,11 +277,18 @@ struct Hdf5File::State {
 
 Hdf5File::Hdf5File(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
-Hdf5File& Hdf5File::operator=(Hdf5File&&) noexcept = default;
-Hdf5File::~Hdf5File() = default;
+Hdf5File& Hdf5File::operator=(Hdf5File&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+Hdf5File::~Hdf5File() {
+  const LibraryTurn turn;
+  state_.reset();
+}
 
 Hdf5File Hdf5File::create(const fs::path& path) {
   FileDescriptor::create(path);  // for the system's reason when that fails
+  const LibraryTurn turn;
   const Handle access = file_access();
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   H5Pset_userblock(creation, kUserBlockBytes);
@@ -282,6 +303,7 @@ Hdf5File Hdf5File::create(const fs::path& path) {
 Hdf5File Hdf5File::open(const fs::path& path, bool verify_seal) {
   const Seal seal = read_seal(path);
   if (verify_seal) verify_contents(path, seal);
+  const LibraryTurn turn;
   const Handle access = file_access();
   auto state = std::make_unique<State>();
   state->path = path;
@@ -291,6 +313,7 @@ Hdf5File Hdf5File::open(const fs::path& path, bool verify_seal) {
 }
 
 void Hdf5File::write(const std::string& path, ConstView view) {
+  const LibraryTurn turn;
   TS_CHECK(view.is_contiguous(), "view {} for \"{}\" is not contiguous", view.shape.text(), path);
   const hid_t type = stored_type(view.dtype);
   const Handle dataset = state_->create_dataset(path, type, view.shape);
@@ -306,6 +329,7 @@ void Hdf5File::write(const std::string& path, ConstView view) {
 }
 
 void Hdf5File::write_text(const std::string& path, const std::string& utf8) {
+  const LibraryTurn turn;
   const Handle type = make_text_type(utf8.size());
   state_->write(path, state_->create_dataset(path, type, {}), type, utf8.c_str());
 }
@@ -313,9 +337,13 @@ void Hdf5File::write_text(const std::string& path, const std::string& utf8) {
 void Hdf5File::write_integer(const std::string& path, int64_t value) { write(path, ConstView(&value, {}, DType::i64)); }
 void Hdf5File::write_number(const std::string& path, double value) { write(path, ConstView(&value, {}, DType::f64)); }
 
-bool Hdf5File::contains(const std::string& path) const { return state_->contains(path); }
+bool Hdf5File::contains(const std::string& path) const {
+  const LibraryTurn turn;
+  return state_->contains(path);
+}
 
 std::vector<std::string> Hdf5File::list(const std::string& group) const {
+  const LibraryTurn turn;
   if (!contains(group)) throw UserError(state_->path.string(), fmt::format("group \"{}\" is missing", group));
   const Handle opened(H5Gopen2(state_->file, group.c_str(), H5P_DEFAULT), H5Gclose);
   H5G_info_t info{};
@@ -333,10 +361,18 @@ std::vector<std::string> Hdf5File::list(const std::string& group) const {
   return names;
 }
 
-Shape Hdf5File::shape_of(const std::string& path) const { return state_->shape_of(path, state_->open_dataset(path)); }
-DType Hdf5File::dtype_of(const std::string& path) const { return state_->dtype_of(path, state_->open_dataset(path)); }
+Shape Hdf5File::shape_of(const std::string& path) const {
+  const LibraryTurn turn;
+  return state_->shape_of(path, state_->open_dataset(path));
+}
+
+DType Hdf5File::dtype_of(const std::string& path) const {
+  const LibraryTurn turn;
+  return state_->dtype_of(path, state_->open_dataset(path));
+}
 
 void Hdf5File::read(const std::string& path, TensorView out) const {
+  const LibraryTurn turn;
   const Handle dataset = state_->open_dataset(path);
   const DType stored = state_->dtype_of(path, dataset);
   const Shape shape = state_->shape_of(path, dataset);
@@ -347,6 +383,7 @@ void Hdf5File::read(const std::string& path, TensorView out) const {
 }
 
 void Hdf5File::read_range(const std::string& path, int64_t begin, TensorView out) const {
+  const LibraryTurn turn;
   const Handle dataset = state_->open_dataset(path);
   const DType stored = state_->dtype_of(path, dataset);
   const Shape shape = state_->shape_of(path, dataset);
@@ -368,6 +405,7 @@ Tensor Hdf5File::read(const std::string& path) const {
 }
 
 std::string Hdf5File::read_text(const std::string& path) const {
+  const LibraryTurn turn;
   const Handle dataset = state_->open_dataset(path);
   const Handle type(H5Dget_type(dataset), H5Tclose);
   if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || state_->shape_of(path, dataset).rank != 0)
@@ -393,7 +431,10 @@ double Hdf5File::read_number(const std::string& path) const {
 
 void Hdf5File::seal() {
   TS_CHECK(state_->is_writable && state_->file.is_open(), "\"{}\" is not open for writing", state_->path.string());
-  if (!state_->file.close()) throw_hdf5_error(state_->path, "cannot be written");
+  {
+    const LibraryTurn turn;
+    if (!state_->file.close()) throw_hdf5_error(state_->path, "cannot be written");
+  }
   const FileDescriptor file = FileDescriptor::open_to_change(state_->path);
   const std::string block = render({sha256_of_file(state_->path, kUserBlockBytes), file.size()});
   file.write(std::as_bytes(std::span(block)));

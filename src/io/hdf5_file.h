@@ -15,17 +15,16 @@ namespace tessera {
 ///
 /// Files carry a 512-byte user block (which HDF5 readers skip) holding a seal: the file's length and the SHA-256 of
 /// everything behind the block. A truncated or altered file is refused by `open`, which names it. Equal contents,
-/// written in the same order, give equal bytes. The HDF5 library is not thread-safe: one thread at a time, whatever the
-/// file.
+/// written in the same order, give equal bytes. Threads may use files of their own, or read from one, at the same time:
+/// they take turns in the library, which is not thread-safe.
 class Hdf5File {
  public:
-  /// Replaces an existing file; inside write_file_atomically when that matters. @throws UserError when it cannot be
-  /// created
+  /// Replaces an existing file; inside write_file_atomically when that matters.
+  /// @throws UserError when it cannot be created
   static Hdf5File create(const std::filesystem::path&);
   /// Opens a sealed file for reading.
   /// @param verify_seal  reads and hashes the whole file; without it only the seal's form and the file's length are
-  /// checked,
-  ///                     and datasets are read from the disk as they are asked for
+  ///                     checked, and datasets are read from the disk as they are asked for
   /// @throws UserError naming the file: absent, not HDF5, no seal, or the seal does not match
   static Hdf5File open(const std::filesystem::path&, bool verify_seal = true);
   Hdf5File(Hdf5File&&) noexcept;
@@ -42,8 +41,8 @@ class Hdf5File {
   std::vector<std::string> list(const std::string& group) const;  // names directly below, sorted
   Shape shape_of(const std::string& path) const;
   DType dtype_of(const std::string& path) const;
-  /// Reads a whole dataset; the view's shape and dtype must match the stored ones. @throws UserError naming file and
-  /// dataset
+  /// Reads a whole dataset; the view's shape and dtype must match the stored ones.
+  /// @throws UserError naming file and dataset
   void read(const std::string& path, TensorView) const;
   /// Reads elements [begin, begin + view.shape.count()) of a rank-1 dataset, and no others from the disk.
   void read_range(const std::string& path, int64_t begin, TensorView) const;

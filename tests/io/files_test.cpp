@@ -109,6 +109,27 @@ TEST(WriteFileAtomically, TakesANameWithoutAFolder) {
   EXPECT_EQ(test::read_file(folder / "plain"), "text");
 }
 
+TEST(RemoveTemporaries, TakesWhatKilledProcessesLeftAndNothingElse) {
+  const test::TemporaryFolder folder;
+  for (const char* name : {".a.h5.tmp-123", ".b.tmp-9", "a.tmp-1", ".a.tmp-", ".a.tmp-x1", ".hidden", "a.h5"})
+    test::write_file(folder / name, "x");
+  remove_temporaries(folder.path());
+  for (const char* name : {"a.tmp-1", ".a.tmp-", ".a.tmp-x1", ".hidden", "a.h5"})
+    EXPECT_TRUE(fs::exists(folder / name)) << name;
+  EXPECT_EQ(files_in(folder.path()), 5);
+  EXPECT_NO_THROW(remove_temporaries(folder / "absent"));
+}
+
+TEST(RemoveTemporaries, KnowsTheNamesThatAtomicWritesUse) {
+  const test::TemporaryFolder folder;
+  write_file_atomically(folder / "a", [&](const fs::path& temporary) {
+    test::write_file(temporary, "x");
+    remove_temporaries(folder.path());
+    EXPECT_FALSE(fs::exists(temporary));
+    test::write_file(temporary, "x");
+  });
+}
+
 // FIPS 180-2's examples.
 TEST(Sha256, GivesThePublishedDigests) {
   EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

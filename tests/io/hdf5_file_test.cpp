@@ -7,11 +7,17 @@
 #include <fstream>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "io/error_text.h"
 #include "io/files.h"
 #include "support/paths.h"
+
+#ifdef __SANITIZE_ADDRESS__
+// Where closing a file fails, as the tests of full disks make it, the library loses two small objects of its own.
+extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+#endif
 
 namespace tessera {
 namespace {
@@ -143,6 +149,33 @@ TEST_F(Hdf5, RangesOfAVectorAreReadAlone) {
             named("dataset \"/tokens\" holds i32 [1000], expected elements -1 to 9 of i32"));
   EXPECT_EQ(error_text([&] { in.read_range("/tokens", 0, Tensor({2}, DType::f32)); }),
             named("dataset \"/tokens\" holds i32 [1000], expected elements 0 to 2 of f32"));
+}
+
+TEST_F(Hdf5, ThreadsReadOneFileAndWriteTheirOwn) {
+  std::vector<int32_t> tokens(1000);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto write = [&](const fs::path& path) {
+    Hdf5File out = Hdf5File::create(path);
+    out.write("/tokens", view_of(std::span(tokens), {1000}));
+    out.seal();
+  };
+  write(file());
+  const Hdf5File in = Hdf5File::open(file());
+  std::vector<int> faults(4);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      const Tensor part({10}, DType::i32);
+      for (int64_t i = 0; i < 200; ++i) {
+        in.read_range("/tokens", i, part);
+        if (part.as<int32_t>()[9] != i + 9) ++faults[t];
+      }
+      write(folder_ / ("own" + std::to_string(t)));
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(faults, std::vector<int>(4));
+  for (int t = 0; t < 4; ++t)
+    EXPECT_EQ(Hdf5File::seal_of(folder_ / ("own" + std::to_string(t))), Hdf5File::seal_of(file()));
 }
 
 TEST_F(Hdf5, ReadingWhatIsNotThereSaysWhatIs) {
