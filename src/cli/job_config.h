@@ -1,0 +1,33 @@
+#pragma once
+// A whole recipe: every section's struct, read and cross-checked in one place.
+
+#include <string>
+
+#include "core/config.h"
+#include "data/data_config.h"
+#include "infer/generate_config.h"
+#include "model/model.h"
+#include "train/trainer.h"
+
+namespace tessera {
+
+struct JobConfig {
+  std::string job = "train";
+  RunConfig run;
+  ModelOptions model;
+  DataConfig data;
+  TrainerConfig trainer;
+  AdapterConfig adapter;
+  ExportConfig exports;
+  GenerateConfig generate;
+
+  void visit(Fields& v);   // the top-level keys
+};
+
+/// Reads every section, applies the rules between keys, and throws all faults together.
+JobConfig read_job(Recipe&);
+
+/// Names that `--list` knows: jobs, adapters, optimizers, models, schedules.
+std::string list_kind(const std::string& kind);
+
+}  // namespace tessera

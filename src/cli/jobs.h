@@ -1,0 +1,46 @@
+#pragma once
+// The jobs that a recipe can ask for.
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "cli/job_config.h"
+#include "comm/communicator.h"
+
+namespace tessera {
+
+/// What every job gets.
+struct JobInputs {
+  const JobConfig& config;
+  Recipe& recipe;
+  Communicator& world;
+  int threads;
+  bool quiet = false, launched = false;
+};
+
+struct Job {
+  std::string_view name, help;
+  int (*run)(const JobInputs&);   // returns the exit code
+};
+const std::vector<Job>& jobs();
+
+int train_job(const JobInputs&);
+int prepare_job(const JobInputs&);
+int evaluate_job(const JobInputs&);
+int generate_job(const JobInputs&);
+int export_job(const JobInputs&);
+
+/// --check: the plan as text, or as one JSON object.
+int check_job(const JobInputs&, bool as_json);
+/// --show-batch: the first batch, decoded.
+int show_batch(const JobInputs&);
+
+/// Exit codes: the outside contract.
+constexpr int kDone = 0, kOurFault = 1, kUserError = 2, kStopped = 130;
+
+/// True once SIGINT, SIGTERM (alone) or SIGUSR1 asked for a stop after the step in hand.
+bool stop_requested();
+void install_signal_handlers(bool launched);
+
+}  // namespace tessera

@@ -1,0 +1,127 @@
+#include "cli/program.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <thread>
+
+#include "cli/jobs.h"
+#include "comm/threads.h"
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+struct Arguments {
+  std::string recipe, explain, list;
+  std::vector<std::string> overrides;
+  bool check = false, json = false, show_batch = false, quiet = false, version = false;
+};
+
+/// What went wrong, as the user reads it, and the exit code. Call inside a catch block.
+std::pair<std::string, int> describe_error() {
+  try {
+    throw;
+  } catch (const UserError& error) {
+    return {error.what(), kUserError};
+  } catch (const Stopped& stop) {
+    return {stop.what(), kStopped};
+  } catch (const std::bad_alloc&) {
+    return {"out of memory\n  lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations=true", kUserError};
+  } catch (const std::exception& error) {
+    return {fmt::format("this is a fault of trainer, not yours: {}\n  please report it with the recipe", error.what()), kOurFault};
+  }
+}
+
+/// Every rank that fails comes here. Rank 0 speaks at once and ends the job, which silences the others; when it is well,
+/// the failing rank speaks a moment later: one message in either case.
+void print_once(int rank, const std::string& message) {
+  if (rank > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 20 * rank));
+  std::fputs(((rank > 0 ? fmt::format("rank {}: ", rank) : "") + message + "\n").c_str(), stderr);
+  std::fflush(stderr);
+}
+
+int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config, Communicator& world) {
+  const bool launched = launched_by_mpi();
+  install_signal_handlers(launched);
+  const ThreadPlan threads = threads_per_rank(world, find_cores(), static_cast<int>(config.run.threads));
+  if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
+  const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
+  if (arguments.check) return check_job(inputs, arguments.json);
+  if (arguments.show_batch) return show_batch(inputs);
+  for (const Job& job : jobs())
+    if (job.name == config.job) return job.run(inputs);
+  return kOurFault;
+}
+
+int explain(Recipe& recipe, const std::string& key) {
+  JobConfig ignored;
+  try {
+    ignored = read_job(recipe);
+  } catch (const UserError&) {   // a key can be explained in a recipe that is not in order
+  }
+  std::vector<std::string> known;
+  bool found = false;
+  for (const auto& [name, text] : recipe.explain()) {
+    known.push_back(name);
+    if (key != "all" && name != key && name.substr(0, name.find('.')) != key) continue;
+    fmt::print("{}\n  {}\n", name, text);
+    found = true;
+  }
+  if (found) return kDone;
+  const std::string near = nearest_name(key, known);
+  throw UserError("command line", fmt::format("no key is called \"{}\"", key), near.empty() ? "--explain all lists every key" : fmt::format("did you mean \"{}\"?", near));
+}
+
+int run_recipe(const Arguments& arguments) {
+  const int rank = launched_rank();
+  std::unique_ptr<Communicator> world;
+  try {
+    Recipe recipe = Recipe::load(arguments.recipe, arguments.overrides);
+    if (!arguments.explain.empty()) return rank == 0 ? explain(recipe, arguments.explain) : kDone;
+    const JobConfig config = read_job(recipe);
+    world = world_communicator();
+    return run_job(arguments, recipe, config, *world);
+  } catch (...) {
+    const auto [message, code] = describe_error();
+    print_once(rank, message);
+    if (world && world->size() > 1) world->abort(code);
+    return code;
+  }
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{"Trains, shrinks, shares and evaluates language models; driven by a TOML recipe.", "trainer"};
+  app.add_option("recipe", arguments.recipe, "the recipe, a TOML file");
+  app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
+  app.add_flag("--check", arguments.check, "validate, print the plan (parameters, memory, traffic) and stop");
+  app.add_flag("--json", arguments.json, "with --check: one JSON object");
+  app.add_flag("--show-batch", arguments.show_batch, "print the first batch decoded, with loss mask and document borders");
+  app.add_option("--explain", arguments.explain, "explain a key (train.batch), a section (train) or all");
+  app.add_option("--list", arguments.list, "list a kind: jobs, adapters, optimizers, models");
+  app.add_flag("--quiet", arguments.quiet, "say nothing but errors");
+  app.add_flag("--version", arguments.version, "print the version");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return error.get_exit_code() == 0 ? app.exit(error) : (app.exit(error), kUserError);
+  }
+  try {
+    if (arguments.version) return fmt::print("trainer {}\n", TESSERA_VERSION), kDone;
+    if (!arguments.list.empty()) return fmt::print("{}", list_kind(arguments.list)), kDone;
+    if (arguments.recipe.empty() && !arguments.explain.empty()) {
+      Recipe recipe = Recipe::from_text("", "");
+      return explain(recipe, arguments.explain);
+    }
+    if (arguments.recipe.empty()) throw UserError("command line", "no recipe is given", "trainer RECIPE [section.key=value ...]; trainer --help");
+  } catch (...) {
+    const auto [message, code] = describe_error();
+    print_once(launched_rank(), message);
+    return code;
+  }
+  return run_recipe(arguments);
+}
+
+}  // namespace tessera

@@ -1,0 +1,105 @@
+#include "cli/workspace.h"
+
+#include <unistd.h>
+
+#include "io/files.h"
+#include "model/adapter_io.h"
+
+namespace tessera {
+namespace {
+
+std::string resolved_for_comparison(const Recipe& recipe) {
+  std::string text;
+  for (const auto& [key, value] : recipe.flat())
+    if (key != "run.dir" && key != "data.cache") text += key + " = " + value + "\n";
+  return text;
+}
+
+/// A large file is hashed once a node; the other ranks of the node pass nothing, and agree with everyone.
+void require_equal_where_known(Communicator& world, const std::string& what, const std::string& value) {
+  std::string first;
+  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(value)))) {
+    const std::string other(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (other.empty()) continue;
+    if (first.empty()) first = other;
+    if (other != first) throw UserError("", fmt::format("{} differ between the machines of this job ({} and {})", what, first, other), "copy the same files to every machine");
+  }
+}
+
+int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE); }
+
+}  // namespace
+
+Datasets load_datasets(const JobInputs& in, bool need_train) {
+  Datasets sets{.tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
+  const TrainConfig& train = in.config.trainer.train;
+  const auto load = [&](Split split) {
+    std::string notice;
+    PackedDataset set(load_split(in.config.data, sets.tokenizer, split, &notice), train.sequence_length, static_cast<uint64_t>(train.seed));
+    if (!notice.empty()) sets.notices.push_back(notice);
+    return set;
+  };
+  const auto load_all = [&] {
+    if (need_train) sets.train.emplace(load(Split::train));
+    if (!in.config.data.eval.empty() || in.config.data.eval_fraction > 0) sets.eval.emplace(load(Split::eval));
+  };
+  if (in.world.local_rank() == 0) load_all();
+  in.world.barrier();
+  if (in.world.local_rank() != 0) load_all();
+  return sets;
+}
+
+Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
+  Model::Settings settings;
+  settings.model = in.config.model;
+  settings.adapter = in.config.adapter;
+  settings.train_base = in.config.job == "train" && in.config.adapter.method == "none";
+  settings.max_position = max_position;
+  settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
+  settings.where_model = in.recipe.where("model", "path");
+  settings.where_adapter = in.recipe.where("adapter", "");
+  return settings;
+}
+
+void start_from_saved_adapter(const JobConfig& config, Model& model) {
+  if (!config.adapter.load.empty() && model.adapter()) load_adapter(config.adapter.load, model, "adapter.load");
+}
+
+MemoryPlan plan_memory(const JobInputs& in, Model& model) {
+  const TrainConfig& train = in.config.trainer.train;
+  MemoryPlan plan{};
+  plan.mapped = model.pool().frozen_mapped_bytes();
+  plan.weights_and_gradients = model.pool().owned_bytes();
+  plan.optimizer = make_optimizer(in.config.trainer.optimizer, model.pool().trainable().values.shape.count())->state_bytes();
+  plan.assembled = model.bound_adapter() ? model.bound_adapter()->assembled_bytes() : 0;
+  plan.activations = plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
+                                           {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
+  const int64_t node = plan.owned() * in.world.local_size() + plan.mapped;
+  if (node > available_memory())
+    throw UserError(in.recipe.where("train", "batch"), fmt::format("this run needs {} on this machine ({} ranks), which has {}", megabytes(node), in.world.local_size(), megabytes(available_memory())),
+                    "lower train.micro_batch or train.sequence_length, set train.checkpoint_activations = true, or start fewer ranks");
+  return plan;
+}
+
+void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
+  require_equal(in.world, "the recipe", resolved_for_comparison(in.recipe));
+  require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
+  require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
+  require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
+  const auto values = model.pool().trainable().values;
+  require_equal(in.world, "the trained parameters", sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
+  require_equal_where_known(in.world, "the base weights", in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
+}
+
+std::filesystem::path run_folder_path(const JobInputs& in) {
+  return in.config.run.dir.empty() ? std::filesystem::path("runs") / in.recipe.name() : in.config.run.dir;
+}
+
+std::string megabytes(int64_t bytes) {
+  if (bytes < 1000) return fmt::format("{} bytes", bytes);
+  if (bytes < 1000 * 1000) return fmt::format("{:.1f} kB", static_cast<double>(bytes) * 1e-3);
+  if (bytes < 1000 * 1000 * 1000) return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
+  return fmt::format("{:.2f} GB", static_cast<double>(bytes) * 1e-9);
+}
+
+}  // namespace tessera

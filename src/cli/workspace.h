@@ -1,0 +1,36 @@
+#pragma once
+// What jobs build from a recipe: tokenizer, prepared data, model. Each in one place, the same for every job.
+
+#include <optional>
+
+#include "cli/jobs.h"
+
+namespace tessera {
+
+/// Tokenizer and data of a recipe. Rank 0 prepares first, so that the cache is written once.
+struct Datasets {
+  Tokenizer tokenizer;
+  std::optional<PackedDataset> train, eval;
+  std::vector<std::string> notices;
+};
+Datasets load_datasets(const JobInputs&, bool need_train);
+
+Model::Settings model_settings(const JobInputs&, int64_t max_position);
+
+/// Loads adapter.load into the model when it is set.
+void start_from_saved_adapter(const JobConfig&, Model&);
+
+/// Bytes a rank needs: what it owns, what it shares with the ranks of its node, and what a step takes.
+struct MemoryPlan {
+  int64_t mapped, weights_and_gradients, optimizer, activations, assembled;
+  int64_t owned() const { return weights_and_gradients + optimizer + activations + assembled; }
+};
+MemoryPlan plan_memory(const JobInputs&, Model&);
+
+/// Refuses, on every rank, a job whose ranks disagree on recipe, data or parameters.
+void require_agreement(const JobInputs&, Model&, const Datasets&);
+
+std::filesystem::path run_folder_path(const JobInputs&);
+std::string megabytes(int64_t bytes);
+
+}  // namespace tessera

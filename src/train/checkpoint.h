@@ -1,0 +1,40 @@
+#pragma once
+// Checkpoints: one sealed HDF5 file a step, written whole or not at all. Layout: docs/checkpoint.md.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/parameter_pool.h"
+#include "train/optimizers/optimizer.h"
+
+namespace tessera {
+
+/// Everything of a run that is not a tensor. The data state is one integer: rows consumed.
+struct CheckpointMeta {
+  int64_t step = 0, rows_consumed = 0;
+  int64_t ranks = 1;
+  double seconds = 0;                                         // of training so far
+  int64_t tokens = 0;                                         // trained on so far
+  std::vector<std::pair<std::string, std::string>> recipe;    // key -> value, what resume compares
+  std::string data_hash, base_fingerprint;
+};
+
+/// checkpoints/step-00001000.h5
+std::filesystem::path checkpoint_file(const std::filesystem::path& folder, int64_t step);
+
+/// Writes the file atomically, points `latest` at it, and removes all but the newest `keep` (and `best`).
+void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&, int64_t keep, bool is_best);
+
+/// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
+CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
+
+/// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape; nothing is changed then
+void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
+
+/// The newest checkpoint in the folder that is whole. Damaged ones are described in `notices` and skipped.
+std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder, std::vector<std::string>& notices);
+
+}  // namespace tessera

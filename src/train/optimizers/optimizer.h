@@ -1,0 +1,44 @@
+#pragma once
+// Optimizers walk flat memory; they know neither models nor sharing methods. One file each; registry.cpp lists them.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/context.h"
+#include "model/parameter_pool.h"
+#include "train/train_config.h"
+
+namespace tessera {
+
+struct StepInfo {
+  int64_t step;        // 1, 2, ...
+  float lr;
+  float grad_scale;    // multiplies the stored gradients: 1 / tokens, times the clip factor
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  virtual void step(const Context&, FlatParams&, const StepInfo&) = 0;
+  /// Shows every state vector ([count] like the flat values) by name: checkpoints save and load through it.
+  virtual void visit_state(const std::function<void(const std::string& name, std::span<float>)>&) = 0;
+  int64_t state_bytes();
+};
+
+struct OptimizerKind {
+  std::string_view name, help;
+  std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count);
+};
+const std::vector<OptimizerKind>& optimizer_kinds();
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count);
+
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count);
+std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count);
+
+/// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor s / warmup while s < warmup, then
+/// constant 1, or from 1 down to final_ratio by a line or half a cosine over the remaining steps.
+double learning_rate(const OptimizerConfig&, int64_t step, int64_t total);
+
+}  // namespace tessera

@@ -1,0 +1,57 @@
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "train/optimizers/optimizer.h"
+
+namespace tessera {
+
+const std::vector<OptimizerKind>& optimizer_kinds() {
+  static const std::vector<OptimizerKind> kinds = {
+      {"adamw", "Adam with decoupled weight decay", make_adamw},
+      {"sgd", "stochastic gradient descent with momentum", make_sgd},
+  };
+  return kinds;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count) {
+  for (const OptimizerKind& kind : optimizer_kinds())
+    if (kind.name == config.name) return kind.make(config, count);
+  TS_CHECK(false, "optimizer \"{}\" passed the recipe's check", config.name);
+  return nullptr;
+}
+
+void OptimizerConfig::visit(Fields& v) {
+  std::vector<std::string> names;
+  for (const OptimizerKind& kind : optimizer_kinds()) names.emplace_back(kind.name);
+  v("name", name, one_of(names), "update rule");
+  v("lr", lr, at_least(0), "peak learning rate");
+  v("beta1", beta1, in_range(0, 0.99999), "adamw: decay of the mean of gradients");
+  v("beta2", beta2, in_range(0, 0.9999999), "adamw: decay of the mean of squared gradients");
+  v("eps", eps, above(0), "adamw: added to the root of the second moment");
+  v("weight_decay", weight_decay, at_least(0), "decoupled decay, of everything but norms");
+  v("momentum", momentum, in_range(0, 0.99999), "sgd: decay of the velocity");
+  v("schedule", schedule, one_of({"linear", "cosine", "constant"}), "shape of the learning rate after warm-up");
+  v("warmup_steps", warmup_steps, at_least(0), "steps of linear warm-up");
+  v("warmup_ratio", warmup_ratio, in_range(0, 1), "warm-up as a share of all steps, used when warmup_steps is 0");
+  v("final_ratio", final_ratio, in_range(0, 1), "learning rate at the end as a share of lr (linear, cosine)");
+}
+
+double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total) {
+  const int64_t from_ratio = static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total)));
+  const int64_t warmup = config.warmup_steps > 0 ? config.warmup_steps : from_ratio;
+  const int64_t s = step - 1;
+  if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
+  if (config.schedule == "constant") return config.lr;
+  const double progress = std::clamp(static_cast<double>(s - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup)), 0.0, 1.0);
+  const double shape = config.schedule == "linear" ? 1 - progress : 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  return config.lr * (config.final_ratio + (1 - config.final_ratio) * shape);
+}
+
+int64_t Optimizer::state_bytes() {
+  int64_t bytes = 0;
+  visit_state([&](const std::string&, std::span<float> state) { bytes += static_cast<int64_t>(state.size_bytes()); });
+  return bytes;
+}
+
+}  // namespace tessera

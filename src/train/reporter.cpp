@@ -1,0 +1,61 @@
+#include "train/reporter.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace tessera {
+
+Progress progress_kind(const LogConfig& config, bool quiet, bool launched) {
+  if (quiet || config.progress == "none") return Progress::none;
+  if (config.progress == "live") return Progress::live;
+  if (config.progress == "plain") return Progress::plain;
+  return isatty(STDOUT_FILENO) && !launched ? Progress::live : Progress::plain;
+}
+
+Reporter::Reporter(const RunFolder* folder, Progress kind) : kind_(kind) {
+  if (!folder) return;
+  metrics_ = std::make_unique<MetricsFile>(*folder / "metrics.jsonl");
+  log_ = std::fopen((*folder / "log.txt").c_str(), "ab");
+  if (!log_) throw UserError((*folder / "log.txt").string(), "cannot be written");
+}
+
+Reporter::~Reporter() {
+  clear_live_line();
+  if (log_) std::fclose(log_);
+}
+
+void Reporter::clear_live_line() {
+  if (live_open_) std::fputs("\n", stdout);
+  live_open_ = false;
+}
+
+void Reporter::say(const std::string& line) {
+  if (log_) {
+    std::fputs((line + "\n").c_str(), log_);
+    std::fflush(log_);
+  }
+  if (kind_ == Progress::none) return;
+  clear_live_line();
+  std::puts(line.c_str());
+  std::fflush(stdout);
+}
+
+void Reporter::progress(const std::string& line) {
+  if (kind_ != Progress::live) return say(line);
+  if (log_) std::fputs((line + "\n").c_str(), log_);
+  std::fputs(("\r\x1b[K" + line).c_str(), stdout);
+  std::fflush(stdout);
+  live_open_ = true;
+}
+
+void Reporter::metric(const Json& line) {
+  if (metrics_) metrics_->append(line);
+}
+
+int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+#pragma once
+// One run = one folder: recipe.toml, metrics.jsonl, log.txt, checkpoints/, what is exported at the end.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/json.h"
+
+namespace tessera {
+
+/// The folder of a run, locked while this object lives. Only rank 0 makes one.
+class RunFolder {
+ public:
+  /// @param resume  "auto": use `folder`; "never": the first of folder, folder-2, folder-3, ... that does not exist; a path: like "never"
+  /// @throws UserError when another process holds the folder (waits up to three seconds for one that is ending), or it cannot be made
+  RunFolder(std::filesystem::path folder, const std::string& resume);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+  int lock_ = -1;
+};
+
+/// metrics.jsonl of a run: one object a line, complete lines only.
+class MetricsFile {
+ public:
+  explicit MetricsFile(std::filesystem::path file) : file_(std::move(file)) {}
+  /// Drops lines of steps after `step`, the "done" event and a torn last line: what a resumed run will write again.
+  void rewind(int64_t step);
+  void append(const Json& line);
+  /// The {"event":"done"} line of a finished run.
+  std::optional<Json> done() const;
+
+ private:
+  std::vector<Json> lines() const;
+  std::filesystem::path file_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,97 @@
+#pragma once
+#include "core/config.h"
+
+namespace tessera {
+
+/// [train]
+struct TrainConfig {
+  std::optional<int64_t> steps;
+  std::optional<double> epochs;
+  int64_t batch = 16, micro_batch = 0, sequence_length = 512, seed = 1;
+  std::string estimator = "backprop";
+  double clip = 1.0;
+  bool checkpoint_activations = false;
+
+  void visit(Fields& v) {
+    v("steps", steps, at_least(0), "optimizer steps; or give epochs");
+    v("epochs", epochs, above(0), "passes over the training rows; or give steps");
+    v("batch", batch, at_least(1), "rows of one optimizer step, over all ranks");
+    v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
+    v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
+    v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
+    v("estimator", estimator, one_of({"backprop"}), "how gradients are found");
+    v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
+    v("checkpoint_activations", checkpoint_activations, anything(), "keep block inputs only and compute each block twice: less memory, about a third more time");
+  }
+};
+
+/// [optimizer]
+struct OptimizerConfig {
+  std::string name = "adamw";
+  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, momentum = 0.9;
+  std::string schedule = "linear";
+  int64_t warmup_steps = 0;
+  double warmup_ratio = 0, final_ratio = 0;
+
+  void visit(Fields& v);
+};
+
+/// [checkpoint]
+struct CheckpointConfig {
+  int64_t every = 0, keep = 2;
+  bool best = false;
+
+  void visit(Fields& v) {
+    v("every", every, at_least(0), "steps between checkpoints; 0: only at the end and when stopped");
+    v("keep", keep, at_least(1), "newest checkpoints that are kept");
+    v("best", best, anything(), "also keep the checkpoint with the lowest evaluation loss");
+  }
+};
+
+/// [evaluate]
+struct EvaluateConfig {
+  int64_t every = 0, rows = 0;
+
+  void visit(Fields& v) {
+    v("every", every, at_least(0), "steps between evaluations; 0: only before step 1 and at the end");
+    v("rows", rows, at_least(0), "evaluate on the first rows only; 0: all");
+  }
+};
+
+/// [run]
+struct RunConfig {
+  std::filesystem::path dir;
+  std::string resume = "auto", backend;
+  int64_t threads = 0;
+
+  void visit(Fields& v) {
+    v("dir", dir, anything(), "the run's folder; empty: runs/<recipe name> in the working directory");
+    v("resume", resume, anything(), "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file");
+    v("backend", backend, one_of({"", "reference", "cpu"}), "kernel table; empty: the device's own; reference: plain loops, the truth");
+    v("threads", threads, in_range(0, 1024), "threads a rank; 0: cores of the affinity mask shared by the ranks of the node");
+  }
+};
+
+/// [log]
+struct LogConfig {
+  int64_t every = 10;
+  std::string progress = "auto";
+
+  void visit(Fields& v) {
+    v("every", every, at_least(1), "steps between progress lines (metrics.jsonl has every step)");
+    v("progress", progress, one_of({"auto", "live", "plain", "none"}), "live: one updating line; plain: lines; auto: live on a terminal without a launcher");
+  }
+};
+
+/// [export]: what the run writes at its end.
+struct ExportConfig {
+  bool native = true, merged = false, peft = false;
+
+  void visit(Fields& v) {
+    v("native", native, anything(), "adapter runs: the adapter as it was trained, into adapter/");
+    v("merged", merged, anything(), "the model with its deltas merged, as a Hugging Face folder, into model/ (full training always writes it)");
+    v("peft", peft, anything(), "adapter runs: the assembled adapter in PEFT's format, into peft/");
+  }
+};
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+#pragma once
+// The training loop: batch -> gradients -> reduce -> finite check -> clip -> optimizer -> metrics -> evaluate? -> checkpoint?
+
+#include <functional>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "train/backprop.h"
+#include "train/checkpoint.h"
+#include "train/reporter.h"
+
+namespace tessera {
+
+struct TrainerConfig {
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  CheckpointConfig checkpoint;
+  EvaluateConfig evaluate;
+  LogConfig log;
+};
+
+/// What the loop works on; everything outlives it.
+struct TrainerInputs {
+  const TrainerConfig& config;
+  Model& model;
+  const PackedDataset& data;
+  const PackedDataset* eval;                       // nullptr: no evaluation
+  Communicator& world;
+  const Context& ctx;
+  Reporter& report;
+  const RunFolder* folder;                         // rank 0 only
+  std::vector<std::pair<std::string, std::string>> recipe;   // stored in checkpoints
+  std::filesystem::path resume_from;               // a checkpoint file, or empty
+  std::function<bool()> stop_requested;            // asked after each step, on every rank
+};
+
+struct TrainOutcome {
+  int64_t step = 0;                                // last step done
+  bool stopped = false;                            // by a signal, before the last step
+  LossSums first_eval, last_eval;
+  double last_loss = 0, seconds = 0;
+  int64_t tokens = 0;
+};
+
+/// Steps a run takes: train.steps, or train.epochs over the rows, rounded up.
+int64_t total_steps(const TrainConfig&, const PackedDataset&);
+
+/// Rows of one pass of a rank: train.micro_batch, or about 512 tokens, no more than the rank's largest share.
+int64_t micro_batch_rows(const TrainConfig&, int ranks);
+
+/// Loss and accuracy over the dataset's rows (the first `rows`, 0 = all), shared by the ranks; the same sums on every rank.
+LossSums evaluate(const Context&, Model&, const PackedDataset&, Communicator&, int64_t micro_batch, int64_t rows = 0);
+
+/// Trains to the last step, or until a stop is asked for, which leaves a checkpoint.
+/// The loss of a step is the summed loss over the scored tokens of the global batch divided by their global count.
+/// @throws UserError when a loss or gradient is not finite: the step is not taken, the message names what broke
+TrainOutcome run_training(const TrainerInputs&);
+
+}  // namespace tessera
