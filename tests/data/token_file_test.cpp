@@ -319,6 +319,39 @@ TEST_F(TokenFile, ACacheThatCannotBeMadeIsNamed) {
   EXPECT_THAT(fault(config), testing::StartsWith("data.cache: the folder \"" + (folder_ / "cache").string() + "\" cannot be made: "));
 }
 
+TEST(TokenFileOnTheEmbeddedWorld, EveryWordIsKnownAlsoWherePromptAndCompletionMeet) {
+  const fs::path world = test::source_dir() / "recipes/world";
+  const Tokenizer tokenizer = Tokenizer::load(world / "tokenizer");
+  const int32_t unknown = tokenizer.token_id("<unk>").value();
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(world)) {
+    if (entry.path().extension() != ".jsonl") continue;
+    DataConfig config;
+    config.train = entry.path();
+    for (const TextExample& example : load_examples(config, Split::train, 200))
+      EXPECT_THAT(encode_example(tokenizer, config, example).tokens, testing::Not(testing::Contains(unknown))) << entry.path() << ": " << example.prompt;
+    ++files;
+  }
+  EXPECT_GT(files, 0);
+}
+
+TEST(TokenFileOnRealData, BothFamiliesGiveBackTheTextWherePromptAndAnswerMeet) {
+  TESSERA_NEEDS_SHARED_DATA();
+  DataConfig config;
+  config.completion_field = "response";
+  config.max_documents = 200;
+  config.train = test::shared_data() / "datasets/train/dolly_hhrlhf.jsonl";
+  const auto examples = load_examples(config, Split::train, 0);
+  for (const char* name : {"gpt2", "llama2"}) {
+    const Tokenizer tokenizer = Tokenizer::load(test::shared_data() / "tokenizers" / name);
+    for (const TextExample& example : examples)
+      for (const char* front : {"", " ", "\n", "\n\n"}) {
+        const TextExample moved{example.prompt, front + example.completion};
+        ASSERT_EQ(tokenizer.decode(encode_example(tokenizer, config, moved).tokens, true), moved.prompt + moved.completion) << name;
+      }
+  }
+}
+
 TEST(TokenFileOnRealData, StoriesDecodeToThemselvesAndDollySplitsWhereItsAnswersBegin) {
   TESSERA_NEEDS_SHARED_DATA();
   const TemporaryFolder folder;
