@@ -86,6 +86,7 @@ class DecoderModel {
   const std::vector<WeightSpec>& specs() const { return specs_; }
   const ViewPtr& weight(int index) const { return weights_[index]; }
   DType compute() const { return compute_; }
+  int64_t max_position() const { return rope_.cos.shape()[0]; }
   int num_layers() const { return static_cast<int>(config_.num_hidden_layers); }
   /// Weight number of linear 0..6 (q, k, v, o, gate, up, down) of a layer.
   int linear_index(int layer, int which) const;
