@@ -15,13 +15,15 @@ void take(const Context& ctx, int64_t bytes) {
 const Kernels& table() {
   static const Kernels kTable{
       .backend = "counting",
-      .gemm = [](const Context&, const GemmArgs&) {},
+      .gemm = [](const Context& ctx, const GemmArgs& args) { take(ctx, cpu::gemm_scratch_bytes(args, ctx.threads)); },
       .rms_norm = [](const Context&, ConstView, ConstView, double, TensorView, TensorView) {},
       .rms_norm_backward = [](const Context& ctx, ConstView x, ConstView, ConstView, ConstView, TensorView,
                               TensorView dweight) { take(ctx, cpu::rms_norm_backward_scratch_bytes(x, dweight)); },
       .rope = [](const Context&, TensorView, int64_t, std::span<const int32_t>, ConstView, ConstView, RopeDirection) {},
-      .attention = [](const Context&, const AttentionArgs&) {},
-      .attention_backward = [](const Context&, const AttentionBackwardArgs&) {},
+      .attention = [](const Context& ctx, const AttentionArgs& args) { take(ctx, cpu::attention_scratch_bytes(args, ctx.threads)); },
+      .attention_backward = [](const Context& ctx, const AttentionBackwardArgs& args) {
+        take(ctx, cpu::attention_backward_scratch_bytes(args, ctx.threads));
+      },
       .swiglu = [](const Context&, ConstView, ConstView, TensorView) {},
       .swiglu_backward = [](const Context&, ConstView, ConstView, ConstView, TensorView, TensorView) {},
       .embedding = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},

@@ -7,6 +7,27 @@ const Kernels& table() {
   static const Kernels kTable = [] {
     Kernels table = reference::table();
     table.backend = "cpu";
+    table.gemm = gemm;
+    table.attention = attention;
+    table.attention_backward = attention_backward;
+    table.rms_norm = rms_norm;
+    table.rms_norm_backward = rms_norm_backward;
+    table.rope = rope;
+    table.swiglu = swiglu;
+    table.swiglu_backward = swiglu_backward;
+    table.embedding = embedding;
+    table.embedding_backward = embedding_backward;
+    table.softmax_chunk = softmax_chunk;
+    table.softmax_gradient_chunk = softmax_gradient_chunk;
+    table.scale_rows = scale_rows;
+    table.add = add;
+    table.convert = convert;
+    table.gather_shards = gather_shards;
+    table.scatter_shards_add = scatter_shards_add;
+    table.dropout = dropout;
+    table.sum_of_squares = sum_of_squares;
+    table.adamw_step = adamw_step;
+    table.sgd_step = sgd_step;
     return table;
   }();
   return kTable;

@@ -1,0 +1,196 @@
+// add, scale_rows, convert, sum_of_squares, and the copies of embedding and shards: all bound by memory.
+
+#include "kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cpp"
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+void add_row(const float* x, int64_t n, float* y) {
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Add(vector.load(y + i), vector.load(x + i)), y + i); });
+}
+
+void scale_row(float factor, int64_t n, float* x) {
+  const auto f = hn::Set(kFloats, factor);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Mul(vector.load(x + i), f), x + i); });
+}
+
+template <class W> void widen(const void* x, int64_t n, float* y) {
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(vector.load(static_cast<const W*>(x) + i), y + i); });
+}
+
+void widen_row(const void* x, DType dtype, int64_t n, float* y) {
+  if (dtype == DType::bf16) return widen<BFloat16>(x, n, y);
+  if (dtype == DType::f16) return widen<Float16>(x, n, y);
+  std::memcpy(y, x, n * sizeof(float));
+}
+
+/// Rounds to nearest even on the bits; a NaN keeps its upper fraction and becomes quiet.
+void narrow_bf16(const float* x, int64_t n, BFloat16* y) {
+  const hn::RebindToUnsigned<Floats> d32;
+  const hn::Rebind<uint16_t, Floats> d16;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(kFloats));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto value = hn::LoadU(kFloats, x + i);
+    const auto bits = hn::BitCast(d32, value);
+    const auto upper = hn::ShiftRight<16>(bits);
+    const auto odd = hn::And(upper, hn::Set(d32, 1u));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(hn::Set(d32, 0x7fffu), odd)));
+    const auto is_nan = hn::RebindMask(d32, hn::IsNaN(value));
+    const auto result = hn::IfThenElse(is_nan, hn::Or(upper, hn::Set(d32, 0x40u)), rounded);
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<Floats>(), result)), d16, reinterpret_cast<uint16_t*>(y + i));
+  }
+  for (; i < n; ++i) y[i] = to_bfloat16(x[i]);
+}
+
+double squares_of_block(const float* x, int64_t n) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::PromoteTo(d, hn::LoadU(half, x + i));
+    sum = hn::MulAdd(v, v, sum);
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * x[i];
+  return total;
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tessera::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/reference/reference_kernels.h"
+
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(add_row);
+HWY_EXPORT(scale_row);
+HWY_EXPORT(widen_row);
+HWY_EXPORT(narrow_bf16);
+HWY_EXPORT(squares_of_block);
+
+constexpr int64_t kSquaresBlock = 16 * 1024;  // elements that share one partial sum
+
+/// f32 to f16 by the compiler's conversion: exact, not vectorised everywhere, used when a model is exported.
+void narrow_f16(const float* x, int64_t n, Float16* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = to_float16(x[i]);
+}
+
+}  // namespace
+
+void add(const Context& ctx, ConstView x, TensorView y) {
+  if (x.rows() == 1) {
+    parallel_for(ctx, x.cols(), 1, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(add_row)(x.row<float>(0) + begin, end - begin, y.row<float>(0) + begin);
+    });
+    return;
+  }
+  parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(add_row)(x.row<float>(r), x.cols(), y.row<float>(r));
+  });
+}
+
+void scale_rows(const Context& ctx, ConstView factors, TensorView x) {
+  parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      HWY_DYNAMIC_DISPATCH(scale_row)(factors.row<float>(0)[r], x.cols(), x.row<float>(r));
+  });
+}
+
+void convert(const Context& ctx, ConstView from, TensorView to) {
+  const bool widens = to.dtype == DType::f32 && from.dtype != DType::f64;
+  if (from.dtype != DType::f32 && !widens) return reference::convert(ctx, from, to);  // f64 and between narrow types: rare
+  if (to.dtype == DType::f64) return reference::convert(ctx, from, to);
+  const auto* in = static_cast<const std::byte*>(from.data);
+  auto* out = static_cast<std::byte*>(to.mutable_data());
+  parallel_for(ctx, from.shape.count(), 1, [&](int64_t begin, int64_t end) {
+    const std::byte* x = in + begin * size_of(from.dtype);
+    std::byte* y = out + begin * size_of(to.dtype);
+    if (to.dtype == DType::f32)
+      HWY_DYNAMIC_DISPATCH(widen_row)(x, from.dtype, end - begin, reinterpret_cast<float*>(y));
+    else if (to.dtype == DType::bf16)
+      HWY_DYNAMIC_DISPATCH(narrow_bf16)(reinterpret_cast<const float*>(x), end - begin, reinterpret_cast<BFloat16*>(y));
+    else
+      narrow_f16(reinterpret_cast<const float*>(x), end - begin, reinterpret_cast<Float16*>(y));
+  });
+}
+
+int64_t sum_of_squares_scratch_bytes(int64_t count) {
+  return (count + kSquaresBlock - 1) / kSquaresBlock * static_cast<int64_t>(sizeof(double));
+}
+
+double sum_of_squares(const Context& ctx, ConstView x) {
+  const int64_t count = x.shape.count(), blocks = (count + kSquaresBlock - 1) / kSquaresBlock;
+  const auto* values = static_cast<const float*>(x.data);
+  const auto scope = ctx.scratch.scope();
+  const auto partial = ctx.scratch.allocate({blocks}, DType::f64).as<double>();
+  parallel_for(ctx, blocks, kSquaresBlock, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b)
+      partial[b] = HWY_DYNAMIC_DISPATCH(squares_of_block)(values + b * kSquaresBlock, std::min(kSquaresBlock, count - b * kSquaresBlock));
+  });
+  double sum = 0;
+  for (const double value : partial) sum += value;
+  return sum;
+}
+
+void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids, TensorView y) {
+  if (table.dtype == DType::f64) return reference::embedding(ctx, table, ids, y);
+  const int64_t row_bytes = table.row_stride() * size_of(table.dtype);
+  parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      HWY_DYNAMIC_DISPATCH(widen_row)(static_cast<const std::byte*>(table.data) + ids[t] * row_bytes, table.dtype, y.cols(),
+                                      y.row<float>(t));
+  });
+}
+
+/// Each thread owns the rows of dtable with its number modulo the threads, and meets their tokens in ascending order.
+void embedding_backward(const Context& ctx, std::span<const int32_t> ids, ConstView dy, TensorView dtable) {
+  const int64_t owners = ctx.threads;
+  parallel_for(ctx, owners, dy.shape.count() / owners, [&](int64_t first, int64_t last) {
+    for (int64_t t = 0; t < dy.rows(); ++t) {
+      const int64_t owner = ids[t] % owners;
+      if (first <= owner && owner < last)
+        HWY_DYNAMIC_DISPATCH(add_row)(dy.row<float>(t), dy.cols(), dtable.row<float>(ids[t]));
+    }
+  });
+}
+
+void gather_shards(const Context& ctx, ConstView pool, std::span<const int32_t> index, TensorView y) {
+  const int64_t shard = pool.cols(), shards = y.cols() / shard;
+  parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j)
+      for (int64_t i = 0; i < shards; ++i)
+        std::memcpy(y.row<float>(j) + i * shard, pool.row<float>(index[j * shards + i]), shard * sizeof(float));
+  });
+}
+
+void scatter_shards_add(const Context& ctx, std::span<const int32_t> index, ConstView dy, TensorView dpool) {
+  const int64_t shard = dpool.cols(), shards = dy.cols() / shard;
+  parallel_for(ctx, dy.rows(), dy.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j)
+      for (int64_t i = 0; i < shards; ++i)
+        HWY_DYNAMIC_DISPATCH(add_row)(dy.row<float>(j) + i * shard, shard, dpool.row<float>(index[j * shards + i]));
+  });
+}
+
+}  // namespace tessera::cpu
+#endif

@@ -1,0 +1,81 @@
+// One pass over flat memory. No fused multiply-add: the bits are those of the reference.
+
+#include "kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizer_steps.cpp"
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+#include "kernels/optimizer_steps.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
+  const auto beta1 = hn::Set(kFloats, args.beta1), beta2 = hn::Set(kFloats, args.beta2);
+  const auto rest1 = hn::Set(kFloats, 1 - args.beta1), rest2 = hn::Set(kFloats, 1 - args.beta2);
+  const auto c1 = hn::Set(kFloats, static_cast<float>(args.correction1)), c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
+  const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
+  const auto eps = hn::Set(kFloats, args.eps), grad_scale = hn::Set(kFloats, args.grad_scale);
+  float *values = args.values.data() + begin, *first = args.m.data() + begin, *second = args.v.data() + begin;
+  const float* grads = args.grads.data() + begin;
+  for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto g = hn::Mul(grad_scale, vector.load(grads + i));
+    const auto m = hn::Add(hn::Mul(beta1, vector.load(first + i)), hn::Mul(rest1, g));
+    const auto v = hn::Add(hn::Mul(beta2, vector.load(second + i)), hn::Mul(rest2, hn::Mul(g, g)));
+    const auto w = vector.load(values + i);
+    const auto direction = hn::Div(hn::Div(m, c1), hn::Add(hn::Sqrt(hn::Div(v, c2)), eps));
+    vector.store(m, first + i);
+    vector.store(v, second + i);
+    vector.store(hn::Sub(hn::Sub(w, hn::Mul(decay, w)), hn::Mul(rate, direction)), values + i);
+  });
+}
+
+void sgd_range(const SgdArgs& args, int64_t begin, int64_t end) {
+  const auto momentum = hn::Set(kFloats, args.momentum), grad_scale = hn::Set(kFloats, args.grad_scale);
+  const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
+  float* values = args.values.data() + begin;
+  float* buffer = args.momentum_buffer.empty() ? nullptr : args.momentum_buffer.data() + begin;
+  const float* grads = args.grads.data() + begin;
+  for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
+    auto b = hn::Mul(grad_scale, vector.load(grads + i));
+    if (buffer) {
+      b = hn::Add(hn::Mul(momentum, vector.load(buffer + i)), b);
+      vector.store(b, buffer + i);
+    }
+    const auto w = vector.load(values + i);
+    vector.store(hn::Sub(hn::Sub(w, hn::Mul(decay, w)), hn::Mul(rate, b)), values + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tessera::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/parallel.h"
+
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(adamw_range);
+HWY_EXPORT(sgd_range);
+
+}  // namespace
+
+void adamw_step(const Context& ctx, const AdamWArgs& args) {
+  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1,
+               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, end); });
+}
+
+void sgd_step(const Context& ctx, const SgdArgs& args) {
+  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1,
+               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(sgd_range)(args, begin, end); });
+}
+
+}  // namespace tessera::cpu
+#endif

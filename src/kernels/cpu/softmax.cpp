@@ -1,0 +1,109 @@
+// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (16 KB at 1024 rows) stays in the first
+// cache through its passes: maximum, its place, exponentials.
+
+#include <limits>
+
+#include "kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/softmax.cpp"
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+/// The largest of n values; a NaN is passed over (it shows in the sum of exponentials).
+float max_of_row(const float* x, int64_t n) {
+  auto max = hn::Set(kFloats, kMinusInfinity);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto v = vector.load(x + i, kMinusInfinity);
+    max = hn::IfThenElse(hn::Gt(v, max), v, max);
+  });
+  return hn::GetLane(hn::MaxOfLanes(kFloats, max));
+}
+
+/// x <- exp(x - max); returns the sum.
+float exponentials_of_row(float* x, int64_t n, float max) {
+  auto sum = hn::Zero(kFloats);
+  const auto shift = hn::Set(kFloats, max);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto e = exp_lanes(hn::Sub(vector.load(x + i, kMinusInfinity), shift));
+    vector.store(e, x + i);
+    sum = hn::Add(sum, e);
+  });
+  return sum_of_lanes(sum);
+}
+
+/// x <- scale · exp(x - lse)
+void probabilities_of_row(float* x, int64_t n, float lse, float scale) {
+  const auto shift = hn::Set(kFloats, lse), factor = hn::Set(kFloats, scale);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    vector.store(hn::Mul(factor, exp_lanes(hn::Sub(vector.load(x + i), shift))), x + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tessera::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/parallel.h"
+
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(max_of_row);
+HWY_EXPORT(exponentials_of_row);
+HWY_EXPORT(probabilities_of_row);
+
+void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
+  float* logits = args.logits.row<float>(n);
+  const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
+  if (0 <= label && label < cols) args.target.row<float>(0)[n] = logits[label];
+  float& max = args.row_max.row<float>(0)[n];
+  float& sum = args.row_sum.row<float>(0)[n];
+  const float old_max = max, chunk_max = HWY_DYNAMIC_DISPATCH(max_of_row)(logits, cols);
+  if (args.best[n] < 0) args.best[n] = static_cast<int32_t>(args.vocab_begin);
+  if (chunk_max > old_max) {
+    max = chunk_max;
+    args.best[n] = static_cast<int32_t>(args.vocab_begin + (std::find(logits, logits + cols, max) - logits));
+  }
+  const float rescale = std::exp(old_max - max);
+  sum = sum * rescale + HWY_DYNAMIC_DISPATCH(exponentials_of_row)(logits, cols, max);
+  args.rescale.row<float>(0)[n] = rescale;
+}
+
+void gradient_row(const SoftmaxGradientArgs& args, int64_t n) {
+  float* logits = args.logits.row<float>(n);
+  const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
+  const auto scale = static_cast<float>(args.grad_scale);
+  HWY_DYNAMIC_DISPATCH(probabilities_of_row)(logits, cols, args.lse.row<float>(0)[n], scale);
+  if (0 <= label && label < cols) logits[label] -= scale;
+}
+
+}  // namespace
+
+void softmax_chunk(const Context& ctx, const SoftmaxChunkArgs& args) {
+  parallel_for(ctx, args.logits.rows(), args.logits.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) softmax_row(args, n);
+  });
+}
+
+void softmax_gradient_chunk(const Context& ctx, const SoftmaxGradientArgs& args) {
+  parallel_for(ctx, args.logits.rows(), args.logits.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) gradient_row(args, n);
+  });
+}
+
+}  // namespace tessera::cpu
+#endif

@@ -1,0 +1,101 @@
+#include "harness.h"
+
+namespace tessera::test {
+namespace {
+
+std::vector<float> random_values(size_t count, uint64_t seed, double range = 1) {
+  const Matrix values = Matrix::random(1, static_cast<int64_t>(count), DType::f32, seed, range);
+  return {values.vector().as<float>().begin(), values.vector().as<float>().end()};
+}
+
+struct AdamWState {
+  std::vector<float> values, grads, m, v;
+  explicit AdamWState(size_t count)
+      : values(random_values(count, 1)), grads(random_values(count, 2, 1e-2)), m(random_values(count, 3, 1e-2)), v(random_values(count, 4, 1e-4)) {
+    for (float& x : v) x = std::abs(x);
+  }
+  AdamWArgs args() {
+    return {.values = values, .grads = grads, .m = m, .v = v, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
+            .weight_decay = 0.1f, .step_scale = 0.5f, .grad_scale = 0.25f, .correction1 = 1 - std::pow(0.9, 7), .correction2 = 1 - std::pow(0.999, 7)};
+  }
+};
+
+class OptimizerStepsOnCpu : public OnEachInstructionSet {};
+TESSERA_ON_EACH_INSTRUCTION_SET(OptimizerStepsOnCpu);
+
+TEST_P(OptimizerStepsOnCpu, AdamWHasTheBitsOfTheReference) {
+  for (const size_t count : {1u, 7u, 16u, 17u, 100u, 40001u}) {
+    AdamWState want(count);
+    for (int step = 0; step < 3; ++step) adamw_step(On("reference"), want.args());
+    for (const int threads : {1, 2, 3}) {
+      AdamWState got(count);
+      for (int step = 0; step < 3; ++step) adamw_step(On("cpu", threads), got.args());
+      EXPECT_EQ(got.values, want.values);
+      EXPECT_EQ(got.m, want.m);
+      EXPECT_EQ(got.v, want.v);
+    }
+  }
+}
+
+TEST_P(OptimizerStepsOnCpu, SgdHasTheBitsOfTheReference) {
+  for (const size_t count : {1u, 17u, 40001u}) {
+    for (const float momentum : {0.0f, 0.9f}) {
+      const auto grads = random_values(count, 1);
+      auto want = random_values(count, 2), want_buffer = random_values(momentum > 0 ? count : 0, 3);
+      const auto start = want, start_buffer = want_buffer;
+      const auto args = [&](std::vector<float>& values, std::vector<float>& buffer) {
+        return SgdArgs{.values = values, .grads = grads, .momentum_buffer = buffer, .lr = 0.1f, .momentum = momentum,
+                       .weight_decay = 0.01f, .step_scale = 2, .grad_scale = 0.5f};
+      };
+      sgd_step(On("reference"), args(want, want_buffer));
+      for (const int threads : {1, 2, 3}) {
+        auto got = start, buffer = start_buffer;
+        sgd_step(On("cpu", threads), args(got, buffer));
+        EXPECT_EQ(got, want);
+        EXPECT_EQ(buffer, want_buffer);
+      }
+    }
+  }
+}
+
+TEST(AdamW, FollowsTheFormula) {
+  AdamWState state(50);
+  const AdamWState start(50);
+  const AdamWArgs args = state.args();
+  adamw_step(On("reference"), args);
+  for (size_t i = 0; i < 50; ++i) {
+    const double g = 0.25 * start.grads[i];
+    const double m = 0.9 * start.m[i] + 0.1 * g, v = 0.999 * start.v[i] + 0.001 * g * g;
+    const double decayed = start.values[i] - 3e-3 * 0.1 * start.values[i];
+    const double want = decayed - 3e-3 * 0.5 * (m / args.correction1) / (std::sqrt(v / args.correction2) + 1e-8);
+    EXPECT_NEAR(state.values[i], want, 1e-6);
+    EXPECT_NEAR(state.m[i], m, 1e-8);
+    EXPECT_NEAR(state.v[i], v, 1e-9);
+  }
+}
+
+TEST(AdamW, FirstStepMovesByTheLearningRateAgainstTheGradient) {
+  std::vector<float> values{1, 1}, grads{1e-3f, -5}, m(2), v(2);
+  adamw_step(On("cpu"), {.values = values, .grads = grads, .m = m, .v = v, .lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-12f,
+                         .weight_decay = 0, .step_scale = 1, .grad_scale = 1, .correction1 = 1 - 0.9, .correction2 = 1 - 0.999});
+  EXPECT_NEAR(values[0], 0.99, 1e-6);
+  EXPECT_NEAR(values[1], 1.01, 1e-6);
+}
+
+TEST(Sgd, FollowsTheFormula) {
+  std::vector<float> values{2}, grads{4}, buffer{1};
+  sgd_step(On("cpu"), {.values = values, .grads = grads, .momentum_buffer = buffer, .lr = 0.5f, .momentum = 0.25f, .weight_decay = 0.125f,
+                       .step_scale = 2, .grad_scale = 0.5f});
+  EXPECT_EQ(buffer[0], 2.25f);
+  EXPECT_EQ(values[0], 2 - 0.0625f * 2 - 2.25f);
+}
+
+TEST(Sgd, NeedsABufferForMomentum) {
+  std::vector<float> values{2}, grads{4};
+  EXPECT_THROW(sgd_step(On("cpu"), {.values = values, .grads = grads, .momentum_buffer = {}, .lr = 1, .momentum = 0.9f, .weight_decay = 0,
+                                    .step_scale = 1, .grad_scale = 1}),
+               InternalError);
+}
+
+}  // namespace
+}  // namespace tessera::test
