@@ -147,7 +147,7 @@ MosShape mos_shape(const AdapterConfig& config, int64_t layers, const std::strin
   s.rank = config.rank.value_or(p == e ? e : std::min(4 * e, (e - p) * layers + p));
   const int64_t r = s.rank;
   if (r < p) throw UserError(where, fmt::format("mos: r={} is below private={}", r, p), fmt::format("set adapter.rank to at least {}", p));
-  if (p == e && r != e) throw UserError(where, "mos: with private=e nothing is shared, so r must equal e (plain LoRA)", fmt::format("set adapter.rank = {}", e));
+  if (p == e && r != e) throw UserError(where, "mos: with private=e nothing is shared, so r must equal e (plain LoRA)", fmt::format("set adapter.rank = {}, or adapter.private_rank below {}", e, e));
   if (r - p > (e - p) * layers)
     throw UserError(where, fmt::format("mos: r={} needs {} public vectors per layer, the pool has {} (e={},p={},L={}): lower r or raise e", r, r - p, (e - p) * layers, e, p, layers));
   return s;
