@@ -10,9 +10,9 @@ namespace tessera {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 64;
-  Sampling sampling;                 // greedy by default
+  Sampling sampling = {};            // greedy by default
   uint64_t seed = 0;                 // of sampling
-  std::vector<int32_t> stop;         // ids that end a continuation (EOS)
+  std::vector<int32_t> stop = {};    // ids that end a continuation (EOS)
   int64_t batch = 16;                // sequences that are continued together
 };
 
