@@ -62,7 +62,7 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
       .set("r", rank).set("lora_alpha", integer_if_whole(descriptor.at("alpha").as_number())).set("lora_dropout", descriptor.at("dropout").as_number())
       .set("target_modules", target_modules).set("use_rslora", descriptor.at("scale").as_string() == "rs").set("rank_pattern", ranks)
       .set("alpha_pattern", Json::object()).set("bias", "none").set("fan_in_fan_out", false).set("inference_mode", true)
-      .set("init_lora_weights", true).set("layers_to_transform", Json()).set("layers_pattern", Json()).set("modules_to_save", Json());
+      .set("init_lora_weights", true);
 }
 
 /// W0 + scale · Btᵀ A in f32.

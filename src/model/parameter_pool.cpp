@@ -76,7 +76,7 @@ void ParameterPool::initialise(const Slot& slot, TensorView values, uint64_t see
   }
   if (init.kind == Init::Kind::zeros) return;   // memory starts at zero
   const RandomStream stream(seed, fnv1a(slot.name.data(), slot.name.size()));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count > 1 << 14)   // a small slot is drawn before a team is awake
   for (int64_t i = 0; i < count; ++i) {
     double value = 1;
     if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i));
