@@ -1,3 +1,7 @@
 #include "cli/program.h"
+#include "core/thread_waiting.h"
 
-int main(int argc, char** argv) { return tessera::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  tessera::shorten_thread_spinning(argv);
+  return tessera::run_program(argc, argv);
+}
