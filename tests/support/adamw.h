@@ -1,0 +1,31 @@
+#pragma once
+// AdamW over all trainable slots of a pool, as plainly as can be: what a run of the trainer is compared with.
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/optimizer_steps.h"
+#include "model/parameter_pool.h"
+
+namespace tessera::test {
+
+struct AdamW {
+  float lr = 1e-2f, weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.999;
+  int64_t steps = 0;
+  std::vector<float> m{}, v{};
+
+  /// @param count  gradients are sums over this many tokens
+  void step(const Context& ctx, ParameterPool& pool, int64_t count) {
+    const auto values = pool.trainable().values.as<float>();
+    m.resize(values.size());
+    v.resize(values.size());
+    ++steps;
+    adamw_step(ctx, {.values = values, .grads = pool.trainable().grads.as<float>(), .m = m, .v = v, .lr = lr, .beta1 = static_cast<float>(beta1),
+                     .beta2 = static_cast<float>(beta2), .eps = 1e-8f, .weight_decay = weight_decay, .step_scale = 1, .grad_scale = 1.0f / static_cast<float>(count),
+                     .correction1 = 1 - std::pow(beta1, steps), .correction2 = 1 - std::pow(beta2, steps)});
+    pool.zero_grads();
+  }
+};
+
+}  // namespace tessera::test

@@ -1,0 +1,96 @@
+// The whole decoder in f64: every weight's gradient is the derivative of the loss, with everything switched on.
+
+#include <gtest/gtest.h>
+
+#include "support/gradcheck.h"
+#include "support/tiny_model.h"
+#include "train/backprop.h"
+
+namespace tessera {
+namespace {
+
+struct Case {
+  std::string name;
+  std::string method = "none";            // none: all weights are trained
+  int64_t heads = 4, kv_heads = 2;
+  bool tied = false;
+  double dropout = 0;
+  std::string draw = "random";
+  int64_t shards = 2;
+  std::vector<std::string> targets = {"all"};
+};
+
+/// Two rows: documents of 4 and 5 tokens; a document of 6 and padding. Some tokens are not scored.
+PackedBatch packed_batch() {
+  PackedBatch batch;
+  batch.rows = 2;
+  batch.sequence_length = 9;
+  batch.documents = {{0, 4}, {4, 9}, {9, 15}};
+  batch.ids = {3, 14, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 0, 0, 0};
+  batch.labels = {14, 1, 5, -1, -1, 6, 5, 3, -1, 8, 9, -1, 9, 3, -1, -1, -1, -1};
+  batch.positions = {0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 0, 0, 0};
+  for (int64_t t = 0; t < 18; ++t) batch.draw_index.push_back(100 + t);
+  return batch;
+}
+
+class GradCheck : public testing::TestWithParam<Case> {
+ protected:
+  std::unique_ptr<Model> load() {
+    const Case& c = GetParam();
+    Model::Settings settings = test::tiny_settings(folder_.path(), {.hidden_size = 12, .intermediate_size = 14, .layers = 2, .heads = c.heads, .kv_heads = c.kv_heads, .tied = c.tied});
+    settings.compute = DType::f64;
+    settings.train_base = c.method == "none";
+    settings.adapter.method = c.method;
+    settings.adapter.rank = c.draw == "pure" ? 4 : 3;
+    settings.adapter.shards = c.shards;
+    settings.adapter.draw = c.draw;
+    settings.adapter.dropout = c.dropout;
+    settings.adapter.targets = c.targets;
+    settings.adapter.alpha = 3;
+    auto model = std::make_unique<Model>(settings);
+    for (const TrainableSlot& slot : model->pool().trainable().slots) {
+      const TensorView values = test::slot_of(model->pool(), slot.name);
+      if (c.method != "none" || slot.name.find("norm") != std::string::npos) test::fill_normal(values, static_cast<uint32_t>(slot.begin), 0.4);
+      if (slot.name.find("norm") != std::string::npos)
+        for (double& w : values.as<double>()) w += 1;
+    }
+    return model;
+  }
+  test::TemporaryFolder folder_;
+};
+
+TEST_P(GradCheck, OfEveryWeight) {
+  const auto model = load();
+  test::OwnContext own("reference");
+  const PackedBatch batch = packed_batch();
+  for (const bool checkpointed : {false, true}) {
+    PassOptions options{.dropout = true, .checkpoint_activations = checkpointed, .seed = 5, .step = 3};
+    const auto loss = [&] {
+      model->assemble(own.ctx);
+      return run_batch(own.ctx, *model, batch, options).nll;
+    };
+    model->pool().zero_grads();
+    loss();   // assembles
+    PassOptions backward = options;
+    backward.backward = true;
+    run_batch(own.ctx, *model, batch, backward);
+    if (model->bound_adapter()) model->bound_adapter()->finish_backward(own.ctx);
+    ASSERT_FALSE(model->pool().trainable().slots.empty());
+    for (const TrainableSlot& slot : model->pool().trainable().slots)
+      EXPECT_LE(test::gradient_error(test::slot_of(model->pool(), slot.name).as<double>(), test::slot_of(model->pool(), slot.name, true).as<double>(), loss), 1e-6)
+          << slot.name << (checkpointed ? ", checkpointed" : "");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Decoder, GradCheck,
+                         testing::Values(Case{.name = "AllWeights"}, Case{.name = "AllWeightsTied", .tied = true}, Case{.name = "OneKeyValueHead", .kv_heads = 1},
+                                         Case{.name = "AsManyKeyValueHeads", .heads = 3, .kv_heads = 3}, Case{.name = "Lora", .method = "lora"},
+                                         Case{.name = "LoraDropoutTied", .method = "lora", .tied = true, .dropout = 0.3},
+                                         Case{.name = "LoraOnSomeTargets", .method = "lora", .dropout = 0.2, .targets = {"v_proj", "down_proj"}},
+                                         Case{.name = "Mos", .method = "mos"}, Case{.name = "MosDropout", .method = "mos", .dropout = 0.3},
+                                         Case{.name = "MosTiedTablesTiedHead", .method = "mos", .tied = true, .draw = "tied"},
+                                         Case{.name = "MosPure", .method = "mos", .dropout = 0.1, .draw = "pure", .shards = 1}),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace tessera
