@@ -1,9 +1,19 @@
 // gemm_bench [threads] [backend]: the products of a training step of a SmolLM2-135M-shaped model (512 tokens, hidden 576,
-// MLP 1536, LoRA rank 8), beside the best square product, which is the machine's floor for them all.
+// MLP 1536, LoRA of several ranks), beside the square product, the floor for them all, and the linked CBLAS (f32 operands).
+
+#ifdef TESSERA_BLAS_NAME
+#include <cblas.h>
+#endif
 
 #include "bench/harness.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
+
+#ifdef TESSERA_BLAS_NAME
+// Of these two only the linked library's is there.
+extern "C" __attribute__((weak)) void openblas_set_num_threads(int);
+extern "C" __attribute__((weak)) void bli_thread_set_num_threads(int64_t);
+#endif
 
 namespace tessera::bench {
 namespace {
@@ -22,6 +32,22 @@ Tensor narrowed(const Context& ctx, const Tensor& from, DType dtype) {
   return to;
 }
 
+#ifdef TESSERA_BLAS_NAME
+/// The same product by the library, with its own threads.
+void run_library(const Case& c, int threads, const Tensor& a, const Tensor& b, const Tensor& y, std::string_view shape) {
+  if (openblas_set_num_threads) openblas_set_num_threads(threads);
+  if (bli_thread_set_num_threads) bli_thread_set_num_threads(threads);
+  const auto order = [](Transpose t) { return t == Transpose::yes ? CblasTrans : CblasNoTrans; };
+  const auto width = [](const Tensor& t) { return static_cast<int>(t.shape()[1]); };
+  const Timing t = measure([&] {
+    cblas_sgemm(CblasRowMajor, order(c.a), order(c.b), static_cast<int>(c.m), static_cast<int>(c.n), static_cast<int>(c.k), 1,
+                a.as<float>().data(), width(a), b.as<float>().data(), width(b), static_cast<float>(c.beta), y.as<float>().data(),
+                width(y));
+  });
+  report(TESSERA_BLAS_NAME, shape, threads, t, 2e-9 * static_cast<double>(c.m * c.n * c.k), "GFLOP/s");
+}
+#endif
+
 void run(const Context& ctx, const Case& c) {
   const bool at = c.a == Transpose::yes, bt = c.b == Transpose::yes;
   const Tensor a = random_tensor(at ? Shape{c.k, c.m} : Shape{c.m, c.k}, 1);
@@ -33,6 +59,9 @@ void run(const Context& ctx, const Case& c) {
   const std::string shape = fmt::format("{} M={} N={} K={} {}{} b={}", c.name, c.m, c.n, c.k, at ? 'T' : 'N', bt ? 'T' : 'N',
                                         name_of(c.b_dtype));
   report("gemm", shape, ctx.threads, t, 2e-9 * static_cast<double>(c.m * c.n * c.k), "GFLOP/s");
+#ifdef TESSERA_BLAS_NAME
+  if (c.b_dtype == DType::f32) run_library(c, ctx.threads, a, wide, y, shape);
+#endif
 }
 
 constexpr Transpose kYes = Transpose::yes, kNo = Transpose::no;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "hwy/targets.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/table.h"
@@ -114,6 +115,16 @@ TEST(CpuAttention, AgreesWithTheReferenceForGroupedHeads) {
 
 TEST(CpuAttention, AgreesWithTheReferenceWhenThereAreMoreKeysThanQueries) {
   expect_like_reference({.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = {{0, 1, 0, 300}, {1, 6, 300, 333}, {6, 60, 333, 460}}});
+}
+
+TEST(CpuAttention, AgreesWithTheReferenceOnEveryInstructionSet) {
+  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    for (int64_t head_dim : {5, 32})
+      expect_like_reference({.heads = 4, .kv_heads = 2, .head_dim = head_dim, .segments = documents({130, 9, 1, 17})});
+  }
+  hwy::SetSupportedTargetsForTest(0);
 }
 
 TEST(CpuAttention, StaysFiniteForLargeScores) {

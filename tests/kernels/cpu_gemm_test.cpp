@@ -1,4 +1,4 @@
-// The cpu gemm against the reference over shapes on both sides of every switch: own kernels and BLAS, tiles and their tails.
+// The cpu gemm against the reference over shapes on both sides of every switch: kernels, blocks, tiles and their tails.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "hwy/targets.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
@@ -57,10 +58,12 @@ struct Operands {
 };
 
 /// Runs with exactly the planned scratch.
-void run(const Problem& p, const Operands& operands, std::string_view backend, int threads = 1) {
+void run(const Problem& p, const Operands& operands, std::string_view backend, int threads = 1,
+         Repeat repeat = Repeat::reproducible) {
   const GemmArgs args = operands.args(p);
   Arena scratch(std::max<int64_t>(64, cpu::gemm_scratch_bytes(args, threads)));
-  gemm({.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch, .threads = threads}, args);
+  gemm({.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch, .threads = threads, .repeat = repeat},
+       args);
 }
 
 void expect_like_reference(const Problem& p) {
@@ -113,6 +116,22 @@ TEST(CpuGemm, AgreesWithTheReferenceOnTheShapesOfAFineTune) {
   }
 }
 
+TEST(CpuGemm, AgreesWithTheReferenceOnEveryInstructionSet) {
+  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    for (int64_t n : {1, 7, 35, 70}) {
+      for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+        expect_like_reference({.m = 3, .n = n, .k = 61, .b = kYes, .b_dtype = dtype});
+        expect_like_reference({.m = 70, .n = n, .k = 61, .b = kYes, .b_dtype = dtype});
+      }
+      expect_like_reference({.m = 70, .n = n, .k = 9, .beta = 1});
+      expect_like_reference({.m = 13, .n = n, .k = 61, .a = kYes});
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
 TEST(CpuGemm, ScalesByAlphaAndBetaAndKeepsOutOfThePadding) {
   for (double alpha : {1.0, -0.5, 0.0})
     for (double beta : {0.0, 1.0, -2.0})
@@ -140,23 +159,28 @@ TEST(CpuGemm, GivesTheSameBitsForAnyNumberOfThreads) {
        {Problem{.m = 130, .n = 576, .k = 200, .b = kYes, .b_dtype = DType::bf16}, Problem{.m = 130, .n = 700, .k = 100},
         Problem{.m = 100, .n = 192, .k = 64, .a = kYes, .beta = 1}, Problem{.m = 300, .n = 8, .k = 200, .b = kYes},
         Problem{.m = 300, .n = 200, .k = 8, .beta = 1}, Problem{.m = 8, .n = 300, .k = 200, .a = kYes, .beta = 1},
-        Problem{.m = 1, .n = 1000, .k = 200, .b = kYes, .b_dtype = DType::f16}}) {
+        Problem{.m = 300, .n = 40, .k = 500, .b = kYes}, Problem{.m = 1, .n = 1000, .k = 200, .b = kYes, .b_dtype = DType::f16}}) {
     const std::vector<float> one = result(p, 1);
     for (int threads : {2, 3, 5}) EXPECT_TRUE(same_bits(one, result(p, threads))) << p << " threads=" << threads;
   }
 }
 
-TEST(CpuGemm, GivesARowOfASkinnyProductTheSameBitsWhateverItsNeighbours) {
-  const Problem all{.m = 16, .n = 200, .k = 150, .b = kYes};
-  const Operands operands(all);
-  run(all, operands, "cpu");
-  for (int64_t row = 0; row < all.m; ++row) {
-    Problem one = all;
-    one.m = 1;
-    const Operands alone(one);
-    std::memcpy(alone.a.storage.as<float>().data(), operands.a.view.row<float>(row), 150 * sizeof(float));
-    run(one, alone, "cpu");
-    EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(row), 200 * sizeof(float)), 0) << "row " << row;
+TEST(CpuGemm, GivesARowTheSameBitsWhateverItsNeighboursWhenBatchInvariant) {
+  for (const Problem& all : {Problem{.m = 20, .n = 200, .k = 500, .b = kYes}, Problem{.m = 90, .n = 70, .k = 500},
+                             Problem{.m = 70, .n = 6, .k = 500, .b = kYes}, Problem{.m = 70, .n = 90, .k = 8, .beta = 1},
+                             Problem{.m = 20, .n = 100, .k = 400, .b = kYes, .b_dtype = DType::bf16}}) {
+    const Operands operands(all), fresh(all);
+    run(all, operands, "cpu", 2, Repeat::batch_invariant);
+    for (int64_t row : {int64_t{0}, int64_t{7}, all.m - 1}) {
+      Problem one = all;
+      one.m = 1;
+      const Operands alone(one);
+      std::memcpy(alone.a.view.row<float>(0), operands.a.view.row<float>(row), static_cast<size_t>(all.k) * sizeof(float));
+      std::memcpy(alone.c.view.row<float>(0), fresh.c.view.row<float>(row), static_cast<size_t>(all.n) * sizeof(float));
+      run(one, alone, "cpu", 1, Repeat::batch_invariant);
+      EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(row), static_cast<size_t>(all.n) * sizeof(float)), 0)
+          << all << " row " << row;
+    }
   }
 }
 

@@ -63,40 +63,22 @@ constexpr int64_t kPanel = kTileCols * kLanes;
 static_assert(kPanel <= kMaxPanel);
 
 /// e^x for x <= 0, within 2 ulp; 0 below −87, so that masked scores (−inf) vanish exactly. NaN stays NaN.
-/// x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial (Cephes' coefficients), 2^n through the exponent's bits.
+/// x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, the first exact times n), e^r = 1 + r + r² p(r) with p interpolated in
+/// the Chebyshev nodes, 2^n through the exponent's bits.
 HWY_INLINE Vector exp_of(Vector x) {
   const auto set = [](float v) { return hn::Set(kFloats, v); };
   const hn::RebindToSigned<Floats> integers;
   const Vector n = hn::Round(hn::Mul(hn::Max(x, set(-88.0f)), set(1.44269504088896341f)));
   const Vector r = hn::MulAdd(n, set(2.12194440e-4f), hn::MulAdd(n, set(-0.693359375f), x));
-  Vector p = set(1.9875691500e-4f);
-  p = hn::MulAdd(p, r, set(1.3981999507e-3f));
-  p = hn::MulAdd(p, r, set(8.3334519073e-3f));
-  p = hn::MulAdd(p, r, set(4.1665795894e-2f));
-  p = hn::MulAdd(p, r, set(1.6666665459e-1f));
-  p = hn::MulAdd(p, r, set(5.0000001201e-1f));
+  Vector p = set(1.98909809e-04f);
+  p = hn::MulAdd(p, r, set(1.39336416e-03f));
+  p = hn::MulAdd(p, r, set(8.33331048e-03f));
+  p = hn::MulAdd(p, r, set(4.16664667e-02f));
+  p = hn::MulAdd(p, r, set(1.66666672e-01f));
+  p = hn::MulAdd(p, r, set(5.00000000e-01f));
   p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), set(1.0f));
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(integers, n), hn::Set(integers, 127)));
   return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), hn::Mul(p, hn::BitCast(kFloats, power)));
-}
-
-/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to `lanes`.
-/// Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
-HWY_INLINE void transpose_block(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
-                                int64_t to_stride, int64_t lanes) {
-  Vector v[kLanes], w[kLanes];
-  const Vector factor = hn::Set(kFloats, scale);
-  for (int r = 0; r < kLanes; ++r)
-    v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
-  for (int step = 1; step < kLanes; step *= 2) {
-    for (int i = 0; i < kLanes / 2; ++i) {
-      w[i] = evens(v[2 * i], v[2 * i + 1]);
-      w[i + kLanes / 2] = odds(v[2 * i], v[2 * i + 1]);
-    }
-    for (int i = 0; i < kLanes; ++i) v[i] = w[i];
-  }
-  for (int c = 0; c < kLanes; ++c)
-    if (c < cols) store_some(v[c], to + c * to_stride, lanes);
 }
 
 /// to [cols, rows] = scale · fromᵀ; the rows of `to` are filled with zeros up to `padded`.

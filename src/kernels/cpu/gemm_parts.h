@@ -1,18 +1,22 @@
 #pragma once
-// What the parts of the cpu gemm offer each other. gemm.cpp chooses between CBLAS and our own kernels.
+// What the parts of the cpu gemm offer each other. Both kernels keep gemm's contract; gemm.cpp chooses.
 
 #include "kernels/gemm.h"
 
 namespace tessera::cpu {
 
-/// Whether our own kernels are the faster ones for these shapes (and able to do them).
-bool is_skinny(const GemmArgs&);
+/// K of op(A) [M, K].
+inline int64_t inner_size(const GemmArgs& g) { return g.a.shape[g.a_transpose == Transpose::yes ? 0 : 1]; }
 
-/// The same contract as gemm, for skinny shapes: no scratch, an element's bits depend on its row of op(A), its column of op(B)
-/// and the vector width of the machine alone.
+/// Below this many multiply-adds starting the threads (some microseconds) costs more than it saves.
+constexpr int64_t kSmallWork = 64 * 1024;
+
+/// B is packed into strips first: for anything large. Takes packed_scratch_bytes.
+void packed_gemm(const Context&, const GemmArgs&);
+int64_t packed_scratch_bytes(int threads);
+
+/// B is read where it lies, no scratch: for a small M, N or K.
+/// Either A is stored as it is and B transposed, or B is stored as it is in f32.
 void skinny_gemm(const Context&, const GemmArgs&);
-
-/// to[i] = from[i] for a run of f32, bf16 or f16.
-void widen(const void* from, DType, int64_t count, float* to);
 
 }  // namespace tessera::cpu

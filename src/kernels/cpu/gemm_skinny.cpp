@@ -1,4 +1,4 @@
-// Matrix products with one small dimension, where a BLAS spends its time packing: the low-rank products of LoRA and decoding.
+// Matrix products with one small dimension, where packing would not pay: the low-rank products of LoRA, decoding.
 //
 //   rows of B are dotted:  C[i, j] = Σ_k A[i, k] · B[j, k]   vectors along k; 3 × 8 running sums, folded at the end
 //   rows of B are added:   C[i, :] = Σ_k op(A)[i, k] · B[k, :]   vectors along a row of B; the tile of tile-inl.h
@@ -23,22 +23,6 @@ constexpr int kDotRows = 3, kDotCols = 8;
 #else
 constexpr int kDotRows = 3, kDotCols = 4;
 #endif
-
-HWY_INLINE Vector load_wide(const float* from) { return hn::LoadU(kFloats, from); }
-HWY_INLINE Vector load_wide(const BFloat16* from) {
-  const hn::Rebind<hwy::bfloat16_t, Floats> narrow;
-  return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::bfloat16_t*>(from)));
-}
-HWY_INLINE Vector load_wide(const Float16* from) {
-  const hn::Rebind<hwy::float16_t, Floats> narrow;
-  return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::float16_t*>(from)));
-}
-
-template <class T> HWY_INLINE Vector load_wide_first(const T* from, int64_t count) {
-  HWY_ALIGN T buffer[kLanes] = {};
-  std::memcpy(buffer, from, static_cast<size_t>(count) * sizeof(T));
-  return load_wide(buffer);
-}
 
 /// sums[j] = Σ lanes of vectors[j], by adding neighbours: every sum is the same tree, whatever kCount is.
 template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
@@ -77,14 +61,14 @@ template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs&
   for (; k + kLanes <= d.k; k += kLanes) {
     for (int r = 0; r < kRows; ++r) x[r] = hn::LoadU(kFloats, a + r * d.lda + k);
     for (int s = 0; s < kCols; ++s) {
-      const Vector y = load_wide(b + s * d.ldb + k);
+      const Vector y = load(b + s * d.ldb + k);
       for (int r = 0; r < kRows; ++r) sums[r][s] = hn::MulAdd(x[r], y, sums[r][s]);
     }
   }
   if (k < d.k) {
     for (int r = 0; r < kRows; ++r) x[r] = load_first(a + r * d.lda + k, d.k - k);
     for (int s = 0; s < kCols; ++s) {
-      const Vector y = load_wide_first(b + s * d.ldb + k, d.k - k);
+      const Vector y = load_first(b + s * d.ldb + k, d.k - k);
       for (int r = 0; r < kRows; ++r) sums[r][s] = hn::MulAdd(x[r], y, sums[r][s]);
     }
   }
@@ -115,7 +99,7 @@ template <class T> void dot_rows(const DotArgs& d) {
 void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end) {
   const int64_t m = m_end - m_begin, n = n_end - n_begin;
   const bool a_transposed = g.a_transpose == Transpose::yes;
-  const int64_t k = g.a.shape[a_transposed ? 0 : 1];
+  const int64_t k = inner_size(g);
   const float alpha = static_cast<float>(g.alpha), beta = static_cast<float>(g.beta);
   float* c = g.c.row<float>(m_begin) + n_begin;
   if (g.b_transpose == Transpose::no) {
@@ -131,18 +115,6 @@ void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_b
   else dot_rows<Float16>(d);
 }
 
-template <class T> void widen_run(const T* from, int64_t count, float* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) hn::StoreU(load_wide(from + i), kFloats, to + i);
-  if (i < count) store_first(load_wide_first(from + i, count - i), to + i, count - i);
-}
-
-void widen_any(const void* from, DType dtype, int64_t count, float* to) {
-  if (dtype == DType::bf16) widen_run(static_cast<const BFloat16*>(from), count, to);
-  else if (dtype == DType::f16) widen_run(static_cast<const Float16*>(from), count, to);
-  else std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-}
-
 }  // namespace tessera::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -151,34 +123,25 @@ namespace tessera::cpu {
 namespace {
 
 HWY_EXPORT(skinny_block);
-HWY_EXPORT(widen_any);
 
-constexpr int64_t kMaxSkinny = 16;
-constexpr int64_t kSmallWork = 32 * 1024;
+// Rows or columns of C that a thread takes at a time.
+constexpr int64_t kRowBlock = 48, kColumnBlock = 96;
 
 }  // namespace
 
-bool is_skinny(const GemmArgs& g) {
-  const bool a_transposed = g.a_transpose == Transpose::yes, b_transposed = g.b_transpose == Transpose::yes;
-  const int64_t m = g.c.rows(), n = g.c.cols(), k = g.a.shape[a_transposed ? 0 : 1];
-  if (b_transposed) return !a_transposed && (m <= kMaxSkinny || n <= kMaxSkinny);
-  return g.b.dtype == DType::f32 && (m <= kMaxSkinny || k <= kMaxSkinny);
-}
-
 void skinny_gemm(const Context& ctx, const GemmArgs& g) {
-  const int64_t m = g.c.rows(), n = g.c.cols(), k = g.a.shape[g.a_transpose == Transpose::yes ? 0 : 1];
+  const int64_t m = g.c.rows(), n = g.c.cols();
   const bool by_rows = m >= n;
-  const int64_t step = by_rows ? 48 : 96, length = by_rows ? m : n;
+  const int64_t length = by_rows ? m : n, step = by_rows ? kRowBlock : kColumnBlock;
+  const bool parallel = length > step && m * n * inner_size(g) > kSmallWork;
   const auto block = HWY_DYNAMIC_DISPATCH(skinny_block);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (length > step && m * n * k > kSmallWork)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (parallel)
   for (int64_t begin = 0; begin < length; begin += step) {
     const int64_t end = std::min(length, begin + step);
     if (by_rows) block(g, begin, end, 0, n);
     else block(g, 0, m, begin, end);
   }
 }
-
-void widen(const void* from, DType dtype, int64_t count, float* to) { HWY_DYNAMIC_DISPATCH(widen_any)(from, dtype, count, to); }
 
 }  // namespace tessera::cpu
 #endif

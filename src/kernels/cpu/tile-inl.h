@@ -1,4 +1,4 @@
-// The register tile that the CPU's own matrix products share: skinny gemms and attention.
+// The register tile that the CPU's matrix products share: gemms and attention.
 //
 //   c[i, j] = alpha · Σ_k a[i·row_step + k·k_step] · b[k·ldb + j] + beta · c[i, j]
 //
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/tensor.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -30,7 +31,7 @@ constexpr Floats kFloats;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(kFloats));
 
 // 24 sums, 3 rows of b and a broadcast fit 32 registers; 12 sums fit 16.
-#if HWY_TARGET <= HWY_AVX3
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
 constexpr int kTileRows = 8, kTileCols = 3;
 #else
 constexpr int kTileRows = 4, kTileCols = 3;
@@ -52,11 +53,22 @@ HWY_INLINE Vector odds([[maybe_unused]] Vector low, Vector high) {
 #endif
 }
 
-/// The first `count` < kLanes elements, zeros after them. Touches no memory beyond them.
-HWY_INLINE Vector load_first(const float* from, int64_t count) {
-  HWY_ALIGN float buffer[kLanes] = {};
-  std::memcpy(buffer, from, static_cast<size_t>(count) * sizeof(float));
-  return hn::Load(kFloats, buffer);
+/// kLanes elements, widened to f32.
+HWY_INLINE Vector load(const float* from) { return hn::LoadU(kFloats, from); }
+HWY_INLINE Vector load(const BFloat16* from) {
+  const hn::Rebind<hwy::bfloat16_t, Floats> narrow;
+  return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::bfloat16_t*>(from)));
+}
+HWY_INLINE Vector load(const Float16* from) {
+  const hn::Rebind<hwy::float16_t, Floats> narrow;
+  return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::float16_t*>(from)));
+}
+
+/// The first `count` < kLanes elements, widened, and zeros after them. Touches no memory beyond them.
+template <class T> HWY_INLINE Vector load_first(const T* from, int64_t count) {
+  HWY_ALIGN T buffer[kLanes] = {};
+  std::memcpy(buffer, from, static_cast<size_t>(count) * sizeof(T));
+  return load(buffer);
 }
 
 HWY_INLINE void store_first(Vector v, float* to, int64_t count) {
@@ -65,13 +77,33 @@ HWY_INLINE void store_first(Vector v, float* to, int64_t count) {
   std::memcpy(to, buffer, static_cast<size_t>(count) * sizeof(float));
 }
 
-HWY_INLINE Vector load_some(const float* from, int64_t count) {
-  return count >= kLanes ? hn::LoadU(kFloats, from) : load_first(from, count);
+template <class T> HWY_INLINE Vector load_some(const T* from, int64_t count) {
+  return count >= kLanes ? load(from) : load_first(from, count);
 }
 
 HWY_INLINE void store_some(Vector v, float* to, int64_t count) {
   if (count >= kLanes) hn::StoreU(v, kFloats, to);
   else store_first(v, to, count);
+}
+
+/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to `lanes`.
+/// Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
+template <class T>
+HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
+                                int64_t to_stride, int64_t lanes) {
+  Vector v[kLanes], w[kLanes];
+  const Vector factor = hn::Set(kFloats, scale);
+  for (int r = 0; r < kLanes; ++r)
+    v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
+  for (int step = 1; step < kLanes; step *= 2) {
+    for (int i = 0; i < kLanes / 2; ++i) {
+      w[i] = evens(v[2 * i], v[2 * i + 1]);
+      w[i + kLanes / 2] = odds(v[2 * i], v[2 * i + 1]);
+    }
+    for (int i = 0; i < kLanes; ++i) v[i] = w[i];
+  }
+  for (int c = 0; c < kLanes; ++c)
+    if (c < cols) store_some(v[c], to + c * to_stride, lanes);
 }
 
 struct TileArgs {

@@ -1,0 +1,168 @@
+// C = alpha · op(A) · op(B) + beta · C by register tiles (tile-inl.h) over packed strips of B.
+//
+//              strip   strip                A task owns some rows and a few strips of 48 columns of C. For each block of k it copies
+//             +------+------+               its part of B, widened and turned if need be, so that every strip lies in one piece
+//   k block   |      |      |               (second-level cache); then it goes down the rows: eight rows of A (first level), read
+//             +------+------+               where they lie or, if A is stored turned, copied too, meet each strip in turn.
+//   8 rows -> | tile | tile |
+//
+// An element is summed over k in blocks of kBlockK, in order, wherever it stands. Its bits do not depend on the other rows and
+// columns, so that tasks may be cut to suit the number of threads.
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/gemm_parts.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/gemm_packed.cpp"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/cpu/tile-inl.h"
+
+#ifndef TESSERA_KERNELS_CPU_GEMM_PACKED_SHARED_
+#define TESSERA_KERNELS_CPU_GEMM_PACKED_SHARED_
+namespace tessera::cpu {
+
+// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a
+// second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read and written more often), six strips changed nothing.
+constexpr int64_t kBlockK = 384;
+constexpr int64_t kStrip = 48;      // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
+constexpr int64_t kMaxStrips = 4;
+constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
+
+/// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
+struct PackedTask {
+  int64_t m_begin, m_end, n_begin, n_end;
+};
+
+}  // namespace tessera::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu::HWY_NAMESPACE {
+
+/// A strip of op(B): [k, width] from [cols, k] in storage; the columns up to width are zeros.
+template <class T> HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+  for (int64_t c = 0; c < width; c += kLanes)
+    for (int64_t i = 0; i < k; i += kLanes)
+      transpose_block(from + c * stride + i, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
+}
+
+/// The same from [k, cols] in storage.
+template <class T> HWY_INLINE void pack_straight(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+  for (int64_t i = 0; i < k; ++i, from += stride, to += width)
+    for (int64_t c = 0; c < width; c += kLanes) hn::Store(load_some(from + c, cols - c), kFloats, to + c);
+}
+
+HWY_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+/// Rows [k_begin, k_begin + k) of the task's columns of op(B), strip behind strip.
+template <class T> HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, float* panels) {
+  for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panels += k * kStrip) {
+    const int64_t cols = std::min(kStrip, t.n_end - n), stride = g.b.row_stride();
+    if (g.b_transpose == Transpose::yes) pack_turned(g.b.row<T>(n) + k_begin, stride, cols, k, whole_vectors(cols), panels);
+    else pack_straight(g.b.row<T>(k_begin) + n, stride, cols, k, whole_vectors(cols), panels);
+  }
+}
+
+/// Some rows of op(A) for a block of k, where they lie.
+struct RowsOfA {
+  const float* data;
+  int64_t row_step, k_step;
+};
+
+/// `rows` rows from row m on: in place, or copied to `copy` when a row's elements are far apart.
+HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
+  const int64_t stride = g.a.row_stride();
+  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
+  const float* from = g.a.row<float>(k_begin) + m;
+  if (rows == kTileRows)
+    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, kTileRows * sizeof(float));
+  else
+    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
+  return {copy, 1, kTileRows};
+}
+
+/// The task's rows against one block of k.
+HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, const float* panels) {
+  const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
+  HWY_ALIGN float copy[kBlockK * kTileRows];
+  for (int64_t m = t.m_begin; m < t.m_end; m += kTileRows) {
+    const int64_t rows = std::min<int64_t>(kTileRows, t.m_end - m);
+    const RowsOfA a = rows_of_a(g, m, rows, k_begin, k, copy);
+    const float* panel = panels;
+    for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
+      const int64_t cols = std::min(kStrip, t.n_end - n);
+      product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n, g.c.row_stride(),
+               alpha, beta});
+    }
+  }
+}
+
+template <class T> void run_typed(const GemmArgs& g, const PackedTask& t, float* panels) {
+  const int64_t k_all = inner_size(g);
+  for (int64_t k_begin = 0; k_begin < k_all; k_begin += kBlockK) {
+    const int64_t k = std::min(kBlockK, k_all - k_begin);
+    pack_strips<T>(g, t, k_begin, k, panels);
+    multiply_strips(g, t, k_begin, k, panels);
+  }
+}
+
+void packed_task(const GemmArgs& g, const PackedTask& t, float* panels) {
+  if (g.b.dtype == DType::bf16) run_typed<BFloat16>(g, t, panels);
+  else if (g.b.dtype == DType::f16) run_typed<Float16>(g, t, panels);
+  else run_typed<float>(g, t, panels);
+}
+
+}  // namespace tessera::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(packed_task);
+
+// Packing a strip for fewer rows than this would cost more than a tenth of the product.
+constexpr int64_t kFewestRows = 64;
+
+int64_t parts_of(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
+
+/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared out too
+/// where there are not.
+struct Grid {
+  int64_t m, n, row_parts, col_parts;
+  Grid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {
+    if (m * n * k < kSmallWork) threads = 1;
+    const int64_t strips = parts_of(n, kStrip);
+    col_parts = std::min(strips, threads * parts_of(strips, threads * kMaxStrips));
+    row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));
+  }
+  int64_t tasks() const { return row_parts * col_parts; }
+  PackedTask task(int64_t i) const {
+    const auto cut = [](int64_t size, int64_t unit, int64_t parts, int64_t part) {
+      return std::min(size, parts_of(size, unit) * part / parts * unit);
+    };
+    const int64_t row = i / col_parts, col = i % col_parts;
+    return {cut(m, 8, row_parts, row), cut(m, 8, row_parts, row + 1), cut(n, kStrip, col_parts, col),
+            cut(n, kStrip, col_parts, col + 1)};
+  }
+};
+
+}  // namespace
+
+void packed_gemm(const Context& ctx, const GemmArgs& g) {
+  const auto scope = ctx.scratch.scope();
+  float* panels = ctx.scratch.allocate({ctx.threads, kPanelFloats}, DType::f32).row<float>(0);
+  const Grid grid(g.c.rows(), g.c.cols(), inner_size(g), ctx.threads);
+  const auto run = HWY_DYNAMIC_DISPATCH(packed_task);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (grid.tasks() > 1)
+  for (int64_t i = 0; i < grid.tasks(); ++i) run(g, grid.task(i), panels + omp_get_thread_num() * kPanelFloats);
+}
+
+int64_t packed_scratch_bytes(int threads) { return threads * kPanelFloats * size_of(DType::f32); }
+
+}  // namespace tessera::cpu
+#endif
