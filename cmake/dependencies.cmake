@@ -1,4 +1,4 @@
-# Every outside library, found once. What is optional says in one line what its absence costs.
+# Every outside library, found once.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
@@ -24,6 +24,15 @@ add_library(tessera_hdf5 INTERFACE)
 target_include_directories(tessera_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(tessera_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
 
+# What is optional says in one line what was found, or what its absence costs.
+function(tessera_report what found absent)
+  if(found)
+    message(STATUS "tessera: ${what}: ${found}")
+  else()
+    message(STATUS "tessera: ${what}: not found; ${absent}")
+  endif()
+endfunction()
+
 # A CBLAS, for the benchmarks to compare with: the cpu backend multiplies with its own tiles (src/kernels/cpu/gemm.cpp says why).
 # AUTO takes OpenBLAS first: f32 2048^3 on one Sapphire Rapids core, OpenBLAS 0.3.21 157, BLIS 0.9 105 GFLOP/s.
 add_library(tessera_blas INTERFACE)
@@ -39,13 +48,23 @@ elseif(BLIS_LIBRARY AND BLIS_INCLUDE_DIR AND NOT TESSERA_BLAS STREQUAL "OpenBLAS
   target_link_libraries(tessera_blas INTERFACE ${BLIS_LIBRARY})
   target_include_directories(tessera_blas SYSTEM INTERFACE ${BLIS_INCLUDE_DIR})
   target_compile_definitions(tessera_blas INTERFACE TESSERA_BLAS_NAME="BLIS")
-else()
-  message(STATUS "tessera: no CBLAS found: the benchmarks compare with none (install libopenblas-dev)")
 endif()
+get_target_property(blas_libraries tessera_blas INTERFACE_LINK_LIBRARIES)
+tessera_report(CBLAS "${blas_libraries}" "benchmarks have no library to compare with, all else is as with it (Debian: libopenblas-dev)")
 
 # MPI is used by a plugin alone, opened only under a launcher.
-find_package(MPI COMPONENTS CXX)
+find_package(MPI QUIET COMPONENTS CXX)
 set(TESSERA_MPI_FOUND ${MPI_CXX_FOUND})
-if(NOT TESSERA_MPI_FOUND)
-  message(STATUS "tessera: no MPI found: `trainer` is built without multi-rank runs (install libopenmpi-dev)")
+tessera_report(MPI "${MPI_CXX_LIBRARIES}" "trainer runs alone, not under mpirun (Debian: libopenmpi-dev)")
+
+# CUDA: the seam only. Devices, streams and the kernel table have a place for it; there is no kernel yet.
+if(NOT TESSERA_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit QUIET)
 endif()
+if(CUDAToolkit_FOUND)
+  set(TESSERA_CUDA_FOUND ON)
+  set(cuda_found "${CUDAToolkit_VERSION}, but this version has no CUDA kernels; everything runs on the CPU")
+elseif(TESSERA_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "TESSERA_CUDA=ON, but no CUDA Toolkit was found: give -DCUDAToolkit_ROOT=FOLDER, or leave TESSERA_CUDA at AUTO")
+endif()
+tessera_report(CUDA "${cuda_found}" "everything runs on the CPU")
