@@ -28,7 +28,8 @@ std::vector<NamedValues> adapter_slots(Model& model) {
   FlatParams& flat = model.pool().trainable();
   for (const TrainableSlot& slot : flat.slots)
     if (slot.name.rfind(prefix, 0) == 0)
-      slots.push_back({slot.name, flat.values.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape)});
+      slots.push_back(
+          {slot.name, flat.values.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape)});
   return slots;
 }
 
@@ -40,7 +41,10 @@ class Comparison {
   void expect_equal(const std::string& what, const Json* saved, const Json* ours, const std::string& hint) const {
     const std::string theirs = saved ? saved->dump() : "nothing", mine = ours ? ours->dump() : "nothing";
     if (theirs == mine) return;
-    throw UserError(where_, fmt::format("the adapter in \"{}\" was saved with {} {}, this run has {}", folder_.string(), what, theirs, mine), hint);
+    throw UserError(where_,
+                    fmt::format("the adapter in \"{}\" was saved with {} {}, this run has {}", folder_.string(), what,
+                                theirs, mine),
+                    hint);
   }
 
   /// Lists are compared entry by entry: a message shows the first that differs, not hundreds.
@@ -52,12 +56,15 @@ class Comparison {
 
   void expect_same_adapter(const Json& saved, const Json& ours) const {
     for (const auto& [key, value] : ours.members()) {
-      if (key == "dropout") continue;   // how it was trained, not what it is
+      if (key == "dropout") continue;  // how it was trained, not what it is
       const Json* theirs = saved.find(key);
       if (value.is_array() && theirs && theirs->is_array())
-        expect_equal_lists(key, *theirs, value, key == "tables" ? "the index tables were drawn in another way: this adapter cannot be read" : "compare adapter.targets and the model");
+        expect_equal_lists(key, *theirs, value,
+                           key == "tables" ? "the index tables were drawn in another way: this adapter cannot be read"
+                                           : "compare adapter.targets and the model");
       else
-        expect_equal(key, theirs, &value, fmt::format("set adapter.{} to the saved value, or leave adapter.load out", key));
+        expect_equal(key, theirs, &value,
+                     fmt::format("set adapter.{} to the saved value, or leave adapter.load out", key));
     }
   }
 
@@ -67,19 +74,24 @@ class Comparison {
 };
 
 Json read_description(const fs::path& folder, const std::string& method, const std::string& where) {
-  if (!fs::is_directory(folder)) throw UserError(where, fmt::format("the adapter's folder \"{}\" does not exist", folder.string()));
+  if (!fs::is_directory(folder))
+    throw UserError(where, fmt::format("the adapter's folder \"{}\" does not exist", folder.string()));
   if (!fs::exists(folder / "adapter.json")) {
     if (fs::exists(folder / "adapter_config.json"))
-      throw UserError(where, fmt::format("this is an assembled LoRA (no pool); resume needs {}.safetensors", method),
-                      fmt::format("\"{}\" was exported for PEFT: name the folder of the native adapter", folder.string()));
-    throw UserError(where, fmt::format("\"{}\" holds no adapter.json", folder.string()), "name the folder that a run saved its adapter to");
+      throw UserError(
+          where, fmt::format("this is an assembled LoRA (no pool); resume needs {}.safetensors", method),
+          fmt::format("\"{}\" was exported for PEFT: name the folder of the native adapter", folder.string()));
+    throw UserError(where, fmt::format("\"{}\" holds no adapter.json", folder.string()),
+                    "name the folder that a run saved its adapter to");
   }
   const std::string file = (folder / "adapter.json").string();
   const Json json = Json::parse(read_text_file(file), file);
   const Json* format = json.find("format");
-  if (!format || format->dump() != Json(kFormat).dump()) throw UserError(file, fmt::format("this is no description of an adapter: \"format\" is not \"{}\"", kFormat));
+  if (!format || format->dump() != Json(kFormat).dump())
+    throw UserError(file, fmt::format("this is no description of an adapter: \"format\" is not \"{}\"", kFormat));
   if (const int64_t version = json.at("format_version").as_integer(); version != kFormatVersion)
-    throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion), "use the version of the program that wrote it, or a later one");
+    throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion),
+                    "use the version of the program that wrote it, or a later one");
   return json;
 }
 
@@ -93,12 +105,13 @@ int64_t first_broken(const ConstView& view) {
 
 void check_tensor(const ConstView& stored, const NamedValues& slot, const Adapter& adapter, const std::string& file) {
   if (stored.dtype != slot.values.dtype || !(stored.shape == slot.values.shape))
-    throw UserError(file, fmt::format("tensor \"{}\" is {} {}, expected {} {}", slot.name, name_of(stored.dtype), stored.shape.text(),
-                                      name_of(slot.values.dtype), slot.values.shape.text()));
+    throw UserError(file, fmt::format("tensor \"{}\" is {} {}, expected {} {}", slot.name, name_of(stored.dtype),
+                                      stored.shape.text(), name_of(slot.values.dtype), slot.values.shape.text()));
   const int64_t broken = stored.dtype == DType::f64 ? first_broken<double>(stored) : first_broken<float>(stored);
   if (broken >= 0)
-    throw UserError(file, fmt::format("the adapter holds {}: {}", element(stored, broken), adapter.readers(slot.name, broken)),
-                    "the run that wrote it had diverged: take an earlier adapter");
+    throw UserError(
+        file, fmt::format("the adapter holds {}: {}", element(stored, broken), adapter.readers(slot.name, broken)),
+        "the run that wrote it had diverged: take an earlier adapter");
 }
 
 }  // namespace
@@ -114,8 +127,13 @@ void save_adapter(const fs::path& folder, Model& model) {
     parameters += slot.values.shape.count();
   }
   write_safetensors(folder / name, tensors);
-  const Json json = Json::object().set("format", kFormat).set("format_version", kFormatVersion).set("adapter", model.adapter()->descriptor())
-                        .set("base_fingerprint", model.base_fingerprint()).set("parameters", parameters).set("file", name)
+  const Json json = Json::object()
+                        .set("format", kFormat)
+                        .set("format_version", kFormatVersion)
+                        .set("adapter", model.adapter()->descriptor())
+                        .set("base_fingerprint", model.base_fingerprint())
+                        .set("parameters", parameters)
+                        .set("file", name)
                         .set("sha256", sha256_of_file(folder / name));
   write_text_file(folder / "adapter.json", json.dump(2) + "\n");
 }
@@ -127,16 +145,20 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
   const Comparison comparison(folder, where);
   comparison.expect_same_adapter(json.at("adapter"), model.adapter()->descriptor());
   const Json fingerprint = model.base_fingerprint();
-  comparison.expect_equal("base_fingerprint", json.find("base_fingerprint"), &fingerprint, "it belongs to another base model: set model.path to the one it was trained on");
+  comparison.expect_equal("base_fingerprint", json.find("base_fingerprint"), &fingerprint,
+                          "it belongs to another base model: set model.path to the one it was trained on");
 
   const fs::path file = folder / (method + ".safetensors");
   const auto reader = SafetensorsReader::open(file);
   if (const std::string hash = sha256_of_file(file), &saved = json.at("sha256").as_string(); hash != saved)
-    throw UserError(file.string(), fmt::format("its SHA-256 is {}, adapter.json says {}", hash, saved), "the file was altered, or the save was cut short: take another copy");
+    throw UserError(file.string(), fmt::format("its SHA-256 is {}, adapter.json says {}", hash, saved),
+                    "the file was altered, or the save was cut short: take another copy");
   const auto slots = adapter_slots(model);
   for (const NamedValues& slot : slots) check_tensor(reader.at(slot.name), slot, *model.adapter(), file.string());
-  if (reader.names().size() != slots.size()) throw UserError(file.string(), fmt::format("holds {} tensors, expected {}", reader.names().size(), slots.size()));
-  for (const NamedValues& slot : slots) std::memcpy(slot.values.mutable_data(), reader.at(slot.name).data, static_cast<size_t>(slot.values.bytes()));
+  if (reader.names().size() != slots.size())
+    throw UserError(file.string(), fmt::format("holds {} tensors, expected {}", reader.names().size(), slots.size()));
+  for (const NamedValues& slot : slots)
+    std::memcpy(slot.values.mutable_data(), reader.at(slot.name).data, static_cast<size_t>(slot.values.bytes()));
 }
 
 }  // namespace tessera

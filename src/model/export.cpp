@@ -15,11 +15,13 @@ namespace fs = std::filesystem;
 
 std::string module_of(const WeightSpec& spec) { return spec.name.substr(0, spec.name.rfind(".weight")); }
 
-/// The leaf ("q_proj") where only one type of weight has it, else the whole path ("mlp.c_proj"): readers match by ending.
+/// The leaf ("q_proj") where only one type of weight has it, else the whole path ("mlp.c_proj"): readers match by
+/// ending.
 std::string target_name(const std::string& type, std::span<const WeightSpec> specs) {
   const std::string leaf = type.substr(type.rfind('.') + 1);
   for (const WeightSpec& other : specs)
-    if (other.role == Role::linear && other.type != type && other.type.substr(other.type.rfind('.') + 1) == leaf) return type;
+    if (other.role == Role::linear && other.type != type && other.type.substr(other.type.rfind('.') + 1) == leaf)
+      return type;
   return leaf;
 }
 
@@ -31,7 +33,9 @@ Tensor transposed(ConstView matrix) {
   return result;
 }
 
-Json integer_if_whole(double value) { return value == std::floor(value) ? Json(static_cast<int64_t>(value)) : Json(value); }
+Json integer_if_whole(double value) {
+  return value == std::floor(value) ? Json(static_cast<int64_t>(value)) : Json(value);
+}
 
 struct Adapted {
   const WeightSpec* spec;
@@ -42,7 +46,8 @@ std::vector<Adapted> adapted_weights(Model& model) {
   std::vector<Adapted> adapted;
   const auto& specs = model.decoder().specs();
   for (size_t i = 0; i < specs.size(); ++i)
-    if (const auto* matrices = model.bound_adapter()->find(static_cast<int>(i))) adapted.push_back({&specs[i], matrices});
+    if (const auto* matrices = model.bound_adapter()->find(static_cast<int>(i)))
+      adapted.push_back({&specs[i], matrices});
   return adapted;
 }
 
@@ -58,10 +63,20 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
   }
   Json target_modules = Json::array();
   for (const std::string& target : targets) target_modules.push_back(target);
-  return Json::object().set("peft_type", "LORA").set("task_type", "CAUSAL_LM").set("base_model_name_or_path", model.options().path.string())
-      .set("r", rank).set("lora_alpha", integer_if_whole(descriptor.at("alpha").as_number())).set("lora_dropout", descriptor.at("dropout").as_number())
-      .set("target_modules", target_modules).set("use_rslora", descriptor.at("scale").as_string() == "rs").set("rank_pattern", ranks)
-      .set("alpha_pattern", Json::object()).set("bias", "none").set("fan_in_fan_out", false).set("inference_mode", true)
+  return Json::object()
+      .set("peft_type", "LORA")
+      .set("task_type", "CAUSAL_LM")
+      .set("base_model_name_or_path", model.options().path.string())
+      .set("r", rank)
+      .set("lora_alpha", integer_if_whole(descriptor.at("alpha").as_number()))
+      .set("lora_dropout", descriptor.at("dropout").as_number())
+      .set("target_modules", target_modules)
+      .set("use_rslora", descriptor.at("scale").as_string() == "rs")
+      .set("rank_pattern", ranks)
+      .set("alpha_pattern", Json::object())
+      .set("bias", "none")
+      .set("fan_in_fan_out", false)
+      .set("inference_mode", true)
       .set("init_lora_weights", true);
 }
 
@@ -69,21 +84,25 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
 Tensor merged_weight(const Context& ctx, ConstView base, const BoundAdapter::Matrices* delta) {
   Tensor merged(base.shape, DType::f32);
   convert(ctx, base, merged);
-  if (delta) gemm(ctx, {.a = delta->bt, .a_transpose = Transpose::yes, .b = delta->a, .c = merged, .alpha = delta->scale, .beta = 1});
+  if (delta)
+    gemm(ctx,
+         {.a = delta->bt, .a_transpose = Transpose::yes, .b = delta->a, .c = merged, .alpha = delta->scale, .beta = 1});
   return merged;
 }
 
 void check_finite(const ConstView& weight, const std::string& name) {
   for (int64_t i = 0; i < weight.shape.count(); ++i)
     if (!std::isfinite(element(weight, i)))
-      throw UserError("", fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
-                      weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\"" : "the run has diverged: export an earlier checkpoint");
+      throw UserError(
+          "", fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
+          weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
+                                     : "the run has diverged: export an earlier checkpoint");
 }
 
 Json config_of(const Model& model, DType dtype) {
   const char* name = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
   Json config = model.config().source;
-  config.set(config.find("dtype") ? "dtype" : "torch_dtype", name);   // transformers 5 writes "dtype"
+  config.set(config.find("dtype") ? "dtype" : "torch_dtype", name);  // transformers 5 writes "dtype"
   return config;
 }
 
@@ -91,12 +110,13 @@ void refuse_own_folder(const fs::path& folder, const fs::path& source) {
   const fs::path own = fs::is_directory(source) ? source : source.parent_path();
   std::error_code failure;
   if (fs::equivalent(folder, own.empty() ? "." : own, failure) && !failure)
-    throw UserError("", fmt::format("the export would overwrite the base model in \"{}\"", folder.string()), "name another folder");
+    throw UserError("", fmt::format("the export would overwrite the base model in \"{}\"", folder.string()),
+                    "name another folder");
 }
 
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-                           "chat_template.jinja"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json", "chat_template.jinja"}) {
     if (!fs::exists(from / name) || (fs::exists(to / name) && fs::equivalent(from / name, to / name))) continue;
     write_text_file(to / name, read_text_file(from / name));
   }
@@ -130,7 +150,7 @@ void export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   std::vector<Tensor> owned;
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (size_t i = 0; i < specs.size(); ++i) {
-    if (specs[i].storage != specs[i].name) continue;   // a tied head is its embedding
+    if (specs[i].storage != specs[i].name) continue;  // a tied head is its embedding
     TS_CHECK(!specs[i].transposed, "{}: transposed storage", specs[i].name);
     const ConstView base = model.decoder().weight(static_cast<int>(i))->direct({&model.pool()});
     TS_CHECK(!base.empty(), "{} has no place of its own in the pool", specs[i].name);

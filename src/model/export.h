@@ -7,15 +7,18 @@
 
 namespace tessera {
 
-/// Writes the assembled A and B of every adapted weight as PEFT does: adapter_model.safetensors (f32, A [r, in], B [out, r])
-/// and adapter_config.json. The sharing is lost with the pools: such a folder cannot be trained on as MoS. Reads the
-/// assembled matrices: call Model::assemble after the last change of the pool, as ever.
+/// Writes the assembled A and B of every adapted weight as PEFT does: adapter_model.safetensors (f32, A [r, in], B
+/// [out, r]) and adapter_config.json. The sharing is lost with the pools: such a folder cannot be trained on as MoS.
+/// Reads the assembled matrices: call Model::assemble after the last change of the pool, as ever.
 /// @throws UserError naming the file that cannot be written
 void export_peft(const std::filesystem::path& folder, Model&);
 
-/// Writes a dense model: every stored tensor once, W = W0 + scale · B·A formed in f32 and cast to Model::export_dtype();
-/// config.json is the source's with the new dtype; the tokenizer's files are copied. The model itself keeps its W0.
-/// @throws UserError when `folder` is the base model's own, a file cannot be written, or a weight does not fit the dtype
-void export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder, const Context&);
+/// Writes a dense model: every stored tensor once, W = W0 + scale · B·A formed in f32 and cast to
+/// Model::export_dtype(); config.json is the source's with the new dtype; the tokenizer's files are copied. The model
+/// itself keeps its W0.
+/// @throws UserError when `folder` is the base model's own, a file cannot be written, or a weight does not fit the
+/// dtype
+void export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder,
+                   const Context&);
 
 }  // namespace tessera

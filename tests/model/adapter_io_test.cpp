@@ -35,7 +35,8 @@ AdapterConfig lora() {
 
 class AdapterFolder : public testing::Test {
  protected:
-  std::unique_ptr<Model> load_model(const AdapterConfig& adapter, uint64_t seed = 11, const test::TinyConfig& config = {}) {
+  std::unique_ptr<Model> load_model(const AdapterConfig& adapter, uint64_t seed = 11,
+                                    const test::TinyConfig& config = {}) {
     Model::Settings settings = test::tiny_settings(base_.path(), config);
     settings.adapter = adapter;
     settings.seed = seed;
@@ -100,12 +101,14 @@ TEST_F(AdapterFolder, HoldsPoolsUnderTheirNamesAndTheDescriptor) {
   EXPECT_EQ(json.at("base_fingerprint").as_string(), model->base_fingerprint());
   EXPECT_EQ(json.at("adapter").dump(), model->adapter()->descriptor().dump());
   save_adapter(folder(), *load_model(lora()));
-  EXPECT_EQ(SafetensorsReader::open(folder() / "lora.safetensors").at("lora.model.layers.1.mlp.down_proj.a").shape, (Shape{3, 20}));
+  EXPECT_EQ(SafetensorsReader::open(folder() / "lora.safetensors").at("lora.model.layers.1.mlp.down_proj.a").shape,
+            (Shape{3, 20}));
 }
 
 TEST_F(AdapterFolder, IsTheSameBytesWhenSavedTwice) {
   const auto model = saved_model(mos());
-  const std::string file = test::read_file(folder() / "mos.safetensors"), json = test::read_file(folder() / "adapter.json");
+  const std::string file = test::read_file(folder() / "mos.safetensors"),
+                    json = test::read_file(folder() / "adapter.json");
   save_adapter(folder(), *model);
   EXPECT_EQ(file, test::read_file(folder() / "mos.safetensors"));
   EXPECT_EQ(json, test::read_file(folder() / "adapter.json"));
@@ -155,15 +158,19 @@ TEST_F(AdapterFolder, IsRefusedWithBothFingerprintsOnAnotherBase) {
   const auto model = saved_model(mos());
   const auto other = load_model(mos(), 12);
   ASSERT_NE(other->base_fingerprint(), model->base_fingerprint());
-  EXPECT_EQ(fault(*other).second, fmt::format("the adapter in \"{}\" was saved with base_fingerprint \"{}\", this run has \"{}\"", folder().string(),
-                                              model->base_fingerprint(), other->base_fingerprint()));
+  EXPECT_EQ(fault(*other).second,
+            fmt::format("the adapter in \"{}\" was saved with base_fingerprint \"{}\", this run has \"{}\"",
+                        folder().string(), model->base_fingerprint(), other->base_fingerprint()));
 }
 
 TEST_F(AdapterFolder, OfAModelWithOtherLayersIsRefused) {
   saved_model(mos());
   const auto deeper = load_model(mos(), 11, {.layers = 4});
-  EXPECT_EQ(fault(*deeper).second, fmt::format(R"(the adapter in "{}" was saved with layers {{"type":"mlp.down_proj","layers":[0,1,2]}}, this run has {{"type":"mlp.down_proj","layers":[0,1,2,3]}})",
-                                               folder().string()));
+  EXPECT_EQ(
+      fault(*deeper).second,
+      fmt::format(
+          R"(the adapter in "{}" was saved with layers {{"type":"mlp.down_proj","layers":[0,1,2]}}, this run has {{"type":"mlp.down_proj","layers":[0,1,2,3]}})",
+          folder().string()));
 }
 
 TEST_F(AdapterFolder, IsRefusedWhenItsTablesCannotBeDrawnAgain) {
@@ -172,8 +179,11 @@ TEST_F(AdapterFolder, IsRefusedWhenItsTablesCannotBeDrawnAgain) {
   std::string json = test::read_file(folder() / "adapter.json");
   json.replace(json.find(ours), ours.size(), "0123456789abcdef");
   test::write_file(folder() / "adapter.json", json);
-  EXPECT_EQ(fault_of_run(mos()), fmt::format(R"(the adapter in "{}" was saved with tables {{"table":"mlp.down_proj.0.b","fnv1a":"0123456789abcdef"}}, this run has {{"table":"mlp.down_proj.0.b","fnv1a":"{}"}})",
-                                             folder().string(), ours));
+  EXPECT_EQ(
+      fault_of_run(mos()),
+      fmt::format(
+          R"(the adapter in "{}" was saved with tables {{"table":"mlp.down_proj.0.b","fnv1a":"0123456789abcdef"}}, this run has {{"table":"mlp.down_proj.0.b","fnv1a":"{}"}})",
+          folder().string(), ours));
 }
 
 TEST_F(AdapterFolder, ThatWasExportedForPeftIsAnAssembledLora) {
@@ -193,7 +203,8 @@ TEST_F(AdapterFolder, OfALaterFormatIsRefused) {
   test::write_file(folder() / "adapter.json", json.set("format_version", 2).dump());
   EXPECT_EQ(fault(*load_model(mos())).second, "format_version is 2, this program reads 1");
   test::write_file(folder() / "adapter.json", "{}");
-  EXPECT_EQ(fault(*load_model(mos())).second, "this is no description of an adapter: \"format\" is not \"tessera adapter\"");
+  EXPECT_EQ(fault(*load_model(mos())).second,
+            "this is no description of an adapter: \"format\" is not \"tessera adapter\"");
 }
 
 TEST_F(AdapterFolder, CutShortAnywhereIsNamedAndNothingIsLoaded) {
@@ -219,11 +230,13 @@ TEST_F(AdapterFolder, WithOneAlteredBitIsRefused) {
 TEST_F(AdapterFolder, WithABrokenNumberNamesPoolRowAndReaders) {
   const auto model = load_model(mos());
   const TensorView pool = test::slot_of(model->pool(), "mos.self_attn.v_proj.pool_b");
-  const int64_t row = 1 * 3 * 2 + 2 * 2;   // private to layer 2: n_pub = (e-p) L l = 6, then p l = 2 rows a layer
+  const int64_t row = 1 * 3 * 2 + 2 * 2;  // private to layer 2: n_pub = (e-p) L l = 6, then p l = 2 rows a layer
   for (const float broken : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     pool.row<float>(row)[1] = broken;
     save_adapter(folder(), *model);
-    EXPECT_EQ(fault(*load_model(mos())).second, fmt::format("the adapter holds {}: pool mos.self_attn.v_proj.pool_b row {}, read by layers 2", broken, row));
+    EXPECT_EQ(
+        fault(*load_model(mos())).second,
+        fmt::format("the adapter holds {}: pool mos.self_attn.v_proj.pool_b row {}, read by layers 2", broken, row));
   }
 }
 
@@ -236,7 +249,8 @@ TEST_F(AdapterFolder, WithAnotherShapeOrTensorIsRefused) {
   changed[0].second = changed[0].second.slice_rows(0, 2);
   write_safetensors(folder() / "lora.safetensors", changed);
   seal("lora.safetensors");
-  EXPECT_EQ(fault(*load_model(lora())).second, "tensor \"lora.model.layers.0.mlp.down_proj.a\" is f32 [2, 20], expected f32 [3, 20]");
+  EXPECT_EQ(fault(*load_model(lora())).second,
+            "tensor \"lora.model.layers.0.mlp.down_proj.a\" is f32 [2, 20], expected f32 [3, 20]");
   changed = tensors;
   changed.emplace_back("stray", tensors[0].second);
   write_safetensors(folder() / "lora.safetensors", changed);

@@ -10,7 +10,8 @@ namespace {
 
 int64_t dot(const ConstView& a, const ConstView& b) {
   int64_t sum = 0;
-  for (int64_t i = 0; i < a.shape.count(); ++i) sum += static_cast<int64_t>(element(a, i)) * static_cast<int64_t>(element(b, i));
+  for (int64_t i = 0; i < a.shape.count(); ++i)
+    sum += static_cast<int64_t>(element(a, i)) * static_cast<int64_t>(element(b, i));
   return sum;
 }
 
@@ -26,7 +27,7 @@ void expect_adjoint(const WeightView& view, ParameterPool& pool, uint32_t seed) 
     const int64_t forward = dot(w.view(), v.view());
     EXPECT_EQ(forward, dot(pool.trainable().values, pool.trainable().grads)) << backend;
     EXPECT_NE(forward, 0);
-    view.scatter_add(own.ctx, v.view(), pool);   // adds, does not assign
+    view.scatter_add(own.ctx, v.view(), pool);  // adds, does not assign
     EXPECT_EQ(2 * forward, dot(pool.trainable().values, pool.trainable().grads)) << backend;
   }
 }
@@ -42,15 +43,18 @@ TEST(Adjoint, OfShardsUnderEveryDraw) {
   for (const MosDraw draw : {MosDraw::random, MosDraw::tied, MosDraw::pure})
     for (const int64_t l : {1, 2, 8}) {
       if (draw == MosDraw::pure && l > 1) continue;
-      const MosShape shape = draw == MosDraw::pure ? MosShape{.layers = 4, .equivalent_rank = 3, .rank = 12, .private_rank = 0, .shards = 1}
-                                                   : MosShape{.layers = 4, .equivalent_rank = 3, .rank = 7, .private_rank = 1, .shards = l};
+      const MosShape shape =
+          draw == MosDraw::pure
+              ? MosShape{.layers = 4, .equivalent_rank = 3, .rank = 12, .private_rank = 0, .shards = 1}
+              : MosShape{.layers = 4, .equivalent_rank = 3, .rank = 7, .private_rank = 1, .shards = l};
       ParameterPool pool;
       const int64_t width = 5;
       const SlotId slot = pool.reserve("shards", {.shape = {shape.rows(), width}, .init = {}});
       pool.allocate(0);
       for (int64_t layer = 0; layer < 4; ++layer)
         for (const int side : {0, 1})
-          expect_adjoint(ShardView(slot, shape.rank, shape.shards, width, mos_table(shape, draw, 3, 1, side, layer)), pool, static_cast<uint32_t>(10 * layer + side));
+          expect_adjoint(ShardView(slot, shape.rank, shape.shards, width, mos_table(shape, draw, 3, 1, side, layer)),
+                         pool, static_cast<uint32_t>(10 * layer + side));
     }
 }
 

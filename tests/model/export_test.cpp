@@ -76,7 +76,8 @@ TEST_F(Export, MergedModelComputesWhatTheAdapterComputes) {
       export_merged(folder_ / "out", *model, test::golden(name), own_.ctx);
       const auto merged = reload(folder_ / "out");
       const Tensor with_adapter = test::logits_of(own_.ctx, *model, kText);
-      EXPECT_LT(largest_difference(test::logits_of(own_.ctx, *merged, kText).view(), with_adapter.view()), 1e-5) << name << " " << method;
+      EXPECT_LT(largest_difference(test::logits_of(own_.ctx, *merged, kText).view(), with_adapter.view()), 1e-5)
+          << name << " " << method;
       EXPECT_GT(largest_difference(test::logits_of(own_.ctx, *plain, kText).view(), with_adapter.view()), 1e-2);
     }
 }
@@ -85,14 +86,16 @@ TEST_F(Export, MergedWeightIsTheBaseAndTheScaledProductExactly) {
   test::TinyConfig config;
   Model::Settings settings = test::tiny_settings(folder_.path(), config);
   settings.adapter = adapter("mos");
-  settings.adapter.alpha = 6;   // scale 2
+  settings.adapter.alpha = 6;  // scale 2
   Model model(settings);
-  for (const TrainableSlot& slot : model.pool().trainable().slots) test::fill_integers(test::slot_of(model.pool(), slot.name), static_cast<uint32_t>(slot.begin));
+  for (const TrainableSlot& slot : model.pool().trainable().slots)
+    test::fill_integers(test::slot_of(model.pool(), slot.name), static_cast<uint32_t>(slot.begin));
   const int index = model.decoder().linear_index(1, 3);
   test::fill_integers(TensorView(model.decoder().weight(index)->direct({&model.pool()})), 3);
   export_merged(folder_ / "out", model, "", own_.ctx);
   const auto reader = SafetensorsReader::open(folder_ / "out" / "model.safetensors");
-  const ConstView merged = reader.at("model.layers.1.self_attn.o_proj.weight"), base = model.decoder().weight(index)->direct({&model.pool()});
+  const ConstView merged = reader.at("model.layers.1.self_attn.o_proj.weight"),
+                  base = model.decoder().weight(index)->direct({&model.pool()});
   const auto& m = *model.bound_adapter()->find(index);
   for (int64_t o = 0; o < merged.shape[0]; ++o)
     for (int64_t i = 0; i < merged.shape[1]; ++i) {
@@ -116,16 +119,19 @@ TEST_F(Export, LeavesTheBaseAsItIs) {
 }
 
 TEST_F(Export, KeepsTheSourcesDTypeAndTheBytesOfWeightsItDoesNotChange) {
-  for (const auto& [name, dtype, word] : {std::tuple{"bf16", DType::bf16, "bfloat16"}, std::tuple{"f16_tied", DType::f16, "float16"}}) {
+  for (const auto& [name, dtype, word] :
+       {std::tuple{"bf16", DType::bf16, "bfloat16"}, std::tuple{"f16_tied", DType::f16, "float16"}}) {
     auto settings = golden_settings(name, "mos");
     settings.adapter.targets = {"q_proj"};
     const auto model = adapted(settings);
     export_merged(folder_ / "out", *model, "", own_.ctx);
-    const auto source = SafetensorsReader::open_folder(test::golden(name)), written = SafetensorsReader::open_folder(folder_ / "out");
+    const auto source = SafetensorsReader::open_folder(test::golden(name)),
+               written = SafetensorsReader::open_folder(folder_ / "out");
     EXPECT_EQ(written.names(), source.names());
     for (const std::string& tensor : written.names()) {
       EXPECT_EQ(written.at(tensor).dtype, dtype);
-      EXPECT_EQ(test::same_bytes(written.at(tensor), source.at(tensor)), tensor.find("q_proj") == std::string::npos) << tensor;
+      EXPECT_EQ(test::same_bytes(written.at(tensor), source.at(tensor)), tensor.find("q_proj") == std::string::npos)
+          << tensor;
     }
     const Json config = Json::parse(test::read_file(folder_ / "out" / "config.json"), "");
     EXPECT_EQ(config.at("torch_dtype").as_string(), word);
@@ -140,12 +146,14 @@ TEST_F(Export, RoundsAMergedWeightOnceFromF32) {
   export_merged(folder_ / "out", *model, "", own_.ctx);
   const auto written = SafetensorsReader::open_folder(folder_ / "out");
   const int index = model->decoder().linear_index(0, 6);
-  const ConstView base = model->decoder().weight(index)->direct({&model->pool()}), merged = written.at("model.layers.0.mlp.down_proj.weight");
+  const ConstView base = model->decoder().weight(index)->direct({&model->pool()}),
+                  merged = written.at("model.layers.0.mlp.down_proj.weight");
   const auto& m = *model->bound_adapter()->find(index);
   for (int64_t o = 0; o < base.shape[0]; ++o)
     for (int64_t i = 0; i < base.shape[1]; ++i) {
       double sum = element(base, o * base.shape[1] + i);
-      for (int64_t j = 0; j < m.a.shape[0]; ++j) sum += static_cast<double>(m.scale) * m.bt.row<float>(j)[o] * m.a.row<float>(j)[i];
+      for (int64_t j = 0; j < m.a.shape[0]; ++j)
+        sum += static_cast<double>(m.scale) * m.bt.row<float>(j)[o] * m.a.row<float>(j)[i];
       // half a unit in the last of bf16's 8 digits, and f32's own sum
       ASSERT_NEAR(element(merged, o * base.shape[1] + i), sum, std::abs(sum) * (1.0 / 256 + 1e-5) + 1e-6);
     }
@@ -177,9 +185,10 @@ TEST_F(Export, WritesTheDTypeThatTheRecipeNames) {
 }
 
 TEST_F(Export, KeepsEveryOtherKeyOfTheConfig) {
-  for (const char* name : {"gqa", "mha_odd"}) {   // mha_odd's says "dtype", as transformers 5 does
+  for (const char* name : {"gqa", "mha_odd"}) {  // mha_odd's says "dtype", as transformers 5 does
     export_merged(folder_ / name, *adapted(golden_settings(name, "mos")), "", own_.ctx);
-    const Json before = Json::parse(test::read_file(test::golden(name) / "config.json"), ""), after = Json::parse(test::read_file(folder_ / name / "config.json"), "");
+    const Json before = Json::parse(test::read_file(test::golden(name) / "config.json"), ""),
+               after = Json::parse(test::read_file(folder_ / name / "config.json"), "");
     EXPECT_EQ(before.dump(), after.dump());
   }
 }
@@ -204,8 +213,10 @@ TEST_F(Export, NeverOverwritesTheBaseModel) {
   const auto model = adapted(settings);
   const std::string before = sha256_of_file(base / "model.safetensors");
   EXPECT_EQ(fault(base, *model), fmt::format("the export would overwrite the base model in \"{}\"", base.string()));
-  EXPECT_EQ(fault(folder_ / "link", *model), fmt::format("the export would overwrite the base model in \"{}\"", (folder_ / "link").string()));
-  EXPECT_EQ(fault(folder_ / "base/../base/.", *model), fmt::format("the export would overwrite the base model in \"{}\"", (folder_ / "base/../base/.").string()));
+  EXPECT_EQ(fault(folder_ / "link", *model),
+            fmt::format("the export would overwrite the base model in \"{}\"", (folder_ / "link").string()));
+  EXPECT_EQ(fault(folder_ / "base/../base/.", *model),
+            fmt::format("the export would overwrite the base model in \"{}\"", (folder_ / "base/../base/.").string()));
   EXPECT_EQ(sha256_of_file(base / "model.safetensors"), before);
 }
 
@@ -215,7 +226,8 @@ TEST_F(Export, RefusesAWeightThatDoesNotFitTheDType) {
   const auto model = adapted(settings);
   test::fill_integers(test::slot_of(model->pool(), "lora.model.layers.0.self_attn.q_proj.a"), 1, 1000);
   test::fill_integers(test::slot_of(model->pool(), "lora.model.layers.0.self_attn.q_proj.bt"), 2, 1000);
-  EXPECT_THAT(fault(folder_ / "out", *model), testing::MatchesRegex("element [0-9]+ of \"model.layers.0.self_attn.q_proj.weight\" is -?inf in f16"));
+  EXPECT_THAT(fault(folder_ / "out", *model),
+              testing::MatchesRegex("element [0-9]+ of \"model.layers.0.self_attn.q_proj.weight\" is -?inf in f16"));
   EXPECT_FALSE(fs::exists(folder_ / "out" / "model.safetensors"));
 }
 
@@ -234,7 +246,8 @@ TEST_F(Export, ForPeftHoldsTheAssembledMatricesUnderPeftsNames) {
     for (int64_t j = 0; j < 3; ++j) EXPECT_EQ(b.row<float>(o)[j], m.bt.row<float>(j)[o]);
   const Json config = Json::parse(test::read_file(folder_ / "peft" / "adapter_config.json"), "");
   const Json peft = Json::parse(test::read_file(test::golden("lora") / "adapter" / "adapter_config.json"), "");
-  for (const auto& [key, value] : config.members()) EXPECT_NO_THROW(peft.at(key)) << "PEFT does not know \"" << key << "\"";
+  for (const auto& [key, value] : config.members())
+    EXPECT_NO_THROW(peft.at(key)) << "PEFT does not know \"" << key << "\"";
   EXPECT_EQ(config.at("target_modules").dump(), peft.at("target_modules").dump());
   EXPECT_EQ(config.at("r").as_integer(), 3);
   EXPECT_EQ(config.at("lora_alpha").as_integer(), 16);

@@ -43,7 +43,7 @@ TEST_F(LoraModel, GivesEveryTargetMatricesOfItsOwn) {
     EXPECT_EQ(m->bt.shape, (Shape{3, specs[i].shape[0]}));
   }
   EXPECT_EQ(model->pool().trainable_count(), 3 * 3 * ((16 + 16) + (20 + 16)));
-  EXPECT_EQ(model->bound_adapter()->assembled_bytes(), 0);   // read where they lie
+  EXPECT_EQ(model->bound_adapter()->assembled_bytes(), 0);  // read where they lie
 }
 
 TEST_F(LoraModel, IsOfRankEightUnlessTold) { EXPECT_EQ(load(lora({}))->bound_adapter()->rank(2), 8); }
@@ -66,7 +66,8 @@ TEST_F(LoraModel, AtTheStartComputesTheBaseModelBitForBit) {
 }
 
 TEST_F(LoraModel, DescribesTheTypesItAdaptsHoweverTheyWereNamed) {
-  const auto by_leaf = load(lora(2, {"v_proj", "q_proj"})), by_path = load(lora(2, {"self_attn.q_proj", "self_attn.v_proj"}));
+  const auto by_leaf = load(lora(2, {"v_proj", "q_proj"})),
+             by_path = load(lora(2, {"self_attn.q_proj", "self_attn.v_proj"}));
   EXPECT_EQ(by_leaf->adapter()->descriptor().dump(), by_path->adapter()->descriptor().dump());
   EXPECT_EQ(by_leaf->adapter()->descriptor().at("types").dump(), R"(["self_attn.q_proj","self_attn.v_proj"])");
 }

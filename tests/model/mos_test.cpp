@@ -1,4 +1,5 @@
-// Mixture of shards: tables, budgets, sharing, exactness. The law of the method is tested here, its training in tests/train.
+// Mixture of shards: tables, budgets, sharing, exactness. The law of the method is tested here, its training in
+// tests/train.
 
 #include "model/sharing/mos.h"
 
@@ -31,12 +32,25 @@ AdapterConfig mos(int64_t e, std::optional<int64_t> r = {}, std::optional<int64_
 
 WeightSpec linear_spec(int layer, const std::string& type, int64_t out, int64_t in) {
   const std::string name = fmt::format("layers.{}.{}.weight", layer, type);
-  return {.name = name, .type = type, .layer = layer, .role = Role::linear, .shape = {out, in}, .init = {}, .storage = name};
+  return {.name = name,
+          .type = type,
+          .layer = layer,
+          .role = Role::linear,
+          .shape = {out, in},
+          .init = {},
+          .storage = name};
 }
 
-std::vector<WeightSpec> llama_specs(int64_t hidden, int64_t intermediate, int64_t layers, int64_t heads, int64_t kv_heads) {
-  return weight_specs(parse_model_config(test::to_json({.vocab_size = 32000, .hidden_size = hidden, .intermediate_size = intermediate, .layers = layers, .heads = heads,
-                                                        .kv_heads = kv_heads, .head_dim = hidden / heads}), "test"));
+std::vector<WeightSpec> llama_specs(int64_t hidden, int64_t intermediate, int64_t layers, int64_t heads,
+                                    int64_t kv_heads) {
+  return weight_specs(parse_model_config(test::to_json({.vocab_size = 32000,
+                                                        .hidden_size = hidden,
+                                                        .intermediate_size = intermediate,
+                                                        .layers = layers,
+                                                        .heads = heads,
+                                                        .kv_heads = kv_heads,
+                                                        .head_dim = hidden / heads}),
+                                         "test"));
 }
 
 int64_t trained(const AdapterConfig& config, const std::vector<WeightSpec>& specs) {
@@ -51,7 +65,8 @@ TEST(MosTables, FollowThePortableGenerator) {
   EXPECT_EQ(mix64(0), 0xe220a8397b1dcdafull);
   EXPECT_EQ(mix64(1), 0x910a2dec89025cc1ull);
   EXPECT_EQ(hash_key({7, 0, 0, 3}), 0xdc13ad580762ba80ull);
-  const MosShape shape{.layers = 4, .equivalent_rank = 2, .rank = 3, .private_rank = 0, .shards = 2};   // 16 public rows, 6 entries
+  const MosShape shape{
+      .layers = 4, .equivalent_rank = 2, .rank = 3, .private_rank = 0, .shards = 2};  // 16 public rows, 6 entries
   EXPECT_THAT(mos_table(shape, MosDraw::random, 7, 0, 0, 3), ElementsAre(1, 12, 15, 11, 4, 9));
   EXPECT_THAT(mos_table(shape, MosDraw::random, 7, 0, 1, 3), ElementsAre(5, 14, 10, 8, 11, 12));
 }
@@ -66,7 +81,8 @@ TEST(MosTables, PrivateRowsFollowThePublicOnesAndServeBothSides) {
 }
 
 TEST(MosTables, NeverReadARowTwiceAndKeepPrivateRowsApart) {
-  for (const auto [e, r, p, l, layers] : {std::array{2, 8, 1, 4, 8}, std::array{4, 7, 3, 2, 5}, std::array{3, 12, 0, 1, 4}, std::array{2, 2, 2, 8, 6}}) {
+  for (const auto [e, r, p, l, layers] :
+       {std::array{2, 8, 1, 4, 8}, std::array{4, 7, 3, 2, 5}, std::array{3, 12, 0, 1, 4}, std::array{2, 2, 2, 8, 6}}) {
     const MosShape shape{.layers = layers, .equivalent_rank = e, .rank = r, .private_rank = p, .shards = l};
     std::set<int32_t> taken;
     for (int64_t k = 0; k < layers; ++k) {
@@ -112,7 +128,9 @@ TEST(MosTables, AreTheIdentityWhenEverythingIsPrivate) {
 }
 
 TEST(MosTables, LeaveTheExpectedShareOfPublicRowsUnread) {
-  const auto share = [](int64_t e, int64_t p, int64_t r) { return mos_dead_share({.layers = 32, .equivalent_rank = e, .rank = r, .private_rank = p, .shards = 8}); };
+  const auto share = [](int64_t e, int64_t p, int64_t r) {
+    return mos_dead_share({.layers = 32, .equivalent_rank = e, .rank = r, .private_rank = p, .shards = 8});
+  };
   EXPECT_NEAR(share(2, 1, 4), 0.043, 5e-4);
   EXPECT_NEAR(share(2, 1, 8), 0.0004, 5e-5);
   EXPECT_NEAR(share(8, 1, 16), 0.109, 5e-4);
@@ -125,7 +143,7 @@ TEST(MosTables, LeaveTheExpectedShareOfPublicRowsUnread) {
     for (const int32_t row : mos_table(shape, MosDraw::random, 0, 0, 0, k))
       if (row < shape.public_rows()) read.insert(row);
   const double unread = 1 - static_cast<double>(read.size()) / static_cast<double>(shape.public_rows());
-  EXPECT_NEAR(unread, mos_dead_share(shape), 0.03);   // four deviations of a binomial share of 1792 rows
+  EXPECT_NEAR(unread, mos_dead_share(shape), 0.03);  // four deviations of a binomial share of 1792 rows
 }
 
 // --- Budget and defaults ------------------------------------------------------------------------------------------
@@ -144,7 +162,8 @@ TEST(MosBudget, DependsOnTheEquivalentRankOnly) {
   const int64_t expected = 4 * 6 * ((64 + 64) * 2 + (64 + 32) * 2 + (64 + 96) * 3);
   for (const int64_t l : {1, 2, 4, 8, 16, 32})
     for (const int64_t p : {0, 1, 3})
-      for (const int64_t r : {4, 7, 9}) EXPECT_EQ(trained(mos(4, r, p, l), specs), expected) << "r=" << r << " p=" << p << " l=" << l;
+      for (const int64_t r : {4, 7, 9})
+        EXPECT_EQ(trained(mos(4, r, p, l), specs), expected) << "r=" << r << " p=" << p << " l=" << l;
   EXPECT_EQ(trained(mos(4, 4, 4, 2), specs), expected);
   AdapterConfig lora;
   lora.method = "lora";
@@ -160,8 +179,8 @@ TEST(MosShapeTest, HasTheMethodsDefaults) {
   EXPECT_EQ(r_and_p(2, 32), std::pair(int64_t{8}, int64_t{1}));
   EXPECT_EQ(r_and_p(8, 32), std::pair(int64_t{32}, int64_t{2}));
   EXPECT_EQ(r_and_p(3, 32), std::pair(int64_t{12}, int64_t{1}));
-  EXPECT_EQ(r_and_p(2, 2), std::pair(int64_t{3}, int64_t{1}));        // capped at (e-p) L + p
-  EXPECT_EQ(r_and_p(4, 32, 4), std::pair(int64_t{4}, int64_t{4}));    // nothing shared: r = e
+  EXPECT_EQ(r_and_p(2, 2), std::pair(int64_t{3}, int64_t{1}));      // capped at (e-p) L + p
+  EXPECT_EQ(r_and_p(4, 32, 4), std::pair(int64_t{4}, int64_t{4}));  // nothing shared: r = e
 }
 
 TEST(MosScale, DividesByTheAssembledRank) {
@@ -193,16 +212,21 @@ std::vector<WeightSpec> layers_of(int layers, int64_t out, int64_t in) {
 }
 
 TEST(MosErrors, NameTheValueAndOneThatWorks) {
-  EXPECT_EQ(fault(mos(2, 4, 1, 3), layers_of(4, 2048, 2048)), "mos: shards=3 does not divide d_in=2048 of q_proj (divisors up to 32: 1,2,4,8,16,32)");
-  EXPECT_EQ(fault(mos(2, 4, 1, 5), layers_of(4, 12, 20)), "mos: shards=5 does not divide d_out=12 of q_proj (divisors up to 32: 1,2,3,4,6,12)");
+  EXPECT_EQ(fault(mos(2, 4, 1, 3), layers_of(4, 2048, 2048)),
+            "mos: shards=3 does not divide d_in=2048 of q_proj (divisors up to 32: 1,2,4,8,16,32)");
+  EXPECT_EQ(fault(mos(2, 4, 1, 5), layers_of(4, 12, 20)),
+            "mos: shards=5 does not divide d_out=12 of q_proj (divisors up to 32: 1,2,3,4,6,12)");
   EXPECT_EQ(fault(mos(2, 8, 4), layers_of(4, 16, 16)), "mos: private=4 exceeds equivalent rank e=2");
   EXPECT_EQ(fault(mos(4, 2, 3), layers_of(4, 16, 16)), "mos: r=2 is below private=3");
-  EXPECT_EQ(fault(mos(3, 128, 1), layers_of(31, 16, 16)), "mos: r=128 needs 127 public vectors per layer, the pool has 62 (e=3,p=1,L=31): lower r or raise e");
-  EXPECT_EQ(fault(mos(2, 4, 2), layers_of(4, 16, 16)), "mos: with private=e nothing is shared, so r must equal e (plain LoRA)");
+  EXPECT_EQ(fault(mos(3, 128, 1), layers_of(31, 16, 16)),
+            "mos: r=128 needs 127 public vectors per layer, the pool has 62 (e=3,p=1,L=31): lower r or raise e");
+  EXPECT_EQ(fault(mos(2, 4, 2), layers_of(4, 16, 16)),
+            "mos: with private=e nothing is shared, so r must equal e (plain LoRA)");
   AdapterConfig wrong_target = mos(2);
   wrong_target.targets = {"q_proj", "qproj"};
   EXPECT_EQ(fault(wrong_target, llama_specs(16, 32, 2, 2, 2)),
-            "mos: target 'qproj' matches none of: mlp.down_proj, mlp.gate_proj, mlp.up_proj, self_attn.k_proj, self_attn.o_proj, self_attn.q_proj, self_attn.v_proj");
+            "mos: target 'qproj' matches none of: mlp.down_proj, mlp.gate_proj, mlp.up_proj, self_attn.k_proj, "
+            "self_attn.o_proj, self_attn.q_proj, self_attn.v_proj");
   AdapterConfig pure = mos(2, 3, {}, 1);
   pure.draw = "pure";
   EXPECT_EQ(fault(pure, layers_of(4, 16, 16)), "mos: draw=\"pure\" means shards=1, private_rank=0 and rank=e·L=8");
@@ -212,7 +236,9 @@ TEST(MosErrors, ATypeOfOneLayerWorksWithAWarning) {
   ParameterPool pool;
   const auto adapter = make_adapter(mos(2, 2, 1), "");
   EXPECT_EQ(adapter->attach(layers_of(1, 16, 16), pool).by_weight[0]->rank(), 2);
-  EXPECT_THAT(adapter->notes(), testing::Contains("warning: mos: self_attn.q_proj occurs in one layer only: nothing is shared across layers"));
+  EXPECT_THAT(
+      adapter->notes(),
+      testing::Contains("warning: mos: self_attn.q_proj occurs in one layer only: nothing is shared across layers"));
 }
 
 TEST(MosPools, AreSeparateForEachPathAndShape) {
@@ -233,8 +259,9 @@ TEST(MosPools, AreSeparateForEachPathAndShape) {
   pool.allocate(0);
   std::vector<std::string> names;
   for (const TrainableSlot& slot : pool.trainable().slots) names.push_back(slot.name);
-  EXPECT_THAT(names, ElementsAre("mos.attn.c_proj.pool_a", "mos.attn.c_proj.pool_b", "mos.mlp.c_fc.32x128.pool_a", "mos.mlp.c_fc.32x128.pool_b", "mos.mlp.c_fc.32x64.pool_a",
-                                 "mos.mlp.c_fc.32x64.pool_b", "mos.mlp.c_proj.pool_a", "mos.mlp.c_proj.pool_b"));
+  EXPECT_THAT(names, ElementsAre("mos.attn.c_proj.pool_a", "mos.attn.c_proj.pool_b", "mos.mlp.c_fc.32x128.pool_a",
+                                 "mos.mlp.c_fc.32x128.pool_b", "mos.mlp.c_fc.32x64.pool_a", "mos.mlp.c_fc.32x64.pool_b",
+                                 "mos.mlp.c_proj.pool_a", "mos.mlp.c_proj.pool_b"));
 }
 
 // --- A model at work ----------------------------------------------------------------------------------------------
@@ -294,11 +321,13 @@ TEST_F(MosModel, AssemblesEveryVectorFromTheRowsOfItsTable) {
   model->assemble(own_.ctx);
   for (int layer = 0; layer < 5; ++layer)
     for (const int side : {0, 1}) {
-      const ConstView pool = slot_of(model->pool(), side == 0 ? kPoolA : kPoolB), w = side == 0 ? matrices(*model, layer).a : matrices(*model, layer).bt;
+      const ConstView pool = slot_of(model->pool(), side == 0 ? kPoolA : kPoolB),
+                      w = side == 0 ? matrices(*model, layer).a : matrices(*model, layer).bt;
       const auto& index = table(*model, layer, side);
       ASSERT_EQ(w.shape[0], 5);
       for (int64_t j = 0; j < 5; ++j)
-        for (int64_t c = 0; c < w.cols(); ++c) ASSERT_EQ(w.row<float>(j)[c], pool.row<float>(index[j * 4 + c / pool.cols()])[c % pool.cols()]);
+        for (int64_t c = 0; c < w.cols(); ++c)
+          ASSERT_EQ(w.row<float>(j)[c], pool.row<float>(index[j * 4 + c / pool.cols()])[c % pool.cols()]);
     }
 }
 
@@ -306,7 +335,7 @@ TEST_F(MosModel, CollectsGradientsExactlyWhereItReads) {
   const auto model = load(mos(2, 5, 1, 4));
   std::map<std::string, std::vector<float>> expected;
   for (const char* name : {kPoolA, kPoolB}) expected[name].assign(slot_of(model->pool(), name).shape.count(), 0.0f);
-  for (const int pass : {0, 1})   // two micro-batches' worth: the collected gradients are cleared in between
+  for (const int pass : {0, 1})  // two micro-batches' worth: the collected gradients are cleared in between
     for (int layer = 0; layer < 5; ++layer) {
       const auto& m = matrices(*model, layer);
       test::fill_integers(m.da, 10 * layer + pass);
@@ -315,7 +344,9 @@ TEST_F(MosModel, CollectsGradientsExactlyWhereItReads) {
         const ConstView dw = side == 0 ? m.da : m.dbt;
         const int64_t width = dw.cols() / 4;
         for (int64_t j = 0; j < 5; ++j)
-          for (int64_t c = 0; c < dw.cols(); ++c) expected[side == 0 ? kPoolA : kPoolB][table(*model, layer, side)[j * 4 + c / width] * width + c % width] += dw.row<float>(j)[c];
+          for (int64_t c = 0; c < dw.cols(); ++c)
+            expected[side == 0 ? kPoolA : kPoolB][table(*model, layer, side)[j * 4 + c / width] * width + c % width] +=
+                dw.row<float>(j)[c];
       }
       if (layer == 4) model->bound_adapter()->finish_backward(own_.ctx);
     }
@@ -329,7 +360,7 @@ TEST_F(MosModel, APublicRowMovesExactlyTheLayersThatReadItAndAPrivateRowOne) {
   const auto model = load(mos(2, 5, 1, 4));
   test::fill_integers(slot_of(model->pool(), kPoolA), 1);
   test::fill_integers(slot_of(model->pool(), kPoolB), 2);
-  for (float& x : slot_of(model->pool(), kPoolB).as<float>()) x = std::abs(x) + 1;   // no column of B is zero
+  for (float& x : slot_of(model->pool(), kPoolB).as<float>()) x = std::abs(x) + 1;  // no column of B is zero
   std::set<size_t> sizes;
   const MosShape shape = mos_shape(mos(2, 5, 1, 4), 5, "");
   for (int32_t row = 0; row < shape.rows(); ++row) {
@@ -345,7 +376,7 @@ TEST_F(MosModel, APublicRowMovesExactlyTheLayersThatReadItAndAPrivateRowOne) {
       sizes.insert(readers.size());
     }
   }
-  EXPECT_GT(*sizes.rbegin(), 1u);   // something is shared
+  EXPECT_GT(*sizes.rbegin(), 1u);  // something is shared
 }
 
 TEST_F(MosModel, PureSharingGivesEveryLayerTheSameMatricesAndSubsetSelectionNone) {
@@ -358,7 +389,7 @@ TEST_F(MosModel, PureSharingGivesEveryLayerTheSameMatricesAndSubsetSelectionNone
       EXPECT_TRUE(test::same_bytes(matrices(*same, i).a, matrices(*same, j).a));
       EXPECT_FALSE(test::same_bytes(matrices(*different, i).a, matrices(*different, j).a));
     }
-  EXPECT_EQ(matrices(*same, 0).a.shape[0], 5);   // r = e L
+  EXPECT_EQ(matrices(*same, 0).a.shape[0], 5);  // r = e L
 }
 
 TEST_F(MosModel, AtTheStartComputesTheBaseModelBitForBit) {
@@ -391,7 +422,7 @@ TEST_F(MosModel, DrawsAFromTheBoundOfTheWholeInputWhateverTheShards) {
 TEST_F(MosModel, DoublingTheRankWithZeroBInTheNewHalfHalvesTheDelta) {
   const auto narrow = load(mos(2, 4, 0, 4)), wide = load(mos(2, 8, 0, 4));
   const int layer = 2;
-  for (const int side : {0, 1}) {   // the first half of the wide table is the narrow one
+  for (const int side : {0, 1}) {  // the first half of the wide table is the narrow one
     const auto &small = table(*narrow, layer, side), &large = table(*wide, layer, side);
     ASSERT_TRUE(std::equal(small.begin(), small.end(), large.begin()));
   }
@@ -399,7 +430,7 @@ TEST_F(MosModel, DoublingTheRankWithZeroBInTheNewHalfHalvesTheDelta) {
     test::fill_integers(slot_of(model->pool(), kPoolA), 1);
     const TensorView b = slot_of(model->pool(), kPoolB);
     test::fill_integers(b, 2);
-    for (const int32_t row : table(*wide, layer, 1)) {   // zero where only the new half reads
+    for (const int32_t row : table(*wide, layer, 1)) {  // zero where only the new half reads
       const auto& half = table(*narrow, layer, 1);
       if (std::find(half.begin(), half.end(), row) == half.end()) std::fill_n(b.row<float>(row), b.cols(), 0.0f);
     }
@@ -412,12 +443,16 @@ TEST_F(MosModel, DoublingTheRankWithZeroBInTheNewHalfHalvesTheDelta) {
 TEST_F(MosModel, NamesPoolRowAndLayersOfABrokenNumber) {
   const auto model = load(mos(2, 5, 1, 4));
   const MosShape shape = mos_shape(mos(2, 5, 1, 4), 5, "");
-  const int64_t width = slot_of(model->pool(), kPoolA).cols(), row = shape.public_rows() + 3 * 4 + 1;   // private to layer 3
-  EXPECT_EQ(model->adapter()->readers(kPoolA, row * width + 2), fmt::format("pool mos.self_attn.q_proj.pool_a row {}, read by layers 3", row));
+  const int64_t width = slot_of(model->pool(), kPoolA).cols(),
+                row = shape.public_rows() + 3 * 4 + 1;  // private to layer 3
+  EXPECT_EQ(model->adapter()->readers(kPoolA, row * width + 2),
+            fmt::format("pool mos.self_attn.q_proj.pool_a row {}, read by layers 3", row));
   std::string layers;
   for (int layer = 0; layer < 5; ++layer)
-    if (const auto& t = table(*model, layer, 1); std::find(t.begin(), t.end(), 0) != t.end()) layers += fmt::format("{}{}", layers.empty() ? "" : ", ", layer);
-  EXPECT_EQ(model->adapter()->readers(kPoolB, 0), fmt::format("pool mos.self_attn.q_proj.pool_b row 0, read by layers {}", layers));
+    if (const auto& t = table(*model, layer, 1); std::find(t.begin(), t.end(), 0) != t.end())
+      layers += fmt::format("{}{}", layers.empty() ? "" : ", ", layer);
+  EXPECT_EQ(model->adapter()->readers(kPoolB, 0),
+            fmt::format("pool mos.self_attn.q_proj.pool_b row 0, read by layers {}", layers));
 }
 
 TEST_F(MosModel, DescribesItselfByEverythingThatMakesItsTables) {
@@ -425,8 +460,9 @@ TEST_F(MosModel, DescribesItselfByEverythingThatMakesItsTables) {
   AdapterConfig other_seed = mos(2, 5, 1, 4);
   other_seed.index_seed = 1;
   const Json other = load(other_seed)->adapter()->descriptor();
-  EXPECT_EQ(seven.at("types").dump(),
-            R"(["mlp.down_proj","mlp.gate_proj","mlp.up_proj","self_attn.k_proj","self_attn.o_proj","self_attn.q_proj","self_attn.v_proj"])");
+  EXPECT_EQ(
+      seven.at("types").dump(),
+      R"(["mlp.down_proj","mlp.gate_proj","mlp.up_proj","self_attn.k_proj","self_attn.o_proj","self_attn.q_proj","self_attn.v_proj"])");
   EXPECT_EQ(seven.at("rank").as_integer(), 5);
   ASSERT_EQ(seven.at("tables").items().size(), 7u * 5 * 2);
   for (size_t i = 0; i < 70; ++i) EXPECT_NE(seven.at("tables").items()[i].dump(), other.at("tables").items()[i].dump());

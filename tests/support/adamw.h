@@ -21,9 +21,19 @@ struct AdamW {
     m.resize(values.size());
     v.resize(values.size());
     ++steps;
-    adamw_step(ctx, {.values = values, .grads = pool.trainable().grads.as<float>(), .m = m, .v = v, .lr = lr, .beta1 = static_cast<float>(beta1),
-                     .beta2 = static_cast<float>(beta2), .eps = 1e-8f, .weight_decay = weight_decay, .step_scale = 1, .grad_scale = 1.0f / static_cast<float>(count),
-                     .correction1 = 1 - std::pow(beta1, steps), .correction2 = 1 - std::pow(beta2, steps)});
+    adamw_step(ctx, {.values = values,
+                     .grads = pool.trainable().grads.as<float>(),
+                     .m = m,
+                     .v = v,
+                     .lr = lr,
+                     .beta1 = static_cast<float>(beta1),
+                     .beta2 = static_cast<float>(beta2),
+                     .eps = 1e-8f,
+                     .weight_decay = weight_decay,
+                     .step_scale = 1,
+                     .grad_scale = 1.0f / static_cast<float>(count),
+                     .correction1 = 1 - std::pow(beta1, steps),
+                     .correction2 = 1 - std::pow(beta2, steps)});
     pool.zero_grads();
   }
 };

@@ -22,10 +22,19 @@ struct TinyConfig {
 };
 
 inline Json to_json(const TinyConfig& c) {
-  return Json::object().set("model_type", "llama").set("vocab_size", c.vocab_size).set("hidden_size", c.hidden_size)
-      .set("intermediate_size", c.intermediate_size).set("num_hidden_layers", c.layers).set("num_attention_heads", c.heads)
-      .set("num_key_value_heads", c.kv_heads).set("head_dim", c.head_dim).set("rms_norm_eps", 1e-5)
-      .set("initializer_range", c.initializer_range).set("tie_word_embeddings", c.tied).set("torch_dtype", c.dtype);
+  return Json::object()
+      .set("model_type", "llama")
+      .set("vocab_size", c.vocab_size)
+      .set("hidden_size", c.hidden_size)
+      .set("intermediate_size", c.intermediate_size)
+      .set("num_hidden_layers", c.layers)
+      .set("num_attention_heads", c.heads)
+      .set("num_key_value_heads", c.kv_heads)
+      .set("head_dim", c.head_dim)
+      .set("rms_norm_eps", 1e-5)
+      .set("initializer_range", c.initializer_range)
+      .set("tie_word_embeddings", c.tied)
+      .set("torch_dtype", c.dtype);
 }
 
 /// Settings of a drawn model; its config.json is written into `folder`.
@@ -73,7 +82,9 @@ inline TensorView slot_of(ParameterPool& pool, const std::string& name, bool gra
   FlatParams& flat = pool.trainable();
   for (const TrainableSlot& slot : flat.slots)
     if (slot.name == name)
-      return (gradient ? flat.grads : flat.values).slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape);
+      return (gradient ? flat.grads : flat.values)
+          .slice_rows(slot.begin, slot.begin + slot.shape.count())
+          .reshape(slot.shape);
   TS_CHECK(false, "no slot \"{}\"", name);
   return {};
 }

@@ -20,7 +20,8 @@ class GoldenRun : public testing::TestWithParam<std::string> {
     const ConstView ids = expected.at("input_ids"), labels = expected.at("labels"), losses = expected.at("losses");
     for (int64_t step = 0; step < losses.shape[0]; ++step) {
       const Shape rows{ids.shape[1], ids.shape[2]};
-      const PackedBatch batch = test::batch_of(ids.slice_rows(step, step + 1).reshape(rows), labels.slice_rows(step, step + 1).reshape(rows));
+      const PackedBatch batch =
+          test::batch_of(ids.slice_rows(step, step + 1).reshape(rows), labels.slice_rows(step, step + 1).reshape(rows));
       model.assemble(own_.ctx);
       const LossSums sums = run_batch(own_.ctx, model, batch, {.backward = true});
       if (model.bound_adapter()) model.bound_adapter()->finish_backward(own_.ctx);
@@ -52,15 +53,19 @@ TEST_P(GoldenRun, LoraFollowsPeft) {
   const auto for_each_matrix = [&](const std::string& prefix, auto visit) {
     for (const WeightSpec& spec : model.decoder().specs()) {
       if (spec.role != Role::linear) continue;
-      const std::string module = spec.name.substr(0, spec.name.rfind(".weight")), name = prefix + "base_model.model." + module;
+      const std::string module = spec.name.substr(0, spec.name.rfind(".weight")),
+                        name = prefix + "base_model.model." + module;
       visit(test::slot_of(model.pool(), "lora." + module + ".a"), expected.at(name + ".lora_A.weight"));
       const Tensor bt = transposed(expected.at(name + ".lora_B.weight"));
       visit(test::slot_of(model.pool(), "lora." + module + ".bt"), bt.view());
     }
   };
-  for_each_matrix("initial.", [](TensorView ours, const ConstView& theirs) { std::memcpy(ours.mutable_data(), theirs.data, static_cast<size_t>(ours.bytes())); });
+  for_each_matrix("initial.", [](TensorView ours, const ConstView& theirs) {
+    std::memcpy(ours.mutable_data(), theirs.data, static_cast<size_t>(ours.bytes()));
+  });
   expect_losses(model, expected, {.lr = 5e-3f});
-  for_each_matrix("final.", [](TensorView ours, const ConstView& theirs) { EXPECT_LE(test::relative_error(ours, theirs), 1e-5); });
+  for_each_matrix(
+      "final.", [](TensorView ours, const ConstView& theirs) { EXPECT_LE(test::relative_error(ours, theirs), 1e-5); });
 }
 
 TEST_P(GoldenRun, TrainingEveryWeightFollowsTransformers) {
@@ -70,12 +75,14 @@ TEST_P(GoldenRun, TrainingEveryWeightFollowsTransformers) {
   settings.max_position = 64;
   settings.train_base = true;
   Model model(settings);
-  expect_losses(model, expected, {.lr = 5e-3f, .weight_decay = 0.1f});   // the run decayed norms and embedding too
+  expect_losses(model, expected, {.lr = 5e-3f, .weight_decay = 0.1f});  // the run decayed norms and embedding too
   for (const TrainableSlot& slot : model.pool().trainable().slots)
-    EXPECT_LE(test::relative_error(test::slot_of(model.pool(), slot.name), expected.at("final." + slot.name)), 1e-5) << slot.name;
+    EXPECT_LE(test::relative_error(test::slot_of(model.pool(), slot.name), expected.at("final." + slot.name)), 1e-5)
+        << slot.name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, GoldenRun, testing::Values("reference", "cpu"), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Backends, GoldenRun, testing::Values("reference", "cpu"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace tessera

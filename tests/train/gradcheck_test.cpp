@@ -11,7 +11,7 @@ namespace {
 
 struct Case {
   std::string name;
-  std::string method = "none";            // none: all weights are trained
+  std::string method = "none";  // none: all weights are trained
   int64_t heads = 4, kv_heads = 2;
   bool tied = false;
   double dropout = 0;
@@ -37,7 +37,12 @@ class GradCheck : public testing::TestWithParam<Case> {
  protected:
   std::unique_ptr<Model> load() {
     const Case& c = GetParam();
-    Model::Settings settings = test::tiny_settings(folder_.path(), {.hidden_size = 12, .intermediate_size = 14, .layers = 2, .heads = c.heads, .kv_heads = c.kv_heads, .tied = c.tied});
+    Model::Settings settings = test::tiny_settings(folder_.path(), {.hidden_size = 12,
+                                                                    .intermediate_size = 14,
+                                                                    .layers = 2,
+                                                                    .heads = c.heads,
+                                                                    .kv_heads = c.kv_heads,
+                                                                    .tied = c.tied});
     settings.compute = DType::f64;
     settings.train_base = c.method == "none";
     settings.adapter.method = c.method;
@@ -46,11 +51,12 @@ class GradCheck : public testing::TestWithParam<Case> {
     settings.adapter.draw = c.draw;
     settings.adapter.dropout = c.dropout;
     settings.adapter.targets = c.targets;
-    settings.adapter.alpha = 3;
+    settings.adapter.alpha = 5;  // a scale other than 1
     auto model = std::make_unique<Model>(settings);
     for (const TrainableSlot& slot : model->pool().trainable().slots) {
       const TensorView values = test::slot_of(model->pool(), slot.name);
-      if (c.method != "none" || slot.name.find("norm") != std::string::npos) test::fill_normal(values, static_cast<uint32_t>(slot.begin), 0.4);
+      if (c.method != "none" || slot.name.find("norm") != std::string::npos)
+        test::fill_normal(values, static_cast<uint32_t>(slot.begin), 0.4);
       if (slot.name.find("norm") != std::string::npos)
         for (double& w : values.as<double>()) w += 1;
     }
@@ -70,27 +76,32 @@ TEST_P(GradCheck, OfEveryWeight) {
       return run_batch(own.ctx, *model, batch, options).nll;
     };
     model->pool().zero_grads();
-    loss();   // assembles
+    loss();  // assembles
     PassOptions backward = options;
     backward.backward = true;
     run_batch(own.ctx, *model, batch, backward);
     if (model->bound_adapter()) model->bound_adapter()->finish_backward(own.ctx);
     ASSERT_FALSE(model->pool().trainable().slots.empty());
     for (const TrainableSlot& slot : model->pool().trainable().slots)
-      EXPECT_LE(test::gradient_error(test::slot_of(model->pool(), slot.name).as<double>(), test::slot_of(model->pool(), slot.name, true).as<double>(), loss), 1e-6)
+      EXPECT_LE(test::gradient_error(test::slot_of(model->pool(), slot.name).as<double>(),
+                                     test::slot_of(model->pool(), slot.name, true).as<double>(), loss),
+                1e-6)
           << slot.name << (checkpointed ? ", checkpointed" : "");
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Decoder, GradCheck,
-                         testing::Values(Case{.name = "AllWeights"}, Case{.name = "AllWeightsTied", .tied = true}, Case{.name = "OneKeyValueHead", .kv_heads = 1},
-                                         Case{.name = "AsManyKeyValueHeads", .heads = 3, .kv_heads = 3}, Case{.name = "Lora", .method = "lora"},
-                                         Case{.name = "LoraDropoutTied", .method = "lora", .tied = true, .dropout = 0.3},
-                                         Case{.name = "LoraOnSomeTargets", .method = "lora", .dropout = 0.2, .targets = {"v_proj", "down_proj"}},
-                                         Case{.name = "Mos", .method = "mos"}, Case{.name = "MosDropout", .method = "mos", .dropout = 0.3},
-                                         Case{.name = "MosTiedTablesTiedHead", .method = "mos", .tied = true, .draw = "tied"},
-                                         Case{.name = "MosPure", .method = "mos", .dropout = 0.1, .draw = "pure", .shards = 1}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Decoder, GradCheck,
+    testing::Values(
+        Case{.name = "AllWeights"}, Case{.name = "AllWeightsTied", .tied = true},
+        Case{.name = "OneKeyValueHead", .kv_heads = 1}, Case{.name = "AsManyKeyValueHeads", .heads = 3, .kv_heads = 3},
+        Case{.name = "Lora", .method = "lora"},
+        Case{.name = "LoraDropoutTied", .method = "lora", .tied = true, .dropout = 0.3},
+        Case{.name = "LoraOnSomeTargets", .method = "lora", .dropout = 0.2, .targets = {"v_proj", "down_proj"}},
+        Case{.name = "Mos", .method = "mos"}, Case{.name = "MosDropout", .method = "mos", .dropout = 0.3},
+        Case{.name = "MosTiedTablesTiedHead", .method = "mos", .tied = true, .draw = "tied"},
+        Case{.name = "MosPure", .method = "mos", .dropout = 0.1, .draw = "pure", .shards = 1}),
+    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace tessera

@@ -70,14 +70,17 @@ TEST_P(MosIsLora, ForTwentyStepsToTheBit) {
   test::OwnContext own(backend);
   const auto lora = load("lora", shards), mos = load("mos", shards);
   EXPECT_EQ(lora->pool().trainable_count(), mos->pool().trainable_count());
-  for_each_pair(*lora, *mos, [](TensorView l, TensorView m, const std::string&) { std::memcpy(m.mutable_data(), l.data, static_cast<size_t>(l.bytes())); });
+  for_each_pair(*lora, *mos, [](TensorView l, TensorView m, const std::string&) {
+    std::memcpy(m.mutable_data(), l.data, static_cast<size_t>(l.bytes()));
+  });
   test::AdamW lora_steps, mos_steps;
   double first = 0, last = 0;
   for (int step = 0; step < 20; ++step) {
     const PackedBatch batch = batch_of_step(step);
     const auto losses = [&](Model& model, test::AdamW& optimizer) {
       model.assemble(own.ctx);
-      const LossSums sums = run_batch(own.ctx, model, batch, {.backward = true, .dropout = true, .step = static_cast<uint64_t>(step)});
+      const LossSums sums =
+          run_batch(own.ctx, model, batch, {.backward = true, .dropout = true, .step = static_cast<uint64_t>(step)});
       model.bound_adapter()->finish_backward(own.ctx);
       optimizer.step(own.ctx, model.pool(), sums.scored);
       return sums.mean_nll();
@@ -86,12 +89,17 @@ TEST_P(MosIsLora, ForTwentyStepsToTheBit) {
     ASSERT_EQ(last, losses(*mos, mos_steps)) << "step " << step;
     if (step == 0) first = last;
   }
-  EXPECT_LT(last, 0.9 * first);   // something was learned
-  for_each_pair(*lora, *mos, [](const ConstView& l, const ConstView& m, const std::string& name) { EXPECT_TRUE(test::same_bytes(l, m)) << name; });
+  EXPECT_LT(last, 0.9 * first);  // something was learned
+  for_each_pair(*lora, *mos, [](const ConstView& l, const ConstView& m, const std::string& name) {
+    EXPECT_TRUE(test::same_bytes(l, m)) << name;
+  });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shards, MosIsLora, testing::Combine(testing::Values(1, 4), testing::Values("reference", "cpu")),
-                         [](const auto& info) { return fmt::format("{}_{}", std::get<0>(info.param), std::get<1>(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Shards, MosIsLora,
+                         testing::Combine(testing::Values(1, 4), testing::Values("reference", "cpu")),
+                         [](const auto& info) {
+                           return fmt::format("{}_{}", std::get<0>(info.param), std::get<1>(info.param));
+                         });
 
 TEST(MosTraining, FirstGradientReachesBOnly) {
   test::TemporaryFolder folder;
@@ -104,7 +112,8 @@ TEST(MosTraining, FirstGradientReachesBOnly) {
   model.bound_adapter()->finish_backward(own.ctx);
   for (const TrainableSlot& slot : model.pool().trainable().slots) {
     float largest = 0;
-    for (const float g : test::slot_of(model.pool(), slot.name, true).as<float>()) largest = std::max(largest, std::abs(g));
+    for (const float g : test::slot_of(model.pool(), slot.name, true).as<float>())
+      largest = std::max(largest, std::abs(g));
     EXPECT_EQ(largest > 0, slot.name.substr(slot.name.size() - 6) == "pool_b") << slot.name;
   }
 }
@@ -122,13 +131,16 @@ TEST(MosTraining, PoolGradientsAreThoseOfTheSameLoraScattered) {
   test::fill_all_normal(mos.pool(), 3, 0.3);
   mos.assemble(own.ctx);
 
-  Tensor expected(mos.pool().trainable().grads.shape, DType::f32);   // dense gradients into the rows of the tables, in weight order
+  Tensor expected(mos.pool().trainable().grads.shape,
+                  DType::f32);  // dense gradients into the rows of the tables, in weight order
   const auto scatter = [&](const std::string& pool_name, const WeightView& view, const ConstView& dense) {
     const auto& table = dynamic_cast<const ShardView&>(view).table();
     const TensorView grads = test::slot_of(mos.pool(), pool_name, true);
-    float* pool = expected.as<float>().data() + (grads.as<float>().data() - mos.pool().trainable().grads.as<float>().data());
+    float* pool =
+        expected.as<float>().data() + (grads.as<float>().data() - mos.pool().trainable().grads.as<float>().data());
     const int64_t width = grads.cols();
-    for (int64_t i = 0; i < dense.shape.count(); ++i) pool[table[i / width] * width + i % width] += dense.as<float>()[i];
+    for (int64_t i = 0; i < dense.shape.count(); ++i)
+      pool[table[i / width] * width + i % width] += dense.as<float>()[i];
   };
   const auto& specs = lora.decoder().specs();
   for (size_t i = 0; i < specs.size(); ++i)
@@ -151,7 +163,7 @@ TEST(MosTraining, PoolGradientsAreThoseOfTheSameLoraScattered) {
   for (size_t i = 0; i < ours.size(); ++i) ASSERT_EQ(ours[i], theirs[i]) << i;
 
   mos.pool().zero_grads();
-  mos.bound_adapter()->finish_backward(own.ctx);   // what was collected has been handed over
+  mos.bound_adapter()->finish_backward(own.ctx);  // what was collected has been handed over
   for (const float g : ours) ASSERT_EQ(g, 0.0f);
 }
 
