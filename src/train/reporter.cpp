@@ -14,6 +14,7 @@ Progress progress_kind(const LogConfig& config, bool quiet, bool launched) {
 
 Reporter::Reporter(const RunFolder* folder, Progress kind) : kind_(kind) {
   if (!folder) return;
+  folder_ = folder->path();
   metrics_ = std::make_unique<MetricsFile>(*folder / "metrics.jsonl");
   log_ = std::fopen((*folder / "log.txt").c_str(), "ab");
   if (!log_) throw UserError((*folder / "log.txt").string(), "cannot be written");
@@ -48,8 +49,15 @@ void Reporter::progress(const std::string& line) {
   live_open_ = true;
 }
 
+void Reporter::rewind(int64_t step) {
+  if (!metrics_) return;
+  metrics_->rewind(step);
+  events_ = std::make_unique<EventFile>(folder_, metrics_->lines());
+}
+
 void Reporter::metric(const Json& line) {
   if (metrics_) metrics_->append(line);
+  if (events_) events_->append(line);
 }
 
 int64_t peak_rss_bytes() {

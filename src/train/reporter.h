@@ -1,11 +1,12 @@
 #pragma once
-// What a run says: the terminal, log.txt and metrics.jsonl. Rank 0 speaks; the others hold a silent one.
+// What a run says: the terminal, log.txt, metrics.jsonl and the TensorBoard file. Rank 0 speaks; the others hold a silent one.
 
 #include <cstdio>
 #include <memory>
 #include <string>
 
 #include "train/run_folder.h"
+#include "train/tensorboard.h"
 #include "train/train_config.h"
 
 namespace tessera {
@@ -26,14 +27,17 @@ class Reporter {
   void say(const std::string& line);
   /// The updating line (live) or a line like any other (plain). `important` lines stay.
   void progress(const std::string& line);
-  /// One object of metrics.jsonl.
+  /// Before the first metric of a run that starts (-1) or goes on after `step`: later lines go, and the event file is made anew.
+  void rewind(int64_t step);
+  /// One object of metrics.jsonl, its numbers also to TensorBoard.
   void metric(const Json& line);
-  MetricsFile* metrics() { return metrics_.get(); }
 
  private:
   void clear_live_line();
   Progress kind_;
   std::unique_ptr<MetricsFile> metrics_;
+  std::unique_ptr<EventFile> events_;              // from rewind on
+  std::filesystem::path folder_;
   std::FILE* log_ = nullptr;
   bool live_open_ = false;
 };

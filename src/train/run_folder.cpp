@@ -37,6 +37,12 @@ RunFolder::~RunFolder() {
 }
 
 std::vector<Json> MetricsFile::lines() const {
+void append_to_file(const fs::path& path, std::string_view bytes) {
+  std::FILE* file = std::fopen(path.c_str(), "ab");
+  const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
+  if (!file || std::fclose(file) != 0 || !written) throw UserError(path.string(), "cannot be written (is the disk full?)");
+}
+
   std::vector<Json> lines;
   if (!fs::exists(file_)) return lines;
   const std::string text = read_text_file(file_);
@@ -59,12 +65,7 @@ void MetricsFile::rewind(int64_t step) {
   write_text_file(file_, kept);
 }
 
-void MetricsFile::append(const Json& line) {
-  const std::string text = line.dump() + "\n";
-  std::FILE* file = std::fopen(file_.c_str(), "ab");
-  const bool written = file && std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (!file || std::fclose(file) != 0 || !written) throw UserError(file_.string(), "cannot be written (is the disk full?)");
-}
+void MetricsFile::append(const Json& line) { append_to_file(file_, line.dump() + "\n"); }
 
 std::optional<Json> MetricsFile::done() const {
   const auto all = lines();

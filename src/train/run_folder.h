@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/error.h"
@@ -30,6 +31,9 @@ class RunFolder {
 };
 
 /// metrics.jsonl of a run: one object a line, complete lines only.
+/// Writes at the end of a file of a run. @throws UserError naming it
+void append_to_file(const std::filesystem::path&, std::string_view bytes);
+
 class MetricsFile {
  public:
   explicit MetricsFile(std::filesystem::path file) : file_(std::move(file)) {}
@@ -39,8 +43,9 @@ class MetricsFile {
   /// The {"event":"done"} line of a finished run.
   std::optional<Json> done() const;
 
- private:
+  /// Every complete line, in order.
   std::vector<Json> lines() const;
+ private:
   std::filesystem::path file_;
 };
 

@@ -105,7 +105,7 @@ class Loop {
     meta_.data_hash = in_.data.hash();
     if (in_.resume_from.empty()) {
       in_.model.assemble(in_.ctx);
-      if (in_.report.metrics()) in_.report.metrics()->rewind(-1);
+      in_.report.rewind(-1);
       if (in_.eval) evaluate_now();
       outcome_.first_eval = outcome_.last_eval;
       return;
@@ -117,7 +117,7 @@ class Loop {
     meta_.rows_consumed = saved.rows_consumed;
     meta_.seconds = saved.seconds;
     meta_.tokens = saved.tokens;
-    if (in_.report.metrics()) in_.report.metrics()->rewind(saved.step);
+    in_.report.rewind(saved.step);
     in_.report.say(fmt::format("going on from step {} ({})", saved.step, in_.resume_from.filename().string()));
     if (meta_.step >= steps_ && in_.eval) evaluate_now();   // killed between the last checkpoint and the end
   }

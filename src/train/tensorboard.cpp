@@ -1,0 +1,159 @@
+#include "train/tensorboard.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <chrono>
+
+#include "io/files.h"
+#include "train/run_folder.h"
+
+// An event file is a run of records, each
+//
+//   u64 length | u32 masked crc32c(length) | payload | u32 masked crc32c(payload)          little-endian
+//
+// whose payload is a protobuf message Event. Only these fields are written (number and type):
+//
+//   Event         1 wall_time double   2 step int64   3 file_version string   5 summary Summary   7 session_log SessionLog
+//   Summary       1 value Summary.Value, repeated
+//   Summary.Value 1 tag string   2 simple_value float
+//   SessionLog    1 status enum (1: start)
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kPrefix = "events.out.tfevents.";
+
+constexpr std::array<uint32_t, 256> make_crc_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t crc = byte;
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) ? 0x82F63B78u : 0u);
+    table[byte] = crc;
+  }
+  return table;
+}
+
+/// Sums of bytes that hold their own sums are weak; the format turns and shifts them.
+uint32_t masked_crc(std::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xA282EAD8u; }
+
+void put_little_endian(std::string& to, uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) to.push_back(static_cast<char>(value >> (8 * i) & 0xFF));
+}
+
+void put_varint(std::string& to, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) to.push_back(static_cast<char>((value & 0x7F) | 0x80));
+  to.push_back(static_cast<char>(value));
+}
+
+// A protobuf field is a key, number << 3 | wire type, and the value: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
+void put_int(std::string& to, uint32_t number, int64_t value) {
+  put_varint(to, number << 3 | 0);
+  put_varint(to, static_cast<uint64_t>(value));
+}
+void put_double(std::string& to, uint32_t number, double value) {
+  put_varint(to, number << 3 | 1);
+  put_little_endian(to, std::bit_cast<uint64_t>(value), 8);
+}
+void put_bytes(std::string& to, uint32_t number, std::string_view value) {
+  put_varint(to, number << 3 | 2);
+  put_varint(to, value.size());
+  to += value;
+}
+void put_float(std::string& to, uint32_t number, float value) {
+  put_varint(to, number << 3 | 5);
+  put_little_endian(to, std::bit_cast<uint32_t>(value), 4);
+}
+
+std::string record(std::string_view payload) {
+  std::string bytes;
+  put_little_endian(bytes, payload.size(), 8);
+  put_little_endian(bytes, masked_crc(bytes), 4);
+  bytes += payload;
+  put_little_endian(bytes, masked_crc(payload), 4);
+  return bytes;
+}
+
+/// The file's first two records: its version, and the start of a session at step 0, at which a TensorBoard that is watching
+/// forgets the steps it has seen.
+std::string opening(double seconds) {
+  std::string version, start, session;
+  put_double(version, 1, seconds);
+  put_bytes(version, 3, "brain.Event:2");
+  put_int(session, 1, 1);
+  put_double(start, 1, seconds);
+  put_bytes(start, 7, session);
+  return record(version) + record(start);
+}
+
+std::string scalars(const Json& line) {
+  const Json* split = line.find("split");
+  std::string summary;
+  if (!split) return summary;
+  for (const auto& [key, member] : line.members()) {
+    if (key == "step" || !member.is_number()) continue;
+    std::string value;
+    put_bytes(value, 1, split->as_string() + "/" + key);
+    put_float(value, 2, static_cast<float>(member.as_number()));
+    put_bytes(summary, 1, value);
+  }
+  return summary;
+}
+
+/// The record of a line of metrics.jsonl, or nothing when it has no scalars.
+std::string line_record(const Json& line, double seconds) {
+  const std::string summary = scalars(line);
+  if (summary.empty()) return {};
+  std::string event;
+  put_double(event, 1, seconds);
+  put_int(event, 2, line.at("step").as_integer());
+  put_bytes(event, 5, summary);
+  return record(event);
+}
+
+double now_seconds() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+double step_seconds(const Json& line) {
+  const Json* seconds = line.find("step_seconds");
+  return seconds ? seconds->as_number() : 0;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown";
+  return name.data();
+}
+
+void remove_other_event_files(const fs::path& keep) {
+  std::vector<fs::path> old;
+  for (const auto& entry : fs::directory_iterator(keep.parent_path()))
+    if (entry.path().filename().string().starts_with(kPrefix) && entry.path() != keep) old.push_back(entry.path());
+  for (const fs::path& file : old) fs::remove(file);
+}
+
+}  // namespace
+
+uint32_t crc32c(std::string_view bytes) {
+  static constexpr std::array<uint32_t, 256> table = make_crc_table();
+  uint32_t crc = ~0u;
+  for (const char byte : bytes) crc = (crc >> 8) ^ table[(crc ^ static_cast<unsigned char>(byte)) & 0xFF];
+  return ~crc;
+}
+
+EventFile::EventFile(const fs::path& folder, const std::vector<Json>& kept) {
+  const double now = now_seconds();
+  file_ = folder / fmt::format("{}{}.{}.{}", kPrefix, static_cast<int64_t>(now), host_name(), getpid());
+  double time = now;
+  for (const Json& line : kept) time -= step_seconds(line);
+  std::string bytes = opening(time);
+  for (const Json& line : kept) bytes += line_record(line, time += step_seconds(line));
+  write_text_file(file_, bytes);
+  remove_other_event_files(file_);
+}
+
+void EventFile::append(const Json& line) { append_to_file(file_, line_record(line, now_seconds())); }
+
+}  // namespace tessera
