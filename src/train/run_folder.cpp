@@ -36,13 +36,13 @@ RunFolder::~RunFolder() {
   if (lock_ >= 0) close(lock_);
 }
 
-std::vector<Json> MetricsFile::lines() const {
 void append_to_file(const fs::path& path, std::string_view bytes) {
   std::FILE* file = std::fopen(path.c_str(), "ab");
   const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
   if (!file || std::fclose(file) != 0 || !written) throw UserError(path.string(), "cannot be written (is the disk full?)");
 }
 
+std::vector<Json> MetricsFile::lines() const {
   std::vector<Json> lines;
   if (!fs::exists(file_)) return lines;
   const std::string text = read_text_file(file_);
