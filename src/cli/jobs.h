@@ -41,6 +41,7 @@ constexpr int kDone = 0, kOurFault = 1, kUserError = 2, kStopped = 130;
 
 /// True once SIGINT, SIGTERM (alone) or SIGUSR1 asked for a stop after the step in hand.
 bool stop_requested();
+/// For jobs that ask stop_requested().
 void install_signal_handlers(bool launched);
 
 }  // namespace tessera

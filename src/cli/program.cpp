@@ -40,9 +40,19 @@ void print_once(int rank, const std::string& message) {
   std::fflush(stderr);
 }
 
+/// What every rank must have been given alike, before the first collective that depends on it.
+std::string request_text(const Arguments& arguments, const Recipe& recipe) {
+  std::string text;
+  for (const auto& [key, value] : recipe.flat())
+    if (key != "run.dir" && key != "data.cache") text += key + " = " + value + "\n";
+  if (arguments.check) text += "--check\n";
+  if (arguments.show_batch) text += "--show-batch\n";
+  return text;
+}
+
 int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config, Communicator& world) {
   const bool launched = launched_by_mpi();
-  install_signal_handlers(launched);
+  require_equal(world, "the recipe", request_text(arguments, recipe));
   const ThreadPlan threads = threads_per_rank(world, find_cores(), static_cast<int>(config.run.threads));
   if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
   const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
@@ -79,6 +89,7 @@ int run_recipe(const Arguments& arguments) {
     Recipe recipe = Recipe::load(arguments.recipe, arguments.overrides);
     if (!arguments.explain.empty()) return rank == 0 ? explain(recipe, arguments.explain) : kDone;
     const JobConfig config = read_job(recipe);
+    if (config.job == "train" && !arguments.check && !arguments.show_batch) install_signal_handlers(launched_by_mpi());
     world = world_communicator();
     return run_job(arguments, recipe, config, *world);
   } catch (...) {

@@ -20,8 +20,8 @@ bool may_differ(const std::string& key) {
   return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" || key == "data.cache";
 }
 
-/// @throws UserError listing every key whose value is not the checkpoint's
-void require_same_recipe(const Recipe& recipe, const CheckpointMeta& saved, const fs::path& file) {
+/// @throws UserError listing every key whose value is not the checkpoint's, or telling that the training data changed
+void require_same_run(const Recipe& recipe, const PackedDataset& data, const CheckpointMeta& saved, const fs::path& file) {
   std::string differences;
   const std::map<std::string, std::string> before(saved.recipe.begin(), saved.recipe.end());
   for (const auto& [key, value] : recipe.flat()) {
@@ -32,6 +32,13 @@ void require_same_recipe(const Recipe& recipe, const CheckpointMeta& saved, cons
   }
   if (!differences.empty())
     throw UserError(file.string(), "this run cannot go on with another recipe", differences + "undo the change, or start anew with run.resume=never or another run.dir");
+  if (saved.data_hash != data.hash())
+    throw UserError(file.string(), "this run cannot go on with other training data", "data.train has other contents now: undo the change, or start anew with run.resume=never or another run.dir");
+}
+
+void require_same_base(const std::string& base, const CheckpointMeta& saved, const fs::path& file) {
+  if (saved.base_fingerprint != base)
+    throw UserError(file.string(), "this run cannot go on with another base model", "model.path has other weights now: put them back, or start anew with run.resume=never or another run.dir");
 }
 
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
@@ -118,7 +125,7 @@ Json done_line(const TrainOutcome& outcome, Model& model) {
   return line;
 }
 
-/// Rank 0's word on a folder whose run is finished: print its last line and leave.
+/// Whether the folder's run is finished: rank 0's word. It prints the last line again.
 bool already_done(const JobInputs& in, const RunFolder* folder) {
   std::array<double, 1> done{0};
   if (folder && in.config.run.resume == "auto")
@@ -135,25 +142,27 @@ bool already_done(const JobInputs& in, const RunFolder* folder) {
 int train_job(const JobInputs& in) {
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(run_folder_path(in), in.config.run.resume);
-  if (already_done(in, folder.get())) return kDone;
   Reporter report(folder.get(), in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
 
   const Datasets sets = load_datasets(in, true);
   for (const std::string& notice : sets.notices) report.say(notice);
+  const fs::path start = choose_start(in, folder.get(), report);
+  if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
+  if (already_done(in, folder.get())) return kDone;
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
+  const std::string base = folder && model.adapter() ? model.base_fingerprint() : "";
+  if (folder && !start.empty()) require_same_base(base, read_checkpoint_meta(start), start);
   Arena arena(memory.activations);
   const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
 
-  const fs::path start = choose_start(in, folder.get(), report);
-  if (!start.empty()) require_same_recipe(in.recipe, read_checkpoint_meta(start), start);
   if (folder) write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved());
   say_plan(report, in, model, memory, sets, total_steps(in.config.trainer.train, *sets.train));
 
   const TrainOutcome outcome = run_training({.config = in.config.trainer, .model = model, .data = *sets.train, .eval = sets.eval ? &*sets.eval : nullptr, .world = in.world,
-                                             .ctx = ctx, .report = report, .folder = folder.get(), .recipe = in.recipe.flat(), .resume_from = start, .stop_requested = stop_requested});
+                                             .ctx = ctx, .report = report, .folder = folder.get(), .recipe = in.recipe.flat(), .base_fingerprint = base, .resume_from = start, .stop_requested = stop_requested});
   if (outcome.stopped) {
     report.say(fmt::format("stopped after step {}; the same command goes on", outcome.step));
     return kStopped;

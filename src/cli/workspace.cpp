@@ -8,13 +8,6 @@
 namespace tessera {
 namespace {
 
-std::string resolved_for_comparison(const Recipe& recipe) {
-  std::string text;
-  for (const auto& [key, value] : recipe.flat())
-    if (key != "run.dir" && key != "data.cache") text += key + " = " + value + "\n";
-  return text;
-}
-
 /// A large file is hashed once a node; the other ranks of the node pass nothing, and agree with everyone.
 void require_equal_where_known(Communicator& world, const std::string& what, const std::string& value) {
   std::string first;
@@ -82,7 +75,6 @@ MemoryPlan plan_memory(const JobInputs& in, Model& model) {
 }
 
 void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
-  require_equal(in.world, "the recipe", resolved_for_comparison(in.recipe));
   require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
   require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));

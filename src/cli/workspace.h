@@ -27,7 +27,7 @@ struct MemoryPlan {
 };
 MemoryPlan plan_memory(const JobInputs&, Model&);
 
-/// Refuses, on every rank, a job whose ranks disagree on recipe, data or parameters.
+/// Refuses, on every rank, a job whose ranks disagree on data or parameters.
 void require_agreement(const JobInputs&, Model&, const Datasets&);
 
 std::filesystem::path run_folder_path(const JobInputs&);

@@ -34,6 +34,14 @@ void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer)
   });
 }
 
+Json to_json(const LossSums& sums) {
+  return Json::object().set("nll", sums.nll).set("scored", sums.scored).set("correct", sums.correct).set("documents", sums.documents).set("exact", sums.exact);
+}
+
+LossSums sums_of(const Json& json) {
+  return {json.at("nll").as_number(), json.at("scored").as_integer(), json.at("correct").as_integer(), json.at("documents").as_integer(), json.at("exact").as_integer()};
+}
+
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
   Json recipe = Json::object();
   for (const auto& [key, value] : meta.recipe) recipe.set(key, value);
@@ -43,6 +51,10 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
   file.write_integer("/meta/ranks", meta.ranks);
   file.write_integer("/meta/tokens", meta.tokens);
   file.write_number("/meta/seconds", meta.seconds);
+  file.write_number("/meta/last_loss", meta.last_loss);
+  file.write_number("/meta/best_loss", meta.best_loss);
+  file.write_text("/meta/first_eval", to_json(meta.first_eval).dump());
+  file.write_text("/meta/last_eval", to_json(meta.last_eval).dump());
   file.write_text("/meta/recipe", recipe.dump());
   file.write_text("/meta/data_hash", meta.data_hash);
   file.write_text("/meta/base_fingerprint", meta.base_fingerprint);
@@ -78,6 +90,10 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   meta.ranks = h5.read_integer("/meta/ranks");
   meta.tokens = h5.read_integer("/meta/tokens");
   meta.seconds = h5.read_number("/meta/seconds");
+  meta.last_loss = h5.read_number("/meta/last_loss");
+  meta.best_loss = h5.read_number("/meta/best_loss");
+  meta.first_eval = sums_of(Json::parse(h5.read_text("/meta/first_eval"), file.string()));
+  meta.last_eval = sums_of(Json::parse(h5.read_text("/meta/last_eval"), file.string()));
   const Json recipe = Json::parse(h5.read_text("/meta/recipe"), file.string());
   for (const auto& [key, value] : recipe.members()) meta.recipe.emplace_back(key, value.as_string());
   meta.data_hash = h5.read_text("/meta/data_hash");
@@ -111,7 +127,10 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<st
       notices.push_back(fmt::format("{}\n  this checkpoint is skipped", error.what()));
     }
   }
-  return std::nullopt;
+  if (notices.empty()) return std::nullopt;
+  std::string all;
+  for (const std::string& notice : notices) all += notice + "\n";
+  throw UserError(folder.string(), "every checkpoint of this run is damaged", all + "put back a copy, or remove the folder to train from the start");
 }
 
 }  // namespace tessera

@@ -2,12 +2,14 @@
 // Checkpoints: one sealed HDF5 file a step, written whole or not at all. Layout: docs/checkpoint.md.
 
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "model/parameter_pool.h"
+#include "train/backprop.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -18,6 +20,9 @@ struct CheckpointMeta {
   int64_t ranks = 1;
   double seconds = 0;                                         // of training so far
   int64_t tokens = 0;                                         // trained on so far
+  double last_loss = 0;                                       // of the last step
+  LossSums first_eval, last_eval;                             // before step 1, and the latest
+  double best_loss = std::numeric_limits<double>::infinity(); // of all evaluations
   std::vector<std::pair<std::string, std::string>> recipe;    // key -> value, what resume compares
   std::string data_hash, base_fingerprint;
 };
@@ -34,7 +39,8 @@ CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 /// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape; nothing is changed then
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
 
-/// The newest checkpoint in the folder that is whole. Damaged ones are described in `notices` and skipped.
+/// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in `notices` and skipped.
+/// @throws UserError when there are checkpoints and all are damaged: to start anew is for the user to decide
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder, std::vector<std::string>& notices);
 
 }  // namespace tessera

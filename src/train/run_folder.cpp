@@ -30,6 +30,7 @@ RunFolder::RunFolder(fs::path folder, const std::string& resume) : path_(std::mo
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
+  for (const char* part : {"", "checkpoints", "adapter", "model", "peft"}) remove_temporaries(path_ / part);
 }
 
 RunFolder::~RunFolder() {

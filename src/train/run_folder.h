@@ -16,7 +16,8 @@ namespace tessera {
 class RunFolder {
  public:
   /// @param resume  "auto": use `folder`; "never": the first of folder, folder-2, folder-3, ... that does not exist; a path: like "never"
-  /// @throws UserError when another process holds the folder (waits up to three seconds for one that is ending), or it cannot be made
+  /// @throws UserError when another process holds the folder (waits up to five seconds for one that is ending), or it cannot be made
+  /// Temporaries that a killed run left in it are removed.
   RunFolder(std::filesystem::path folder, const std::string& resume);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -30,10 +31,10 @@ class RunFolder {
   int lock_ = -1;
 };
 
-/// metrics.jsonl of a run: one object a line, complete lines only.
 /// Writes at the end of a file of a run. @throws UserError naming it
 void append_to_file(const std::filesystem::path&, std::string_view bytes);
 
+/// metrics.jsonl of a run: one object a line, complete lines only.
 class MetricsFile {
  public:
   explicit MetricsFile(std::filesystem::path file) : file_(std::move(file)) {}
@@ -42,9 +43,9 @@ class MetricsFile {
   void append(const Json& line);
   /// The {"event":"done"} line of a finished run.
   std::optional<Json> done() const;
-
   /// Every complete line, in order.
   std::vector<Json> lines() const;
+
  private:
   std::filesystem::path file_;
 };

@@ -70,6 +70,8 @@ class Loop {
     while (meta_.step < steps_ && !outcome_.stopped) {
       const auto start = Clock::now();
       const int64_t step = meta_.step + 1;
+      traffic_before_ = in_.world.traffic().total_bytes();
+      is_best_ = false;
       in_.model.pool().zero_grads();
       const LossSums mine = local_gradients(step);
       all_reduce_grads(in_.world, params_, packed_);
@@ -85,11 +87,14 @@ class Loop {
       const bool last = step == steps_;
       if (in_.eval && (last || due(in_.config.evaluate.every, step))) evaluate_now();
       outcome_.stopped = !last && sums.stop > 0;
-      if (last || outcome_.stopped || due(in_.config.checkpoint.every, step)) checkpoint();
+      if (last || outcome_.stopped || due(in_.config.checkpoint.every, step) || (in_.config.checkpoint.best && is_best_)) checkpoint();
     }
     outcome_.step = meta_.step;
     outcome_.seconds = meta_.seconds;
     outcome_.tokens = meta_.tokens;
+    outcome_.last_loss = meta_.last_loss;
+    outcome_.first_eval = meta_.first_eval;
+    outcome_.last_eval = meta_.last_eval;
     return outcome_;
   }
 
@@ -103,11 +108,12 @@ class Loop {
     meta_.ranks = in_.world.size();
     meta_.recipe = in_.recipe;
     meta_.data_hash = in_.data.hash();
+    meta_.base_fingerprint = in_.base_fingerprint;
     if (in_.resume_from.empty()) {
       in_.model.assemble(in_.ctx);
       in_.report.rewind(-1);
       if (in_.eval) evaluate_now();
-      outcome_.first_eval = outcome_.last_eval;
+      meta_.first_eval = meta_.last_eval;
       return;
     }
     const CheckpointMeta saved = read_checkpoint_meta(in_.resume_from);
@@ -117,9 +123,12 @@ class Loop {
     meta_.rows_consumed = saved.rows_consumed;
     meta_.seconds = saved.seconds;
     meta_.tokens = saved.tokens;
+    meta_.last_loss = saved.last_loss;
+    meta_.first_eval = saved.first_eval;
+    meta_.last_eval = saved.last_eval;
+    meta_.best_loss = saved.best_loss;
     in_.report.rewind(saved.step);
     in_.report.say(fmt::format("going on from step {} ({})", saved.step, in_.resume_from.filename().string()));
-    if (meta_.step >= steps_ && in_.eval) evaluate_now();   // killed between the last checkpoint and the end
   }
 
   LossSums local_gradients(int64_t step) {
@@ -154,22 +163,22 @@ class Loop {
     meta_.seconds += seconds;
     const int64_t tokens = in_.config.train.batch * in_.data.sequence_length();
     meta_.tokens += tokens;
-    outcome_.last_loss = sums.nll / std::max(1.0, sums.scored);
+    meta_.last_loss = sums.nll / std::max(1.0, sums.scored);
     const double rate = static_cast<double>(tokens) / seconds;
-    in_.report.metric(Json::object().set("step", step).set("split", "train").set("loss", outcome_.last_loss).set("lr", static_cast<double>(lr)).set("grad_norm", norm)
+    in_.report.metric(Json::object().set("step", step).set("split", "train").set("loss", meta_.last_loss).set("lr", static_cast<double>(lr)).set("grad_norm", norm)
                           .set("tokens", meta_.tokens).set("scored_tokens", static_cast<int64_t>(sums.scored)).set("tokens_per_second", rate).set("step_seconds", seconds)
-                          .set("comm_bytes", in_.world.traffic().total_bytes()).set("peak_rss_bytes", peak_rss_bytes()));
+                          .set("comm_bytes", in_.world.traffic().total_bytes() - traffic_before_).set("peak_rss_bytes", peak_rss_bytes()));
     if (step % in_.config.log.every == 0 || step == steps_)
-      in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tokens/s  {:.0f} s", step, steps_, outcome_.last_loss, lr, norm, rate, meta_.seconds));
+      in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tokens/s  {:.0f} s", step, steps_, meta_.last_loss, lr, norm, rate, meta_.seconds));
   }
 
   void evaluate_now() {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
-    outcome_.last_eval = sums;
+    meta_.last_eval = sums;
     const double loss = sums.mean_nll(), exact = sums.documents ? static_cast<double>(sums.exact) / static_cast<double>(sums.documents) : 0;
     const double correct = sums.scored ? static_cast<double>(sums.correct) / static_cast<double>(sums.scored) : 0;
-    is_best_ = loss < best_loss_;
-    best_loss_ = std::min(best_loss_, loss);
+    is_best_ = loss < meta_.best_loss;
+    meta_.best_loss = std::min(meta_.best_loss, loss);
     in_.report.metric(Json::object().set("step", meta_.step).set("split", "eval").set("loss", loss).set("perplexity", std::exp(loss)).set("token_accuracy", correct)
                           .set("exact_match", exact).set("documents", sums.documents).set("tokens", sums.scored));
     in_.report.say(fmt::format("step {}  held-out loss {:.4f}  perplexity {:.3f}  tokens right {:.1f} %  completions right {:.1f} % of {}", meta_.step, loss, std::exp(loss),
@@ -187,7 +196,7 @@ class Loop {
   CheckpointMeta meta_;
   TrainOutcome outcome_;
   std::vector<float> packed_;
-  double best_loss_ = std::numeric_limits<double>::infinity();
+  int64_t traffic_before_ = 0;                     // bytes, at the start of the step
   bool is_best_ = false;
 };
 

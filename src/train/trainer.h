@@ -30,6 +30,7 @@ struct TrainerInputs {
   Reporter& report;
   const RunFolder* folder;                         // rank 0 only
   std::vector<std::pair<std::string, std::string>> recipe;   // stored in checkpoints
+  std::string base_fingerprint;                    // stored in checkpoints: the frozen weights, or empty
   std::filesystem::path resume_from;               // a checkpoint file, or empty
   std::function<bool()> stop_requested;            // asked after each step, on every rank
 };
