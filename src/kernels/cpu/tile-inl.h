@@ -71,11 +71,21 @@ template <class T> HWY_INLINE Vector load_first(const T* from, int64_t count) {
   return load(buffer);
 }
 
+// From AVX2 on masked moves do not fault on what is masked off, and cost what whole ones do.
+#if HWY_TARGET <= HWY_AVX2
+HWY_INLINE Vector load_first(const float* from, int64_t count) {
+  return hn::MaskedLoad(hn::FirstN(kFloats, static_cast<size_t>(count)), kFloats, from);
+}
+HWY_INLINE void store_first(Vector v, float* to, int64_t count) {
+  hn::BlendedStore(v, hn::FirstN(kFloats, static_cast<size_t>(count)), kFloats, to);
+}
+#else
 HWY_INLINE void store_first(Vector v, float* to, int64_t count) {
   HWY_ALIGN float buffer[kLanes];
   hn::Store(v, kFloats, buffer);
   std::memcpy(to, buffer, static_cast<size_t>(count) * sizeof(float));
 }
+#endif
 
 template <class T> HWY_INLINE Vector load_some(const T* from, int64_t count) {
   return count >= kLanes ? load(from) : load_first(from, count);
@@ -146,37 +156,35 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
   }
 }
 
-/// Rows [begin, end) of a strip of kCols vectors at column j.
+/// All rows of a strip of kCols vectors at column j.
 template <int kCols, bool kPartial>
-HWY_INLINE void strip(const TileArgs& t, int64_t begin, int64_t end, int64_t j, int64_t last) {
-  int64_t i = begin;
-  for (; i + kTileRows <= end; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
-  if (kTileRows > 4 && i + 4 <= end) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
-  if (i + 2 <= end) tile<2, kCols, kPartial>(t, i, j, last), i += 2;
-  if (i < end) tile<1, kCols, kPartial>(t, i, j, last);
+HWY_INLINE void strip(const TileArgs& t, int64_t j, int64_t last) {
+  int64_t i = 0;
+  for (; i + kTileRows <= t.m; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
+  if (kTileRows > 4 && i + 4 <= t.m) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
+  if (i + 2 <= t.m) tile<2, kCols, kPartial>(t, i, j, last), i += 2;
+  if (i < t.m) tile<1, kCols, kPartial>(t, i, j, last);
 }
 
-/// All columns of rows [begin, end). Four vectors are cut 2 + 2, since a strip of one cannot feed the multipliers.
-HWY_INLINE void rows_product(const TileArgs& t, int64_t begin, int64_t end) {
+/// All of c. Four vectors are cut 2 + 2, since a strip of one cannot feed the multipliers.
+HWY_INLINE void product(const TileArgs& t) {
   int64_t j = 0;
   for (int64_t left = (t.n + kLanes - 1) / kLanes; left > 0;) {
     const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
     const int64_t last = t.n - j - (cols - 1) * kLanes;
     if (last >= kLanes) {
-      if (cols == 3) strip<3, false>(t, begin, end, j, kLanes);
-      else if (cols == 2) strip<2, false>(t, begin, end, j, kLanes);
-      else strip<1, false>(t, begin, end, j, kLanes);
+      if (cols == 3) strip<3, false>(t, j, kLanes);
+      else if (cols == 2) strip<2, false>(t, j, kLanes);
+      else strip<1, false>(t, j, kLanes);
     } else {
-      if (cols == 3) strip<3, true>(t, begin, end, j, last);
-      else if (cols == 2) strip<2, true>(t, begin, end, j, last);
-      else strip<1, true>(t, begin, end, j, last);
+      if (cols == 3) strip<3, true>(t, j, last);
+      else if (cols == 2) strip<2, true>(t, j, last);
+      else strip<1, true>(t, j, last);
     }
     left -= cols;
     j += cols * kLanes;
   }
 }
-
-HWY_INLINE void product(const TileArgs& t) { rows_product(t, 0, t.m); }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
