@@ -8,6 +8,7 @@
 #include "kernels/table.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
+#include "train/report_html.h"
 
 namespace tessera {
 namespace {
@@ -164,6 +165,7 @@ int train_job(const JobInputs& in) {
   const TrainOutcome outcome = run_training({.config = in.config.trainer, .model = model, .data = *sets.train, .eval = sets.eval ? &*sets.eval : nullptr, .world = in.world,
                                              .ctx = ctx, .report = report, .folder = folder.get(), .recipe = in.recipe.flat(), .base_fingerprint = base, .resume_from = start, .stop_requested = stop_requested});
   if (outcome.stopped) {
+    if (folder) write_report(folder->path());
     report.say(fmt::format("stopped after step {}; the same command goes on", outcome.step));
     return kStopped;
   }
@@ -171,6 +173,7 @@ int train_job(const JobInputs& in) {
     export_results(in, ctx, model, *folder, report);
     say_outcome(report, model, outcome);
     report.metric(done_line(outcome, model));
+    write_report(folder->path());
   }
   return kDone;
 }

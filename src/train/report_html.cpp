@@ -1,0 +1,171 @@
+#include "train/report_html.h"
+
+#include <algorithm>
+
+#include "core/config.h"
+#include "io/files.h"
+#include "train/chart.h"
+#include "train/run_folder.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using Rows = std::vector<std::pair<std::string, std::string>>;   // name and value, not yet escaped
+
+constexpr std::string_view kStyle = R"(
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --rule: #d5d5d5; --first: #1f66ad; --second: #b34a00; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e6e6; --rule: #3b3f45; --first: #7db9f2; --second: #f5a55c; } }
+body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1.5rem .25rem 0; border-bottom: 1px solid var(--rule); }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; } th { font-weight: 600; }
+svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; } svg text { fill: currentColor; } .grid { stroke: var(--rule); }
+.curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .curve-0 { stroke: var(--first); } .curve-1 { stroke: var(--second); }
+circle.curve-0 { fill: var(--first); } circle.curve-1 { fill: var(--second); } pre { overflow-x: auto; border: 1px solid var(--rule); padding: .8rem; }
+)";
+
+/// The few keys that say what a run was; read as text, wherever its paths were meant from.
+struct ModelKeys {
+  std::string path, init;
+  void visit(Fields& v) {
+    v("path", path, anything(), "");
+    v("init", init, anything(), "");
+  }
+};
+struct DataKeys {
+  std::string train, eval;
+  void visit(Fields& v) {
+    v("train", train, anything(), "");
+    v("eval", eval, anything(), "");
+  }
+};
+struct AdapterKeys {
+  std::string method;
+  void visit(Fields& v) { v("method", method, anything(), ""); }
+};
+
+std::string file_name(const std::string& path) { return fs::path(path).filename().string(); }
+
+bool is_split(const Json& line, std::string_view split) {
+  const Json* found = line.find("split");
+  return found && found->as_string() == split;
+}
+
+std::vector<Json> lines_of(const std::vector<Json>& lines, std::string_view split) {
+  std::vector<Json> found;
+  for (const Json& line : lines)
+    if (is_split(line, split)) found.push_back(line);
+  return found;
+}
+
+const Json* done_event(const std::vector<Json>& lines) {
+  for (const Json& line : lines)
+    if (const Json* event = line.find("event"); event && event->as_string() == "done") return &line;
+  return nullptr;
+}
+
+/// The member, or nothing where it is absent or was not finite.
+std::optional<double> number(const Json& line, std::string_view key) {
+  const Json* found = line.find(key);
+  return found && found->is_number() ? std::optional(found->as_number()) : std::nullopt;
+}
+
+Curve curve_of(const std::string& name, const std::vector<Json>& lines, std::string_view key) {
+  Curve curve{name, {}};
+  for (const Json& line : lines)
+    if (const auto value = number(line, key)) curve.points.emplace_back(line.at("step").as_number(), *value);
+  return curve;
+}
+
+std::string heading(const std::string& text) { return "<h2>" + escape_html(text) + "</h2>\n"; }
+
+std::string name_of(std::string key) {
+  std::replace(key.begin(), key.end(), '_', ' ');
+  return key;
+}
+
+Rows what_was_trained(const std::string& recipe_text) {
+  Recipe recipe = Recipe::from_text(recipe_text, "recipe.toml");
+  ModelKeys model;
+  DataKeys data;
+  AdapterKeys adapter;
+  recipe.read("model", model);
+  recipe.read("data", data);
+  recipe.read("adapter", adapter);
+  const bool whole = adapter.method.empty() || adapter.method == "none";
+  Rows rows{{"model", file_name(model.path) + (model.init == "random" ? ", from random weights" : "")},
+            {"method", whole ? "all weights" : adapter.method + " adapter"},
+            {"training data", file_name(data.train)}};
+  if (!data.eval.empty()) rows.emplace_back("held-out data", file_name(data.eval));
+  return rows;
+}
+
+Rows totals(const std::vector<Json>& lines) {
+  const auto train = lines_of(lines, "train");
+  const Json* done = done_event(lines);
+  double seconds = 0, peak = 0;
+  for (const Json& line : train) {
+    seconds += number(line, "step_seconds").value_or(0);
+    peak = std::max(peak, number(line, "peak_rss_bytes").value_or(0));
+  }
+  Rows rows{{"state", done ? "finished" : "stopped before its end"}};
+  if (done)
+    if (const auto count = number(*done, "trained_parameters")) rows.emplace_back("trained parameters", short_number(*count));
+  if (train.empty()) return rows;
+  const double tokens = number(train.back(), "tokens").value_or(0);
+  rows.emplace_back("steps", short_number(train.back().at("step").as_number()));
+  rows.emplace_back("tokens", short_number(tokens));
+  rows.emplace_back("training time", fmt::format("{:.1f} s", seconds));
+  if (seconds > 0) rows.emplace_back("tokens per second", fmt::format("{:.0f}", tokens / seconds));
+  rows.emplace_back("peak memory of rank 0", fmt::format("{:.1f} MB", peak / 1e6));
+  return rows;
+}
+
+std::string table(const Rows& rows) {
+  std::string html = "<table>\n";
+  for (const auto& [name, value] : rows) html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
+  return html + "</table>\n";
+}
+
+std::string evaluation_table(const std::vector<Json>& evals) {
+  if (evals.empty()) return "<p>Nothing was evaluated.</p>\n";
+  const Json &first = evals.front(), &last = evals.back();
+  const auto cell = [](const Json& line, const std::string& key) {
+    const auto value = number(line, key);
+    return value ? short_number(*value) : std::string("not finite");
+  };
+  std::string html = fmt::format("<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n", cell(first, "step"), cell(last, "step"));
+  for (const auto& [key, member] : last.members()) {
+    if (key == "step" || member.is_string()) continue;
+    html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)), cell(first, key), cell(last, key));
+  }
+  return html + "</table>\n";
+}
+
+std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
+  const auto section = [](const std::string& title, const std::string& svg) { return svg.empty() ? std::string() : heading(title) + svg; };
+  return section("Loss", line_chart("loss", "Loss by step", {curve_of("training", train, "loss"), curve_of("held-out", evals, "loss")})) +
+         section("Learning rate", line_chart("lr", "Learning rate by step", {curve_of("learning rate", train, "lr")})) +
+         section("Gradient norm", line_chart("norm", "Gradient norm by step", {curve_of("gradient norm", train, "grad_norm")})) +
+         section("Speed", line_chart("speed", "Tokens per second by step", {curve_of("tokens per second", train, "tokens_per_second")}));
+}
+
+}  // namespace
+
+std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe) {
+  const auto train = lines_of(lines, "train"), evals = lines_of(lines, "eval");
+  Rows facts = what_was_trained(recipe);
+  for (auto& row : totals(lines)) facts.push_back(std::move(row));
+  const std::string name = escape_html(title);
+  return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" + name +
+         "</title>\n<style>" + std::string(kStyle) + "</style>\n</head>\n<body>\n<main>\n<h1>" + name + "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) +
+         charts(train, evals) + heading("Recipe") + "<pre>" + escape_html(recipe) + "</pre>\n</main>\n</body>\n</html>\n";
+}
+
+void write_report(const fs::path& folder) {
+  const std::string title = fs::absolute(folder).lexically_normal().filename().string();
+  write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(), read_text_file(folder / "recipe.toml")));
+}
+
+}  // namespace tessera
