@@ -15,7 +15,8 @@ void Arguments::place(const char* name, const ConstView& view) const {
 
 void Arguments::matrix(const char* name, const ConstView& view, int64_t rows, int64_t cols) const {
   place(name, view);
-  TS_CHECK((view.shape == Shape{rows, cols}), "{}: {} is {}, expected [{}, {}]", op_, name, view.shape.text(), rows, cols);
+  TS_CHECK((view.shape == Shape{rows, cols}), "{}: {} is {}, expected [{}, {}]", op_, name, view.shape.text(), rows,
+           cols);
   TS_CHECK(view.dtype == compute_, "{}: {} holds {}, expected {}", op_, name, name_of(view.dtype), name_of(compute_));
   TS_CHECK(cols <= 1 || view.strides[1] == 1, "{}: the columns of {} are strided", op_, name);
 }
@@ -30,9 +31,11 @@ void Arguments::vector(const char* name, const ConstView& view, int64_t count) c
 void Arguments::weight(const char* name, const ConstView& view, Shape shape) const {
   place(name, view);
   TS_CHECK(view.shape == shape, "{}: {} is {}, expected {}", op_, name, view.shape.text(), shape.text());
-  const bool known = view.dtype == compute_ || view.dtype == DType::f32 || view.dtype == DType::bf16 || view.dtype == DType::f16;
+  const bool known =
+      view.dtype == compute_ || view.dtype == DType::f32 || view.dtype == DType::bf16 || view.dtype == DType::f16;
   TS_CHECK(known, "{}: {} holds {}, expected {}, f32, bf16 or f16", op_, name, name_of(view.dtype), name_of(compute_));
-  TS_CHECK(shape[shape.rank - 1] <= 1 || view.strides[shape.rank - 1] == 1, "{}: the columns of {} are strided", op_, name);
+  TS_CHECK(shape[shape.rank - 1] <= 1 || view.strides[shape.rank - 1] == 1, "{}: the columns of {} are strided", op_,
+           name);
 }
 
 void Arguments::count(const char* name, int64_t found, int64_t expected) const {
@@ -47,7 +50,8 @@ void Arguments::no_alias(const char* out_name, const ConstView& out, const char*
 void Arguments::indices(const char* name, std::span<const int32_t> values, int64_t limit) const {
   if (is_counting(ctx_)) return;
   for (size_t i = 0; i < values.size(); ++i)
-    TS_CHECK(0 <= values[i] && values[i] < limit, "{}: {}[{}] is {}, expected 0 to {}", op_, name, i, values[i], limit - 1);
+    TS_CHECK(0 <= values[i] && values[i] < limit, "{}: {}[{}] is {}, expected 0 to {}", op_, name, i, values[i],
+             limit - 1);
 }
 
 }  // namespace tessera

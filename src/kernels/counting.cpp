@@ -20,10 +20,12 @@ const Kernels& table() {
       .rms_norm_backward = [](const Context& ctx, ConstView x, ConstView, ConstView, ConstView, TensorView,
                               TensorView dweight) { take(ctx, cpu::rms_norm_backward_scratch_bytes(x, dweight)); },
       .rope = [](const Context&, TensorView, int64_t, std::span<const int32_t>, ConstView, ConstView, RopeDirection) {},
-      .attention = [](const Context& ctx, const AttentionArgs& args) { take(ctx, cpu::attention_scratch_bytes(args, ctx.threads)); },
-      .attention_backward = [](const Context& ctx, const AttentionBackwardArgs& args) {
-        take(ctx, cpu::attention_backward_scratch_bytes(args, ctx.threads));
-      },
+      .attention = [](const Context& ctx,
+                      const AttentionArgs& args) { take(ctx, cpu::attention_scratch_bytes(args, ctx.threads)); },
+      .attention_backward =
+          [](const Context& ctx, const AttentionBackwardArgs& args) {
+            take(ctx, cpu::attention_backward_scratch_bytes(args, ctx.threads));
+          },
       .swiglu = [](const Context&, ConstView, ConstView, TensorView) {},
       .swiglu_backward = [](const Context&, ConstView, ConstView, ConstView, TensorView, TensorView) {},
       .embedding = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},
@@ -36,10 +38,11 @@ const Kernels& table() {
       .gather_shards = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},
       .scatter_shards_add = [](const Context&, std::span<const int32_t>, ConstView, TensorView) {},
       .dropout = [](const Context&, ConstView, const DropoutKey&, TensorView, Write) {},
-      .sum_of_squares = [](const Context& ctx, ConstView x) {
-        take(ctx, cpu::sum_of_squares_scratch_bytes(x.shape.count()));
-        return 0.0;
-      },
+      .sum_of_squares =
+          [](const Context& ctx, ConstView x) {
+            take(ctx, cpu::sum_of_squares_scratch_bytes(x.shape.count()));
+            return 0.0;
+          },
       .adamw_step = [](const Context&, const AdamWArgs&) {},
       .sgd_step = [](const Context&, const SgdArgs&) {},
   };

@@ -3,7 +3,8 @@
 
 namespace tessera::counting {
 
-/// The backend that does nothing but take the scratch that "cpu" would take: with a counting arena a dry run plans memory.
+/// The backend that does nothing but take the scratch that "cpu" would take: with a counting arena a dry run plans
+/// memory.
 const Kernels& table();
 
 }  // namespace tessera::counting

@@ -3,9 +3,9 @@
 //            chunk 0   chunk 1   ...            for each block of rows
 //   rows  [ logits ][ logits ][ ... ]           one buffer [rows, chunk], reused
 //
-// Frozen weight, one pass: dhidden = Σ_chunks E·W with E = exp(logits − running maximum), rescaled when the maximum moves; at the
-// end dhidden <- grad_scale · (dhidden / Σ E − weight[label]). Trained weight, two passes: the first finds lse, the second
-// recomputes the logits and turns them into gradients, which both products read.
+// Frozen weight, one pass: dhidden = Σ_chunks E·W with E = exp(logits − running maximum), rescaled when the maximum
+// moves; at the end dhidden <- grad_scale · (dhidden / Σ E − weight[label]). Trained weight, two passes: the first
+// finds lse, the second recomputes the logits and turns them into gradients, which both products read.
 
 #include "kernels/cross_entropy.h"
 
@@ -23,10 +23,10 @@ constexpr int64_t kLogitBytes = int64_t{16} << 20;  // of one buffer; larger one
 
 /// Scratch for one block of rows. The vectors of a row hold the compute dtype.
 struct RowState {
-  TensorView logits;                                         // [rows, chunk]
-  TensorView row_max, row_sum, target, rescale;              // [rows]
-  TensorView label_rows;                                     // [rows, dim], one pass only
-  std::span<int32_t> best;                                   // [rows]
+  TensorView logits;                             // [rows, chunk]
+  TensorView row_max, row_sum, target, rescale;  // [rows]
+  TensorView label_rows;                         // [rows, dim], one pass only
+  std::span<int32_t> best;                       // [rows]
 };
 
 /// The arguments of one block of rows.
@@ -58,7 +58,8 @@ RowState allocate(const Context& ctx, const CrossEntropyArgs& args) {
   return state;
 }
 
-template <class T> void start_rows(const RowState& state) {
+template <class T>
+void start_rows(const RowState& state) {
   std::ranges::fill(state.row_max.as<T>(), -std::numeric_limits<T>::infinity());
   std::ranges::fill(state.row_sum.as<T>(), T{0});
   std::ranges::fill(state.target.as<T>(), T{0});
@@ -66,7 +67,8 @@ template <class T> void start_rows(const RowState& state) {
 }
 
 /// nll, and in place of the maximum lse.
-template <class T> void finish_rows(const RowState& state, TensorView nll) {
+template <class T>
+void finish_rows(const RowState& state, TensorView nll) {
   const auto max = state.row_max.as<T>(), sum = state.row_sum.as<T>(), target = state.target.as<T>(), out = nll.as<T>();
   for (size_t n = 0; n < out.size(); ++n) {
     const T log_sum = std::log(sum[n]);
@@ -76,21 +78,26 @@ template <class T> void finish_rows(const RowState& state, TensorView nll) {
 }
 
 /// Factors of the one pass: grad_scale / sum for dhidden, in place of the sum, and -grad_scale for the label rows.
-template <class T> void find_factors(const RowState& state, double grad_scale) {
+template <class T>
+void find_factors(const RowState& state, double grad_scale) {
   const auto sum = state.row_sum.as<T>();
   for (T& value : sum) value = static_cast<T>(grad_scale / value);
   std::ranges::fill(state.rescale.as<T>(), static_cast<T>(-grad_scale));
 }
 
 /// Calls f(T{}) for host arithmetic on the vectors of a row; nothing when memory is only counted.
-template <class F> void on_rows(const Context& ctx, DType dtype, F&& f) {
+template <class F>
+void on_rows(const Context& ctx, DType dtype, F&& f) {
   if (is_counting(ctx)) return;
-  if (dtype == DType::f64) f(double{});
-  else f(float{});
+  if (dtype == DType::f64)
+    f(double{});
+  else
+    f(float{});
 }
 
 /// logits = hidden · weight[begin, end)ᵀ
-TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin, int64_t end) {
+TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin,
+                       int64_t end) {
   const TensorView logits = state.logits.slice_cols(0, end - begin);
   gemm(ctx, {.a = args.hidden, .b = args.weight.slice_rows(begin, end), .b_transpose = Transpose::yes, .c = logits});
   return logits;
@@ -103,8 +110,13 @@ void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& s
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
     const TensorView logits = find_logits(ctx, args, state, begin, end);
-    ctx.kernels.softmax_chunk(ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels, .row_max = state.row_max,
-                                    .row_sum = state.row_sum, .target = state.target, .rescale = state.rescale,
+    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
+                                    .vocab_begin = begin,
+                                    .labels = args.labels,
+                                    .row_max = state.row_max,
+                                    .row_sum = state.row_sum,
+                                    .target = state.target,
+                                    .rescale = state.rescale,
                                     .best = state.best});
     if (!is_one_pass(args)) continue;
     if (begin > 0) scale_rows(ctx, state.rescale, args.dhidden);
@@ -128,10 +140,17 @@ void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& 
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
     const TensorView logits = find_logits(ctx, args, state, begin, end);
-    ctx.kernels.softmax_gradient_chunk(ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels,
-                                             .lse = state.row_max, .grad_scale = args.grad_scale});
+    ctx.kernels.softmax_gradient_chunk(ctx, {.logits = logits,
+                                             .vocab_begin = begin,
+                                             .labels = args.labels,
+                                             .lse = state.row_max,
+                                             .grad_scale = args.grad_scale});
     gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
-    gemm(ctx, {.a = logits, .a_transpose = Transpose::yes, .b = args.hidden, .c = args.dweight.slice_rows(begin, end), .beta = 1});
+    gemm(ctx, {.a = logits,
+               .a_transpose = Transpose::yes,
+               .b = args.hidden,
+               .c = args.dweight.slice_rows(begin, end),
+               .beta = 1});
   }
 }
 

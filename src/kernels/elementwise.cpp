@@ -28,8 +28,8 @@ void scale_rows(const Context& ctx, ConstView factors, TensorView x) {
 }
 
 void convert(const Context& ctx, ConstView from, TensorView to) {
-  TS_CHECK(is_floating(from.dtype) && is_floating(to.dtype), "convert: {} to {}, expected floating types", name_of(from.dtype),
-           name_of(to.dtype));
+  TS_CHECK(is_floating(from.dtype) && is_floating(to.dtype), "convert: {} to {}, expected floating types",
+           name_of(from.dtype), name_of(to.dtype));
   TS_CHECK(from.shape == to.shape, "convert: to is {}, expected {}", to.shape.text(), from.shape.text());
   TS_CHECK(from.is_contiguous() && to.is_contiguous(), "convert: strided views");
   TS_CHECK(from.device == ctx.device && to.device == ctx.device, "convert: operands live on another device");

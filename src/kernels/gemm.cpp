@@ -6,8 +6,8 @@ namespace tessera {
 
 void gemm(const Context& ctx, const GemmArgs& args) {
   const Arguments check(ctx, "gemm", args.a.dtype);
-  TS_CHECK(args.a.shape.rank == 2 && args.c.shape.rank == 2, "gemm: a is {}, c is {}, expected matrices", args.a.shape.text(),
-           args.c.shape.text());
+  TS_CHECK(args.a.shape.rank == 2 && args.c.shape.rank == 2, "gemm: a is {}, c is {}, expected matrices",
+           args.a.shape.text(), args.c.shape.text());
   const bool a_transposed = args.a_transpose == Transpose::yes, b_transposed = args.b_transpose == Transpose::yes;
   const int64_t m = args.c.shape[0], n = args.c.shape[1], k = args.a.shape[a_transposed ? 0 : 1];
   check.matrix("a", args.a, a_transposed ? k : m, a_transposed ? m : k);

@@ -10,8 +10,8 @@ void adamw_step(const Context& ctx, const AdamWArgs& args) {
   check.count("grads", static_cast<int64_t>(args.grads.size()), count);
   check.count("m", static_cast<int64_t>(args.m.size()), count);
   check.count("v", static_cast<int64_t>(args.v.size()), count);
-  TS_CHECK(args.correction1 > 0 && args.correction2 > 0, "adamw_step: corrections {} and {} are not above 0", args.correction1,
-           args.correction2);
+  TS_CHECK(args.correction1 > 0 && args.correction2 > 0, "adamw_step: corrections {} and {} are not above 0",
+           args.correction1, args.correction2);
   ctx.kernels.adamw_step(ctx, args);
 }
 

@@ -11,7 +11,8 @@ namespace tessera {
 
 const Kernels& kernels_for(Device device, std::string_view backend) {
   if (device.kind == Device::Kind::cuda || backend == "cuda")
-    throw UserError("", "this program was built without CUDA", "choose device = \"cpu\", or configure with a CUDA toolkit");
+    throw UserError("", "this program was built without CUDA",
+                    "choose device = \"cpu\", or configure with a CUDA toolkit");
   const std::array<const Kernels*, 3> tables{&cpu::table(), &reference::table(), &counting::table()};
   if (backend.empty()) return *tables.front();
   std::vector<std::string> names;

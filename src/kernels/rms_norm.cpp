@@ -14,8 +14,8 @@ void rms_norm(const Context& ctx, ConstView x, ConstView weight, double eps, Ten
   ctx.kernels.rms_norm(ctx, x, weight, eps, y, inv_rms);
 }
 
-void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
-                       TensorView dweight) {
+void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
+                       TensorView dx, TensorView dweight) {
   const Arguments check(ctx, "rms_norm_backward", x.dtype);
   const int64_t rows = x.shape[0], dim = x.shape[1];
   check.matrix("x", x, rows, dim);

@@ -4,8 +4,8 @@
 
 namespace tessera {
 
-void rope(const Context& ctx, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos, ConstView sin,
-          RopeDirection direction) {
+void rope(const Context& ctx, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+          ConstView sin, RopeDirection direction) {
   const Arguments check(ctx, "rope", x.dtype);
   check.matrix("x", x, x.shape[0], x.shape[1]);
   TS_CHECK(head_dim > 0 && head_dim % 2 == 0 && x.shape[1] % head_dim == 0, "rope: {} columns do not hold heads of {}",

@@ -1,4 +1,5 @@
-// The reference attention, against a naive formula and by central differences. The cpu version is compared with it elsewhere.
+// The reference attention, against a naive formula and by central differences. The cpu version is compared with it
+// elsewhere.
 
 #include "harness.h"
 
@@ -32,8 +33,16 @@ struct Operands {
         dk(c.keys, c.kv_heads * c.head_dim, DType::f64),
         dv(c.keys, c.kv_heads * c.head_dim, DType::f64) {}
   void forward(const Case& c) {
-    attention(On("reference"), {.q = q.view(), .k = k.view(), .v = v.view(), .out = out, .lse = lse, .heads = c.heads, .kv_heads = c.kv_heads,
-                                .head_dim = c.head_dim, .scale = 0.7, .segments = c.segments});
+    attention(On("reference"), {.q = q.view(),
+                                .k = k.view(),
+                                .v = v.view(),
+                                .out = out,
+                                .lse = lse,
+                                .heads = c.heads,
+                                .kv_heads = c.kv_heads,
+                                .head_dim = c.head_dim,
+                                .scale = 0.7,
+                                .segments = c.segments});
   }
 };
 
@@ -72,9 +81,20 @@ TEST(GradCheck, Attention) {
       return dot(o.out, o.dout);
     };
     loss();
-    attention_backward(On("reference"), {.q = o.q.view(), .k = o.k.view(), .v = o.v.view(), .out = o.out.view(), .lse = o.lse.view(),
-                                         .dout = o.dout.view(), .dq = o.dq, .dk = o.dk, .dv = o.dv, .heads = c.heads,
-                                         .kv_heads = c.kv_heads, .head_dim = c.head_dim, .scale = 0.7, .segments = c.segments});
+    attention_backward(On("reference"), {.q = o.q.view(),
+                                         .k = o.k.view(),
+                                         .v = o.v.view(),
+                                         .out = o.out.view(),
+                                         .lse = o.lse.view(),
+                                         .dout = o.dout.view(),
+                                         .dq = o.dq,
+                                         .dk = o.dk,
+                                         .dv = o.dv,
+                                         .heads = c.heads,
+                                         .kv_heads = c.kv_heads,
+                                         .head_dim = c.head_dim,
+                                         .scale = 0.7,
+                                         .segments = c.segments});
     expect_gradient(o.q, o.dq, loss);
     expect_gradient(o.k, o.dk, loss);
     expect_gradient(o.v, o.dv, loss);

@@ -21,11 +21,19 @@ struct Problem {
         dweight(Matrix::random(vocab, dim, compute, 3)),
         dweight_before(dweight.copy()),
         best(static_cast<size_t>(rows)) {
-    for (int64_t n = 0; n < rows; ++n) labels.push_back(static_cast<int32_t>(mix64(static_cast<uint64_t>(n)) % static_cast<uint64_t>(vocab)));
+    for (int64_t n = 0; n < rows; ++n)
+      labels.push_back(static_cast<int32_t>(mix64(static_cast<uint64_t>(n)) % static_cast<uint64_t>(vocab)));
   }
   CrossEntropyArgs args(Weight mode, int64_t chunk = 0) {
-    return {.hidden = hidden.view(), .weight = weight.view(), .labels = labels, .grad_scale = grad_scale, .nll = nll.vector(),
-            .best = best, .dhidden = dhidden, .dweight = mode == Weight::trained ? dweight.view() : TensorView(), .chunk = chunk};
+    return {.hidden = hidden.view(),
+            .weight = weight.view(),
+            .labels = labels,
+            .grad_scale = grad_scale,
+            .nll = nll.vector(),
+            .best = best,
+            .dhidden = dhidden,
+            .dweight = mode == Weight::trained ? dweight.view() : TensorView(),
+            .chunk = chunk};
   }
 };
 
@@ -103,7 +111,8 @@ TEST(CrossEntropy, CpuAgreesForEveryStorageType) {
       for (const Weight mode : {Weight::frozen, Weight::trained}) {
         Problem p(17, 33, 300, DType::f32, stored, 0.5);
         cross_entropy(On("cpu", 2), p.args(mode, chunk));
-        // Logits of 33 products up to 1/4 are off by 33 units of 3, probabilities by as much, sums of 300 of them by less.
+        // Logits of 33 products up to 1/4 are off by 33 units of 3, probabilities by as much, sums of 300 of them by
+        // less.
         expect_truth(p, mode, 33 * 4 * kUnit);
       }
     }
@@ -213,13 +222,22 @@ struct State {
   Matrix max, sum, target, rescale;
   std::vector<int32_t> best;
   State(int64_t rows, DType dtype)
-      : max(1, rows, dtype), sum(Matrix::zeros(1, rows, dtype)), target(Matrix::zeros(1, rows, dtype)), rescale(1, rows, dtype),
+      : max(1, rows, dtype),
+        sum(Matrix::zeros(1, rows, dtype)),
+        target(Matrix::zeros(1, rows, dtype)),
+        rescale(1, rows, dtype),
         best(static_cast<size_t>(rows), -1) {
     for (int64_t n = 0; n < rows; ++n) max.set(0, n, -INFINITY);
   }
   void step(const Context& ctx, const Matrix& logits, int64_t begin, std::span<const int32_t> labels) {
-    ctx.kernels.softmax_chunk(ctx, {.logits = logits, .vocab_begin = begin, .labels = labels, .row_max = max.vector(), .row_sum = sum.vector(),
-                                    .target = target.vector(), .rescale = rescale.vector(), .best = best});
+    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
+                                    .vocab_begin = begin,
+                                    .labels = labels,
+                                    .row_max = max.vector(),
+                                    .row_sum = sum.vector(),
+                                    .target = target.vector(),
+                                    .rescale = rescale.vector(),
+                                    .best = best});
   }
 };
 
@@ -232,7 +250,8 @@ TEST_P(SoftmaxOnCpu, ChunksAgreeWithTheReference) {
       for (int64_t n = 0; n < rows; ++n) labels.push_back(static_cast<int32_t>(n % (3 * cols)));
       State got(rows, DType::f32), want(rows, DType::f64);
       for (int64_t chunk = 0; chunk < 3; ++chunk) {
-        const Matrix logits = Matrix::random(rows, cols, DType::f32, static_cast<uint64_t>(chunk), range, 3), start = logits.copy();
+        const Matrix logits = Matrix::random(rows, cols, DType::f32, static_cast<uint64_t>(chunk), range, 3),
+                     start = logits.copy();
         const Matrix exact = logits.as(DType::f64);
         got.step(cpu, logits, chunk * cols, labels);
         want.step(reference, exact, chunk * cols, labels);
@@ -244,7 +263,8 @@ TEST_P(SoftmaxOnCpu, ChunksAgreeWithTheReference) {
       }
       expect_relative(got.max, want.max, 0);
       expect_relative(got.target, want.target, 0);
-      expect_relative(got.sum, want.sum, (static_cast<double>(cols) + 2 * 20) * kUnit);  // large terms have small |x - max|
+      expect_relative(got.sum, want.sum,
+                      (static_cast<double>(cols) + 2 * 20) * kUnit);  // large terms have small |x - max|
     }
   }
 }
@@ -255,13 +275,15 @@ TEST_P(SoftmaxOnCpu, GradientChunkAgreesWithTheReference) {
     const int64_t rows = 40;
     std::vector<int32_t> labels;
     for (int64_t n = 0; n < rows; ++n) labels.push_back(static_cast<int32_t>(n % (2 * cols)));
-    const Matrix logits = Matrix::random(rows, cols, DType::f32, 1, 5, 2), start = logits.copy(), want = logits.as(DType::f64);
+    const Matrix logits = Matrix::random(rows, cols, DType::f32, 1, 5, 2), start = logits.copy(),
+                 want = logits.as(DType::f64);
     Matrix lse = Matrix::random(1, rows, DType::f32, 2);
     for (int64_t n = 0; n < rows; ++n) lse.set(0, n, lse.at(0, n) + 6);
     cpu.operator const Context&().kernels.softmax_gradient_chunk(
         cpu, {.logits = logits, .vocab_begin = cols, .labels = labels, .lse = lse.vector(), .grad_scale = 0.3});
     reference.operator const Context&().kernels.softmax_gradient_chunk(
-        reference, {.logits = want, .vocab_begin = cols, .labels = labels, .lse = lse.as(DType::f64).vector(), .grad_scale = 0.3});
+        reference,
+        {.logits = want, .vocab_begin = cols, .labels = labels, .lse = lse.as(DType::f64).vector(), .grad_scale = 0.3});
     // |x - lse| is at most 12; scale and label add three roundings of 0.3.
     expect_within(logits, want, [&](int64_t, int64_t) { return 0.3 * (12 + 8) * kUnit; });
   }
@@ -271,7 +293,8 @@ TEST_P(SoftmaxOnCpu, ExponentialIsWithinTwoUnitsInTheLastPlace) {
   const On cpu("cpu");
   const int64_t count = 20000;
   Matrix logits(1, count, DType::f32);
-  for (int64_t c = 0; c < count; ++c) logits.set(0, c, -87.0 * static_cast<double>(c) / count);  // c = 0 is the maximum, 0
+  for (int64_t c = 0; c < count; ++c)
+    logits.set(0, c, -87.0 * static_cast<double>(c) / count);  // c = 0 is the maximum, 0
   const Matrix start = logits.copy();
   State state(1, DType::f32);
   const std::vector<int32_t> labels{0};

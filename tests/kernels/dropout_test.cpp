@@ -26,8 +26,10 @@ TEST_P(DropoutOnCpu, HasTheBitsOfTheReference) {
     for (const float probability : {0.0f, 0.1f, 0.5f, 0.999f, 0.999999f}) {
       auto indices = draw_indices(70, 5);
       indices[3] = int64_t{1} << 40;  // the high half of the counter
-      const DropoutKey key{.seed = ~uint64_t{9}, .step = 12, .weight = 77, .probability = probability, .draw_index = indices};
-      const Matrix x = Matrix::random(70, dim, DType::f32, 1, 1, 2), start = Matrix::random(70, dim, DType::f32, 2, 1, 3);
+      const DropoutKey key{
+          .seed = ~uint64_t{9}, .step = 12, .weight = 77, .probability = probability, .draw_index = indices};
+      const Matrix x = Matrix::random(70, dim, DType::f32, 1, 1, 2),
+                   start = Matrix::random(70, dim, DType::f32, 2, 1, 3);
       for (const Write write : {Write::assign, Write::accumulate}) {
         const Matrix want = start.copy();
         dropout(reference, x.view(), key, want, write);
@@ -47,7 +49,8 @@ TEST(Dropout, KeepsTheShareAndTheMean) {
   const auto indices = draw_indices(1000);
   const Matrix x = ones(1000, 100), y(1000, 100, DType::f32);
   for (const float p : {0.05f, 0.3f, 0.8f}) {
-    dropout(cpu, x.view(), {.seed = 1, .step = 2, .weight = 3, .probability = p, .draw_index = indices}, y, Write::assign);
+    dropout(cpu, x.view(), {.seed = 1, .step = 2, .weight = 3, .probability = p, .draw_index = indices}, y,
+            Write::assign);
     int64_t kept = 0;
     for (int64_t i = 0; i < 100000; ++i) kept += y.at(i / 100, i % 100) != 0;
     const double deviation = std::sqrt(1e5 * p * (1 - p));
@@ -76,7 +79,8 @@ TEST(Dropout, MasksDifferBetweenSeedsStepsWeightsAndTokens) {
   const auto mask = [&](uint64_t seed, uint64_t step, uint32_t weight, int64_t first) {
     const auto indices = draw_indices(2, first);
     Matrix y(2, 200, DType::f32);
-    dropout(cpu, x.view(), {.seed = seed, .step = step, .weight = weight, .probability = 0.5f, .draw_index = indices}, y, Write::assign);
+    dropout(cpu, x.view(), {.seed = seed, .step = step, .weight = weight, .probability = 0.5f, .draw_index = indices},
+            y, Write::assign);
     return y;
   };
   const Matrix base = mask(1, 1, 1, 0);
@@ -91,7 +95,8 @@ TEST(Dropout, IsItsOwnAdjoint) {
   const On reference("reference");
   const auto indices = draw_indices(6);
   const DropoutKey key{.seed = 1, .step = 2, .weight = 3, .probability = 0.25f, .draw_index = indices};
-  const Matrix x = Matrix::random(6, 40, DType::f64, 1), v = Matrix::random(6, 40, DType::f64, 2), dx(6, 40, DType::f64), dv(6, 40, DType::f64);
+  const Matrix x = Matrix::random(6, 40, DType::f64, 1), v = Matrix::random(6, 40, DType::f64, 2),
+               dx(6, 40, DType::f64), dv(6, 40, DType::f64);
   dropout(reference, x.view(), key, dx, Write::assign);
   dropout(reference, v.view(), key, dv, Write::assign);
   EXPECT_NEAR(dot(dx, v), dot(x, dv), 1e-13);

@@ -12,7 +12,8 @@ TEST_P(ElementwiseOnCpu, AddAndScaleRowsHaveTheBitsOfTheReference) {
   const On cpu("cpu", 2), reference("reference");
   for (const int64_t dim : kLengths) {
     for (const int64_t rows : {1, 5, 40}) {
-      const Matrix x = Matrix::random(rows, dim, DType::f32, 1, 1, 3), y = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
+      const Matrix x = Matrix::random(rows, dim, DType::f32, 1, 1, 3),
+                   y = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
       const Matrix factors = Matrix::random(1, rows, DType::f32, 3), want = y.copy();
       add(cpu, x.view(), y);
       add(reference, x.view(), want);
@@ -26,7 +27,8 @@ TEST_P(ElementwiseOnCpu, AddAndScaleRowsHaveTheBitsOfTheReference) {
 }
 
 TEST_P(ElementwiseOnCpu, AddsLongVectorsInAnyNumberOfThreads) {
-  const Matrix x = Matrix::random(1, 50001, DType::f32, 1), start = Matrix::random(1, 50001, DType::f32, 2), want = start.copy();
+  const Matrix x = Matrix::random(1, 50001, DType::f32, 1), start = Matrix::random(1, 50001, DType::f32, 2),
+               want = start.copy();
   add(On("reference"), x.vector(), want.vector());
   for (const int threads : {1, 2, 3}) {
     const Matrix y = start.copy();
@@ -36,10 +38,12 @@ TEST_P(ElementwiseOnCpu, AddsLongVectorsInAnyNumberOfThreads) {
 }
 
 /// The result of a conversion as raw bits.
-template <class To, class From> std::vector<To> converted(const Context& ctx, std::vector<From> values) {
+template <class To, class From>
+std::vector<To> converted(const Context& ctx, std::vector<From> values) {
   const auto count = static_cast<int64_t>(values.size());
   std::vector<To> out(values.size());
-  convert(ctx, ConstView(values.data(), {count}, DTypeOf<From>::value), TensorView(out.data(), {count}, DTypeOf<To>::value));
+  convert(ctx, ConstView(values.data(), {count}, DTypeOf<From>::value),
+          TensorView(out.data(), {count}, DTypeOf<To>::value));
   return out;
 }
 
@@ -55,15 +59,18 @@ TEST_P(ElementwiseOnCpu, WidensEveryHalfPrecisionNumberExactly) {
   for (uint32_t i = 0; i < 65536; ++i) {
     ASSERT_EQ(std::bit_cast<uint32_t>(from_brains[i]), i << 16);
     const float want = to_float(halves[i]);
-    if (std::isnan(want)) ASSERT_TRUE(std::isnan(from_halves[i])) << i;
-    else ASSERT_EQ(std::bit_cast<uint32_t>(from_halves[i]), std::bit_cast<uint32_t>(want)) << i;
+    if (std::isnan(want))
+      ASSERT_TRUE(std::isnan(from_halves[i])) << i;
+    else
+      ASSERT_EQ(std::bit_cast<uint32_t>(from_halves[i]), std::bit_cast<uint32_t>(want)) << i;
   }
 }
 
 TEST_P(ElementwiseOnCpu, RoundsToNearestEven) {
   std::vector<float> values{0.0f, -0.0f, 1e-45f, -1e-40f, 65504.0f, 65519.9f, 65520.0f, 3.4e38f, INFINITY, -INFINITY};
   const RandomStream stream(1, 2);
-  for (uint64_t i = 0; i < 40000; ++i) values.push_back(std::bit_cast<float>(stream.bits(i)));  // any exponent, NaNs too
+  for (uint64_t i = 0; i < 40000; ++i)
+    values.push_back(std::bit_cast<float>(stream.bits(i)));  // any exponent, NaNs too
   for (uint32_t i = 0; i < 4000; ++i) values.push_back(std::bit_cast<float>(0x3f800000u + (i << 12)));  // ties
   const On cpu("cpu", 2), reference("reference");
   const auto brains = converted<BFloat16>(cpu, values), want_brains = converted<BFloat16>(reference, values);
@@ -78,7 +85,8 @@ TEST(Convert, RoundsF64OnceToNearestEven) {
   const On reference("reference");
   // Just above the tie between two bf16 numbers: rounding to f32 first would forget the excess and round down.
   const double above_tie = 1 + 0x1p-8 + 0x1p-40;
-  const auto brains = converted<BFloat16>(reference, std::vector<double>{above_tie, -above_tie, 1 + 0x1p-8, 1 + 3 * 0x1p-8});
+  const auto brains =
+      converted<BFloat16>(reference, std::vector<double>{above_tie, -above_tie, 1 + 0x1p-8, 1 + 3 * 0x1p-8});
   EXPECT_EQ(to_float(brains[0]), 1 + 0x1p-7f);
   EXPECT_EQ(to_float(brains[1]), -1 - 0x1p-7f);
   EXPECT_EQ(to_float(brains[2]), 1.0f);

@@ -5,7 +5,8 @@ namespace {
 
 std::vector<int32_t> some_ids(int64_t count, int64_t vocab) {
   std::vector<int32_t> ids;
-  for (int64_t t = 0; t < count; ++t) ids.push_back(static_cast<int32_t>(mix64(static_cast<uint64_t>(t)) % static_cast<uint64_t>(vocab)));
+  for (int64_t t = 0; t < count; ++t)
+    ids.push_back(static_cast<int32_t>(mix64(static_cast<uint64_t>(t)) % static_cast<uint64_t>(vocab)));
   return ids;
 }
 
@@ -17,7 +18,8 @@ TEST_P(EmbeddingOnCpu, HasTheBitsOfTheReferenceForEveryDtypeAndThread) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const int64_t dim : kLengths) {
       const auto ids = some_ids(60, 13);
-      const Matrix table = Matrix::random(13, dim, dtype, 1, 1, 2), y(60, dim, DType::f32, 3), want(60, dim, DType::f32);
+      const Matrix table = Matrix::random(13, dim, dtype, 1, 1, 2), y(60, dim, DType::f32, 3),
+                   want(60, dim, DType::f32);
       embedding(reference, table.view(), ids, want);
       for (const int threads : {1, 2, 3}) {
         embedding(On("cpu", threads), table.view(), ids, y);
@@ -32,7 +34,8 @@ TEST_P(EmbeddingOnCpu, BackwardAddsTokensInOrderWhateverTheThreads) {
   const On reference("reference");
   for (const int64_t dim : {1, 17, 300}) {
     const auto ids = some_ids(200, 13);
-    const Matrix dy = Matrix::random(200, dim, DType::f32, 2, 1, 1), start = Matrix::random(13, dim, DType::f32, 3, 1, 2), want = start.copy();
+    const Matrix dy = Matrix::random(200, dim, DType::f32, 2, 1, 1),
+                 start = Matrix::random(13, dim, DType::f32, 3, 1, 2), want = start.copy();
     embedding_backward(reference, ids, dy.view(), want);
     for (const int threads : {1, 2, 3}) {
       const Matrix dtable = start.copy();

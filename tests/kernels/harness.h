@@ -1,5 +1,6 @@
 #pragma once
-// What kernel tests share: matrices of any dtype with guarded padding, contexts, comparisons, gradient checks, instruction sets.
+// What kernel tests share: matrices of any dtype with guarded padding, contexts, comparisons, gradient checks,
+// instruction sets.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -23,7 +24,9 @@ constexpr double kUnit = 0x1p-24;  // relative error of one rounding to f32
 class On {
  public:
   explicit On(std::string_view backend, int threads = 1)
-      : scratch_(int64_t{8} << 20), context_{.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch_, .threads = threads} {}
+      : scratch_(int64_t{8} << 20),
+        context_{
+            .device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch_, .threads = threads} {}
   operator const Context&() const { return context_; }
   Arena& scratch() { return scratch_; }
 
@@ -70,12 +73,27 @@ class Matrix {
 
   double at(int64_t r, int64_t c) const { return element(storage_.view(), r * (cols_ + padding_) + c); }
   void set(int64_t r, int64_t c, double value) {
-    std::byte* p = static_cast<std::byte*>(storage_.view().mutable_data()) + (r * (cols_ + padding_) + c) * size_of(dtype());
+    std::byte* p =
+        static_cast<std::byte*>(storage_.view().mutable_data()) + (r * (cols_ + padding_) + c) * size_of(dtype());
     switch (dtype()) {
-      case DType::f64: std::memcpy(p, &value, 8); break;
-      case DType::f32: { const float v = static_cast<float>(value); std::memcpy(p, &v, 4); break; }
-      case DType::bf16: { const BFloat16 v = to_bfloat16(static_cast<float>(value)); std::memcpy(p, &v, 2); break; }
-      default: { const Float16 v = to_float16(static_cast<float>(value)); std::memcpy(p, &v, 2); break; }
+      case DType::f64:
+        std::memcpy(p, &value, 8);
+        break;
+      case DType::f32: {
+        const float v = static_cast<float>(value);
+        std::memcpy(p, &v, 4);
+        break;
+      }
+      case DType::bf16: {
+        const BFloat16 v = to_bfloat16(static_cast<float>(value));
+        std::memcpy(p, &v, 2);
+        break;
+      }
+      default: {
+        const Float16 v = to_float16(static_cast<float>(value));
+        std::memcpy(p, &v, 2);
+        break;
+      }
     }
   }
   bool is_padding_untouched() const {
@@ -88,7 +106,8 @@ class Matrix {
   }
   bool equals_bitwise(const Matrix& other) const {
     for (int64_t r = 0; r < rows(); ++r)
-      if (std::memcmp(view().slice_rows(r, r + 1).data, other.view().slice_rows(r, r + 1).data, static_cast<size_t>(cols_ * size_of(dtype()))) != 0)
+      if (std::memcmp(view().slice_rows(r, r + 1).data, other.view().slice_rows(r, r + 1).data,
+                      static_cast<size_t>(cols_ * size_of(dtype()))) != 0)
         return false;
     return true;
   }
@@ -100,7 +119,8 @@ class Matrix {
 };
 
 /// |got - want| <= tolerance(r, c) everywhere, and got's padding is untouched.
-inline void expect_within(const Matrix& got, const Matrix& want, const std::function<double(int64_t, int64_t)>& tolerance) {
+inline void expect_within(const Matrix& got, const Matrix& want,
+                          const std::function<double(int64_t, int64_t)>& tolerance) {
   ASSERT_EQ(got.rows(), want.rows());
   ASSERT_EQ(got.cols(), want.cols());
   for (int64_t r = 0; r < got.rows(); ++r)
@@ -115,7 +135,8 @@ inline void expect_relative(const Matrix& got, const Matrix& want, double relati
 
 /// `gradient` is d loss() / d x, by central differences in f64: with step 1e-5 they are off by about 1e-10 of the third
 /// derivative plus 1e-11 of the loss.
-inline void expect_gradient(Matrix& x, const Matrix& gradient, const std::function<double()>& loss, double tolerance = 1e-7) {
+inline void expect_gradient(Matrix& x, const Matrix& gradient, const std::function<double()>& loss,
+                            double tolerance = 1e-7) {
   constexpr double kStep = 1e-5;
   for (int64_t r = 0; r < x.rows(); ++r) {
     for (int64_t c = 0; c < x.cols(); ++c) {
@@ -126,7 +147,8 @@ inline void expect_gradient(Matrix& x, const Matrix& gradient, const std::functi
       const double below = loss();
       x.set(r, c, value);
       const double numeric = (above - below) / (2 * kStep);
-      ASSERT_NEAR(gradient.at(r, c), numeric, tolerance * (1 + std::abs(numeric))) << "at row " << r << ", column " << c;
+      ASSERT_NEAR(gradient.at(r, c), numeric, tolerance * (1 + std::abs(numeric)))
+          << "at row " << r << ", column " << c;
     }
   }
 }
@@ -163,13 +185,14 @@ class OnEachInstructionSet : public testing::TestWithParam<InstructionSet> {
 };
 
 #if HWY_ARCH_X86
-inline constexpr InstructionSet kInstructionSets[] = {{"AVX512", HWY_AVX3}, {"AVX2", HWY_AVX2}, {"Portable", HWY_EMU128}};
+inline constexpr InstructionSet kInstructionSets[] = {
+    {"AVX512", HWY_AVX3}, {"AVX2", HWY_AVX2}, {"Portable", HWY_EMU128}};
 #else
 inline constexpr InstructionSet kInstructionSets[] = {{"Baseline", HWY_STATIC_TARGET}};
 #endif
 
-#define TESSERA_ON_EACH_INSTRUCTION_SET(suite)                                                             \
-  INSTANTIATE_TEST_SUITE_P(Cpu, suite, testing::ValuesIn(::tessera::test::kInstructionSets),               \
+#define TESSERA_ON_EACH_INSTRUCTION_SET(suite)                                               \
+  INSTANTIATE_TEST_SUITE_P(Cpu, suite, testing::ValuesIn(::tessera::test::kInstructionSets), \
                            [](const auto& info) { return std::string(info.param.name); })
 
 /// Row lengths around the vector widths 4, 8 and 16, odd ones and one long one.

@@ -11,12 +11,26 @@ std::vector<float> random_values(size_t count, uint64_t seed, double range = 1) 
 struct AdamWState {
   std::vector<float> values, grads, m, v;
   explicit AdamWState(size_t count)
-      : values(random_values(count, 1)), grads(random_values(count, 2, 1e-2)), m(random_values(count, 3, 1e-2)), v(random_values(count, 4, 1e-4)) {
+      : values(random_values(count, 1)),
+        grads(random_values(count, 2, 1e-2)),
+        m(random_values(count, 3, 1e-2)),
+        v(random_values(count, 4, 1e-4)) {
     for (float& x : v) x = std::abs(x);
   }
   AdamWArgs args() {
-    return {.values = values, .grads = grads, .m = m, .v = v, .lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
-            .weight_decay = 0.1f, .step_scale = 0.5f, .grad_scale = 0.25f, .correction1 = 1 - std::pow(0.9, 7), .correction2 = 1 - std::pow(0.999, 7)};
+    return {.values = values,
+            .grads = grads,
+            .m = m,
+            .v = v,
+            .lr = 3e-3f,
+            .beta1 = 0.9f,
+            .beta2 = 0.999f,
+            .eps = 1e-8f,
+            .weight_decay = 0.1f,
+            .step_scale = 0.5f,
+            .grad_scale = 0.25f,
+            .correction1 = 1 - std::pow(0.9, 7),
+            .correction2 = 1 - std::pow(0.999, 7)};
   }
 };
 
@@ -44,8 +58,14 @@ TEST_P(OptimizerStepsOnCpu, SgdHasTheBitsOfTheReference) {
       auto want = random_values(count, 2), want_buffer = random_values(momentum > 0 ? count : 0, 3);
       const auto start = want, start_buffer = want_buffer;
       const auto args = [&](std::vector<float>& values, std::vector<float>& buffer) {
-        return SgdArgs{.values = values, .grads = grads, .momentum_buffer = buffer, .lr = 0.1f, .momentum = momentum,
-                       .weight_decay = 0.01f, .step_scale = 2, .grad_scale = 0.5f};
+        return SgdArgs{.values = values,
+                       .grads = grads,
+                       .momentum_buffer = buffer,
+                       .lr = 0.1f,
+                       .momentum = momentum,
+                       .weight_decay = 0.01f,
+                       .step_scale = 2,
+                       .grad_scale = 0.5f};
       };
       sgd_step(On("reference"), args(want, want_buffer));
       for (const int threads : {1, 2, 3}) {
@@ -76,24 +96,47 @@ TEST(AdamW, FollowsTheFormula) {
 
 TEST(AdamW, FirstStepMovesByTheLearningRateAgainstTheGradient) {
   std::vector<float> values{1, 1}, grads{1e-3f, -5}, m(2), v(2);
-  adamw_step(On("cpu"), {.values = values, .grads = grads, .m = m, .v = v, .lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-12f,
-                         .weight_decay = 0, .step_scale = 1, .grad_scale = 1, .correction1 = 1 - 0.9, .correction2 = 1 - 0.999});
+  adamw_step(On("cpu"), {.values = values,
+                         .grads = grads,
+                         .m = m,
+                         .v = v,
+                         .lr = 0.01f,
+                         .beta1 = 0.9f,
+                         .beta2 = 0.999f,
+                         .eps = 1e-12f,
+                         .weight_decay = 0,
+                         .step_scale = 1,
+                         .grad_scale = 1,
+                         .correction1 = 1 - 0.9,
+                         .correction2 = 1 - 0.999});
   EXPECT_NEAR(values[0], 0.99, 1e-6);
   EXPECT_NEAR(values[1], 1.01, 1e-6);
 }
 
 TEST(Sgd, FollowsTheFormula) {
   std::vector<float> values{2}, grads{4}, buffer{1};
-  sgd_step(On("cpu"), {.values = values, .grads = grads, .momentum_buffer = buffer, .lr = 0.5f, .momentum = 0.25f, .weight_decay = 0.125f,
-                       .step_scale = 2, .grad_scale = 0.5f});
+  sgd_step(On("cpu"), {.values = values,
+                       .grads = grads,
+                       .momentum_buffer = buffer,
+                       .lr = 0.5f,
+                       .momentum = 0.25f,
+                       .weight_decay = 0.125f,
+                       .step_scale = 2,
+                       .grad_scale = 0.5f});
   EXPECT_EQ(buffer[0], 2.25f);
   EXPECT_EQ(values[0], 2 - 0.0625f * 2 - 2.25f);
 }
 
 TEST(Sgd, NeedsABufferForMomentum) {
   std::vector<float> values{2}, grads{4};
-  EXPECT_THROW(sgd_step(On("cpu"), {.values = values, .grads = grads, .momentum_buffer = {}, .lr = 1, .momentum = 0.9f, .weight_decay = 0,
-                                    .step_scale = 1, .grad_scale = 1}),
+  EXPECT_THROW(sgd_step(On("cpu"), {.values = values,
+                                    .grads = grads,
+                                    .momentum_buffer = {},
+                                    .lr = 1,
+                                    .momentum = 0.9f,
+                                    .weight_decay = 0,
+                                    .step_scale = 1,
+                                    .grad_scale = 1}),
                InternalError);
 }
 

@@ -27,18 +27,34 @@ TEST(Registry, SaysThatCudaWasNotBuilt) {
 TEST(Registry, EveryBackendFillsItsTable) {
   for (const char* backend : {"cpu", "reference", "counting"}) {
     const Kernels& table = kernels_for({}, backend);
-    const auto* fields = reinterpret_cast<void* const*>(reinterpret_cast<const char*>(&table) + sizeof(std::string_view));
-    for (size_t i = 0; i < (sizeof(Kernels) - sizeof(std::string_view)) / sizeof(void*); ++i) EXPECT_NE(fields[i], nullptr) << backend << " op " << i;
+    const auto* fields =
+        reinterpret_cast<void* const*>(reinterpret_cast<const char*>(&table) + sizeof(std::string_view));
+    for (size_t i = 0; i < (sizeof(Kernels) - sizeof(std::string_view)) / sizeof(void*); ++i)
+      EXPECT_NE(fields[i], nullptr) << backend << " op " << i;
   }
 }
 
 /// The work of one step with a head: what a plan must foresee.
-template <class F> void run_head(const Context& ctx, F&& allocate) {
-  const TensorView hidden = allocate({700, 65}), weight = allocate({3000, 65}), nll = allocate({700}), dhidden = allocate({700, 65});
+template <class F>
+void run_head(const Context& ctx, F&& allocate) {
+  const TensorView hidden = allocate({700, 65}), weight = allocate({3000, 65}), nll = allocate({700}),
+                   dhidden = allocate({700, 65});
   const TensorView dweight = allocate({3000, 65}), gain = allocate({65}), dgain = allocate({65}), inv = allocate({700});
   static const std::vector<int32_t> labels(700, 1);
-  cross_entropy(ctx, {.hidden = hidden, .weight = weight, .labels = labels, .nll = nll, .best = {}, .dhidden = dhidden, .dweight = dweight});
-  cross_entropy(ctx, {.hidden = hidden, .weight = weight, .labels = labels, .nll = nll, .best = {}, .dhidden = dhidden, .dweight = {}});
+  cross_entropy(ctx, {.hidden = hidden,
+                      .weight = weight,
+                      .labels = labels,
+                      .nll = nll,
+                      .best = {},
+                      .dhidden = dhidden,
+                      .dweight = dweight});
+  cross_entropy(ctx, {.hidden = hidden,
+                      .weight = weight,
+                      .labels = labels,
+                      .nll = nll,
+                      .best = {},
+                      .dhidden = dhidden,
+                      .dweight = {}});
   rms_norm_backward(ctx, hidden, gain, inv, hidden, dhidden, dgain);
   sum_of_squares(ctx, weight);
 }
@@ -46,8 +62,10 @@ template <class F> void run_head(const Context& ctx, F&& allocate) {
 TEST(Counting, PlansExactlyTheScratchThatTheCpuTakes) {
   for (const int threads : {1, 2}) {
     Arena counted = Arena::counting(), real(int64_t{32} << 20);
-    const Context plan{.device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = counted, .threads = threads};
-    const Context work{.device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = real, .threads = threads};
+    const Context plan{
+        .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = counted, .threads = threads};
+    const Context work{
+        .device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = real, .threads = threads};
     run_head(plan, [&](Shape shape) { return counted.allocate(shape, DType::f32); });
     run_head(work, [&](Shape shape) { return real.allocate(shape, DType::f32); });
     EXPECT_EQ(counted.peak_bytes(), real.peak_bytes());
@@ -65,7 +83,8 @@ TEST(Gemm, ReferenceMultipliesSmallIntegersExactly) {
       for (int64_t i = 0; i < m * k; ++i) a.set(i / a.cols(), i % a.cols(), static_cast<double>(i % 7) - 3);
       for (int64_t i = 0; i < k * n; ++i) b.set(i / b.cols(), i % b.cols(), static_cast<double>(i % 5) - 2);
       for (int64_t i = 0; i < m * n; ++i) c.set(i / n, i % n, static_cast<double>(i));
-      gemm(reference, {.a = a.view(), .a_transpose = ta, .b = b.view(), .b_transpose = tb, .c = c, .alpha = 2, .beta = -1});
+      gemm(reference,
+           {.a = a.view(), .a_transpose = ta, .b = b.view(), .b_transpose = tb, .c = c, .alpha = 2, .beta = -1});
       for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < n; ++j) {
           double sum = 0;
@@ -87,7 +106,8 @@ TEST(Gemm, BetaZeroIgnoresWhatWasThere) {
 }
 
 TEST(Gemm, NamesTheOperandOfTheWrongShape) {
-  const Matrix a = Matrix::zeros(2, 3, DType::f32), b = Matrix::zeros(4, 5, DType::f32), c = Matrix::zeros(2, 5, DType::f32);
+  const Matrix a = Matrix::zeros(2, 3, DType::f32), b = Matrix::zeros(4, 5, DType::f32),
+               c = Matrix::zeros(2, 5, DType::f32);
   try {
     gemm(On("reference"), {.a = a.view(), .b = b.view(), .c = c});
     FAIL() << "no error";

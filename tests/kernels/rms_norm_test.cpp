@@ -14,7 +14,8 @@ TEST_P(RmsNormOnCpu, AgreesWithTheReference) {
     for (const int64_t dim : kLengths) {
       for (const int64_t rows : {1, 5, 70}) {
         const Matrix x = Matrix::random(rows, dim, DType::f32, 1, 2, 3), weight = Matrix::random(1, dim, dtype, 2);
-        const Matrix y(rows, dim, DType::f32, 5), inv(1, rows, DType::f32), want(rows, dim, DType::f64), want_inv(1, rows, DType::f64);
+        const Matrix y(rows, dim, DType::f32, 5), inv(1, rows, DType::f32), want(rows, dim, DType::f64),
+            want_inv(1, rows, DType::f64);
         rms_norm(cpu, x.view(), weight.vector(), kEps, y, inv.vector());
         rms_norm(reference, x.as(DType::f64).view(), weight.vector(), kEps, want, want_inv.vector());
         // Half of the sum's error (dim roundings of like sign at most), and five roundings.
@@ -32,19 +33,23 @@ TEST_P(RmsNormOnCpu, BackwardAgreesWithTheReference) {
     for (const int64_t dim : kLengths) {
       for (const int64_t rows : {1, 5, 130}) {
         const Matrix x = Matrix::random(rows, dim, DType::f32, 3, 2, 1), weight = Matrix::random(1, dim, dtype, 4);
-        const Matrix dy = Matrix::random(rows, dim, DType::f32, 5, 1, 2), inv(1, rows, DType::f32), y(rows, dim, DType::f32);
+        const Matrix dy = Matrix::random(rows, dim, DType::f32, 5, 1, 2), inv(1, rows, DType::f32),
+                     y(rows, dim, DType::f32);
         rms_norm(reference, x.view(), weight.vector(), kEps, y, inv.vector());
-        const Matrix dx = Matrix::random(rows, dim, DType::f32, 6, 1, 4), dweight = Matrix::random(1, dim, DType::f32, 7);
+        const Matrix dx = Matrix::random(rows, dim, DType::f32, 6, 1, 4),
+                     dweight = Matrix::random(1, dim, DType::f32, 7);
         const Matrix want_dx = dx.as(DType::f64), want_dweight = dweight.as(DType::f64), start = dx.copy();
         rms_norm_backward(cpu, x.view(), weight.vector(), inv.vector(), dy.view(), dx, dweight.vector());
-        rms_norm_backward(reference, x.as(DType::f64).view(), weight.vector(), inv.as(DType::f64).vector(), dy.as(DType::f64).view(),
-                          want_dx, want_dweight.vector());
+        rms_norm_backward(reference, x.as(DType::f64).view(), weight.vector(), inv.as(DType::f64).vector(),
+                          dy.as(DType::f64).view(), want_dx, want_dweight.vector());
         const auto n = [&](int64_t r, int64_t c) { return std::abs(x.at(r, c) * inv.at(0, r)); };
         std::vector<double> mean(static_cast<size_t>(rows));  // of |g n|
         for (int64_t i = 0; i < rows * dim; ++i)
-          mean[i / dim] += std::abs(dy.at(i / dim, i % dim) * weight.at(0, i % dim)) * n(i / dim, i % dim) / static_cast<double>(dim);
+          mean[i / dim] += std::abs(dy.at(i / dim, i % dim) * weight.at(0, i % dim)) * n(i / dim, i % dim) /
+                           static_cast<double>(dim);
         expect_within(dx, want_dx, [&](int64_t r, int64_t c) {
-          const double size = inv.at(0, r) * (std::abs(dy.at(r, c) * weight.at(0, c)) + n(r, c) * mean[r]) + std::abs(start.at(r, c));
+          const double size =
+              inv.at(0, r) * (std::abs(dy.at(r, c) * weight.at(0, c)) + n(r, c) * mean[r]) + std::abs(start.at(r, c));
           return (static_cast<double>(dim) + 8) * kUnit * size;
         });
         expect_within(dweight, want_dweight, [&](int64_t, int64_t c) {
@@ -80,7 +85,8 @@ TEST(RmsNorm, ThreadsDoNotChangeABit) {
 
 TEST(RmsNorm, MayWriteOverItsInput) {
   const On cpu("cpu");
-  const Matrix x = Matrix::random(3, 33, DType::f32, 1), weight = Matrix::random(1, 33, DType::f32, 2), y(3, 33, DType::f32);
+  const Matrix x = Matrix::random(3, 33, DType::f32, 1), weight = Matrix::random(1, 33, DType::f32, 2),
+               y(3, 33, DType::f32);
   rms_norm(cpu, x.view(), weight.vector(), kEps, y, {});
   rms_norm(cpu, x.view(), weight.vector(), kEps, x, {});
   EXPECT_TRUE(x.equals_bitwise(y));

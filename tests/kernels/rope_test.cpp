@@ -8,7 +8,8 @@ struct Angles {
   Angles(int64_t positions, int64_t half, DType dtype) : cos(positions, half, dtype), sin(positions, half, dtype) {
     for (int64_t p = 0; p < positions; ++p)
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(p) * std::pow(100.0, -static_cast<double>(i) / static_cast<double>(half));
+        const double angle =
+            static_cast<double>(p) * std::pow(100.0, -static_cast<double>(i) / static_cast<double>(half));
         cos.set(p, i, static_cast<float>(std::cos(angle)));
         sin.set(p, i, static_cast<float>(std::sin(angle)));
       }
@@ -34,7 +35,8 @@ TEST_P(RopeOnCpu, AgreesWithTheReference) {
         const Matrix x = Matrix::random(200, heads * 2 * half, DType::f32, 1, 1, 6), want = x.as(DType::f64);
         rope(cpu, x, 2 * half, positions, angles.cos.view(), angles.sin.view(), direction);
         rope(reference, want, 2 * half, positions, wide.cos.view(), wide.sin.view(), direction);
-        expect_within(x, want, [](int64_t, int64_t) { return 4 * kUnit; });  // two products and a sum of numbers up to 1
+        expect_within(x, want,
+                      [](int64_t, int64_t) { return 4 * kUnit; });  // two products and a sum of numbers up to 1
       }
     }
   }
@@ -44,7 +46,8 @@ TEST(Rope, BackwardIsTheAdjointOfForward) {
   const On reference("reference");
   const Angles angles(9, 5, DType::f64);
   const auto positions = some_positions(6, 9);
-  const Matrix x = Matrix::random(6, 20, DType::f64, 1), v = Matrix::random(6, 20, DType::f64, 2), rx = x.copy(), rv = v.copy();
+  const Matrix x = Matrix::random(6, 20, DType::f64, 1), v = Matrix::random(6, 20, DType::f64, 2), rx = x.copy(),
+               rv = v.copy();
   rope(reference, rx, 10, positions, angles.cos.view(), angles.sin.view(), RopeDirection::forward);
   rope(reference, rv, 10, positions, angles.cos.view(), angles.sin.view(), RopeDirection::backward);
   EXPECT_NEAR(dot(rx, v), dot(x, rv), 1e-13);

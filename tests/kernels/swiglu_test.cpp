@@ -13,7 +13,8 @@ TEST_P(SwigluOnCpu, AgreesWithTheReference) {
   for (const double range : {1.0, 20.0, 200.0}) {
     for (const int64_t dim : kLengths) {
       for (const int64_t rows : {1, 5, 40}) {
-        const Matrix gate = Matrix::random(rows, dim, DType::f32, 1, range, 3), up = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
+        const Matrix gate = Matrix::random(rows, dim, DType::f32, 1, range, 3),
+                     up = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
         const Matrix y(rows, dim, DType::f32, 2), want(rows, dim, DType::f64);
         swiglu(cpu, gate.view(), up.view(), y);
         swiglu(reference, gate.as(DType::f64).view(), up.as(DType::f64).view(), want);
@@ -29,16 +30,20 @@ TEST_P(SwigluOnCpu, BackwardAgreesWithTheReference) {
   for (const double range : {1.0, 20.0, 200.0}) {
     for (const int64_t dim : kLengths) {
       for (const int64_t rows : {1, 5, 40}) {
-        const Matrix gate = Matrix::random(rows, dim, DType::f32, 1, range, 3), up = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
-        const Matrix dy = Matrix::random(rows, dim, DType::f32, 3, 1, 2), dgate(rows, dim, DType::f32, 4), dup(rows, dim, DType::f32, 5);
+        const Matrix gate = Matrix::random(rows, dim, DType::f32, 1, range, 3),
+                     up = Matrix::random(rows, dim, DType::f32, 2, 1, 1);
+        const Matrix dy = Matrix::random(rows, dim, DType::f32, 3, 1, 2), dgate(rows, dim, DType::f32, 4),
+                     dup(rows, dim, DType::f32, 5);
         const Matrix want_dgate(rows, dim, DType::f64), want_dup(rows, dim, DType::f64);
         swiglu_backward(cpu, gate.view(), up.view(), dy.view(), dgate, dup);
-        swiglu_backward(reference, gate.as(DType::f64).view(), up.as(DType::f64).view(), dy.as(DType::f64).view(), want_dgate, want_dup);
+        swiglu_backward(reference, gate.as(DType::f64).view(), up.as(DType::f64).view(), dy.as(DType::f64).view(),
+                        want_dgate, want_dup);
         expect_within(dgate, want_dgate, [&](int64_t r, int64_t c) {
           const double g = gate.at(r, c);  // 1 + g(1 - σ) cancels near g = -1.3: the error is relative to its terms
           return 16 * kUnit * std::abs(dy.at(r, c) * up.at(r, c)) * sigmoid(g) * (1 + std::abs(g)) + 1e-35;
         });
-        expect_within(dup, want_dup, [&](int64_t r, int64_t c) { return 9 * kUnit * std::abs(want_dup.at(r, c)) + 2e-36; });
+        expect_within(dup, want_dup,
+                      [&](int64_t r, int64_t c) { return 9 * kUnit * std::abs(want_dup.at(r, c)) + 2e-36; });
       }
     }
   }
@@ -60,7 +65,8 @@ TEST(Swiglu, NaNStaysNaNAndLargeGatesSaturate) {
 
 TEST(Swiglu, BackwardMayWriteOverItsInputs) {
   const On cpu("cpu");
-  const Matrix gate = Matrix::random(2, 37, DType::f32, 1), up = Matrix::random(2, 37, DType::f32, 2), dy = Matrix::random(2, 37, DType::f32, 3);
+  const Matrix gate = Matrix::random(2, 37, DType::f32, 1), up = Matrix::random(2, 37, DType::f32, 2),
+               dy = Matrix::random(2, 37, DType::f32, 3);
   const Matrix dgate(2, 37, DType::f32), dup(2, 37, DType::f32);
   swiglu_backward(cpu, gate.view(), up.view(), dy.view(), dgate, dup);
   const Matrix gate2 = gate.copy(), up2 = up.copy();
@@ -87,7 +93,8 @@ TEST(Swiglu, ThreadsDoNotChangeABit) {
 TEST(GradCheck, SwiGlu) {
   const On reference("reference");
   Matrix gate = Matrix::random(3, 5, DType::f64, 1, 3), up = Matrix::random(3, 5, DType::f64, 2);
-  const Matrix dy = Matrix::random(3, 5, DType::f64, 3), y(3, 5, DType::f64), dgate(3, 5, DType::f64), dup(3, 5, DType::f64);
+  const Matrix dy = Matrix::random(3, 5, DType::f64, 3), y(3, 5, DType::f64), dgate(3, 5, DType::f64),
+               dup(3, 5, DType::f64);
   const auto loss = [&] {
     swiglu(reference, gate.view(), up.view(), y);
     return dot(y, dy);

@@ -1,5 +1,5 @@
-// A Philox counter covers eight columns, so a vector of counters covers 8 · lanes. The four words of a counter, interleaved,
-// are its eight 16-bit lanes in column order.
+// A Philox counter covers eight columns, so a vector of counters covers 8 · lanes. The four words of a counter,
+// interleaved, are its eight 16-bit lanes in column order.
 
 #include <cmath>
 
@@ -62,15 +62,17 @@ void drop(const float* x, int64_t n, const uint32_t* lanes, uint32_t threshold, 
   });
 }
 
-void dropout_row(const float* x, int64_t dim, uint64_t draw, uint32_t weight, uint64_t key, uint32_t threshold, float scale,
-                 bool accumulate, float* y) {
+void dropout_row(const float* x, int64_t dim, uint64_t draw, uint32_t weight, uint64_t key, uint32_t threshold,
+                 float scale, bool accumulate, float* y) {
   const auto columns = 8 * static_cast<int64_t>(hn::Lanes(kWords));
   HWY_ALIGN uint32_t lanes[4 * HWY_MAX_BYTES / sizeof(uint32_t)];
   for (int64_t c = 0; c < dim; c += columns) {
     philox_lanes(draw, static_cast<uint32_t>(c / 8), weight, key, lanes);
     const int64_t n = HWY_MIN(columns, dim - c);
-    if (accumulate) drop<true>(x + c, n, lanes, threshold, scale, y + c);
-    else drop<false>(x + c, n, lanes, threshold, scale, y + c);
+    if (accumulate)
+      drop<true>(x + c, n, lanes, threshold, scale, y + c);
+    else
+      drop<false>(x + c, n, lanes, threshold, scale, y + c);
   }
 }
 
@@ -97,8 +99,9 @@ void dropout(const Context& ctx, ConstView x, const DropoutKey& key, TensorView 
   const float scale = 1.0f / (1.0f - key.probability);
   parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
-      HWY_DYNAMIC_DISPATCH(dropout_row)(x.row<float>(r), x.cols(), static_cast<uint64_t>(key.draw_index[r]), key.weight, bits,
-                                        threshold, scale, write == Write::accumulate, y.row<float>(r));
+      HWY_DYNAMIC_DISPATCH(dropout_row)
+      (x.row<float>(r), x.cols(), static_cast<uint64_t>(key.draw_index[r]), key.weight, bits, threshold, scale,
+       write == Write::accumulate, y.row<float>(r));
   });
 }
 

@@ -13,7 +13,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 void add_row(const float* x, int64_t n, float* y) {
-  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Add(vector.load(y + i), vector.load(x + i)), y + i); });
+  for_vectors(n, [&](int64_t i, auto vector)
+                     HWY_ATTR { vector.store(hn::Add(vector.load(y + i), vector.load(x + i)), y + i); });
 }
 
 void scale_row(float factor, int64_t n, float* x) {
@@ -21,8 +22,10 @@ void scale_row(float factor, int64_t n, float* x) {
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Mul(vector.load(x + i), f), x + i); });
 }
 
-template <class W> void widen(const void* x, int64_t n, float* y) {
-  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(vector.load(static_cast<const W*>(x) + i), y + i); });
+template <class W>
+void widen(const void* x, int64_t n, float* y) {
+  for_vectors(n,
+              [&](int64_t i, auto vector) HWY_ATTR { vector.store(vector.load(static_cast<const W*>(x) + i), y + i); });
 }
 
 void widen_row(const void* x, DType dtype, int64_t n, float* y) {
@@ -45,7 +48,8 @@ void narrow_bf16(const float* x, int64_t n, BFloat16* y) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(hn::Set(d32, 0x7fffu), odd)));
     const auto is_nan = hn::RebindMask(d32, hn::IsNaN(value));
     const auto result = hn::IfThenElse(is_nan, hn::Or(upper, hn::Set(d32, 0x40u)), rounded);
-    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<Floats>(), result)), d16, reinterpret_cast<uint16_t*>(y + i));
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<Floats>(), result)), d16,
+               reinterpret_cast<uint16_t*>(y + i));
   }
   for (; i < n; ++i) y[i] = to_bfloat16(x[i]);
 }
@@ -118,7 +122,8 @@ void scale_rows(const Context& ctx, ConstView factors, TensorView x) {
 
 void convert(const Context& ctx, ConstView from, TensorView to) {
   const bool widens = to.dtype == DType::f32 && from.dtype != DType::f64;
-  if (from.dtype != DType::f32 && !widens) return reference::convert(ctx, from, to);  // f64 and between narrow types: rare
+  if (from.dtype != DType::f32 && !widens)
+    return reference::convert(ctx, from, to);  // f64 and between narrow types: rare
   if (to.dtype == DType::f64) return reference::convert(ctx, from, to);
   const auto* in = static_cast<const std::byte*>(from.data);
   auto* out = static_cast<std::byte*>(to.mutable_data());
@@ -145,7 +150,8 @@ double sum_of_squares(const Context& ctx, ConstView x) {
   const auto partial = ctx.scratch.allocate({blocks}, DType::f64).as<double>();
   parallel_for(ctx, blocks, kSquaresBlock, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b)
-      partial[b] = HWY_DYNAMIC_DISPATCH(squares_of_block)(values + b * kSquaresBlock, std::min(kSquaresBlock, count - b * kSquaresBlock));
+      partial[b] = HWY_DYNAMIC_DISPATCH(squares_of_block)(values + b * kSquaresBlock,
+                                                          std::min(kSquaresBlock, count - b * kSquaresBlock));
   });
   double sum = 0;
   for (const double value : partial) sum += value;
@@ -157,8 +163,8 @@ void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids
   const int64_t row_bytes = table.row_stride() * size_of(table.dtype);
   parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
-      HWY_DYNAMIC_DISPATCH(widen_row)(static_cast<const std::byte*>(table.data) + ids[t] * row_bytes, table.dtype, y.cols(),
-                                      y.row<float>(t));
+      HWY_DYNAMIC_DISPATCH(widen_row)
+      (static_cast<const std::byte*>(table.data) + ids[t] * row_bytes, table.dtype, y.cols(), y.row<float>(t));
   });
 }
 

@@ -1,4 +1,5 @@
-// Loops over a row in vectors, remainder included; widening loads; exp. Included once per instruction set by each kernel file.
+// Loops over a row in vectors, remainder included; widening loads; exp. Included once per instruction set by each
+// kernel file.
 
 #if defined(TESSERA_CPU_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TESSERA_CPU_LANES_INL_H_
@@ -37,14 +38,17 @@ HWY_INLINE FloatVec load_wide(const Float16* p) {
   const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(d32, 0x7fffu)));
   const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(d32, 0x8000u)));
   const auto finite = hn::Mul(hn::BitCast(kFloats, magnitude), hn::Set(kFloats, 0x1p112f));
-  const auto special = hn::BitCast(kFloats, hn::Or(magnitude, hn::Set(d32, 0x7f800000u)));  // infinities and NaNs
+  const auto special = hn::BitCast(kFloats, hn::Or(magnitude, hn::Set(d32, 0x7f800000u)));      // infinities and NaNs
   const auto is_special = hn::Ge(hn::BitCast(kFloats, magnitude), hn::Set(kFloats, 0x1p-96f));  // 31 << 23 read as f32
   return hn::Or(hn::IfThenElse(is_special, special, finite), hn::BitCast(kFloats, sign));
 }
 
 /// How a loop body reads and writes one vector: all lanes...
 struct WholeVector {
-  template <class W> HWY_INLINE FloatVec load(const W* p) const { return load_wide(p); }
+  template <class W>
+  HWY_INLINE FloatVec load(const W* p) const {
+    return load_wide(p);
+  }
   HWY_INLINE FloatVec load(const float* p, float) const { return load_wide(p); }
   HWY_INLINE void store(FloatVec v, float* p) const { hn::StoreU(v, kFloats, p); }
 };
@@ -52,7 +56,8 @@ struct WholeVector {
 /// ... or the first `count` of them, through a buffer: memory behind the end is neither read nor written.
 struct PartVector {
   int64_t count;
-  template <class W> HWY_INLINE FloatVec load(const W* p) const {
+  template <class W>
+  HWY_INLINE FloatVec load(const W* p) const {
     W buffer[HWY_MAX_BYTES / sizeof(float)] = {};
     std::memcpy(buffer, p, count * sizeof(W));
     return load_wide(buffer);
@@ -70,7 +75,8 @@ struct PartVector {
 };
 
 /// body(i, vector) for i = 0, lanes, 2 lanes, ... < n. The body loads and stores through `vector`.
-template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
+template <class Body>
+HWY_INLINE void for_vectors(int64_t n, Body&& body) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(kFloats));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) body(i, WholeVector{});
@@ -79,8 +85,9 @@ template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
 
 HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
 
-/// exp(x) = 2ⁿ · exp(r), |r| <= ln 2 / 2, Taylor to r⁷ (truncation 5e-9 relative); within 2 ulp, subnormal results included.
-/// Overflows to infinity above 88.7; 0 below -104; NaN stays NaN: the operand order of Min and Max matters on x86.
+/// exp(x) = 2ⁿ · exp(r), |r| <= ln 2 / 2, Taylor to r⁷ (truncation 5e-9 relative); within 2 ulp, subnormal results
+/// included. Overflows to infinity above 88.7; 0 below -104; NaN stays NaN: the operand order of Min and Max matters on
+/// x86.
 HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   const hn::RebindToSigned<Floats> d32;
   x = hn::Max(hn::Set(kFloats, -104.0f), hn::Min(hn::Set(kFloats, 89.0f), x));

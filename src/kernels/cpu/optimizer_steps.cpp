@@ -16,7 +16,8 @@ namespace {
 void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
   const auto beta1 = hn::Set(kFloats, args.beta1), beta2 = hn::Set(kFloats, args.beta2);
   const auto rest1 = hn::Set(kFloats, 1 - args.beta1), rest2 = hn::Set(kFloats, 1 - args.beta2);
-  const auto c1 = hn::Set(kFloats, static_cast<float>(args.correction1)), c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
+  const auto c1 = hn::Set(kFloats, static_cast<float>(args.correction1)),
+             c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
   const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
   const auto eps = hn::Set(kFloats, args.eps), grad_scale = hn::Set(kFloats, args.grad_scale);
   float *values = args.values.data() + begin, *first = args.m.data() + begin, *second = args.v.data() + begin;
@@ -68,13 +69,15 @@ HWY_EXPORT(sgd_range);
 }  // namespace
 
 void adamw_step(const Context& ctx, const AdamWArgs& args) {
-  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1,
-               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, end); });
+  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, end);
+  });
 }
 
 void sgd_step(const Context& ctx, const SgdArgs& args) {
-  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1,
-               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(sgd_range)(args, begin, end); });
+  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(sgd_range)(args, begin, end);
+  });
 }
 
 }  // namespace tessera::cpu

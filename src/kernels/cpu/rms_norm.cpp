@@ -1,5 +1,5 @@
-// A row a time: one pass for the sum of squares (f32 lanes), one for the result. Backward takes fixed blocks of rows; each block
-// sums its own row of weight gradients in scratch, and the blocks are added in order.
+// A row a time: one pass for the sum of squares (f32 lanes), one for the result. Backward takes fixed blocks of rows;
+// each block sums its own row of weight gradients in scratch, and the blocks are added in order.
 
 #include <cmath>
 
@@ -15,13 +15,15 @@ namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-template <class W> float forward_row(const float* x, const W* weight, int64_t dim, double eps, float* y) {
+template <class W>
+float forward_row(const float* x, const W* weight, int64_t dim, double eps, float* y) {
   auto squares = hn::Zero(kFloats);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto v = vector.load(x + i);
     squares = hn::MulAdd(v, v, squares);
   });
-  const float inv = static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
+  const float inv =
+      static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
   const auto factor = hn::Set(kFloats, inv);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     vector.store(hn::Mul(hn::Mul(vector.load(x + i), factor), vector.load(weight + i)), y + i);
@@ -29,14 +31,16 @@ template <class W> float forward_row(const float* x, const W* weight, int64_t di
   return inv;
 }
 
-template <class W> void forward_rows(ConstView x, ConstView weight, double eps, TensorView y, float* inv_rms, int64_t begin, int64_t end) {
+template <class W>
+void forward_rows(ConstView x, ConstView weight, double eps, TensorView y, float* inv_rms, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const float inv = forward_row(x.row<float>(r), weight.row<W>(0), x.cols(), eps, y.row<float>(r));
     if (inv_rms) inv_rms[r] = inv;
   }
 }
 
-void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, float* inv_rms, int64_t begin, int64_t end) {
+void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, float* inv_rms, int64_t begin,
+                   int64_t end) {
   if (weight.dtype == DType::bf16) return forward_rows<BFloat16>(x, weight, eps, y, inv_rms, begin, end);
   if (weight.dtype == DType::f16) return forward_rows<Float16>(x, weight, eps, y, inv_rms, begin, end);
   forward_rows<float>(x, weight, eps, y, inv_rms, begin, end);
@@ -44,7 +48,8 @@ void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, floa
 
 /// dweight may be null.
 template <class W>
-void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx, float* dweight) {
+void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx,
+                  float* dweight) {
   auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     dot = hn::MulAdd(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
@@ -60,14 +65,14 @@ void backward_row(const float* x, const W* weight, float inv_rms, const float* d
 }
 
 template <class W>
-void backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx, float* dweight, int64_t begin,
-                   int64_t end) {
+void backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx, float* dweight,
+                   int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r)
     backward_row(x.row<float>(r), weight.row<W>(0), inv_rms[r], dy.row<float>(r), x.cols(), dx.row<float>(r), dweight);
 }
 
-void rms_norm_backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx, float* dweight,
-                            int64_t begin, int64_t end) {
+void rms_norm_backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx,
+                            float* dweight, int64_t begin, int64_t end) {
   if (weight.dtype == DType::bf16) return backward_rows<BFloat16>(x, weight, inv_rms, dy, dx, dweight, begin, end);
   if (weight.dtype == DType::f16) return backward_rows<Float16>(x, weight, inv_rms, dy, dx, dweight, begin, end);
   backward_rows<float>(x, weight, inv_rms, dy, dx, dweight, begin, end);
@@ -106,8 +111,8 @@ int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight) {
   return dweight.empty() ? 0 : num_blocks(x.rows()) * x.cols() * static_cast<int64_t>(sizeof(float));
 }
 
-void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
-                       TensorView dweight) {
+void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
+                       TensorView dx, TensorView dweight) {
   const int64_t dim = x.cols(), blocks = num_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = nullptr;  // [blocks, dim]
@@ -115,8 +120,9 @@ void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstV
   parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
       if (partial) std::fill_n(partial + b * dim, dim, 0.0f);
-      HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)(x, weight, inv_rms.row<float>(0), dy, dx, partial ? partial + b * dim : nullptr,
-                                                   b * kRowBlock, std::min((b + 1) * kRowBlock, x.rows()));
+      HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)
+      (x, weight, inv_rms.row<float>(0), dy, dx, partial ? partial + b * dim : nullptr, b * kRowBlock,
+       std::min((b + 1) * kRowBlock, x.rows()));
     }
   });
   for (int64_t b = 0; partial && b < blocks; ++b)

@@ -1,5 +1,5 @@
-// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (16 KB at 1024 rows) stays in the first
-// cache through its passes: maximum, its place, exponentials.
+// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (16 KB at 1024 rows) stays in
+// the first cache through its passes: maximum, its place, exponentials.
 
 #include <limits>
 
@@ -42,9 +42,8 @@ float exponentials_of_row(float* x, int64_t n, float max) {
 /// x <- scale · exp(x - lse)
 void probabilities_of_row(float* x, int64_t n, float lse, float scale) {
   const auto shift = hn::Set(kFloats, lse), factor = hn::Set(kFloats, scale);
-  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
-    vector.store(hn::Mul(factor, exp_lanes(hn::Sub(vector.load(x + i), shift))), x + i);
-  });
+  for_vectors(n, [&](int64_t i, auto vector)
+                     HWY_ATTR { vector.store(hn::Mul(factor, exp_lanes(hn::Sub(vector.load(x + i), shift))), x + i); });
 }
 
 }  // namespace

@@ -9,9 +9,9 @@ namespace {
 
 bool is_kept(const DropoutKey& key, int64_t draw_index, int64_t column) {
   const uint64_t bits = mix64(mix64(key.seed) ^ key.step), draw = static_cast<uint64_t>(draw_index);
-  const auto words = philox4x32({static_cast<uint32_t>(draw), static_cast<uint32_t>(draw >> 32),
-                                 static_cast<uint32_t>(column / 8), key.weight},
-                                {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)});
+  const auto words = philox4x32(
+      {static_cast<uint32_t>(draw), static_cast<uint32_t>(draw >> 32), static_cast<uint32_t>(column / 8), key.weight},
+      {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)});
   const uint32_t lane = words[column % 8 / 2] >> (16 * (column % 2)) & 0xffffu;
   return lane >= static_cast<uint32_t>(std::lround(static_cast<double>(key.probability) * 65536));
 }

@@ -1,6 +1,6 @@
 #pragma once
-// reference/: the truth that other backends are tested against. Loops over the formula of the contract, sums in f64, data in
-// f32 or f64, no cleverness and one thread.
+// reference/: the truth that other backends are tested against. Loops over the formula of the contract, sums in f64,
+// data in f32 or f64, no cleverness and one thread.
 
 #include "kernels/table.h"
 
@@ -10,8 +10,8 @@ void gemm(const Context&, const GemmArgs&);
 void rms_norm(const Context&, ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms);
 void rms_norm_backward(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
                        TensorView dweight);
-void rope(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos, ConstView sin,
-          RopeDirection);
+void rope(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+          ConstView sin, RopeDirection);
 void attention(const Context&, const AttentionArgs&);
 void attention_backward(const Context&, const AttentionBackwardArgs&);
 void swiglu(const Context&, ConstView gate, ConstView up, TensorView y);

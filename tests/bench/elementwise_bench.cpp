@@ -1,0 +1,108 @@
+// elementwise_bench [threads] [backend]: the ops around the products of a training step of a SmolLM2-135M-shaped model
+// (512 tokens, hidden 576, MLP 1536, vocabulary 49152). "add" of long vectors is the floor: plain memory traffic.
+
+#include "bench/harness.h"
+#include "kernels/table.h"
+
+namespace tessera::bench {
+namespace {
+
+constexpr int64_t kTokens = 512, kHidden = 576, kMlp = 1536, kVocab = 49152, kLong = int64_t{1} << 24;
+
+/// One op, and how many bytes a call reads and writes at least.
+template <class Work>
+void run(const Context& ctx, std::string_view name, int64_t bytes, Work&& work) {
+  report("elementwise", name, ctx.threads, measure(work, 0.2), 1e-9 * static_cast<double>(bytes), "GB/s");
+}
+
+void run_rows(const Context& ctx) {
+  const Tensor x = random_tensor({kTokens, kHidden}, 1), dy = random_tensor({kTokens, kHidden}, 2);
+  const Tensor weight = random_tensor({kHidden}, 3);
+  const Tensor y({kTokens, kHidden}, DType::f32), inv({kTokens}, DType::f32), dweight({kHidden}, DType::f32);
+  const int64_t bytes = y.view().bytes();
+  run(ctx, "rms_norm", 2 * bytes, [&] { rms_norm(ctx, x.view(), weight.view(), 1e-5, y, inv); });
+  run(ctx, "rms_norm_backward", 4 * bytes,
+      [&] { rms_norm_backward(ctx, x.view(), weight.view(), inv.view(), dy.view(), y, dweight); });
+  run(ctx, "scale_rows", 2 * bytes, [&] { scale_rows(ctx, inv.view(), y); });
+
+  const Tensor cos = random_tensor({kTokens, 32}, 4), sin = random_tensor({kTokens, 32}, 5);
+  std::vector<int32_t> positions;
+  std::vector<int64_t> draws;
+  for (int t = 0; t < kTokens; ++t) positions.push_back(t), draws.push_back(t);
+  run(ctx, "rope", 2 * bytes, [&] { rope(ctx, y, 64, positions, cos.view(), sin.view(), RopeDirection::forward); });
+  const DropoutKey key{.seed = 1, .step = 2, .weight = 3, .probability = 0.1f, .draw_index = draws};
+  run(ctx, "dropout", 2 * bytes, [&] { dropout(ctx, x.view(), key, y, Write::assign); });
+}
+
+void run_mlp(const Context& ctx) {
+  const Tensor gate = random_tensor({kTokens, kMlp}, 1), up = random_tensor({kTokens, kMlp}, 2);
+  const Tensor dy = random_tensor({kTokens, kMlp}, 3), y({kTokens, kMlp}, DType::f32), dup({kTokens, kMlp}, DType::f32);
+  const int64_t bytes = y.view().bytes();
+  run(ctx, "swiglu", 3 * bytes, [&] { swiglu(ctx, gate.view(), up.view(), y); });
+  run(ctx, "swiglu_backward", 5 * bytes, [&] { swiglu_backward(ctx, gate.view(), up.view(), dy.view(), y, dup); });
+}
+
+/// The two softmax steps over one chunk of logits; the values decay to zero over the calls, which costs the same.
+void run_head(const Context& ctx) {
+  const int64_t chunk = cross_entropy_chunk(kTokens, kVocab);
+  const Tensor logits = random_tensor({kTokens, chunk}, 1);
+  const Tensor max = random_tensor({kTokens}, 2), sum({kTokens}, DType::f32), target({kTokens}, DType::f32);
+  const Tensor rescale({kTokens}, DType::f32);
+  const std::vector<int32_t> labels(kTokens, 7);
+  std::vector<int32_t> best(kTokens, 0);
+  const int64_t bytes = 2 * logits.view().bytes();
+  run(ctx, "softmax_chunk", bytes, [&] {
+    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
+                                    .vocab_begin = 0,
+                                    .labels = labels,
+                                    .row_max = max,
+                                    .row_sum = sum,
+                                    .target = target,
+                                    .rescale = rescale,
+                                    .best = best});
+  });
+  run(ctx, "softmax_gradient_chunk", bytes, [&] {
+    ctx.kernels.softmax_gradient_chunk(
+        ctx, {.logits = logits, .vocab_begin = 0, .labels = labels, .lse = max.view(), .grad_scale = 0.5});
+  });
+}
+
+void run_flat(const Context& ctx) {
+  const Tensor x = random_tensor({kLong}, 1), y = random_tensor({kLong}, 2), m({kLong}, DType::f32);
+  const Tensor v({kLong}, DType::f32), narrow({kLong}, DType::bf16);
+  run(ctx, "add", 3 * x.view().bytes(), [&] { add(ctx, x.view(), y); });
+  run(ctx, "convert to bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, x.view(), narrow); });
+  run(ctx, "convert from bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, narrow.view(), y); });
+  run(ctx, "sum_of_squares", x.view().bytes(), [&] { sum_of_squares(ctx, x.view()); });
+  const AdamWArgs args{.values = y.as<float>(),
+                       .grads = x.as<float>(),
+                       .m = m.as<float>(),
+                       .v = v.as<float>(),
+                       .lr = 1e-3f,
+                       .beta1 = 0.9f,
+                       .beta2 = 0.999f,
+                       .eps = 1e-8f,
+                       .weight_decay = 0.01f,
+                       .step_scale = 1,
+                       .grad_scale = 1,
+                       .correction1 = 0.5,
+                       .correction2 = 0.5};
+  run(ctx, "adamw_step", 7 * x.view().bytes(), [&] { adamw_step(ctx, args); });
+}
+
+}  // namespace
+}  // namespace tessera::bench
+
+int main(int argc, char** argv) {
+  using namespace tessera;
+  Arena scratch(int64_t{64} << 20);
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, argc > 2 ? argv[2] : ""),
+                    .scratch = scratch,
+                    .threads = bench::threads_from(argc, argv)};
+  bench::run_rows(ctx);
+  bench::run_mlp(ctx);
+  bench::run_head(ctx);
+  bench::run_flat(ctx);
+}
