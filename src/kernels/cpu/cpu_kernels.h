@@ -12,8 +12,8 @@ void attention_backward(const Context&, const AttentionBackwardArgs&);
 void rms_norm(const Context&, ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms);
 void rms_norm_backward(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
                        TensorView dweight);
-void rope(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos, ConstView sin,
-          RopeDirection);
+void rope(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+          ConstView sin, RopeDirection);
 void swiglu(const Context&, ConstView gate, ConstView up, TensorView y);
 void swiglu_backward(const Context&, ConstView gate, ConstView up, ConstView dy, TensorView dgate, TensorView dup);
 void embedding(const Context&, ConstView table, std::span<const int32_t> ids, TensorView y);
