@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <thread>
 
@@ -12,7 +13,7 @@
 namespace tessera {
 namespace fs = std::filesystem;
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume) : path_(std::move(folder)) {
+RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience) : path_(std::move(folder)) {
   if (resume != "auto") {
     const fs::path first = path_;
     for (int number = 2; fs::exists(path_); ++number) path_ = first.string() + "-" + std::to_string(number);
@@ -23,12 +24,13 @@ RunFolder::RunFolder(fs::path folder, const std::string& resume) : path_(std::mo
   lock_ = failure ? -1 : open(lock_file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
   if (lock_ < 0) throw UserError(path_.string(), "this run folder cannot be made or written", "set run.dir to a folder that can be written");
   // Ranks can outlive a killed launcher by a second or two.
-  for (int tenth = 0; flock(lock_, LOCK_EX | LOCK_NB) != 0; ++tenth) {
-    if (tenth >= 50) {
+  const auto give_up = std::chrono::steady_clock::now() + patience;
+  while (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() >= give_up) {
       close(lock_);
       throw UserError(path_.string(), "another process is using this run folder", "wait for it to end, or set run.dir to another folder");
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(std::min(patience, std::chrono::milliseconds(100)));
   }
   for (const char* part : {"", "checkpoints", "adapter", "model", "peft"}) remove_temporaries(path_ / part);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // One run = one folder: recipe.toml, metrics.jsonl, log.txt, checkpoints/, what is exported at the end.
 
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,9 +17,10 @@ namespace tessera {
 class RunFolder {
  public:
   /// @param resume  "auto": use `folder`; "never": the first of folder, folder-2, folder-3, ... that does not exist; a path: like "never"
-  /// @throws UserError when another process holds the folder (waits up to five seconds for one that is ending), or it cannot be made
+  /// @param patience  how long to wait for a process that holds the folder and is ending
+  /// @throws UserError when another process holds the folder, or it cannot be made
   /// Temporaries that a killed run left in it are removed.
-  RunFolder(std::filesystem::path folder, const std::string& resume);
+  RunFolder(std::filesystem::path folder, const std::string& resume, std::chrono::milliseconds patience = std::chrono::seconds(5));
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
