@@ -1,19 +1,10 @@
 // gemm_bench [threads] [backend]: the products of a training step of a SmolLM2-135M-shaped model (512 tokens, hidden 576,
 // MLP 1536, LoRA of several ranks), beside the square product, the floor for them all, and the linked CBLAS (f32 operands).
 
-#ifdef TESSERA_BLAS_NAME
-#include <cblas.h>
-#endif
-
 #include "bench/harness.h"
+#include "bench/library_gemm.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
-
-#ifdef TESSERA_BLAS_NAME
-// Of these two only the linked library's is there.
-extern "C" __attribute__((weak)) void openblas_set_num_threads(int);
-extern "C" __attribute__((weak)) void bli_thread_set_num_threads(int64_t);
-#endif
 
 namespace tessera::bench {
 namespace {
@@ -35,15 +26,8 @@ Tensor narrowed(const Context& ctx, const Tensor& from, DType dtype) {
 #ifdef TESSERA_BLAS_NAME
 /// The same product by the library, with its own threads.
 void run_library(const Case& c, int threads, const Tensor& a, const Tensor& b, const Tensor& y, std::string_view shape) {
-  if (openblas_set_num_threads) openblas_set_num_threads(threads);
-  if (bli_thread_set_num_threads) bli_thread_set_num_threads(threads);
-  const auto order = [](Transpose t) { return t == Transpose::yes ? CblasTrans : CblasNoTrans; };
-  const auto width = [](const Tensor& t) { return static_cast<int>(t.shape()[1]); };
-  const Timing t = measure([&] {
-    cblas_sgemm(CblasRowMajor, order(c.a), order(c.b), static_cast<int>(c.m), static_cast<int>(c.n), static_cast<int>(c.k), 1,
-                a.as<float>().data(), width(a), b.as<float>().data(), width(b), static_cast<float>(c.beta), y.as<float>().data(),
-                width(y));
-  });
+  set_library_threads(threads);
+  const Timing t = measure([&] { library_sgemm(c.m, c.n, c.k, a, c.a, b, c.b, c.beta, y); });
   report(TESSERA_BLAS_NAME, shape, threads, t, 2e-9 * static_cast<double>(c.m * c.n * c.k), "GFLOP/s");
 }
 #endif
