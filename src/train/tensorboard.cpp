@@ -15,10 +15,9 @@
 //
 // whose payload is a protobuf message Event. Only these fields are written (number and type):
 //
-//   Event         1 wall_time double   2 step int64   3 file_version string   5 summary Summary   7 session_log SessionLog
+//   Event         1 wall_time double   2 step int64   3 file_version string   5 summary Summary
 //   Summary       1 value Summary.Value, repeated
 //   Summary.Value 1 tag string   2 simple_value float
-//   SessionLog    1 status enum (1: start)
 
 namespace tessera {
 namespace {
@@ -77,16 +76,12 @@ std::string record(std::string_view payload) {
   return bytes;
 }
 
-/// The file's first two records: its version, and the start of a session at step 0, at which a TensorBoard that is watching
-/// forgets the steps it has seen.
+/// The file's first record.
 std::string opening(double seconds) {
-  std::string version, start, session;
+  std::string version;
   put_double(version, 1, seconds);
   put_bytes(version, 3, "brain.Event:2");
-  put_int(session, 1, 1);
-  put_double(start, 1, seconds);
-  put_bytes(start, 7, session);
-  return record(version) + record(start);
+  return record(version);
 }
 
 std::string scalars(const Json& line) {

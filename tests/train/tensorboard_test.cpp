@@ -38,7 +38,6 @@ struct Event {
   double wall_time = 0;
   int64_t step = 0;
   std::string file_version;
-  bool session_start = false;
   std::map<std::string, float> scalars;
 };
 
@@ -93,8 +92,6 @@ Event parse_event(std::string_view payload) {
     if (field.number == 1) event.wall_time = field.as<double>();
     if (field.number == 2) event.step = static_cast<int64_t>(field.integer);
     if (field.number == 3) event.file_version = field.bytes;
-    if (field.number == 7)
-      for (Message session(field.bytes); session.next();) event.session_start = session.number == 1 && session.integer == 1;
     if (field.number != 5) continue;
     for (Message summary(field.bytes); summary.next();) {
       std::string tag;
@@ -165,9 +162,8 @@ TEST(EventFile, BeginsWithItsVersionAndIsNamedForTensorBoard) {
   const EventFile file(folder.path(), {});
   EXPECT_EQ(event_files(folder.path()), std::vector<fs::path>{file.path()});
   const auto events = read_events(file.path());
-  ASSERT_EQ(events.size(), 2u);
+  ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].file_version, "brain.Event:2");
-  EXPECT_TRUE(events[1].session_start);
 }
 
 TEST(EventFile, KeepsEveryNumberOfALineUnderItsSplitAndKey) {
@@ -176,11 +172,11 @@ TEST(EventFile, KeepsEveryNumberOfALineUnderItsSplitAndKey) {
   file.append(Json::object().set("step", 0).set("split", "eval").set("loss", 5.75).set("exact_match", 0.25).set("documents", 16));
   file.append(Json::object().set("step", 1).set("split", "train").set("loss", -1.5).set("lr", 2e-4).set("peak_rss_bytes", int64_t{1} << 40));
   const auto events = read_events(file.path());
-  ASSERT_EQ(events.size(), 4u);
-  EXPECT_EQ(events[2].step, 0);
-  EXPECT_THAT(events[2].scalars, UnorderedElementsAre(Pair("eval/loss", 5.75f), Pair("eval/exact_match", 0.25f), Pair("eval/documents", 16.f)));
-  EXPECT_EQ(events[3].step, 1);
-  EXPECT_THAT(events[3].scalars, UnorderedElementsAre(Pair("train/loss", -1.5f), Pair("train/lr", 2e-4f), Pair("train/peak_rss_bytes", 0x1p40f)));
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[1].step, 0);
+  EXPECT_THAT(events[1].scalars, UnorderedElementsAre(Pair("eval/loss", 5.75f), Pair("eval/exact_match", 0.25f), Pair("eval/documents", 16.f)));
+  EXPECT_EQ(events[2].step, 1);
+  EXPECT_THAT(events[2].scalars, UnorderedElementsAre(Pair("train/loss", -1.5f), Pair("train/lr", 2e-4f), Pair("train/peak_rss_bytes", 0x1p40f)));
 }
 
 TEST(EventFile, KeepsStepsThatNeedManyBytes) {
@@ -195,7 +191,7 @@ TEST(EventFile, LeavesOutEventsAndNumbersThatAreNotFinite) {
   EventFile file(folder.path(), {});
   file.append(Json::object().set("event", "done").set("step", 5).set("loss", 1.0));
   file.append(Json::parse(R"({"step":6,"split":"eval","loss":null})", "a line"));
-  EXPECT_EQ(read_events(file.path()).size(), 2u);
+  EXPECT_EQ(read_events(file.path()).size(), 1u);
 }
 
 TEST(EventFile, SetsKeptLinesBackByTheirTrainingTime) {
@@ -205,10 +201,10 @@ TEST(EventFile, SetsKeptLinesBackByTheirTrainingTime) {
   EventFile file(folder.path(), {line(1, 10), line(2, 30)});
   file.append(line(3, 5));
   const auto events = read_events(file.path());
-  ASSERT_EQ(events.size(), 5u);
-  EXPECT_NEAR(events[3].wall_time - events[2].wall_time, 30, 1e-3);
-  EXPECT_GE(events[4].wall_time, events[3].wall_time);
-  EXPECT_GE(events[3].wall_time, before - 1e-3);
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_NEAR(events[2].wall_time - events[1].wall_time, 30, 1e-3);
+  EXPECT_GE(events[3].wall_time, events[2].wall_time - 1e-3);
+  EXPECT_GE(events[2].wall_time, before - 1e-3);
 }
 
 TEST(EventFile, AnUnwritableFolderIsNamed) {
