@@ -38,8 +38,7 @@ void check_files(Recipe& recipe, const JobConfig& c) {
 
 void JobConfig::visit(Fields& v) { v("job", job, one_of(job_names()), "what to do"); }
 
-JobConfig read_job(Recipe& recipe) {
-  JobConfig c;
+void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("", c);
   recipe.read("run", c.run);
   recipe.read("model", c.model);
@@ -56,7 +55,6 @@ JobConfig read_job(Recipe& recipe) {
   if (c.job == "train") check_training(recipe, c);
   check_files(recipe, c);
   recipe.finish();
-  return c;
 }
 
 std::string list_kind(const std::string& kind) {

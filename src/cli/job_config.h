@@ -25,7 +25,8 @@ struct JobConfig {
 };
 
 /// Reads every section, applies the rules between keys, and throws all faults together.
-JobConfig read_job(Recipe&);
+/// The recipe keeps looking at `config` (flat, resolved): it must outlive it.
+void read_job(Recipe&, JobConfig& config);
 
 /// Names that `--list` knows: jobs, adapters, optimizers, models, schedules.
 std::string list_kind(const std::string& kind);

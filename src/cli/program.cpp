@@ -66,7 +66,7 @@ int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config,
 int explain(Recipe& recipe, const std::string& key) {
   JobConfig ignored;
   try {
-    ignored = read_job(recipe);
+    read_job(recipe, ignored);
   } catch (const UserError&) {   // a key can be explained in a recipe that is not in order
   }
   std::vector<std::string> known;
@@ -88,7 +88,8 @@ int run_recipe(const Arguments& arguments) {
   try {
     Recipe recipe = Recipe::load(arguments.recipe, arguments.overrides);
     if (!arguments.explain.empty()) return rank == 0 ? explain(recipe, arguments.explain) : kDone;
-    const JobConfig config = read_job(recipe);
+    JobConfig config;
+    read_job(recipe, config);
     if (config.job == "train" && !arguments.check && !arguments.show_batch) install_signal_handlers(launched_by_mpi());
     world = world_communicator();
     return run_job(arguments, recipe, config, *world);
@@ -117,12 +118,15 @@ int run_program(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return error.get_exit_code() == 0 ? app.exit(error) : (app.exit(error), kUserError);
+    if (error.get_exit_code() == 0) return launched_rank() == 0 ? app.exit(error) : kDone;   // --help
+    print_once(launched_rank(), UserError("command line", error.what(), "trainer --help lists what there is").what());
+    return kUserError;
   }
   try {
-    if (arguments.version) return fmt::print("trainer {}\n", TESSERA_VERSION), kDone;
-    if (!arguments.list.empty()) return fmt::print("{}", list_kind(arguments.list)), kDone;
+    const std::string text = arguments.version ? "trainer " TESSERA_VERSION "\n" : arguments.list.empty() ? "" : list_kind(arguments.list);
+    if (!text.empty()) return launched_rank() == 0 ? std::fputs(text.c_str(), stdout) : 0, kDone;
     if (arguments.recipe.empty() && !arguments.explain.empty()) {
+      if (launched_rank() != 0) return kDone;
       Recipe recipe = Recipe::from_text("", "");
       return explain(recipe, arguments.explain);
     }

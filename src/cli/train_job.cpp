@@ -43,17 +43,15 @@ void require_same_base(const std::string& base, const CheckpointMeta& saved, con
 }
 
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
-fs::path choose_start(const JobInputs& in, const RunFolder* folder, Reporter& report) {
+fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<std::string>& notices) {
   std::string chosen;
   if (folder) {
     const std::string& resume = in.config.run.resume;
-    std::vector<std::string> notices;
     if (resume == "auto") {
       if (const auto newest = newest_checkpoint(*folder / "checkpoints", notices)) chosen = newest->string();
     } else if (resume != "never") {
       chosen = resume;
     }
-    for (const std::string& notice : notices) report.say(notice);
   }
   std::vector<std::byte> bytes(reinterpret_cast<const std::byte*>(chosen.data()), reinterpret_cast<const std::byte*>(chosen.data()) + chosen.size());
   in.world.broadcast(bytes, 0);
@@ -143,14 +141,14 @@ bool already_done(const JobInputs& in, const RunFolder* folder) {
 int train_job(const JobInputs& in) {
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(run_folder_path(in), in.config.run.resume);
-  Reporter report(folder.get(), in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
-
-  const Datasets sets = load_datasets(in, true);
-  for (const std::string& notice : sets.notices) report.say(notice);
-  const fs::path start = choose_start(in, folder.get(), report);
+  Model model(model_settings(in, in.config.trainer.train.sequence_length));   // first: its faults show before data is prepared
+  Datasets sets = load_datasets(in, true);
+  const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
   if (already_done(in, folder.get())) return kDone;
-  Model model(model_settings(in, in.config.trainer.train.sequence_length));
+
+  Reporter report(folder.get(), in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
+  for (const std::string& notice : sets.notices) report.say(notice);
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
@@ -159,7 +157,7 @@ int train_job(const JobInputs& in) {
   Arena arena(memory.activations);
   const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
 
-  if (folder) write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved());
+  if (folder) write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
   say_plan(report, in, model, memory, sets, total_steps(in.config.trainer.train, *sets.train));
 
   const TrainOutcome outcome = run_training({.config = in.config.trainer, .model = model, .data = *sets.train, .eval = sets.eval ? &*sets.eval : nullptr, .world = in.world,

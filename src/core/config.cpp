@@ -394,10 +394,11 @@ void Recipe::finish() {
 const std::string& Recipe::name() const { return state_->name; }
 const fs::path& Recipe::folder() const { return state_->folder; }
 
-std::string Recipe::resolved() const {
+std::string Recipe::resolved(const std::string& except) const {
   std::string text, open;
   for (const ReadField& read : state_->fields) {
     if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
+    if (read.section + "." + read.field.key == except) continue;
     if (const std::string value = portable_text(read.field.target); !value.empty()) text += fmt::format("{} = {}\n", read.field.key, value);
   }
   return text;

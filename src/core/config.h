@@ -77,7 +77,8 @@ class Recipe {
   const std::string& name() const;            // the file's stem: "mos_lora"
   const std::filesystem::path& folder() const;
   /// TOML of every section read, defaults spelled out, paths absolute: feeding it back repeats the run.
-  std::string resolved() const;
+  /// @param except  a "section.key" that is left out
+  std::string resolved(const std::string& except = {}) const;
   /// "section.key" -> value text of every field read; what resume compares.
   std::vector<std::pair<std::string, std::string>> flat() const;
   /// Help of every field read: "section.key" -> text with default, range and meaning.

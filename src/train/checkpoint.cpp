@@ -119,18 +119,18 @@ void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimi
 }
 
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
+  std::string damaged;
   for (const fs::path& file : checkpoint_files(folder)) {
     try {
       read_checkpoint_meta(file);
       return file;
     } catch (const UserError& error) {
+      damaged += std::string(error.what()) + "\n";
       notices.push_back(fmt::format("{}\n  this checkpoint is skipped", error.what()));
     }
   }
-  if (notices.empty()) return std::nullopt;
-  std::string all;
-  for (const std::string& notice : notices) all += notice + "\n";
-  throw UserError(folder.string(), "every checkpoint of this run is damaged", all + "put back a copy, or remove the folder to train from the start");
+  if (damaged.empty()) return std::nullopt;
+  throw UserError(folder.string(), "every checkpoint of this run is damaged", damaged + "put back a copy, or remove the folder to train from the start");
 }
 
 }  // namespace tessera

@@ -1,0 +1,97 @@
+// What a run leaves behind is used: adapters, merged models, evaluations and continuations.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class Adapters : public test::Workbench {
+ protected:
+  /// A base with weights on the disk: two steps of full training; recipes then read it.
+  void make_base(const std::string& dtype) {
+    expect_done(trainer({"full.toml", "run.dir=pretrain", "train.steps=20", "model.dtype=" + dtype}));
+  }
+  Words on_base(Words words, const std::string& method) const {
+    const Words base = {method + ".toml", "model.path=pretrain/model", "model.init=pretrained"};
+    words.insert(words.begin(), base.begin(), base.end());
+    return words;
+  }
+  double evaluate(const Words& words) {
+    const test::Ended ended = expect_done(trainer(words));
+    return Json::parse(ended.out.substr(ended.out.find('{')), "evaluate").at("loss").as_number();
+  }
+};
+
+TEST_F(Adapters, GoOnFromTheSavedLoss) {
+  make_base("f32");
+  for (const char* method : {"lora", "mos"}) {
+    const std::string run = std::string(method) + "-run", next = std::string(method) + "-next";
+    expect_done(trainer(on_base({"run.dir=" + run}, method)));
+    expect_done(trainer(on_base({"run.dir=" + next, "adapter.load=" + run + "/adapter", "train.steps=5"}, method)));
+    const auto first = losses(run, "eval"), second = losses(next, "eval");
+    EXPECT_LT(first.back(), first.front());
+    EXPECT_EQ(second.front(), first.back());
+    EXPECT_EQ(evaluate(on_base({"job=evaluate", "adapter.load=" + run + "/adapter"}, method)), first.back());
+  }
+}
+
+TEST_F(Adapters, MergedModelsEvaluateToTheAdaptersLoss) {
+  for (const char* method : {"lora", "mos"}) {
+    make_base("f32");
+    const std::string run = std::string(method) + "-run", exported = std::string(method) + "-export";
+    expect_done(trainer(on_base({"run.dir=" + run, "export.merged=true", "export.peft=true"}, method)));
+    const double trained = losses(run, "eval").back();
+    EXPECT_NEAR(
+        evaluate({"full.toml", "job=evaluate", "model.init=pretrained", "model.path=" + run + "/model"}) / trained, 1,
+        1e-5);
+    expect_done(trainer(on_base(
+        {"job=export", "adapter.load=" + run + "/adapter", "run.dir=" + exported, "export.peft=true"}, method)));
+    EXPECT_EQ(test::read_file(*this / exported / "model/model.safetensors"),
+              test::read_file(*this / run / "model/model.safetensors"));
+    for (const std::string& folder : {run, exported}) {
+      EXPECT_TRUE(fs::exists(*this / folder / "peft/adapter_config.json"));
+      EXPECT_TRUE(fs::exists(*this / folder / "peft/adapter_model.safetensors"));
+    }
+    EXPECT_EQ(test::read_file(*this / exported / "peft/adapter_model.safetensors"),
+              test::read_file(*this / run / "peft/adapter_model.safetensors"));
+    EXPECT_TRUE(fs::exists(*this / run / "model/tokenizer.json"));
+  }
+}
+
+TEST_F(Adapters, TrainOnBasesStoredInSixteenBits) {
+  for (const char* dtype : {"bf16", "f16"}) {
+    fs::remove_all(*this / "pretrain");
+    make_base(dtype);
+    const std::string run = std::string("run-") + dtype;
+    expect_done(trainer(on_base({"run.dir=" + run, "export.merged=true"}, "mos")));
+    EXPECT_LT(losses(run, "eval").back(), losses(run, "eval").front());
+    // The merged weights are rounded to the base's type: 8 or 11 bits of mantissa.
+    EXPECT_NEAR(evaluate({"full.toml", "job=evaluate", "model.init=pretrained", "model.path=" + run + "/model"}),
+                losses(run, "eval").back(), 2e-2);
+  }
+}
+
+TEST_F(Adapters, OfAnotherShapeAreRefused) {
+  expect_done(trainer({"mos.toml", "run.dir=run", "train.steps=2"}));
+  const test::Ended ended =
+      expect_exit(2, trainer({"mos.toml", "run.dir=next", "adapter.load=run/adapter", "adapter.shards=4"}));
+  EXPECT_THAT(ended.err, HasSubstr("was saved with shards 2, this run has 4"));
+}
+
+TEST_F(Adapters, EvaluateTheSameUnderRanks) {
+  TESSERA_NEEDS_MPI();
+  expect_done(trainer({"mos.toml", "run.dir=run"}));
+  const test::Ended ended = expect_done(ranks(3, {"mos.toml", "job=evaluate", "adapter.load=run/adapter"}));
+  const Json result = Json::parse(ended.out.substr(ended.out.find('{')), "evaluate");
+  EXPECT_NEAR(result.at("loss").as_number() / losses("run", "eval").back(), 1, 1e-9);
+  EXPECT_EQ(test::occurrences(ended.out, "\"loss\""), 1);
+}
+
+}  // namespace
+}  // namespace tessera

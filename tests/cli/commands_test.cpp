@@ -1,0 +1,197 @@
+// What the program answers: options, checks, the short jobs, faults in a recipe.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::ContainsRegex;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::MatchesRegex;
+using testing::Not;
+using testing::StartsWith;
+
+class Trainer : public test::Workbench {
+ protected:
+  std::string answer(const Words& words) { return expect_done(trainer(words)).out; }
+  std::string fault(const Words& words) {
+    const test::Ended ended = expect_exit(2, trainer(words));
+    EXPECT_EQ(ended.out, "");
+    return ended.err;
+  }
+};
+
+TEST_F(Trainer, TellsItsVersionAndItsOptions) {
+  EXPECT_THAT(answer({"--version"}), MatchesRegex("trainer [0-9]+[.][0-9]+[.][0-9]+\n"));
+  const std::string help = answer({"--help"});
+  for (const char* option :
+       {"recipe", "overrides", "--check", "--json", "--show-batch", "--explain", "--list", "--quiet", "--version"})
+    EXPECT_THAT(help, HasSubstr(option));
+}
+
+TEST_F(Trainer, ListsWhatARecipeCanName) {
+  EXPECT_THAT(answer({"--list", "jobs"}), AllOf(HasSubstr("train "), HasSubstr("prepare "), HasSubstr("evaluate "),
+                                                HasSubstr("generate "), HasSubstr("export ")));
+  EXPECT_THAT(answer({"--list", "adapters"}), AllOf(HasSubstr("lora "), HasSubstr("mos ")));
+  EXPECT_THAT(answer({"--list", "optimizers"}), AllOf(HasSubstr("adamw "), HasSubstr("sgd ")));
+  EXPECT_THAT(answer({"--list", "models"}), HasSubstr("llama "));
+  EXPECT_EQ(fault({"--list", "colours"}),
+            "command line: --list \"colours\" is not known\n  kinds: jobs, adapters, optimizers, models\n");
+}
+
+TEST_F(Trainer, ExplainsKeysWithoutARecipe) {
+  EXPECT_THAT(answer({"--explain", "train.batch"}),
+              AllOf(StartsWith("train.batch\n  rows of one optimizer step, over all ranks\n"),
+                    HasSubstr("allowed: at least 1\n"), HasSubstr("default: 16\n")));
+  EXPECT_THAT(answer({"--explain", "adapter"}),
+              AllOf(HasSubstr("adapter.shards\n"), HasSubstr("adapter.private_rank\n"), Not(HasSubstr("train.batch"))));
+  EXPECT_THAT(answer({"mos.toml", "--explain", "all"}), AllOf(HasSubstr("run.dir\n"), HasSubstr("generate.top_k\n")));
+  EXPECT_EQ(fault({"--explain", "trian.batch"}),
+            "command line: no key is called \"trian.batch\"\n  did you mean \"train.batch\"?\n");
+}
+
+TEST_F(Trainer, RefusesAnUnknownKeyWithItsPlaceAndTheKnownOnes) {
+  test::write_file(*this / "wrong.toml", test::read_file(*this / "mos.toml") + "shards_per_vectr = 4\n");
+  EXPECT_THAT(
+      fault({"wrong.toml"}),
+      MatchesRegex(
+          "wrong.toml:[0-9]+:1: unknown key \"shards_per_vectr\" in .adapter.\n"
+          "  known keys: method, equivalent_rank, rank, shards, private_rank, alpha, dropout, targets, draw, scale, index_seed, [a-z_, ]+\n"
+          "  did you mean \"shards\"\\?\n"));
+}
+
+TEST_F(Trainer, ReportsAllFaultsOfARecipeTogether) {
+  const std::string faults =
+      fault({"mos.toml", "train.batch=0", "train.stepz=3", "optimizer.name=adamm", "data.train=absent.jsonl"});
+  EXPECT_THAT(faults, AllOf(HasSubstr("train.batch"), HasSubstr("\"stepz\""), HasSubstr("did you mean \"steps\"?"),
+                            HasSubstr("adamm"), HasSubstr("absent.jsonl\" does not exist")));
+}
+
+TEST_F(Trainer, RefusesWhatIsNoCommand) {
+  EXPECT_EQ(fault({}), "command line: no recipe is given\n  trainer RECIPE [section.key=value ...]; trainer --help\n");
+  EXPECT_THAT(fault({"--bogus"}), AllOf(StartsWith("command line: "), HasSubstr("--bogus")));
+  EXPECT_THAT(fault({"absent.toml"}), StartsWith("absent.toml: this recipe cannot be read\n"));
+  EXPECT_EQ(fault({"mos.toml", "mistake"}),
+            "command line: \"mistake\" is not an override\n  write section.key=value, for example train.steps=100\n");
+  test::write_file(*this / "torn.toml", "job = \"train\"\n[model\n");
+  EXPECT_THAT(fault({"torn.toml"}), StartsWith("torn.toml:2:"));
+}
+
+TEST_F(Trainer, SaysAFaultOnceUnderRanks) {
+  TESSERA_NEEDS_MPI();
+  for (const Words& words : {Words{"mos.toml", "train.bach=3"}, Words{"--bogus"},
+                             Words{"mos.toml", "model.path=train.jsonl", "model.init=pretrained"}}) {
+    const test::Ended ended = expect_exit(2, ranks(3, words));
+    EXPECT_EQ(test::occurrences(ended.err, "command line: "), 1) << ended.err;
+  }
+  EXPECT_EQ(test::occurrences(expect_done(ranks(3, {"--version"})).out, "trainer "), 1);
+  EXPECT_EQ(test::occurrences(expect_done(ranks(3, {"mos.toml", "--check"})).out, "the recipe is in order"), 1);
+}
+
+TEST_F(Trainer, ChecksARecipeWithoutTouchingAnything) {
+  EXPECT_THAT(answer({"mos.toml", "--check"}), AllOf(HasSubstr("trained 2048, frozen 26784"), HasSubstr("all-reduced"),
+                                                     EndsWith("the recipe is in order\n")));
+  EXPECT_FALSE(fs::exists(*this / "runs"));
+  EXPECT_FALSE(fs::exists(*this / ".cache"));
+}
+
+TEST_F(Trainer, ChecksWithOneJsonObject) {
+  const std::string text = answer({"mos.toml", "--check", "--json"});
+  EXPECT_EQ(test::occurrences(text, "\n"), 1);
+  const Json plan = Json::parse(text, "plan");
+  const Json& parameters = plan.at("parameters");
+  EXPECT_EQ(parameters.at("trained").as_integer(), 2048);
+  EXPECT_EQ(parameters.at("frozen").as_integer(), 26784);
+  EXPECT_EQ(parameters.at("virtual").as_integer(), 26784 + 3072);  // as a LoRA of rank 3
+  EXPECT_EQ(plan.at("wire_bytes_per_step").as_integer(), 4 * 2048);
+  EXPECT_GT(plan.at("bytes_per_rank").as_integer(), 12 * 2048);
+}
+
+TEST_F(Trainer, RefusesAPlanThatTheMachineCannotHold) {
+  std::string config = test::read_file(*this / "base/config.json");
+  const std::string layers = "\"num_hidden_layers\": ";
+  config.replace(config.find(layers), layers.size() + 1, layers + "500");
+  test::write_file(*this / "base/config.json", config);
+  const std::string text = fault({"mos.toml", "--check", "train.sequence_length=1000000"});
+  EXPECT_THAT(text, AllOf(HasSubstr("this run needs"), HasSubstr("on this machine (1 ranks), which has"),
+                          HasSubstr("lower train.micro_batch")));
+}
+
+TEST_F(Trainer, ShowsTheFirstBatchWithScoredTextInBrackets) {
+  const std::string text = answer({"mos.toml", "--show-batch", "train.batch=2"});
+  EXPECT_THAT(text, HasSubstr("the first batch: 2 rows of 64 tokens"));
+  EXPECT_THAT(text, ContainsRegex("-- row 0\n +0[.][.][0-9]+ +<s> copy [a-z ]+ =[[][a-z ]+ </s>[]]\n"));
+}
+
+TEST_F(Trainer, TakesBareWordsAndListsAsOverrides) {
+  EXPECT_THAT(
+      answer({"full.toml", "adapter.method=lora", "adapter.rank=1", "adapter.targets=q_proj,v_proj", "--check"}),
+      HasSubstr("trained 224,"));
+  EXPECT_THAT(fault({"full.toml", "adapter.method=lora", "adapter.targets=[q_prj]"}),
+              AllOf(HasSubstr("q_prj"), HasSubstr("q_proj")));
+}
+
+TEST_F(Trainer, PreparesDataOnce) {
+  const std::string first = answer({"mos.toml", "job=prepare"});
+  EXPECT_THAT(first, AllOf(HasSubstr("300 documents"), ContainsRegex("train: [0-9]+ rows of 64 tokens")));
+  EXPECT_THAT(first, HasSubstr("prepared"));
+  EXPECT_THAT(answer({"mos.toml", "job=prepare"}), Not(HasSubstr("prepared")));
+  EXPECT_FALSE(fs::exists(*this / "runs/mos"));
+}
+
+TEST_F(Trainer, ContinuesPrompts) {
+  const std::string text = answer(
+      {"mos.toml", "job=generate", "generate.prompts=[\"copy da di =\"]", "generate.max_new_tokens=4", "run.dir=run"});
+  EXPECT_THAT(text, StartsWith("copy da di ="));
+  const Json line = Json::parse(test::read_file(*this / "run/samples.jsonl"), "samples");
+  EXPECT_EQ(line.at("prompt").as_string(), "copy da di =");
+  EXPECT_EQ(line.at("finish").as_string(), "max_new_tokens");
+  EXPECT_THAT(answer({"mos.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=4"}),
+              ContainsRegex("completions right: 0 of 3 [(]0.0 %[)]\n"));
+  EXPECT_TRUE(fs::exists(*this / "runs/mos/samples.jsonl"));
+}
+
+TEST_F(Trainer, IsSilentWhenAsked) {
+  const test::Ended ended = expect_done(trainer({"mos.toml", "train.steps=2", "--quiet"}));
+  EXPECT_EQ(ended.out, "");
+  EXPECT_EQ(ended.err, "");
+  EXPECT_THAT(test::read_file(*this / "runs/mos/log.txt"), HasSubstr("step 2/2"));
+}
+
+TEST_F(Trainer, WritesPlainLinesWhereThereIsNoTerminal) {
+  EXPECT_THAT(answer({"mos.toml", "train.steps=20", "log.every=5", "run.dir=run"}),
+              AllOf(HasSubstr("\nstep 5/20  loss "), Not(HasSubstr("\x1b")), Not(HasSubstr("\r"))));
+  EXPECT_THAT(answer({"mos.toml", "train.steps=20", "log.every=5", "run.dir=live", "log.progress=live"}),
+              HasSubstr("\r\x1b[K"));
+}
+
+TEST_F(Trainer, StopsAtTheStepThatBreaksAndNamesThePlace) {
+  const test::Ended ended =
+      expect_exit(2, trainer({"mos.toml", "run.dir=run", "optimizer.lr=1e30", "checkpoint.every=1"}));
+  EXPECT_THAT(
+      ended.err,
+      ContainsRegex(
+          "^step [0-9]+: the loss or the gradient is not finite: [a-z]+ -?(nan|inf) of pool mos[.][a-z_.]+[.]pool_[ab] row [0-9]+, read by layers "));
+  EXPECT_EQ(test::occurrences(ended.err, "not finite"), 1);
+}
+
+TEST_F(Trainer, WritesNothingOutsideItsFolders) {
+  fs::create_directories(*this / "elsewhere");
+  auto command = trainer({(*this / "mos.toml").string(), "train.steps=2", "run.dir=a/run", "data.cache=b"});
+  command.folder = *this / "elsewhere";
+  expect_done(command);
+  std::vector<std::string> there;
+  for (const auto& entry : fs::directory_iterator(command.folder)) there.push_back(entry.path().filename().string());
+  EXPECT_THAT(there, testing::UnorderedElementsAre("a", "b"));
+  EXPECT_FALSE(fs::exists(*this / ".cache"));
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,141 @@
+// Runs under 1 to 8 ranks, and jobs whose ranks disagree or die.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ContainsRegex;
+using testing::HasSubstr;
+
+class Ranks : public test::Workbench {
+ protected:
+  void SetUp() override { TESSERA_NEEDS_MPI(); }
+
+  /// The run of a recipe under so many ranks; its name.
+  std::string train(const std::string& recipe, int count, const std::string& name = "") {
+    const std::string run = name.empty() ? recipe + "-" + std::to_string(count) : name;
+    expect_done(ranks(count, {recipe + ".toml", "run.dir=" + run}));
+    return run;
+  }
+  void expect_agreement(const std::string& recipe) {
+    expect_done(trainer({recipe + ".toml", "run.dir=alone"}));
+    const auto alone = losses("alone");
+    ASSERT_EQ(alone.size(), 50u);
+    EXPECT_LT(alone.back(), 0.97 * alone.front());
+    for (const int count : {1, 2, 3, 4, 8}) {
+      const std::string run = train(recipe, count);
+      const double train_difference = test::largest_relative_difference(alone, losses(run));
+      RecordProperty("ranks_" + std::to_string(count), std::to_string(train_difference * 1e9) + "e-9");
+      EXPECT_LE(train_difference, 1e-6) << count << " ranks";
+      EXPECT_LE(test::largest_relative_difference(losses("alone", "eval"), losses(run, "eval")), 1e-6);
+      if (count == 1) {
+        EXPECT_EQ(saved_bytes(run), saved_bytes("alone"));
+      }
+    }
+  }
+};
+
+TEST_F(Ranks, AgreeOnLossesInFullTraining) { expect_agreement("full"); }
+TEST_F(Ranks, AgreeOnLossesOfLoraWithDropout) { expect_agreement("lora"); }
+TEST_F(Ranks, AgreeOnLossesAndTablesOfMosWithDropout) {
+  expect_agreement("mos");
+  // The tables' hashes are part of the description, as are the base's.
+  const auto tables = [&](const std::string& run) {
+    return Json::parse(test::read_file(*this / run / "adapter/adapter.json"), run).at("adapter").dump();
+  };
+  for (const char* run : {"mos-2", "mos-3", "mos-4", "mos-8"}) EXPECT_EQ(tables(run), tables("alone")) << run;
+}
+
+TEST_F(Ranks, RepeatARunBitForBit) {
+  for (const char* recipe : {"full", "mos"}) {
+    const std::string first = train(recipe, 3, std::string(recipe) + "-first"),
+                      second = train(recipe, 3, std::string(recipe) + "-second");
+    EXPECT_EQ(timeless_metrics(first), timeless_metrics(second));
+    EXPECT_EQ(saved_bytes(first), saved_bytes(second));
+  }
+}
+
+TEST_F(Ranks, SendOnlyTheTrainedParametersGradients) {
+  const std::string run = train("mos", 2);
+  const int64_t trained = metrics(run).back().at("trained_parameters").as_integer();
+  for (const Json& line : metrics(run))
+    if (const Json* bytes = line.find("comm_bytes")) {
+      // Beside the gradients a step tells its loss, its scored tokens and whether to stop: three doubles.
+      EXPECT_EQ(bytes->as_integer(), 4 * trained + 24);
+    }
+}
+
+TEST_F(Ranks, ThatWereGivenDifferentRecipesAreToldSoOnce) {
+  test::Command command = ranks(1, {"mos.toml", "run.dir=run", "train.seed=1"});
+  const Words second = ranks(1, {"mos.toml", "run.dir=run", "train.seed=2"}).arguments;
+  command.arguments.push_back(":");
+  command.arguments.insert(command.arguments.end(), second.begin() + 1, second.end());
+  const test::Ended ended = expect_exit(2, command);
+  EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the recipe\n"
+                                   "  rank 0: ...\"train.seed = 1\"...\n"
+                                   "  rank 1: ...\"train.seed = 2\"...\n"
+                                   "  every rank must run the same program on the same recipe and the same files\n"));
+  EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
+  EXPECT_FALSE(fs::exists(*this / "run/metrics.jsonl"));
+}
+
+TEST_F(Ranks, ThatWereGivenDifferentJobsDoNotHang) {
+  test::Command command = ranks(1, {"mos.toml", "run.dir=run"});
+  const Words second = ranks(1, {"mos.toml", "run.dir=run", "--check"}).arguments;
+  command.arguments.push_back(":");
+  command.arguments.insert(command.arguments.end(), second.begin() + 1, second.end());
+  EXPECT_THAT(expect_exit(2, command).err, HasSubstr("the ranks differ in the recipe"));
+}
+
+/// /proc/self/cwd is one text and two files: what two machines with other copies of a file see.
+TEST_F(Ranks, ThatReadDifferentDataAreToldSoOnce) {
+  fs::create_directories(*this / "other");
+  fs::copy(*this / "eval.jsonl", *this / "other/train.jsonl");
+  const Words arguments = {(*this / "mos.toml").string(), "run.dir=" + (*this / "run").string(),
+                           "data.cache=" + (*this / "cache").string(), "data.train=/proc/self/cwd/train.jsonl",
+                           "data.eval=" + (*this / "eval.jsonl").string()};
+  Words all = {"-wdir", path().string()};
+  for (const std::string& word : ranks(1, arguments).arguments)
+    if (word != TESSERA_MPIEXEC) all.push_back(word);
+  Words second = all;
+  second[1] = (*this / "other").string();
+  all.push_back(":");
+  all.insert(all.end(), second.begin(), second.end());
+  const test::Ended ended = expect_exit(2, launch(all));
+  EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the training data"));
+  EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
+}
+
+TEST_F(Ranks, EndSoonWhenOneIsKilled) {
+  for (const size_t victim : {0, 1, 2}) {
+    test::Process job(ranks(3, {"mos.toml", "train.steps=100000", "run.dir=run-" + std::to_string(victim)}));
+    const fs::path lines = *this / ("run-" + std::to_string(victim)) / "metrics.jsonl";
+    ASSERT_TRUE(test::wait_until([&] { return fs::exists(lines) && fs::file_size(lines) > 1000; }));
+    const auto pids = job.children();
+    ASSERT_EQ(pids.size(), 3u);
+    kill(pids[victim], SIGKILL);
+    const test::Ended ended = job.wait(30);
+    EXPECT_FALSE(ended.timed_out);
+    EXPECT_EQ(ended.exit_code, 137);
+  }
+}
+
+TEST_F(Ranks, ThatBreakTogetherSayItOnce) {
+  const test::Ended ended = expect_exit(2, ranks(3, {"mos.toml", "run.dir=run", "optimizer.lr=1e30"}));
+  EXPECT_EQ(test::occurrences(ended.err, "is not finite"), 1) << ended.err;
+  EXPECT_THAT(
+      ended.err,
+      ContainsRegex(
+          "step [0-9]+: the loss or the gradient is not finite: [a-z]+ -?(nan|inf) of pool mos[.][a-z_.]+[.]pool_[ab] row [0-9]+, "
+          "read by layers [01, none]+\n"));
+}
+
+}  // namespace
+}  // namespace tessera

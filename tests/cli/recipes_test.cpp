@@ -1,0 +1,59 @@
+// Every recipe of the repository runs, shortened by overrides.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(test::source_dir() / "recipes"))
+    if (entry.path().extension() == ".toml") names.push_back(entry.path().stem().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class Recipe : public test::Workbench, public testing::WithParamInterface<std::string> {};
+
+/// A fault about a file outside the repository that this machine does not have.
+std::string missing_file(const std::string& text) {
+  const size_t end = text.find("\" does not exist");
+  if (end == std::string::npos) return "";
+  const std::string file = text.substr(text.rfind('"', end - 1) + 1, end - text.rfind('"', end - 1) - 1);
+  const fs::path inside = fs::weakly_canonical(file).lexically_relative(fs::weakly_canonical(test::source_dir()));
+  const bool fetched = inside.string().rfind("models/", 0) == 0;  // by scripts/get_smollm2
+  return fetched || *inside.begin() == ".." ? file : "";
+}
+
+TEST_P(Recipe, RunsShortened) {
+  const std::string recipe = (test::source_dir() / "recipes" / (GetParam() + ".toml")).string();
+  const Words words = {recipe,
+                       "train.steps=2",
+                       "train.batch=2",
+                       "train.sequence_length=64",
+                       "optimizer.warmup_steps=0",
+                       "evaluate.rows=2",
+                       "data.max_documents=64",
+                       "generate.limit=2",
+                       "generate.max_new_tokens=4",
+                       "run.dir=run",
+                       "data.cache=cache"};
+  const test::Ended ended = test::run(trainer(words), 120);
+  if (const std::string file = missing_file(ended.err); ended.exit_code == 2 && !file.empty())
+    GTEST_SKIP() << file << " is not there";
+  ASSERT_EQ(ended.exit_code, 0) << ended.out << ended.err;
+  EXPECT_TRUE(fs::exists(*this / "run/metrics.jsonl") || fs::exists(*this / "run/samples.jsonl") || !ended.out.empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Repository, Recipe, testing::ValuesIn(recipe_names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace tessera
