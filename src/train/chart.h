@@ -19,10 +19,10 @@ struct Curve {
   std::vector<std::pair<double, double>> points;  // (x, y), finite, x rising
 };
 
-/// An <svg> with role img, a title and a description of where each curve starts, ends and is lowest. The page styles the classes
-/// grid, curve, curve-0, curve-1, ...; curves but the first are dashed, and carry dots that tell their values when they are few.
-/// The y axis is logarithmic when all values are above zero and span a factor of more than ten. Of curves with more than 400 points,
-/// the means of runs of equal length are drawn.
+/// An <svg> with role img, a title and a description of where each curve starts, ends and is lowest. The page styles
+/// the classes grid, curve, curve-0, curve-1, ...; curves but the first are dashed, and carry dots that tell their
+/// values when they are few. The y axis is logarithmic when all values are above zero and span a factor of more than
+/// ten. Of curves with more than 400 points, the means of runs of equal length are drawn.
 /// @param id  unique in the page
 /// @throws nothing; a chart without points is an empty string
 std::string line_chart(const std::string& id, const std::string& title, const std::vector<Curve>& curves);

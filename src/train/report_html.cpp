@@ -11,7 +11,7 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-using Rows = std::vector<std::pair<std::string, std::string>>;   // name and value, not yet escaped
+using Rows = std::vector<std::pair<std::string, std::string>>;  // name and value, not yet escaped
 
 constexpr std::string_view kStyle = R"(
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --rule: #d5d5d5; --first: #1f66ad; --second: #b34a00; }
@@ -111,7 +111,8 @@ Rows totals(const std::vector<Json>& lines) {
   }
   Rows rows{{"state", done ? "finished" : "stopped before its end"}};
   if (done)
-    if (const auto count = number(*done, "trained_parameters")) rows.emplace_back("trained parameters", short_number(*count));
+    if (const auto count = number(*done, "trained_parameters"))
+      rows.emplace_back("trained parameters", short_number(*count));
   if (train.empty()) return rows;
   const double tokens = number(train.back(), "tokens").value_or(0);
   rows.emplace_back("steps", short_number(train.back().at("step").as_number()));
@@ -124,7 +125,8 @@ Rows totals(const std::vector<Json>& lines) {
 
 std::string table(const Rows& rows) {
   std::string html = "<table>\n";
-  for (const auto& [name, value] : rows) html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
+  for (const auto& [name, value] : rows)
+    html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
   return html + "</table>\n";
 }
 
@@ -135,20 +137,28 @@ std::string evaluation_table(const std::vector<Json>& evals) {
     const auto value = number(line, key);
     return value ? short_number(*value) : std::string("not finite");
   };
-  std::string html = fmt::format("<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n", cell(first, "step"), cell(last, "step"));
+  std::string html = fmt::format(
+      "<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n",
+      cell(first, "step"), cell(last, "step"));
   for (const auto& [key, member] : last.members()) {
     if (key == "step" || member.is_string()) continue;
-    html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)), cell(first, key), cell(last, key));
+    html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)),
+                        cell(first, key), cell(last, key));
   }
   return html + "</table>\n";
 }
 
 std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
-  const auto section = [](const std::string& title, const std::string& svg) { return svg.empty() ? std::string() : heading(title) + svg; };
-  return section("Loss", line_chart("loss", "Loss by step", {curve_of("training", train, "loss"), curve_of("held-out", evals, "loss")})) +
+  const auto section = [](const std::string& title, const std::string& svg) {
+    return svg.empty() ? std::string() : heading(title) + svg;
+  };
+  return section("Loss", line_chart("loss", "Loss by step",
+                                    {curve_of("training", train, "loss"), curve_of("held-out", evals, "loss")})) +
          section("Learning rate", line_chart("lr", "Learning rate by step", {curve_of("learning rate", train, "lr")})) +
-         section("Gradient norm", line_chart("norm", "Gradient norm by step", {curve_of("gradient norm", train, "grad_norm")})) +
-         section("Speed", line_chart("speed", "Tokens per second by step", {curve_of("tokens per second", train, "tokens_per_second")}));
+         section("Gradient norm",
+                 line_chart("norm", "Gradient norm by step", {curve_of("gradient norm", train, "grad_norm")})) +
+         section("Speed", line_chart("speed", "Tokens per second by step",
+                                     {curve_of("tokens per second", train, "tokens_per_second")}));
 }
 
 }  // namespace
@@ -158,14 +168,16 @@ std::string report_html(const std::string& title, const std::vector<Json>& lines
   Rows facts = what_was_trained(recipe);
   for (auto& row : totals(lines)) facts.push_back(std::move(row));
   const std::string name = escape_html(title);
-  return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" + name +
-         "</title>\n<style>" + std::string(kStyle) + "</style>\n</head>\n<body>\n<main>\n<h1>" + name + "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) +
-         charts(train, evals) + heading("Recipe") + "<pre>" + escape_html(recipe) + "</pre>\n</main>\n</body>\n</html>\n";
+  return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
+         name + "</title>\n<style>" + std::string(kStyle) + "</style>\n</head>\n<body>\n<main>\n<h1>" + name +
+         "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) + charts(train, evals) +
+         heading("Recipe") + "<pre>" + escape_html(recipe) + "</pre>\n</main>\n</body>\n</html>\n";
 }
 
 void write_report(const fs::path& folder) {
   const std::string title = fs::absolute(folder).lexically_normal().filename().string();
-  write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(), read_text_file(folder / "recipe.toml")));
+  write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(),
+                                                      read_text_file(folder / "recipe.toml")));
 }
 
 }  // namespace tessera

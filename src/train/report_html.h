@@ -1,5 +1,6 @@
 #pragma once
-// report.html: one page about a run, without scripts or anything from outside, so that it can be mailed. Page: docs/metrics.md.
+// report.html: one page about a run, without scripts or anything from outside, so that it can be mailed. Page:
+// docs/metrics.md.
 
 #include <filesystem>
 #include <string>
@@ -16,7 +17,8 @@ namespace tessera {
 /// @param recipe  TOML text of the resolved recipe
 std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe);
 
-/// Writes report.html of a run folder from its metrics.jsonl and recipe.toml, atomically. @throws UserError when it cannot
+/// Writes report.html of a run folder from its metrics.jsonl and recipe.toml, atomically. @throws UserError when it
+/// cannot
 void write_report(const std::filesystem::path& folder);
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #pragma once
-// What a run says: the terminal, log.txt, metrics.jsonl and the TensorBoard file. Rank 0 speaks; the others hold a silent one.
+// What a run says: the terminal, log.txt, metrics.jsonl and the TensorBoard file. Rank 0 speaks; the others hold a
+// silent one.
 
 #include <cstdio>
 #include <memory>
@@ -27,7 +28,8 @@ class Reporter {
   void say(const std::string& line);
   /// The updating line (live) or a line like any other (plain). `important` lines stay.
   void progress(const std::string& line);
-  /// Before the first metric of a run that starts (-1) or goes on after `step`: later lines go, and the event file is made anew.
+  /// Before the first metric of a run that starts (-1) or goes on after `step`: later lines go, and the event file is
+  /// made anew.
   void rewind(int64_t step);
   /// One object of metrics.jsonl, its numbers also to TensorBoard.
   void metric(const Json& line);
@@ -36,7 +38,7 @@ class Reporter {
   void clear_live_line();
   Progress kind_;
   std::unique_ptr<MetricsFile> metrics_;
-  std::unique_ptr<EventFile> events_;              // from rewind on
+  std::unique_ptr<EventFile> events_;  // from rewind on
   std::filesystem::path folder_;
   std::FILE* log_ = nullptr;
   bool live_open_ = false;

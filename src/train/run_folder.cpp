@@ -13,7 +13,8 @@
 namespace tessera {
 namespace fs = std::filesystem;
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience) : path_(std::move(folder)) {
+RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience)
+    : path_(std::move(folder)) {
   if (resume != "auto") {
     const fs::path first = path_;
     for (int number = 2; fs::exists(path_); ++number) path_ = first.string() + "-" + std::to_string(number);
@@ -22,13 +23,16 @@ RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::mi
   fs::create_directories(path_, failure);
   const fs::path lock_file = path_ / ".lock";
   lock_ = failure ? -1 : open(lock_file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (lock_ < 0) throw UserError(path_.string(), "this run folder cannot be made or written", "set run.dir to a folder that can be written");
+  if (lock_ < 0)
+    throw UserError(path_.string(), "this run folder cannot be made or written",
+                    "set run.dir to a folder that can be written");
   // Ranks can outlive a killed launcher by a second or two.
   const auto give_up = std::chrono::steady_clock::now() + patience;
   while (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     if (std::chrono::steady_clock::now() >= give_up) {
       close(lock_);
-      throw UserError(path_.string(), "another process is using this run folder", "wait for it to end, or set run.dir to another folder");
+      throw UserError(path_.string(), "another process is using this run folder",
+                      "wait for it to end, or set run.dir to another folder");
     }
     std::this_thread::sleep_for(std::min(patience, std::chrono::milliseconds(100)));
   }
@@ -42,7 +46,8 @@ RunFolder::~RunFolder() {
 void append_to_file(const fs::path& path, std::string_view bytes) {
   std::FILE* file = std::fopen(path.c_str(), "ab");
   const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
-  if (!file || std::fclose(file) != 0 || !written) throw UserError(path.string(), "cannot be written (is the disk full?)");
+  if (!file || std::fclose(file) != 0 || !written)
+    throw UserError(path.string(), "cannot be written (is the disk full?)");
 }
 
 std::vector<Json> MetricsFile::lines() const {
@@ -51,7 +56,7 @@ std::vector<Json> MetricsFile::lines() const {
   const std::string text = read_text_file(file_);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;   // torn by a kill
+    if (end == std::string::npos) break;  // torn by a kill
     lines.push_back(Json::parse(std::string_view(text).substr(begin, end - begin), file_.string()));
     begin = end + 1;
   }

@@ -16,11 +16,13 @@ namespace tessera {
 /// The folder of a run, locked while this object lives. Only rank 0 makes one.
 class RunFolder {
  public:
-  /// @param resume  "auto": use `folder`; "never": the first of folder, folder-2, folder-3, ... that does not exist; a path: like "never"
+  /// @param resume  "auto": use `folder`; "never": the first of folder, folder-2, folder-3, ... that does not exist; a
+  /// path: like "never"
   /// @param patience  how long to wait for a process that holds the folder and is ending
   /// @throws UserError when another process holds the folder, or it cannot be made
   /// Temporaries that a killed run left in it are removed.
-  RunFolder(std::filesystem::path folder, const std::string& resume, std::chrono::milliseconds patience = std::chrono::seconds(5));
+  RunFolder(std::filesystem::path folder, const std::string& resume,
+            std::chrono::milliseconds patience = std::chrono::seconds(5));
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;

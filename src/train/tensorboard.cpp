@@ -48,7 +48,8 @@ void put_varint(std::string& to, uint64_t value) {
   to.push_back(static_cast<char>(value));
 }
 
-// A protobuf field is a key, number << 3 | wire type, and the value: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
+// A protobuf field is a key, number << 3 | wire type, and the value: 0 varint, 1 eight bytes, 2 length and bytes, 5
+// four bytes.
 void put_int(std::string& to, uint32_t number, int64_t value) {
   put_varint(to, number << 3 | 0);
   put_varint(to, static_cast<uint64_t>(value));
@@ -109,7 +110,9 @@ std::string line_record(const Json& line, double seconds) {
   return record(event);
 }
 
-double now_seconds() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 double step_seconds(const Json& line) {
   const Json* seconds = line.find("step_seconds");

@@ -1,5 +1,6 @@
 #pragma once
-// Event files for TensorBoard: the numbers of metrics.jsonl as scalars, "train/loss", "eval/exact_match", ... Page: docs/metrics.md.
+// Event files for TensorBoard: the numbers of metrics.jsonl as scalars, "train/loss", "eval/exact_match", ... Page:
+// docs/metrics.md.
 
 #include <cstdint>
 #include <filesystem>
@@ -14,12 +15,14 @@ namespace tessera {
 /// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), the checksum of event files. RFC 3720, appendix B.4.
 uint32_t crc32c(std::string_view bytes);
 
-/// The event file of a run, `events.out.tfevents.<seconds>.<host>.<pid>`. A scalar's name is the line's "split", "/" and the member's key;
-/// every number but "step" is one. Lines without a split (events) are not shown. Values are f32, as TensorBoard keeps scalars.
+/// The event file of a run, `events.out.tfevents.<seconds>.<host>.<pid>`. A scalar's name is the line's "split", "/"
+/// and the member's key; every number but "step" is one. Lines without a split (events) are not shown. Values are f32,
+/// as TensorBoard keeps scalars.
 class EventFile {
  public:
-  /// Writes a new file that holds `kept`, in order, and removes the folder's older event files: a resumed run shows each step once.
-  /// Their times are set back from now by the steps' "step_seconds", so that the time axis shows training time.
+  /// Writes a new file that holds `kept`, in order, and removes the folder's older event files: a resumed run shows
+  /// each step once. Their times are set back from now by the steps' "step_seconds", so that the time axis shows
+  /// training time.
   /// @throws UserError when it cannot be written
   EventFile(const std::filesystem::path& folder, const std::vector<Json>& kept);
 

@@ -30,15 +30,30 @@ method = "mos"
 )";
 
 Json train_line(int64_t step, double loss) {
-  return Json::object().set("step", step).set("split", "train").set("loss", loss).set("lr", 1e-3 / static_cast<double>(step)).set("grad_norm", 0.5).set("tokens", 1000 * step)
-      .set("tokens_per_second", 2000.0).set("step_seconds", 0.5).set("peak_rss_bytes", int64_t{123'400'000});
+  return Json::object()
+      .set("step", step)
+      .set("split", "train")
+      .set("loss", loss)
+      .set("lr", 1e-3 / static_cast<double>(step))
+      .set("grad_norm", 0.5)
+      .set("tokens", 1000 * step)
+      .set("tokens_per_second", 2000.0)
+      .set("step_seconds", 0.5)
+      .set("peak_rss_bytes", int64_t{123'400'000});
 }
 Json eval_line(int64_t step, double loss) {
-  return Json::object().set("step", step).set("split", "eval").set("loss", loss).set("perplexity", std::exp(loss)).set("exact_match", 0.125 * static_cast<double>(step)).set("documents", 16);
+  return Json::object()
+      .set("step", step)
+      .set("split", "eval")
+      .set("loss", loss)
+      .set("perplexity", std::exp(loss))
+      .set("exact_match", 0.125 * static_cast<double>(step))
+      .set("documents", 16);
 }
 
 std::vector<Json> small_run() {
-  return {eval_line(0, 5.25), train_line(1, 5.5), train_line(2, 4.0), train_line(3, 3.0), train_line(4, 2.75), eval_line(4, 2.5)};
+  return {eval_line(0, 5.25), train_line(1, 5.5),  train_line(2, 4.0),
+          train_line(3, 3.0), train_line(4, 2.75), eval_line(4, 2.5)};
 }
 std::vector<Json> finished_run() {
   auto lines = small_run();
@@ -51,7 +66,8 @@ std::string fault(std::string text) {
   const std::string doctype = "<!DOCTYPE html>";
   if (text.rfind(doctype, 0) == 0) text.erase(0, doctype.size());
   std::vector<std::string> open;
-  const std::regex tag(R"re(<(/?)([a-z1-9]+)((?: [a-zA-Z0-9-]+="[^"<]*")*)(/?)>)re"), entity("&(?:amp|lt|gt|quot|#39);");
+  const std::regex tag(R"re(<(/?)([a-z1-9]+)((?: [a-zA-Z0-9-]+="[^"<]*")*)(/?)>)re"),
+      entity("&(?:amp|lt|gt|quot|#39);");
   const std::string left = std::regex_replace(text, entity, "");
   size_t end = 0;
   for (auto at = std::sregex_iterator(left.begin(), left.end(), tag); at != std::sregex_iterator(); ++at) {
@@ -87,7 +103,9 @@ TEST(ReportHtml, EscapesTheRecipeAndTheName) {
 
 TEST(ReportHtml, SaysWhatWasTrained) {
   const std::string text = text_of(report_html("run", finished_run(), kRecipe));
-  for (const char* part : {"small_base", "mos adapter", "train.jsonl", "held_out.jsonl", "12\u202f288", "4\u202f000", "2.0 s", "123.4 MB", "finished"}) EXPECT_THAT(text, HasSubstr(part));
+  for (const char* part : {"small_base", "mos adapter", "train.jsonl", "held_out.jsonl", "12\u202f288", "4\u202f000",
+                           "2.0 s", "123.4 MB", "finished"})
+    EXPECT_THAT(text, HasSubstr(part));
 }
 
 TEST(ReportHtml, TellsAStoppedRunFromAFinishedOne) {
@@ -102,7 +120,9 @@ TEST(ReportHtml, ComparesTheFirstAndTheLastEvaluation) {
   EXPECT_THAT(page, HasSubstr("exact match</th><td>0</td><td>0.5</td>"));
 }
 
-TEST(ReportHtml, SaysWhenNothingWasEvaluated) { EXPECT_THAT(report_html("run", {train_line(1, 2)}, kRecipe), HasSubstr("Nothing was evaluated.")); }
+TEST(ReportHtml, SaysWhenNothingWasEvaluated) {
+  EXPECT_THAT(report_html("run", {train_line(1, 2)}, kRecipe), HasSubstr("Nothing was evaluated."));
+}
 
 TEST(ReportHtml, ALossThatIsNotFiniteIsSaidAndNotDrawn) {
   auto lines = finished_run();
@@ -115,7 +135,8 @@ TEST(ReportHtml, ALossThatIsNotFiniteIsSaidAndNotDrawn) {
 
 TEST(ReportHtml, NeedsNothingFromOutside) {
   const std::string page = report_html("run", finished_run(), kRecipe);
-  for (const char* part : {"http", "src=", "href=", "url(", "@import", "<script"}) EXPECT_THAT(page, Not(HasSubstr(part)));
+  for (const char* part : {"http", "src=", "href=", "url(", "@import", "<script"})
+    EXPECT_THAT(page, Not(HasSubstr(part)));
 }
 
 TEST(ReportHtml, ALongRunStaysASmallPage) {
@@ -131,7 +152,8 @@ TEST(ReportHtml, IsWrittenFromTheRunFolder) {
   test::write_file(folder / "metrics.jsonl", metrics);
   test::write_file(folder / "recipe.toml", kRecipe);
   write_report(folder.path());
-  EXPECT_EQ(test::read_file(folder / "report.html"), report_html(folder.path().filename().string(), finished_run(), kRecipe));
+  EXPECT_EQ(test::read_file(folder / "report.html"),
+            report_html(folder.path().filename().string(), finished_run(), kRecipe));
 }
 
 TEST(ShortNumber, GroupsWholeNumbersAndRoundsOthers) {
@@ -150,7 +172,8 @@ std::vector<std::pair<double, double>> drawn_points(const std::string& svg) {
   if (!std::regex_search(svg, line, std::regex("points=\"([^\"]*)\""))) return points;
   const std::string text = line[1];
   const std::regex pair("([-0-9.]+),([-0-9.]+)");
-  for (auto at = std::sregex_iterator(text.begin(), text.end(), pair); at != std::sregex_iterator(); ++at) points.emplace_back(std::stod((*at)[1]), std::stod((*at)[2]));
+  for (auto at = std::sregex_iterator(text.begin(), text.end(), pair); at != std::sregex_iterator(); ++at)
+    points.emplace_back(std::stod((*at)[1]), std::stod((*at)[2]));
   return points;
 }
 
@@ -159,7 +182,7 @@ TEST(LineChart, LinearValuesLieInProportion) {
   ASSERT_EQ(points.size(), 3u);
   EXPECT_NEAR(points[1].first, (points[0].first + points[2].first) / 2, 0.1);
   EXPECT_NEAR(points[1].second, (points[0].second + points[2].second) / 2, 0.1);
-  EXPECT_GT(points[0].second, points[2].second);   // larger is higher
+  EXPECT_GT(points[0].second, points[2].second);  // larger is higher
 }
 
 TEST(LineChart, ValuesOverManyDecadesLieByTheirLogarithm) {
@@ -169,7 +192,13 @@ TEST(LineChart, ValuesOverManyDecadesLieByTheirLogarithm) {
 }
 
 TEST(LineChart, EveryShapeOfDataStaysInTheFrame) {
-  const std::vector<std::vector<std::pair<double, double>>> cases{{{0, 0}}, {{5, 3}}, {{1, 2}, {2, 2}}, {{1, 0}, {2, 1e9}}, {{1, -3}, {2, 4}}, {{1, 1e-12}, {2, 1e12}}, {{1, 1}, {2, 1 + 1e-12}}};
+  const std::vector<std::vector<std::pair<double, double>>> cases{{{0, 0}},
+                                                                  {{5, 3}},
+                                                                  {{1, 2}, {2, 2}},
+                                                                  {{1, 0}, {2, 1e9}},
+                                                                  {{1, -3}, {2, 4}},
+                                                                  {{1, 1e-12}, {2, 1e12}},
+                                                                  {{1, 1}, {2, 1 + 1e-12}}};
   for (const auto& values : cases) {
     const std::string svg = line_chart("c", "c", {{"a", values}});
     EXPECT_EQ(fault(svg), "");
@@ -190,7 +219,8 @@ TEST(LineChart, ManyPointsAreMeansOfRuns) {
 }
 
 TEST(LineChart, ReadersOfTextLearnTheEndsAndTheLowestPoint) {
-  EXPECT_THAT(line_chart("c", "Loss", {{"a & b", {{1, 3.0}, {2, 1.5}, {3, 2.0}}}}), HasSubstr("a &amp; b: 3 at step 1, 2 at step 3, lowest 1.5 at step 2."));
+  EXPECT_THAT(line_chart("c", "Loss", {{"a & b", {{1, 3.0}, {2, 1.5}, {3, 2.0}}}}),
+              HasSubstr("a &amp; b: 3 at step 1, 2 at step 3, lowest 1.5 at step 2."));
 }
 
 TEST(LineChart, NothingToDrawIsNoChart) { EXPECT_EQ(line_chart("c", "c", {{"a", {}}}), ""); }

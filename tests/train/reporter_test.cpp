@@ -37,7 +37,9 @@ TEST(RunFolder, IsMadeWithItsParents) {
 TEST(RunFolder, ASecondHolderIsRefused) {
   const test::TemporaryFolder root;
   const RunFolder run(root / "run", "auto");
-  EXPECT_EQ(refusal(root / "run", "auto"), (root / "run").string() + ": another process is using this run folder\n  wait for it to end, or set run.dir to another folder");
+  EXPECT_EQ(refusal(root / "run", "auto"),
+            (root / "run").string() +
+                ": another process is using this run folder\n  wait for it to end, or set run.dir to another folder");
 }
 
 TEST(RunFolder, IsFreeAgainWhenItsHolderEnds) {
@@ -56,7 +58,8 @@ TEST(RunFolder, WaitsForAHolderThatIsEnding) {
 
 TEST(RunFolder, NeverResumingTakesTheNextFreeNumber) {
   const test::TemporaryFolder root;
-  for (const char* expected : {"run", "run-2", "run-3"}) EXPECT_EQ(RunFolder(root / "run", "never").path(), root / expected);
+  for (const char* expected : {"run", "run-2", "run-3"})
+    EXPECT_EQ(RunFolder(root / "run", "never").path(), root / expected);
   EXPECT_EQ(RunFolder(root / "run", "somewhere/step-00000010.h5").path(), root / "run-4");
   fs::remove_all(root / "run-2");
   EXPECT_EQ(RunFolder(root / "run", "never").path(), root / "run-2");
@@ -66,13 +69,17 @@ TEST(RunFolder, NeverResumingTakesTheNextFreeNumber) {
 TEST(RunFolder, APlaceThatCannotHoldItIsNamed) {
   const test::TemporaryFolder root;
   test::write_file(root / "file", "");
-  EXPECT_EQ(refusal(root / "file/run", "auto"), (root / "file/run").string() + ": this run folder cannot be made or written\n  set run.dir to a folder that can be written");
+  EXPECT_EQ(refusal(root / "file/run", "auto"),
+            (root / "file/run").string() +
+                ": this run folder cannot be made or written\n  set run.dir to a folder that can be written");
 }
 
 TEST(RunFolder, LosesTheTemporariesOfAKilledRun) {
   const test::TemporaryFolder root;
   fs::create_directories(root / "run/checkpoints");
-  for (const char* name : {"run/.report.html.tmp-17", "run/checkpoints/.step-00000003.h5.tmp-17", "run/checkpoints/step-00000002.h5"}) test::write_file(root / name, "x");
+  for (const char* name :
+       {"run/.report.html.tmp-17", "run/checkpoints/.step-00000003.h5.tmp-17", "run/checkpoints/step-00000002.h5"})
+    test::write_file(root / name, "x");
   const RunFolder run(root / "run", "auto");
   EXPECT_FALSE(fs::exists(root / "run/.report.html.tmp-17"));
   EXPECT_FALSE(fs::exists(root / "run/checkpoints/.step-00000003.h5.tmp-17"));
@@ -81,8 +88,10 @@ TEST(RunFolder, LosesTheTemporariesOfAKilledRun) {
 
 TEST(MetricsFile, RewindingDropsLaterStepsTheDoneEventAndATornLine) {
   const test::TemporaryFolder root;
-  const std::string kept = "{\"step\":0,\"split\":\"eval\"}\n{\"step\":1,\"split\":\"train\"}\n{\"step\":2,\"split\":\"train\"}\n{\"step\":2,\"split\":\"eval\"}\n";
-  test::write_file(root / "m", kept + "{\"step\":3,\"split\":\"train\"}\n{\"event\":\"done\",\"step\":2}\n{\"step\":2,\"spl");
+  const std::string kept =
+      "{\"step\":0,\"split\":\"eval\"}\n{\"step\":1,\"split\":\"train\"}\n{\"step\":2,\"split\":\"train\"}\n{\"step\":2,\"split\":\"eval\"}\n";
+  test::write_file(root / "m",
+                   kept + "{\"step\":3,\"split\":\"train\"}\n{\"event\":\"done\",\"step\":2}\n{\"step\":2,\"spl");
   MetricsFile(root / "m").rewind(2);
   EXPECT_EQ(test::read_file(root / "m"), kept);
 }
@@ -131,14 +140,18 @@ TEST(MetricsFile, AnUnwritableFileIsNamed) {
 }
 
 TEST(ProgressKind, FollowsTheRecipeAndIsNoneWhenQuiet) {
-  const auto kind = [](const char* progress, bool quiet) { return progress_kind({.every = 1, .progress = progress}, quiet, false); };
+  const auto kind = [](const char* progress, bool quiet) {
+    return progress_kind({.every = 1, .progress = progress}, quiet, false);
+  };
   EXPECT_EQ(kind("live", false), Progress::live);
   EXPECT_EQ(kind("plain", false), Progress::plain);
   EXPECT_EQ(kind("none", false), Progress::none);
   EXPECT_EQ(kind("live", true), Progress::none);
 }
 
-TEST(ProgressKind, AutoIsPlainUnderALauncher) { EXPECT_EQ(progress_kind({.every = 1, .progress = "auto"}, false, true), Progress::plain); }
+TEST(ProgressKind, AutoIsPlainUnderALauncher) {
+  EXPECT_EQ(progress_kind({.every = 1, .progress = "auto"}, false, true), Progress::plain);
+}
 
 TEST(Reporter, TheLogHasWhatWasSaidEvenWhenTheTerminalIsQuiet) {
   const test::TemporaryFolder root;

@@ -50,15 +50,25 @@ class Message {
     const uint64_t key = varint();
     number = static_cast<int>(key >> 3);
     switch (key & 7) {
-      case 0: integer = varint(); break;
-      case 1: bytes = take(8); break;
-      case 2: bytes = take(varint()); break;
-      case 5: bytes = take(4); break;
-      default: throw std::out_of_range("wire type");
+      case 0:
+        integer = varint();
+        break;
+      case 1:
+        bytes = take(8);
+        break;
+      case 2:
+        bytes = take(varint());
+        break;
+      case 5:
+        bytes = take(4);
+        break;
+      default:
+        throw std::out_of_range("wire type");
     }
     return true;
   }
-  template <class T> T as() const {
+  template <class T>
+  T as() const {
     T value;
     if (bytes.size() != sizeof(T)) throw std::out_of_range("size");
     std::memcpy(&value, bytes.data(), sizeof(T));
@@ -144,12 +154,14 @@ std::vector<std::pair<std::string, int64_t>> tags_and_steps(const std::vector<Ev
   return all;
 }
 
-Json train_line(int64_t step, double loss) { return Json::object().set("step", step).set("split", "train").set("loss", loss); }
+Json train_line(int64_t step, double loss) {
+  return Json::object().set("step", step).set("split", "train").set("loss", loss);
+}
 
 TEST(Crc32c, AgreesWithThePublishedVectors) {
   EXPECT_EQ(crc32c(""), 0u);
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
-  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);   // this and the next three: RFC 3720, B.4
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // this and the next three: RFC 3720, B.4
   EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62A8AB43u);
   std::string rising(32, '\0');
   std::iota(rising.begin(), rising.end(), '\0');
@@ -169,21 +181,36 @@ TEST(EventFile, BeginsWithItsVersionAndIsNamedForTensorBoard) {
 TEST(EventFile, KeepsEveryNumberOfALineUnderItsSplitAndKey) {
   const test::TemporaryFolder folder;
   EventFile file(folder.path(), {});
-  file.append(Json::object().set("step", 0).set("split", "eval").set("loss", 5.75).set("exact_match", 0.25).set("documents", 16));
-  file.append(Json::object().set("step", 1).set("split", "train").set("loss", -1.5).set("lr", 2e-4).set("peak_rss_bytes", int64_t{1} << 40));
+  file.append(Json::object()
+                  .set("step", 0)
+                  .set("split", "eval")
+                  .set("loss", 5.75)
+                  .set("exact_match", 0.25)
+                  .set("documents", 16));
+  file.append(Json::object()
+                  .set("step", 1)
+                  .set("split", "train")
+                  .set("loss", -1.5)
+                  .set("lr", 2e-4)
+                  .set("peak_rss_bytes", int64_t{1} << 40));
   const auto events = read_events(file.path());
   ASSERT_EQ(events.size(), 3u);
   EXPECT_EQ(events[1].step, 0);
-  EXPECT_THAT(events[1].scalars, UnorderedElementsAre(Pair("eval/loss", 5.75f), Pair("eval/exact_match", 0.25f), Pair("eval/documents", 16.f)));
+  EXPECT_THAT(events[1].scalars, UnorderedElementsAre(Pair("eval/loss", 5.75f), Pair("eval/exact_match", 0.25f),
+                                                      Pair("eval/documents", 16.f)));
   EXPECT_EQ(events[2].step, 1);
-  EXPECT_THAT(events[2].scalars, UnorderedElementsAre(Pair("train/loss", -1.5f), Pair("train/lr", 2e-4f), Pair("train/peak_rss_bytes", 0x1p40f)));
+  EXPECT_THAT(events[2].scalars, UnorderedElementsAre(Pair("train/loss", -1.5f), Pair("train/lr", 2e-4f),
+                                                      Pair("train/peak_rss_bytes", 0x1p40f)));
 }
 
 TEST(EventFile, KeepsStepsThatNeedManyBytes) {
   const test::TemporaryFolder folder;
   EventFile file(folder.path(), {});
-  for (const int64_t step : {int64_t{127}, int64_t{128}, int64_t{16384}, int64_t{1} << 40}) file.append(train_line(step, 1));
-  EXPECT_THAT(tags_and_steps(read_events(file.path())), ElementsAre(Pair("train/loss", 127), Pair("train/loss", 128), Pair("train/loss", 16384), Pair("train/loss", int64_t{1} << 40)));
+  for (const int64_t step : {int64_t{127}, int64_t{128}, int64_t{16384}, int64_t{1} << 40})
+    file.append(train_line(step, 1));
+  EXPECT_THAT(tags_and_steps(read_events(file.path())),
+              ElementsAre(Pair("train/loss", 127), Pair("train/loss", 128), Pair("train/loss", 16384),
+                          Pair("train/loss", int64_t{1} << 40)));
 }
 
 TEST(EventFile, LeavesOutEventsAndNumbersThatAreNotFinite) {
@@ -221,8 +248,8 @@ TEST(TensorBoard, AResumedRunShowsEachStepOnce) {
     for (int64_t step = 1; step <= 5; ++step) report.metric(train_line(step, static_cast<double>(step)));
   }
   const fs::path torn = event_files(folder / "run").at(0);
-  fs::rename(torn, folder / "run/events.out.tfevents.1.earlier.1");                         // as an earlier process called it
-  fs::resize_file(folder / "run/events.out.tfevents.1.earlier.1", 100);                     // and a kill tore it
+  fs::rename(torn, folder / "run/events.out.tfevents.1.earlier.1");      // as an earlier process called it
+  fs::resize_file(folder / "run/events.out.tfevents.1.earlier.1", 100);  // and a kill tore it
   const RunFolder run(folder / "run", "auto");
   Reporter report(&run, Progress::none);
   report.rewind(3);
@@ -232,7 +259,8 @@ TEST(TensorBoard, AResumedRunShowsEachStepOnce) {
   std::vector<std::pair<int64_t, float>> losses;
   for (const Event& event : read_events(event_files(folder / "run").front()))
     for (const auto& [tag, value] : event.scalars) losses.emplace_back(event.step, value);
-  EXPECT_THAT(losses, ElementsAre(Pair(1, 1.f), Pair(2, 2.f), Pair(3, 3.f), Pair(4, 40.f), Pair(5, 50.f), Pair(6, 60.f)));
+  EXPECT_THAT(losses,
+              ElementsAre(Pair(1, 1.f), Pair(2, 2.f), Pair(3, 3.f), Pair(4, 40.f), Pair(5, 50.f), Pair(6, 60.f)));
 }
 
 TEST(TensorBoard, ARunThatStartsAnewForgetsWhatWasThere) {
