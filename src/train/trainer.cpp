@@ -25,9 +25,11 @@ template <size_t N> std::array<double, N> sum_over_ranks(Communicator& world, co
 }
 
 LossSums sum_over_ranks(Communicator& world, const LossSums& mine) {
-  const auto total = sum_over_ranks(world, std::array<double, 5>{mine.nll, static_cast<double>(mine.scored), static_cast<double>(mine.correct),
-                                                                 static_cast<double>(mine.documents), static_cast<double>(mine.exact)});
-  return {total[0], static_cast<int64_t>(total[1]), static_cast<int64_t>(total[2]), static_cast<int64_t>(total[3]), static_cast<int64_t>(total[4])};
+  const auto total = sum_over_ranks(
+      world, std::array<double, 5>{mine.nll, static_cast<double>(mine.scored), static_cast<double>(mine.correct),
+                                   static_cast<double>(mine.documents), static_cast<double>(mine.exact)});
+  return {total[0], static_cast<int64_t>(total[1]), static_cast<int64_t>(total[2]), static_cast<int64_t>(total[3]),
+          static_cast<int64_t>(total[4])};
 }
 
 /// Gradients of all slots summed over the ranks. The gaps between slots are not sent.
@@ -35,7 +37,8 @@ void all_reduce_grads(Communicator& world, FlatParams& params, std::vector<float
   if (world.size() == 1 && params.slots.empty()) return;
   const auto grads = params.grads.as<float>();
   packed.clear();
-  for (const TrainableSlot& slot : params.slots) packed.insert(packed.end(), grads.begin() + slot.begin, grads.begin() + slot.begin + slot.shape.count());
+  for (const TrainableSlot& slot : params.slots)
+    packed.insert(packed.end(), grads.begin() + slot.begin, grads.begin() + slot.begin + slot.shape.count());
   world.all_reduce_sum(std::span<float>(packed));
   auto from = packed.begin();
   for (const TrainableSlot& slot : params.slots) {
@@ -44,24 +47,30 @@ void all_reduce_grads(Communicator& world, FlatParams& params, std::vector<float
   }
 }
 
-/// The first number of the pool or of its gradients that is not finite, as text.
+/// The first number of the pool, else of its gradients, that is not finite, as text. One broken value breaks every gradient, so
+/// values are looked at first.
 std::string name_broken(Model& model) {
   const FlatParams& params = model.pool().trainable();
-  for (const TrainableSlot& slot : params.slots)
-    for (int64_t i = 0; i < slot.shape.count(); ++i) {
-      const double value = element(params.values, slot.begin + i), grad = element(params.grads, slot.begin + i);
-      if (std::isfinite(value) && std::isfinite(grad)) continue;
-      const std::string place = model.adapter() ? model.adapter()->readers(slot.name, i) : fmt::format("weight {} element {}", slot.name, i);
-      return fmt::format("{} {} of {}", std::isfinite(value) ? "gradient" : "value", std::isfinite(value) ? grad : value, place);
-    }
+  for (const auto& [kind, numbers] : {std::pair{"value", params.values}, std::pair{"gradient", params.grads}})
+    for (const TrainableSlot& slot : params.slots)
+      for (int64_t i = 0; i < slot.shape.count(); ++i) {
+        const double number = element(numbers, slot.begin + i);
+        if (std::isfinite(number)) continue;
+        return fmt::format("{} {} of {}", kind, number,
+                           model.adapter() ? model.adapter()->readers(slot.name, i)
+                                           : fmt::format("weight {} element {}", slot.name, i));
+      }
   return "the loss of a batch, while all weights and gradients are finite";
 }
 
 class Loop {
  public:
   explicit Loop(const TrainerInputs& in)
-      : in_(in), params_(in.model.pool().trainable()), optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count())),
-        steps_(total_steps(in.config.train, in.data)), micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {
+      : in_(in),
+        params_(in.model.pool().trainable()),
+        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count())),
+        steps_(total_steps(in.config.train, in.data)),
+        micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {
     packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
   }
 
@@ -87,7 +96,9 @@ class Loop {
       const bool last = step == steps_;
       if (in_.eval && (last || due(in_.config.evaluate.every, step))) evaluate_now();
       outcome_.stopped = !last && sums.stop > 0;
-      if (last || outcome_.stopped || due(in_.config.checkpoint.every, step) || (in_.config.checkpoint.best && is_best_)) checkpoint();
+      if (last || outcome_.stopped || due(in_.config.checkpoint.every, step) ||
+          (in_.config.checkpoint.best && is_best_))
+        checkpoint();
     }
     outcome_.step = meta_.step;
     outcome_.seconds = meta_.seconds;
@@ -138,8 +149,12 @@ class Loop {
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
       const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
       const PackedBatch batch = in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
-      sums += run_batch(in_.ctx, in_.model, batch, {.backward = true, .dropout = true, .checkpoint_activations = in_.config.train.checkpoint_activations,
-                                                    .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)});
+      sums += run_batch(in_.ctx, in_.model, batch,
+                        {.backward = true,
+                         .dropout = true,
+                         .checkpoint_activations = in_.config.train.checkpoint_activations,
+                         .seed = static_cast<uint64_t>(in_.config.train.seed),
+                         .step = static_cast<uint64_t>(step)});
     }
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
     return sums;
@@ -147,7 +162,8 @@ class Loop {
 
   StepSums agree(const LossSums& mine) {
     const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
-    const auto total = sum_over_ranks(in_.world, std::array<double, 3>{mine.nll, static_cast<double>(mine.scored), stop});
+    const auto total =
+        sum_over_ranks(in_.world, std::array<double, 3>{mine.nll, static_cast<double>(mine.scored), stop});
     return {total[0], total[1], total[2]};
   }
 
@@ -165,28 +181,49 @@ class Loop {
     meta_.tokens += tokens;
     meta_.last_loss = sums.nll / std::max(1.0, sums.scored);
     const double rate = static_cast<double>(tokens) / seconds;
-    in_.report.metric(Json::object().set("step", step).set("split", "train").set("loss", meta_.last_loss).set("lr", static_cast<double>(lr)).set("grad_norm", norm)
-                          .set("tokens", meta_.tokens).set("scored_tokens", static_cast<int64_t>(sums.scored)).set("tokens_per_second", rate).set("step_seconds", seconds)
-                          .set("comm_bytes", in_.world.traffic().total_bytes() - traffic_before_).set("peak_rss_bytes", peak_rss_bytes()));
+    in_.report.metric(Json::object()
+                          .set("step", step)
+                          .set("split", "train")
+                          .set("loss", meta_.last_loss)
+                          .set("lr", static_cast<double>(lr))
+                          .set("grad_norm", norm)
+                          .set("tokens", meta_.tokens)
+                          .set("scored_tokens", static_cast<int64_t>(sums.scored))
+                          .set("tokens_per_second", rate)
+                          .set("step_seconds", seconds)
+                          .set("comm_bytes", in_.world.traffic().total_bytes() - traffic_before_)
+                          .set("peak_rss_bytes", peak_rss_bytes()));
     if (step % in_.config.log.every == 0 || step == steps_)
-      in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tokens/s  {:.0f} s", step, steps_, meta_.last_loss, lr, norm, rate, meta_.seconds));
+      in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tokens/s  {:.0f} s",
+                                      step, steps_, meta_.last_loss, lr, norm, rate, meta_.seconds));
   }
 
   void evaluate_now() {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
     meta_.last_eval = sums;
-    const double loss = sums.mean_nll(), exact = sums.documents ? static_cast<double>(sums.exact) / static_cast<double>(sums.documents) : 0;
+    const double loss = sums.mean_nll(),
+                 exact = sums.documents ? static_cast<double>(sums.exact) / static_cast<double>(sums.documents) : 0;
     const double correct = sums.scored ? static_cast<double>(sums.correct) / static_cast<double>(sums.scored) : 0;
     is_best_ = loss < meta_.best_loss;
     meta_.best_loss = std::min(meta_.best_loss, loss);
-    in_.report.metric(Json::object().set("step", meta_.step).set("split", "eval").set("loss", loss).set("perplexity", std::exp(loss)).set("token_accuracy", correct)
-                          .set("exact_match", exact).set("documents", sums.documents).set("tokens", sums.scored));
-    in_.report.say(fmt::format("step {}  held-out loss {:.4f}  perplexity {:.3f}  tokens right {:.1f} %  completions right {:.1f} % of {}", meta_.step, loss, std::exp(loss),
-                               100 * correct, 100 * exact, sums.documents));
+    in_.report.metric(Json::object()
+                          .set("step", meta_.step)
+                          .set("split", "eval")
+                          .set("loss", loss)
+                          .set("perplexity", std::exp(loss))
+                          .set("token_accuracy", correct)
+                          .set("exact_match", exact)
+                          .set("documents", sums.documents)
+                          .set("tokens", sums.scored));
+    in_.report.say(fmt::format(
+        "step {}  held-out loss {:.4f}  perplexity {:.3f}  tokens right {:.1f} %  completions right {:.1f} % of {}",
+        meta_.step, loss, std::exp(loss), 100 * correct, 100 * exact, sums.documents));
   }
 
   void checkpoint() {
-    if (in_.folder) save_checkpoint(*in_.folder / "checkpoints", meta_, params_, *optimizer_, in_.config.checkpoint.keep, in_.config.checkpoint.best && is_best_);
+    if (in_.folder)
+      save_checkpoint(*in_.folder / "checkpoints", meta_, params_, *optimizer_, in_.config.checkpoint.keep,
+                      in_.config.checkpoint.best && is_best_);
   }
 
   const TrainerInputs& in_;
@@ -196,7 +233,7 @@ class Loop {
   CheckpointMeta meta_;
   TrainOutcome outcome_;
   std::vector<float> packed_;
-  int64_t traffic_before_ = 0;                     // bytes, at the start of the step
+  int64_t traffic_before_ = 0;  // bytes, at the start of the step
   bool is_best_ = false;
 };
 
@@ -204,16 +241,19 @@ class Loop {
 
 int64_t total_steps(const TrainConfig& config, const PackedDataset& data) {
   if (config.steps) return *config.steps;
-  return static_cast<int64_t>(std::ceil(config.epochs.value_or(1.0) * static_cast<double>(data.rows()) / static_cast<double>(config.batch)));
+  return static_cast<int64_t>(
+      std::ceil(config.epochs.value_or(1.0) * static_cast<double>(data.rows()) / static_cast<double>(config.batch)));
 }
 
 int64_t micro_batch_rows(const TrainConfig& config, int ranks) {
   const int64_t largest_share = (config.batch + ranks - 1) / ranks;
-  const int64_t wanted = config.micro_batch > 0 ? config.micro_batch : std::max<int64_t>(1, 512 / config.sequence_length);
+  const int64_t wanted =
+      config.micro_batch > 0 ? config.micro_batch : std::max<int64_t>(1, 512 / config.sequence_length);
   return std::min(wanted, largest_share);
 }
 
-LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world, int64_t micro_batch, int64_t rows) {
+LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world, int64_t micro_batch,
+                  int64_t rows) {
   const int64_t total = rows > 0 ? std::min(rows, data.rows()) : data.rows();
   const RowShare share = row_share(total, world.rank(), world.size());
   LossSums sums;

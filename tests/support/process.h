@@ -54,13 +54,11 @@ class Process {
 Ended run(const Command&, double seconds = 30);
 
 /// Polls until `condition` holds; false after `seconds`.
-template <class Condition>
-bool wait_until(Condition condition, double seconds = 30);
+template <class Condition> bool wait_until(Condition condition, double seconds = 30);
 
 void sleep_seconds(double);
 
-template <class Condition>
-bool wait_until(Condition condition, double seconds) {
+template <class Condition> bool wait_until(Condition condition, double seconds) {
   for (double waited = 0; !condition(); waited += 0.002) {
     if (waited > seconds) return false;
     sleep_seconds(0.002);

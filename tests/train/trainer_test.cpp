@@ -1,0 +1,125 @@
+// The training loop itself, alone: what it sends, when it evaluates and saves, and how it breaks.
+
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "io/files.h"
+#include "support/tiny_model.h"
+
+namespace tessera {
+namespace {
+
+TokenData tokens_of(int64_t documents, int64_t length) {
+  TokenData data;
+  for (int64_t d = 0; d < documents; ++d) {
+    for (int64_t t = 0; t < length; ++t) {
+      data.tokens.push_back(static_cast<int32_t>((3 * d + t) % 23));
+      data.scored.push_back(1);
+    }
+    data.ends.push_back(static_cast<int64_t>(data.tokens.size()));
+  }
+  data.hash = "made up";
+  return data;
+}
+
+class Loop : public testing::Test {
+ protected:
+  Loop() : world_(self_communicator()), data_(tokens_of(20, 12), 12, 1), report_(nullptr, Progress::none) {
+    config_.train.steps = 6;
+    config_.train.batch = 4;
+    config_.train.sequence_length = 12;
+    config_.optimizer.lr = 1e-2;
+  }
+  std::unique_ptr<Model> make_model(const std::string& method) {
+    Model::Settings settings = test::tiny_settings(folder_.path());
+    settings.adapter.method = method;
+    settings.adapter.rank = 2;
+    settings.train_base = method == "none";
+    return std::make_unique<Model>(settings);
+  }
+  TrainOutcome train(Model& model, std::function<bool()> stop = {}) {
+    return run_training({.config = config_,
+                         .model = model,
+                         .data = data_,
+                         .eval = nullptr,
+                         .world = *world_,
+                         .ctx = own_.ctx,
+                         .report = report_,
+                         .folder = nullptr,
+                         .recipe = {},
+                         .base_fingerprint = {},
+                         .resume_from = {},
+                         .stop_requested = std::move(stop)});
+  }
+
+  test::TemporaryFolder folder_;
+  test::OwnContext own_;
+  std::unique_ptr<Communicator> world_;
+  PackedDataset data_;
+  Reporter report_;
+  TrainerConfig config_;
+};
+
+TEST_F(Loop, AllReducesFourBytesATrainedParameterAndStep) {
+  for (const char* method : {"none", "lora", "mos"}) {
+    const auto model = make_model(method);
+    const Traffic before = world_->traffic();
+    train(*model);
+    EXPECT_EQ(world_->traffic().all_reduce.bytes - before.all_reduce.bytes, 6 * 4 * model->pool().trainable_count())
+        << method;
+    EXPECT_EQ(world_->traffic().all_reduce.calls - before.all_reduce.calls, 6);
+    EXPECT_EQ(world_->traffic().broadcast.bytes - before.broadcast.bytes, 0);
+  }
+}
+
+TEST_F(Loop, StopsAfterTheStepInHand) {
+  const auto model = make_model("mos");
+  int asked = 0;
+  const TrainOutcome outcome = train(*model, [&] { return ++asked == 3; });
+  EXPECT_TRUE(outcome.stopped);
+  EXPECT_EQ(outcome.step, 3);
+  EXPECT_EQ(outcome.tokens, 3 * 4 * 12);
+}
+
+TEST_F(Loop, AStopAskedForInTheLastStepChangesNothing) {
+  const auto model = make_model("mos");
+  int asked = 0;
+  EXPECT_FALSE(train(*model, [&] { return ++asked == 6; }).stopped);
+}
+
+TEST_F(Loop, NamesThePoolTheRowAndTheLayersOfABrokenNumber) {
+  const auto model = make_model("mos");
+  const std::string slot = "mos.self_attn.q_proj.pool_a";
+  const TensorView pool = test::slot_of(model->pool(), slot);
+  const int64_t row = pool.shape[0] - 1;  // private rows come last: one layer reads it
+  pool.row<float>(row)[1] = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> before(test::slot_of(model->pool(), "mos.mlp.up_proj.pool_a").as<float>().begin(),
+                                  test::slot_of(model->pool(), "mos.mlp.up_proj.pool_a").as<float>().end());
+  try {
+    train(*model);
+    FAIL() << "nothing was thrown";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.where(), "step 1");
+    EXPECT_EQ(error.message(), "the loss or the gradient is not finite: value nan of pool " + slot + " row " +
+                                   std::to_string(row) + ", read by layers 2");
+  }
+  const TensorView after = test::slot_of(model->pool(), "mos.mlp.up_proj.pool_a");
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), after.as<float>().begin())) << "the step was taken";
+}
+
+TEST_F(Loop, TheLossIsTheSumOverTheGlobalCountWhateverTheMicroBatch) {
+  std::vector<double> last;
+  for (const int64_t rows : {1, 3, 4}) {
+    config_.train.micro_batch = rows;
+    last.push_back(train(*make_model("lora")).last_loss);
+  }
+  EXPECT_NEAR(last[1] / last[0], 1, 1e-6);
+  EXPECT_NEAR(last[2] / last[0], 1, 1e-6);
+}
+
+}  // namespace
+}  // namespace tessera
