@@ -11,16 +11,28 @@ int check_job(const JobInputs& in, bool as_json) {
   const int64_t trained = model.pool().trainable_count();
   if (as_json) {
     fmt::print("{}\n", Json::object()
-                           .set("parameters", Json::object().set("trained", trained).set("frozen", model.pool().frozen_count()).set("virtual", model.virtual_parameters()))
+                           .set("parameters", Json::object()
+                                                  .set("trained", trained)
+                                                  .set("frozen", model.pool().frozen_count())
+                                                  .set("virtual", model.virtual_parameters()))
                            .set("bytes_per_rank", memory.owned())
-                           .set("bytes", Json::object().set("mapped", memory.mapped).set("weights_and_gradients", memory.weights_and_gradients).set("optimizer", memory.optimizer)
-                                             .set("activations", memory.activations).set("assembled", memory.assembled))
-                           .set("wire_bytes_per_step", 4 * trained).set("ranks", in.world.size()).set("threads", in.threads).dump());
+                           .set("bytes", Json::object()
+                                             .set("mapped", memory.mapped)
+                                             .set("weights_and_gradients", memory.weights_and_gradients)
+                                             .set("optimizer", memory.optimizer)
+                                             .set("activations", memory.activations)
+                                             .set("assembled", memory.assembled))
+                           .set("wire_bytes_per_step", 4 * trained)
+                           .set("ranks", in.world.size())
+                           .set("threads", in.threads)
+                           .dump());
     return kDone;
   }
-  fmt::print("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(), model.virtual_parameters());
-  fmt::print("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n", megabytes(memory.owned()), megabytes(memory.weights_and_gradients),
-             megabytes(memory.optimizer), megabytes(memory.activations), megabytes(memory.assembled));
+  fmt::print("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(),
+             model.virtual_parameters());
+  fmt::print("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n",
+             megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
+             megabytes(memory.activations), megabytes(memory.assembled));
   fmt::print("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
   fmt::print("all-reduced      {} a step and rank\n", megabytes(4 * trained));
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
@@ -35,7 +47,8 @@ int show_batch(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   const auto rows = step_rows(*sets.train, 0, {0, in.config.trainer.train.batch});
   const PackedBatch batch = sets.train->batch(rows, 0);
-  fmt::print("the first batch: {} rows of {} tokens, {} documents, {} scored tokens. [scored] text is in brackets.\n", batch.rows, batch.sequence_length, batch.documents.size(), batch.scored());
+  fmt::print("the first batch: {} rows of {} tokens, {} documents, {} scored tokens. [scored] text is in brackets.\n",
+             batch.rows, batch.sequence_length, batch.documents.size(), batch.scored());
   int64_t row = -1;
   for (const TokenRange& document : batch.documents) {
     if (const int64_t at = document.begin / batch.sequence_length; at != row) fmt::print("-- row {}\n", row = at);
@@ -49,7 +62,8 @@ int show_batch(const JobInputs& in) {
       text += is_scored(begin) ? "[" + piece + "]" : piece;
       begin = end;
     }
-    fmt::print("   {:>5}..{:<5} {}\n", document.begin % batch.sequence_length, (document.end - 1) % batch.sequence_length + 1, text);
+    fmt::print("   {:>5}..{:<5} {}\n", document.begin % batch.sequence_length,
+               (document.end - 1) % batch.sequence_length + 1, text);
   }
   return kDone;
 }

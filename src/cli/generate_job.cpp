@@ -35,18 +35,18 @@ std::vector<TextExample> examples_of(const JobInputs& in) {
     DataConfig data = in.config.data;
     if (!g.prompts_file.empty()) data.eval = g.prompts_file;
     if (data.eval.empty() && data.eval_fraction == 0)
-      throw UserError(in.recipe.where("generate", ""), "there is nothing to continue", "give generate.prompts, generate.prompts_file or data.eval");
+      throw UserError(in.recipe.where("generate", ""), "there is nothing to continue",
+                      "give generate.prompts, generate.prompts_file or data.eval");
     examples = load_examples(data, Split::eval, g.limit);
   }
   if (g.limit > 0 && static_cast<int64_t>(examples.size()) > g.limit) examples.resize(static_cast<size_t>(g.limit));
   return examples;
 }
 
-
 }  // namespace
 
 int generate_job(const JobInputs& in) {
-  if (in.world.rank() != 0) return kDone;   // plain: one rank does it
+  if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   const GenerateConfig& config = in.config.generate;
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   const auto examples = examples_of(in);
@@ -58,9 +58,14 @@ int generate_job(const JobInputs& in) {
   }
   Model model(model_settings(in, longest + config.max_new_tokens));
   start_from_saved_adapter(in.config, model);
-  const GenerateOptions options = config.options(tokenizer.eos() ? std::vector<int32_t>{*tokenizer.eos()} : std::vector<int32_t>{});
+  const GenerateOptions options =
+      config.options(tokenizer.eos() ? std::vector<int32_t>{*tokenizer.eos()} : std::vector<int32_t>{});
   Arena arena(plan_generation_bytes(model, prompts, options, in.threads));
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
   model.assemble(ctx);
   const auto outputs = generate(ctx, model, prompts, options);
 
@@ -69,7 +74,10 @@ int generate_job(const JobInputs& in) {
   int64_t exact = 0, asked = 0;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const std::string text = tokenizer.decode(outputs[i].ids, true);
-    Json line = Json::object().set("prompt", examples[i].prompt).set("completion", text).set("finish", name_of(outputs[i].finish));
+    Json line = Json::object()
+                    .set("prompt", examples[i].prompt)
+                    .set("completion", text)
+                    .set("finish", name_of(outputs[i].finish));
     if (!examples[i].completion.empty()) {
       // A model that was never taught to end its answer is judged by the answer's beginning.
       const std::string expected = trimmed(examples[i].completion), found = trimmed(text);
@@ -79,10 +87,13 @@ int generate_job(const JobInputs& in) {
       ++asked;
     }
     samples += line.dump() + "\n";
-    if (!in.quiet && config.prompts.size() == outputs.size()) fmt::print("{}{}{}\n", examples[i].prompt, text.empty() || text[0] == ' ' ? "" : " ", text);
+    if (!in.quiet && config.prompts.size() == outputs.size())
+      fmt::print("{}{}{}\n", examples[i].prompt, text.empty() || text[0] == ' ' ? "" : " ", text);
   }
   write_text_file(folder / config.output, samples);
-  if (asked > 0) fmt::print("completions right: {} of {} ({:.1f} %)\n", exact, asked, 100.0 * static_cast<double>(exact) / static_cast<double>(asked));
+  if (asked > 0)
+    fmt::print("completions right: {} of {} ({:.1f} %)\n", exact, asked,
+               100.0 * static_cast<double>(exact) / static_cast<double>(asked));
   if (!in.quiet) fmt::print("samples: {}\n", (folder / config.output).string());
   return kDone;
 }

@@ -15,16 +15,22 @@ std::vector<std::string> job_names() {
 
 void check_training(Recipe& recipe, const JobConfig& c) {
   const TrainConfig& t = c.trainer.train;
-  if (t.steps && t.epochs) recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
-  if (!t.steps && !t.epochs) recipe.fault("train", "", "neither train.steps nor train.epochs is given", "give one of them, for example steps = 1000");
+  if (t.steps && t.epochs)
+    recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
+  if (!t.steps && !t.epochs)
+    recipe.fault("train", "", "neither train.steps nor train.epochs is given",
+                 "give one of them, for example steps = 1000");
   if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
   if (c.trainer.optimizer.warmup_steps > t.steps.value_or(INT64_MAX))
-    recipe.fault("optimizer", "warmup_steps", fmt::format("warmup_steps={} is more than train.steps={}", c.trainer.optimizer.warmup_steps, *t.steps));
+    recipe.fault(
+        "optimizer", "warmup_steps",
+        fmt::format("warmup_steps={} is more than train.steps={}", c.trainer.optimizer.warmup_steps, *t.steps));
 }
 
 void check_files(Recipe& recipe, const JobConfig& c) {
   const auto exists = [&](const std::filesystem::path& path, const char* section, const char* key) {
-    if (!path.empty() && !std::filesystem::exists(path)) recipe.fault(section, key, fmt::format("{}.{} \"{}\" does not exist", section, key, path.string()));
+    if (!path.empty() && !std::filesystem::exists(path))
+      recipe.fault(section, key, fmt::format("{}.{} \"{}\" does not exist", section, key, path.string()));
   };
   exists(c.data.train, "data", "train");
   exists(c.data.eval, "data", "eval");
@@ -59,7 +65,9 @@ void read_job(Recipe& recipe, JobConfig& c) {
 
 std::string list_kind(const std::string& kind) {
   std::string text;
-  const auto add = [&](std::string_view name, std::string_view help) { text += fmt::format("{:<12} {}\n", name, help); };
+  const auto add = [&](std::string_view name, std::string_view help) {
+    text += fmt::format("{:<12} {}\n", name, help);
+  };
   if (kind == "jobs")
     for (const Job& job : jobs()) add(job.name, job.help);
   else if (kind == "adapters")
@@ -69,7 +77,8 @@ std::string list_kind(const std::string& kind) {
   else if (kind == "models")
     for (const ModelFamily& family : model_families()) add(family.name, family.help);
   else
-    throw UserError("command line", fmt::format("--list \"{}\" is not known", kind), "kinds: jobs, adapters, optimizers, models");
+    throw UserError("command line", fmt::format("--list \"{}\" is not known", kind),
+                    "kinds: jobs, adapters, optimizers, models");
   return text;
 }
 

@@ -21,7 +21,7 @@ struct JobConfig {
   ExportConfig exports;
   GenerateConfig generate;
 
-  void visit(Fields& v);   // the top-level keys
+  void visit(Fields& v);  // the top-level keys
 };
 
 /// Reads every section, applies the rules between keys, and throws all faults together.

@@ -21,7 +21,7 @@ struct JobInputs {
 
 struct Job {
   std::string_view name, help;
-  int (*run)(const JobInputs&);   // returns the exit code
+  int (*run)(const JobInputs&);  // returns the exit code
 };
 const std::vector<Job>& jobs();
 

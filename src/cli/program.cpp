@@ -26,9 +26,12 @@ std::pair<std::string, int> describe_error() {
   } catch (const Stopped& stop) {
     return {stop.what(), kStopped};
   } catch (const std::bad_alloc&) {
-    return {"out of memory\n  lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations=true", kUserError};
+    return {
+        "out of memory\n  lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations=true",
+        kUserError};
   } catch (const std::exception& error) {
-    return {fmt::format("this is a fault of trainer, not yours: {}\n  please report it with the recipe", error.what()), kOurFault};
+    return {fmt::format("this is a fault of trainer, not yours: {}\n  please report it with the recipe", error.what()),
+            kOurFault};
   }
 }
 
@@ -67,7 +70,7 @@ int explain(Recipe& recipe, const std::string& key) {
   JobConfig ignored;
   try {
     read_job(recipe, ignored);
-  } catch (const UserError&) {   // a key can be explained in a recipe that is not in order
+  } catch (const UserError&) {  // a key can be explained in a recipe that is not in order
   }
   std::vector<std::string> known;
   bool found = false;
@@ -79,7 +82,8 @@ int explain(Recipe& recipe, const std::string& key) {
   }
   if (found) return kDone;
   const std::string near = nearest_name(key, known);
-  throw UserError("command line", fmt::format("no key is called \"{}\"", key), near.empty() ? "--explain all lists every key" : fmt::format("did you mean \"{}\"?", near));
+  throw UserError("command line", fmt::format("no key is called \"{}\"", key),
+                  near.empty() ? "--explain all lists every key" : fmt::format("did you mean \"{}\"?", near));
 }
 
 int run_recipe(const Arguments& arguments) {
@@ -110,7 +114,8 @@ int run_program(int argc, char** argv) {
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
   app.add_flag("--check", arguments.check, "validate, print the plan (parameters, memory, traffic) and stop");
   app.add_flag("--json", arguments.json, "with --check: one JSON object");
-  app.add_flag("--show-batch", arguments.show_batch, "print the first batch decoded, with loss mask and document borders");
+  app.add_flag("--show-batch", arguments.show_batch,
+               "print the first batch decoded, with loss mask and document borders");
   app.add_option("--explain", arguments.explain, "explain a key (train.batch), a section (train) or all");
   app.add_option("--list", arguments.list, "list a kind: jobs, adapters, optimizers, models");
   app.add_flag("--quiet", arguments.quiet, "say nothing but errors");
@@ -118,19 +123,22 @@ int run_program(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return launched_rank() == 0 ? app.exit(error) : kDone;   // --help
+    if (error.get_exit_code() == 0) return launched_rank() == 0 ? app.exit(error) : kDone;  // --help
     print_once(launched_rank(), UserError("command line", error.what(), "trainer --help lists what there is").what());
     return kUserError;
   }
   try {
-    const std::string text = arguments.version ? "trainer " TESSERA_VERSION "\n" : arguments.list.empty() ? "" : list_kind(arguments.list);
+    const std::string text = arguments.version        ? "trainer " TESSERA_VERSION "\n"
+                             : arguments.list.empty() ? ""
+                                                      : list_kind(arguments.list);
     if (!text.empty()) return launched_rank() == 0 ? std::fputs(text.c_str(), stdout) : 0, kDone;
     if (arguments.recipe.empty() && !arguments.explain.empty()) {
       if (launched_rank() != 0) return kDone;
       Recipe recipe = Recipe::from_text("", "");
       return explain(recipe, arguments.explain);
     }
-    if (arguments.recipe.empty()) throw UserError("command line", "no recipe is given", "trainer RECIPE [section.key=value ...]; trainer --help");
+    if (arguments.recipe.empty())
+      throw UserError("command line", "no recipe is given", "trainer RECIPE [section.key=value ...]; trainer --help");
   } catch (...) {
     const auto [message, code] = describe_error();
     print_once(launched_rank(), message);

@@ -1,6 +1,6 @@
+#include <unistd.h>
 #include <csignal>
 #include <cstdlib>
-#include <unistd.h>
 
 #include "cli/jobs.h"
 
@@ -15,7 +15,7 @@ void on_signal(int) {
   if (requests > 1) _exit(kStopped);
 }
 
-void on_terminate_under_launcher(int) { _exit(kStopped); }   // half a second is left: the last checkpoint counts
+void on_terminate_under_launcher(int) { _exit(kStopped); }  // half a second is left: the last checkpoint counts
 
 }  // namespace
 

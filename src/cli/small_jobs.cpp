@@ -22,7 +22,8 @@ int prepare_job(const JobInputs& in) {
   const Datasets sets = load_datasets(in, true);
   if (in.world.rank() != 0 || in.quiet) return kDone;
   const auto say = [&](const char* name, const PackedDataset& set) {
-    fmt::print("{}: {} rows of {} tokens, {} scored tokens, {:.1f} % filled, hash {}\n", name, set.rows(), set.sequence_length(), set.scored_tokens(), 100 * set.fill(), set.hash());
+    fmt::print("{}: {} rows of {} tokens, {} scored tokens, {:.1f} % filled, hash {}\n", name, set.rows(),
+               set.sequence_length(), set.scored_tokens(), 100 * set.fill(), set.hash());
   };
   for (const std::string& notice : sets.notices) fmt::print("{}\n", notice);
   say("train", *sets.train);
@@ -32,19 +33,30 @@ int prepare_job(const JobInputs& in) {
 
 int evaluate_job(const JobInputs& in) {
   const Datasets sets = load_datasets(in, false);
-  if (!sets.eval) throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
+  if (!sets.eval)
+    throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
   start_from_saved_adapter(in.config, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
   Arena arena(plan_activation_bytes(model, rows, in.config.trainer.train.sequence_length, in.threads, {}));
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
   model.assemble(ctx);
   const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
   if (in.world.rank() == 0)
-    fmt::print("{}\n", Json::object().set("loss", sums.mean_nll()).set("scored_tokens", sums.scored)
-                           .set("token_accuracy", static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(1, sums.scored)))
-                           .set("exact_match", static_cast<double>(sums.exact) / static_cast<double>(std::max<int64_t>(1, sums.documents))).set("documents", sums.documents).dump());
+    fmt::print("{}\n", Json::object()
+                           .set("loss", sums.mean_nll())
+                           .set("scored_tokens", sums.scored)
+                           .set("token_accuracy", static_cast<double>(sums.correct) /
+                                                      static_cast<double>(std::max<int64_t>(1, sums.scored)))
+                           .set("exact_match", static_cast<double>(sums.exact) /
+                                                   static_cast<double>(std::max<int64_t>(1, sums.documents)))
+                           .set("documents", sums.documents)
+                           .dump());
   return kDone;
 }
 
@@ -54,7 +66,11 @@ int export_job(const JobInputs& in) {
   start_from_saved_adapter(in.config, model);
   RunFolder folder(run_folder_path(in), "auto");
   Arena arena(64 << 20);
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
   model.assemble(ctx);
   export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
   fmt::print("model: {}\n", (folder / "model").string());

@@ -18,28 +18,36 @@ namespace fs = std::filesystem;
 /// Keys that may change between a run and its continuation.
 bool may_differ(const std::string& key) {
   const std::string section = key.substr(0, key.find('.'));
-  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" || key == "data.cache";
+  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" ||
+         key == "data.cache";
 }
 
 /// @throws UserError listing every key whose value is not the checkpoint's, or telling that the training data changed
-void require_same_run(const Recipe& recipe, const PackedDataset& data, const CheckpointMeta& saved, const fs::path& file) {
+void require_same_run(const Recipe& recipe, const PackedDataset& data, const CheckpointMeta& saved,
+                      const fs::path& file) {
   std::string differences;
   const std::map<std::string, std::string> before(saved.recipe.begin(), saved.recipe.end());
   for (const auto& [key, value] : recipe.flat()) {
     const auto found = before.find(key);
     const std::string old = found == before.end() ? "" : found->second;
     if (may_differ(key) || old == value) continue;
-    differences += fmt::format("{} was {}, now {}\n", key, old.empty() ? "not set" : old, value.empty() ? "not set" : value);
+    differences +=
+        fmt::format("{} was {}, now {}\n", key, old.empty() ? "not set" : old, value.empty() ? "not set" : value);
   }
   if (!differences.empty())
-    throw UserError(file.string(), "this run cannot go on with another recipe", differences + "undo the change, or start anew with run.resume=never or another run.dir");
+    throw UserError(file.string(), "this run cannot go on with another recipe",
+                    differences + "undo the change, or start anew with run.resume=never or another run.dir");
   if (saved.data_hash != data.hash())
-    throw UserError(file.string(), "this run cannot go on with other training data", "data.train has other contents now: undo the change, or start anew with run.resume=never or another run.dir");
+    throw UserError(
+        file.string(), "this run cannot go on with other training data",
+        "data.train has other contents now: undo the change, or start anew with run.resume=never or another run.dir");
 }
 
 void require_same_base(const std::string& base, const CheckpointMeta& saved, const fs::path& file) {
   if (saved.base_fingerprint != base)
-    throw UserError(file.string(), "this run cannot go on with another base model", "model.path has other weights now: put them back, or start anew with run.resume=never or another run.dir");
+    throw UserError(
+        file.string(), "this run cannot go on with another base model",
+        "model.path has other weights now: put them back, or start anew with run.resume=never or another run.dir");
 }
 
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
@@ -53,26 +61,35 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
       chosen = resume;
     }
   }
-  std::vector<std::byte> bytes(reinterpret_cast<const std::byte*>(chosen.data()), reinterpret_cast<const std::byte*>(chosen.data()) + chosen.size());
+  std::vector<std::byte> bytes(reinterpret_cast<const std::byte*>(chosen.data()),
+                               reinterpret_cast<const std::byte*>(chosen.data()) + chosen.size());
   in.world.broadcast(bytes, 0);
   return fs::path(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
-void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets, int64_t steps) {
+void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
+              int64_t steps) {
   const int64_t trained = model.pool().trainable_count();
-  report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})", in.config.model.path.filename().string(), model.config().num_hidden_layers,
-                         model.config().hidden_size, model.virtual_parameters(), trained, in.config.adapter.method == "none" ? "all" : in.config.adapter.method));
+  report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})",
+                         in.config.model.path.filename().string(), model.config().num_hidden_layers,
+                         model.config().hidden_size, model.virtual_parameters(), trained,
+                         in.config.adapter.method == "none" ? "all" : in.config.adapter.method));
   if (model.adapter())
     for (const std::string& note : model.adapter()->notes()) report.say(note);
-  report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads", sets.train->rows(), sets.train->sequence_length(),
-                         100 * sets.train->fill(), steps, in.config.trainer.train.batch, in.world.size(), in.threads));
-  report.say(fmt::format("memory a rank: weights and gradients {}, optimizer {}, activations {}, assembled {}; mapped once a machine: {}", megabytes(memory.weights_and_gradients),
-                         megabytes(memory.optimizer), megabytes(memory.activations), megabytes(memory.assembled), megabytes(memory.mapped)));
+  report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
+                         sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
+                         in.config.trainer.train.batch, in.world.size(), in.threads));
+  report.say(fmt::format(
+      "memory a rank: weights and gradients {}, optimizer {}, activations {}, assembled {}; mapped once a machine: {}",
+      megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
+      megabytes(memory.assembled), megabytes(memory.mapped)));
   report.say(fmt::format("all-reduced a step: {}", megabytes(4 * trained)));
 }
 
 void export_results(const JobInputs& in, const Context& ctx, Model& model, const RunFolder& folder, Reporter& report) {
-  const auto say = [&](const char* what, const std::string& name) { report.say(fmt::format("{}: {}", what, (folder / name).string())); };
+  const auto say = [&](const char* what, const std::string& name) {
+    report.say(fmt::format("{}: {}", what, (folder / name).string()));
+  };
   if (!model.adapter() || in.config.exports.merged) {
     export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
     say("model", "model");
@@ -93,30 +110,43 @@ int64_t lora_parameters(const Model& model, DecoderModel& decoder, BoundAdapter&
   int64_t count = 0;
   for (size_t i = 0; i < decoder.specs().size(); ++i) {
     const int64_t rank = adapter.rank(static_cast<int>(i));
-    count += rank * (decoder.specs()[i].shape[0] + (decoder.specs()[i].shape.rank > 1 ? decoder.specs()[i].shape[1] : 0));
+    count +=
+        rank * (decoder.specs()[i].shape[0] + (decoder.specs()[i].shape.rank > 1 ? decoder.specs()[i].shape[1] : 0));
   }
   return count;
 }
 
 /// What changed, for the reader: accuracy before and after, and what it cost.
 void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome) {
-  const auto share = [](int64_t part, int64_t whole) { return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0; };
+  const auto share = [](int64_t part, int64_t whole) {
+    return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+  };
   if (outcome.first_eval.documents && outcome.last_eval.documents)
-    report.say(fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after; loss {:.4f} before, {:.4f} after", share(outcome.first_eval.exact, outcome.first_eval.documents),
-                           share(outcome.last_eval.exact, outcome.last_eval.documents), outcome.first_eval.mean_nll(), outcome.last_eval.mean_nll()));
+    report.say(
+        fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after; loss {:.4f} before, {:.4f} after",
+                    share(outcome.first_eval.exact, outcome.first_eval.documents),
+                    share(outcome.last_eval.exact, outcome.last_eval.documents), outcome.first_eval.mean_nll(),
+                    outcome.last_eval.mean_nll()));
   const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
   if (!model.bound_adapter()) return;
   const int64_t lora = lora_parameters(model, model.decoder(), *model.bound_adapter());
-  report.say(fmt::format("trained {} parameters: {:.1f} % of a LoRA of the same rank ({}), {:.2f} % of the model ({})", trained, share(trained, lora), lora, share(trained, base), base));
+  report.say(fmt::format("trained {} parameters: {:.1f} % of a LoRA of the same rank ({}), {:.2f} % of the model ({})",
+                         trained, share(trained, lora), lora, share(trained, base), base));
 }
 
 Json done_line(const TrainOutcome& outcome, Model& model) {
-  Json line = Json::object().set("event", "done").set("step", outcome.step).set("loss", outcome.last_loss).set("tokens", outcome.tokens).set("seconds", outcome.seconds)
+  Json line = Json::object()
+                  .set("event", "done")
+                  .set("step", outcome.step)
+                  .set("loss", outcome.last_loss)
+                  .set("tokens", outcome.tokens)
+                  .set("seconds", outcome.seconds)
                   .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](const std::string& suffix, const LossSums& sums) {
     if (!sums.documents) return;
     line.set("eval_loss" + suffix, sums.mean_nll());
-    line.set("eval_token_accuracy" + suffix, static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(1, sums.scored)));
+    line.set("eval_token_accuracy" + suffix,
+             static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(1, sums.scored)));
     line.set("eval_exact_match" + suffix, static_cast<double>(sums.exact) / static_cast<double>(sums.documents));
   };
   add("_before", outcome.first_eval);
@@ -141,13 +171,15 @@ bool already_done(const JobInputs& in, const RunFolder* folder) {
 int train_job(const JobInputs& in) {
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(run_folder_path(in), in.config.run.resume);
-  Model model(model_settings(in, in.config.trainer.train.sequence_length));   // first: its faults show before data is prepared
+  Model model(
+      model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
   Datasets sets = load_datasets(in, true);
   const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
   if (already_done(in, folder.get())) return kDone;
 
-  Reporter report(folder.get(), in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
+  Reporter report(folder.get(),
+                  in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
   for (const std::string& notice : sets.notices) report.say(notice);
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
@@ -155,13 +187,28 @@ int train_job(const JobInputs& in) {
   const std::string base = folder && model.adapter() ? model.base_fingerprint() : "";
   if (folder && !start.empty()) require_same_base(base, read_checkpoint_meta(start), start);
   Arena arena(memory.activations);
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, in.config.run.backend), .scratch = arena, .threads = in.threads};
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
 
-  if (folder) write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
+  if (folder)
+    write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
   say_plan(report, in, model, memory, sets, total_steps(in.config.trainer.train, *sets.train));
 
-  const TrainOutcome outcome = run_training({.config = in.config.trainer, .model = model, .data = *sets.train, .eval = sets.eval ? &*sets.eval : nullptr, .world = in.world,
-                                             .ctx = ctx, .report = report, .folder = folder.get(), .recipe = in.recipe.flat(), .base_fingerprint = base, .resume_from = start, .stop_requested = stop_requested});
+  const TrainOutcome outcome = run_training({.config = in.config.trainer,
+                                             .model = model,
+                                             .data = *sets.train,
+                                             .eval = sets.eval ? &*sets.eval : nullptr,
+                                             .world = in.world,
+                                             .ctx = ctx,
+                                             .report = report,
+                                             .folder = folder.get(),
+                                             .recipe = in.recipe.flat(),
+                                             .base_fingerprint = base,
+                                             .resume_from = start,
+                                             .stop_requested = stop_requested});
   if (outcome.stopped) {
     if (folder) write_report(folder->path());
     report.say(fmt::format("stopped after step {}; the same command goes on", outcome.step));

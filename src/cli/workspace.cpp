@@ -15,7 +15,9 @@ void require_equal_where_known(Communicator& world, const std::string& what, con
     const std::string other(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (other.empty()) continue;
     if (first.empty()) first = other;
-    if (other != first) throw UserError("", fmt::format("{} differ between the machines of this job ({} and {})", what, first, other), "copy the same files to every machine");
+    if (other != first)
+      throw UserError("", fmt::format("{} differ between the machines of this job ({} and {})", what, first, other),
+                      "copy the same files to every machine");
   }
 }
 
@@ -24,11 +26,13 @@ int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)
 }  // namespace
 
 Datasets load_datasets(const JobInputs& in, bool need_train) {
-  Datasets sets{.tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
+  Datasets sets{
+      .tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
-    PackedDataset set(load_split(in.config.data, sets.tokenizer, split, &notice), train.sequence_length, static_cast<uint64_t>(train.seed));
+    PackedDataset set(load_split(in.config.data, sets.tokenizer, split, &notice), train.sequence_length,
+                      static_cast<uint64_t>(train.seed));
     if (!notice.empty()) sets.notices.push_back(notice);
     return set;
   };
@@ -63,14 +67,19 @@ MemoryPlan plan_memory(const JobInputs& in, Model& model) {
   MemoryPlan plan{};
   plan.mapped = model.pool().frozen_mapped_bytes();
   plan.weights_and_gradients = model.pool().owned_bytes();
-  plan.optimizer = make_optimizer(in.config.trainer.optimizer, model.pool().trainable().values.shape.count())->state_bytes();
+  plan.optimizer =
+      make_optimizer(in.config.trainer.optimizer, model.pool().trainable().values.shape.count())->state_bytes();
   plan.assembled = model.bound_adapter() ? model.bound_adapter()->assembled_bytes() : 0;
-  plan.activations = plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-                                           {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
+  plan.activations = plan_activation_bytes(
+      model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
+      {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
   const int64_t node = plan.owned() * in.world.local_size() + plan.mapped;
   if (node > available_memory())
-    throw UserError(in.recipe.where("train", "batch"), fmt::format("this run needs {} on this machine ({} ranks), which has {}", megabytes(node), in.world.local_size(), megabytes(available_memory())),
-                    "lower train.micro_batch or train.sequence_length, set train.checkpoint_activations = true, or start fewer ranks");
+    throw UserError(
+        in.recipe.where("train", "batch"),
+        fmt::format("this run needs {} on this machine ({} ranks), which has {}", megabytes(node),
+                    in.world.local_size(), megabytes(available_memory())),
+        "lower train.micro_batch or train.sequence_length, set train.checkpoint_activations = true, or start fewer ranks");
   return plan;
 }
 
@@ -79,8 +88,10 @@ void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) 
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
   require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
   const auto values = model.pool().trainable().values;
-  require_equal(in.world, "the trained parameters", sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
-  require_equal_where_known(in.world, "the base weights", in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
+  require_equal(in.world, "the trained parameters",
+                sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
+  require_equal_where_known(in.world, "the base weights",
+                            in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
 }
 
 std::filesystem::path run_folder_path(const JobInputs& in) {

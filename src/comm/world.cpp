@@ -65,7 +65,8 @@ fs::path find_plugin(const Launch& launch) {
   throw UserError(
       "", fmt::format("{} started this program, but its MPI part {} is not there", launch.launcher, kMpiPluginFile),
       "build it where MPI is installed (Debian: libopenmpi-dev), or set TESSERA_PLUGIN_DIR to its folder\n"
-      "looked in:" + searched);
+      "looked in:" +
+          searched);
 }
 
 MpiWorldFunction* open_plugin(const fs::path& file) {

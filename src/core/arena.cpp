@@ -15,7 +15,10 @@ Arena Arena::counting() {
 Arena::Arena(int64_t capacity_bytes) : memory_(allocate_aligned(capacity_bytes)), capacity_(capacity_bytes) {}
 
 Arena::Arena(Arena&& other) noexcept
-    : memory_(std::exchange(other.memory_, nullptr)), capacity_(other.capacity_), used_(other.used_), peak_(other.peak_) {}
+    : memory_(std::exchange(other.memory_, nullptr)),
+      capacity_(other.capacity_),
+      used_(other.used_),
+      peak_(other.peak_) {}
 
 Arena::~Arena() {
   if (memory_) free_aligned(memory_);
@@ -24,8 +27,9 @@ Arena::~Arena() {
 TensorView Arena::allocate(Shape shape, DType dtype) {
   const int64_t bytes = (shape.count() * size_of(dtype) + 63) / 64 * 64;
   if (bytes > capacity_ - used_)
-    throw UserError("", fmt::format("the activation arena of {} MB is full: {} more bytes were asked for", capacity_ >> 20, bytes),
-                    "a batch was larger than the one that memory was planned for");
+    throw UserError(
+        "", fmt::format("the activation arena of {} MB is full: {} more bytes were asked for", capacity_ >> 20, bytes),
+        "a batch was larger than the one that memory was planned for");
   // Counting mode: a made-up address that is aligned, not null and never dereferenced.
   std::byte* base = memory_ ? memory_ : reinterpret_cast<std::byte*>(int64_t{64});
   TensorView view(base + used_, shape, dtype);

@@ -1,10 +1,10 @@
 #include "core/config.h"
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "core/error.h"
 
@@ -49,11 +49,16 @@ std::string number_text(double value) {
 std::string quoted(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
-    if (c == '"' || c == '\\') (out += '\\') += c;
-    else if (c == '\n') out += "\\n";
-    else if (c == '\t') out += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
-    else out += c;
+    if (c == '"' || c == '\\')
+      (out += '\\') += c;
+    else if (c == '\n')
+      out += "\\n";
+    else if (c == '\t')
+      out += "\\t";
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    else
+      out += c;
   }
   return out + "\"";
 }
@@ -86,8 +91,8 @@ std::string portable_text(const FieldTarget& target) {
 }
 
 const char* wanted_kind(const FieldTarget& target) {
-  constexpr const char* kKinds[] = {"true or false", "a whole number", "a number", "text in quotes", "a path in quotes",
-                                    "a list of texts", "a whole number", "a number"};
+  constexpr const char* kKinds[] = {"true or false",    "a whole number",  "a number",       "text in quotes",
+                                    "a path in quotes", "a list of texts", "a whole number", "a number"};
   return kKinds[target.index()];
 }
 
@@ -154,18 +159,22 @@ struct Recipe::State {
 
 void Recipe::State::assign(const std::string& section, const Field& field, const toml::node& node, bool from_override) {
   const std::string full = section.empty() ? field.key : section + "." + field.key;
-  const std::string at = from_override ? "command line" : fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
+  const std::string at = from_override
+                             ? "command line"
+                             : fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
   const auto bad = [&](const std::string& found) {
     std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found, wanted_kind(field.target));
     if (const std::string allowed = allowed_text(field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;
-    if (const auto near = nearest_name(node.value_or(std::string()), field.rule.choices); !near.empty()) text += fmt::format("\n  did you mean \"{}\"?", near);
+    if (const auto near = nearest_name(node.value_or(std::string()), field.rule.choices); !near.empty())
+      text += fmt::format("\n  did you mean \"{}\"?", near);
     faults.push_back(text);
   };
   std::ostringstream printed;
   printed << toml::node_view<const toml::node>(node);
   const std::string found = node.is_string() ? quoted(*node.value<std::string>()) : printed.str();
   const auto number = [&]() -> std::optional<double> {
-    if (const auto* integer = node.as_integer()) return static_cast<double>(integer->get());  // value<double>() refuses beyond 2^53
+    if (const auto* integer = node.as_integer())
+      return static_cast<double>(integer->get());  // value<double>() refuses beyond 2^53
     return node.is_floating_point() ? node.value<double>() : std::nullopt;
   };
   struct Setter {
@@ -191,7 +200,8 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
     bool operator()(std::string* v) const {
       if (!node.is_string()) return false;
       const std::string value = *node.value<std::string>();
-      if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), value) == rule.choices.end()) return false;
+      if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), value) == rule.choices.end())
+        return false;
       *v = value;
       return true;
     }
@@ -203,15 +213,18 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
     }
     bool operator()(std::vector<std::string>* v) const {
       std::vector<std::string> items;
-      if (node.is_string()) items.push_back(*node.value<std::string>());
-      else if (!node.is_array()) return false;
+      if (node.is_string())
+        items.push_back(*node.value<std::string>());
+      else if (!node.is_array())
+        return false;
       else
         for (const toml::node& item : *node.as_array()) {
           if (!item.is_string()) return false;
           items.push_back(*item.value<std::string>());
         }
       for (const std::string& item : items)
-        if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), item) == rule.choices.end()) return false;
+        if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), item) == rule.choices.end())
+          return false;
       *v = std::move(items);
       return true;
     }
@@ -235,11 +248,13 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
 /// A shell eats quotes, so a text may be anything that was typed, and a list may be bare: a,b or [a, b].
 void Recipe::State::assign_override(const std::string& section, const Field& field, const toml::node& node) {
   const toml::node& typed = *find(override_texts, section, field.key);
-  const bool wants_text = std::holds_alternative<std::string*>(field.target) || std::holds_alternative<fs::path*>(field.target);
+  const bool wants_text =
+      std::holds_alternative<std::string*>(field.target) || std::holds_alternative<fs::path*>(field.target);
   const bool wants_list = std::holds_alternative<std::vector<std::string>*>(field.target);
   const std::string text = *typed.value<std::string>();
   if (wants_text && !node.is_string()) return assign(section, field, typed, true);
-  if (wants_list && node.is_string() && node.value<std::string>() == text) return assign(section, field, bare_list(text), true);
+  if (wants_list && node.is_string() && node.value<std::string>() == text)
+    return assign(section, field, bare_list(text), true);
   assign(section, field, node, true);
 }
 
@@ -251,12 +266,14 @@ std::vector<std::string> Recipe::State::known_keys(const std::string& section) c
 }
 
 void Recipe::State::check_names(const toml::table& root, bool from_override) {
-  const auto unknown = [&](const std::string& at, const std::string& key, const std::string& section, const std::vector<std::string>& known) {
+  const auto unknown = [&](const std::string& at, const std::string& key, const std::string& section,
+                           const std::vector<std::string>& known) {
     std::string text = fmt::format("{}: unknown {} \"{}\"", at, section == "." ? "section" : "key", key);
     if (section != "." && !section.empty()) text += fmt::format(" in [{}]", section);
     if (!known.empty()) text += section == "." ? "\n  known sections: " : "\n  known keys: ";
     for (size_t i = 0; i < known.size(); ++i) text += (i ? ", " : "") + known[i];
-    if (const std::string near = nearest_name(key, known); !near.empty()) text += fmt::format("\n  did you mean \"{}\"?", near);
+    if (const std::string near = nearest_name(key, known); !near.empty())
+      text += fmt::format("\n  did you mean \"{}\"?", near);
     faults.push_back(text);
   };
   const auto at = [&](const toml::key& key, const std::string& full) {
@@ -278,7 +295,8 @@ void Recipe::State::check_names(const toml::table& root, bool from_override) {
     const auto known = known_keys(name);
     for (auto&& [inner, ignored] : *node.as_table()) {
       const std::string text(inner.str());
-      if (std::find(known.begin(), known.end(), text) == known.end()) unknown(at(inner, name + "." + text), text, name, known);
+      if (std::find(known.begin(), known.end(), text) == known.end())
+        unknown(at(inner, name + "." + text), text, name, known);
     }
   }
 }
@@ -295,8 +313,10 @@ Override parse_override(const std::string& text) {
   const size_t dot = path.find('.');
   const bool has_section = dot != std::string::npos;
   const std::string section = has_section ? path.substr(0, dot) : "", key = has_section ? path.substr(dot + 1) : path;
-  if (equals == std::string::npos || key.empty() || (has_section && section.empty()) || key.find('.') != std::string::npos)
-    throw UserError("command line", fmt::format("\"{}\" is not an override", text), "write section.key=value, for example train.steps=100");
+  if (equals == std::string::npos || key.empty() || (has_section && section.empty()) ||
+      key.find('.') != std::string::npos)
+    throw UserError("command line", fmt::format("\"{}\" is not an override", text),
+                    "write section.key=value, for example train.steps=100");
   return {section, key, text.substr(equals + 1)};
 }
 
@@ -329,14 +349,17 @@ Recipe::~Recipe() = default;
 
 Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overrides) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream || fs::is_directory(file)) throw UserError(file.string(), "this recipe cannot be read", "the first argument of trainer is the path of a TOML file");
+  if (!stream || fs::is_directory(file))
+    throw UserError(file.string(), "this recipe cannot be read",
+                    "the first argument of trainer is the path of a TOML file");
   std::stringstream text;
   text << stream.rdbuf();
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
   return from_text(text.str(), file.string(), overrides, folder);
 }
 
-Recipe Recipe::from_text(const std::string& toml, const std::string& name, const std::vector<std::string>& overrides, const fs::path& folder) {
+Recipe Recipe::from_text(const std::string& toml, const std::string& name, const std::vector<std::string>& overrides,
+                         const fs::path& folder) {
   auto state = std::make_unique<State>();
   state->file = name;
   state->name = fs::path(name).stem().string();
@@ -360,8 +383,10 @@ void Recipe::read_fields(const std::string& section, const Fields& fields) {
   if (!section.empty()) s.sections.push_back(section);
   for (const Field& field : fields.list) {
     s.fields.push_back({section, field, value_text(field.target)});
-    if (const toml::node* node = s.find(s.overrides, section, field.key)) s.assign_override(section, field, *node);
-    else if (const toml::node* given = s.find(s.table, section, field.key)) s.assign(section, field, *given, false);
+    if (const toml::node* node = s.find(s.overrides, section, field.key))
+      s.assign_override(section, field, *node);
+    else if (const toml::node* given = s.find(s.table, section, field.key))
+      s.assign(section, field, *given, false);
   }
 }
 
@@ -370,14 +395,16 @@ bool Recipe::has(const std::string& section, const std::string& key) const {
 }
 
 std::string Recipe::where(const std::string& section, const std::string& key) const {
-  if (state_->find(state_->overrides, section, key)) return "command line: " + (section.empty() ? key : section + "." + key);
+  if (state_->find(state_->overrides, section, key))
+    return "command line: " + (section.empty() ? key : section + "." + key);
   const toml::key* found = state_->find_key(section, key);
   if (!found && !section.empty()) found = state_->find_key("", section);
   if (!found) return state_->file;
   return fmt::format("{}:{}:{}", state_->file, found->source().begin.line, found->source().begin.column);
 }
 
-void Recipe::fault(const std::string& section, const std::string& key, const std::string& what, const std::string& hint) {
+void Recipe::fault(const std::string& section, const std::string& key, const std::string& what,
+                   const std::string& hint) {
   state_->faults.push_back(UserError(where(section, key), what, hint).what());
 }
 
@@ -399,7 +426,8 @@ std::string Recipe::resolved(const std::string& except) const {
   for (const ReadField& read : state_->fields) {
     if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
     if (read.section + "." + read.field.key == except) continue;
-    if (const std::string value = portable_text(read.field.target); !value.empty()) text += fmt::format("{} = {}\n", read.field.key, value);
+    if (const std::string value = portable_text(read.field.target); !value.empty())
+      text += fmt::format("{} = {}\n", read.field.key, value);
   }
   return text;
 }
@@ -407,7 +435,8 @@ std::string Recipe::resolved(const std::string& except) const {
 std::vector<std::pair<std::string, std::string>> Recipe::flat() const {
   std::vector<std::pair<std::string, std::string>> values;
   for (const ReadField& read : state_->fields)
-    values.emplace_back(read.section.empty() ? read.field.key : read.section + "." + read.field.key, value_text(read.field.target));
+    values.emplace_back(read.section.empty() ? read.field.key : read.section + "." + read.field.key,
+                        value_text(read.field.target));
   return values;
 }
 

@@ -17,8 +17,8 @@ namespace tessera {
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  bool above_min = false;               // min itself is not allowed
-  std::vector<std::string> choices;     // of a string; empty: any
+  bool above_min = false;            // min itself is not allowed
+  std::vector<std::string> choices;  // of a string; empty: any
 };
 Rule anything();
 Rule in_range(double min, double max);
@@ -28,8 +28,8 @@ Rule one_of(std::vector<std::string> choices);
 
 /// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when the
 /// recipe names it, against the working directory when the command line does.
-using FieldTarget = std::variant<bool*, int64_t*, double*, std::string*, std::filesystem::path*, std::vector<std::string>*,
-                                 std::optional<int64_t>*, std::optional<double>*>;
+using FieldTarget = std::variant<bool*, int64_t*, double*, std::string*, std::filesystem::path*,
+                                 std::vector<std::string>*, std::optional<int64_t>*, std::optional<double>*>;
 
 struct Field {
   std::string key;
@@ -53,8 +53,8 @@ class Recipe {
  public:
   /// @throws UserError: no such file, or not TOML (with its position)
   static Recipe load(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
-  static Recipe from_text(const std::string& toml, const std::string& name, const std::vector<std::string>& overrides = {},
-                          const std::filesystem::path& folder = ".");
+  static Recipe from_text(const std::string& toml, const std::string& name,
+                          const std::vector<std::string>& overrides = {}, const std::filesystem::path& folder = ".");
   Recipe(Recipe&&) noexcept;
   Recipe& operator=(Recipe&&) noexcept;
   ~Recipe();
@@ -66,7 +66,7 @@ class Recipe {
     read_fields(section, fields);
   }
   void read_fields(const std::string& section, const Fields&);
-  bool has(const std::string& section, const std::string& key) const;    // given, not defaulted
+  bool has(const std::string& section, const std::string& key) const;  // given, not defaulted
   /// "file:line:column" of a key that was given, else of the section, else the file's name.
   std::string where(const std::string& section, const std::string& key) const;
   /// Adds a fault found by a cross-field rule.
@@ -74,7 +74,7 @@ class Recipe {
   /// Reports unknown sections and keys and throws all faults as one UserError.
   void finish();
 
-  const std::string& name() const;            // the file's stem: "mos_lora"
+  const std::string& name() const;  // the file's stem: "mos_lora"
   const std::filesystem::path& folder() const;
   /// TOML of every section read, defaults spelled out, paths absolute: feeding it back repeats the run.
   /// @param except  a "section.key" that is left out

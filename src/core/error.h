@@ -46,7 +46,7 @@ std::string nearest_name(std::string_view found, const std::vector<std::string>&
 }  // namespace tessera
 
 /// Always on, at module boundaries: TS_CHECK(a == b, "weight is {}, expected {}", a, b).
-#define TS_CHECK(condition, ...)                                                              \
-  do {                                                                                        \
+#define TS_CHECK(condition, ...)                                                                       \
+  do {                                                                                                 \
     if (!(condition)) ::tessera::fail_check(__FILE__, __LINE__, #condition, fmt::format(__VA_ARGS__)); \
   } while (0)

@@ -54,9 +54,12 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     return add(std::move(done));
   }
   bool add(Json value) {
-    if (stack_.empty()) root_ = std::move(value);
-    else if (stack_.back().is_array()) stack_.back().push_back(std::move(value));
-    else const_cast<Json::Object&>(stack_.back().members()).emplace_back(std::move(keys_.back()), std::move(value));
+    if (stack_.empty())
+      root_ = std::move(value);
+    else if (stack_.back().is_array())
+      stack_.back().push_back(std::move(value));
+    else
+      const_cast<Json::Object&>(stack_.back().members()).emplace_back(std::move(keys_.back()), std::move(value));
     return true;
   }
 

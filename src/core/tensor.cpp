@@ -11,13 +11,17 @@ namespace tessera {
 int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f64:
-    case DType::i64: return 8;
+    case DType::i64:
+      return 8;
     case DType::f32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
     case DType::bf16:
-    case DType::f16: return 2;
+    case DType::f16:
+      return 2;
     case DType::i8:
-    case DType::u8: return 1;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
@@ -127,11 +131,16 @@ void Tensor::Free::operator()(std::byte* memory) const { free_aligned(memory); }
 
 double element(const ConstView& view, int64_t i) {
   switch (view.dtype) {
-    case DType::f64: return static_cast<const double*>(view.data)[i];
-    case DType::f32: return static_cast<const float*>(view.data)[i];
-    case DType::bf16: return to_float(static_cast<const BFloat16*>(view.data)[i]);
-    case DType::f16: return to_float(static_cast<const Float16*>(view.data)[i]);
-    default: break;
+    case DType::f64:
+      return static_cast<const double*>(view.data)[i];
+    case DType::f32:
+      return static_cast<const float*>(view.data)[i];
+    case DType::bf16:
+      return to_float(static_cast<const BFloat16*>(view.data)[i]);
+    case DType::f16:
+      return to_float(static_cast<const Float16*>(view.data)[i]);
+    default:
+      break;
   }
   TS_CHECK(false, "element() of a {} view", name_of(view.dtype));
   return 0;

@@ -57,8 +57,8 @@ struct Shape {
   Shape() = default;
   Shape(std::initializer_list<int64_t> sizes);
   int64_t operator[](int axis) const { return dims[axis]; }
-  int64_t count() const;      // product of the dimensions; 1 for rank 0
-  std::string text() const;   // "[2, 3]"
+  int64_t count() const;     // product of the dimensions; 1 for rank 0
+  std::string text() const;  // "[2, 3]"
   friend bool operator==(const Shape& a, const Shape& b);
 };
 
@@ -79,9 +79,9 @@ struct ConstView {
   int64_t row_stride() const { return shape.rank >= 2 ? strides[shape.rank - 2] : shape.count(); }
   bool is_contiguous() const;
   int64_t bytes() const { return shape.count() * size_of(dtype); }
-  ConstView slice_rows(int64_t begin, int64_t end) const;   // along the first dimension
-  ConstView slice_cols(int64_t begin, int64_t end) const;   // along the last dimension of a rank-2 view
-  ConstView reshape(Shape) const;                           // contiguous only
+  ConstView slice_rows(int64_t begin, int64_t end) const;  // along the first dimension
+  ConstView slice_cols(int64_t begin, int64_t end) const;  // along the last dimension of a rank-2 view
+  ConstView reshape(Shape) const;                          // contiguous only
 
   /// The elements as a flat span; checks dtype and contiguity.
   template <class T> std::span<const T> as() const {
@@ -99,7 +99,7 @@ struct ConstView {
 struct TensorView : ConstView {
   TensorView() = default;
   TensorView(void* data, Shape shape, DType dtype, Device device = {}) : ConstView(data, shape, dtype, device) {}
-  explicit TensorView(const ConstView& view) : ConstView(view) {}   // for views cut from a writable one only
+  explicit TensorView(const ConstView& view) : ConstView(view) {}  // for views cut from a writable one only
 
   void* mutable_data() const { return const_cast<void*>(data); }
   TensorView slice_rows(int64_t begin, int64_t end) const { return TensorView(ConstView::slice_rows(begin, end)); }

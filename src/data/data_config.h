@@ -5,28 +5,31 @@ namespace tessera {
 
 /// [data]: where text comes from and how a record becomes tokens.
 struct DataConfig {
-  std::filesystem::path train;            // .jsonl or text file
-  std::filesystem::path eval;             // empty: eval_fraction of the training documents, chosen by hash
+  std::filesystem::path train;  // .jsonl or text file
+  std::filesystem::path eval;   // empty: eval_fraction of the training documents, chosen by hash
   double eval_fraction = 0.0;
-  std::filesystem::path cache = ".cache"; // prepared token files, by content hash
+  std::filesystem::path cache = ".cache";  // prepared token files, by content hash
   std::string text_field = "text", prompt_field = "prompt", completion_field = "completion";
-  std::string prompt_template;            // empty: the prompt as it is; else text with {field} placeholders of the record
+  std::string prompt_template;  // empty: the prompt as it is; else text with {field} placeholders of the record
   std::string completion_template;
-  int64_t max_documents = 0;              // 0: all
+  int64_t max_documents = 0;  // 0: all
 
   bool has_eval() const { return !eval.empty() || eval_fraction > 0; }
   bool has_template() const { return !prompt_template.empty() || !completion_template.empty(); }
 
   void visit(Fields& v) {
-    v("train", train, anything(), "training data: a .jsonl file (text, or prompt and completion) or a text file (one document a file)");
+    v("train", train, anything(),
+      "training data: a .jsonl file (text, or prompt and completion) or a text file (one document a file)");
     v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents");
-    v("eval_fraction", eval_fraction, in_range(0, 0.5), "share of training documents held out by content hash when eval is empty");
+    v("eval_fraction", eval_fraction, in_range(0, 0.5),
+      "share of training documents held out by content hash when eval is empty");
     v("cache", cache, anything(), "folder of prepared token files, named by content hash");
     v("text_field", text_field, anything(), "JSONL member that holds a whole document");
     v("prompt_field", prompt_field, anything(), "JSONL member that is read but not scored");
     v("completion_field", completion_field, anything(), "JSONL member that is scored");
     v("prompt_template", prompt_template, anything(), "prompt made from a record: text with {member} placeholders");
-    v("completion_template", completion_template, anything(), "completion made from a record: text with {member} placeholders");
+    v("completion_template", completion_template, anything(),
+      "completion made from a record: text with {member} placeholders");
     v("max_documents", max_documents, at_least(0), "use only the first documents of each file; 0: all");
   }
 };

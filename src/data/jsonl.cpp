@@ -24,7 +24,8 @@ size_t first_fault(std::string_view text) {
 
 void require_utf8(std::string_view text, const std::string& where) {
   if (const size_t fault = first_fault(text); fault != std::string_view::npos)
-    throw UserError(where, fmt::format("byte {} is not UTF-8 (0x{:02x})", fault + 1, static_cast<unsigned char>(text[fault])),
+    throw UserError(where,
+                    fmt::format("byte {} is not UTF-8 (0x{:02x})", fault + 1, static_cast<unsigned char>(text[fault])),
                     "convert the file to UTF-8");
 }
 
@@ -60,7 +61,8 @@ std::vector<std::string> member_names(const Json& record) {
   const std::vector<std::string> names = member_names(record);
   std::string hint = "members here: ";
   for (size_t i = 0; i < names.size(); ++i) hint += (i ? ", " : "") + names[i];
-  if (const std::string near = nearest_name(name, names); !near.empty() && near != name) hint += fmt::format("\ndid you mean \"{}\"?", near);
+  if (const std::string near = nearest_name(name, names); !near.empty() && near != name)
+    hint += fmt::format("\ndid you mean \"{}\"?", near);
   throw UserError(where, fmt::format("the member \"{}\" is missing or null", name), hint);
 }
 
@@ -83,8 +85,9 @@ std::string fill(const RecordTemplate& text, const Json& record, const std::stri
     const Json* value = find_member(record, part.text);
     if (!value) fail_missing(record, part.text, where);
     if (value->is_array() || value->is_object())
-      throw UserError(where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", part.text),
-                      fmt::format("name what is inside it, for example {{{}.{}}}", part.text, value->is_array() ? "0" : "name"));
+      throw UserError(
+          where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", part.text),
+          fmt::format("name what is inside it, for example {{{}.{}}}", part.text, value->is_array() ? "0" : "name"));
     out += value->is_string() ? value->as_string() : value->dump();
   }
   return out;
@@ -101,7 +104,8 @@ std::string_view without_byte_order_mark(std::string_view text) {
   return text.substr(0, 3) == "\xEF\xBB\xBF" ? text.substr(3) : text;
 }
 
-void read_lines(const fs::path& file, std::string_view content, const DataConfig& config, const std::function<bool(TextExample)>& use) {
+void read_lines(const fs::path& file, std::string_view content, const DataConfig& config,
+                const std::function<bool(TextExample)>& use) {
   const RecordReader reader(config);
   int64_t documents = 0;
   for (int64_t line_number = 1; !content.empty(); ++line_number) {
@@ -111,13 +115,15 @@ void read_lines(const fs::path& file, std::string_view content, const DataConfig
     if (is_blank(line)) continue;
     if (line.back() == '\r') line.remove_suffix(1);
     ++documents;
-    if (!use(reader.read(line, fmt::format("{}:{}", file.string(), line_number))) || documents == config.max_documents) return;
+    if (!use(reader.read(line, fmt::format("{}:{}", file.string(), line_number))) || documents == config.max_documents)
+      return;
   }
   if (documents == 0) throw UserError(file.string(), "the file holds no records");
 }
 
 void read_text(const fs::path& file, std::string_view content, const std::function<bool(TextExample)>& use) {
-  if (content.find_first_not_of(" \t\r\n") == std::string_view::npos) throw UserError(file.string(), "the file holds no text");
+  if (content.find_first_not_of(" \t\r\n") == std::string_view::npos)
+    throw UserError(file.string(), "the file holds no text");
   if (const size_t fault = first_fault(content); fault != std::string_view::npos) {
     const size_t begin = content.substr(0, fault).rfind('\n') + 1;  // npos + 1 == 0
     const auto line = std::count(content.begin(), content.begin() + static_cast<ptrdiff_t>(begin), '\n') + 1;
@@ -143,7 +149,8 @@ RecordTemplate::RecordTemplate(std::string_view text, const std::string& key) {
       fail(fmt::format("\"}}\" at byte {} closes nothing", at + 1));
     } else {
       const size_t close = text.find_first_of("{}", at + 1);
-      if (close == std::string_view::npos || text[close] == '{') fail(fmt::format("\"{{\" at byte {} is not closed", at + 1));
+      if (close == std::string_view::npos || text[close] == '{')
+        fail(fmt::format("\"{{\" at byte {} is not closed", at + 1));
       if (close == at + 1) fail(fmt::format("the placeholder at byte {} names no member", at + 1));
       if (!literal.empty()) parts_.push_back({std::exchange(literal, {}), false});
       parts_.push_back({std::string(text.substr(at + 1, close - at - 1)), true});
@@ -163,11 +170,14 @@ RecordReader::RecordReader(const DataConfig& config)
 TextExample RecordReader::read(std::string_view line, const std::string& where) const {
   require_utf8(line, where);
   const Json record = Json::parse(line, where);
-  if (!record.is_object()) throw UserError(where, fmt::format("a record is a JSON object {{...}}, found {:.40}", record.dump()));
+  if (!record.is_object())
+    throw UserError(where, fmt::format("a record is a JSON object {{...}}, found {:.40}", record.dump()));
   if (prompt_ || completion_) {
     // A completion template alone makes whole documents, unless the record has a prompt.
     const bool has_prompt = prompt_ || find_member(record, prompt_field_);
-    return {prompt_ ? fill(*prompt_, record, where) : has_prompt ? text_member(record, prompt_field_, where) : "",
+    return {prompt_      ? fill(*prompt_, record, where)
+            : has_prompt ? text_member(record, prompt_field_, where)
+                         : "",
             completion_ ? fill(*completion_, record, where) : text_member(record, completion_field_, where)};
   }
   const bool is_text = !text_field_.empty() && find_member(record, text_field_);
@@ -180,13 +190,15 @@ TextExample RecordReader::read(std::string_view line, const std::string& where) 
   std::string hint = "members here: ";
   const std::vector<std::string> names = member_names(record);
   for (size_t i = 0; i < names.size(); ++i) hint += (i ? ", " : "") + names[i];
-  throw UserError(where, fmt::format("the record has neither \"{}\" nor \"{}\"", text_field_, completion_field_),
-                  hint + "\nname yours with data.text_field, or data.prompt_field and data.completion_field, or use templates");
+  throw UserError(
+      where, fmt::format("the record has neither \"{}\" nor \"{}\"", text_field_, completion_field_),
+      hint + "\nname yours with data.text_field, or data.prompt_field and data.completion_field, or use templates");
 }
 
 bool is_jsonl(const fs::path& file) {
   std::string extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   if (extension == ".jsonl" || extension == ".ndjson") return true;
   for (const char* other : {".json", ".gz", ".zst", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".csv", ".tsv", ".h5"})
     if (extension == other)
@@ -198,8 +210,10 @@ bool is_jsonl(const fs::path& file) {
 void for_each_document(const fs::path& file, std::string_view content, const DataConfig& config,
                        const std::function<bool(TextExample)>& use) {
   content = without_byte_order_mark(content);
-  if (is_jsonl(file)) read_lines(file, content, config, use);
-  else read_text(file, content, use);
+  if (is_jsonl(file))
+    read_lines(file, content, config, use);
+  else
+    read_text(file, content, use);
 }
 
 }  // namespace tessera

@@ -25,13 +25,16 @@ int64_t PackedBatch::scored() const {
 
 PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed)
     : data_(std::move(data)), sequence_length_(sequence_length), seed_(seed) {
-  TS_CHECK(sequence_length >= kShortestPiece, "sequence_length is {}, expected at least {}", sequence_length, kShortestPiece);
-  TS_CHECK(data_.scored.size() == data_.tokens.size(), "{} marks for {} tokens", data_.scored.size(), data_.tokens.size());
+  TS_CHECK(sequence_length >= kShortestPiece, "sequence_length is {}, expected at least {}", sequence_length,
+           kShortestPiece);
+  TS_CHECK(data_.scored.size() == data_.tokens.size(), "{} marks for {} tokens", data_.scored.size(),
+           data_.tokens.size());
   pack(shuffled_pieces());
   for (const Piece& piece : pieces_)
     scored_tokens_ += std::count(data_.scored.begin() + piece.begin + 1, data_.scored.begin() + piece.end, uint8_t{1});
   if (scored_tokens_ == 0)
-    throw UserError("train.sequence_length", fmt::format("no scored token is left in pieces of {} tokens", sequence_length),
+    throw UserError("train.sequence_length",
+                    fmt::format("no scored token is left in pieces of {} tokens", sequence_length),
                     "raise train.sequence_length, or look at the data with --show-batch");
 }
 
@@ -50,7 +53,7 @@ std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
 }
 
 void PackedDataset::pack(const std::vector<Piece>& pieces) {
-  std::vector<int64_t> room;               // of each open row, oldest first
+  std::vector<int64_t> room;  // of each open row, oldest first
   std::vector<std::vector<Piece>> open;
   const auto close = [&](size_t row) {
     pieces_.insert(pieces_.end(), open[row].begin(), open[row].end());
@@ -61,9 +64,11 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
   pieces_.reserve(pieces.size());
   for (const Piece& piece : pieces) {
     const int64_t length = piece.end - piece.begin;
-    auto row = static_cast<size_t>(std::find_if(room.begin(), room.end(), [&](int64_t r) { return r >= length; }) - room.begin());
+    auto row = static_cast<size_t>(std::find_if(room.begin(), room.end(), [&](int64_t r) { return r >= length; }) -
+                                   room.begin());
     if (row == room.size()) {
-      if (room.size() == kOpenRows) close(static_cast<size_t>(std::min_element(room.begin(), room.end()) - room.begin()));
+      if (room.size() == kOpenRows)
+        close(static_cast<size_t>(std::min_element(room.begin(), room.end()) - room.begin()));
       row = room.size();
       room.push_back(sequence_length_);
       open.emplace_back();
@@ -109,7 +114,8 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
   batch.positions.assign(tokens, 0);
   batch.labels.assign(tokens, -1);
   batch.draw_index.resize(tokens);
-  for (size_t i = 0; i < tokens; ++i) batch.draw_index[i] = first_global_row * sequence_length_ + static_cast<int64_t>(i);
+  for (size_t i = 0; i < tokens; ++i)
+    batch.draw_index[i] = first_global_row * sequence_length_ + static_cast<int64_t>(i);
   for (size_t r = 0; r < rows.size(); ++r) {
     TS_CHECK(0 <= rows[r] && rows[r] < this->rows(), "row {} of {}", rows[r], this->rows());
     int64_t place = static_cast<int64_t>(r) * sequence_length_;

@@ -17,11 +17,11 @@ struct TokenRange {
 /// Rows of equal length, one behind the other. Padding (id 0) lies outside every range and is never scored.
 struct PackedBatch {
   int64_t rows = 0, sequence_length = 0;
-  std::vector<int32_t> ids, positions;   // [rows · sequence_length]; positions restart at 0 in each range
-  std::vector<int32_t> labels;           // next token of the same piece where it is scored, else -1
-  std::vector<int64_t> draw_index;       // the token's number in the global batch: global row · sequence_length + column
+  std::vector<int32_t> ids, positions;  // [rows · sequence_length]; positions restart at 0 in each range
+  std::vector<int32_t> labels;          // next token of the same piece where it is scored, else -1
+  std::vector<int64_t> draw_index;  // the token's number in the global batch: global row · sequence_length + column
   std::vector<TokenRange> documents;
-  int64_t scored() const;                // labels >= 0
+  int64_t scored() const;  // labels >= 0
   int64_t tokens() const { return rows * sequence_length; }
 };
 
@@ -42,9 +42,9 @@ class PackedDataset {
   int64_t rows() const;
   int64_t sequence_length() const { return sequence_length_; }
   int64_t documents() const { return data_.documents(); }
-  int64_t scored_tokens() const { return scored_tokens_; }               // in one epoch
+  int64_t scored_tokens() const { return scored_tokens_; }  // in one epoch
   const std::string& hash() const { return data_.hash; }
-  double fill() const;                   // share of row places that hold tokens
+  double fill() const;  // share of row places that hold tokens
 
   /// The row (number in storage order) at place `index` of the endless shuffled sequence: epoch index / rows().
   int64_t shuffled_row(int64_t index) const;
@@ -53,13 +53,13 @@ class PackedDataset {
 
  private:
   struct Piece {
-    int64_t begin, end;                  // in data_.tokens
+    int64_t begin, end;  // in data_.tokens
   };
   TokenData data_;
   int64_t sequence_length_;
   uint64_t seed_;
-  std::vector<Piece> pieces_;            // in row order
-  std::vector<int64_t> row_ends_;        // into pieces_
+  std::vector<Piece> pieces_;      // in row order
+  std::vector<int64_t> row_ends_;  // into pieces_
   int64_t scored_tokens_ = 0;
 
   std::vector<Piece> shuffled_pieces() const;

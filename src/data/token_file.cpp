@@ -40,7 +40,8 @@ struct Source {
 
 Source open_source(const DataConfig& config, Split split) {
   if (split == Split::eval && !config.has_eval())
-    throw UserError("data.eval", "there is no held-out data", "name a file, or set data.eval_fraction to hold out a part of data.train");
+    throw UserError("data.eval", "there is no held-out data",
+                    "name a file, or set data.eval_fraction to hold out a part of data.train");
   const bool own_file = split == Split::eval && !config.eval.empty();
   const fs::path& file = own_file ? config.eval : config.train;
   if (file.empty()) throw UserError("data.train", "no file is named", "name a .jsonl file or a text file");
@@ -52,7 +53,8 @@ Source open_source(const DataConfig& config, Split split) {
   if (source.eval_fraction == 0) throw UserError(source.file.string(), "no document has a token to score");
   throw UserError(source.file.string(), fmt::format("no document falls into the {} part", part),
                   fmt::format("data.eval_fraction = {} draws documents by their hash; a text file is one document\n"
-                              "name a file with data.eval, or use more documents", source.eval_fraction));
+                              "name a file with data.eval, or use more documents",
+                              source.eval_fraction));
 }
 
 /// All that decides a token file's contents, one thing a line; kept in the file.
@@ -63,20 +65,23 @@ std::string recipe_of(const Source& source, const DataConfig& config, const Toke
     text += fmt::format("{} part at {}\n", source.split == Split::eval ? "held-out" : "training", source.eval_fraction);
   if (!is_jsonl(source.file)) return text + "text\n";
   // Lengths keep two settings apart whose texts run together the same way.
-  for (const std::string* setting : {&config.text_field, &config.prompt_field, &config.completion_field, &config.prompt_template,
-                                     &config.completion_template})
+  for (const std::string* setting : {&config.text_field, &config.prompt_field, &config.completion_field,
+                                     &config.prompt_template, &config.completion_template})
     text += fmt::format("{} {}\n", setting->size(), *setting);
   return text + fmt::format("jsonl, documents {}\n", config.max_documents);
 }
 
-fs::path cache_path(const DataConfig& config, const std::string& key) { return config.cache / fmt::format("tokens-{:.32}.h5", key); }
+fs::path cache_path(const DataConfig& config, const std::string& key) {
+  return config.cache / fmt::format("tokens-{:.32}.h5", key);
+}
 
 Tokenizer::Special special_mode(const DataConfig& config) {
   return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
 }
 
 /// The tokens of a text that stands behind other text.
-std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text, Tokenizer::Special special) {
+std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
+                                         Tokenizer::Special special) {
   const std::vector<int32_t> front = tokenizer.encode("\n", special);
   std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
   const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
@@ -107,11 +112,13 @@ class Preparation {
 
   void encode_waiting() {
     std::vector<EncodedExample> encoded(waiting_.size());
-    const size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
+    const size_t threads =
+        std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
     std::vector<std::future<void>> workers;
     for (size_t t = 0; t < threads; ++t)
       workers.push_back(std::async(std::launch::async, [&, t] {
-        for (size_t i = t; i < waiting_.size(); i += threads) encoded[i] = encode_example(tokenizer_, config_, waiting_[i]);
+        for (size_t i = t; i < waiting_.size(); i += threads)
+          encoded[i] = encode_example(tokenizer_, config_, waiting_[i]);
       }));
     for (std::future<void>& worker : workers) worker.get();
     for (const EncodedExample& example : encoded) append(example);
@@ -119,7 +126,8 @@ class Preparation {
     waiting_bytes_ = 0;
   }
   void append(const EncodedExample& example) {
-    const int64_t count = static_cast<int64_t>(example.tokens.size()), first = std::max<int64_t>(example.prompt_tokens, 1);
+    const int64_t count = static_cast<int64_t>(example.tokens.size()),
+                  first = std::max<int64_t>(example.prompt_tokens, 1);
     if (count <= first) {
       ++skipped_;
       return;
@@ -163,20 +171,26 @@ template <class T> std::vector<T> read_values(const Hdf5File& file, const std::s
 /// @throws UserError when the file is damaged or is not what its name says
 TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer) {
   const Hdf5File file = Hdf5File::open(path);
-  if (file.read_text("/recipe") != recipe) throw UserError(path.string(), "the token file was made from something else");
-  TokenData data{read_values<int32_t>(file, "/tokens"), read_values<uint8_t>(file, "/scored"),
-                 read_values<int64_t>(file, "/document_ends"), {}};
-  const bool ends_rise = std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
+  if (file.read_text("/recipe") != recipe)
+    throw UserError(path.string(), "the token file was made from something else");
+  TokenData data{read_values<int32_t>(file, "/tokens"),
+                 read_values<uint8_t>(file, "/scored"),
+                 read_values<int64_t>(file, "/document_ends"),
+                 {}};
+  const bool ends_rise =
+      std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
   const bool ids_known = std::all_of(data.tokens.begin(), data.tokens.end(),
                                      [n = tokenizer.vocab_size()](int32_t id) { return 0 <= id && id < n; });
-  if (data.ends.empty() || !ends_rise || data.ends.front() <= 0 || data.ends.back() != static_cast<int64_t>(data.tokens.size()) ||
-      data.scored.size() != data.tokens.size() || !ids_known)
+  if (data.ends.empty() || !ends_rise || data.ends.front() <= 0 ||
+      data.ends.back() != static_cast<int64_t>(data.tokens.size()) || data.scored.size() != data.tokens.size() ||
+      !ids_known)
     throw UserError(path.string(), "the token file contradicts itself");
   return data;
 }
 
 /// The data of a cached file; when it is there but damaged, nothing and the reason.
-std::optional<TokenData> read_cached(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer, std::string& reason) {
+std::optional<TokenData> read_cached(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer,
+                                     std::string& reason) {
   if (!fs::exists(path)) return std::nullopt;
   try {
     return read_token_file(path, recipe, tokenizer);
@@ -189,8 +203,9 @@ std::optional<TokenData> read_cached(const fs::path& path, const std::string& re
 void make_folder(const fs::path& folder) {
   std::error_code fault;
   if (!folder.empty()) fs::create_directories(folder, fault);
-  if (fault) throw UserError("data.cache", fmt::format("the folder \"{}\" cannot be made: {}", folder.string(), fault.message()),
-                             "name a folder that can be written with data.cache");
+  if (fault)
+    throw UserError("data.cache", fmt::format("the folder \"{}\" cannot be made: {}", folder.string(), fault.message()),
+                    "name a folder that can be written with data.cache");
 }
 
 }  // namespace
@@ -214,8 +229,9 @@ EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& conf
   const Tokenizer::Special special = special_mode(config);
   EncodedExample encoded{encode_prompt(tokenizer, config, example.prompt), 0};
   encoded.prompt_tokens = static_cast<int64_t>(encoded.tokens.size());
-  const std::vector<int32_t> completion = example.prompt.empty() ? tokenizer.encode(example.completion, special)
-                                                                 : encode_continuation(tokenizer, example.completion, special);
+  const std::vector<int32_t> completion = example.prompt.empty()
+                                              ? tokenizer.encode(example.completion, special)
+                                              : encode_continuation(tokenizer, example.completion, special);
   encoded.tokens.insert(encoded.tokens.end(), completion.begin(), completion.end());
   if (tokenizer.add_eos() && tokenizer.eos()) encoded.tokens.push_back(*tokenizer.eos());
   return encoded;
@@ -245,10 +261,11 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   if (data.documents() == 0) fail_empty(source);
   data.hash = key;
   make_folder(config.cache);
-  write_file_atomically(path, [&](const fs::path& temporary) { write_token_file(temporary, data, recipe, preparation.skipped()); });
+  write_file_atomically(
+      path, [&](const fs::path& temporary) { write_token_file(temporary, data, recipe, preparation.skipped()); });
   if (notice) {
-    *notice = fmt::format("prepared {}: {} documents, {} tokens, from {}", path.string(), data.documents(), data.tokens.size(),
-                          source.file.string());
+    *notice = fmt::format("prepared {}: {} documents, {} tokens, from {}", path.string(), data.documents(),
+                          data.tokens.size(), source.file.string());
     if (preparation.skipped() > 0) *notice += fmt::format("; skipped {} with nothing to score", preparation.skipped());
     if (!damage.empty()) *notice += "; it was there, but " + damage;
   }

@@ -19,7 +19,7 @@ struct TokenData {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> scored;
   std::vector<int64_t> ends;
-  std::string hash;                // of the content and of how it was made: ranks compare it
+  std::string hash;  // of the content and of how it was made: ranks compare it
   int64_t documents() const { return static_cast<int64_t>(ends.size()); }
 };
 
@@ -47,7 +47,7 @@ bool is_held_out(const TextExample&, double eval_fraction);
 /// tokenizers put a space in front of a text's beginning only. Special tokens are parsed when a template is used; otherwise all text is plain.
 struct EncodedExample {
   std::vector<int32_t> tokens;
-  int64_t prompt_tokens;           // BOS included; tokens behind them are scored (but never the first token)
+  int64_t prompt_tokens;  // BOS included; tokens behind them are scored (but never the first token)
 };
 EncodedExample encode_example(const Tokenizer&, const DataConfig&, const TextExample&);
 

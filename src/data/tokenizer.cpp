@@ -43,8 +43,7 @@ struct Tokenizer::Parts {
 namespace {
 
 /// Runs `read` and says in which part of which file its complaint arose.
-template <class Read>
-auto in_part(const fs::path& file, std::string_view part, const Read& read) {
+template <class Read> auto in_part(const fs::path& file, std::string_view part, const Read& read) {
   try {
     return read();
   } catch (const UserError& error) {
@@ -112,8 +111,7 @@ std::string read_chat_template(const fs::path& folder, const Document& config) {
   return {};
 }
 
-template <class Make>
-auto make_if_there(const Document& document, const char* part, const Make& make) {
+template <class Make> auto make_if_there(const Document& document, const char* part, const Make& make) {
   return in_part(document.path, part, [&] {
     const Json* json = document.json.find(part);
     return json ? make(*json) : nullptr;

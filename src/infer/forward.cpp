@@ -3,7 +3,8 @@
 namespace tessera {
 
 TensorView run_blocks(const Pass& pass, const DecoderModel& model, AttentionContext& attention) {
-  const TensorView hidden = pass.ctx.scratch.allocate({pass.batch.tokens(), model.config().hidden_size}, model.compute());
+  const TensorView hidden =
+      pass.ctx.scratch.allocate({pass.batch.tokens(), model.config().hidden_size}, model.compute());
   model.embed(pass, hidden);
   for (int layer = 0; layer < model.num_layers(); ++layer) model.block(pass, layer, attention, nullptr, hidden);
   return hidden;

@@ -19,21 +19,22 @@ namespace {
 
 using Prompts = std::vector<std::vector<int32_t>>;
 
-constexpr int64_t kPromptTokens = 512;                // prompt tokens fed by one pass: large enough to keep matrix products busy
+constexpr int64_t kPromptTokens = 512;  // prompt tokens fed by one pass: large enough to keep matrix products busy
 constexpr uint64_t kSamplingStream = 0x53414d504c45;  // keeps these draws apart from those of training
 
 /// The tokens of one pass.
 struct Feed {
   std::vector<int32_t> ids, positions;
   std::vector<AttentionSegment> segments;
-  std::vector<int32_t> rows;                          // whose logits are wanted
-  std::vector<int64_t> slots;                         // of these rows
+  std::vector<int32_t> rows;   // whose logits are wanted
+  std::vector<int64_t> slots;  // of these rows
 
   void add(CachedAttention& cache, int64_t slot, std::span<const int32_t> tokens) {
     const int64_t first = cache.length(slot);
     segments.push_back(cache.append(slot, static_cast<int64_t>(ids.size()), static_cast<int64_t>(tokens.size())));
     ids.insert(ids.end(), tokens.begin(), tokens.end());
-    for (size_t i = 0; i < tokens.size(); ++i) positions.push_back(static_cast<int32_t>(first + static_cast<int64_t>(i)));
+    for (size_t i = 0; i < tokens.size(); ++i)
+      positions.push_back(static_cast<int32_t>(first + static_cast<int64_t>(i)));
   }
   void want_logits_of_last(int64_t slot) {
     rows.push_back(static_cast<int32_t>(ids.size()) - 1);
@@ -47,7 +48,8 @@ TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, co
   const RowGroup group{0, static_cast<int64_t>(feed.ids.size()), model.bound_adapter()};
   const TokenBatch batch{feed.ids, feed.positions, {}, feed.segments, {&group, 1}};
   const Pass pass{ctx, batch, {&model.pool()}};
-  const TensorView logits = ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
+  const TensorView logits =
+      ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
   const auto scope = ctx.scratch.scope();
   const TensorView hidden = run_blocks(pass, decoder, cache);
   if (!feed.rows.empty()) decoder.logits(pass, hidden, feed.rows, logits);
@@ -66,30 +68,40 @@ int64_t cache_slots(const Prompts& prompts, const GenerateOptions& options) {
 }
 
 void check(const Model& model, const DecoderModel& decoder, const Prompts& prompts, const GenerateOptions& options) {
-  TS_CHECK(options.max_new_tokens > 0 && options.batch > 0, "{} new tokens, {} sequences a batch", options.max_new_tokens, options.batch);
+  TS_CHECK(options.max_new_tokens > 0 && options.batch > 0, "{} new tokens, {} sequences a batch",
+           options.max_new_tokens, options.batch);
   TS_CHECK(decoder.compute() == DType::f32, "generation computes in f32, not {}", name_of(decoder.compute()));
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::string where = fmt::format("prompt {}", i + 1);
-    if (prompts[i].empty()) throw UserError(where, "the prompt has no tokens", "this tokenizer puts none in front of a text: give a prompt of one character at least");
+    if (prompts[i].empty())
+      throw UserError(where, "the prompt has no tokens",
+                      "this tokenizer puts none in front of a text: give a prompt of one character at least");
     const auto tokens = static_cast<int64_t>(prompts[i].size());
     if (tokens > decoder.max_position())
-      throw UserError(where, fmt::format("the prompt has {} tokens, but there are {} positions", tokens, decoder.max_position()),
-                      fmt::format("shorten it; the model's max_position_embeddings is {}", model.config().max_position_embeddings));
+      throw UserError(
+          where, fmt::format("the prompt has {} tokens, but there are {} positions", tokens, decoder.max_position()),
+          fmt::format("shorten it; the model's max_position_embeddings is {}", model.config().max_position_embeddings));
   }
 }
 
 class Generator {
  public:
   Generator(const Context& ctx, Model& model, const Prompts& prompts, const GenerateOptions& options)
-      : ctx_(ctx), model_(model), prompts_(prompts), options_(options), results_(prompts.size()),
-        cache_(ctx.scratch, model.decoder(), cache_slots(prompts, options), cache_capacity(prompts, options, model.decoder().max_position())),
+      : ctx_(ctx),
+        model_(model),
+        prompts_(prompts),
+        options_(options),
+        results_(prompts.size()),
+        cache_(ctx.scratch, model.decoder(), cache_slots(prompts, options),
+               cache_capacity(prompts, options, model.decoder().max_position())),
         sequences_(static_cast<size_t>(cache_.slots())) {}
 
   std::vector<Generated> run() {
     for (Feed feed = next_feed(); !feed.ids.empty(); feed = next_feed()) {
       const auto scope = ctx_.scratch.scope();
       const TensorView logits = run_pass(ctx_, model_, cache_, feed);
-      for (size_t i = 0; i < feed.slots.size(); ++i) extend(feed.slots[i], logits.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
+      for (size_t i = 0; i < feed.slots.size(); ++i)
+        extend(feed.slots[i], logits.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
     }
     return std::move(results_);
   }
@@ -97,8 +109,8 @@ class Generator {
  private:
   /// What a slot holds.
   struct Sequence {
-    int64_t prompt = -1;                              // its number; -1: none
-    std::vector<int32_t> tokens;                      // prompt and continuation
+    int64_t prompt = -1;          // its number; -1: none
+    std::vector<int32_t> tokens;  // prompt and continuation
   };
 
   Feed next_feed() {
@@ -129,7 +141,8 @@ class Generator {
   void extend(int64_t slot, std::span<const float> logits) {
     Sequence& sequence = sequences_[static_cast<size_t>(slot)];
     Generated& result = results_[static_cast<size_t>(sequence.prompt)];
-    const int32_t id = choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
+    const int32_t id =
+        choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
     const bool stop = std::find(options_.stop.begin(), options_.stop.end(), id) != options_.stop.end();
     if (!stop) {
       result.ids.push_back(id);
@@ -166,7 +179,8 @@ std::string_view name_of(Finish finish) {
   return kNames[static_cast<int>(finish)];
 }
 
-std::vector<Generated> generate(const Context& ctx, Model& model, const Prompts& prompts, const GenerateOptions& options) {
+std::vector<Generated> generate(const Context& ctx, Model& model, const Prompts& prompts,
+                                const GenerateOptions& options) {
   check(model, model.decoder(), prompts, options);
   if (prompts.empty()) return {};
   const auto scope = ctx.scratch.scope();
@@ -179,7 +193,8 @@ int64_t plan_generation_bytes(Model& model, const Prompts& prompts, const Genera
   // The widest pass that can occur: as many prompt tokens as fit, and a token and a row of logits for every slot.
   Arena arena = Arena::counting();
   const Context ctx = counting_context(arena, threads);
-  CachedAttention cache(arena, model.decoder(), cache_slots(prompts, options), cache_capacity(prompts, options, model.decoder().max_position()));
+  CachedAttention cache(arena, model.decoder(), cache_slots(prompts, options),
+                        cache_capacity(prompts, options, model.decoder().max_position()));
   int64_t tokens = 0;
   for (const auto& prompt : prompts) tokens += static_cast<int64_t>(prompt.size());
   Feed feed;

@@ -10,10 +10,10 @@ namespace tessera {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 64;
-  Sampling sampling = {};            // greedy by default
-  uint64_t seed = 0;                 // of sampling
-  std::vector<int32_t> stop = {};    // ids that end a continuation (EOS)
-  int64_t batch = 16;                // sequences that are continued together
+  Sampling sampling = {};          // greedy by default
+  uint64_t seed = 0;               // of sampling
+  std::vector<int32_t> stop = {};  // ids that end a continuation (EOS)
+  int64_t batch = 16;              // sequences that are continued together
 };
 
 /// Why a continuation ended: a stop token, options.max_new_tokens, or the last position the model was set up for.
@@ -21,7 +21,7 @@ enum class Finish { stop, max_new_tokens, max_position };
 std::string_view name_of(Finish);
 
 struct Generated {
-  std::vector<int32_t> ids;          // without the prompt and without the stop token
+  std::vector<int32_t> ids;  // without the prompt and without the stop token
   Finish finish = Finish::max_new_tokens;
 };
 
@@ -32,9 +32,11 @@ struct Generated {
 /// token only through the rounding of sums.
 /// The bound adapter, if any, must be assembled. Scratch: plan_generation_bytes.
 /// @throws UserError for a prompt without tokens or with more than the model has positions
-std::vector<Generated> generate(const Context&, Model&, const std::vector<std::vector<int32_t>>& prompts, const GenerateOptions&);
+std::vector<Generated> generate(const Context&, Model&, const std::vector<std::vector<int32_t>>& prompts,
+                                const GenerateOptions&);
 
 /// Bytes of the arena that generate() needs, the cache included.
-int64_t plan_generation_bytes(Model&, const std::vector<std::vector<int32_t>>& prompts, const GenerateOptions&, int threads);
+int64_t plan_generation_bytes(Model&, const std::vector<std::vector<int32_t>>& prompts, const GenerateOptions&,
+                              int threads);
 
 }  // namespace tessera

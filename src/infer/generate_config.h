@@ -15,12 +15,15 @@ struct GenerateConfig {
 
   void visit(Fields& v) {
     v("prompts", prompts, anything(), "texts to continue");
-    v("prompts_file", prompts_file, anything(), "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data");
+    v("prompts_file", prompts_file, anything(),
+      "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data");
     v("limit", limit, at_least(0), "continue only the first prompts; 0: all");
     v("max_new_tokens", max_new_tokens, at_least(1), "tokens of a continuation at most; end-of-text ends it earlier");
-    v("temperature", temperature, at_least(0), "divides the logits before a token is drawn; 0: always the most likely token");
+    v("temperature", temperature, at_least(0),
+      "divides the logits before a token is drawn; 0: always the most likely token");
     v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all");
-    v("top_p", top_p, in_range(0, 1), "draw among the fewest most likely tokens that have this share of the probability");
+    v("top_p", top_p, in_range(0, 1),
+      "draw among the fewest most likely tokens that have this share of the probability");
     v("seed", seed, at_least(0), "of the draws");
     v("batch", batch, in_range(1, 4096), "prompts that are continued together");
     v("output", output, anything(), "file inside the run's folder: one JSON record a prompt");
@@ -28,8 +31,11 @@ struct GenerateConfig {
 
   /// @param stop  ids that end a continuation
   GenerateOptions options(std::vector<int32_t> stop) const {
-    return {.max_new_tokens = max_new_tokens, .sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p},
-            .seed = static_cast<uint64_t>(seed), .stop = std::move(stop), .batch = batch};
+    return {.max_new_tokens = max_new_tokens,
+            .sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p},
+            .seed = static_cast<uint64_t>(seed),
+            .stop = std::move(stop),
+            .batch = batch};
   }
 };
 

@@ -29,18 +29,27 @@ void CachedAttention::truncate(int64_t slot, int64_t length) {
   lengths_[slot] = length;
 }
 
-void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch, TensorView q, TensorView k, ConstView v,
-                             TensorView out, TensorView lse) {
+void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch, TensorView q,
+                             TensorView k, ConstView v, TensorView out, TensorView lse) {
   const Layer& layer = layers_[static_cast<size_t>(spec.layer)];
   for (const TensorView& turned : {q, k})
-    rope(ctx, turned, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(), RopeDirection::forward);
+    rope(ctx, turned, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(),
+         RopeDirection::forward);
   for (const AttentionSegment& s : batch.segments) {
     const int64_t first = s.k_end - (s.q_end - s.q_begin);
     convert(ctx, k.slice_rows(s.q_begin, s.q_end), layer.k.slice_rows(first, s.k_end));
     convert(ctx, v.slice_rows(s.q_begin, s.q_end), layer.v.slice_rows(first, s.k_end));
   }
-  attention(ctx, {.q = q, .k = layer.k, .v = layer.v, .out = out, .lse = lse, .heads = spec.heads, .kv_heads = spec.kv_heads,
-                  .head_dim = spec.head_dim, .scale = spec.scale, .segments = batch.segments});
+  attention(ctx, {.q = q,
+                  .k = layer.k,
+                  .v = layer.v,
+                  .out = out,
+                  .lse = lse,
+                  .heads = spec.heads,
+                  .kv_heads = spec.kv_heads,
+                  .head_dim = spec.head_dim,
+                  .scale = spec.scale,
+                  .segments = batch.segments});
 }
 
 }  // namespace tessera

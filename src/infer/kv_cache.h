@@ -23,18 +23,19 @@ class CachedAttention final : public AttentionContext {
   /// Makes room for rows [q_begin, q_begin + count) of the coming pass behind the slot's tokens. Their positions are
   /// length(slot) and up, as it was before the call.
   AttentionSegment append(int64_t slot, int64_t q_begin, int64_t count);
-  int64_t length(int64_t slot) const { return lengths_[slot]; }   // tokens, those of the coming pass included
+  int64_t length(int64_t slot) const { return lengths_[slot]; }  // tokens, those of the coming pass included
   /// Forgets the slot's tokens from `length` on; 0 frees it for another sequence.
   void truncate(int64_t slot, int64_t length);
   int64_t slots() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t capacity() const { return capacity_; }
 
   /// Turns q and k, stores k and v, and attends over the stored rows.
-  void attend(const Context&, const AttentionSpec&, const TokenBatch&, TensorView q, TensorView k, ConstView v, TensorView out, TensorView lse) override;
+  void attend(const Context&, const AttentionSpec&, const TokenBatch&, TensorView q, TensorView k, ConstView v,
+              TensorView out, TensorView lse) override;
 
  private:
   struct Layer {
-    TensorView k, v;                                              // [slots · capacity, kv_heads · head_dim]
+    TensorView k, v;  // [slots · capacity, kv_heads · head_dim]
   };
   std::vector<Layer> layers_;
   std::vector<int64_t> lengths_;

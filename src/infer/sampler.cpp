@@ -12,7 +12,7 @@ namespace {
 
 struct Candidate {
   int32_t id;
-  double weight;   // exp((logit − max) / temperature)
+  double weight;  // exp((logit − max) / temperature)
 };
 
 int32_t most_likely(std::span<const float> logits) {
@@ -25,7 +25,8 @@ int32_t most_likely(std::span<const float> logits) {
 
 std::vector<Candidate> candidates(std::span<const float> logits, double max, double temperature) {
   std::vector<Candidate> all(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) all[i] = {static_cast<int32_t>(i), std::exp((logits[i] - max) / temperature)};
+  for (size_t i = 0; i < logits.size(); ++i)
+    all[i] = {static_cast<int32_t>(i), std::exp((logits[i] - max) / temperature)};
   return all;
 }
 
@@ -36,9 +37,9 @@ double sum_of(const std::vector<Candidate>& list) {
 /// Keeps the `count` heaviest, heaviest first; the lower id first among equals.
 void keep_heaviest(std::vector<Candidate>& list, size_t count) {
   count = std::min(count, list.size());
-  std::partial_sort(list.begin(), list.begin() + static_cast<ptrdiff_t>(count), list.end(), [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-  });
+  std::partial_sort(
+      list.begin(), list.begin() + static_cast<ptrdiff_t>(count), list.end(),
+      [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; });
   list.resize(count);
 }
 
@@ -60,7 +61,8 @@ int32_t choose_token(std::span<const float> logits, const Sampling& sampling, do
   if (sampling.temperature == 0) return best;
 
   std::vector<Candidate> list = candidates(logits, max, sampling.temperature);
-  if (sampling.top_k > 0 || sampling.top_p < 1) keep_heaviest(list, sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : list.size());
+  if (sampling.top_k > 0 || sampling.top_p < 1)
+    keep_heaviest(list, sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : list.size());
   if (sampling.top_p < 1) keep_share(list, sampling.top_p);
 
   const double total = sum_of(list);
@@ -70,7 +72,7 @@ int32_t choose_token(std::span<const float> logits, const Sampling& sampling, do
     left -= c.weight;
     if (left < 0) return c.id;
   }
-  return best;   // rounding: uniform was next to 1
+  return best;  // rounding: uniform was next to 1
 }
 
 }  // namespace tessera

@@ -12,7 +12,8 @@ double sequence_nll(const Context& ctx, Model& model, std::span<const int32_t> i
   const DecoderModel& decoder = model.decoder();
   const auto tokens = static_cast<int64_t>(ids.size());
   if (tokens > decoder.max_position())
-    throw UserError("", fmt::format("a text has {} tokens, but there are {} positions", tokens, decoder.max_position()), "cut it into shorter texts");
+    throw UserError("", fmt::format("a text has {} tokens, but there are {} positions", tokens, decoder.max_position()),
+                    "cut it into shorter texts");
   if (tokens < 2) return 0;
 
   const auto scope = ctx.scratch.scope();
@@ -25,7 +26,12 @@ double sequence_nll(const Context& ctx, Model& model, std::span<const int32_t> i
   PackedAttention attention;
   const TensorView nll = ctx.scratch.allocate({tokens - 1}, decoder.compute());
   const TensorView hidden = run_blocks(pass, decoder, attention);
-  decoder.head(pass, hidden, {.rows = std::span<const int32_t>(positions).first(ids.size() - 1), .labels = ids.subspan(1), .nll = nll, .best = {}, .dhidden = {}});
+  decoder.head(pass, hidden,
+               {.rows = std::span<const int32_t>(positions).first(ids.size() - 1),
+                .labels = ids.subspan(1),
+                .nll = nll,
+                .best = {},
+                .dhidden = {}});
   if (ctx.scratch.is_counting()) return 0;
   double sum = 0;
   for (int64_t t = 0; t + 1 < tokens; ++t) sum += element(nll, t);

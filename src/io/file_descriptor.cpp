@@ -13,8 +13,7 @@
 namespace tessera {
 namespace {
 
-template <class Call>
-auto retry_interrupted(Call call) {
+template <class Call> auto retry_interrupted(Call call) {
   auto result = call();
   while (result < 0 && errno == EINTR) result = call();
   return result;

@@ -42,8 +42,7 @@ struct Description {
 // The parsing functions throw UserErrors without a place; with_context() and add_file() say it.
 
 /// Runs `parse` and puts `context` before the message of its errors.
-template <class Parse>
-auto with_context(const std::string& context, Parse parse) {
+template <class Parse> auto with_context(const std::string& context, Parse parse) {
   try {
     return parse();
   } catch (const UserError& error) {

@@ -6,8 +6,7 @@ namespace tessera {
 namespace {
 
 /// The operands that forward and backward share.
-template <class Args>
-void check_operands(const Context& ctx, const Arguments& check, const Args& args) {
+template <class Args> void check_operands(const Context& ctx, const Arguments& check, const Args& args) {
   const int64_t tokens = args.q.shape[0], keys = args.k.shape[0], width = args.heads * args.head_dim;
   TS_CHECK(args.heads > 0 && args.kv_heads > 0 && args.head_dim > 0 && args.heads % args.kv_heads == 0,
            "attention: {} heads cannot share {} key-value heads", args.heads, args.kv_heads);

@@ -58,8 +58,7 @@ RowState allocate(const Context& ctx, const CrossEntropyArgs& args) {
   return state;
 }
 
-template <class T>
-void start_rows(const RowState& state) {
+template <class T> void start_rows(const RowState& state) {
   std::ranges::fill(state.row_max.as<T>(), -std::numeric_limits<T>::infinity());
   std::ranges::fill(state.row_sum.as<T>(), T{0});
   std::ranges::fill(state.target.as<T>(), T{0});
@@ -67,8 +66,7 @@ void start_rows(const RowState& state) {
 }
 
 /// nll, and in place of the maximum lse.
-template <class T>
-void finish_rows(const RowState& state, TensorView nll) {
+template <class T> void finish_rows(const RowState& state, TensorView nll) {
   const auto max = state.row_max.as<T>(), sum = state.row_sum.as<T>(), target = state.target.as<T>(), out = nll.as<T>();
   for (size_t n = 0; n < out.size(); ++n) {
     const T log_sum = std::log(sum[n]);
@@ -78,16 +76,14 @@ void finish_rows(const RowState& state, TensorView nll) {
 }
 
 /// Factors of the one pass: grad_scale / sum for dhidden, in place of the sum, and -grad_scale for the label rows.
-template <class T>
-void find_factors(const RowState& state, double grad_scale) {
+template <class T> void find_factors(const RowState& state, double grad_scale) {
   const auto sum = state.row_sum.as<T>();
   for (T& value : sum) value = static_cast<T>(grad_scale / value);
   std::ranges::fill(state.rescale.as<T>(), static_cast<T>(-grad_scale));
 }
 
 /// Calls f(T{}) for host arithmetic on the vectors of a row; nothing when memory is only counted.
-template <class F>
-void on_rows(const Context& ctx, DType dtype, F&& f) {
+template <class F> void on_rows(const Context& ctx, DType dtype, F&& f) {
   if (is_counting(ctx)) return;
   if (dtype == DType::f64)
     f(double{});

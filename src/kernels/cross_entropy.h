@@ -10,19 +10,19 @@ namespace tessera {
 ///   target = logit of labels[n] when it lies in [vocab_begin, vocab_begin + cols),  best = index of the largest logit so far
 ///   (the lowest index on a tie). First chunk: row_max holds −inf, sum 0, best −1.
 struct SoftmaxChunkArgs {
-  TensorView logits;                 // [rows, chunk] in: logits, out: exponentials
+  TensorView logits;  // [rows, chunk] in: logits, out: exponentials
   int64_t vocab_begin;
-  std::span<const int32_t> labels;   // [rows]
-  TensorView row_max, row_sum, target, rescale;   // [rows] compute dtype
-  std::span<int32_t> best;           // [rows]
+  std::span<const int32_t> labels;               // [rows]
+  TensorView row_max, row_sum, target, rescale;  // [rows] compute dtype
+  std::span<int32_t> best;                       // [rows]
 };
 
 /// logits <- grad_scale · (exp(logits − lse) − [column is the label]) in place, for one chunk.
 struct SoftmaxGradientArgs {
-  TensorView logits;                 // [rows, chunk]
+  TensorView logits;  // [rows, chunk]
   int64_t vocab_begin;
   std::span<const int32_t> labels;
-  ConstView lse;                     // [rows] compute dtype
+  ConstView lse;  // [rows] compute dtype
   double grad_scale;
 };
 
@@ -34,15 +34,15 @@ struct SoftmaxGradientArgs {
 /// weight needs a second pass over the chunks. Rows are taken in blocks, so scratch does not grow with the batch.
 /// dhidden may not alias hidden.
 struct CrossEntropyArgs {
-  ConstView hidden;                  // [rows, dim] compute dtype
-  ConstView weight;                  // [vocab, dim] compute dtype, f32, bf16 or f16
-  std::span<const int32_t> labels;   // [rows], each in [0, vocab)
+  ConstView hidden;                 // [rows, dim] compute dtype
+  ConstView weight;                 // [vocab, dim] compute dtype, f32, bf16 or f16
+  std::span<const int32_t> labels;  // [rows], each in [0, vocab)
   double grad_scale = 1;
-  TensorView nll;                    // [rows] compute dtype
-  std::span<int32_t> best;           // [rows] arg max of the logits; empty to skip
-  TensorView dhidden;                // [rows, dim]; empty: no gradients
-  TensorView dweight;                // [vocab, dim]; empty: frozen
-  int64_t chunk = 0;                 // columns of logits held at once; 0: cross_entropy_chunk
+  TensorView nll;           // [rows] compute dtype
+  std::span<int32_t> best;  // [rows] arg max of the logits; empty to skip
+  TensorView dhidden;       // [rows, dim]; empty: no gradients
+  TensorView dweight;       // [vocab, dim]; empty: frozen
+  int64_t chunk = 0;        // columns of logits held at once; 0: cross_entropy_chunk
 };
 void cross_entropy(const Context&, const CrossEntropyArgs&);
 

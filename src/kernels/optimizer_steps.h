@@ -14,7 +14,7 @@ struct AdamWArgs {
   std::span<const float> grads;
   std::span<float> m, v;
   float lr, beta1, beta2, eps, weight_decay, step_scale, grad_scale;
-  double correction1, correction2;   // c1, c2
+  double correction1, correction2;  // c1, c2
 };
 void adamw_step(const Context&, const AdamWArgs&);
 

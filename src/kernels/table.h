@@ -21,8 +21,8 @@ struct Kernels {
   std::string_view backend;
   void (*gemm)(const Context&, const GemmArgs&);
   void (*rms_norm)(const Context&, ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms);
-  void (*rms_norm_backward)(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
-                            TensorView dweight);
+  void (*rms_norm_backward)(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
+                            TensorView dx, TensorView dweight);
   void (*rope)(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
                ConstView sin, RopeDirection);
   void (*attention)(const Context&, const AttentionArgs&);

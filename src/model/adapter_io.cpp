@@ -95,8 +95,7 @@ Json read_description(const fs::path& folder, const std::string& method, const s
   return json;
 }
 
-template <class T>
-int64_t first_broken(const ConstView& view) {
+template <class T> int64_t first_broken(const ConstView& view) {
   const auto values = view.as<T>();
   for (size_t i = 0; i < values.size(); ++i)
     if (!std::isfinite(values[i])) return static_cast<int64_t>(i);

@@ -6,7 +6,8 @@ namespace tessera {
 namespace {
 
 /// In place where the view allows it, otherwise in a buffer of our own.
-void bind_side(const WeightView& view, ParameterPool& pool, Tensor& values, Tensor& grads, ConstView& shown, TensorView& gradient) {
+void bind_side(const WeightView& view, ParameterPool& pool, Tensor& values, Tensor& grads, ConstView& shown,
+               TensorView& gradient) {
   if (const ConstView direct = view.direct({&pool}); !direct.empty()) {
     shown = direct;
     if (view.is_trainable()) gradient = *view.direct_grad(pool);
@@ -27,7 +28,10 @@ void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& poo
 }  // namespace
 
 BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool)
-    : weights_(std::move(weights)), pool_(pool), by_weight_(weights_.by_weight.size()), buffers_(weights_.by_weight.size()) {
+    : weights_(std::move(weights)),
+      pool_(pool),
+      by_weight_(weights_.by_weight.size()),
+      buffers_(weights_.by_weight.size()) {
   for (size_t i = 0; i < by_weight_.size(); ++i) {
     const auto& delta = weights_.by_weight[i];
     if (!delta) continue;

@@ -12,8 +12,8 @@ namespace tessera {
 class BoundAdapter {
  public:
   struct Matrices {
-    ConstView a, bt;        // [rank, in], [rank, out]
-    TensorView da, dbt;     // accumulated by the backward pass
+    ConstView a, bt;     // [rank, in], [rank, out]
+    TensorView da, dbt;  // accumulated by the backward pass
     float scale, dropout;
   };
 

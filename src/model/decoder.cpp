@@ -15,8 +15,8 @@
 namespace tessera {
 namespace {
 
-constexpr int kWeightsPerLayer = 9;                       // norm, q, k, v, o, norm, gate, up, down
-constexpr int kLinearOffset[] = {1, 2, 3, 4, 6, 7, 8};    // of q, k, v, o, gate, up, down inside a layer
+constexpr int kWeightsPerLayer = 9;                     // norm, q, k, v, o, norm, gate, up, down
+constexpr int kLinearOffset[] = {1, 2, 3, 4, 6, 7, 8};  // of q, k, v, o, gate, up, down inside a layer
 constexpr int kNorm1 = 0, kNorm2 = 5;
 
 /// Llama-3's rescaling: wavelengths beyond original/low are stretched by factor, below original/high kept, between blended.
@@ -58,17 +58,28 @@ RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType co
 }
 
 DecoderModel::DecoderModel(const ModelConfig& config, std::vector<ViewPtr> weights, int64_t max_position, DType compute)
-    : config_(config), specs_(weight_specs(config)), weights_(std::move(weights)), rope_(make_rope_table(config, max_position, compute)), compute_(compute) {
+    : config_(config),
+      specs_(weight_specs(config)),
+      weights_(std::move(weights)),
+      rope_(make_rope_table(config, max_position, compute)),
+      compute_(compute) {
   TS_CHECK(weights_.size() == specs_.size(), "{} weights for {} specs", weights_.size(), specs_.size());
   for (size_t i = 0; i < specs_.size(); ++i)
-    TS_CHECK(weights_[i]->shape() == specs_[i].shape, "{} is {}, expected {}", specs_[i].name, weights_[i]->shape().text(), specs_[i].shape.text());
+    TS_CHECK(weights_[i]->shape() == specs_[i].shape, "{} is {}, expected {}", specs_[i].name,
+             weights_[i]->shape().text(), specs_[i].shape.text());
 }
 
-int DecoderModel::linear_index(int layer, int which) const { return 1 + layer * kWeightsPerLayer + kLinearOffset[which]; }
+int DecoderModel::linear_index(int layer, int which) const {
+  return 1 + layer * kWeightsPerLayer + kLinearOffset[which];
+}
 
 AttentionSpec DecoderModel::attention_spec(int layer) const {
-  return {layer, config_.num_attention_heads, config_.num_key_value_heads, config_.head_dim,
-          1.0 / std::sqrt(static_cast<double>(config_.head_dim)), &rope_};
+  return {layer,
+          config_.num_attention_heads,
+          config_.num_key_value_heads,
+          config_.head_dim,
+          1.0 / std::sqrt(static_cast<double>(config_.head_dim)),
+          &rope_};
 }
 
 TensorView DecoderModel::empty_like(const Pass& pass, int64_t cols) const {
@@ -90,7 +101,8 @@ void DecoderModel::embed(const Pass& pass, TensorView hidden) const {
 void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
   if (!trains_embedding()) return;
   const auto scope = pass.ctx.scratch.scope();
-  if (auto grad = weights_[0]->direct_grad(*pass.pool)) return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
+  if (auto grad = weights_[0]->direct_grad(*pass.pool))
+    return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
   const TensorView dw = pass.ctx.scratch.allocate(specs_[0].shape, compute_);
   if (!pass.ctx.scratch.is_counting()) zero(dw);
   embedding_backward(pass.ctx, pass.batch.ids, dhidden, dw);
@@ -98,7 +110,8 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
 }
 
 // y = x Wᵀ + beta y, then for each group of rows with an adapter  y += scale · (dropout(x) Aᵀ) Bt.
-void DecoderModel::linear(const Pass& pass, int index, ConstView x, double beta, TensorView y, TensorView low_rank) const {
+void DecoderModel::linear(const Pass& pass, int index, ConstView x, double beta, TensorView y,
+                          TensorView low_rank) const {
   const Context& ctx = pass.ctx;
   {
     const auto scope = ctx.scratch.scope();
@@ -112,18 +125,22 @@ void DecoderModel::linear(const Pass& pass, int index, ConstView x, double beta,
     ConstView rows_x = x.slice_rows(group.begin, group.end);
     if (pass.training && delta->dropout > 0) {
       const TensorView dropped = ctx.scratch.allocate({rows, x.cols()}, compute_);
-      dropout(ctx, rows_x, {pass.dropout_seed, pass.step, static_cast<uint32_t>(index), delta->dropout, pass.batch.draw_index.subspan(group.begin, rows)},
+      dropout(ctx, rows_x,
+              {pass.dropout_seed, pass.step, static_cast<uint32_t>(index), delta->dropout,
+               pass.batch.draw_index.subspan(group.begin, rows)},
               dropped, Write::assign);
       rows_x = dropped;
     }
-    TensorView u = low_rank.empty() ? ctx.scratch.allocate({rows, rank}, compute_) : low_rank.slice_rows(group.begin, group.end).slice_cols(0, rank);
+    TensorView u = low_rank.empty() ? ctx.scratch.allocate({rows, rank}, compute_)
+                                    : low_rank.slice_rows(group.begin, group.end).slice_cols(0, rank);
     gemm(ctx, {.a = rows_x, .b = delta->a, .b_transpose = Transpose::yes, .c = u});
     gemm(ctx, {.a = u, .b = delta->bt, .c = y.slice_rows(group.begin, group.end), .alpha = delta->scale, .beta = 1});
   }
 }
 
 // dx = beta dx + dy W + dropoutᵀ(dU A),  dW += dyᵀ x,  dBt += scale Uᵀ dy,  dU = scale dy Btᵀ,  dA += dUᵀ dropout(x).
-void DecoderModel::linear_backward(const Pass& pass, int index, ConstView x, ConstView low_rank, ConstView dy, double beta, TensorView dx) const {
+void DecoderModel::linear_backward(const Pass& pass, int index, ConstView x, ConstView low_rank, ConstView dy,
+                                   double beta, TensorView dx) const {
   const Context& ctx = pass.ctx;
   {
     const auto scope = ctx.scratch.scope();
@@ -143,9 +160,11 @@ void DecoderModel::linear_backward(const Pass& pass, int index, ConstView x, Con
     if (!delta) continue;
     const auto scope = ctx.scratch.scope();
     const int64_t rows = group.end - group.begin, rank = delta->a.shape[0];
-    const ConstView rows_dy = dy.slice_rows(group.begin, group.end), u = low_rank.slice_rows(group.begin, group.end).slice_cols(0, rank);
+    const ConstView rows_dy = dy.slice_rows(group.begin, group.end),
+                    u = low_rank.slice_rows(group.begin, group.end).slice_cols(0, rank);
     const bool drop = pass.training && delta->dropout > 0;
-    const DropoutKey key{pass.dropout_seed, pass.step, static_cast<uint32_t>(index), delta->dropout, pass.batch.draw_index.subspan(group.begin, rows)};
+    const DropoutKey key{pass.dropout_seed, pass.step, static_cast<uint32_t>(index), delta->dropout,
+                         pass.batch.draw_index.subspan(group.begin, rows)};
     ConstView rows_x = x.slice_rows(group.begin, group.end);
     TensorView dropped;
     if (drop) {
@@ -161,14 +180,15 @@ void DecoderModel::linear_backward(const Pass& pass, int index, ConstView x, Con
     const TensorView rows_dx = dx.slice_rows(group.begin, group.end);
     if (!drop) {
       gemm(ctx, {.a = du, .b = delta->a, .c = rows_dx, .beta = 1});
-    } else {   // the dropped copy is no longer needed: its buffer takes dU A
+    } else {  // the dropped copy is no longer needed: its buffer takes dU A
       gemm(ctx, {.a = du, .b = delta->a, .c = dropped});
       dropout(ctx, dropped, key, rows_dx, Write::accumulate);
     }
   }
 }
 
-void DecoderModel::norm_backward(const Pass& pass, int index, ConstView x, ConstView inv_rms, ConstView dy, TensorView dx) const {
+void DecoderModel::norm_backward(const Pass& pass, int index, ConstView x, ConstView inv_rms, ConstView dy,
+                                 TensorView dx) const {
   const auto scope = pass.ctx.scratch.scope();
   TensorView dweight;
   if (weights_[index]->is_trainable()) {
@@ -180,7 +200,8 @@ void DecoderModel::norm_backward(const Pass& pass, int index, ConstView x, Const
 }
 
 BlockSaved DecoderModel::allocate_saved(const Pass& pass) const {
-  const int64_t d = config_.hidden_size, q = config_.query_width(), kv = config_.key_width(), i = config_.intermediate_size;
+  const int64_t d = config_.hidden_size, q = config_.query_width(), kv = config_.key_width(),
+                i = config_.intermediate_size;
   BlockSaved s;
   s.input = empty_like(pass, d);
   s.inv_rms_1 = pass.ctx.scratch.allocate({pass.batch.tokens()}, compute_);
@@ -197,21 +218,23 @@ BlockSaved DecoderModel::allocate_saved(const Pass& pass) const {
   s.up = empty_like(pass, i);
   s.activated = empty_like(pass, i);
   for (int which = 0; which < 7; ++which) {
-    int64_t rank = 0;   // the same in every layer; layer 0 stands for all
+    int64_t rank = 0;  // the same in every layer; layer 0 stands for all
     for (const RowGroup& group : pass.batch.groups)
-      for (int layer = 0; group.adapter && layer < num_layers(); ++layer) rank = std::max(rank, group.adapter->rank(linear_index(layer, which)));
+      for (int layer = 0; group.adapter && layer < num_layers(); ++layer)
+        rank = std::max(rank, group.adapter->rank(linear_index(layer, which)));
     if (rank > 0) s.low_rank[which] = empty_like(pass, rank);
   }
   return s;
 }
 
-void DecoderModel::block(const Pass& pass, int layer, AttentionContext& attention, BlockSaved* saved, TensorView hidden) const {
+void DecoderModel::block(const Pass& pass, int layer, AttentionContext& attention, BlockSaved* saved,
+                         TensorView hidden) const {
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
   BlockSaved local;
   const bool keep = saved != nullptr;
   if (!keep) {
-    local = allocate_saved(pass);   // scratch of this block, released at its end
+    local = allocate_saved(pass);  // scratch of this block, released at its end
     saved = &local;
   }
   BlockSaved& s = *saved;
@@ -234,7 +257,8 @@ void DecoderModel::block(const Pass& pass, int layer, AttentionContext& attentio
   linear(pass, linear_index(layer, kDown), s.activated, 1, hidden, u(kDown));
 }
 
-void DecoderModel::block_backward(const Pass& pass, int layer, TrainableAttention& attention, BlockSaved& s, TensorView dhidden, bool need_input) const {
+void DecoderModel::block_backward(const Pass& pass, int layer, TrainableAttention& attention, BlockSaved& s,
+                                  TensorView dhidden, bool need_input) const {
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
   const int first = 1 + layer * kWeightsPerLayer;
@@ -245,7 +269,8 @@ void DecoderModel::block_backward(const Pass& pass, int layer, TrainableAttentio
     const auto mlp = ctx.scratch.scope();
     const TensorView dactivated = empty_like(pass, config_.intermediate_size);
     linear_backward(pass, linear_index(layer, kDown), s.activated, u(kDown), dhidden, 0, dactivated);
-    swiglu_backward(ctx, s.gate, s.up, dactivated, s.gate, s.up);   // gate and up have served: their gradients take their place
+    swiglu_backward(ctx, s.gate, s.up, dactivated, s.gate,
+                    s.up);  // gate and up have served: their gradients take their place
     linear_backward(pass, linear_index(layer, kGate), s.normed_2, u(kGate), s.gate, 0, dnormed);
     linear_backward(pass, linear_index(layer, kUp), s.normed_2, u(kUp), s.up, 1, dnormed);
   }
@@ -253,7 +278,8 @@ void DecoderModel::block_backward(const Pass& pass, int layer, TrainableAttentio
 
   const TensorView dattended = empty_like(pass, config_.query_width());
   linear_backward(pass, linear_index(layer, kO), s.attended, u(kO), dhidden, 0, dattended);
-  const TensorView dq = empty_like(pass, config_.query_width()), dk = empty_like(pass, config_.key_width()), dv = empty_like(pass, config_.key_width());
+  const TensorView dq = empty_like(pass, config_.query_width()), dk = empty_like(pass, config_.key_width()),
+                   dv = empty_like(pass, config_.key_width());
   attention.attend_backward(ctx, attention_spec(layer), pass.batch, s, dattended, dq, dk, dv);
   const bool need_dnormed = need_input || weights_[first + kNorm1]->is_trainable();
   const TensorView target = need_dnormed ? dnormed : TensorView();
@@ -270,17 +296,25 @@ void DecoderModel::head(const Pass& pass, ConstView hidden, const Head& head) co
   if (rows == 0) return;
   const int norm_index = static_cast<int>(specs_.size()) - 2, head_index = norm_index + 1;
   const bool backward = !head.dhidden.empty();
-  const TensorView picked = ctx.scratch.allocate({rows, config_.hidden_size}, compute_), normed = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);
+  const TensorView picked = ctx.scratch.allocate({rows, config_.hidden_size}, compute_),
+                   normed = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);
   const TensorView inv_rms = ctx.scratch.allocate({rows}, compute_);
-  embedding(ctx, hidden, head.rows, picked);   // a row gather
+  embedding(ctx, hidden, head.rows, picked);  // a row gather
   rms_norm(ctx, picked, read(pass, norm_index), config_.rms_norm_eps, normed, inv_rms);
-  CrossEntropyArgs args{.hidden = normed, .weight = read(pass, head_index), .labels = head.labels, .nll = head.nll, .best = head.best, .dhidden = {}, .dweight = {}};
+  CrossEntropyArgs args{.hidden = normed,
+                        .weight = read(pass, head_index),
+                        .labels = head.labels,
+                        .nll = head.nll,
+                        .best = head.best,
+                        .dhidden = {},
+                        .dweight = {}};
   if (!backward) return cross_entropy(ctx, args);
 
   args.dhidden = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);
   const WeightView& head_view = *weights_[head_index];
   const auto grad = head_view.is_trainable() ? head_view.direct_grad(*pass.pool) : std::nullopt;
-  if (grad) args.dweight = *grad;
+  if (grad)
+    args.dweight = *grad;
   else if (head_view.is_trainable()) {
     args.dweight = ctx.scratch.allocate(specs_[head_index].shape, compute_);
     if (!ctx.scratch.is_counting()) zero(args.dweight);
@@ -290,7 +324,7 @@ void DecoderModel::head(const Pass& pass, ConstView hidden, const Head& head) co
   const TensorView dpicked = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);
   if (!ctx.scratch.is_counting()) zero(dpicked);
   norm_backward(pass, norm_index, picked, inv_rms, args.dhidden, dpicked);
-  embedding_backward(ctx, head.rows, dpicked, head.dhidden);   // a row scatter
+  embedding_backward(ctx, head.rows, dpicked, head.dhidden);  // a row scatter
 }
 
 void DecoderModel::logits(const Pass& pass, ConstView hidden, std::span<const int32_t> rows, TensorView logits) const {

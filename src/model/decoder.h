@@ -21,15 +21,15 @@ struct RowGroup {
 /// Tokens of several documents, one behind the other. Non-owning.
 struct TokenBatch {
   std::span<const int32_t> ids, positions;
-  std::span<const int64_t> draw_index;              // a token's number in the global batch: keys dropout
+  std::span<const int64_t> draw_index;  // a token's number in the global batch: keys dropout
   std::span<const AttentionSegment> segments;
-  std::span<const RowGroup> groups;                 // cover all rows, in order
+  std::span<const RowGroup> groups;  // cover all rows, in order
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 
 /// cos and sin of position · frequency, in the compute dtype.
 struct RopeTable {
-  Tensor cos, sin;                                  // [positions, head_dim / 2]
+  Tensor cos, sin;  // [positions, head_dim / 2]
 };
 RopeTable make_rope_table(const ModelConfig&, int64_t positions, DType compute);
 
@@ -44,8 +44,8 @@ struct AttentionSpec {
 class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
-  virtual void attend(const Context&, const AttentionSpec&, const TokenBatch&, TensorView q, TensorView k, ConstView v, TensorView out,
-                      TensorView lse) = 0;
+  virtual void attend(const Context&, const AttentionSpec&, const TokenBatch&, TensorView q, TensorView k, ConstView v,
+                      TensorView out, TensorView lse) = 0;
 };
 
 struct BlockSaved;
@@ -53,8 +53,8 @@ struct BlockSaved;
 /// An attention that can be trained through: gradients of q, k (before RoPE) and v. Rows outside every segment get zeros.
 class TrainableAttention : public AttentionContext {
  public:
-  virtual void attend_backward(const Context&, const AttentionSpec&, const TokenBatch&, const BlockSaved&, ConstView dattended, TensorView dq,
-                               TensorView dk, TensorView dv) = 0;
+  virtual void attend_backward(const Context&, const AttentionSpec&, const TokenBatch&, const BlockSaved&,
+                               ConstView dattended, TensorView dq, TensorView dk, TensorView dv) = 0;
 };
 
 /// What a forward pass reads and where a backward pass adds.
@@ -62,18 +62,18 @@ struct Pass {
   const Context& ctx;
   const TokenBatch& batch;
   PoolRead read;
-  ParameterPool* pool = nullptr;                    // gradients; null in evaluation
+  ParameterPool* pool = nullptr;  // gradients; null in evaluation
   uint64_t dropout_seed = 0, step = 0;
-  bool training = false;                            // dropout is on
+  bool training = false;  // dropout is on
 };
 
 /// What a block keeps for its backward pass. Views into the arena. Shapes: T tokens, D hidden, I intermediate.
 struct BlockSaved {
-  TensorView input, inv_rms_1, normed_1;            // [T, D], [T], [T, D]
-  TensorView q, k, v, attended, lse;                // after RoPE
-  TensorView middle, inv_rms_2, normed_2;           // residual after attention
-  TensorView gate, up, activated;                   // [T, I]
-  std::array<TensorView, 7> low_rank;               // [T, rank] x Aᵀ of each linear; empty without adapter
+  TensorView input, inv_rms_1, normed_1;   // [T, D], [T], [T, D]
+  TensorView q, k, v, attended, lse;       // after RoPE
+  TensorView middle, inv_rms_2, normed_2;  // residual after attention
+  TensorView gate, up, activated;          // [T, I]
+  std::array<TensorView, 7> low_rank;      // [T, rank] x Aᵀ of each linear; empty without adapter
 };
 
 class DecoderModel {
@@ -97,15 +97,16 @@ class DecoderModel {
   void block(const Pass&, int layer, AttentionContext&, BlockSaved* saved, TensorView hidden) const;
   BlockSaved allocate_saved(const Pass&) const;
   /// dhidden: gradient of the block's output on entry, of its input on exit (left undefined when `need_input` is false).
-  void block_backward(const Pass&, int layer, TrainableAttention&, BlockSaved&, TensorView dhidden, bool need_input) const;
+  void block_backward(const Pass&, int layer, TrainableAttention&, BlockSaved&, TensorView dhidden,
+                      bool need_input) const;
   void embed_backward(const Pass&, ConstView dhidden) const;
 
   /// Final norm and fused cross-entropy of the given rows of hidden.
   struct Head {
-    std::span<const int32_t> rows, labels;          // scored rows of the batch and their labels
-    TensorView nll;                                 // [rows] out
-    std::span<int32_t> best;                        // arg max, out; may be empty
-    TensorView dhidden;                             // [T, D] += ; empty: no gradients
+    std::span<const int32_t> rows, labels;  // scored rows of the batch and their labels
+    TensorView nll;                         // [rows] out
+    std::span<int32_t> best;                // arg max, out; may be empty
+    TensorView dhidden;                     // [T, D] += ; empty: no gradients
   };
   void head(const Pass&, ConstView hidden, const Head&) const;
   /// logits [rows, vocab] of the given rows.
@@ -117,9 +118,10 @@ class DecoderModel {
  private:
   enum Linear { kQ, kK, kV, kO, kGate, kUp, kDown };
   void linear(const Pass&, int index, ConstView x, double beta, TensorView y, TensorView low_rank) const;
-  void linear_backward(const Pass&, int index, ConstView x, ConstView low_rank, ConstView dy, double beta, TensorView dx) const;
+  void linear_backward(const Pass&, int index, ConstView x, ConstView low_rank, ConstView dy, double beta,
+                       TensorView dx) const;
   void norm_backward(const Pass&, int index, ConstView x, ConstView inv_rms, ConstView dy, TensorView dx) const;
-  ConstView read(const Pass&, int index) const;     // in place, or gathered into scratch
+  ConstView read(const Pass&, int index) const;  // in place, or gathered into scratch
   AttentionSpec attention_spec(int layer) const;
   TensorView empty_like(const Pass&, int64_t cols) const;
 

@@ -14,15 +14,21 @@ DType parse_storage(const std::string& name, DType otherwise) {
 }  // namespace
 
 Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
-  if (options_.path.empty()) throw UserError(s.where_model, "model.path is not set", "name a folder with config.json (and, unless init = \"random\", model.safetensors)");
+  if (options_.path.empty())
+    throw UserError(s.where_model, "model.path is not set",
+                    "name a folder with config.json (and, unless init = \"random\", model.safetensors)");
   const bool drawn = options_.init == "random";
-  const bool is_file = std::filesystem::is_regular_file(options_.path);   // a bare config.json will do to draw a model
-  if (!std::filesystem::exists(options_.path)) throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
-  if (is_file && !drawn) throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()), "name the folder that holds config.json and the weights");
+  const bool is_file = std::filesystem::is_regular_file(options_.path);  // a bare config.json will do to draw a model
+  if (!std::filesystem::exists(options_.path))
+    throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
+  if (is_file && !drawn)
+    throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
+                    "name the folder that holds config.json and the weights");
   config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
   if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
   const auto specs = weight_specs(config_);
-  auto weights = bind_plain(specs, pool_, source_ ? &*source_ : nullptr, {.trainable = s.train_base, .storage = parse_storage(options_.dtype, config_.dtype)});
+  auto weights = bind_plain(specs, pool_, source_ ? &*source_ : nullptr,
+                            {.trainable = s.train_base, .storage = parse_storage(options_.dtype, config_.dtype)});
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
@@ -39,7 +45,8 @@ const std::string& Model::base_fingerprint() {
     text += fmt::format("{} {} ", spec.name, spec.shape.text());
     if (spec.storage != spec.name) continue;
     const ConstView values = source_ ? source_->at(spec.name) : decoder_->weight(static_cast<int>(i))->direct({&pool_});
-    text += sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
+    text +=
+        sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
   }
   return base_fingerprint_ = sha256_hex(text);
 }
@@ -49,7 +56,8 @@ uint64_t Model::views_fingerprint() const {
   for (size_t i = 0; i < decoder_->specs().size(); ++i) {
     h = hash_key({h, decoder_->weight(static_cast<int>(i))->fingerprint()});
     if (!bound_) continue;
-    if (const auto& delta = bound_->weights().by_weight[i]) h = hash_key({h, delta->a->fingerprint(), delta->bt->fingerprint()});
+    if (const auto& delta = bound_->weights().by_weight[i])
+      h = hash_key({h, delta->a->fingerprint(), delta->bt->fingerprint()});
   }
   return h;
 }
@@ -60,11 +68,14 @@ int64_t Model::virtual_parameters() const {
     const WeightSpec& spec = decoder_->specs()[i];
     if (spec.storage == spec.name) count += spec.shape.count();
     if (!bound_) continue;
-    if (const auto& delta = bound_->weights().by_weight[i]) count += delta->a->shape().count() + delta->bt->shape().count();
+    if (const auto& delta = bound_->weights().by_weight[i])
+      count += delta->a->shape().count() + delta->bt->shape().count();
   }
   return count;
 }
 
-DType Model::export_dtype() const { return parse_storage(options_.dtype, source_ ? source_->at(decoder_->specs().front().name).dtype : config_.dtype); }
+DType Model::export_dtype() const {
+  return parse_storage(options_.dtype, source_ ? source_->at(decoder_->specs().front().name).dtype : config_.dtype);
+}
 
 }  // namespace tessera

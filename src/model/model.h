@@ -14,15 +14,18 @@ namespace tessera {
 
 /// [model]
 struct ModelOptions {
-  std::filesystem::path path;              // Hugging Face folder; with init = "random" only its config.json and tokenizer are used
+  std::filesystem::path path;  // Hugging Face folder; with init = "random" only its config.json and tokenizer are used
   std::string init = "pretrained";
-  std::string dtype;                       // storage of weights that are drawn, and of exports; empty: as in config.json
-  std::filesystem::path tokenizer;         // folder of tokenizer.json; empty: path
+  std::string dtype;                // storage of weights that are drawn, and of exports; empty: as in config.json
+  std::filesystem::path tokenizer;  // folder of tokenizer.json; empty: path
 
   void visit(Fields& v) {
-    v("path", path, anything(), "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json");
-    v("init", init, one_of({"pretrained", "random"}), "pretrained: read the weights; random: draw them from train.seed");
-    v("dtype", dtype, one_of({"", "f32", "bf16", "f16"}), "storage of drawn frozen weights and of exported models; empty: as config.json says");
+    v("path", path, anything(),
+      "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json");
+    v("init", init, one_of({"pretrained", "random"}),
+      "pretrained: read the weights; random: draw them from train.seed");
+    v("dtype", dtype, one_of({"", "f32", "bf16", "f16"}),
+      "storage of drawn frozen weights and of exported models; empty: as config.json says");
     v("tokenizer", tokenizer, anything(), "folder of tokenizer.json; empty: model.path");
   }
   std::filesystem::path tokenizer_folder() const { return tokenizer.empty() ? path : tokenizer; }
@@ -33,9 +36,9 @@ class Model {
   struct Settings {
     ModelOptions model;
     AdapterConfig adapter;
-    bool train_base = false;               // full training
-    int64_t max_position = 0;              // positions 0 .. max_position-1 occur
-    uint64_t seed = 0;                     // of drawn weights
+    bool train_base = false;   // full training
+    int64_t max_position = 0;  // positions 0 .. max_position-1 occur
+    uint64_t seed = 0;         // of drawn weights
     std::string where_model, where_adapter;
     DType compute = DType::f32;
   };
@@ -57,7 +60,7 @@ class Model {
   const std::string& base_fingerprint();
   /// Hash of every view: ranks compare it before step 1.
   uint64_t views_fingerprint() const;
-  int64_t virtual_parameters() const;      // of the dense model with assembled deltas
+  int64_t virtual_parameters() const;  // of the dense model with assembled deltas
   DType export_dtype() const;
 
  private:

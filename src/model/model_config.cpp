@@ -21,7 +21,8 @@ const ModelFamily& model_family(const std::string& name, const std::string& wher
 
 ModelConfig parse_model_config(const Json& json, const std::string& where) {
   const Json* type = json.find("model_type");
-  if (!type || !type->is_string()) throw UserError(where, "the key \"model_type\" is missing", "this does not look like a Hugging Face config.json");
+  if (!type || !type->is_string())
+    throw UserError(where, "the key \"model_type\" is missing", "this does not look like a Hugging Face config.json");
   return model_family(type->as_string(), where).read(json, where);
 }
 
@@ -29,6 +30,8 @@ ModelConfig read_model_config(const std::filesystem::path& config_json) {
   return parse_model_config(Json::parse(read_text_file(config_json), config_json.string()), config_json.string());
 }
 
-std::vector<WeightSpec> weight_specs(const ModelConfig& config) { return model_family(config.family, "").specs(config); }
+std::vector<WeightSpec> weight_specs(const ModelConfig& config) {
+  return model_family(config.family, "").specs(config);
+}
 
 }  // namespace tessera

@@ -21,15 +21,15 @@ struct RopeConfig {
 
 /// A decoder, in Hugging Face's words. Families differ by these numbers and by names, not by subclass.
 struct ModelConfig {
-  std::string family;              // "llama"
+  std::string family;  // "llama"
   int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
   int64_t num_hidden_layers = 0, num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
   int64_t max_position_embeddings = 2048;
   double rms_norm_eps = 1e-6, initializer_range = 0.02;
   RopeConfig rope;
   bool tie_word_embeddings = false;
-  DType dtype = DType::f32;        // what exported files are stored in
-  Json source;                     // the config.json it came from, for exports
+  DType dtype = DType::f32;  // what exported files are stored in
+  Json source;               // the config.json it came from, for exports
 
   int64_t query_width() const { return num_attention_heads * head_dim; }
   int64_t key_width() const { return num_key_value_heads * head_dim; }
@@ -37,7 +37,7 @@ struct ModelConfig {
 
 /// One architecture: which configs it reads, what its weights are called.
 struct ModelFamily {
-  std::string_view name;           // model_type in config.json
+  std::string_view name;  // model_type in config.json
   std::string_view help;
   ModelConfig (*read)(const Json& config, const std::string& where);
   std::vector<WeightSpec> (*specs)(const ModelConfig&);

@@ -10,11 +10,20 @@ namespace {
 
 void store(TensorView view, int64_t i, double value) {
   switch (view.dtype) {
-    case DType::f64: static_cast<double*>(view.mutable_data())[i] = value; return;
-    case DType::f32: static_cast<float*>(view.mutable_data())[i] = static_cast<float>(value); return;
-    case DType::bf16: static_cast<BFloat16*>(view.mutable_data())[i] = to_bfloat16(static_cast<float>(value)); return;
-    case DType::f16: static_cast<Float16*>(view.mutable_data())[i] = to_float16(static_cast<float>(value)); return;
-    default: TS_CHECK(false, "parameters cannot be stored as {}", name_of(view.dtype));
+    case DType::f64:
+      static_cast<double*>(view.mutable_data())[i] = value;
+      return;
+    case DType::f32:
+      static_cast<float*>(view.mutable_data())[i] = static_cast<float>(value);
+      return;
+    case DType::bf16:
+      static_cast<BFloat16*>(view.mutable_data())[i] = to_bfloat16(static_cast<float>(value));
+      return;
+    case DType::f16:
+      static_cast<Float16*>(view.mutable_data())[i] = to_float16(static_cast<float>(value));
+      return;
+    default:
+      TS_CHECK(false, "parameters cannot be stored as {}", name_of(view.dtype));
   }
 }
 
@@ -47,10 +56,12 @@ void ParameterPool::allocate(uint64_t seed) {
   int64_t total = 0;
   for (Slot* slot : order) {
     slot->begin = total;
-    flat_.slots.push_back({slot->name, slot->options.shape, total, slot->options.weight_decay, slot->options.step_scale});
+    flat_.slots.push_back(
+        {slot->name, slot->options.shape, total, slot->options.weight_decay, slot->options.step_scale});
     total += (slot->options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
   }
-  for (size_t i = 1; i < order.size(); ++i) TS_CHECK(order[i - 1]->name != order[i]->name, "two slots are called \"{}\"", order[i]->name);
+  for (size_t i = 1; i < order.size(); ++i)
+    TS_CHECK(order[i - 1]->name != order[i]->name, "two slots are called \"{}\"", order[i]->name);
   values_ = Tensor(Shape{total}, compute_);
   grads_ = Tensor(Shape{total}, compute_);
   flat_.values = values_;
@@ -70,13 +81,14 @@ void ParameterPool::initialise(const Slot& slot, TensorView values, uint64_t see
   const Init& init = slot.options.init;
   const int64_t count = values.shape.count();
   if (!init.source.empty()) {
-    TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", slot.name, init.source.shape.text(), values.shape.text());
+    TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", slot.name,
+             init.source.shape.text(), values.shape.text());
     for (int64_t i = 0; i < count; ++i) store(values, i, element(init.source, i));
     return;
   }
-  if (init.kind == Init::Kind::zeros) return;   // memory starts at zero
+  if (init.kind == Init::Kind::zeros) return;  // memory starts at zero
   const RandomStream stream(seed, fnv1a(slot.name.data(), slot.name.size()));
-#pragma omp parallel for schedule(static) if (count > 1 << 14)   // a small slot is drawn before a team is awake
+#pragma omp parallel for schedule(static) if (count > 1 << 14)  // a small slot is drawn before a team is awake
   for (int64_t i = 0; i < count; ++i) {
     double value = 1;
     if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i));
@@ -105,7 +117,9 @@ TensorView ParameterPool::grads(SlotId id) {
   return flat_.grads.slice_rows(slot.begin, slot.begin + slot.options.shape.count()).reshape(slot.options.shape);
 }
 
-void ParameterPool::zero_grads() { std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes())); }
+void ParameterPool::zero_grads() {
+  std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
+}
 
 int64_t ParameterPool::trainable_count() const {
   int64_t count = 0;
@@ -128,8 +142,11 @@ int64_t ParameterPool::frozen_mapped_bytes() const {
 int64_t ParameterPool::owned_bytes() const {
   int64_t bytes = 0;
   for (const Slot& slot : slots_) {
-    if (slot.trainable) bytes += 2 * (slot.options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment * size_of(compute_);
-    else if (!slot.file) bytes += slot.options.shape.count() * size_of(slot.options.storage);
+    if (slot.trainable)
+      bytes +=
+          2 * (slot.options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment * size_of(compute_);
+    else if (!slot.file)
+      bytes += slot.options.shape.count() * size_of(slot.options.storage);
   }
   return bytes;
 }

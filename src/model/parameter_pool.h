@@ -13,17 +13,17 @@ namespace tessera {
 /// How a slot gets its first values. A source (a stored tensor) wins over a draw.
 struct Init {
   enum class Kind { zeros, ones, normal, uniform } kind = Kind::zeros;
-  double scale = 0;                 // standard deviation, or the bound of a uniform draw
-  ConstView source;                 // converted to the slot's dtype
+  double scale = 0;  // standard deviation, or the bound of a uniform draw
+  ConstView source;  // converted to the slot's dtype
 };
 
 struct SlotOptions {
   Shape shape;
   bool trainable = true;
   Init init;
-  bool weight_decay = true;         // norms are never decayed
-  float step_scale = 1;             // multiplies the optimizer's step
-  DType storage = DType::f32;       // of a frozen slot
+  bool weight_decay = true;    // norms are never decayed
+  float step_scale = 1;        // multiplies the optimizer's step
+  DType storage = DType::f32;  // of a frozen slot
 };
 
 using SlotId = int;
@@ -32,14 +32,14 @@ using SlotId = int;
 struct TrainableSlot {
   std::string name;
   Shape shape;
-  int64_t begin;                    // in the flat memory
+  int64_t begin;  // in the flat memory
   bool weight_decay;
   float step_scale;
 };
 
 /// The trainable memory of a pool, whole. Slots lie in order of name, each from a multiple of kSlotAlignment elements; the gaps are zero and stay zero.
 struct FlatParams {
-  TensorView values, grads;         // [count] compute dtype
+  TensorView values, grads;  // [count] compute dtype
   std::vector<TrainableSlot> slots;
 };
 
@@ -57,7 +57,7 @@ class ParameterPool {
 
   ConstView values(SlotId) const;
   TensorView mutable_values(SlotId);
-  TensorView grads(SlotId);         // trainable slots only
+  TensorView grads(SlotId);  // trainable slots only
   bool is_trainable(SlotId id) const { return slots_[id].trainable; }
   const std::string& name(SlotId id) const { return slots_[id].name; }
   DType compute() const { return compute_; }
@@ -68,7 +68,7 @@ class ParameterPool {
   int64_t trainable_count() const;  // without the gaps
   int64_t frozen_count() const;
   int64_t frozen_mapped_bytes() const;
-  int64_t owned_bytes() const;      // values, gradients and frozen tensors that this process holds itself
+  int64_t owned_bytes() const;  // values, gradients and frozen tensors that this process holds itself
 
  private:
   struct Slot {

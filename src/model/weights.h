@@ -17,14 +17,14 @@ enum class Role { embedding, linear, norm, head };
 
 /// What the model asks for. Names are Hugging Face's.
 struct WeightSpec {
-  std::string name;      // "model.layers.3.self_attn.q_proj.weight"
-  std::string type;      // path inside the block as HF writes it: "self_attn.q_proj"; empty outside blocks
-  int layer = -1;        // -1 outside blocks
+  std::string name;  // "model.layers.3.self_attn.q_proj.weight"
+  std::string type;  // path inside the block as HF writes it: "self_attn.q_proj"; empty outside blocks
+  int layer = -1;    // -1 outside blocks
   Role role = Role::linear;
-  Shape shape;           // [out, in] for linears, whatever the storage order
+  Shape shape;  // [out, in] for linears, whatever the storage order
   Init init;
-  std::string storage;   // equal storage = one physical tensor (a tied head)
-  bool transposed = false;   // stored [in, out] (GPT-2's Conv1D)
+  std::string storage;      // equal storage = one physical tensor (a tied head)
+  bool transposed = false;  // stored [in, out] (GPT-2's Conv1D)
 };
 
 /// A shared-seed perturbation, and what a forward pass reads: p = values + scale · z. Backprop reads with z = nullptr.
@@ -61,7 +61,8 @@ using ViewPtr = std::shared_ptr<const WeightView>;
 /// A whole slot, in place.
 class SliceView final : public WeightView {
  public:
-  SliceView(const ParameterPool& pool, SlotId slot, Shape shape) : slot_(slot), shape_(shape), trainable_(pool.is_trainable(slot)) {}
+  SliceView(const ParameterPool& pool, SlotId slot, Shape shape)
+      : slot_(slot), shape_(shape), trainable_(pool.is_trainable(slot)) {}
   Shape shape() const override { return shape_; }
   bool is_trainable() const override { return trainable_; }
   void gather(const Context&, const PoolRead&, TensorView w) const override;

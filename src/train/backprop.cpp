@@ -29,7 +29,8 @@ std::vector<AttentionSegment> segments_of(const PackedBatch& batch) {
   return segments;
 }
 
-LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const TensorView& nll, std::span<const int32_t> best) {
+LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const TensorView& nll,
+                std::span<const int32_t> best) {
   LossSums sums;
   for (size_t i = 0; i < scored.rows.size(); ++i) sums.nll += element(nll, static_cast<int64_t>(i));
   sums.scored = static_cast<int64_t>(scored.rows.size());
@@ -65,7 +66,8 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
 
   const auto wide = [&] { return ctx.scratch.allocate({batch.tokens(), width}, decoder.compute()); };
   const TensorView hidden = wide();
-  const TensorView nll = ctx.scratch.allocate({std::max<int64_t>(1, static_cast<int64_t>(scored.rows.size()))}, decoder.compute());
+  const TensorView nll =
+      ctx.scratch.allocate({std::max<int64_t>(1, static_cast<int64_t>(scored.rows.size()))}, decoder.compute());
   std::vector<int32_t> best(scored.rows.size());
   std::vector<BlockSaved> saved(static_cast<size_t>(layers));
   const bool keep = options.backward && !options.checkpoint_activations;
@@ -79,10 +81,15 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
     }
     decoder.block(pass, layer, attention, keep ? &saved[layer] : nullptr, hidden);
   }
-  DecoderModel::Head head{.rows = scored.rows, .labels = scored.labels, .nll = nll.slice_rows(0, static_cast<int64_t>(scored.rows.size())), .best = best, .dhidden = {}};
+  DecoderModel::Head head{.rows = scored.rows,
+                          .labels = scored.labels,
+                          .nll = nll.slice_rows(0, static_cast<int64_t>(scored.rows.size())),
+                          .best = best,
+                          .dhidden = {}};
   if (options.backward) {
     head.dhidden = wide();
-    if (!ctx.scratch.is_counting()) std::memset(head.dhidden.mutable_data(), 0, static_cast<size_t>(head.dhidden.bytes()));
+    if (!ctx.scratch.is_counting())
+      std::memset(head.dhidden.mutable_data(), 0, static_cast<size_t>(head.dhidden.bytes()));
   }
   decoder.head(pass, hidden, head);
 
@@ -90,7 +97,7 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
     const bool train_embedding = decoder.trains_embedding();
     for (int layer = layers - 1; layer >= 0; --layer) {
       const auto layer_scope = ctx.scratch.scope();
-      if (!keep) {   // run the block again from its kept input, this time keeping everything
+      if (!keep) {  // run the block again from its kept input, this time keeping everything
         const TensorView again = wide();
         convert(ctx, saved[layer].input, again);
         BlockSaved full = decoder.allocate_saved(pass);
@@ -105,7 +112,8 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
   return sum_up(batch, scored, nll, best);
 }
 
-int64_t plan_activation_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads, const PassOptions& options) {
+int64_t plan_activation_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads,
+                              const PassOptions& options) {
   // The widest batch: every token scored. One document a row and many tiny ones need different attention scratch: both are run.
   int64_t bytes = 0;
   for (const int64_t document : {sequence_length, int64_t{2}}) {
@@ -117,9 +125,11 @@ int64_t plan_activation_bytes(Model& model, int64_t rows, int64_t sequence_lengt
     batch.positions.assign(tokens, 0);
     batch.labels.assign(tokens, 0);
     batch.draw_index.assign(tokens, 0);
-    for (int64_t begin = 0; begin < rows * sequence_length; begin += document) batch.documents.push_back({begin, std::min(begin + document, rows * sequence_length)});
+    for (int64_t begin = 0; begin < rows * sequence_length; begin += document)
+      batch.documents.push_back({begin, std::min(begin + document, rows * sequence_length)});
     Arena arena = Arena::counting();
-    const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
+    const Context ctx{
+        .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
     run_batch(ctx, model, batch, options);
     bytes = std::max(bytes, arena.peak_bytes());
   }

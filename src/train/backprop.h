@@ -9,9 +9,10 @@ namespace tessera {
 /// Sums over the scored tokens and documents of one or more batches; never means of means.
 struct LossSums {
   double nll = 0;
-  int64_t scored = 0, correct = 0;         // tokens; correct: the arg max is the label
-  int64_t documents = 0, exact = 0;        // documents with scored tokens; exact: every scored token is the arg max, which is what
-                                           // greedy decoding of the completion would produce
+  int64_t scored = 0, correct = 0;  // tokens; correct: the arg max is the label
+  int64_t documents = 0,
+          exact = 0;  // documents with scored tokens; exact: every scored token is the arg max, which is what
+                      // greedy decoding of the completion would produce
   LossSums& operator+=(const LossSums& o) {
     nll += o.nll;
     scored += o.scored;
@@ -26,8 +27,8 @@ struct LossSums {
 struct PassOptions {
   bool backward = false;
   bool dropout = false;
-  bool checkpoint_activations = false;     // keep block inputs only and run each block again before its backward pass
-  uint64_t seed = 0, step = 0;             // key the dropout masks
+  bool checkpoint_activations = false;  // keep block inputs only and run each block again before its backward pass
+  uint64_t seed = 0, step = 0;          // key the dropout masks
 };
 
 /// One forward (and backward) pass over a packed batch. Gradients of the summed NLL are added to the pool (through the bound

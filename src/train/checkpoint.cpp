@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kFormatVersion = 1;
 constexpr const char* kBest = "best.h5";
 
-std::vector<fs::path> checkpoint_files(const fs::path& folder) {   // newest first
+std::vector<fs::path> checkpoint_files(const fs::path& folder) {  // newest first
   std::vector<fs::path> files;
   if (!fs::is_directory(folder)) return files;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -24,22 +24,31 @@ std::vector<fs::path> checkpoint_files(const fs::path& folder) {   // newest fir
   return files;
 }
 
-TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) { return flat.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape); }
+TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
+  return flat.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape);
+}
 
 void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer) {
   for (const TrainableSlot& slot : params.slots) file.write("/pool/" + slot.name, slot_view(params.values, slot));
   optimizer.visit_state([&](const std::string& name, std::span<float> state) {
     const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
-    for (const TrainableSlot& slot : params.slots) file.write("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
+    for (const TrainableSlot& slot : params.slots)
+      file.write("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
   });
 }
 
 Json to_json(const LossSums& sums) {
-  return Json::object().set("nll", sums.nll).set("scored", sums.scored).set("correct", sums.correct).set("documents", sums.documents).set("exact", sums.exact);
+  return Json::object()
+      .set("nll", sums.nll)
+      .set("scored", sums.scored)
+      .set("correct", sums.correct)
+      .set("documents", sums.documents)
+      .set("exact", sums.exact);
 }
 
 LossSums sums_of(const Json& json) {
-  return {json.at("nll").as_number(), json.at("scored").as_integer(), json.at("correct").as_integer(), json.at("documents").as_integer(), json.at("exact").as_integer()};
+  return {json.at("nll").as_number(), json.at("scored").as_integer(), json.at("correct").as_integer(),
+          json.at("documents").as_integer(), json.at("exact").as_integer()};
 }
 
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
@@ -64,7 +73,8 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
 
 fs::path checkpoint_file(const fs::path& folder, int64_t step) { return folder / fmt::format("step-{:08}.h5", step); }
 
-void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const FlatParams& params, Optimizer& optimizer, int64_t keep, bool is_best) {
+void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const FlatParams& params, Optimizer& optimizer,
+                     int64_t keep, bool is_best) {
   fs::create_directories(folder);
   const fs::path file = checkpoint_file(folder, meta.step);
   const auto write = [&](const fs::path& temporary) {
@@ -83,7 +93,8 @@ void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const F
 CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   const Hdf5File h5 = Hdf5File::open(file);
   const int64_t version = h5.read_integer("/meta/format_version");
-  if (version != kFormatVersion) throw UserError(file.string(), fmt::format("checkpoint format {}, this program reads {}", version, kFormatVersion));
+  if (version != kFormatVersion)
+    throw UserError(file.string(), fmt::format("checkpoint format {}, this program reads {}", version, kFormatVersion));
   CheckpointMeta meta;
   meta.step = h5.read_integer("/meta/step");
   meta.rows_consumed = h5.read_integer("/meta/rows_consumed");
@@ -102,19 +113,25 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
 }
 
 void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimizer) {
-  const Hdf5File h5 = Hdf5File::open(file, false);   // the seal was verified with the meta
+  const Hdf5File h5 = Hdf5File::open(file, false);  // the seal was verified with the meta
   const auto check = [&](const std::string& path, const Shape& shape) {
-    if (!h5.contains(path)) throw UserError(file.string(), fmt::format("holds no \"{}\"", path), "the checkpoint belongs to another model or adapter");
-    if (!(h5.shape_of(path) == shape)) throw UserError(file.string(), fmt::format("\"{}\" is {}, expected {}", path, h5.shape_of(path).text(), shape.text()));
+    if (!h5.contains(path))
+      throw UserError(file.string(), fmt::format("holds no \"{}\"", path),
+                      "the checkpoint belongs to another model or adapter");
+    if (!(h5.shape_of(path) == shape))
+      throw UserError(file.string(),
+                      fmt::format("\"{}\" is {}, expected {}", path, h5.shape_of(path).text(), shape.text()));
   };
   for (const TrainableSlot& slot : params.slots) {
     check("/pool/" + slot.name, slot.shape);
-    optimizer.visit_state([&](const std::string& name, std::span<float>) { check("/optimizer/" + slot.name + "/" + name, slot.shape); });
+    optimizer.visit_state(
+        [&](const std::string& name, std::span<float>) { check("/optimizer/" + slot.name + "/" + name, slot.shape); });
   }
   for (const TrainableSlot& slot : params.slots) h5.read("/pool/" + slot.name, slot_view(params.values, slot));
   optimizer.visit_state([&](const std::string& name, std::span<float> state) {
     const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
-    for (const TrainableSlot& slot : params.slots) h5.read("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
+    for (const TrainableSlot& slot : params.slots)
+      h5.read("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
   });
 }
 
@@ -130,7 +147,8 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<st
     }
   }
   if (damaged.empty()) return std::nullopt;
-  throw UserError(folder.string(), "every checkpoint of this run is damaged", damaged + "put back a copy, or remove the folder to train from the start");
+  throw UserError(folder.string(), "every checkpoint of this run is damaged",
+                  damaged + "put back a copy, or remove the folder to train from the start");
 }
 
 }  // namespace tessera

@@ -18,12 +18,12 @@ namespace tessera {
 struct CheckpointMeta {
   int64_t step = 0, rows_consumed = 0;
   int64_t ranks = 1;
-  double seconds = 0;                                         // of training so far
-  int64_t tokens = 0;                                         // trained on so far
-  double last_loss = 0;                                       // of the last step
-  LossSums first_eval, last_eval;                             // before step 1, and the latest
-  double best_loss = std::numeric_limits<double>::infinity(); // of all evaluations
-  std::vector<std::pair<std::string, std::string>> recipe;    // key -> value, what resume compares
+  double seconds = 0;                                          // of training so far
+  int64_t tokens = 0;                                          // trained on so far
+  double last_loss = 0;                                        // of the last step
+  LossSums first_eval, last_eval;                              // before step 1, and the latest
+  double best_loss = std::numeric_limits<double>::infinity();  // of all evaluations
+  std::vector<std::pair<std::string, std::string>> recipe;     // key -> value, what resume compares
   std::string data_hash, base_fingerprint;
 };
 
@@ -31,7 +31,8 @@ struct CheckpointMeta {
 std::filesystem::path checkpoint_file(const std::filesystem::path& folder, int64_t step);
 
 /// Writes the file atomically, points `latest` at it, and removes all but the newest `keep` (and `best`).
-void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&, int64_t keep, bool is_best);
+void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&,
+                     int64_t keep, bool is_best);
 
 /// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
@@ -41,6 +42,7 @@ void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&)
 
 /// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in `notices` and skipped.
 /// @throws UserError when there are checkpoints and all are damaged: to start anew is for the user to decide
-std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder, std::vector<std::string>& notices);
+std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder,
+                                                       std::vector<std::string>& notices);
 
 }  // namespace tessera

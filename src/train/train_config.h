@@ -21,7 +21,8 @@ struct TrainConfig {
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
     v("estimator", estimator, one_of({"backprop"}), "how gradients are found");
     v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
-    v("checkpoint_activations", checkpoint_activations, anything(), "keep block inputs only and compute each block twice: less memory, about a third more time");
+    v("checkpoint_activations", checkpoint_activations, anything(),
+      "keep block inputs only and compute each block twice: less memory, about a third more time");
   }
 };
 
@@ -66,9 +67,12 @@ struct RunConfig {
 
   void visit(Fields& v) {
     v("dir", dir, anything(), "the run's folder; empty: runs/<recipe name> in the working directory");
-    v("resume", resume, anything(), "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file");
-    v("backend", backend, one_of({"", "reference", "cpu"}), "kernel table; empty: the device's own; reference: plain loops, the truth");
-    v("threads", threads, in_range(0, 1024), "threads a rank; 0: cores of the affinity mask shared by the ranks of the node");
+    v("resume", resume, anything(),
+      "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file");
+    v("backend", backend, one_of({"", "reference", "cpu"}),
+      "kernel table; empty: the device's own; reference: plain loops, the truth");
+    v("threads", threads, in_range(0, 1024),
+      "threads a rank; 0: cores of the affinity mask shared by the ranks of the node");
   }
 };
 
@@ -79,7 +83,8 @@ struct LogConfig {
 
   void visit(Fields& v) {
     v("every", every, at_least(1), "steps between progress lines (metrics.jsonl has every step)");
-    v("progress", progress, one_of({"auto", "live", "plain", "none"}), "live: one updating line; plain: lines; auto: live on a terminal without a launcher");
+    v("progress", progress, one_of({"auto", "live", "plain", "none"}),
+      "live: one updating line; plain: lines; auto: live on a terminal without a launcher");
   }
 };
 
@@ -89,7 +94,8 @@ struct ExportConfig {
 
   void visit(Fields& v) {
     v("native", native, anything(), "adapter runs: the adapter as it was trained, into adapter/");
-    v("merged", merged, anything(), "the model with its deltas merged, as a Hugging Face folder, into model/ (full training always writes it)");
+    v("merged", merged, anything(),
+      "the model with its deltas merged, as a Hugging Face folder, into model/ (full training always writes it)");
     v("peft", peft, anything(), "adapter runs: the assembled adapter in PEFT's format, into peft/");
   }
 };

@@ -24,20 +24,20 @@ struct TrainerInputs {
   const TrainerConfig& config;
   Model& model;
   const PackedDataset& data;
-  const PackedDataset* eval;                       // nullptr: no evaluation
+  const PackedDataset* eval;  // nullptr: no evaluation
   Communicator& world;
   const Context& ctx;
   Reporter& report;
-  const RunFolder* folder;                         // rank 0 only
-  std::vector<std::pair<std::string, std::string>> recipe;   // stored in checkpoints
-  std::string base_fingerprint;                    // stored in checkpoints: the frozen weights, or empty
-  std::filesystem::path resume_from;               // a checkpoint file, or empty
-  std::function<bool()> stop_requested;            // asked after each step, on every rank
+  const RunFolder* folder;                                  // rank 0 only
+  std::vector<std::pair<std::string, std::string>> recipe;  // stored in checkpoints
+  std::string base_fingerprint;                             // stored in checkpoints: the frozen weights, or empty
+  std::filesystem::path resume_from;                        // a checkpoint file, or empty
+  std::function<bool()> stop_requested;                     // asked after each step, on every rank
 };
 
 struct TrainOutcome {
-  int64_t step = 0;                                // last step done
-  bool stopped = false;                            // by a signal, before the last step
+  int64_t step = 0;      // last step done
+  bool stopped = false;  // by a signal, before the last step
   LossSums first_eval, last_eval;
   double last_loss = 0, seconds = 0;
   int64_t tokens = 0;

@@ -18,21 +18,44 @@ void run(const Context& ctx, const Case& c) {
   const int64_t tokens = c.documents * c.length, width = c.heads * c.head_dim, kv_width = c.kv_heads * c.head_dim;
   std::vector<AttentionSegment> segments;
   for (int64_t t = 0; t < tokens; t += c.length) segments.push_back({t, t + c.length, t, t + c.length});
-  const Tensor q = random_tensor({tokens, width}, 1), k = random_tensor({tokens, kv_width}, 2), v = random_tensor({tokens, kv_width}, 3);
-  const Tensor dout = random_tensor({tokens, width}, 4), out({tokens, width}, DType::f32), lse({tokens, c.heads}, DType::f32);
+  const Tensor q = random_tensor({tokens, width}, 1), k = random_tensor({tokens, kv_width}, 2),
+               v = random_tensor({tokens, kv_width}, 3);
+  const Tensor dout = random_tensor({tokens, width}, 4), out({tokens, width}, DType::f32),
+               lse({tokens, c.heads}, DType::f32);
   const Tensor dq({tokens, width}, DType::f32), dk({tokens, kv_width}, DType::f32), dv({tokens, kv_width}, DType::f32);
   const double scale = 0.125;
-  const AttentionArgs forward{.q = q.view(), .k = k.view(), .v = v.view(), .out = out.view(), .lse = lse.view(), .heads = c.heads,
-                              .kv_heads = c.kv_heads, .head_dim = c.head_dim, .scale = scale, .segments = segments};
-  const AttentionBackwardArgs backward{.q = q.view(), .k = k.view(), .v = v.view(), .out = out.view(), .lse = lse.view(),
-                                       .dout = dout.view(), .dq = dq.view(), .dk = dk.view(), .dv = dv.view(), .heads = c.heads,
-                                       .kv_heads = c.kv_heads, .head_dim = c.head_dim, .scale = scale, .segments = segments};
+  const AttentionArgs forward{.q = q.view(),
+                              .k = k.view(),
+                              .v = v.view(),
+                              .out = out.view(),
+                              .lse = lse.view(),
+                              .heads = c.heads,
+                              .kv_heads = c.kv_heads,
+                              .head_dim = c.head_dim,
+                              .scale = scale,
+                              .segments = segments};
+  const AttentionBackwardArgs backward{.q = q.view(),
+                                       .k = k.view(),
+                                       .v = v.view(),
+                                       .out = out.view(),
+                                       .lse = lse.view(),
+                                       .dout = dout.view(),
+                                       .dq = dq.view(),
+                                       .dk = dk.view(),
+                                       .dv = dv.view(),
+                                       .heads = c.heads,
+                                       .kv_heads = c.kv_heads,
+                                       .head_dim = c.head_dim,
+                                       .scale = scale,
+                                       .segments = segments};
   const double gflop = 1e-9 * static_cast<double>(tokens * 2 * c.length * width);
-  const std::string shape = fmt::format("{} documents={} T={} heads={}/{} d={}", c.name, c.documents, c.length, c.heads, c.kv_heads, c.head_dim);
+  const std::string shape = fmt::format("{} documents={} T={} heads={}/{} d={}", c.name, c.documents, c.length, c.heads,
+                                        c.kv_heads, c.head_dim);
   report("attention", shape, ctx.threads, measure([&] { attention(ctx, forward); }), gflop, "GFLOP/s");
-  report("attention_backward", shape, ctx.threads, measure([&] { attention_backward(ctx, backward); }), 2.5 * gflop, "GFLOP/s");
-  report("attention_both", shape, ctx.threads, measure([&] { attention(ctx, forward), attention_backward(ctx, backward); }), 3.5 * gflop,
+  report("attention_backward", shape, ctx.threads, measure([&] { attention_backward(ctx, backward); }), 2.5 * gflop,
          "GFLOP/s");
+  report("attention_both", shape, ctx.threads,
+         measure([&] { attention(ctx, forward), attention_backward(ctx, backward); }), 3.5 * gflop, "GFLOP/s");
 }
 
 void run_floor(const Context& ctx) {
@@ -42,8 +65,8 @@ void run_floor(const Context& ctx) {
 }
 
 const Case kCases[] = {
-    {"SmolLM2-135M", 1, 512, 9, 3, 64}, {"SmolLM2-135M", 4, 512, 9, 3, 64},  {"SmolLM2-135M", 1, 2048, 9, 3, 64},
-    {"GPT-2", 1, 1024, 12, 12, 64},     {"Llama", 1, 512, 8, 2, 128},        {"embedded world", 16, 20, 4, 2, 32},
+    {"SmolLM2-135M", 1, 512, 9, 3, 64},   {"SmolLM2-135M", 4, 512, 9, 3, 64}, {"SmolLM2-135M", 1, 2048, 9, 3, 64},
+    {"GPT-2", 1, 1024, 12, 12, 64},       {"Llama", 1, 512, 8, 2, 128},       {"embedded world", 16, 20, 4, 2, 32},
     {"embedded world", 16, 30, 4, 2, 32}, {"stories", 2, 256, 8, 4, 8},
 };
 
@@ -53,7 +76,10 @@ const Case kCases[] = {
 int main(int argc, char** argv) {
   using namespace tessera;
   Arena scratch(64 << 20);
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, argc > 2 ? argv[2] : "cpu"), .scratch = scratch,
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, argc > 2 ? argv[2] : "cpu"),
+                    .scratch = scratch,
                     .threads = bench::threads_from(argc, argv)};
   bench::run_floor(ctx);
   for (const bench::Case& c : bench::kCases) bench::run(ctx, c);

@@ -10,8 +10,7 @@ namespace {
 constexpr int64_t kTokens = 512, kHidden = 576, kMlp = 1536, kVocab = 49152, kLong = int64_t{1} << 24;
 
 /// One op, and how many bytes a call reads and writes at least.
-template <class Work>
-void run(const Context& ctx, std::string_view name, int64_t bytes, Work&& work) {
+template <class Work> void run(const Context& ctx, std::string_view name, int64_t bytes, Work&& work) {
   report("elementwise", name, ctx.threads, measure(work, 0.2), 1e-9 * static_cast<double>(bytes), "GB/s");
 }
 

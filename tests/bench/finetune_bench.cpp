@@ -20,7 +20,8 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kConfig = R"({"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+constexpr const char* kConfig =
+    R"({"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
   "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "rms_norm_eps": 1e-05,
   "rope_theta": 100000, "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "DTYPE"})";
 
@@ -34,7 +35,8 @@ PackedBatch batch_of(int64_t length, int64_t vocab) {
     batch.positions.push_back(static_cast<int32_t>(t));
     batch.draw_index.push_back(t);
   }
-  for (int64_t t = 0; t < length; ++t) batch.labels.push_back(t + 1 < length ? batch.ids[t + 1] : batch.ids[0]);   // every position scored
+  for (int64_t t = 0; t < length; ++t)
+    batch.labels.push_back(t + 1 < length ? batch.ids[t + 1] : batch.ids[0]);  // every position scored
   batch.documents.push_back({0, length});
   return batch;
 }
@@ -42,7 +44,8 @@ PackedBatch batch_of(int64_t length, int64_t vocab) {
 /// A model with an adapter, and one optimizer step of it.
 class Finetune {
  public:
-  Finetune(const std::filesystem::path& config, const std::string& method, int64_t length, int threads) : batch_(batch_of(length, 49152)), method_(method) {
+  Finetune(const std::filesystem::path& config, const std::string& method, int64_t length, int threads)
+      : batch_(batch_of(length, 49152)), method_(method) {
     Model::Settings settings;
     settings.model.path = config;
     settings.model.init = "random";
@@ -52,7 +55,8 @@ class Finetune {
     settings.max_position = length;
     model_ = std::make_unique<Model>(settings);
     arena_ = std::make_unique<Arena>(plan_activation_bytes(*model_, 1, length, threads, {.backward = true}));
-    ctx_ = std::make_unique<Context>(Context{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = *arena_, .threads = threads});
+    ctx_ = std::make_unique<Context>(
+        Context{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = *arena_, .threads = threads});
     optimizer_ = make_optimizer({}, model_->pool().trainable().values.shape.count());
     model_->assemble(*ctx_);
   }
@@ -61,7 +65,8 @@ class Finetune {
     model_->pool().zero_grads();
     const LossSums sums = run_batch(*ctx_, *model_, batch_, {.backward = true});
     model_->bound_adapter()->finish_backward(*ctx_);
-    optimizer_->step(*ctx_, model_->pool().trainable(), {++steps_, 1e-4f, static_cast<float>(1.0 / static_cast<double>(sums.scored))});
+    optimizer_->step(*ctx_, model_->pool().trainable(),
+                     {++steps_, 1e-4f, static_cast<float>(1.0 / static_cast<double>(sums.scored))});
     model_->assemble(*ctx_);
   }
 
@@ -119,7 +124,8 @@ void run(int threads, int rounds, int64_t length, const std::string& dtype) {
       gemm_seconds.push_back(seconds_of([&] { gemm(ctx, {.a = a.view(), .b = b.view(), .c = c.view()}); }));
 #ifdef TESSERA_BLAS_NAME
       bench::set_library_threads(threads);
-      gemm_seconds.push_back(seconds_of([&] { bench::library_sgemm(N, N, N, a, Transpose::no, b, Transpose::no, 0, c); }));
+      gemm_seconds.push_back(
+          seconds_of([&] { bench::library_sgemm(N, N, N, a, Transpose::no, b, Transpose::no, 0, c); }));
 #endif
     }
     lora_seconds.push_back(seconds_of([&] { lora.step(); }));
@@ -129,15 +135,21 @@ void run(int threads, int rounds, int64_t length, const std::string& dtype) {
   }
   const double peak = 2.0 * N * N * N / *std::min_element(gemm_seconds.begin(), gemm_seconds.end());
   const auto line = [&](Finetune& run, const std::vector<double>& seconds) {
-    const double flop = run.flop_per_token() * static_cast<double>(length), best = *std::min_element(seconds.begin(), seconds.end());
-    fmt::print(R"({{"bench": "finetune", "case": "{} {}", "machine": "{}", "threads": {}, "sequence_length": {}, "trained": {}, "tokens_per_second": {:.1f}, )"
-               R"("best_tokens_per_second": {:.1f}, "gflop_per_second": {:.1f}, "best_sgemm_gflop_per_second": {:.1f}, "share_of_limit": {:.3f}, "best_share": {:.3f}}})" "\n",
-               run.method(), dtype, bench::machine(), threads, length, run.trained(), static_cast<double>(length) / median(seconds), static_cast<double>(length) / best,
-               flop / median(seconds) * 1e-9, peak * 1e-9, flop / median(seconds) / peak, flop / best / peak);
+    const double flop = run.flop_per_token() * static_cast<double>(length),
+                 best = *std::min_element(seconds.begin(), seconds.end());
+    fmt::print(
+        R"({{"bench": "finetune", "case": "{} {}", "machine": "{}", "threads": {}, "sequence_length": {}, "trained": {}, "tokens_per_second": {:.1f}, )"
+        R"("best_tokens_per_second": {:.1f}, "gflop_per_second": {:.1f}, "best_sgemm_gflop_per_second": {:.1f}, "share_of_limit": {:.3f}, "best_share": {:.3f}}})"
+        "\n",
+        run.method(), dtype, bench::machine(), threads, length, run.trained(),
+        static_cast<double>(length) / median(seconds), static_cast<double>(length) / best,
+        flop / median(seconds) * 1e-9, peak * 1e-9, flop / median(seconds) / peak, flop / best / peak);
   };
   line(lora, lora_seconds);
   line(mos, mos_seconds);
-  fmt::print(R"({{"bench": "finetune", "case": "cost of MoS over LoRA {}", "median_percent": {:.2f}}})" "\n", dtype, 100 * median(cost));
+  fmt::print(R"({{"bench": "finetune", "case": "cost of MoS over LoRA {}", "median_percent": {:.2f}}})"
+             "\n",
+             dtype, 100 * median(cost));
 }
 
 }  // namespace

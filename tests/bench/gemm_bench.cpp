@@ -25,7 +25,8 @@ Tensor narrowed(const Context& ctx, const Tensor& from, DType dtype) {
 
 #ifdef TESSERA_BLAS_NAME
 /// The same product by the library, with its own threads.
-void run_library(const Case& c, int threads, const Tensor& a, const Tensor& b, const Tensor& y, std::string_view shape) {
+void run_library(const Case& c, int threads, const Tensor& a, const Tensor& b, const Tensor& y,
+                 std::string_view shape) {
   set_library_threads(threads);
   const Timing t = measure([&] { library_sgemm(c.m, c.n, c.k, a, c.a, b, c.b, c.beta, y); });
   report(TESSERA_BLAS_NAME, shape, threads, t, 2e-9 * static_cast<double>(c.m * c.n * c.k), "GFLOP/s");
@@ -38,10 +39,11 @@ void run(const Context& ctx, const Case& c) {
   const Tensor wide = random_tensor(bt ? Shape{c.n, c.k} : Shape{c.k, c.n}, 2);
   const Tensor b = narrowed(ctx, wide, c.b_dtype);
   const Tensor y(Shape{c.m, c.n}, DType::f32);
-  const GemmArgs args{.a = a.view(), .a_transpose = c.a, .b = b.view(), .b_transpose = c.b, .c = y.view(), .beta = c.beta};
+  const GemmArgs args{
+      .a = a.view(), .a_transpose = c.a, .b = b.view(), .b_transpose = c.b, .c = y.view(), .beta = c.beta};
   const Timing t = measure([&] { gemm(ctx, args); });
-  const std::string shape = fmt::format("{} M={} N={} K={} {}{} b={}", c.name, c.m, c.n, c.k, at ? 'T' : 'N', bt ? 'T' : 'N',
-                                        name_of(c.b_dtype));
+  const std::string shape = fmt::format("{} M={} N={} K={} {}{} b={}", c.name, c.m, c.n, c.k, at ? 'T' : 'N',
+                                        bt ? 'T' : 'N', name_of(c.b_dtype));
   report("gemm", shape, ctx.threads, t, 2e-9 * static_cast<double>(c.m * c.n * c.k), "GFLOP/s");
 #ifdef TESSERA_BLAS_NAME
   if (c.b_dtype == DType::f32) run_library(c, ctx.threads, a, wide, y, shape);
@@ -97,7 +99,10 @@ const Case kCases[] = {
 int main(int argc, char** argv) {
   using namespace tessera;
   Arena scratch(64 << 20);
-  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, argc > 2 ? argv[2] : "cpu"), .scratch = scratch,
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, argc > 2 ? argv[2] : "cpu"),
+                    .scratch = scratch,
                     .threads = bench::threads_from(argc, argv)};
   for (const bench::Case& c : bench::kCases) bench::run(ctx, c);
 }

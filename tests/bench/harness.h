@@ -22,7 +22,7 @@ inline double seconds_now() {
 }
 
 struct Timing {
-  double median, best, spread;   // seconds a call; spread: distance between the quartiles
+  double median, best, spread;  // seconds a call; spread: distance between the quartiles
   int samples;
 };
 
@@ -53,11 +53,14 @@ inline std::string machine() {
 
 /// Prints {"bench", "case", "machine", "threads", "median_us", "best_us", "spread_us", "samples", "rate", "unit"}.
 /// work: what one call does, in 1e9 units (GFLOP, GB) of `unit` a second.
-inline void report(std::string_view bench, std::string_view what, int threads, const Timing& t, double work, std::string_view unit) {
+inline void report(std::string_view bench, std::string_view what, int threads, const Timing& t, double work,
+                   std::string_view unit) {
   static const std::string kMachine = machine();
-  fmt::print(R"({{"bench": "{}", "case": "{}", "machine": "{}", "threads": {}, "median_us": {:.2f}, "best_us": {:.2f}, )"
-             R"("spread_us": {:.2f}, "samples": {}, "rate": {:.2f}, "unit": "{}"}})" "\n",
-             bench, what, kMachine, threads, t.median * 1e6, t.best * 1e6, t.spread * 1e6, t.samples, work / t.median, unit);
+  fmt::print(
+      R"({{"bench": "{}", "case": "{}", "machine": "{}", "threads": {}, "median_us": {:.2f}, "best_us": {:.2f}, )"
+      R"("spread_us": {:.2f}, "samples": {}, "rate": {:.2f}, "unit": "{}"}})"
+      "\n",
+      bench, what, kMachine, threads, t.median * 1e6, t.best * 1e6, t.spread * 1e6, t.samples, work / t.median, unit);
 }
 
 /// Threads to use: the first argument, else 1.

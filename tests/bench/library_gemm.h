@@ -19,11 +19,13 @@ inline void set_library_threads(int threads) {
 }
 
 /// y [m, n] = op(a) op(b) + beta y, all f32 and contiguous.
-inline void library_sgemm(int64_t m, int64_t n, int64_t k, const Tensor& a, Transpose a_transpose, const Tensor& b, Transpose b_transpose, double beta, const Tensor& y) {
+inline void library_sgemm(int64_t m, int64_t n, int64_t k, const Tensor& a, Transpose a_transpose, const Tensor& b,
+                          Transpose b_transpose, double beta, const Tensor& y) {
   const auto order = [](Transpose t) { return t == Transpose::yes ? CblasTrans : CblasNoTrans; };
   const auto width = [](const Tensor& t) { return static_cast<int>(t.shape()[1]); };
-  cblas_sgemm(CblasRowMajor, order(a_transpose), order(b_transpose), static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1, a.as<float>().data(), width(a),
-              b.as<float>().data(), width(b), static_cast<float>(beta), y.as<float>().data(), width(y));
+  cblas_sgemm(CblasRowMajor, order(a_transpose), order(b_transpose), static_cast<int>(m), static_cast<int>(n),
+              static_cast<int>(k), 1, a.as<float>().data(), width(a), b.as<float>().data(), width(b),
+              static_cast<float>(beta), y.as<float>().data(), width(y));
 }
 
 }  // namespace tessera::bench

@@ -48,15 +48,13 @@ double adversarial(int rank, int64_t i) {
   return (bits >> 40 & 1 ? -magnitude : magnitude) * (1.0 + to_unit(static_cast<uint32_t>(bits >> 8)));
 }
 
-template <class T>
-std::vector<T> contribution(int rank, int64_t count) {
+template <class T> std::vector<T> contribution(int rank, int64_t count) {
   std::vector<T> values(count);
   for (int64_t i = 0; i < count; ++i) values[i] = static_cast<T>(adversarial(rank, i));
   return values;
 }
 
-template <class T>
-std::vector<T> rank_ordered_sum(int ranks, int64_t count) {
+template <class T> std::vector<T> rank_ordered_sum(int ranks, int64_t count) {
   std::vector<T> sums(count);
   for (int64_t i = 0; i < count; ++i) {
     double sum = static_cast<T>(adversarial(0, i));
@@ -66,8 +64,7 @@ std::vector<T> rank_ordered_sum(int ranks, int64_t count) {
   return sums;
 }
 
-template <class T>
-int64_t differing_bits(const std::vector<T>& a, const std::vector<T>& b) {
+template <class T> int64_t differing_bits(const std::vector<T>& a, const std::vector<T>& b) {
   int64_t differ = a.size() != b.size();
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) differ += std::memcmp(&a[i], &b[i], sizeof(T)) != 0;
   return differ;

@@ -52,7 +52,8 @@ struct All {
   FilesConfig files;
 };
 
-Recipe read(const std::string& toml, All& all, const std::vector<std::string>& overrides = {}, const fs::path& folder = ".") {
+Recipe read(const std::string& toml, All& all, const std::vector<std::string>& overrides = {},
+            const fs::path& folder = ".") {
   Recipe recipe = Recipe::from_text(toml, "recipes/a.toml", overrides, folder);
   recipe.read("", all.top);
   recipe.read("train", all.train);
@@ -76,7 +77,8 @@ std::string faults(const std::string& toml, const std::vector<std::string>& over
 }
 
 TEST(Recipe, SetsWhatIsGivenAndKeepsDefaults) {
-  const All all = values("job = \"prepare\"\n[train]\nsteps = 7\nlr = 1\nclip = 0.5\n[files]\ntargets = [\"k_proj\", \"v_proj\"]\n");
+  const All all = values(
+      "job = \"prepare\"\n[train]\nsteps = 7\nlr = 1\nclip = 0.5\n[files]\ntargets = [\"k_proj\", \"v_proj\"]\n");
   EXPECT_EQ(all.top.job, "prepare");
   EXPECT_EQ(all.train.steps, 7);
   EXPECT_EQ(all.train.lr, 1.0);
@@ -92,7 +94,8 @@ TEST(Recipe, NamesPlaceAndNearestNameOfAnUnknownKey) {
             "recipes/a.toml:3:3: unknown key \"stepz\" in [train]\n"
             "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n"
             "  did you mean \"steps\"?");
-  EXPECT_EQ(faults("jobs = \"train\"\n"), "recipes/a.toml:1:1: unknown key \"jobs\"\n  known keys: job\n  did you mean \"job\"?");
+  EXPECT_EQ(faults("jobs = \"train\"\n"),
+            "recipes/a.toml:1:1: unknown key \"jobs\"\n  known keys: job\n  did you mean \"job\"?");
   EXPECT_EQ(faults("[train]\nqqqqqqqq = 1\n"),
             "recipes/a.toml:2:1: unknown key \"qqqqqqqq\" in [train]\n"
             "  known keys: steps, lr, dropout, shuffle, note, epochs, clip");
@@ -104,29 +107,38 @@ TEST(Recipe, NamesPlaceAndNearestNameOfAnUnknownSection) {
 }
 
 TEST(Recipe, SaysWhatWasFoundAndWhatIsAllowed) {
-  EXPECT_EQ(faults("[train]\nsteps = 0\n"), "recipes/a.toml:2:9: train.steps is 0, expected a whole number\n  allowed: at least 1");
-  EXPECT_EQ(faults("[train]\nsteps = 1.5\n"), "recipes/a.toml:2:9: train.steps is 1.5, expected a whole number\n  allowed: at least 1");
-  EXPECT_EQ(faults("[train]\nlr = 0.0\n"), "recipes/a.toml:2:6: train.lr is 0.0, expected a number\n  allowed: more than 0");
-  EXPECT_EQ(faults("[train]\nlr = nan\n"), "recipes/a.toml:2:6: train.lr is nan, expected a number\n  allowed: more than 0");
-  EXPECT_EQ(faults("[train]\ndropout = 1\n"), "recipes/a.toml:2:11: train.dropout is 1, expected a number\n  allowed: 0 to 0.9");
-  EXPECT_EQ(faults("[train]\nshuffle = \"yes\"\n"), "recipes/a.toml:2:11: train.shuffle is \"yes\", expected true or false");
+  EXPECT_EQ(faults("[train]\nsteps = 0\n"),
+            "recipes/a.toml:2:9: train.steps is 0, expected a whole number\n  allowed: at least 1");
+  EXPECT_EQ(faults("[train]\nsteps = 1.5\n"),
+            "recipes/a.toml:2:9: train.steps is 1.5, expected a whole number\n  allowed: at least 1");
+  EXPECT_EQ(faults("[train]\nlr = 0.0\n"),
+            "recipes/a.toml:2:6: train.lr is 0.0, expected a number\n  allowed: more than 0");
+  EXPECT_EQ(faults("[train]\nlr = nan\n"),
+            "recipes/a.toml:2:6: train.lr is nan, expected a number\n  allowed: more than 0");
+  EXPECT_EQ(faults("[train]\ndropout = 1\n"),
+            "recipes/a.toml:2:11: train.dropout is 1, expected a number\n  allowed: 0 to 0.9");
+  EXPECT_EQ(faults("[train]\nshuffle = \"yes\"\n"),
+            "recipes/a.toml:2:11: train.shuffle is \"yes\", expected true or false");
   EXPECT_EQ(faults("[train]\nnote = 3\n"), "recipes/a.toml:2:8: train.note is 3, expected text in quotes");
-  EXPECT_EQ(faults("[train]\nepochs = 0\n"), "recipes/a.toml:2:10: train.epochs is 0, expected a whole number\n  allowed: at least 1");
-  EXPECT_EQ(faults("job = \"trian\"\n"),
-            "recipes/a.toml:1:7: job is \"trian\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n  did you mean \"train\"?");
+  EXPECT_EQ(faults("[train]\nepochs = 0\n"),
+            "recipes/a.toml:2:10: train.epochs is 0, expected a whole number\n  allowed: at least 1");
+  EXPECT_EQ(
+      faults("job = \"trian\"\n"),
+      "recipes/a.toml:1:7: job is \"trian\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n  did you mean \"train\"?");
   EXPECT_EQ(faults("[files]\ntargets = [\"q_proj\", 3]\n"),
             "recipes/a.toml:2:11: files.targets is [ 'q_proj', 3 ], expected a list of texts\n"
             "  allowed: one of: \"q_proj\" \"k_proj\" \"v_proj\"");
 }
 
 TEST(Recipe, ReportsAllFaultsTogether) {
-  EXPECT_EQ(faults("job = \"sing\"\n[train]\nsteps = -1\nlrr = 1\n[data]\nx = 1\n", {"train.clip=0"}),
-            "recipes/a.toml:1:7: job is \"sing\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n"
-            "recipes/a.toml:3:9: train.steps is -1, expected a whole number\n  allowed: at least 1\n"
-            "command line: train.clip is 0, expected a number\n  allowed: more than 0\n"
-            "recipes/a.toml:5:2: unknown section \"data\"\n  known sections: train, files\n"
-            "recipes/a.toml:4:1: unknown key \"lrr\" in [train]\n"
-            "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n  did you mean \"lr\"?");
+  EXPECT_EQ(
+      faults("job = \"sing\"\n[train]\nsteps = -1\nlrr = 1\n[data]\nx = 1\n", {"train.clip=0"}),
+      "recipes/a.toml:1:7: job is \"sing\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n"
+      "recipes/a.toml:3:9: train.steps is -1, expected a whole number\n  allowed: at least 1\n"
+      "command line: train.clip is 0, expected a number\n  allowed: more than 0\n"
+      "recipes/a.toml:5:2: unknown section \"data\"\n  known sections: train, files\n"
+      "recipes/a.toml:4:1: unknown key \"lrr\" in [train]\n"
+      "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n  did you mean \"lr\"?");
 }
 
 TEST(Recipe, AFaultLeavesTheFieldAsItWas) {
@@ -176,7 +188,8 @@ TEST(Recipe, AFileThatCannotBeReadIsNamed) {
 }
 
 TEST(Recipe, OverridesWinOverTheFile) {
-  const All all = values("[train]\nsteps = 7\n", {"train.steps=8", "train.shuffle=false", "train.lr=2e-4", "train.epochs=3", "job=prepare", "train.steps=9"});
+  const All all = values("[train]\nsteps = 7\n", {"train.steps=8", "train.shuffle=false", "train.lr=2e-4",
+                                                  "train.epochs=3", "job=prepare", "train.steps=9"});
   EXPECT_EQ(all.train.steps, 9);
   EXPECT_FALSE(all.train.shuffle);
   EXPECT_EQ(all.train.lr, 2e-4);
@@ -197,7 +210,8 @@ TEST(Recipe, OverridesOfTextsMayBeBareOrQuoted) {
 
 TEST(Recipe, OverridesOfListsMayBeBareOrToml) {
   for (const char* text : {"[\"q_proj\", \"v_proj\"]", "q_proj,v_proj", "[q_proj, v_proj]"})
-    EXPECT_THAT(values("", {std::string("files.targets=") + text}).files.targets, ElementsAre("q_proj", "v_proj")) << text;
+    EXPECT_THAT(values("", {std::string("files.targets=") + text}).files.targets, ElementsAre("q_proj", "v_proj"))
+        << text;
   EXPECT_THAT(values("", {"files.targets=k_proj"}).files.targets, ElementsAre("k_proj"));
   EXPECT_THAT(values("", {"files.targets=[]"}).files.targets, ElementsAre());
   EXPECT_EQ(faults("", {"files.targets=q_proj,z"}),
@@ -206,14 +220,17 @@ TEST(Recipe, OverridesOfListsMayBeBareOrToml) {
 }
 
 TEST(Recipe, FaultsOfOverridesNameTheCommandLine) {
-  EXPECT_EQ(faults("", {"train.steps=many"}), "command line: train.steps is \"many\", expected a whole number\n  allowed: at least 1");
+  EXPECT_EQ(faults("", {"train.steps=many"}),
+            "command line: train.steps is \"many\", expected a whole number\n  allowed: at least 1");
   EXPECT_EQ(faults("", {"train.stepz=1"}),
             "command line: train.stepz: unknown key \"stepz\" in [train]\n"
             "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n"
             "  did you mean \"steps\"?");
   for (const char* text : {"train.steps", "=3", ".steps=3", "train.=3", "a.b.c=3"})
-    EXPECT_EQ(faults("", {text}),
-              fmt::format("command line: \"{}\" is not an override\n  write section.key=value, for example train.steps=100", text));
+    EXPECT_EQ(
+        faults("", {text}),
+        fmt::format("command line: \"{}\" is not an override\n  write section.key=value, for example train.steps=100",
+                    text));
 }
 
 TEST(Recipe, PathsOfTheFileAreRelativeToItAndThoseOfTheCommandLineToTheWorkingDirectory) {
@@ -238,7 +255,9 @@ TEST(Recipe, AnEmptyPathStaysEmpty) { EXPECT_TRUE(values("[files]\ncache = \"\"\
 
 TEST(Recipe, TheResolvedRecipeReadFromAnywhereGivesTheSameValues) {
   All first;
-  Recipe recipe = read("[train]\nlr = 0.1\nnote = \"\"\"a \"b\" \\\\\n\\u007f\\u0001 é\"\"\"\nclip = 3\n[files]\ntrain = \"d.jsonl\"\n", first, {}, "/some/where");
+  Recipe recipe = read(
+      "[train]\nlr = 0.1\nnote = \"\"\"a \"b\" \\\\\n\\u007f\\u0001 é\"\"\"\nclip = 3\n[files]\ntrain = \"d.jsonl\"\n",
+      first, {}, "/some/where");
   recipe.finish();
   All second;
   Recipe again = read(recipe.resolved(), second, {}, "/else/where");
@@ -263,7 +282,8 @@ TEST(Recipe, TheResolvedRecipeSpellsOutDefaultsAndLeavesAbsentFieldsOut) {
 }
 
 TEST(Recipe, NumbersSurviveTheResolvedRecipeBitForBit) {
-  for (const double value : {1e-300, 0.1, 1.0 / 3, 1e22, 123456789.0, 5e-324, std::numeric_limits<double>::infinity()}) {
+  for (const double value :
+       {1e-300, 0.1, 1.0 / 3, 1e22, 123456789.0, 5e-324, std::numeric_limits<double>::infinity()}) {
     All first, second;
     first.train.lr = value;
     const Recipe recipe = read("", first);
@@ -280,7 +300,8 @@ TEST(Recipe, FlatListsEveryFieldReadWithItsValue) {
   TrainConfig train;
   Recipe recipe = Recipe::from_text("[train]\nsteps = 5\n", "a.toml");
   recipe.read("train", train);
-  EXPECT_THAT(recipe.flat(), ElementsAre(Pair("train.steps", "5"), Pair("train.lr", "0.001"), Pair("train.dropout", "0.0"), Pair("train.shuffle", "true"),
+  EXPECT_THAT(recipe.flat(), ElementsAre(Pair("train.steps", "5"), Pair("train.lr", "0.001"),
+                                         Pair("train.dropout", "0.0"), Pair("train.shuffle", "true"),
                                          Pair("train.note", "\"\""), Pair("train.epochs", ""), Pair("train.clip", "")));
 }
 
@@ -299,9 +320,14 @@ TEST(Recipe, ExplainsHelpKindRangeAndDefaultWhateverIsGiven) {
   TrainConfig train;
   Recipe recipe = Recipe::from_text("[train]\nsteps = 5\n", "a.toml");
   recipe.read("train", train);
-  EXPECT_THAT(recipe.explain(), testing::AllOf(testing::Contains(Pair("train.steps", "optimizer steps\n  kind: a whole number\n  allowed: at least 1\n  default: 100")),
-                                               testing::Contains(Pair("train.shuffle", "whether to shuffle\n  kind: true or false\n  default: true")),
-                                               testing::Contains(Pair("train.clip", "largest gradient norm\n  kind: a number\n  allowed: more than 0\n  default: not set"))));
+  EXPECT_THAT(
+      recipe.explain(),
+      testing::AllOf(
+          testing::Contains(
+              Pair("train.steps", "optimizer steps\n  kind: a whole number\n  allowed: at least 1\n  default: 100")),
+          testing::Contains(Pair("train.shuffle", "whether to shuffle\n  kind: true or false\n  default: true")),
+          testing::Contains(Pair(
+              "train.clip", "largest gradient norm\n  kind: a number\n  allowed: more than 0\n  default: not set"))));
 }
 
 }  // namespace

@@ -34,8 +34,7 @@ struct HalfFormat {
   static uint16_t narrow(float value) { return to_float16(value).bits; }
 };
 
-template <class Format>
-class SixteenBitFloat : public ::testing::Test {};
+template <class Format> class SixteenBitFloat : public ::testing::Test {};
 using Formats = ::testing::Types<BFloatFormat, HalfFormat>;
 TYPED_TEST_SUITE(SixteenBitFloat, Formats);
 

@@ -43,11 +43,18 @@ TEST(Jsonl, ReadsTextsAndPairsOfOneFile) {
 }
 
 TEST(Jsonl, LinesMayEndInCrLfBeBlankOrLackTheLastEnd) {
-  EXPECT_THAT(documents("a.jsonl", "\xEF\xBB\xBF\r\n{\"text\": \"a\\r\\n\"}\r\n  \t\n\n{\"text\": \"b\"}"), ElementsAre("|a\r\n", "|b"));
+  EXPECT_THAT(documents("a.jsonl", "\xEF\xBB\xBF\r\n{\"text\": \"a\\r\\n\"}\r\n  \t\n\n{\"text\": \"b\"}"),
+              ElementsAre("|a\r\n", "|b"));
 }
 
 TEST(Jsonl, OtherLineSeparatorsOfUnicodeStayInTheText) {
-  EXPECT_THAT(documents("a.jsonl", "{\"text\": \"a\xE2\x80\xA8" "b\xC2\x85" "c\"}\n"), ElementsAre("|a\xE2\x80\xA8" "b\xC2\x85" "c"));
+  EXPECT_THAT(documents("a.jsonl",
+                        "{\"text\": \"a\xE2\x80\xA8"
+                        "b\xC2\x85"
+                        "c\"}\n"),
+              ElementsAre("|a\xE2\x80\xA8"
+                          "b\xC2\x85"
+                          "c"));
 }
 
 TEST(Jsonl, UndoesEscapes) {
@@ -57,21 +64,25 @@ TEST(Jsonl, UndoesEscapes) {
 TEST(Jsonl, StopsAfterTheFirstDocumentsAndReadsNoFurther) {
   DataConfig config;
   config.max_documents = 2;
-  EXPECT_THAT(documents("a.jsonl", "{\"text\":\"a\"}\n\n{\"text\":\"b\"}\nnot read\n", config), ElementsAre("|a", "|b"));
+  EXPECT_THAT(documents("a.jsonl", "{\"text\":\"a\"}\n\n{\"text\":\"b\"}\nnot read\n", config),
+              ElementsAre("|a", "|b"));
 }
 
 TEST(Jsonl, TemplatesTakeMembersPathsAndNumbers) {
   const DataConfig config = with_templates("{q.text} ({{{n}}}) {tags.1}:", " {a}{b}");
-  EXPECT_THAT(documents("a.jsonl", R"({"q": {"text": "why?"}, "n": 3, "tags": ["x", "y"], "a": true, "b": 0.5})", config),
-              ElementsAre("why? ({3}) y:| true0.5"));
+  EXPECT_THAT(
+      documents("a.jsonl", R"({"q": {"text": "why?"}, "n": 3, "tags": ["x", "y"], "a": true, "b": 0.5})", config),
+      ElementsAre("why? ({3}) y:| true0.5"));
 }
 
 TEST(Jsonl, AMemberNamedLikeAPathComesBeforeThePath) {
-  EXPECT_THAT(documents("a.jsonl", R"({"a.b": "whole", "a": {"b": "path"}})", with_templates("", "{a.b}")), ElementsAre("|whole"));
+  EXPECT_THAT(documents("a.jsonl", R"({"a.b": "whole", "a": {"b": "path"}})", with_templates("", "{a.b}")),
+              ElementsAre("|whole"));
 }
 
 TEST(Jsonl, ATemplateDecidesEvenWhenTheRecordHasAText) {
-  EXPECT_THAT(documents("a.jsonl", R"({"text": "good film", "label": 1})", with_templates("Review: {text}\nLabel:", " {label}")),
+  EXPECT_THAT(documents("a.jsonl", R"({"text": "good film", "label": 1})",
+                        with_templates("Review: {text}\nLabel:", " {label}")),
               ElementsAre("Review: good film\nLabel:| 1"));
 }
 
@@ -126,8 +137,10 @@ TEST(Jsonl, RefusesMembersOfTheWrongKind) {
 }
 
 TEST(Jsonl, NamesTheLineOfBrokenJsonAndOfBytesThatAreNoUtf8) {
-  EXPECT_THAT(fault("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n"), testing::StartsWith("a.jsonl:2: not valid JSON at byte "));
-  EXPECT_EQ(fault("a.jsonl", "{\"text\": \"\xC3(\"}"), "a.jsonl:1: byte 11 is not UTF-8 (0xc3)\n  convert the file to UTF-8");
+  EXPECT_THAT(fault("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n"),
+              testing::StartsWith("a.jsonl:2: not valid JSON at byte "));
+  EXPECT_EQ(fault("a.jsonl", "{\"text\": \"\xC3(\"}"),
+            "a.jsonl:1: byte 11 is not UTF-8 (0xc3)\n  convert the file to UTF-8");
   EXPECT_EQ(fault("a.txt", "one\ntwo\nthr\xFF"), "a.txt:3: byte 4 is not UTF-8 (0xff)\n  convert the file to UTF-8");
 }
 
@@ -138,7 +151,8 @@ TEST(Jsonl, RefusesFilesWithoutDocuments) {
 }
 
 TEST(Jsonl, RefusesFilesWhoseNameSaysAnotherFormat) {
-  EXPECT_EQ(fault("a.JSON", "[]"), "a.JSON: .json files are not read\n  give a .jsonl file (one JSON object a line) or a text file");
+  EXPECT_EQ(fault("a.JSON", "[]"),
+            "a.JSON: .json files are not read\n  give a .jsonl file (one JSON object a line) or a text file");
 }
 
 TEST(Jsonl, ATextFileIsOneDocumentByteForByte) {

@@ -14,8 +14,8 @@
 namespace tessera {
 namespace {
 
-using testing::ElementsAre;
 using testing::Each;
+using testing::ElementsAre;
 
 /// Documents of the given lengths whose tokens are all different: token i of the data is i. Everything but first tokens is scored.
 TokenData numbered(const std::vector<int64_t>& lengths) {
@@ -33,7 +33,8 @@ TokenData numbered(const std::vector<int64_t>& lengths) {
 std::vector<int64_t> random_lengths(uint64_t seed, int64_t documents, int64_t shortest, int64_t longest) {
   std::vector<int64_t> lengths;
   for (int64_t d = 0; d < documents; ++d)
-    lengths.push_back(shortest + static_cast<int64_t>(draw_below(seed, static_cast<uint64_t>(d), static_cast<uint64_t>(longest - shortest + 1))));
+    lengths.push_back(shortest + static_cast<int64_t>(draw_below(seed, static_cast<uint64_t>(d),
+                                                                 static_cast<uint64_t>(longest - shortest + 1))));
   return lengths;
 }
 
@@ -56,7 +57,8 @@ struct Case {
 
 class Packing : public testing::TestWithParam<Case> {
  protected:
-  TokenData data_ = numbered(random_lengths(GetParam().seed, GetParam().documents, GetParam().shortest, GetParam().longest));
+  TokenData data_ =
+      numbered(random_lengths(GetParam().seed, GetParam().documents, GetParam().shortest, GetParam().longest));
   PackedDataset dataset_{data_, GetParam().sequence_length, GetParam().seed};
 };
 
@@ -83,7 +85,9 @@ TEST_P(Packing, RangesAreApartInsideRowsAndHoldOnePieceOfOneDocument) {
     ASSERT_GE(range.begin, free_from);
     ASSERT_GE(range.end - range.begin, 2);
     ASSERT_EQ(range.begin / length, (range.end - 1) / length);
-    const auto document = [&](int32_t token) { return std::upper_bound(data_.ends.begin(), data_.ends.end(), token) - data_.ends.begin(); };
+    const auto document = [&](int32_t token) {
+      return std::upper_bound(data_.ends.begin(), data_.ends.end(), token) - data_.ends.begin();
+    };
     for (int64_t i = range.begin + 1; i < range.end; ++i) ASSERT_EQ(batch.ids[i], batch.ids[i - 1] + 1);
     ASSERT_EQ(document(batch.ids[range.begin]), document(batch.ids[range.end - 1]));
     free_from = range.end;
@@ -106,7 +110,8 @@ TEST_P(Packing, PositionsRestartLabelsAreTheNextTokenOfThePieceAndPaddingIsNever
 }
 
 TEST_P(Packing, IsTheSameForTheSameSeedAndAnotherForAnother) {
-  const PackedBatch one = whole(dataset_), again = whole(PackedDataset(data_, GetParam().sequence_length, GetParam().seed)),
+  const PackedBatch one = whole(dataset_),
+                    again = whole(PackedDataset(data_, GetParam().sequence_length, GetParam().seed)),
                     other = whole(PackedDataset(data_, GetParam().sequence_length, GetParam().seed + 1));
   EXPECT_EQ(one.ids, again.ids);
   if (data_.documents() > 2) {
@@ -115,8 +120,9 @@ TEST_P(Packing, IsTheSameForTheSameSeedAndAnotherForAnother) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Packing,
-                         testing::Values(Case{1, 500, 1, 40, 128}, Case{2, 300, 1, 200, 32}, Case{3, 1, 2, 2, 16}, Case{4, 40, 2, 5, 2},
-                                         Case{5, 7, 1000, 1000, 64}, Case{6, 1000, 10, 40, 128}, Case{7, 50, 63, 66, 64}, Case{8, 200, 1, 3, 7}));
+                         testing::Values(Case{1, 500, 1, 40, 128}, Case{2, 300, 1, 200, 32}, Case{3, 1, 2, 2, 16},
+                                         Case{4, 40, 2, 5, 2}, Case{5, 7, 1000, 1000, 64}, Case{6, 1000, 10, 40, 128},
+                                         Case{7, 50, 63, 66, 64}, Case{8, 200, 1, 3, 7}));
 
 TEST(PackedDataset, FillsRowsOf128WithDocumentsOf10To40Tokens) {
   EXPECT_GT(PackedDataset(numbered(random_lengths(1, 10000, 10, 40)), 128, 7).fill(), 0.97);
@@ -191,7 +197,8 @@ TEST(PackedDataset, RanksTogetherReadTheGlobalBatchForAnyRankCount) {
           joined.labels.insert(joined.labels.end(), part.labels.begin(), part.labels.end());
           joined.positions.insert(joined.positions.end(), part.positions.begin(), part.positions.end());
           joined.draw_index.insert(joined.draw_index.end(), part.draw_index.begin(), part.draw_index.end());
-          for (const TokenRange& range : part.documents) joined.documents.push_back({range.begin + base, range.end + base});
+          for (const TokenRange& range : part.documents)
+            joined.documents.push_back({range.begin + base, range.end + base});
         }
         EXPECT_EQ(joined.ids, global.ids) << ranks << " ranks";
         EXPECT_EQ(joined.labels, global.labels);

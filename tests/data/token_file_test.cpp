@@ -44,8 +44,10 @@ Tokenizer tokenizer_of(const fs::path& folder, const char* json, const std::stri
   return Tokenizer::load(folder);
 }
 
-constexpr const char* kBoth = R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true})";
-constexpr const char* kNeither = R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false, "add_eos_token": false})";
+constexpr const char* kBoth =
+    R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true})";
+constexpr const char* kNeither =
+    R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false, "add_eos_token": false})";
 
 class TokenFile : public testing::Test {
  protected:
@@ -94,8 +96,9 @@ TEST_F(TokenFile, AddsBosAndEosOnlyAsTheTokenizersConfigSays) {
 TEST_F(TokenFile, SkipsAndCountsDocumentsWithNothingToScore) {
   const Tokenizer bare = tokenizer_of(folder_ / "bare", kWords, kNeither);
   std::string notice;
-  const TokenData data = load_split(source("{\"text\": \"a\"}\n{\"text\": \"\"}\n{\"prompt\": \"a b\", \"completion\": \"\"}\n{\"text\": \"a b\"}\n"), bare,
-                                    Split::train, &notice);
+  const TokenData data = load_split(
+      source("{\"text\": \"a\"}\n{\"text\": \"\"}\n{\"prompt\": \"a b\", \"completion\": \"\"}\n{\"text\": \"a b\"}\n"),
+      bare, Split::train, &notice);
   EXPECT_THAT(data.ends, ElementsAre(2));
   EXPECT_THAT(notice, testing::HasSubstr("1 documents, 2 tokens"));
   EXPECT_THAT(notice, testing::EndsWith("; skipped 3 with nothing to score"));
@@ -130,7 +133,8 @@ TEST_F(TokenFile, SpecialTokensAreTextUnlessATemplateIsUsed) {
 TEST_F(TokenFile, IsMadeOnceAndThenRead) {
   const DataConfig config = source(R"({"text": "a b"})");
   std::string first, second;
-  const TokenData made = load_split(config, words_, Split::train, &first), read = load_split(config, words_, Split::train, &second);
+  const TokenData made = load_split(config, words_, Split::train, &first),
+                  read = load_split(config, words_, Split::train, &second);
   EXPECT_THAT(cached(), ElementsAre(token_file_path(config, words_, Split::train)));
   EXPECT_THAT(first, testing::StartsWith("prepared " + cached()[0].string() + ": 1 documents, 4 tokens, from "));
   EXPECT_EQ(second, "");
@@ -145,7 +149,8 @@ TEST_F(TokenFile, HasTheLayoutOfItsPage) {
   const DataConfig config = source(R"({"text": "a b"})");
   load_split(config, words_, Split::train);
   const Hdf5File file = Hdf5File::open(cached().at(0));
-  EXPECT_THAT(file.list("/"), ElementsAre("document_ends", "format", "recipe", "scored", "skipped_documents", "tokens", "version"));
+  EXPECT_THAT(file.list("/"),
+              ElementsAre("document_ends", "format", "recipe", "scored", "skipped_documents", "tokens", "version"));
   EXPECT_EQ(file.read_text("/format"), "tessera tokens");
   EXPECT_EQ(file.read_integer("/version"), 1);
   EXPECT_EQ(file.dtype_of("/tokens"), DType::i32);
@@ -184,7 +189,8 @@ TEST_F(TokenFile, ADamagedFileIsMadeAgain) {
   const std::string whole = test::read_file(path);
   std::string altered = whole;
   altered[altered.size() / 2] ^= 1;
-  for (const std::string& damaged : {whole.substr(0, whole.size() / 2), altered, std::string(), std::string("no HDF5")}) {
+  for (const std::string& damaged :
+       {whole.substr(0, whole.size() / 2), altered, std::string(), std::string("no HDF5")}) {
     write_file(path, damaged);
     std::string notice;
     const TokenData again = load_split(config, words_, Split::train, &notice);
@@ -222,7 +228,8 @@ TEST_F(TokenFile, RanksMayPrepareAtOnce) {
 TEST_F(TokenFile, TheOrderOfDocumentsDoesNotDependOnTheBatchesTheyAreEncodedIn) {
   const std::string filler(20000, ' ');  // about 4 MiB of text make a batch
   std::string content;
-  for (int i = 0; i < 600; ++i) content += "{\"text\": \"" + std::string(i % 2 ? "a" : "b") + filler + std::string(i % 3 ? "c" : "=") + "\"}\n";
+  for (int i = 0; i < 600; ++i)
+    content += "{\"text\": \"" + std::string(i % 2 ? "a" : "b") + filler + std::string(i % 3 ? "c" : "=") + "\"}\n";
   const TokenData data = load_split(source(content), words_, Split::train);
   ASSERT_EQ(data.documents(), 600);
   for (int i = 0; i < 600; ++i) {
@@ -234,7 +241,8 @@ TEST_F(TokenFile, TheOrderOfDocumentsDoesNotDependOnTheBatchesTheyAreEncodedIn) 
 /// Records of 2000 different documents, each twice, with ids that differ.
 std::string doubled_records() {
   std::string content;
-  for (int i = 0; i < 4000; ++i) content += "{\"id\": " + std::to_string(i) + ", \"text\": \"a b " + std::to_string(i % 2000) + "\"}\n";
+  for (int i = 0; i < 4000; ++i)
+    content += "{\"id\": " + std::to_string(i) + ", \"text\": \"a b " + std::to_string(i % 2000) + "\"}\n";
   return content;
 }
 
@@ -296,27 +304,31 @@ TEST_F(TokenFile, SaysWhatIsMissing) {
   config.train = "nowhere.jsonl";
   EXPECT_THAT(fault(config), testing::StartsWith("nowhere.jsonl: "));
   config = source(R"({"text": "a b"})");
-  EXPECT_EQ(fault(config, Split::eval),
-            "data.eval: there is no held-out data\n  name a file, or set data.eval_fraction to hold out a part of data.train");
+  EXPECT_EQ(
+      fault(config, Split::eval),
+      "data.eval: there is no held-out data\n  name a file, or set data.eval_fraction to hold out a part of data.train");
   config = source("a b", "book.txt");
   config.eval_fraction = 0.5;
   const bool held_out = is_held_out({"", "a b"}, 0.5);
   EXPECT_EQ(fault(config, held_out ? Split::train : Split::eval),
-            (folder_ / "book.txt").string() + ": no document falls into the " + (held_out ? "training" : "held-out") + " part\n"
-            "  data.eval_fraction = 0.5 draws documents by their hash; a text file is one document\n"
-            "  name a file with data.eval, or use more documents");
+            (folder_ / "book.txt").string() + ": no document falls into the " + (held_out ? "training" : "held-out") +
+                " part\n"
+                "  data.eval_fraction = 0.5 draws documents by their hash; a text file is one document\n"
+                "  name a file with data.eval, or use more documents");
 }
 
 TEST_F(TokenFile, AFaultInTheDataLeavesNoFile) {
   const DataConfig config = source("{\"text\": \"a b\"}\n{\"txt\": \"a b\"}\n");
-  EXPECT_THAT(fault(config), testing::StartsWith(config.train.string() + ":2: the record has neither \"text\" nor \"completion\""));
+  EXPECT_THAT(fault(config),
+              testing::StartsWith(config.train.string() + ":2: the record has neither \"text\" nor \"completion\""));
   EXPECT_TRUE(cached().empty());
 }
 
 TEST_F(TokenFile, ACacheThatCannotBeMadeIsNamed) {
   DataConfig config = source(R"({"text": "a b"})");
   write_file(folder_ / "cache", "a file");
-  EXPECT_THAT(fault(config), testing::StartsWith("data.cache: the folder \"" + (folder_ / "cache").string() + "\" cannot be made: "));
+  EXPECT_THAT(fault(config),
+              testing::StartsWith("data.cache: the folder \"" + (folder_ / "cache").string() + "\" cannot be made: "));
 }
 
 TEST(TokenFileOnTheEmbeddedWorld, EveryWordIsKnownAlsoWherePromptAndCompletionMeet) {
@@ -329,7 +341,8 @@ TEST(TokenFileOnTheEmbeddedWorld, EveryWordIsKnownAlsoWherePromptAndCompletionMe
     DataConfig config;
     config.train = entry.path();
     for (const TextExample& example : load_examples(config, Split::train, 200))
-      EXPECT_THAT(encode_example(tokenizer, config, example).tokens, testing::Not(testing::Contains(unknown))) << entry.path() << ": " << example.prompt;
+      EXPECT_THAT(encode_example(tokenizer, config, example).tokens, testing::Not(testing::Contains(unknown)))
+          << entry.path() << ": " << example.prompt;
     ++files;
   }
   EXPECT_GT(files, 0);
@@ -347,7 +360,9 @@ TEST(TokenFileOnRealData, BothFamiliesGiveBackTheTextWherePromptAndAnswerMeet) {
     for (const TextExample& example : examples)
       for (const char* front : {"", " ", "\n", "\n\n"}) {
         const TextExample moved{example.prompt, front + example.completion};
-        ASSERT_EQ(tokenizer.decode(encode_example(tokenizer, config, moved).tokens, true), moved.prompt + moved.completion) << name;
+        ASSERT_EQ(tokenizer.decode(encode_example(tokenizer, config, moved).tokens, true),
+                  moved.prompt + moved.completion)
+            << name;
       }
   }
 }
@@ -366,7 +381,8 @@ TEST(TokenFileOnRealData, StoriesDecodeToThemselvesAndDollySplitsWhereItsAnswers
   for (int64_t d = 0; d < 50; ++d) {
     const int64_t begin = d == 0 ? 0 : stories.ends[d - 1];
     EXPECT_EQ(stories.tokens[begin], 1);
-    EXPECT_EQ(tokenizer.decode(std::span(stories.tokens).subspan(begin, stories.ends[d] - begin), true), texts[d].completion);
+    EXPECT_EQ(tokenizer.decode(std::span(stories.tokens).subspan(begin, stories.ends[d] - begin), true),
+              texts[d].completion);
   }
   config.train = test::shared_data() / "datasets/train/dolly_hhrlhf.jsonl";
   config.completion_field = "response";

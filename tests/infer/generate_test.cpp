@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "core/json.h"
+#include "data/tokenizer.h"
 #include "infer/forward.h"
 #include "io/files.h"
-#include "data/tokenizer.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"
 
@@ -27,7 +27,10 @@ std::vector<int32_t> counting_ids(int64_t count, int32_t first = 1) {
 }
 
 /// Lengths from one token to more than a pass takes.
-Prompts mixed_prompts() { return {counting_ids(3), counting_ids(1, 5), counting_ids(700, 2), counting_ids(17, 9), counting_ids(512, 30), counting_ids(8, 44)}; }
+Prompts mixed_prompts() {
+  return {counting_ids(3),     counting_ids(1, 5),    counting_ids(700, 2),
+          counting_ids(17, 9), counting_ids(512, 30), counting_ids(8, 44)};
+}
 
 std::vector<float> last_logits(const Engine& engine, Model& model, const std::vector<int32_t>& ids) {
   const auto scope = engine.ctx.scratch.scope();
@@ -40,12 +43,14 @@ std::vector<float> last_logits(const Engine& engine, Model& model, const std::ve
   const Pass pass{engine.ctx, batch, {&model.pool()}};
   PackedAttention attention;
   const TensorView logits = engine.ctx.scratch.allocate({1, model.config().vocab_size}, DType::f32);
-  model.decoder().logits(pass, run_blocks(pass, model.decoder(), attention), std::span<const int32_t>(positions).last(1), logits);
+  model.decoder().logits(pass, run_blocks(pass, model.decoder(), attention),
+                         std::span<const int32_t>(positions).last(1), logits);
   return {logits.as<float>().begin(), logits.as<float>().end()};
 }
 
 /// The same by computing everything anew for each token.
-std::vector<int32_t> greedy_without_cache(const Engine& engine, Model& model, std::vector<int32_t> ids, int64_t new_tokens) {
+std::vector<int32_t> greedy_without_cache(const Engine& engine, Model& model, std::vector<int32_t> ids,
+                                          int64_t new_tokens) {
   const size_t prompt = ids.size();
   for (int64_t i = 0; i < new_tokens; ++i) ids.push_back(choose_token(last_logits(engine, model, ids), {}, 0));
   return {ids.begin() + static_cast<ptrdiff_t>(prompt), ids.end()};
@@ -63,7 +68,8 @@ TEST(Generate, EveryBatchSizeGivesWhatComputingEverythingAnewGives) {
   const Prompts prompts = mixed_prompts();
   Prompts expected;
   for (const auto& prompt : prompts) expected.push_back(greedy_without_cache(engine, *model, prompt, 12));
-  for (const int64_t batch : {1, 2, 4, 16}) EXPECT_EQ(ids_of(generate(engine.ctx, *model, prompts, {.max_new_tokens = 12, .batch = batch})), expected) << batch;
+  for (const int64_t batch : {1, 2, 4, 16})
+    EXPECT_EQ(ids_of(generate(engine.ctx, *model, prompts, {.max_new_tokens = 12, .batch = batch})), expected) << batch;
 }
 
 TEST(Generate, TheMemoryThatWasPlannedIsEnough) {
@@ -99,10 +105,11 @@ TEST(Generate, EndsAtTheLastPosition) {
   const auto model = test::load_model(test::golden("gqa"), 10), roomy = test::load_model(test::golden("gqa"), 64);
   const Prompts prompts = {counting_ids(8), counting_ids(10, 3)};
   const GenerateOptions options{.max_new_tokens = 20};
-  const auto short_ones = generate(engine.ctx, *model, prompts, options), long_ones = generate(engine.ctx, *roomy, prompts, options);
+  const auto short_ones = generate(engine.ctx, *model, prompts, options),
+             long_ones = generate(engine.ctx, *roomy, prompts, options);
   for (size_t i = 0; i < prompts.size(); ++i) {
     EXPECT_EQ(short_ones[i].finish, Finish::max_position);
-    EXPECT_EQ(short_ones[i].ids.size(), 10 - prompts[i].size() + 1);   // the last new token is read by nobody
+    EXPECT_EQ(short_ones[i].ids.size(), 10 - prompts[i].size() + 1);  // the last new token is read by nobody
     EXPECT_TRUE(std::equal(short_ones[i].ids.begin(), short_ones[i].ids.end(), long_ones[i].ids.begin()));
   }
 }
@@ -125,13 +132,15 @@ TEST(Generate, ASampleIsAFunctionOfSeedAndPromptNumberAlone) {
   const Engine engine("reference");
   const auto model = test::load_model(test::golden("gqa"), 64);
   const Prompts prompts(5, counting_ids(6));
-  GenerateOptions options{.max_new_tokens = 15, .sampling = {.temperature = 1, .top_k = 40, .top_p = 0.95}, .seed = 7, .batch = 5};
+  GenerateOptions options{
+      .max_new_tokens = 15, .sampling = {.temperature = 1, .top_k = 40, .top_p = 0.95}, .seed = 7, .batch = 5};
   const auto first = ids_of(generate(engine.ctx, *model, prompts, options));
   EXPECT_EQ(ids_of(generate(engine.ctx, *model, prompts, options)), first);
   options.batch = 2;
   EXPECT_EQ(ids_of(generate(engine.ctx, *model, prompts, options)), first);
   for (size_t i = 1; i < first.size(); ++i) EXPECT_NE(first[i], first[0]);
-  EXPECT_EQ(ids_of(generate(engine.ctx, *model, {prompts[0], prompts[1]}, options)), Prompts(first.begin(), first.begin() + 2));
+  EXPECT_EQ(ids_of(generate(engine.ctx, *model, {prompts[0], prompts[1]}, options)),
+            Prompts(first.begin(), first.begin() + 2));
   options.seed = 8;
   EXPECT_NE(ids_of(generate(engine.ctx, *model, prompts, options))[0], first[0]);
 }
@@ -141,7 +150,8 @@ TEST(Generate, SamplesFollowTheModelsDistribution) {
   const auto model = test::load_model(test::golden("gqa"), 64);
   constexpr int kDraws = 4000;
   const auto prompt = counting_ids(6);
-  const auto drawn = generate(engine.ctx, *model, Prompts(kDraws, prompt), {.max_new_tokens = 1, .sampling = {.temperature = 1.5}, .seed = 3, .batch = 64});
+  const auto drawn = generate(engine.ctx, *model, Prompts(kDraws, prompt),
+                              {.max_new_tokens = 1, .sampling = {.temperature = 1.5}, .seed = 3, .batch = 64});
   std::vector<double> p;
   for (const float logit : last_logits(engine, *model, prompt)) p.push_back(std::exp(logit / 1.5));
   const double sum = std::accumulate(p.begin(), p.end(), 0.0);
@@ -156,7 +166,7 @@ TEST(Generate, SamplesFollowTheModelsDistribution) {
     ++cells;
   }
   EXPECT_GT(cells, 10);
-  EXPECT_LT(chi_square, cells + 4 * std::sqrt(2.0 * cells));   // four standard deviations
+  EXPECT_LT(chi_square, cells + 4 * std::sqrt(2.0 * cells));  // four standard deviations
 }
 
 class Stories : public testing::TestWithParam<int64_t> {};
@@ -172,7 +182,8 @@ TEST_P(Stories, ReproducesTheReferenceTokenForToken) {
     prompts.push_back({*tokenizer.bos()});
     for (const int32_t id : tokenizer.encode(one.at("prompt").as_string())) prompts.back().push_back(id);
     expected.emplace_back();
-    for (const Json& id : one.at("greedy_ids").items()) expected.back().push_back(static_cast<int32_t>(id.as_integer()));
+    for (const Json& id : one.at("greedy_ids").items())
+      expected.back().push_back(static_cast<int32_t>(id.as_integer()));
     texts.push_back(one.at("text").as_string());
     std::vector<int32_t> prompt_ids;
     for (const Json& id : one.at("prompt_ids").items()) prompt_ids.push_back(static_cast<int32_t>(id.as_integer()));
@@ -182,9 +193,10 @@ TEST_P(Stories, ReproducesTheReferenceTokenForToken) {
 
   const Engine engine;
   const auto model = test::load_model(folder, 512);
-  auto generated = generate(engine.ctx, *model, prompts, {.max_new_tokens = 200, .stop = {*tokenizer.eos()}, .batch = GetParam()});
+  auto generated =
+      generate(engine.ctx, *model, prompts, {.max_new_tokens = 200, .stop = {*tokenizer.eos()}, .batch = GetParam()});
   for (size_t i = 0; i < prompts.size(); ++i) {
-    ASSERT_GE(generated[i].ids.size(), expected[i].size());   // the reference ends at 200 tokens, the prompt's included
+    ASSERT_GE(generated[i].ids.size(), expected[i].size());  // the reference ends at 200 tokens, the prompt's included
     generated[i].ids.resize(expected[i].size());
     EXPECT_EQ(generated[i].ids, expected[i]) << texts[i];
     std::vector<int32_t> whole = prompts[i];
@@ -193,7 +205,8 @@ TEST_P(Stories, ReproducesTheReferenceTokenForToken) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Batch, Stories, testing::Values(1, 3, 16), [](const auto& info) { return "Of" + std::to_string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Batch, Stories, testing::Values(1, 3, 16),
+                         [](const auto& info) { return "Of" + std::to_string(info.param); });
 
 }  // namespace
 }  // namespace tessera

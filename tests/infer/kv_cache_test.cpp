@@ -33,8 +33,9 @@ Sequences sequences_of(const std::string& model) {
 }
 
 /// Logits of every token of the pass, as rows.
-std::vector<std::vector<float>> run(const Engine& engine, Model& model, AttentionContext& attention, const std::vector<int32_t>& ids,
-                                    const std::vector<int32_t>& positions, const std::vector<AttentionSegment>& segments) {
+std::vector<std::vector<float>> run(const Engine& engine, Model& model, AttentionContext& attention,
+                                    const std::vector<int32_t>& ids, const std::vector<int32_t>& positions,
+                                    const std::vector<AttentionSegment>& segments) {
   const auto scope = engine.ctx.scratch.scope();
   const RowGroup group{0, static_cast<int64_t>(ids.size()), model.bound_adapter()};
   const TokenBatch batch{ids, positions, {}, segments, {&group, 1}};
@@ -44,7 +45,8 @@ std::vector<std::vector<float>> run(const Engine& engine, Model& model, Attentio
   const TensorView logits = engine.ctx.scratch.allocate({batch.tokens(), model.config().vocab_size}, DType::f32);
   model.decoder().logits(pass, run_blocks(pass, model.decoder(), attention), rows, logits);
   std::vector<std::vector<float>> all;
-  for (int64_t t = 0; t < batch.tokens(); ++t) all.emplace_back(logits.row<float>(t), logits.row<float>(t) + logits.cols());
+  for (int64_t t = 0; t < batch.tokens(); ++t)
+    all.emplace_back(logits.row<float>(t), logits.row<float>(t) + logits.cols());
   return all;
 }
 
@@ -57,8 +59,9 @@ std::vector<std::vector<float>> uncached_logits(const Engine& engine, Model& mod
 }
 
 /// Logits [sequence][token] when the sequences are fed step by step; sequence s lives in slot s + first_slot.
-std::vector<std::vector<std::vector<float>>> cached_logits(const Engine& engine, Model& model, CachedAttention& cache, const Sequences& sequences,
-                                                           const Steps& steps, int64_t first_slot = 0) {
+std::vector<std::vector<std::vector<float>>> cached_logits(const Engine& engine, Model& model, CachedAttention& cache,
+                                                           const Sequences& sequences, const Steps& steps,
+                                                           int64_t first_slot = 0) {
   std::vector<std::vector<std::vector<float>>> all(sequences.size());
   for (const auto& counts : steps) {
     std::vector<int32_t> ids, positions;
@@ -81,7 +84,8 @@ std::vector<std::vector<std::vector<float>>> cached_logits(const Engine& engine,
 }
 
 /// max |a − b| <= tolerance · max |b|, and the same arg max.
-void expect_same(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b, double tolerance = 1e-5) {
+void expect_same(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b,
+                 double tolerance = 1e-5) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t t = 0; t < a.size(); ++t) {
     double difference = 0, size = 0;
@@ -90,7 +94,9 @@ void expect_same(const std::vector<std::vector<float>>& a, const std::vector<std
       size = std::max(size, std::abs(double{b[t][i]}));
     }
     EXPECT_LE(difference, tolerance * size) << "token " << t;
-    EXPECT_EQ(std::max_element(a[t].begin(), a[t].end()) - a[t].begin(), std::max_element(b[t].begin(), b[t].end()) - b[t].begin()) << "token " << t;
+    EXPECT_EQ(std::max_element(a[t].begin(), a[t].end()) - a[t].begin(),
+              std::max_element(b[t].begin(), b[t].end()) - b[t].begin())
+        << "token " << t;
   }
 }
 
@@ -139,7 +145,8 @@ std::vector<Case> cases() {
     for (const char* backend : {"reference", "cpu"}) all.push_back({model, backend});
   return all;
 }
-INSTANTIATE_TEST_SUITE_P(All, CachedAttentionOf, testing::ValuesIn(cases()), [](const auto& info) { return info.param.model + "_" + info.param.backend; });
+INSTANTIATE_TEST_SUITE_P(All, CachedAttentionOf, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.model + "_" + info.param.backend; });
 
 TEST(CachedAttention, AnAdapterGivesTheSameWithAndWithoutACache) {
   const Engine engine;
@@ -151,7 +158,8 @@ TEST(CachedAttention, AnAdapterGivesTheSameWithAndWithoutACache) {
     const auto model = test::load_model(test::golden("gqa"), kMaxPosition, adapter);
     const RandomStream stream(3, 4);
     uint64_t i = 0;
-    for (float& value : model->pool().trainable().values.as<float>()) value = 0.2f * static_cast<float>(stream.normal(i++));
+    for (float& value : model->pool().trainable().values.as<float>())
+      value = 0.2f * static_cast<float>(stream.normal(i++));
     model->assemble(engine.ctx);
 
     const auto scope = engine.ctx.scratch.scope();

@@ -24,7 +24,8 @@ TEST(RealModel, LogitsOfSmolLm2MatchTheReference) {
   const int64_t tokens = stored_ids.shape[1], vocab = logits.shape[2];
   std::vector<int32_t> ids, rows(static_cast<size_t>(tokens));
   for (int64_t t = 0; t < tokens; ++t)
-    ids.push_back(stored_ids.dtype == DType::i64 ? static_cast<int32_t>(stored_ids.row<int64_t>(0)[t]) : stored_ids.row<int32_t>(0)[t]);
+    ids.push_back(stored_ids.dtype == DType::i64 ? static_cast<int32_t>(stored_ids.row<int64_t>(0)[t])
+                                                 : stored_ids.row<int32_t>(0)[t]);
   std::iota(rows.begin(), rows.end(), 0);
 
   const test::Engine engine("cpu", int64_t{256} << 20, 2);
@@ -49,7 +50,8 @@ TEST(RealModel, LogitsOfSmolLm2MatchTheReference) {
   }
   const double error = test::relative_error(found, logits.reshape({tokens, vocab}));
   RecordProperty("relative_error", std::to_string(error));
-  fmt::print("{} tokens in {:.3f} s; logits: ||a-b|| / ||b|| = {:.2e}, max |a-b| / max |b| = {:.2e}\n", tokens, seconds, error, difference / size);
+  fmt::print("{} tokens in {:.3f} s; logits: ||a-b|| / ||b|| = {:.2e}, max |a-b| / max |b| = {:.2e}\n", tokens, seconds,
+             error, difference / size);
   EXPECT_LE(error, 1e-4);
   EXPECT_LE(difference, 1e-4 * size);
 }

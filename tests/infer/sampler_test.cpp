@@ -15,7 +15,8 @@ namespace {
 /// Shares of the tokens when `uniform` walks evenly over [0, 1).
 std::vector<double> shares(const std::vector<float>& logits, const Sampling& sampling, int draws = 20000) {
   std::vector<double> share(logits.size(), 0);
-  for (int i = 0; i < draws; ++i) share[static_cast<size_t>(choose_token(logits, sampling, (i + 0.5) / draws))] += 1.0 / draws;
+  for (int i = 0; i < draws; ++i)
+    share[static_cast<size_t>(choose_token(logits, sampling, (i + 0.5) / draws))] += 1.0 / draws;
   return share;
 }
 
@@ -39,12 +40,14 @@ TEST(Sampler, TakesTheFirstOfTheMostLikelyTokensWithoutTemperature) {
 }
 
 TEST(Sampler, DrawsInProportionToTheSoftmaxAtEveryTemperature) {
-  for (const double temperature : {0.3, 1.0, 5.0}) expect_near(shares(kLogits, {.temperature = temperature}), softmax(kLogits, temperature));
+  for (const double temperature : {0.3, 1.0, 5.0})
+    expect_near(shares(kLogits, {.temperature = temperature}), softmax(kLogits, temperature));
 }
 
 TEST(Sampler, TopKKeepsTheMostLikelyTokensAndBreaksTiesByTheLowerId) {
   EXPECT_EQ(choose_token(kLogits, {.temperature = 1, .top_k = 1}, 0.9), 1);
-  expect_near(shares(kLogits, {.temperature = 2, .top_k = 3}), softmax({-INFINITY, 2.0f, -INFINITY, 1.5f, 2.0f, -INFINITY}, 2));
+  expect_near(shares(kLogits, {.temperature = 2, .top_k = 3}),
+              softmax({-INFINITY, 2.0f, -INFINITY, 1.5f, 2.0f, -INFINITY}, 2));
   expect_near(shares(kLogits, {.temperature = 1, .top_k = 100}), softmax(kLogits, 1));
 }
 
@@ -65,7 +68,8 @@ TEST(Sampler, TopPCountsSharesOfWhatTopKLeft) {
 TEST(Sampler, NamesLogitsThatAreNotFinite) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const auto& logits : {std::vector<float>{nan, nan}, std::vector<float>{INFINITY, 0}})
-    for (const double temperature : {0.0, 1.0}) EXPECT_THROW(choose_token(logits, {.temperature = temperature}, 0.5), UserError);
+    for (const double temperature : {0.0, 1.0})
+      EXPECT_THROW(choose_token(logits, {.temperature = temperature}, 0.5), UserError);
   EXPECT_THROW(choose_token(std::vector<float>{1, nan}, {.temperature = 1}, 0.5), UserError);
 }
 

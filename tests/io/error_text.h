@@ -11,8 +11,7 @@
 namespace tessera::test {
 
 /// The message of the UserError that `call` throws, or "nothing was thrown".
-template <class Call>
-std::string error_text(Call call) {
+template <class Call> std::string error_text(Call call) {
   try {
     call();
   } catch (const UserError& error) {

@@ -50,24 +50,49 @@ struct Matrix {
 struct Pass {
   Matrix q, k, v, dout, out, lse, dq, dk, dv;
   explicit Pass(const Problem& p)
-      : q(p.tokens(), p.heads * p.head_dim, p.padding, 1), k(p.keys(), p.kv_heads * p.head_dim, p.padding, 2),
-        v(p.keys(), p.kv_heads * p.head_dim, p.padding, 3), dout(p.tokens(), p.heads * p.head_dim, p.padding, 4),
-        out(p.tokens(), p.heads * p.head_dim, p.padding, 5), lse(p.tokens(), p.heads, p.padding, 6),
-        dq(p.tokens(), p.heads * p.head_dim, p.padding, 7), dk(p.keys(), p.kv_heads * p.head_dim, p.padding, 8),
+      : q(p.tokens(), p.heads * p.head_dim, p.padding, 1),
+        k(p.keys(), p.kv_heads * p.head_dim, p.padding, 2),
+        v(p.keys(), p.kv_heads * p.head_dim, p.padding, 3),
+        dout(p.tokens(), p.heads * p.head_dim, p.padding, 4),
+        out(p.tokens(), p.heads * p.head_dim, p.padding, 5),
+        lse(p.tokens(), p.heads, p.padding, 6),
+        dq(p.tokens(), p.heads * p.head_dim, p.padding, 7),
+        dk(p.keys(), p.kv_heads * p.head_dim, p.padding, 8),
         dv(p.keys(), p.kv_heads * p.head_dim, p.padding, 9) {}
 
   /// Forward and backward with exactly the planned scratch.
   void go(const Problem& p, std::string_view backend, int threads = 1) {
     const double scale = 1 / std::sqrt(static_cast<double>(p.head_dim));
-    const AttentionArgs forward{.q = q.view, .k = k.view, .v = v.view, .out = out.view, .lse = lse.view, .heads = p.heads,
-                                .kv_heads = p.kv_heads, .head_dim = p.head_dim, .scale = scale, .segments = p.segments};
-    const AttentionBackwardArgs backward{.q = q.view, .k = k.view, .v = v.view, .out = out.view, .lse = lse.view,
-                                         .dout = dout.view, .dq = dq.view, .dk = dk.view, .dv = dv.view, .heads = p.heads,
-                                         .kv_heads = p.kv_heads, .head_dim = p.head_dim, .scale = scale, .segments = p.segments};
-    Arena first(cpu::attention_scratch_bytes(forward, threads)), second(cpu::attention_backward_scratch_bytes(backward, threads));
+    const AttentionArgs forward{.q = q.view,
+                                .k = k.view,
+                                .v = v.view,
+                                .out = out.view,
+                                .lse = lse.view,
+                                .heads = p.heads,
+                                .kv_heads = p.kv_heads,
+                                .head_dim = p.head_dim,
+                                .scale = scale,
+                                .segments = p.segments};
+    const AttentionBackwardArgs backward{.q = q.view,
+                                         .k = k.view,
+                                         .v = v.view,
+                                         .out = out.view,
+                                         .lse = lse.view,
+                                         .dout = dout.view,
+                                         .dq = dq.view,
+                                         .dk = dk.view,
+                                         .dv = dv.view,
+                                         .heads = p.heads,
+                                         .kv_heads = p.kv_heads,
+                                         .head_dim = p.head_dim,
+                                         .scale = scale,
+                                         .segments = p.segments};
+    Arena first(cpu::attention_scratch_bytes(forward, threads)),
+        second(cpu::attention_backward_scratch_bytes(backward, threads));
     const Kernels& kernels = kernels_for({}, backend);
     attention({.device = {}, .stream = {}, .kernels = kernels, .scratch = first, .threads = threads}, forward);
-    attention_backward({.device = {}, .stream = {}, .kernels = kernels, .scratch = second, .threads = threads}, backward);
+    attention_backward({.device = {}, .stream = {}, .kernels = kernels, .scratch = second, .threads = threads},
+                       backward);
   }
   std::vector<const Matrix*> results() const { return {&out, &lse, &dq, &dk, &dv}; }
 };
@@ -77,7 +102,9 @@ constexpr const char* kResultNames[] = {"out", "lse", "dq", "dk", "dv"};
 /// Bytes of rows [begin, end) of every result but lse's padding are equal.
 bool same_rows(const Matrix& a, const Matrix& b, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i)
-    if (std::memcmp(a.view.row<float>(i), b.view.row<float>(i), static_cast<size_t>(a.view.cols()) * sizeof(float)) != 0) return false;
+    if (std::memcmp(a.view.row<float>(i), b.view.row<float>(i), static_cast<size_t>(a.view.cols()) * sizeof(float)) !=
+        0)
+      return false;
   return true;
 }
 
@@ -91,7 +118,8 @@ void expect_like_reference(const Problem& p) {
     for (float value : y) largest = std::max(largest, static_cast<double>(std::abs(value)));
     // Scores reach 4 · sqrt(head_dim): their rounding, about head_dim · eps relative, moves every probability.
     const double bound = 1e-6 * std::sqrt(static_cast<double>(p.head_dim)) * 4 * largest;
-    for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], bound) << p << ": " << kResultNames[r] << " element " << i;
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_NEAR(x[i], y[i], bound) << p << ": " << kResultNames[r] << " element " << i;
   }
 }
 
@@ -107,14 +135,18 @@ TEST(CpuAttention, AgreesWithTheReferenceForEveryHeadDim) {
 
 TEST(CpuAttention, AgreesWithTheReferenceForGroupedHeads) {
   for (int64_t kv_heads : {1, 2, 3, 6}) {
-    expect_like_reference({.heads = 6, .kv_heads = kv_heads, .head_dim = 8, .segments = documents({140, 11}), .padding = 3});
-    expect_like_reference({.heads = 6, .kv_heads = kv_heads, .head_dim = 32,
+    expect_like_reference(
+        {.heads = 6, .kv_heads = kv_heads, .head_dim = 8, .segments = documents({140, 11}), .padding = 3});
+    expect_like_reference({.heads = 6,
+                           .kv_heads = kv_heads,
+                           .head_dim = 32,
                            .segments = documents({30, 1, 12, 25, 10, 17, 30, 22, 1, 1, 9, 13, 28, 16, 20, 11})});
   }
 }
 
 TEST(CpuAttention, AgreesWithTheReferenceWhenThereAreMoreKeysThanQueries) {
-  expect_like_reference({.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = {{0, 1, 0, 300}, {1, 6, 300, 333}, {6, 60, 333, 460}}});
+  expect_like_reference(
+      {.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = {{0, 1, 0, 300}, {1, 6, 300, 333}, {6, 60, 333, 460}}});
 }
 
 TEST(CpuAttention, AgreesWithTheReferenceOnEveryInstructionSet) {
@@ -177,7 +209,8 @@ TEST(CpuAttention, ADocumentDoesNotFeelItsNeighbours) {
     for (size_t r = 0; r < 5; ++r) {
       EXPECT_TRUE(same_rows(*after.results()[r], *before.results()[r], 0, changed.q_begin)) << kResultNames[r];
       EXPECT_TRUE(same_rows(*after.results()[r], *before.results()[r], changed.q_end, p.tokens())) << kResultNames[r];
-      EXPECT_FALSE(same_rows(*after.results()[r], *before.results()[r], changed.q_begin, changed.q_end)) << kResultNames[r];
+      EXPECT_FALSE(same_rows(*after.results()[r], *before.results()[r], changed.q_begin, changed.q_end))
+          << kResultNames[r];
     }
   }
 }
@@ -191,7 +224,8 @@ TEST(CpuAttention, GivesTheSameBitsForAnyNumberOfThreads) {
       Pass many(p);
       many.go(p, "cpu", threads);
       for (size_t r = 0; r < 5; ++r)
-        EXPECT_TRUE(same_rows(*many.results()[r], *one.results()[r], 0, p.tokens())) << kResultNames[r] << " " << threads;
+        EXPECT_TRUE(same_rows(*many.results()[r], *one.results()[r], 0, p.tokens()))
+            << kResultNames[r] << " " << threads;
     }
   }
 }

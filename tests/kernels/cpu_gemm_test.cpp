@@ -26,8 +26,9 @@ struct Problem {
 };
 
 std::ostream& operator<<(std::ostream& out, const Problem& p) {
-  return out << "M=" << p.m << " N=" << p.n << " K=" << p.k << (p.a == kYes ? " T" : " N") << (p.b == kYes ? "T " : "N ")
-             << name_of(p.b_dtype) << " alpha=" << p.alpha << " beta=" << p.beta << " padding=" << p.padding;
+  return out << "M=" << p.m << " N=" << p.n << " K=" << p.k << (p.a == kYes ? " T" : " N")
+             << (p.b == kYes ? "T " : "N ") << name_of(p.b_dtype) << " alpha=" << p.alpha << " beta=" << p.beta
+             << " padding=" << p.padding;
 }
 
 /// A [rows, cols] view with `padding` unused columns behind each row, filled with numbers in [-1, 1).
@@ -53,7 +54,13 @@ struct Operands {
         b(p.b == kYes ? p.n : p.k, p.b == kYes ? p.k : p.n, p.padding, 2, p.b_dtype),
         c(p.m, p.n, p.padding, 3) {}
   GemmArgs args(const Problem& p) const {
-    return {.a = a.view, .a_transpose = p.a, .b = b.view, .b_transpose = p.b, .c = c.view, .alpha = p.alpha, .beta = p.beta};
+    return {.a = a.view,
+            .a_transpose = p.a,
+            .b = b.view,
+            .b_transpose = p.b,
+            .c = c.view,
+            .alpha = p.alpha,
+            .beta = p.beta};
   }
 };
 
@@ -62,7 +69,12 @@ void run(const Problem& p, const Operands& operands, std::string_view backend, i
          Repeat repeat = Repeat::reproducible) {
   const GemmArgs args = operands.args(p);
   Arena scratch(std::max<int64_t>(64, cpu::gemm_scratch_bytes(args, threads)));
-  gemm({.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch, .threads = threads, .repeat = repeat},
+  gemm({.device = {},
+        .stream = {},
+        .kernels = kernels_for({}, backend),
+        .scratch = scratch,
+        .threads = threads,
+        .repeat = repeat},
        args);
 }
 
@@ -71,12 +83,15 @@ void expect_like_reference(const Problem& p) {
   run(p, found, "cpu");
   run(p, expected, "reference");
   // |error| <= (K + 4) eps (|alpha| Σ|a||b| + |beta c|), the bound of a sum in any order; entries are below 1.
-  const double bound = (static_cast<double>(p.k) + 4) * 6e-8 * (std::abs(p.alpha) * static_cast<double>(p.k) + std::abs(p.beta));
+  const double bound =
+      (static_cast<double>(p.k) + 4) * 6e-8 * (std::abs(p.alpha) * static_cast<double>(p.k) + std::abs(p.beta));
   const auto x = found.c.storage.as<float>(), y = expected.c.storage.as<float>();
   for (size_t i = 0; i < x.size(); ++i) {
     const bool inside = static_cast<int64_t>(i) % (p.n + p.padding) < p.n;
-    if (inside) ASSERT_NEAR(x[i], y[i], bound) << p << " element " << i;
-    else ASSERT_EQ(x[i], y[i]) << p << ": wrote behind a row";
+    if (inside)
+      ASSERT_NEAR(x[i], y[i], bound) << p << " element " << i;
+    else
+      ASSERT_EQ(x[i], y[i]) << p << ": wrote behind a row";
   }
 }
 
@@ -159,26 +174,31 @@ TEST(CpuGemm, GivesTheSameBitsForAnyNumberOfThreads) {
        {Problem{.m = 130, .n = 576, .k = 200, .b = kYes, .b_dtype = DType::bf16}, Problem{.m = 130, .n = 700, .k = 100},
         Problem{.m = 100, .n = 192, .k = 64, .a = kYes, .beta = 1}, Problem{.m = 300, .n = 8, .k = 200, .b = kYes},
         Problem{.m = 300, .n = 200, .k = 8, .beta = 1}, Problem{.m = 8, .n = 300, .k = 200, .a = kYes, .beta = 1},
-        Problem{.m = 300, .n = 40, .k = 500, .b = kYes}, Problem{.m = 1, .n = 1000, .k = 200, .b = kYes, .b_dtype = DType::f16}}) {
+        Problem{.m = 300, .n = 40, .k = 500, .b = kYes},
+        Problem{.m = 1, .n = 1000, .k = 200, .b = kYes, .b_dtype = DType::f16}}) {
     const std::vector<float> one = result(p, 1);
     for (int threads : {2, 3, 5}) EXPECT_TRUE(same_bits(one, result(p, threads))) << p << " threads=" << threads;
   }
 }
 
 TEST(CpuGemm, GivesARowTheSameBitsWhateverItsNeighboursWhenBatchInvariant) {
-  for (const Problem& all : {Problem{.m = 20, .n = 200, .k = 500, .b = kYes}, Problem{.m = 90, .n = 70, .k = 500},
-                             Problem{.m = 70, .n = 6, .k = 500, .b = kYes}, Problem{.m = 70, .n = 90, .k = 8, .beta = 1},
-                             Problem{.m = 20, .n = 100, .k = 400, .b = kYes, .b_dtype = DType::bf16}}) {
+  for (const Problem& all :
+       {Problem{.m = 20, .n = 200, .k = 500, .b = kYes}, Problem{.m = 90, .n = 70, .k = 500},
+        Problem{.m = 70, .n = 6, .k = 500, .b = kYes}, Problem{.m = 70, .n = 90, .k = 8, .beta = 1},
+        Problem{.m = 20, .n = 100, .k = 400, .b = kYes, .b_dtype = DType::bf16}}) {
     const Operands operands(all), fresh(all);
     run(all, operands, "cpu", 2, Repeat::batch_invariant);
     for (int64_t row : {int64_t{0}, int64_t{7}, all.m - 1}) {
       Problem one = all;
       one.m = 1;
       const Operands alone(one);
-      std::memcpy(alone.a.view.row<float>(0), operands.a.view.row<float>(row), static_cast<size_t>(all.k) * sizeof(float));
+      std::memcpy(alone.a.view.row<float>(0), operands.a.view.row<float>(row),
+                  static_cast<size_t>(all.k) * sizeof(float));
       std::memcpy(alone.c.view.row<float>(0), fresh.c.view.row<float>(row), static_cast<size_t>(all.n) * sizeof(float));
       run(one, alone, "cpu", 1, Repeat::batch_invariant);
-      EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(row), static_cast<size_t>(all.n) * sizeof(float)), 0)
+      EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(row),
+                            static_cast<size_t>(all.n) * sizeof(float)),
+                0)
           << all << " row " << row;
     }
   }

@@ -38,8 +38,7 @@ TEST_P(ElementwiseOnCpu, AddsLongVectorsInAnyNumberOfThreads) {
 }
 
 /// The result of a conversion as raw bits.
-template <class To, class From>
-std::vector<To> converted(const Context& ctx, std::vector<From> values) {
+template <class To, class From> std::vector<To> converted(const Context& ctx, std::vector<From> values) {
   const auto count = static_cast<int64_t>(values.size());
   std::vector<To> out(values.size());
   convert(ctx, ConstView(values.data(), {count}, DTypeOf<From>::value),

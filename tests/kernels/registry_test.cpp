@@ -35,8 +35,7 @@ TEST(Registry, EveryBackendFillsItsTable) {
 }
 
 /// The work of one step with a head: what a plan must foresee.
-template <class F>
-void run_head(const Context& ctx, F&& allocate) {
+template <class F> void run_head(const Context& ctx, F&& allocate) {
   const TensorView hidden = allocate({700, 65}), weight = allocate({3000, 65}), nll = allocate({700}),
                    dhidden = allocate({700, 65});
   const TensorView dweight = allocate({3000, 65}), gain = allocate({65}), dgain = allocate({65}), inv = allocate({700});

@@ -17,7 +17,13 @@ struct Case {
 
 class GoldenModel : public testing::TestWithParam<Case> {
  protected:
-  GoldenModel() : arena_(64 << 20), ctx_{.device = {}, .stream = {}, .kernels = kernels_for({}, GetParam().backend), .scratch = arena_, .threads = 2} {}
+  GoldenModel()
+      : arena_(64 << 20),
+        ctx_{.device = {},
+             .stream = {},
+             .kernels = kernels_for({}, GetParam().backend),
+             .scratch = arena_,
+             .threads = 2} {}
   Arena arena_;
   Context ctx_;
 };
@@ -79,7 +85,8 @@ TEST_P(GoldenModel, AFrozenBaseComputesTheSameAdapterFreeLossInEveryBatchSplit) 
   const auto model = load(GetParam().model, false);
   const ConstView ids = expected.at("input_ids"), labels = expected.at("labels");
   LossSums split;
-  for (int64_t b = 0; b < ids.shape[0]; ++b) split += run_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)), {});
+  for (int64_t b = 0; b < ids.shape[0]; ++b)
+    split += run_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)), {});
   const LossSums whole = run_batch(ctx_, *model, test::batch_of(ids, labels), {});
   EXPECT_EQ(split.scored, whole.scored);
   EXPECT_NEAR(split.nll, whole.nll, 1e-6 * whole.nll);
@@ -91,7 +98,8 @@ std::vector<Case> cases() {
     for (const char* backend : {"reference", "cpu"}) all.push_back({model, backend});
   return all;
 }
-INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(cases()), [](const auto& info) { return info.param.model + "_" + info.param.backend; });
+INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.model + "_" + info.param.backend; });
 
 TEST(GoldenPacked, DocumentsOfOneRowNeverSeeEachOther) {
   for (const char* backend : {"reference", "cpu"}) {
@@ -100,7 +108,8 @@ TEST(GoldenPacked, DocumentsOfOneRowNeverSeeEachOther) {
     const auto expected = SafetensorsReader::open(golden("gqa") / "packed.safetensors");
     const auto model = load("gqa", true);
     const auto lengths = expected.at("packed.document_lengths").as<int32_t>();
-    const PackedBatch batch = test::batch_of(expected.at("packed.input_ids"), expected.at("packed.labels"), {lengths.begin(), lengths.end()});
+    const PackedBatch batch =
+        test::batch_of(expected.at("packed.input_ids"), expected.at("packed.labels"), {lengths.begin(), lengths.end()});
     const LossSums sums = run_batch(ctx, *model, batch, {.backward = true});
     EXPECT_NEAR(sums.mean_nll(), element(expected.at("packed.loss"), 0), 1e-5 * element(expected.at("packed.loss"), 0));
     expect_gradients(*model, expected, "packed.", static_cast<double>(sums.scored));

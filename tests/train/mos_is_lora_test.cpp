@@ -51,8 +51,7 @@ class MosIsLora : public testing::TestWithParam<std::tuple<int64_t, std::string>
     const TensorView pool = test::slot_of(mos.pool(), "mos." + type + ".pool_" + side);
     return pool.reshape({kLayers * shape[0], shape[1]}).slice_rows(layer * shape[0], (layer + 1) * shape[0]);
   }
-  template <class Visit>
-  static void for_each_pair(Model& lora, Model& mos, Visit visit) {
+  template <class Visit> static void for_each_pair(Model& lora, Model& mos, Visit visit) {
     for (const WeightSpec& spec : lora.decoder().specs()) {
       if (spec.role != Role::linear) continue;
       const std::string base = "lora." + spec.name.substr(0, spec.name.rfind(".weight"));

@@ -67,8 +67,7 @@ class Message {
     }
     return true;
   }
-  template <class T>
-  T as() const {
+  template <class T> T as() const {
     T value;
     if (bytes.size() != sizeof(T)) throw std::out_of_range("size");
     std::memcpy(&value, bytes.data(), sizeof(T));

@@ -34,22 +34,14 @@ constexpr int64_t kGatherWholeBytes = 4 << 10;  // up to here one all-gather is 
 constexpr int64_t kPieceBytes = 4 << 20;        // scratch per rank; larger pieces were not quicker
 constexpr int64_t kMessageBytes = 1 << 30;      // MPI counts are ints
 
-template <class T>
-MPI_Datatype type_of();
-template <>
-MPI_Datatype type_of<float>() {
-  return MPI_FLOAT;
-}
-template <>
-MPI_Datatype type_of<double>() {
-  return MPI_DOUBLE;
-}
+template <class T> MPI_Datatype type_of();
+template <> MPI_Datatype type_of<float>() { return MPI_FLOAT; }
+template <> MPI_Datatype type_of<double>() { return MPI_DOUBLE; }
 
 double larger_or_nan(double a, double b) { return a >= b || std::isnan(a) ? a : b; }
 
 /// out[i] = contributions[0][i] op contributions[1][i] op ..., in f64, rounded once; rows are `out.size()` apart.
-template <class T, class Op>
-void combine_in_rank_order(const T* contributions, int ranks, std::span<T> out, Op op) {
+template <class T, class Op> void combine_in_rank_order(const T* contributions, int ranks, std::span<T> out, Op op) {
   constexpr int64_t kBlock = 512;  // the accumulators stay in the first cache
   std::array<double, kBlock> sum;
   const int64_t count = out.size();
@@ -144,8 +136,7 @@ class MpiCommunicator : public Communicator {
  private:
   void check_rank(int rank) const { TS_CHECK(rank >= 0 && rank < size_, "rank {} of {}", rank, size_); }
 
-  template <class T, class Op>
-  void all_reduce(std::span<T> values, Op op) {
+  template <class T, class Op> void all_reduce(std::span<T> values, Op op) {
     traffic_.all_reduce.add(values.size_bytes());
     if (size_ == 1 || values.empty()) return;
     if (static_cast<int64_t>(values.size_bytes()) <= kGatherWholeBytes) return reduce_whole(values, op);
@@ -154,16 +145,14 @@ class MpiCommunicator : public Communicator {
       reduce_piece(values.subspan(begin, std::min(kPiece, values.size() - begin)), op);
   }
 
-  template <class T, class Op>
-  void reduce_whole(std::span<T> values, Op op) {
+  template <class T, class Op> void reduce_whole(std::span<T> values, Op op) {
     T* all = scratch<T>(values.size() * size_);
     const int count = values.size();
     check(MPI_Allgather(values.data(), count, type_of<T>(), all, count, type_of<T>(), comm_), "MPI_Allgather");
     combine_in_rank_order(all, size_, values, op);
   }
 
-  template <class T, class Op>
-  void reduce_piece(std::span<T> values, Op op) {
+  template <class T, class Op> void reduce_piece(std::span<T> values, Op op) {
     std::vector<int> begins(size_ + 1), counts(size_);
     for (int r = 0; r <= size_; ++r) begins[r] = static_cast<int64_t>(values.size()) * r / size_;
     for (int r = 0; r < size_; ++r) counts[r] = begins[r + 1] - begins[r];
@@ -196,8 +185,7 @@ class MpiCommunicator : public Communicator {
       if (counts[r] > 0) std::copy_n(all.begin() + begins[r], counts[r], gathered[r].begin() + begin);
   }
 
-  template <class T>
-  T* scratch(size_t count) {
+  template <class T> T* scratch(size_t count) {
     if (scratch_.size() * sizeof(double) < count * sizeof(T)) scratch_.resize((count * sizeof(T)) / sizeof(double) + 1);
     return reinterpret_cast<T*>(scratch_.data());
   }

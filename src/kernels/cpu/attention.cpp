@@ -35,8 +35,8 @@
 #define TESSERA_KERNELS_CPU_ATTENTION_SHARED_
 namespace tessera::cpu {
 
-constexpr int64_t kMaxPanel = 48;    // 3 vectors of 16 lanes
-constexpr int64_t kKeyBlock = 128;   // S [128 × 48] f32 is 24 KB: it stays in the first-level cache with its block of V
+constexpr int64_t kMaxPanel = 48;   // 3 vectors of 16 lanes
+constexpr int64_t kKeyBlock = 128;  // S [128 × 48] f32 is 24 KB: it stays in the first-level cache with its block of V
 
 /// The run of heads of one segment that a task owns.
 struct HeadRun {
@@ -86,8 +86,8 @@ HWY_INLINE void transpose(const float* from, int64_t from_stride, int64_t rows, 
                           int64_t to_stride, int64_t padded) {
   for (int64_t r = 0; r < padded; r += kLanes)
     for (int64_t c = 0; c < cols; c += kLanes)
-      transpose_block(from + r * from_stride + c, from_stride, rows - r, cols - c, scale, to + c * to_stride + r, to_stride,
-                      std::min<int64_t>(kLanes, padded - r));
+      transpose_block(from + r * from_stride + c, from_stride, rows - r, cols - c, scale, to + c * to_stride + r,
+                      to_stride, std::min<int64_t>(kLanes, padded - r));
 }
 
 /// A panel of queries of one head: which it is and which keys it sees.
@@ -116,18 +116,20 @@ HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
 }
 
 /// c [rows, panel] (+)= x · t, x [rows, dim] with unit columns: the scores of a block of keys.
-HWY_INLINE void times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width, float* c) {
+HWY_INLINE void times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width,
+                            float* c) {
   product({rows, width, dim, x, stride, 1, t, width, c, width, 1, 0});
 }
 
 /// c [dim, panel] = beta · c + xᵀ · t for x [rows, dim].
-HWY_INLINE void transposed_times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width,
-                                       float* c, float beta) {
+HWY_INLINE void transposed_times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t,
+                                       int64_t width, float* c, float beta) {
   product({dim, width, rows, x, 1, stride, t, width, c, width, 1, beta});
 }
 
 /// One vector of columns of a block of scores becomes probabilities. Returns the factor for what was summed before.
-HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_t rows, float* scores, float* max, float* sum) {
+HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_t rows, float* scores, float* max,
+                                float* sum) {
   const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
   float* column = scores + v * kLanes;
   for (int64_t j = std::max<int64_t>(0, p.first_all - key_begin); j < rows; ++j) {
@@ -150,19 +152,21 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
 }
 
 HWY_INLINE void scale_column(float* column, int64_t rows, int64_t width, Vector factor) {
-  for (int64_t j = 0; j < rows; ++j, column += width) hn::Store(hn::Mul(factor, hn::Load(kFloats, column)), kFloats, column);
+  for (int64_t j = 0; j < rows; ++j, column += width)
+    hn::Store(hn::Mul(factor, hn::Load(kFloats, column)), kFloats, column);
 }
 
 void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads);
   const Panel p = panel_at(s, begin);
-  float *qt = scratch, *out_t = qt + dim * p.width, *scores = out_t + dim * p.width, *max = scores + kKeyBlock * p.width;
+  float *qt = scratch, *out_t = qt + dim * p.width, *scores = out_t + dim * p.width,
+        *max = scores + kKeyBlock * p.width;
   float* sum = max + p.width;
   const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
   const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
   const int64_t row = s.q_begin + begin, k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
-  transpose(args.q.row<float>(row) + head * dim, args.q.row_stride(), p.queries, dim, static_cast<float>(args.scale), qt, p.width,
-            p.width);
+  transpose(args.q.row<float>(row) + head * dim, args.q.row_stride(), p.queries, dim, static_cast<float>(args.scale),
+            qt, p.width, p.width);
   std::fill(max, max + p.width, -std::numeric_limits<float>::infinity());
   std::fill(sum, sum + p.width, 0.0f);
   for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
@@ -194,8 +198,8 @@ HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
 }
 
 /// scores -> probabilities, dp -> ds = p (dp − delta), for one vector of columns.
-HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse, const float* delta,
-                                     float* scores, float* dp) {
+HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse,
+                                     const float* delta, float* scores, float* dp) {
   const Vector l = hn::Load(kFloats, lse + v * kLanes), d = hn::Load(kFloats, delta + v * kLanes);
   const int64_t first_masked = std::clamp<int64_t>(p.first_all - key_begin, 0, rows);
   for (int64_t j = 0; j < rows; ++j) {
@@ -207,8 +211,8 @@ HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, i
   }
 }
 
-void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, KeyGradients into,
-                    float* scratch) {
+void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
+                    KeyGradients into, float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
   const Panel p = panel_at(s, begin);
   float *qt = scratch, *dout_t = qt + dim * p.width, *dq_t = dout_t + dim * p.width, *scores = dq_t + dim * p.width;
@@ -231,8 +235,10 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
     times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
     for (int c = 0; c < p.vectors(); ++c) differentiate_column(p, c, j, rows, lse, delta, scores, dp);
-    product({rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
-    product({rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, scale, 1});
+    product(
+        {rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
+    product(
+        {rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, scale, 1});
     transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > 0 ? 1.0f : 0.0f);
   }
   transpose(dq_t, p.width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
@@ -246,7 +252,8 @@ void backward_task(const AttentionBackwardArgs& args, const HeadRun& run, KeyGra
     std::fill_n(into.dv + j * into.dv_stride, args.head_dim, 0.0f);
   }
   for (int64_t head = run.head_begin; head < run.head_end; ++head)
-    for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel) backward_panel(args, s, head, begin, into, scratch);
+    for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel)
+      backward_panel(args, s, head, begin, into, scratch);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -285,9 +292,10 @@ void backward_by_kv_head(const Context& ctx, const AttentionBackwardArgs& args, 
   for (int64_t t = 0; t < tasks; ++t) {
     const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
     const int64_t kv_head = t % args.kv_heads;
-    const KeyGradients into{args.dk.row<float>(s.k_begin) + kv_head * dim, args.dv.row<float>(s.k_begin) + kv_head * dim,
-                            args.dk.row_stride(), args.dv.row_stride()};
-    task(args, {s, kv_head * group, (kv_head + 1) * group}, into, buffers + omp_get_thread_num() * backward_floats(dim));
+    const KeyGradients into{args.dk.row<float>(s.k_begin) + kv_head * dim,
+                            args.dv.row<float>(s.k_begin) + kv_head * dim, args.dk.row_stride(), args.dv.row_stride()};
+    task(args, {s, kv_head * group, (kv_head + 1) * group}, into,
+         buffers + omp_get_thread_num() * backward_floats(dim));
   }
 }
 

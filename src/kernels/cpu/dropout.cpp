@@ -98,10 +98,9 @@ void dropout(const Context& ctx, ConstView x, const DropoutKey& key, TensorView 
   const auto threshold = static_cast<uint32_t>(std::lround(static_cast<double>(key.probability) * 65536));
   const float scale = 1.0f / (1.0f - key.probability);
   parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      HWY_DYNAMIC_DISPATCH(dropout_row)
-      (x.row<float>(r), x.cols(), static_cast<uint64_t>(key.draw_index[r]), key.weight, bits, threshold, scale,
-       write == Write::accumulate, y.row<float>(r));
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(dropout_row)
+    (x.row<float>(r), x.cols(), static_cast<uint64_t>(key.draw_index[r]), key.weight, bits, threshold, scale,
+     write == Write::accumulate, y.row<float>(r));
   });
 }
 

@@ -22,8 +22,7 @@ void scale_row(float factor, int64_t n, float* x) {
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Mul(vector.load(x + i), f), x + i); });
 }
 
-template <class W>
-void widen(const void* x, int64_t n, float* y) {
+template <class W> void widen(const void* x, int64_t n, float* y) {
   for_vectors(n,
               [&](int64_t i, auto vector) HWY_ATTR { vector.store(vector.load(static_cast<const W*>(x) + i), y + i); });
 }
@@ -162,9 +161,8 @@ void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids
   if (table.dtype == DType::f64) return reference::embedding(ctx, table, ids, y);
   const int64_t row_bytes = table.row_stride() * size_of(table.dtype);
   parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      HWY_DYNAMIC_DISPATCH(widen_row)
-      (static_cast<const std::byte*>(table.data) + ids[t] * row_bytes, table.dtype, y.cols(), y.row<float>(t));
+    for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(widen_row)
+    (static_cast<const std::byte*>(table.data) + ids[t] * row_bytes, table.dtype, y.cols(), y.row<float>(t));
   });
 }
 

@@ -28,7 +28,7 @@ namespace tessera::cpu {
 // 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a
 // second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read and written more often), six strips changed nothing.
 constexpr int64_t kBlockK = 384;
-constexpr int64_t kStrip = 48;      // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
+constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
 constexpr int64_t kMaxStrips = 4;
 constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
 
@@ -44,14 +44,16 @@ HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
 /// A strip of op(B): [k, width] from [cols, k] in storage; the columns up to width are zeros.
-template <class T> HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+template <class T>
+HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
   for (int64_t c = 0; c < width; c += kLanes)
     for (int64_t i = 0; i < k; i += kLanes)
       transpose_block(from + c * stride + i, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
 }
 
 /// The same from [k, cols] in storage.
-template <class T> HWY_INLINE void pack_straight(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+template <class T>
+HWY_INLINE void pack_straight(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
   for (int64_t i = 0; i < k; ++i, from += stride, to += width)
     for (int64_t c = 0; c < width; c += kLanes) hn::Store(load_some(from + c, cols - c), kFloats, to + c);
 }
@@ -59,11 +61,14 @@ template <class T> HWY_INLINE void pack_straight(const T* from, int64_t stride, 
 HWY_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 /// Rows [k_begin, k_begin + k) of the task's columns of op(B), strip behind strip.
-template <class T> HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, float* panels) {
+template <class T>
+HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, float* panels) {
   for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panels += k * kStrip) {
     const int64_t cols = std::min(kStrip, t.n_end - n), stride = g.b.row_stride();
-    if (g.b_transpose == Transpose::yes) pack_turned(g.b.row<T>(n) + k_begin, stride, cols, k, whole_vectors(cols), panels);
-    else pack_straight(g.b.row<T>(k_begin) + n, stride, cols, k, whole_vectors(cols), panels);
+    if (g.b_transpose == Transpose::yes)
+      pack_turned(g.b.row<T>(n) + k_begin, stride, cols, k, whole_vectors(cols), panels);
+    else
+      pack_straight(g.b.row<T>(k_begin) + n, stride, cols, k, whole_vectors(cols), panels);
   }
 }
 
@@ -81,12 +86,14 @@ HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t
   if (rows == kTileRows)
     for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, kTileRows * sizeof(float));
   else
-    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
+    for (int64_t i = 0; i < k; ++i)
+      std::memcpy(copy + i * kTileRows, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
   return {copy, 1, kTileRows};
 }
 
 /// The task's rows against one block of k.
-HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, const float* panels) {
+HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k,
+                                const float* panels) {
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
   HWY_ALIGN float copy[kBlockK * kTileRows];
   for (int64_t m = t.m_begin; m < t.m_end; m += kTileRows) {
@@ -95,8 +102,8 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
     const float* panel = panels;
     for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
       const int64_t cols = std::min(kStrip, t.n_end - n);
-      product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n, g.c.row_stride(),
-               alpha, beta});
+      product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n,
+               g.c.row_stride(), alpha, beta});
     }
   }
 }
@@ -111,9 +118,12 @@ template <class T> void run_typed(const GemmArgs& g, const PackedTask& t, float*
 }
 
 void packed_task(const GemmArgs& g, const PackedTask& t, float* panels) {
-  if (g.b.dtype == DType::bf16) run_typed<BFloat16>(g, t, panels);
-  else if (g.b.dtype == DType::f16) run_typed<Float16>(g, t, panels);
-  else run_typed<float>(g, t, panels);
+  if (g.b.dtype == DType::bf16)
+    run_typed<BFloat16>(g, t, panels);
+  else if (g.b.dtype == DType::f16)
+    run_typed<Float16>(g, t, panels);
+  else
+    run_typed<float>(g, t, panels);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE

@@ -39,7 +39,6 @@ template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
   std::memcpy(sums, all, kCount * sizeof(float));
 }
 
-
 struct DotArgs {
   int64_t m, n, k;
   const float* a;
@@ -104,15 +103,29 @@ void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_b
   float* c = g.c.row<float>(m_begin) + n_begin;
   if (g.b_transpose == Transpose::no) {
     const int64_t row_step = a_transposed ? 1 : g.a.row_stride(), k_step = a_transposed ? g.a.row_stride() : 1;
-    const TileArgs t{m, n, k, g.a.row<float>(0) + m_begin * row_step, row_step, k_step, g.b.row<float>(0) + n_begin,
-                     g.b.row_stride(), c, g.c.row_stride(), alpha, beta};
+    const TileArgs t{m,
+                     n,
+                     k,
+                     g.a.row<float>(0) + m_begin * row_step,
+                     row_step,
+                     k_step,
+                     g.b.row<float>(0) + n_begin,
+                     g.b.row_stride(),
+                     c,
+                     g.c.row_stride(),
+                     alpha,
+                     beta};
     return product(t);
   }
   const auto* b = static_cast<const std::byte*>(g.b.data) + n_begin * g.b.row_stride() * size_of(g.b.dtype);
-  const DotArgs d{m, n, k, g.a.row<float>(m_begin), g.a.row_stride(), b, g.b.row_stride(), c, g.c.row_stride(), alpha, beta};
-  if (g.b.dtype == DType::f32) dot_rows<float>(d);
-  else if (g.b.dtype == DType::bf16) dot_rows<BFloat16>(d);
-  else dot_rows<Float16>(d);
+  const DotArgs d{m,     n,   k, g.a.row<float>(m_begin), g.a.row_stride(), b, g.b.row_stride(), c, g.c.row_stride(),
+                  alpha, beta};
+  if (g.b.dtype == DType::f32)
+    dot_rows<float>(d);
+  else if (g.b.dtype == DType::bf16)
+    dot_rows<BFloat16>(d);
+  else
+    dot_rows<Float16>(d);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -138,8 +151,10 @@ void skinny_gemm(const Context& ctx, const GemmArgs& g) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (parallel)
   for (int64_t begin = 0; begin < length; begin += step) {
     const int64_t end = std::min(length, begin + step);
-    if (by_rows) block(g, begin, end, 0, n);
-    else block(g, 0, m, begin, end);
+    if (by_rows)
+      block(g, begin, end, 0, n);
+    else
+      block(g, 0, m, begin, end);
   }
 }
 

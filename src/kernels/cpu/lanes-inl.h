@@ -45,10 +45,7 @@ HWY_INLINE FloatVec load_wide(const Float16* p) {
 
 /// How a loop body reads and writes one vector: all lanes...
 struct WholeVector {
-  template <class W>
-  HWY_INLINE FloatVec load(const W* p) const {
-    return load_wide(p);
-  }
+  template <class W> HWY_INLINE FloatVec load(const W* p) const { return load_wide(p); }
   HWY_INLINE FloatVec load(const float* p, float) const { return load_wide(p); }
   HWY_INLINE void store(FloatVec v, float* p) const { hn::StoreU(v, kFloats, p); }
 };
@@ -56,8 +53,7 @@ struct WholeVector {
 /// ... or the first `count` of them, through a buffer: memory behind the end is neither read nor written.
 struct PartVector {
   int64_t count;
-  template <class W>
-  HWY_INLINE FloatVec load(const W* p) const {
+  template <class W> HWY_INLINE FloatVec load(const W* p) const {
     W buffer[HWY_MAX_BYTES / sizeof(float)] = {};
     std::memcpy(buffer, p, count * sizeof(W));
     return load_wide(buffer);
@@ -75,8 +71,7 @@ struct PartVector {
 };
 
 /// body(i, vector) for i = 0, lanes, 2 lanes, ... < n. The body loads and stores through `vector`.
-template <class Body>
-HWY_INLINE void for_vectors(int64_t n, Body&& body) {
+template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(kFloats));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) body(i, WholeVector{});

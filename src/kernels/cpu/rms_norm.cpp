@@ -15,8 +15,7 @@ namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-template <class W>
-float forward_row(const float* x, const W* weight, int64_t dim, double eps, float* y) {
+template <class W> float forward_row(const float* x, const W* weight, int64_t dim, double eps, float* y) {
   auto squares = hn::Zero(kFloats);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto v = vector.load(x + i);

@@ -44,10 +44,9 @@ HWY_EXPORT(rope_row);
 void rope(const Context& ctx, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
           ConstView sin, RopeDirection direction) {
   parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      HWY_DYNAMIC_DISPATCH(rope_row)
-      (x.row<float>(r), x.cols() / head_dim, head_dim / 2, cos.row<float>(positions[r]), sin.row<float>(positions[r]),
-       direction == RopeDirection::forward ? 1.0f : -1.0f);
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(rope_row)
+    (x.row<float>(r), x.cols() / head_dim, head_dim / 2, cos.row<float>(positions[r]), sin.row<float>(positions[r]),
+     direction == RopeDirection::forward ? 1.0f : -1.0f);
   });
 }
 

@@ -56,9 +56,8 @@ void swiglu(const Context& ctx, ConstView gate, ConstView up, TensorView y) {
 
 void swiglu_backward(const Context& ctx, ConstView gate, ConstView up, ConstView dy, TensorView dgate, TensorView dup) {
   parallel_for(ctx, gate.rows(), gate.cols(), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      HWY_DYNAMIC_DISPATCH(swiglu_backward_row)
-      (gate.row<float>(r), up.row<float>(r), dy.row<float>(r), gate.cols(), dgate.row<float>(r), dup.row<float>(r));
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(swiglu_backward_row)
+    (gate.row<float>(r), up.row<float>(r), dy.row<float>(r), gate.cols(), dgate.row<float>(r), dup.row<float>(r));
   });
 }
 

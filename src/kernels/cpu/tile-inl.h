@@ -92,8 +92,10 @@ template <class T> HWY_INLINE Vector load_some(const T* from, int64_t count) {
 }
 
 HWY_INLINE void store_some(Vector v, float* to, int64_t count) {
-  if (count >= kLanes) hn::StoreU(v, kFloats, to);
-  else store_first(v, to, count);
+  if (count >= kLanes)
+    hn::StoreU(v, kFloats, to);
+  else
+    store_first(v, to, count);
 }
 
 /// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to `lanes`.
@@ -157,8 +159,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
 }
 
 /// All rows of a strip of kCols vectors at column j.
-template <int kCols, bool kPartial>
-HWY_INLINE void strip(const TileArgs& t, int64_t j, int64_t last) {
+template <int kCols, bool kPartial> HWY_INLINE void strip(const TileArgs& t, int64_t j, int64_t last) {
   int64_t i = 0;
   for (; i + kTileRows <= t.m; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
   if (kTileRows > 4 && i + 4 <= t.m) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
@@ -174,13 +175,19 @@ static HWY_NOINLINE void product(const TileArgs& t) {
     const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
     const int64_t last = t.n - j - (cols - 1) * kLanes;
     if (last >= kLanes) {
-      if (cols == 3) strip<3, false>(t, j, kLanes);
-      else if (cols == 2) strip<2, false>(t, j, kLanes);
-      else strip<1, false>(t, j, kLanes);
+      if (cols == 3)
+        strip<3, false>(t, j, kLanes);
+      else if (cols == 2)
+        strip<2, false>(t, j, kLanes);
+      else
+        strip<1, false>(t, j, kLanes);
     } else {
-      if (cols == 3) strip<3, true>(t, j, last);
-      else if (cols == 2) strip<2, true>(t, j, last);
-      else strip<1, true>(t, j, last);
+      if (cols == 3)
+        strip<3, true>(t, j, last);
+      else if (cols == 2)
+        strip<2, true>(t, j, last);
+      else
+        strip<1, true>(t, j, last);
     }
     left -= cols;
     j += cols * kLanes;

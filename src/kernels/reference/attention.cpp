@@ -8,8 +8,7 @@
 namespace tessera::reference {
 namespace {
 
-template <class T>
-double dot(const T* a, const T* b, int64_t n) {
+template <class T> double dot(const T* a, const T* b, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
   return sum;
@@ -20,8 +19,7 @@ int64_t visible_keys(const AttentionSegment& s, int64_t q) {
   return (s.k_end - s.k_begin) - (s.q_end - s.q_begin) + (q - s.q_begin) + 1;
 }
 
-template <class T>
-void attend(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t q) {
+template <class T> void attend(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t q) {
   const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q);
   std::vector<double> scores(n), out(D);
   for (int64_t j = 0; j < n; ++j)
@@ -59,8 +57,7 @@ void attend_backward(const AttentionBackwardArgs& args, const AttentionSegment& 
   for (int64_t d = 0; d < D; ++d) args.dq.row<T>(q)[head * D + d] = static_cast<T>(dq[d]);
 }
 
-template <class T>
-void segment_backward(const AttentionBackwardArgs& args, const AttentionSegment& s) {
+template <class T> void segment_backward(const AttentionBackwardArgs& args, const AttentionSegment& s) {
   const int64_t width = args.kv_heads * args.head_dim, keys = s.k_end - s.k_begin;
   std::vector<double> dk(keys * width), dv(keys * width);
   for (int64_t head = 0; head < args.heads; ++head)

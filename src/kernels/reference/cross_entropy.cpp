@@ -7,8 +7,7 @@
 namespace tessera::reference {
 namespace {
 
-template <class T>
-void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
+template <class T> void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
   T* logits = args.logits.row<T>(n);
   const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
   if (0 <= label && label < cols) args.target.as<T>()[n] = logits[label];
@@ -31,8 +30,7 @@ void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
   args.rescale.as<T>()[n] = static_cast<T>(rescale);
 }
 
-template <class T>
-void gradient_row(const SoftmaxGradientArgs& args, int64_t n) {
+template <class T> void gradient_row(const SoftmaxGradientArgs& args, int64_t n) {
   T* logits = args.logits.row<T>(n);
   const int64_t label = args.labels[n] - args.vocab_begin;
   const double lse = args.lse.as<T>()[n];

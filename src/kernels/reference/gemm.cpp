@@ -4,8 +4,7 @@
 namespace tessera::reference {
 namespace {
 
-template <class T, class W>
-void multiply(const GemmArgs& args) {
+template <class T, class W> void multiply(const GemmArgs& args) {
   const bool a_transposed = args.a_transpose == Transpose::yes, b_transposed = args.b_transpose == Transpose::yes;
   const int64_t inner = args.a.shape[a_transposed ? 0 : 1];
   for (int64_t m = 0; m < args.c.shape[0]; ++m) {

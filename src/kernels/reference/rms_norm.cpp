@@ -6,8 +6,7 @@
 namespace tessera::reference {
 namespace {
 
-template <class T, class W>
-void forward(ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms) {
+template <class T, class W> void forward(ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms) {
   const int64_t dim = x.cols();
   const W* w = weight.row<W>(0);
   for (int64_t r = 0; r < x.rows(); ++r) {

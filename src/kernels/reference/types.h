@@ -13,16 +13,14 @@ inline double widen(BFloat16 value) { return to_float(value); }
 inline double widen(Float16 value) { return to_float(value); }
 
 /// Calls f(T{}) with the type of a compute dtype, float or double.
-template <class F>
-void with_compute_type(DType dtype, F&& f) {
+template <class F> void with_compute_type(DType dtype, F&& f) {
   if (dtype == DType::f64) return f(double{});
   TS_CHECK(dtype == DType::f32, "cannot compute in {}", name_of(dtype));
   f(float{});
 }
 
 /// Calls f(W{}) with the type of a floating storage dtype.
-template <class F>
-void with_storage_type(DType dtype, F&& f) {
+template <class F> void with_storage_type(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f64:
       return f(double{});

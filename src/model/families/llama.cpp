@@ -26,9 +26,11 @@ double number_or(const Json& json, std::string_view key, double otherwise, const
   return value->as_number();
 }
 
-[[noreturn]] void unsupported(std::string_view key, const Json& value, const std::string& supported, const std::string& where) {
-  throw UserError(where, fmt::format("\"{}\" is {}: this changes the model's arithmetic and is not supported", key, value.dump()),
-                  "supported: " + supported);
+[[noreturn]] void unsupported(std::string_view key, const Json& value, const std::string& supported,
+                              const std::string& where) {
+  throw UserError(
+      where, fmt::format("\"{}\" is {}: this changes the model's arithmetic and is not supported", key, value.dump()),
+      "supported: " + supported);
 }
 
 /// Keys that change the maths: present with another value than the one we compute is an error that names them.
@@ -38,22 +40,25 @@ void refuse_other_maths(const Json& json, const std::string& where) {
   };
   constexpr Expected kOnly[] = {{"hidden_act", "\"silu\""}, {"attention_bias", "false"}, {"mlp_bias", "false"}};
   for (const auto& [key, value] : kOnly)
-    if (const Json* found = json.find(key); found && found->dump() != value) unsupported(key, *found, std::string(value), where);
-  for (const std::string_view key : {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "num_experts",
-                                     "num_local_experts", "quantization_config", "partial_rotary_factor", "qk_norm",
-                                     "embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"}) {
+    if (const Json* found = json.find(key); found && found->dump() != value)
+      unsupported(key, *found, std::string(value), where);
+  for (const std::string_view key :
+       {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "num_experts", "num_local_experts",
+        "quantization_config", "partial_rotary_factor", "qk_norm", "embedding_multiplier", "logits_scaling",
+        "residual_multiplier", "attention_multiplier"}) {
     const Json* found = json.find(key);
     const bool neutral = !found || (found->is_number() && found->as_number() == 1.0 && key != "sliding_window");
     if (!neutral) unsupported(key, *found, "leave it out", where);
   }
-  if (const Json* tp = json.find("pretraining_tp"); tp && tp->is_integer() && tp->as_integer() > 1) unsupported("pretraining_tp", *tp, "1", where);
+  if (const Json* tp = json.find("pretraining_tp"); tp && tp->is_integer() && tp->as_integer() > 1)
+    unsupported("pretraining_tp", *tp, "1", where);
 }
 
 RopeConfig read_rope(const Json& json, const std::string& where) {
   RopeConfig rope;
   rope.theta = number_or(json, "rope_theta", 10000, where);
   const Json* scaling = json.find("rope_scaling");
-  if (const Json* parameters = json.find("rope_parameters")) {   // transformers 5 writes theta and scaling together
+  if (const Json* parameters = json.find("rope_parameters")) {  // transformers 5 writes theta and scaling together
     scaling = parameters;
     rope.theta = number_or(*parameters, "rope_theta", rope.theta, where);
   }
@@ -92,11 +97,16 @@ ModelConfig read(const Json& json, const std::string& where) {
   c.num_attention_heads = positive(json, "num_attention_heads", where);
   c.num_key_value_heads = positive_or(json, "num_key_value_heads", c.num_attention_heads, where);
   if (!json.find("head_dim") && c.hidden_size % c.num_attention_heads != 0)
-    throw UserError(where, fmt::format("hidden_size={} is not a multiple of num_attention_heads={}", c.hidden_size, c.num_attention_heads), "give \"head_dim\"");
+    throw UserError(
+        where,
+        fmt::format("hidden_size={} is not a multiple of num_attention_heads={}", c.hidden_size, c.num_attention_heads),
+        "give \"head_dim\"");
   c.head_dim = positive_or(json, "head_dim", c.hidden_size / c.num_attention_heads, where);
   if (c.num_attention_heads % c.num_key_value_heads != 0)
-    throw UserError(where, fmt::format("num_attention_heads={} is not a multiple of num_key_value_heads={}", c.num_attention_heads, c.num_key_value_heads));
-  if (c.head_dim % 2 != 0) throw UserError(where, fmt::format("head_dim={} is odd: rotary positions turn pairs", c.head_dim));
+    throw UserError(where, fmt::format("num_attention_heads={} is not a multiple of num_key_value_heads={}",
+                                       c.num_attention_heads, c.num_key_value_heads));
+  if (c.head_dim % 2 != 0)
+    throw UserError(where, fmt::format("head_dim={} is odd: rotary positions turn pairs", c.head_dim));
   c.max_position_embeddings = positive_or(json, "max_position_embeddings", 2048, where);
   c.rms_norm_eps = number_or(json, "rms_norm_eps", 1e-6, where);
   c.initializer_range = number_or(json, "initializer_range", 0.02, where);
@@ -111,11 +121,13 @@ std::vector<WeightSpec> specs(const ModelConfig& c) {
   std::vector<WeightSpec> list;
   const Init draw{Init::Kind::normal, c.initializer_range, {}}, ones{Init::Kind::ones, 0, {}};
   const auto outside = [&](const std::string& name, Role role, Shape shape, const Init& init) {
-    list.push_back({.name = name, .type = "", .layer = -1, .role = role, .shape = shape, .init = init, .storage = name});
+    list.push_back(
+        {.name = name, .type = "", .layer = -1, .role = role, .shape = shape, .init = init, .storage = name});
   };
   const auto inside = [&](int layer, const std::string& type, Role role, Shape shape, const Init& init) {
     const std::string name = fmt::format("model.layers.{}.{}.weight", layer, type);
-    list.push_back({.name = name, .type = type, .layer = layer, .role = role, .shape = shape, .init = init, .storage = name});
+    list.push_back(
+        {.name = name, .type = type, .layer = layer, .role = role, .shape = shape, .init = init, .storage = name});
   };
   outside("model.embed_tokens.weight", Role::embedding, {c.vocab_size, c.hidden_size}, draw);
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {

@@ -39,7 +39,9 @@ class Adapter {
   /// Lines for --check and the start of a run ("0.04 % of public shards are read by no layer").
   virtual std::vector<std::string> notes() const { return {}; }
   /// Where a broken number in slot `name`, element `index`, is read: for error messages.
-  virtual std::string readers(const std::string& slot, int64_t index) const { return fmt::format("slot {} element {}", slot, index); }
+  virtual std::string readers(const std::string& slot, int64_t index) const {
+    return fmt::format("slot {} element {}", slot, index);
+  }
 };
 
 struct AdapterMethod {
@@ -52,7 +54,8 @@ std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const std::string& w
 
 /// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj") or a path inside the block ("self_attn.q_proj").
 /// @throws UserError for a target that matches nothing, listing what there is
-std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets, const std::string& where, const std::string& method);
+std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets,
+                               const std::string& where, const std::string& method);
 
 /// alpha / rank, or alpha / sqrt(rank) for scale = "rs".
 float adapter_scale(const AdapterConfig&, int64_t rank);

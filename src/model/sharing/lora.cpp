@@ -19,10 +19,14 @@ class Lora final : public Adapter {
       const int64_t in = specs[i].shape[1], out = specs[i].shape[0];
       types_.insert(specs[i].type);
       const std::string base = "lora." + specs[i].name.substr(0, specs[i].name.rfind(".weight"));
-      const SlotId a = pool.reserve(base + ".a", {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
+      const SlotId a = pool.reserve(
+          base + ".a",
+          {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
       const SlotId bt = pool.reserve(base + ".bt", {.shape = {rank, out}, .init = {}});
-      weights.by_weight[i] = LowRank{.a = std::make_shared<SliceView>(pool, a, Shape{rank, in}), .bt = std::make_shared<SliceView>(pool, bt, Shape{rank, out}),
-                                     .scale = adapter_scale(config_, rank), .dropout = static_cast<float>(config_.dropout)};
+      weights.by_weight[i] = LowRank{.a = std::make_shared<SliceView>(pool, a, Shape{rank, in}),
+                                     .bt = std::make_shared<SliceView>(pool, bt, Shape{rank, out}),
+                                     .scale = adapter_scale(config_, rank),
+                                     .dropout = static_cast<float>(config_.dropout)};
     }
     return weights;
   }
@@ -30,8 +34,14 @@ class Lora final : public Adapter {
   Json descriptor() const override {
     Json types = Json::array();
     for (const std::string& type : types_) types.push_back(type);
-    return Json::object().set("method", "lora").set("version", 1).set("rank", config_.rank.value_or(8)).set("alpha", config_.alpha)
-        .set("scale", config_.scale).set("dropout", config_.dropout).set("types", types);
+    return Json::object()
+        .set("method", "lora")
+        .set("version", 1)
+        .set("rank", config_.rank.value_or(8))
+        .set("alpha", config_.alpha)
+        .set("scale", config_.scale)
+        .set("dropout", config_.dropout)
+        .set("types", types);
   }
 
  private:
@@ -42,6 +52,8 @@ class Lora final : public Adapter {
 
 }  // namespace
 
-std::unique_ptr<Adapter> make_lora(const AdapterConfig& config, const std::string& where) { return std::make_unique<Lora>(config, where); }
+std::unique_ptr<Adapter> make_lora(const AdapterConfig& config, const std::string& where) {
+  return std::make_unique<Lora>(config, where);
+}
 
 }  // namespace tessera

@@ -27,20 +27,25 @@ void AdapterConfig::visit(Fields& v) {
   std::vector<std::string> methods = {"none"};
   for (const AdapterMethod& m : adapter_methods()) methods.emplace_back(m.name);
   v("method", method, one_of(methods), "how the deltas are parameterised; none: train all weights");
-  v("equivalent_rank", equivalent_rank, in_range(1, 1024), "mos: the budget, as the rank of a plain LoRA with as many parameters (e)");
+  v("equivalent_rank", equivalent_rank, in_range(1, 1024),
+    "mos: the budget, as the rank of a plain LoRA with as many parameters (e)");
   v("rank", rank, in_range(1, 4096), "rank of each delta (r); mos: 4 e when not set, lora: 8");
   v("shards", shards, in_range(1, 1024), "mos: pieces each vector is cut into (l)");
-  v("private_rank", private_rank, in_range(0, 1024), "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
+  v("private_rank", private_rank, in_range(0, 1024),
+    "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
   v("alpha", alpha, above(0), "scale numerator: deltas are multiplied by alpha / rank");
   v("dropout", dropout, in_range(0, 0.95), "share of the adapter's inputs dropped in training");
-  v("targets", targets, anything(), "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
-  v("draw", draw, one_of({"random", "tied", "pure"}), "mos: index tables. random: drawn apart for A and B; tied: one table for both (ablation); pure: every layer reads every row (ablation)");
+  v("targets", targets, anything(),
+    "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
+  v("draw", draw, one_of({"random", "tied", "pure"}),
+    "mos: index tables. random: drawn apart for A and B; tied: one table for both (ablation); pure: every layer reads every row (ablation)");
   v("scale", scale, one_of({"standard", "rs"}), "standard: alpha / rank; rs: alpha / sqrt(rank)");
   v("index_seed", index_seed, at_least(0), "mos: seed of the index tables; part of the adapter's identity");
   v("load", load, anything(), "folder of a saved native adapter to start from");
 }
 
-std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vector<std::string>& targets, const std::string& where, const std::string& method) {
+std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vector<std::string>& targets,
+                               const std::string& where, const std::string& method) {
   std::set<std::string> types;
   for (const WeightSpec& spec : specs)
     if (spec.role == Role::linear) types.insert(spec.type);
@@ -48,7 +53,9 @@ std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vec
   for (const std::string& target : targets) {
     bool found = false;
     for (const std::string& type : types) {
-      const bool leaf = type.size() > target.size() && type.compare(type.size() - target.size(), target.size(), target) == 0 && type[type.size() - target.size() - 1] == '.';
+      const bool leaf = type.size() > target.size() &&
+                        type.compare(type.size() - target.size(), target.size(), target) == 0 &&
+                        type[type.size() - target.size() - 1] == '.';
       if (target == "all" || target == type || leaf) {
         chosen.insert(type);
         found = true;

@@ -8,16 +8,25 @@ namespace {
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimizerConfig& config, int64_t count) : config_(config), m_({count}, DType::f32), v_({count}, DType::f32) {}
+  AdamW(const OptimizerConfig& config, int64_t count)
+      : config_(config), m_({count}, DType::f32), v_({count}, DType::f32) {}
 
   void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
     for (const TrainableSlot& slot : params.slots) {
       const auto begin = static_cast<size_t>(slot.begin), count = static_cast<size_t>(slot.shape.count());
-      adamw_step(ctx, {.values = params.values.as<float>().subspan(begin, count), .grads = params.grads.as<float>().subspan(begin, count),
-                       .m = m_.as<float>().subspan(begin, count), .v = v_.as<float>().subspan(begin, count), .lr = info.lr,
-                       .beta1 = static_cast<float>(config_.beta1), .beta2 = static_cast<float>(config_.beta2), .eps = static_cast<float>(config_.eps),
-                       .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f, .step_scale = slot.step_scale, .grad_scale = info.grad_scale,
-                       .correction1 = 1 - std::pow(config_.beta1, static_cast<double>(info.step)), .correction2 = 1 - std::pow(config_.beta2, static_cast<double>(info.step))});
+      adamw_step(ctx, {.values = params.values.as<float>().subspan(begin, count),
+                       .grads = params.grads.as<float>().subspan(begin, count),
+                       .m = m_.as<float>().subspan(begin, count),
+                       .v = v_.as<float>().subspan(begin, count),
+                       .lr = info.lr,
+                       .beta1 = static_cast<float>(config_.beta1),
+                       .beta2 = static_cast<float>(config_.beta2),
+                       .eps = static_cast<float>(config_.eps),
+                       .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
+                       .step_scale = slot.step_scale,
+                       .grad_scale = info.grad_scale,
+                       .correction1 = 1 - std::pow(config_.beta1, static_cast<double>(info.step)),
+                       .correction2 = 1 - std::pow(config_.beta2, static_cast<double>(info.step))});
     }
   }
 
@@ -33,6 +42,8 @@ class AdamW final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count) { return std::make_unique<AdamW>(config, count); }
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count) {
+  return std::make_unique<AdamW>(config, count);
+}
 
 }  // namespace tessera

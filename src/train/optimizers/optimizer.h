@@ -13,9 +13,9 @@
 namespace tessera {
 
 struct StepInfo {
-  int64_t step;        // 1, 2, ...
+  int64_t step;  // 1, 2, ...
   float lr;
-  float grad_scale;    // multiplies the stored gradients: 1 / tokens, times the clip factor
+  float grad_scale;  // multiplies the stored gradients: 1 / tokens, times the clip factor
 };
 
 class Optimizer {

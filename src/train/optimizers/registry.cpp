@@ -43,7 +43,8 @@ double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total)
   const int64_t s = step - 1;
   if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
   if (config.schedule == "constant") return config.lr;
-  const double progress = std::clamp(static_cast<double>(s - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup)), 0.0, 1.0);
+  const double progress =
+      std::clamp(static_cast<double>(s - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup)), 0.0, 1.0);
   const double shape = config.schedule == "linear" ? 1 - progress : 0.5 * (1 + std::cos(std::numbers::pi * progress));
   return config.lr * (config.final_ratio + (1 - config.final_ratio) * shape);
 }
