@@ -25,13 +25,19 @@ int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)
 
 }  // namespace
 
+DataConfig data_config(const JobInputs& in) {
+  DataConfig data = in.config.data;
+  if (data.cache.empty()) data.cache = std::filesystem::absolute(run_folder_path(in)).parent_path() / ".cache";
+  return data;
+}
+
 Datasets load_datasets(const JobInputs& in, bool need_train) {
   Datasets sets{
       .tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
-    PackedDataset set(load_split(in.config.data, sets.tokenizer, split, &notice), train.sequence_length,
+    PackedDataset set(load_split(data_config(in), sets.tokenizer, split, &notice), train.sequence_length,
                       static_cast<uint64_t>(train.seed));
     if (!notice.empty()) sets.notices.push_back(notice);
     return set;

@@ -7,6 +7,9 @@
 
 namespace tessera {
 
+/// [data] with the cache's default filled in: .cache beside the run's folder.
+DataConfig data_config(const JobInputs&);
+
 /// Tokenizer and data of a recipe. Rank 0 prepares first, so that the cache is written once.
 struct Datasets {
   Tokenizer tokenizer;

@@ -8,7 +8,7 @@ struct DataConfig {
   std::filesystem::path train;  // .jsonl or text file
   std::filesystem::path eval;   // empty: eval_fraction of the training documents, chosen by hash
   double eval_fraction = 0.0;
-  std::filesystem::path cache = ".cache";  // prepared token files, by content hash
+  std::filesystem::path cache;  // prepared token files, by content hash
   std::string text_field = "text", prompt_field = "prompt", completion_field = "completion";
   std::string prompt_template;  // empty: the prompt as it is; else text with {field} placeholders of the record
   std::string completion_template;
@@ -23,7 +23,8 @@ struct DataConfig {
     v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents");
     v("eval_fraction", eval_fraction, in_range(0, 0.5),
       "share of training documents held out by content hash when eval is empty");
-    v("cache", cache, anything(), "folder of prepared token files, named by content hash");
+    v("cache", cache, anything(),
+      "folder of prepared token files, named by content hash; empty: .cache beside the run's folder");
     v("text_field", text_field, anything(), "JSONL member that holds a whole document");
     v("prompt_field", prompt_field, anything(), "JSONL member that is read but not scored");
     v("completion_field", completion_field, anything(), "JSONL member that is scored");

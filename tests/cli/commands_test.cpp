@@ -182,6 +182,12 @@ TEST_F(Trainer, StopsAtTheStepThatBreaksAndNamesThePlace) {
   EXPECT_EQ(test::occurrences(ended.err, "not finite"), 1);
 }
 
+TEST_F(Trainer, CachesBesideTheRunsFolderUnlessToldOtherwise) {
+  auto command = trainer({"mos.toml", "train.steps=1", "run.dir=a/run"});
+  expect_done(command);
+  EXPECT_TRUE(fs::exists(*this / "a" / ".cache"));
+}
+
 TEST_F(Trainer, WritesNothingOutsideItsFolders) {
   fs::create_directories(*this / "elsewhere");
   auto command = trainer({(*this / "mos.toml").string(), "train.steps=2", "run.dir=a/run", "data.cache=b"});
