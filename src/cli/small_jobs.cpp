@@ -51,11 +51,9 @@ int evaluate_job(const JobInputs& in) {
     fmt::print("{}\n", Json::object()
                            .set("loss", sums.mean_nll())
                            .set("scored_tokens", sums.scored)
-                           .set("token_accuracy", static_cast<double>(sums.correct) /
-                                                      static_cast<double>(std::max<int64_t>(1, sums.scored)))
-                           .set("exact_match", static_cast<double>(sums.exact) /
-                                                   static_cast<double>(std::max<int64_t>(1, sums.documents)))
-                           .set("documents", sums.documents)
+                           .set("token_accuracy", sums.token_accuracy())
+                           .set("exact_match", sums.exact_match())
+                           .set("completions", sums.completions)
                            .dump());
   return kDone;
 }

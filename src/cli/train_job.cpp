@@ -105,33 +105,28 @@ void export_results(const JobInputs& in, const Context& ctx, Model& model, const
   }
 }
 
-int64_t lora_parameters(const Model& model, DecoderModel& decoder, BoundAdapter& adapter) {
-  (void)model;
+/// Parameters of a plain LoRA of the rank that the adapter's layers work with.
+int64_t lora_parameters(const AdapterWeights& adapter) {
   int64_t count = 0;
-  for (size_t i = 0; i < decoder.specs().size(); ++i) {
-    const int64_t rank = adapter.rank(static_cast<int>(i));
-    count +=
-        rank * (decoder.specs()[i].shape[0] + (decoder.specs()[i].shape.rank > 1 ? decoder.specs()[i].shape[1] : 0));
-  }
+  for (const auto& delta : adapter.by_weight)
+    if (delta) count += delta->a->shape().count() + delta->bt->shape().count();
   return count;
 }
 
-/// What changed, for the reader: accuracy before and after, and what it cost.
+/// What changed, for the reader: loss and accuracy before and after, and what it cost.
 void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome) {
-  const auto share = [](int64_t part, int64_t whole) {
-    return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
-  };
-  if (outcome.first_eval.documents && outcome.last_eval.documents)
-    report.say(
-        fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after; loss {:.4f} before, {:.4f} after",
-                    share(outcome.first_eval.exact, outcome.first_eval.documents),
-                    share(outcome.last_eval.exact, outcome.last_eval.documents), outcome.first_eval.mean_nll(),
-                    outcome.last_eval.mean_nll()));
-  const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
+  const LossSums &first = outcome.first_eval, &last = outcome.last_eval;
+  if (last.completions > 0)
+    report.say(fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after", 100 * first.exact_match(),
+                           100 * last.exact_match()));
+  if (last.scored > 0)
+    report.say(fmt::format("held-out loss: {:.4f} before, {:.4f} after", first.mean_nll(), last.mean_nll()));
   if (!model.bound_adapter()) return;
-  const int64_t lora = lora_parameters(model, model.decoder(), *model.bound_adapter());
+  const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
+  const int64_t lora = lora_parameters(model.bound_adapter()->weights());
+  const auto percent = [&](int64_t whole) { return 100.0 * static_cast<double>(trained) / static_cast<double>(whole); };
   report.say(fmt::format("trained {} parameters: {:.1f} % of a LoRA of the same rank ({}), {:.2f} % of the model ({})",
-                         trained, share(trained, lora), lora, share(trained, base), base));
+                         trained, percent(lora), lora, percent(base), base));
 }
 
 Json done_line(const TrainOutcome& outcome, Model& model) {
@@ -143,11 +138,9 @@ Json done_line(const TrainOutcome& outcome, Model& model) {
                   .set("seconds", outcome.seconds)
                   .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](const std::string& suffix, const LossSums& sums) {
-    if (!sums.documents) return;
-    line.set("eval_loss" + suffix, sums.mean_nll());
-    line.set("eval_token_accuracy" + suffix,
-             static_cast<double>(sums.correct) / static_cast<double>(std::max<int64_t>(1, sums.scored)));
-    line.set("eval_exact_match" + suffix, static_cast<double>(sums.exact) / static_cast<double>(sums.documents));
+    if (sums.scored == 0) return;
+    line.set("eval_loss" + suffix, sums.mean_nll()).set("eval_token_accuracy" + suffix, sums.token_accuracy());
+    if (sums.completions > 0) line.set("eval_exact_match" + suffix, sums.exact_match());
   };
   add("_before", outcome.first_eval);
   add("", outcome.last_eval);

@@ -44,8 +44,9 @@ LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const Tensor
       any = true;
       all = all && hit;
     }
-    sums.documents += any;
-    sums.exact += any && all;
+    const bool completion = any && batch.labels[document.begin] < 0;
+    sums.completions += completion;
+    sums.exact += completion && all;
   }
   return sums;
 }

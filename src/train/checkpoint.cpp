@@ -42,13 +42,13 @@ Json to_json(const LossSums& sums) {
       .set("nll", sums.nll)
       .set("scored", sums.scored)
       .set("correct", sums.correct)
-      .set("documents", sums.documents)
+      .set("completions", sums.completions)
       .set("exact", sums.exact);
 }
 
 LossSums sums_of(const Json& json) {
   return {json.at("nll").as_number(), json.at("scored").as_integer(), json.at("correct").as_integer(),
-          json.at("documents").as_integer(), json.at("exact").as_integer()};
+          json.at("completions").as_integer(), json.at("exact").as_integer()};
 }
 
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {

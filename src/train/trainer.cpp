@@ -27,7 +27,7 @@ template <size_t N> std::array<double, N> sum_over_ranks(Communicator& world, co
 LossSums sum_over_ranks(Communicator& world, const LossSums& mine) {
   const auto total = sum_over_ranks(
       world, std::array<double, 5>{mine.nll, static_cast<double>(mine.scored), static_cast<double>(mine.correct),
-                                   static_cast<double>(mine.documents), static_cast<double>(mine.exact)});
+                                   static_cast<double>(mine.completions), static_cast<double>(mine.exact)});
   return {total[0], static_cast<int64_t>(total[1]), static_cast<int64_t>(total[2]), static_cast<int64_t>(total[3]),
           static_cast<int64_t>(total[4])};
 }
@@ -201,23 +201,24 @@ class Loop {
   void evaluate_now() {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
     meta_.last_eval = sums;
-    const double loss = sums.mean_nll(),
-                 exact = sums.documents ? static_cast<double>(sums.exact) / static_cast<double>(sums.documents) : 0;
-    const double correct = sums.scored ? static_cast<double>(sums.correct) / static_cast<double>(sums.scored) : 0;
+    const double loss = sums.mean_nll();
     is_best_ = loss < meta_.best_loss;
     meta_.best_loss = std::min(meta_.best_loss, loss);
-    in_.report.metric(Json::object()
-                          .set("step", meta_.step)
-                          .set("split", "eval")
-                          .set("loss", loss)
-                          .set("perplexity", std::exp(loss))
-                          .set("token_accuracy", correct)
-                          .set("exact_match", exact)
-                          .set("documents", sums.documents)
-                          .set("tokens", sums.scored));
-    in_.report.say(fmt::format(
-        "step {}  held-out loss {:.4f}  perplexity {:.3f}  tokens right {:.1f} %  completions right {:.1f} % of {}",
-        meta_.step, loss, std::exp(loss), 100 * correct, 100 * exact, sums.documents));
+    Json line = Json::object()
+                    .set("step", meta_.step)
+                    .set("split", "eval")
+                    .set("loss", loss)
+                    .set("perplexity", std::exp(loss))
+                    .set("token_accuracy", sums.token_accuracy())
+                    .set("tokens", sums.scored);
+    std::string text = fmt::format("step {}  held-out loss {:.4f}  perplexity {:.4g}  tokens right {:.1f} %",
+                                   meta_.step, loss, std::exp(loss), 100 * sums.token_accuracy());
+    if (sums.completions > 0) {
+      line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
+      text += fmt::format("  completions right {:.1f} % of {}", 100 * sums.exact_match(), sums.completions);
+    }
+    in_.report.metric(line);
+    in_.report.say(text);
   }
 
   void checkpoint() {
