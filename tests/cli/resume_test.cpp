@@ -176,9 +176,8 @@ TEST_F(Resume, SurvivesTwentyKillsOfARankOrOfMpirun) {
     }
     const size_t victim = random() % 3;  // a rank or mpirun
     kill(victim < pids.size() ? pids[victim] : process.pid(), SIGKILL);
-    const test::Ended ended = process.wait(30);
-    EXPECT_FALSE(ended.timed_out);
-    EXPECT_EQ(ended.exit_code, 137) << ended.out << ended.err;
+    const test::Ended ended = process.wait(60);
+    EXPECT_FALSE(ended.timed_out) << ended.out << ended.err;
     ++kills;
   }
   const test::Ended ended = expect_done(command);

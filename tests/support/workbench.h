@@ -29,7 +29,7 @@ class Workbench : public testing::Test {
   Command launch(const Words& arguments) const;
 
   /// Runs to the end and expects this exit code; the output is in the failure's message.
-  Ended expect_exit(int code, const Command&, double seconds = 60) const;
+  Ended expect_exit(int code, const Command&, double seconds = 180) const;
   Ended expect_done(const Command& command) const { return expect_exit(0, command); }
 
   std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
