@@ -43,5 +43,8 @@ constexpr int kDone = 0, kOurFault = 1, kUserError = 2, kStopped = 130;
 bool stop_requested();
 /// For jobs that ask stop_requested().
 void install_signal_handlers(bool launched);
+/// For every job, first of all: a stream that the caller closed leads nowhere, instead of into the next file that is
+/// opened; a reader that leaves (`| head`) does not end a run; a mapped file that shrinks ends it with a message.
+void guard_process();
 
 }  // namespace tessera

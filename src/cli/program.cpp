@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 
 #include "cli/jobs.h"
@@ -25,6 +26,8 @@ std::pair<std::string, int> describe_error() {
     return {error.what(), kUserError};
   } catch (const Stopped& stop) {
     return {stop.what(), kStopped};
+  } catch (const std::filesystem::filesystem_error& error) {
+    return {UserError(error.path1().string(), error.code().message()).what(), kUserError};
   } catch (const std::bad_alloc&) {
     return {
         "out of memory\n  lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations=true",
@@ -108,12 +111,14 @@ int run_recipe(const Arguments& arguments) {
 }  // namespace
 
 int run_program(int argc, char** argv) {
+  guard_process();
   Arguments arguments;
   CLI::App app{"Trains, shrinks, shares and evaluates language models; driven by a TOML recipe.", "trainer"};
   app.add_option("recipe", arguments.recipe, "the recipe, a TOML file");
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
-  app.add_flag("--check", arguments.check, "validate, print the plan (parameters, memory, traffic) and stop");
-  app.add_flag("--json", arguments.json, "with --check: one JSON object");
+  CLI::Option* check =
+      app.add_flag("--check", arguments.check, "validate, print the plan (parameters, memory, traffic) and stop");
+  app.add_flag("--json", arguments.json, "with --check: one JSON object")->needs(check);
   app.add_flag("--show-batch", arguments.show_batch,
                "print the first batch decoded, with loss mask and document borders");
   app.add_option("--explain", arguments.explain, "explain a key (train.batch), a section (train) or all");

@@ -199,5 +199,38 @@ TEST_F(Trainer, WritesNothingOutsideItsFolders) {
   EXPECT_FALSE(fs::exists(*this / ".cache"));
 }
 
+TEST_F(Trainer, GoesOnWhenTheReaderOfItsOutputLeaves) {
+  test::Command command = trainer({});
+  command.arguments = {
+      "bash",          "-c",         "set -o pipefail; \"$@\" | head -n 1", "bash", command.arguments[0], "mos.toml",
+      "train.steps=3", "log.every=1"};
+  expect_done(command);
+  EXPECT_EQ(metrics("runs/mos").back().at("event").as_string(), "done");
+}
+
+TEST_F(Trainer, KeepsItsWordsOutOfItsFilesWhenAStreamIsClosed) {
+  test::Command command = trainer({});
+  command.arguments = {"bash",
+                       "-c",
+                       "exec \"$@\" <&- >&- 2>&-",
+                       "bash",
+                       command.arguments[0],
+                       "mos.toml",
+                       "train.steps=3",
+                       "checkpoint.every=1"};
+  expect_done(command);
+  EXPECT_EQ(fs::file_size(*this / "runs/mos/.lock"), 0u);
+  EXPECT_EQ(metrics("runs/mos").back().at("event").as_string(), "done");
+}
+
+TEST_F(Trainer, TellsThatAPathCannotBeFollowed) {
+  fs::create_symlink("loop", *this / "loop");
+  EXPECT_THAT(fault({"mos.toml", "data.train=loop"}), AllOf(HasSubstr("/loop: "), HasSubstr("symbolic links")));
+}
+
+TEST_F(Trainer, TakesJsonOnlyWithCheck) {
+  EXPECT_THAT(fault({"mos.toml", "--json"}), HasSubstr("--json requires --check"));
+}
+
 }  // namespace
 }  // namespace tessera
