@@ -40,6 +40,16 @@ class InternalError : public std::logic_error {
 
 [[noreturn]] void fail_check(const char* file, int line, const char* condition, const std::string& details);
 
+/// Runs `work`; its UserErrors that name no place get this one.
+template <class Work> auto with_place(const std::string& where, Work work) {
+  try {
+    return work();
+  } catch (const UserError& error) {
+    if (!error.where().empty()) throw;
+    throw UserError(where, error.message(), error.hint());
+  }
+}
+
 /// The known name nearest to `found` by edit distance, or an empty string when none is near.
 std::string nearest_name(std::string_view found, const std::vector<std::string>& known);
 

@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <set>
+
 #include "core/random.h"
 #include "io/files.h"
 
@@ -9,6 +11,21 @@ namespace {
 DType parse_storage(const std::string& name, DType otherwise) {
   if (name.empty()) return otherwise;
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
+/// A weight that the model of config.json does not have would be left out in silence: another model's file, too few
+/// layers, or biases.
+void refuse_unknown_weights(const SafetensorsReader& source, const std::vector<WeightSpec>& specs) {
+  std::set<std::string> known;
+  for (const WeightSpec& spec : specs) known.insert(spec.name);  // a tied head, too, which may be stored all the same
+  const std::string_view buffer = ".rotary_emb.inv_freq";        // a table of rope_theta, kept by old files
+  for (const std::string& name : source.names()) {
+    if (known.count(name) || (name.size() > buffer.size() && name.substr(name.size() - buffer.size()) == buffer))
+      continue;
+    throw UserError(source.file_of(name)->path().string(),
+                    fmt::format("holds the tensor \"{}\", which the model of config.json does not have", name),
+                    "config.json and the weights do not belong together");
+  }
 }
 
 }  // namespace
@@ -27,6 +44,7 @@ Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
   config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
   if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
   const auto specs = weight_specs(config_);
+  if (source_) refuse_unknown_weights(*source_, specs);
   auto weights = bind_plain(specs, pool_, source_ ? &*source_ : nullptr,
                             {.trainable = s.train_base, .storage = parse_storage(options_.dtype, config_.dtype)});
   adapter_ = make_adapter(s.adapter, s.where_adapter);

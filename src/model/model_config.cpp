@@ -23,7 +23,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   const Json* type = json.find("model_type");
   if (!type || !type->is_string())
     throw UserError(where, "the key \"model_type\" is missing", "this does not look like a Hugging Face config.json");
-  return model_family(type->as_string(), where).read(json, where);
+  return with_place(where, [&] { return model_family(type->as_string(), where).read(json, where); });
 }
 
 ModelConfig read_model_config(const std::filesystem::path& config_json) {

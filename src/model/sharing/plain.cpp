@@ -7,12 +7,13 @@ namespace {
 
 ConstView checked_source(const SafetensorsReader& source, const WeightSpec& spec) {
   const ConstView view = source.at(spec.name);
+  const std::string file = source.file_of(spec.name)->path().string();
   if (!is_floating(view.dtype))
-    throw UserError("", fmt::format("tensor \"{}\" is stored as {}", spec.name, name_of(view.dtype)),
+    throw UserError(file, fmt::format("tensor \"{}\" is stored as {}", spec.name, name_of(view.dtype)),
                     "weights are read as f32, bf16 or f16");
   if (!(view.shape == spec.shape))
     throw UserError(
-        "", fmt::format("tensor \"{}\" is {}, config.json says {}", spec.name, view.shape.text(), spec.shape.text()),
+        file, fmt::format("tensor \"{}\" is {}, config.json says {}", spec.name, view.shape.text(), spec.shape.text()),
         "config.json and the weights do not belong together");
   return view;
 }
