@@ -85,13 +85,17 @@ Json read_description(const fs::path& folder, const std::string& method, const s
                     "name the folder that a run saved its adapter to");
   }
   const std::string file = (folder / "adapter.json").string();
-  const Json json = Json::parse(read_text_file(file), file);
+  Json json = Json::parse(read_text_file(file), file);
   const Json* format = json.find("format");
   if (!format || format->dump() != Json(kFormat).dump())
     throw UserError(file, fmt::format("this is no description of an adapter: \"format\" is not \"{}\"", kFormat));
-  if (const int64_t version = json.at("format_version").as_integer(); version != kFormatVersion)
-    throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion),
-                    "use the version of the program that wrote it, or a later one");
+  with_place(file, [&] {
+    if (const int64_t version = json.at("format_version").as_integer(); version != kFormatVersion)
+      throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion),
+                      "use the version of the program that wrote it, or a later one");
+    json.at("adapter").members();
+    json.at("sha256").as_string();
+  });
   return json;
 }
 

@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <thread>
 
+#include "io/file_descriptor.h"
 #include "io/files.h"
 
 namespace tessera {
@@ -44,10 +46,10 @@ RunFolder::~RunFolder() {
 }
 
 void append_to_file(const fs::path& path, std::string_view bytes) {
+  errno = 0;
   std::FILE* file = std::fopen(path.c_str(), "ab");
   const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
-  if (!file || std::fclose(file) != 0 || !written)
-    throw UserError(path.string(), "cannot be written (is the disk full?)");
+  if (!file || std::fclose(file) != 0 || !written) throw_file_error(path, "cannot be written", errno);
 }
 
 std::vector<Json> MetricsFile::lines() const {
@@ -66,10 +68,12 @@ std::vector<Json> MetricsFile::lines() const {
 void MetricsFile::rewind(int64_t step) {
   if (!fs::exists(file_)) return;
   std::string kept;
-  for (const Json& line : lines()) {
-    const Json* at = line.find("step");
-    if (!line.find("event") && at && at->as_integer() <= step) kept += line.dump() + "\n";
-  }
+  with_place(file_.string(), [&] {
+    for (const Json& line : lines()) {
+      const Json* at = line.find("step");
+      if (!line.find("event") && at && at->as_integer() <= step) kept += line.dump() + "\n";
+    }
+  });
   write_text_file(file_, kept);
 }
 
@@ -79,7 +83,7 @@ std::optional<Json> MetricsFile::done() const {
   const auto all = lines();
   if (all.empty()) return std::nullopt;
   const Json* event = all.back().find("event");
-  if (!event || event->as_string() != "done") return std::nullopt;
+  if (!event || !event->is_string() || event->as_string() != "done") return std::nullopt;
   return all.back();
 }
 
