@@ -38,6 +38,7 @@ int check_job(const JobInputs& in, bool as_json) {
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   if (model.adapter())
     for (const std::string& note : model.adapter()->notes()) fmt::print("{}\n", note);
+  if (const std::string notice = length_notice(in, model); !notice.empty()) fmt::print("{}\n", notice);
   fmt::print("the recipe is in order\n");
   return kDone;
 }

@@ -39,6 +39,7 @@ std::vector<TextExample> examples_of(const JobInputs& in) {
                       "give generate.prompts, generate.prompts_file or data.eval");
     examples = load_examples(data, Split::eval, g.limit);
   }
+  if (examples.empty()) throw UserError(g.prompts_file.string(), "the file holds no prompts", "write one a line");
   if (g.limit > 0 && static_cast<int64_t>(examples.size()) > g.limit) examples.resize(static_cast<size_t>(g.limit));
   return examples;
 }
@@ -57,6 +58,8 @@ int generate_job(const JobInputs& in) {
     longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
   }
   Model model(model_settings(in, longest + config.max_new_tokens));
+  for (const auto& prompt : prompts)
+    for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
   start_from_saved_adapter(in.config, model);
   const GenerateOptions options =
       config.options(tokenizer.eos() ? std::vector<int32_t>{*tokenizer.eos()} : std::vector<int32_t>{});

@@ -17,7 +17,7 @@ void check_training(Recipe& recipe, const JobConfig& c) {
   const TrainConfig& t = c.trainer.train;
   if (t.steps && t.epochs)
     recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
-  if (!t.steps && !t.epochs)
+  if (!recipe.has("train", "steps") && !recipe.has("train", "epochs"))
     recipe.fault("train", "", "neither train.steps nor train.epochs is given",
                  "give one of them, for example steps = 1000");
   if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
@@ -25,6 +25,22 @@ void check_training(Recipe& recipe, const JobConfig& c) {
     recipe.fault(
         "optimizer", "warmup_steps",
         fmt::format("warmup_steps={} is more than train.steps={}", c.trainer.optimizer.warmup_steps, *t.steps));
+}
+
+void check_adapter(Recipe& recipe, const JobConfig& c) {
+  if (c.adapter.targets.empty())
+    recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
+  if (c.adapter.method == "none" && !c.adapter.load.empty())
+    recipe.fault("adapter", "load", "adapter.load is given, but adapter.method is \"none\"",
+                 "set adapter.method and its options to the saved adapter's: its adapter.json names them");
+}
+
+void check_generation(Recipe& recipe, const GenerateConfig& g) {
+  const std::filesystem::path output = g.output;
+  if (output.filename() != output || output.extension() != ".jsonl" || output == "metrics.jsonl")
+    recipe.fault(
+        "generate", "output", fmt::format("generate.output is \"{}\"", g.output),
+        "give a plain file name that ends in .jsonl, and not metrics.jsonl: it is written into the run's folder");
 }
 
 void check_files(Recipe& recipe, const JobConfig& c) {
@@ -59,6 +75,8 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("generate", c.generate);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.job == "train") check_training(recipe, c);
+  check_adapter(recipe, c);
+  check_generation(recipe, c.generate);
   check_files(recipe, c);
   recipe.finish();
 }

@@ -1,5 +1,7 @@
 // The jobs that are a few lines each: prepare, evaluate, export.
 
+#include <cmath>
+
 #include "cli/workspace.h"
 #include "kernels/table.h"
 #include "model/adapter_io.h"
@@ -36,6 +38,7 @@ int evaluate_job(const JobInputs& in) {
   if (!sets.eval)
     throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
+  require_known_tokens(in, model, sets);
   start_from_saved_adapter(in.config, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
@@ -47,6 +50,11 @@ int evaluate_job(const JobInputs& in) {
                     .threads = in.threads};
   model.assemble(ctx);
   const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
+  if (!std::isfinite(sums.mean_nll())) {
+    const std::string broken = model.broken_base_weight();
+    throw UserError("data.eval", "the loss is not finite" + (broken.empty() ? "" : ": " + broken),
+                    "the base model is damaged, or the adapter's training diverged");
+  }
   if (in.world.rank() == 0)
     fmt::print("{}\n", Json::object()
                            .set("loss", sums.mean_nll())

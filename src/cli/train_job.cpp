@@ -84,6 +84,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
       megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
       megabytes(memory.assembled), megabytes(memory.mapped)));
   report.say(fmt::format("all-reduced a step: {}", megabytes(4 * trained)));
+  if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
 }
 
 void export_results(const JobInputs& in, const Context& ctx, Model& model, const RunFolder& folder, Reporter& report) {
@@ -166,7 +167,10 @@ int train_job(const JobInputs& in) {
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(run_folder_path(in), in.config.run.resume);
   Model model(
       model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
+  if (folder && (!model.adapter() || in.config.exports.merged))
+    refuse_own_folder(*folder / "model", in.config.model.path);
   Datasets sets = load_datasets(in, true);
+  require_known_tokens(in, model, sets);
   const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
   if (already_done(in, folder.get())) return kDone;

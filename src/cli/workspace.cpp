@@ -52,6 +52,26 @@ Datasets load_datasets(const JobInputs& in, bool need_train) {
   return sets;
 }
 
+void require_known_token(const JobInputs& in, const Model& model, const Tokenizer& tokenizer, int32_t largest_id) {
+  if (largest_id < model.config().vocab_size) return;
+  throw UserError((in.config.model.tokenizer_folder() / "tokenizer.json").string(),
+                  fmt::format("the token \"{}\" has the id {}, but the model's vocab_size is {}",
+                              tokenizer.token(largest_id), largest_id, model.config().vocab_size),
+                  "tokenizer and model do not belong together: look at model.tokenizer and model.path");
+}
+
+void require_known_tokens(const JobInputs& in, const Model& model, const Datasets& sets) {
+  if (sets.train) require_known_token(in, model, sets.tokenizer, sets.train->largest_id());
+  if (sets.eval) require_known_token(in, model, sets.tokenizer, sets.eval->largest_id());
+}
+
+std::string length_notice(const JobInputs& in, const Model& model) {
+  const int64_t length = in.config.trainer.train.sequence_length, known = model.config().max_position_embeddings;
+  if (length <= known) return "";
+  return fmt::format("note: rows of {} tokens are longer than the {} positions that config.json says the model knows",
+                     length, known);
+}
+
 Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings;
   settings.model = in.config.model;

@@ -18,6 +18,13 @@ struct Datasets {
 };
 Datasets load_datasets(const JobInputs&, bool need_train);
 
+/// Refuses ids that the model's embedding has no row for: a tokenizer of another model, or with tokens added to it.
+void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);
+void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
+
+/// What deserves a word when rows are longer than what the model was trained on; empty otherwise.
+std::string length_notice(const JobInputs&, const Model&);
+
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 
 /// Loads adapter.load into the model when it is set.

@@ -12,6 +12,7 @@ namespace tessera {
 namespace {
 
 constexpr int kMostCores = 8192;
+constexpr long kMostThreads = 1024;  // as of run.threads
 
 class AffinityMask {
  public:
@@ -51,7 +52,7 @@ int cores_of_quota() {
 
 int openmp_threads() {
   const char* text = std::getenv("OMP_NUM_THREADS");
-  return text ? std::max(0, std::atoi(text)) : 0;
+  return text ? static_cast<int>(std::clamp(std::strtol(text, nullptr, 10), 0L, kMostThreads)) : 0;
 }
 
 }  // namespace

@@ -40,7 +40,6 @@ struct ReadField {
 
 /// Shortest text that reads back as the same double and as a TOML float.
 std::string number_text(double value) {
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   std::string text = fmt::format("{}", value);
   if (text.find_first_of(".en") == std::string::npos) text += ".0";
   return text;
@@ -109,7 +108,7 @@ std::string allowed_text(const Rule& rule) {
 }
 
 bool number_allowed(const Rule& rule, double value) {
-  return !std::isnan(value) && value <= rule.max && (rule.above_min ? value > rule.min : value >= rule.min);
+  return std::isfinite(value) && value <= rule.max && (rule.above_min ? value > rule.min : value >= rule.min);
 }
 
 /// "a,b" or "[a, b]" as a list of texts.

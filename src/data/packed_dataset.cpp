@@ -82,6 +82,8 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
 
 int64_t PackedDataset::rows() const { return static_cast<int64_t>(row_ends_.size()); }
 
+int32_t PackedDataset::largest_id() const { return *std::max_element(data_.tokens.begin(), data_.tokens.end()); }
+
 double PackedDataset::fill() const {
   int64_t tokens = 0;
   for (const Piece& piece : pieces_) tokens += piece.end - piece.begin;

@@ -18,7 +18,8 @@ struct GenerateConfig {
     v("prompts_file", prompts_file, anything(),
       "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data");
     v("limit", limit, at_least(0), "continue only the first prompts; 0: all");
-    v("max_new_tokens", max_new_tokens, at_least(1), "tokens of a continuation at most; end-of-text ends it earlier");
+    v("max_new_tokens", max_new_tokens, in_range(1, 1 << 20),
+      "tokens of a continuation at most; end-of-text ends it earlier");
     v("temperature", temperature, at_least(0),
       "divides the logits before a token is drawn; 0: always the most likely token");
     v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all");
@@ -26,7 +27,7 @@ struct GenerateConfig {
       "draw among the fewest most likely tokens that have this share of the probability");
     v("seed", seed, at_least(0), "of the draws");
     v("batch", batch, in_range(1, 4096), "prompts that are continued together");
-    v("output", output, anything(), "file inside the run's folder: one JSON record a prompt");
+    v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a prompt");
   }
 
   /// @param stop  ids that end a continuation

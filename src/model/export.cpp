@@ -106,14 +106,6 @@ Json config_of(const Model& model, DType dtype) {
   return config;
 }
 
-void refuse_own_folder(const fs::path& folder, const fs::path& source) {
-  const fs::path own = fs::is_directory(source) ? source : source.parent_path();
-  std::error_code failure;
-  if (fs::equivalent(folder, own.empty() ? "." : own, failure) && !failure)
-    throw UserError("", fmt::format("the export would overwrite the base model in \"{}\"", folder.string()),
-                    "name another folder");
-}
-
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "generation_config.json", "chat_template.jinja"}) {
@@ -123,6 +115,14 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
 }
 
 }  // namespace
+
+void refuse_own_folder(const fs::path& folder, const fs::path& base) {
+  const fs::path own = fs::is_directory(base) ? base : base.parent_path();
+  std::error_code failure;
+  if (fs::equivalent(folder, own.empty() ? "." : own, failure) && !failure)
+    throw UserError("", fmt::format("the export would overwrite the base model in \"{}\"", folder.string()),
+                    "name another folder with run.dir");
+}
 
 void export_peft(const fs::path& folder, Model& model) {
   TS_CHECK(model.adapter(), "export_peft: the model has no adapter");

@@ -13,6 +13,9 @@ namespace tessera {
 /// @throws UserError naming the file that cannot be written
 void export_peft(const std::filesystem::path& folder, Model&);
 
+/// @throws UserError when `folder` is the base model's own, which an export would overwrite
+void refuse_own_folder(const std::filesystem::path& folder, const std::filesystem::path& base);
+
 /// Writes a dense model: every stored tensor once, W = W0 + scale · B·A formed in f32 and cast to
 /// Model::export_dtype(); config.json is the source's with the new dtype; the tokenizer's files are copied. The model
 /// itself keeps its W0.

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <cmath>
 #include <set>
 
 #include "core/random.h"
@@ -67,6 +68,19 @@ const std::string& Model::base_fingerprint() {
         sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
   }
   return base_fingerprint_ = sha256_hex(text);
+}
+
+std::string Model::broken_base_weight() const {
+  if (!source_) return "";
+  for (const WeightSpec& spec : decoder_->specs()) {
+    if (spec.storage != spec.name) continue;
+    const ConstView values = source_->at(spec.name);
+    for (int64_t i = 0; i < values.shape.count(); ++i)
+      if (const double value = element(values, i); !std::isfinite(value))
+        return fmt::format("element {} of \"{}\" is {} in {}", i, spec.name, value,
+                           source_->file_of(spec.name)->path().string());
+  }
+  return "";
 }
 
 uint64_t Model::views_fingerprint() const {

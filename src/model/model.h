@@ -58,6 +58,8 @@ class Model {
   }
   /// Of config and stored weights (names, shapes, bytes): what an adapter belongs to.
   const std::string& base_fingerprint();
+  /// The first weight in the base model's files that is not finite, as text; empty when there is none. Reads them all.
+  std::string broken_base_weight() const;
   /// Hash of every view: ranks compare it before step 1.
   uint64_t views_fingerprint() const;
   int64_t virtual_parameters() const;  // of the dense model with assembled deltas

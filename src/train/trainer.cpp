@@ -169,8 +169,15 @@ class Loop {
 
   void stop_if_broken(int64_t step, double nll, double norm) {
     if (std::isfinite(nll) && std::isfinite(norm)) return;
+    refuse_broken_base(step);
     throw UserError(fmt::format("step {}", step), "the loss or the gradient is not finite: " + name_broken(in_.model),
                     "the step was not taken and the last checkpoint is whole; lower optimizer.lr, or set train.clip");
+  }
+
+  void refuse_broken_base(int64_t step) {
+    if (const std::string broken = in_.model.broken_base_weight(); !broken.empty())
+      throw UserError(fmt::format("step {}", step), "the loss is not finite: " + broken,
+                      "the base model is damaged: take another copy of it");
   }
 
   void finish_step(int64_t step, const StepSums& sums, double norm, float lr, double seconds) {
@@ -200,6 +207,11 @@ class Loop {
 
   void evaluate_now() {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
+    if (!std::isfinite(sums.nll)) {
+      refuse_broken_base(meta_.step);
+      throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
+                      "the last checkpoint is whole; lower optimizer.lr, or set train.clip");
+    }
     meta_.last_eval = sums;
     const double loss = sums.mean_nll();
     is_best_ = loss < meta_.best_loss;
@@ -242,8 +254,8 @@ class Loop {
 
 int64_t total_steps(const TrainConfig& config, const PackedDataset& data) {
   if (config.steps) return *config.steps;
-  return static_cast<int64_t>(
-      std::ceil(config.epochs.value_or(1.0) * static_cast<double>(data.rows()) / static_cast<double>(config.batch)));
+  const double batches = static_cast<double>(data.rows()) / static_cast<double>(config.batch);
+  return static_cast<int64_t>(std::min(std::ceil(config.epochs.value_or(1.0) * batches), 0x1p62));
 }
 
 int64_t micro_batch_rows(const TrainConfig& config, int ranks) {

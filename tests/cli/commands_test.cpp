@@ -49,7 +49,7 @@ TEST_F(Trainer, ListsWhatARecipeCanName) {
 TEST_F(Trainer, ExplainsKeysWithoutARecipe) {
   EXPECT_THAT(answer({"--explain", "train.batch"}),
               AllOf(StartsWith("train.batch\n  rows of one optimizer step, over all ranks\n"),
-                    HasSubstr("allowed: at least 1\n"), HasSubstr("default: 16\n")));
+                    HasSubstr("allowed: 1 to 16777216\n"), HasSubstr("default: 16\n")));
   EXPECT_THAT(answer({"--explain", "adapter"}),
               AllOf(HasSubstr("adapter.shards\n"), HasSubstr("adapter.private_rank\n"), Not(HasSubstr("train.batch"))));
   EXPECT_THAT(answer({"mos.toml", "--explain", "all"}), AllOf(HasSubstr("run.dir\n"), HasSubstr("generate.top_k\n")));
@@ -226,6 +226,55 @@ TEST_F(Trainer, KeepsItsWordsOutOfItsFilesWhenAStreamIsClosed) {
 TEST_F(Trainer, TellsThatAPathCannotBeFollowed) {
   fs::create_symlink("loop", *this / "loop");
   EXPECT_THAT(fault({"mos.toml", "data.train=loop"}), AllOf(HasSubstr("/loop: "), HasSubstr("symbolic links")));
+}
+
+TEST_F(Trainer, RefusesATokenizerThatKnowsMoreThanTheModel) {
+  std::string config = test::read_file(*this / "base/config.json");
+  config.replace(config.find("256"), 3, "100");
+  test::write_file(*this / "base/config.json", config);
+  for (const char* job : {"train", "evaluate", "generate"})
+    EXPECT_THAT(
+        fault({"mos.toml", std::string("job=") + job}),
+        ContainsRegex("tokenizer.json: the token \"[a-z_<>/0-9]+\" has the id [0-9]+, but the model's vocab_size "
+                      "is 100\n  tokenizer and model do not belong together"));
+}
+
+TEST_F(Trainer, NamesTheDamagedWeightOfTheBaseModel) {
+  expect_done(trainer({"full.toml", "job=export", "run.dir=run"}));
+  std::string bytes = test::read_file(*this / "run/model/model.safetensors");
+  bytes.replace(bytes.size() - 4, 4, "\xff\xff\xff\xff");  // a NaN
+  test::write_file(*this / "run/model/model.safetensors", bytes);
+  for (const Words& words : {Words{"full.toml"}, Words{"mos.toml"}, Words{"mos.toml", "job=evaluate"}}) {
+    Words all = words;
+    for (const char* more : {"model.path=run/model", "model.init=pretrained"}) all.push_back(more);
+    EXPECT_THAT(
+        expect_exit(2, trainer(all)).err,
+        ContainsRegex("the loss is not finite: element [0-9]+ of \".+\" is -?nan in .*run/model/model.safetensors"
+                      "\n  the base model is damaged"));
+  }
+}
+
+TEST_F(Trainer, RefusesToExportOverTheBaseModelBeforeItTrains) {
+  fs::rename(*this / "base", *this / "model");
+  EXPECT_THAT(fault({"full.toml", "model.path=model", "run.dir=."}), HasSubstr("would overwrite the base model"));
+  EXPECT_FALSE(fs::exists(*this / "checkpoints"));
+}
+
+TEST_F(Trainer, RefusesKeysThatContradictEachOther) {
+  EXPECT_THAT(fault({"mos.toml", "adapter.targets=[]"}), HasSubstr("adapter.targets names no weights"));
+  EXPECT_THAT(fault({"full.toml", "job=generate", "adapter.load=base"}),
+              HasSubstr("adapter.load is given, but adapter.method is \"none\""));
+  for (const char* output : {"../out.jsonl", "/out.jsonl", "", "checkpoints", "metrics.jsonl"})
+    EXPECT_THAT(fault({"mos.toml", "job=generate", std::string("generate.output=") + output}),
+                HasSubstr("give a plain file name that ends in .jsonl"));
+  EXPECT_EQ(fault({"mos.toml", "train.steps=many"}),
+            "command line: train.steps is \"many\", expected a whole number\n  allowed: at least 0\n");
+}
+
+TEST_F(Trainer, SaysThatRowsAreLongerThanWhatTheModelKnows) {
+  EXPECT_THAT(answer({"mos.toml", "--check", "train.sequence_length=4096"}),
+              HasSubstr("note: rows of 4096 tokens are longer than the 2048 positions"));
+  EXPECT_THAT(answer({"mos.toml", "--check"}), Not(HasSubstr("note: ")));
 }
 
 TEST_F(Trainer, TakesJsonOnlyWithCheck) {

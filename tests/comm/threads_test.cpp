@@ -79,6 +79,16 @@ TEST_F(ThreadsPerRank, TheRecipeWinsOverOpenMpAndOpenMpOverTheMachine) {
   EXPECT_EQ(threads_per_rank(node(1), {.available = 8, .bound = 8}, 5).threads, 5);
 }
 
+TEST_F(ThreadsPerRank, NonsenseFromOpenMpIsNoNumberOfThreads) {
+  const Cores cores{.available = 8, .bound = 8};
+  const ScopedVariable many("OMP_NUM_THREADS", "99999999999");
+  EXPECT_EQ(threads_per_rank(node(1), cores).threads, 1024);
+  for (const char* text : {"-3", "abc", ""}) {
+    const ScopedVariable nonsense("OMP_NUM_THREADS", text);
+    EXPECT_EQ(threads_per_rank(node(1), cores).threads, 8);
+  }
+}
+
 TEST(FindCores, SeesABindingAndLeavesTheMaskAsItWas) {
   cpu_set_t before, one, after;
   ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
