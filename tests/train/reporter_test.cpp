@@ -135,7 +135,8 @@ TEST(MetricsFile, AnUnwritableFileIsNamed) {
     MetricsFile(root / "absent/m").append(line(1, "train"));
     FAIL();
   } catch (const UserError& error) {
-    EXPECT_EQ(std::string(error.what()), (root / "absent/m").string() + ": cannot be written (is the disk full?)");
+    EXPECT_EQ(std::string(error.what()),
+              (root / "absent/m").string() + ": cannot be written: No such file or directory");
   }
 }
 
