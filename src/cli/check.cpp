@@ -6,6 +6,7 @@ namespace tessera {
 
 int check_job(const JobInputs& in, bool as_json) {
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
+  start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   if (in.world.rank() != 0) return kDone;
   const int64_t trained = model.pool().trainable_count();

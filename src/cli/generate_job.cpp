@@ -60,7 +60,7 @@ int generate_job(const JobInputs& in) {
   Model model(model_settings(in, longest + config.max_new_tokens));
   for (const auto& prompt : prompts)
     for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
-  start_from_saved_adapter(in.config, model);
+  use_trained_adapter(in, model);
   const GenerateOptions options =
       config.options(tokenizer.eos() ? std::vector<int32_t>{*tokenizer.eos()} : std::vector<int32_t>{});
   Arena arena(plan_generation_bytes(model, prompts, options, in.threads));

@@ -21,10 +21,6 @@ void check_training(Recipe& recipe, const JobConfig& c) {
     recipe.fault("train", "", "neither train.steps nor train.epochs is given",
                  "give one of them, for example steps = 1000");
   if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
-  if (c.trainer.optimizer.warmup_steps > t.steps.value_or(INT64_MAX))
-    recipe.fault(
-        "optimizer", "warmup_steps",
-        fmt::format("warmup_steps={} is more than train.steps={}", c.trainer.optimizer.warmup_steps, *t.steps));
 }
 
 void check_adapter(Recipe& recipe, const JobConfig& c) {

@@ -113,7 +113,7 @@ int run_recipe(const Arguments& arguments) {
 int run_program(int argc, char** argv) {
   guard_process();
   Arguments arguments;
-  CLI::App app{"Trains, shrinks, shares and evaluates language models; driven by a TOML recipe.", "trainer"};
+  CLI::App app{"Trains and evaluates language models; driven by a TOML recipe. Keys: --explain all", "trainer"};
   app.add_option("recipe", arguments.recipe, "the recipe, a TOML file");
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
   CLI::Option* check =

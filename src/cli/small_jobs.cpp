@@ -15,7 +15,9 @@ const std::vector<Job>& jobs() {
       {"prepare", "tokenize the data into the cache and stop", prepare_job},
       {"evaluate", "loss and accuracy on data.eval", evaluate_job},
       {"generate", "continue prompts", generate_job},
-      {"export", "write the model with adapter.load merged as a Hugging Face folder", export_job},
+      {"export",
+       "write the trained adapter merged into the model as a Hugging Face folder, and with export.peft=true for PEFT",
+       export_job},
   };
   return all;
 }
@@ -39,7 +41,7 @@ int evaluate_job(const JobInputs& in) {
     throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
   require_known_tokens(in, model, sets);
-  start_from_saved_adapter(in.config, model);
+  use_trained_adapter(in, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
   Arena arena(plan_activation_bytes(model, rows, in.config.trainer.train.sequence_length, in.threads, {}));
@@ -69,7 +71,7 @@ int evaluate_job(const JobInputs& in) {
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   Model model(model_settings(in, 16));
-  start_from_saved_adapter(in.config, model);
+  use_trained_adapter(in, model);
   RunFolder folder(run_folder_path(in), "auto");
   Arena arena(64 << 20);
   const Context ctx{.device = {},
@@ -78,8 +80,10 @@ int export_job(const JobInputs& in) {
                     .scratch = arena,
                     .threads = in.threads};
   model.assemble(ctx);
-  export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-  fmt::print("model: {}\n", (folder / "model").string());
+  if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
+    export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
+    fmt::print("model: {}\n", (folder / "model").string());
+  }
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);
     fmt::print("PEFT adapter: {}\n", (folder / "peft").string());

@@ -72,7 +72,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
   const int64_t trained = model.pool().trainable_count();
   report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})",
                          in.config.model.path.filename().string(), model.config().num_hidden_layers,
-                         model.config().hidden_size, model.virtual_parameters(), trained,
+                         model.config().hidden_size, model.adapter() ? model.pool().frozen_count() : trained, trained,
                          in.config.adapter.method == "none" ? "all" : in.config.adapter.method));
   if (model.adapter())
     for (const std::string& note : model.adapter()->notes()) report.say(note);
@@ -216,6 +216,7 @@ int train_job(const JobInputs& in) {
     say_outcome(report, model, outcome);
     report.metric(done_line(outcome, model));
     write_report(folder->path());
+    report.say(fmt::format("report: {}", (*folder / "report.html").string()));
   }
   return kDone;
 }

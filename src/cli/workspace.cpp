@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "io/files.h"
 #include "model/adapter_io.h"
 
@@ -21,6 +23,18 @@ void require_equal_where_known(Communicator& world, const std::string& what, con
   }
 }
 
+/// A warning when the tokenizer does not know more than one word in a hundred; empty otherwise.
+std::string unknown_words(const TokenData& data, const Tokenizer& tokenizer) {
+  const auto unknown = tokenizer.token_id("<unk>");
+  if (!unknown) return "";
+  const auto count = std::count(data.tokens.begin(), data.tokens.end(), *unknown);
+  const double share = static_cast<double>(count) / static_cast<double>(std::max<size_t>(1, data.tokens.size()));
+  if (share <= 0.01) return "";
+  return fmt::format(
+      "warning: {:.0f} % of the data's tokens are <unk>: the model's tokenizer does not know these words (--show-batch shows them)",
+      100 * share);
+}
+
 int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE); }
 
 }  // namespace
@@ -37,10 +51,11 @@ Datasets load_datasets(const JobInputs& in, bool need_train) {
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
-    PackedDataset set(load_split(data_config(in), sets.tokenizer, split, &notice), train.sequence_length,
-                      static_cast<uint64_t>(train.seed));
+    TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice);
     if (!notice.empty()) sets.notices.push_back(notice);
-    return set;
+    if (const std::string warning = unknown_words(data, sets.tokenizer); !warning.empty())
+      sets.notices.push_back(warning);
+    return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed));
   };
   const auto load_all = [&] {
     if (need_train) sets.train.emplace(load(Split::train));
@@ -86,6 +101,17 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
 
 void start_from_saved_adapter(const JobConfig& config, Model& model) {
   if (!config.adapter.load.empty() && model.adapter()) load_adapter(config.adapter.load, model, "adapter.load");
+}
+
+void use_trained_adapter(const JobInputs& in, Model& model) {
+  if (!model.adapter() || !in.config.adapter.load.empty()) return start_from_saved_adapter(in.config, model);
+  const std::filesystem::path trained = run_folder_path(in) / "adapter";
+  if (!std::filesystem::exists(trained / "adapter.json"))
+    throw UserError(
+        in.recipe.where("adapter", "load"),
+        fmt::format("there is no trained adapter: adapter.load is not set and \"{}\" holds none", trained.string()),
+        "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone");
+  load_adapter(trained, model, "run.dir");
 }
 
 MemoryPlan plan_memory(const JobInputs& in, Model& model) {

@@ -27,8 +27,12 @@ std::string length_notice(const JobInputs&, const Model&);
 
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 
-/// Loads adapter.load into the model when it is set.
+/// Loads adapter.load into the model when it is set: where a training starts from.
 void start_from_saved_adapter(const JobConfig&, Model&);
+
+/// Loads what a job other than training works with: adapter.load, else the adapter that the run's folder holds.
+/// @throws UserError when the recipe has an adapter and neither is there: the base model alone would be measured in its name
+void use_trained_adapter(const JobInputs&, Model&);
 
 /// Bytes a rank needs: what it owns, what it shares with the ranks of its node, and what a step takes.
 struct MemoryPlan {

@@ -39,7 +39,7 @@ struct OptimizerConfig {
 
 /// [checkpoint]
 struct CheckpointConfig {
-  int64_t every = 0, keep = 2;
+  int64_t every = 100, keep = 2;
   bool best = false;
 
   void visit(Fields& v) {

@@ -41,6 +41,22 @@ TEST_F(Adapters, GoOnFromTheSavedLoss) {
   }
 }
 
+TEST_F(Adapters, OfTheRunsFolderServeTheOtherJobsOfTheSameRecipe) {
+  make_base("f32");
+  expect_done(trainer(on_base({"run.dir=run"}, "mos")));
+  EXPECT_EQ(evaluate(on_base({"job=evaluate", "run.dir=run"}, "mos")), losses("run", "eval").back());
+  expect_done(trainer(on_base({"job=export", "run.dir=run", "export.merged=false", "export.peft=true"}, "mos")));
+  EXPECT_TRUE(fs::exists(*this / "run/peft/adapter_config.json"));
+  EXPECT_FALSE(fs::exists(*this / "run/model"));
+}
+
+TEST_F(Adapters, ThatWereNeverTrainedAreNotMeasuredInTheirName) {
+  make_base("f32");
+  for (const char* job : {"job=evaluate", "job=generate", "job=export"})
+    EXPECT_THAT(expect_exit(2, trainer(on_base({job, "run.dir=untrained"}, "mos"))).err,
+                HasSubstr("untrained/adapter\" holds none\n  set adapter.load to a folder that a training wrote"));
+}
+
 TEST_F(Adapters, MergedModelsEvaluateToTheAdaptersLoss) {
   for (const char* method : {"lora", "mos"}) {
     make_base("f32");

@@ -146,16 +146,23 @@ TEST_F(Trainer, PreparesDataOnce) {
   EXPECT_FALSE(fs::exists(*this / "runs/mos"));
 }
 
+TEST_F(Trainer, WarnsOfWordsThatTheTokenizerDoesNotKnow) {
+  test::write_file(*this / "english.jsonl", "{\"prompt\": \"what is this\", \"completion\": \"no idea\"}\n");
+  EXPECT_THAT(answer({"mos.toml", "train.steps=1", "data.train=english.jsonl"}),
+              HasSubstr("of the data's tokens are <unk>"));
+  EXPECT_THAT(answer({"mos.toml", "train.steps=1", "run.dir=known"}), Not(HasSubstr("<unk>")));
+}
+
 TEST_F(Trainer, ContinuesPrompts) {
   const std::string text = answer(
-      {"mos.toml", "job=generate", "generate.prompts=[\"copy da di =\"]", "generate.max_new_tokens=4", "run.dir=run"});
+      {"full.toml", "job=generate", "generate.prompts=[\"copy da di =\"]", "generate.max_new_tokens=4", "run.dir=run"});
   EXPECT_THAT(text, StartsWith("copy da di ="));
   const Json line = Json::parse(test::read_file(*this / "run/samples.jsonl"), "samples");
   EXPECT_EQ(line.at("prompt").as_string(), "copy da di =");
   EXPECT_EQ(line.at("finish").as_string(), "max_new_tokens");
-  EXPECT_THAT(answer({"mos.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=4"}),
+  EXPECT_THAT(answer({"full.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=4"}),
               ContainsRegex("completions right: 0 of 3 [(]0.0 %[)]\n"));
-  EXPECT_TRUE(fs::exists(*this / "runs/mos/samples.jsonl"));
+  EXPECT_TRUE(fs::exists(*this / "runs/full/samples.jsonl"));
 }
 
 TEST_F(Trainer, IsSilentWhenAsked) {
@@ -244,7 +251,7 @@ TEST_F(Trainer, NamesTheDamagedWeightOfTheBaseModel) {
   std::string bytes = test::read_file(*this / "run/model/model.safetensors");
   bytes.replace(bytes.size() - 4, 4, "\xff\xff\xff\xff");  // a NaN
   test::write_file(*this / "run/model/model.safetensors", bytes);
-  for (const Words& words : {Words{"full.toml"}, Words{"mos.toml"}, Words{"mos.toml", "job=evaluate"}}) {
+  for (const Words& words : {Words{"full.toml"}, Words{"mos.toml"}, Words{"full.toml", "job=evaluate"}}) {
     Words all = words;
     for (const char* more : {"model.path=run/model", "model.init=pretrained"}) all.push_back(more);
     EXPECT_THAT(

@@ -32,14 +32,15 @@ void OptimizerConfig::visit(Fields& v) {
   v("weight_decay", weight_decay, at_least(0), "decoupled decay, of everything but norms");
   v("momentum", momentum, in_range(0, 0.99999), "sgd: decay of the velocity");
   v("schedule", schedule, one_of({"linear", "cosine", "constant"}), "shape of the learning rate after warm-up");
-  v("warmup_steps", warmup_steps, at_least(0), "steps of linear warm-up");
+  v("warmup_steps", warmup_steps, at_least(0),
+    "steps of linear warm-up, from a rate of 0 at step 1; no more than all steps");
   v("warmup_ratio", warmup_ratio, in_range(0, 1), "warm-up as a share of all steps, used when warmup_steps is 0");
   v("final_ratio", final_ratio, in_range(0, 1), "learning rate at the end as a share of lr (linear, cosine)");
 }
 
 double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total) {
   const int64_t from_ratio = static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total)));
-  const int64_t warmup = config.warmup_steps > 0 ? config.warmup_steps : from_ratio;
+  const int64_t warmup = std::min(config.warmup_steps > 0 ? config.warmup_steps : from_ratio, total);
   const int64_t s = step - 1;
   if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
   if (config.schedule == "constant") return config.lr;
