@@ -1,0 +1,122 @@
+#pragma once
+// steplog/: the ordered log of rounds that shared-seed training leaves behind: votes, records, segments on disk, transports.
+// The log of bytes is the checkpoint: base weights and log give the same bits to everyone. Formats: docs/step_log.md.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace tessera {
+
+using Bytes = std::vector<std::byte>;
+
+/// SHA-256 of the run header; its first four bytes (little-endian) name the run in votes and records.
+struct RunId {
+  std::array<std::byte, 32> sha256{};
+  uint32_t prefix() const;
+  friend bool operator==(const RunId&, const RunId&) = default;
+};
+
+/// What one machine says in a round. On the wire: u16 magic 0x5654 | u8 version | u8 flags | u32 run | u32 seed round | u32 machine |
+/// u8 m | m bytes | [f16 loss] [offer: f32 rate, f32 mul] [digest: u64, u64] | u16 low half of CRC-32C.
+/// flags: bit 0 loss, bit 1 offer, bit 2 digest, bit 3 stop; high nibble lag.
+struct Vote {
+  uint32_t run = 0, seed_round = 0, machine = 0;
+  uint8_t lag = 0;
+  bool stop = false;           // this machine was asked to stop after this round
+  std::vector<uint8_t> bytes;  // [m], 1 .. 255
+  std::optional<uint16_t> loss;  // mean loss, f16 bits
+  struct Offer {
+    float rate, mul;  // what the record will say if this machine packs: learning rate and decay factor
+  };
+  std::optional<Offer> offer;
+  std::optional<std::array<uint64_t, 2>> digest;  // of the state before this round
+};
+Bytes encode(const Vote&);
+/// Why a vote or record was refused, as a short rule: "magic", "version", "crc", "length", ...
+struct Refusal {
+  std::string rule, detail;
+};
+std::variant<Vote, Refusal> decode_vote_message(std::span<const std::byte>);
+
+enum class RecordType : uint8_t { round = 1, snapshot = 2, digest = 3, end = 4, reseed = 5 };
+
+struct RosterChange {
+  uint32_t lane;
+  bool add;
+  uint32_t machine;
+};
+/// Late votes of another seed round, with an alpha of their own.
+struct ExtraGroup {
+  uint32_t seed_round = 0;
+  float alpha = 0;
+  std::vector<bool> present;   // [lanes]
+  std::vector<uint8_t> bytes;  // [present lanes · m]
+};
+
+/// One record. All types share the 56-byte head; the body depends on the type. Little-endian, no padding; a CRC-32C follows the body.
+struct Record {
+  RecordType type = RecordType::round;
+  uint16_t flags = 0;  // bit 0: f16 losses follow; bit 1: unit_exp changed here
+  uint32_t run = 0, round = 0, seed_round = 0;
+  uint64_t index = 0;  // place in the chain, from 0
+  uint64_t prev = 0;   // first 8 bytes of SHA-256 of the record before; 0 for the first
+  float alpha = 0, mul = 1;
+  int8_t unit_exp = 9;
+  uint8_t m = 0;  // bytes a lane
+  uint16_t lanes = 0;
+  // type round
+  std::vector<RosterChange> roster;
+  std::vector<bool> present;      // [lanes]
+  std::vector<uint8_t> bytes;     // [present lanes · m], ascending lane
+  std::vector<ExtraGroup> extra;
+  std::vector<uint16_t> losses;   // [present lanes] f16 bits, when flagged
+  // type snapshot and digest (round counts the rounds applied before)
+  uint32_t machine = 0;                // digest: whose
+  std::array<uint64_t, 2> digest{};    // of the state
+  std::array<std::byte, 32> sha256{};  // snapshot: of the file
+  uint64_t file_bytes = 0;
+};
+Bytes encode(const Record&);
+/// Checks every length against what is there before it is used, and the CRC. Whether the record fits the chain is ChainRules' matter.
+std::variant<Record, Refusal> decode_record(std::span<const std::byte>);
+/// First 8 bytes of SHA-256 of an encoded record: the next one's `prev`.
+uint64_t chain_hash(std::span<const std::byte> record);
+
+/// What a record must satisfy beyond its own form, as of the records before it. Every honest replica decides alike.
+class ChainRules {
+ public:
+  struct Limits {
+    RunId run;
+    double alpha_max = 1e30, mul_min = 0.5, mul_max = 1;
+    int stale_max = 2;
+    uint8_t m_max = 255;
+  };
+  explicit ChainRules(Limits limits) : limits_(limits) {}
+  /// The broken rule, or nothing: run, index, prev, round gap, alpha not finite or too large, mul out of range, lanes without roster, bitmap
+  /// bits beyond lanes, unknown or duplicated machine, seed round in the future or too stale, type unknown, anything after END.
+  std::optional<Refusal> refuses(const Record&) const;
+  /// The record was accepted. @param encoded  its bytes
+  void accept(const Record&, std::span<const std::byte> encoded);
+
+  uint64_t next_index() const { return next_index_; }
+  uint32_t next_round() const { return next_round_; }
+  uint64_t prev() const { return prev_; }
+  bool ended() const { return ended_; }
+  /// machine of each lane; nothing for a free lane.
+  const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
+
+ private:
+  Limits limits_;
+  uint64_t next_index_ = 0, prev_ = 0;
+  uint32_t next_round_ = 0;
+  bool ended_ = false;
+  std::vector<std::optional<uint32_t>> roster_;
+};
+
+}  // namespace tessera

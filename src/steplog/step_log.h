@@ -1,0 +1,59 @@
+#pragma once
+// The log on this machine's disk: segments of records, synced before they count.
+
+#include <filesystem>
+#include <functional>
+
+#include "steplog/record.h"
+
+namespace tessera {
+
+/// A folder of segments `NNNNNNNN.tsb` (NNNNNNNN: index of the first record, decimal): a 32-byte header (magic, version, run_hash prefix, first round)
+/// and records, each with its u32 length in front. Beside them `header.json`, the run header, whose SHA-256 is the run's id.
+///   append   writes the record and syncs it before it returns
+///   open     cuts off a torn last record (its length or CRC is wrong and nothing follows) and says so; a wrong CRC before the
+///            tail is a UserError that names file and offset
+/// One writer at a time (flock); readers may follow.
+class StepLog {
+ public:
+  enum class Access { read, write };
+  struct Options {
+    Access access = Access::write;
+    int64_t segment_bytes = int64_t{64} << 20;
+    ChainRules::Limits limits{};  // `run` is filled in from header.json
+  };
+  /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header (naming the first key that
+  /// differs), is damaged before its tail, or is being written by another process
+  static StepLog create(const std::filesystem::path& folder, const std::string& header_json, Options);
+  static StepLog open(const std::filesystem::path& folder, Options);
+  StepLog(StepLog&&) noexcept;
+  ~StepLog();
+
+  const std::string& header() const;  // the JSON text
+  const RunId& run() const;
+  const ChainRules& chain() const;
+  /// What opening found and mended: "cut 17 bytes of a torn record off 00000000.tsb". For the user to read.
+  const std::vector<std::string>& notices() const;
+  /// Records dropped from the front by compaction: the first index that is here.
+  uint64_t first_index() const;
+  uint64_t size() const;  // next index
+  int64_t bytes_on_disk() const;
+
+  /// Appends the encoded record, synced. @throws UserError naming the rule it breaks: nothing is written then
+  void append(std::span<const std::byte> record);
+  /// Calls use(record, encoded) for each record from `index` on, until it returns false. Records are checked as they are read.
+  void for_each(uint64_t index, const std::function<bool(const Record&, std::span<const std::byte>)>& use) const;
+  /// Drops the records after `size` (a fork lost, or a round to go back to): whole segments and the tail of one.
+  void truncate(uint64_t size);
+  /// Turns whole segments that end before record `index` into archives `NNNNNNNN.tsa` (256 rounds under one page head, varint fields, about 1.1 bytes a vote),
+  /// from which the same records are read back bit for bit; `drop` removes them instead.
+  enum class Compaction { archive, drop };
+  void compact(uint64_t index, Compaction);
+
+ private:
+  struct Impl;
+  explicit StepLog(std::unique_ptr<Impl>);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tessera
