@@ -8,10 +8,10 @@ namespace tessera {
 
 /// Machine ids from here on are not machines: streams for other uses.
 constexpr uint32_t kReservedMachines = 0xffffff00u;
-constexpr uint32_t kRoundingStream = 0xffffff02u;   // draws of stochastic rounding
-constexpr uint32_t kSharedStream = 0xffffff03u;     // directions that all machines use
-constexpr uint32_t kSeedPoolStream = 0xffffff04u;   // the fixed pool of K directions: round 0, sample k
-constexpr uint32_t kHadamardStream = 0xffffffffu;   // the signs D of a round: sample = group
+constexpr uint32_t kRoundingStream = 0xffffff02u;  // draws of stochastic rounding
+constexpr uint32_t kSharedStream = 0xffffff03u;    // directions that all machines use
+constexpr uint32_t kSeedPoolStream = 0xffffff04u;  // the fixed pool of K directions: round 0, sample k
+constexpr uint32_t kHadamardStream = 0xffffffffu;  // the signs D of a round: sample = group
 
 /// Which z. Independent directions: (seed, round, machine, sample). Hadamard lane k of K = `lanes` (a power of two, 0: none):
 /// z_k[p] = D[p] · (−1)^popcount(k AND (p mod K)), where D is the direction of the other fields.
@@ -42,8 +42,8 @@ constexpr uint32_t walsh_word(uint32_t k, uint32_t lanes, uint64_t word) {
 
 /// The signs of 128 weights, p = 128·block ..: weight p is −1 where bit (p mod 32) of word (p mod 128) / 32 is set.
 constexpr std::array<uint32_t, 4> sign_block(const Direction& z, uint64_t block) {
-  auto words = philox4x32(direction_counter(z, block),
-                          {static_cast<uint32_t>(z.seed), static_cast<uint32_t>(z.seed >> 32)});
+  auto words =
+      philox4x32(direction_counter(z, block), {static_cast<uint32_t>(z.seed), static_cast<uint32_t>(z.seed >> 32)});
   if (z.lanes)
     for (uint64_t w = 0; w < 4; ++w) words[w] ^= walsh_word(z.lane, z.lanes, 4 * block + w);
   return words;

@@ -9,13 +9,18 @@
 
 namespace tessera {
 
-/// SplitMix64's finaliser over z + GAMMA: a bijective 64-bit hash.
-constexpr uint64_t mix64(uint64_t z) {
-  z += 0x9E3779B97F4A7C15ull;
+/// SplitMix64's increment: 2^64 over the golden ratio, made odd.
+constexpr uint64_t kGamma64 = 0x9E3779B97F4A7C15ull;
+
+/// SplitMix64's finaliser: a bijection of 64 bits.
+constexpr uint64_t finalise64(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
   return z ^ (z >> 31);
 }
+
+/// SplitMix64's finaliser over z + GAMMA: a bijective 64-bit hash.
+constexpr uint64_t mix64(uint64_t z) { return finalise64(z + kGamma64); }
 
 /// h = 0; for x in parts: h = mix64(h ^ x).
 constexpr uint64_t hash_key(std::initializer_list<uint64_t> parts) {
@@ -26,7 +31,7 @@ constexpr uint64_t hash_key(std::initializer_list<uint64_t> parts) {
 
 /// The counter-th draw in [0, n): the high 64 bits of mix64(key + counter*GAMMA) * n.
 constexpr uint64_t draw_below(uint64_t key, uint64_t counter, uint64_t n) {
-  const uint64_t bits = mix64(key + counter * 0x9E3779B97F4A7C15ull);
+  const uint64_t bits = mix64(key + counter * kGamma64);
   return static_cast<uint64_t>((static_cast<unsigned __int128>(bits) * n) >> 64);
 }
 

@@ -45,6 +45,10 @@ const Kernels& table() {
           },
       .adamw_step = [](const Context&, const AdamWArgs&) {},
       .sgd_step = [](const Context&, const SgdArgs&) {},
+      .perturb = [](const Context&, ConstView, int64_t, const Direction&, float, TensorView) {},
+      .vote_update = [](const Context&, std::span<float>, int64_t, std::span<const VoteGroup>) {},
+      .vote_sum = [](const Context&, int64_t, const VoteGroup&, std::span<int32_t>) {},
+      .state_digest = [](const Context&, std::span<const float>, int64_t) { return StateDigest{}; },
   };
   return kTable;
 }

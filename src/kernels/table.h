@@ -14,6 +14,7 @@
 #include "kernels/rope.h"
 #include "kernels/shards.h"
 #include "kernels/swiglu.h"
+#include "kernels/votes.h"
 
 namespace tessera {
 
@@ -42,6 +43,10 @@ struct Kernels {
   double (*sum_of_squares)(const Context&, ConstView x);
   void (*adamw_step)(const Context&, const AdamWArgs&);
   void (*sgd_step)(const Context&, const SgdArgs&);
+  void (*perturb)(const Context&, ConstView values, int64_t first, const Direction&, float scale, TensorView out);
+  void (*vote_update)(const Context&, std::span<float> values, int64_t first, std::span<const VoteGroup>);
+  void (*vote_sum)(const Context&, int64_t first, const VoteGroup&, std::span<int32_t> sum);
+  StateDigest (*state_digest)(const Context&, std::span<const float> values, int64_t first);
 };
 
 }  // namespace tessera

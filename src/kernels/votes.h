@@ -3,6 +3,7 @@
 // integers, and each weight is rounded twice a group (integer to float, then the fma), to nearest even, with denormals.
 
 #include <span>
+#include <string>
 
 #include "core/direction.h"
 #include "kernels/context.h"
@@ -23,9 +24,9 @@ struct VoteTerm {
 struct VoteGroup {
   uint64_t seed = 0;
   uint32_t round = 0;
-  std::span<const VoteTerm> votes;           // independent; empty with Hadamard
-  Direction signs;                           // Hadamard
-  std::span<const int32_t> transformed;      // Hadamard: H q, from hadamard_transform; empty otherwise
+  std::span<const VoteTerm> votes;       // independent; empty with Hadamard
+  Direction signs;                       // Hadamard
+  std::span<const int32_t> transformed;  // Hadamard: H q, from hadamard_transform; empty otherwise
   float alpha = 0, mul = 1;
 };
 
@@ -51,14 +52,17 @@ void hadamard_transform(std::span<int32_t> q);
 /// Digests of parts add up. Detects divergence, not malice.
 struct StateDigest {
   uint64_t sum = 0, check = 0;
-  StateDigest& operator+=(const StateDigest& o) {
-    sum += o.sum;
-    check += o.check;
+  constexpr StateDigest& operator+=(const StateDigest& other) {
+    sum += other.sum;
+    check += other.check;
     return *this;
   }
   friend bool operator==(const StateDigest&, const StateDigest&) = default;
   std::string text() const;  // 32 hex digits
 };
 StateDigest state_digest(const Context&, std::span<const float> values, int64_t first);
+
+/// Whether this thread rounds to nearest and keeps denormals (MXCSR without FTZ and DAZ), as the arithmetic above must.
+bool has_exact_rounding();
 
 }  // namespace tessera

@@ -26,6 +26,10 @@ const Kernels& table() {
       .sum_of_squares = sum_of_squares,
       .adamw_step = adamw_step,
       .sgd_step = sgd_step,
+      .perturb = perturb,
+      .vote_update = vote_update,
+      .vote_sum = vote_sum,
+      .state_digest = state_digest,
   };
   return kTable;
 }

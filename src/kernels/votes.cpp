@@ -1,0 +1,105 @@
+#include "kernels/votes.h"
+
+#include <bit>
+#include <cfenv>
+#include <cfloat>
+#include <cmath>
+#include <cstdlib>
+
+#include "kernels/checks.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kPoolLimit = int64_t{1} << 55;  // 2^48 blocks of 128
+constexpr int64_t kSumLimit = int64_t{1} << 31;   // of |A|
+
+void check_range(const char* op, int64_t first, int64_t count) {
+  TS_CHECK(first >= 0 && count <= kPoolLimit - first, "{}: weights {} .. {} + {}, expected 0 .. 2^55", op, first, first,
+           count);
+}
+
+void check_direction(const char* op, const Direction& z) {
+  TS_CHECK(z.lanes == 0 || (std::has_single_bit(z.lanes) && z.lane < z.lanes), "{}: Hadamard lane {} of {}", op, z.lane,
+           z.lanes);
+}
+
+/// The sum of magnitudes bounds |A|; for Hadamard lanes A is one of the integers.
+void check_group(const char* op, const VoteGroup& group) {
+  const bool is_hadamard = !group.transformed.empty();
+  TS_CHECK(!is_hadamard || group.votes.empty(), "{}: a group of {} votes and {} transformed integers", op,
+           group.votes.size(), group.transformed.size());
+  TS_CHECK(!is_hadamard || (std::has_single_bit(group.transformed.size()) && group.signs.lanes == 0),
+           "{}: {} transformed integers, expected a power of two; signs of {} lanes, expected 0", op,
+           group.transformed.size(), group.signs.lanes);
+  int64_t bound = 0;
+  for (const VoteTerm& vote : group.votes) bound += std::abs(int64_t{vote.value});
+  TS_CHECK(bound < kSumLimit, "{}: votes add up to {}, beyond 31 bits", op, bound);
+  TS_CHECK(std::isfinite(group.alpha) && std::isfinite(group.mul), "{}: alpha {} and mul {}", op, group.alpha,
+           group.mul);
+}
+
+void check_rounding(const char* op) {
+  TS_CHECK(has_exact_rounding(), "{}: this thread flushes denormals to zero or does not round to nearest", op);
+}
+
+}  // namespace
+
+void perturb(const Context& ctx, ConstView values, int64_t first, const Direction& z, float scale, TensorView out) {
+  const Arguments check(ctx, "perturb", out.dtype);
+  const int64_t count = values.shape.count();
+  check_range("perturb", first, count);
+  check_direction("perturb", z);
+  TS_CHECK(values.is_contiguous() && out.is_contiguous(), "perturb: strided views");
+  check.weight("values", values.reshape({count}), {count});
+  check.vector("out", out.reshape({out.shape.count()}), count);
+  const auto* from = static_cast<const std::byte*>(values.data);
+  const auto* to = static_cast<const std::byte*>(out.data);
+  TS_CHECK(from + values.bytes() <= to || to + out.bytes() <= from || count == 0, "perturb: out aliases values");
+  check_rounding("perturb");
+  ctx.kernels.perturb(ctx, values, first, z, scale, out);
+}
+
+void vote_update(const Context& ctx, std::span<float> values, int64_t first, std::span<const VoteGroup> groups) {
+  check_range("vote_update", first, static_cast<int64_t>(values.size()));
+  for (const VoteGroup& group : groups) check_group("vote_update", group);
+  check_rounding("vote_update");
+  ctx.kernels.vote_update(ctx, values, first, groups);
+}
+
+void vote_sum(const Context& ctx, int64_t first, const VoteGroup& group, std::span<int32_t> sum) {
+  check_range("vote_sum", first, static_cast<int64_t>(sum.size()));
+  check_group("vote_sum", group);
+  ctx.kernels.vote_sum(ctx, first, group, sum);
+}
+
+StateDigest state_digest(const Context& ctx, std::span<const float> values, int64_t first) {
+  check_range("state_digest", first, static_cast<int64_t>(values.size()));
+  return ctx.kernels.state_digest(ctx, values, first);
+}
+
+std::string StateDigest::text() const { return fmt::format("{:016x}{:016x}", sum, check); }
+
+void hadamard_transform(std::span<int32_t> q) {
+  TS_CHECK(std::has_single_bit(q.size()), "hadamard_transform: {} integers, expected a power of two", q.size());
+  int64_t bound = 0;
+  for (const int32_t value : q) bound += std::abs(int64_t{value});
+  TS_CHECK(bound < kSumLimit, "hadamard_transform: magnitudes add up to {}, beyond 31 bits", bound);
+  for (size_t half = 1; half < q.size(); half *= 2) {
+    for (size_t start = 0; start < q.size(); start += 2 * half) {
+      int32_t *a = q.data() + start, *b = a + half;
+      for (size_t i = 0; i < half; ++i) {
+        const int32_t sum = a[i] + b[i], difference = a[i] - b[i];
+        a[i] = sum;
+        b[i] = difference;
+      }
+    }
+  }
+}
+
+bool has_exact_rounding() {
+  volatile float smallest_normal = FLT_MIN, denormal = FLT_TRUE_MIN;  // volatile: at run time
+  return std::fegetround() == FE_TONEAREST && smallest_normal / 2 != 0 && denormal * 0x1p100f != 0;
+}
+
+}  // namespace tessera
