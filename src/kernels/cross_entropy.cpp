@@ -91,17 +91,21 @@ template <class F> void on_rows(const Context& ctx, DType dtype, F&& f) {
     f(float{});
 }
 
+int64_t vocabulary(const CrossEntropyArgs& args) { return args.weight_rows ? args.vocab : args.weight.shape[0]; }
+
 /// logits = hidden · weight[begin, end)ᵀ
 TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin,
                        int64_t end) {
   const TensorView logits = state.logits.slice_cols(0, end - begin);
-  gemm(ctx, {.a = args.hidden, .b = args.weight.slice_rows(begin, end), .b_transpose = Transpose::yes, .c = logits});
+  const auto scope = ctx.scratch.scope();
+  const ConstView weight = args.weight_rows ? args.weight_rows(begin, end) : args.weight.slice_rows(begin, end);
+  gemm(ctx, {.a = args.hidden, .b = weight, .b_transpose = Transpose::yes, .c = logits});
   return logits;
 }
 
 /// First pass: softmax statistics, nll, lse (in row_max); with a frozen weight dhidden too, but for the label's part.
 void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
-  const int64_t vocab = args.weight.shape[0];
+  const int64_t vocab = vocabulary(args);
   on_rows(ctx, args.hidden.dtype, [&](auto t) { start_rows<decltype(t)>(state); });
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
@@ -152,9 +156,12 @@ void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& 
 
 void check_arguments(const Context& ctx, const CrossEntropyArgs& args) {
   const Arguments check(ctx, "cross_entropy", args.hidden.dtype);
-  const int64_t rows = args.hidden.shape[0], dim = args.hidden.shape[1], vocab = args.weight.shape[0];
+  const int64_t rows = args.hidden.shape[0], dim = args.hidden.shape[1], vocab = vocabulary(args);
   check.matrix("hidden", args.hidden, rows, dim);
-  check.weight("weight", args.weight, {vocab, dim});
+  if (args.weight_rows)
+    TS_CHECK(args.weight.empty() && args.dhidden.empty(), "cross_entropy: weight_rows beside a weight or gradients");
+  else
+    check.weight("weight", args.weight, {vocab, dim});
   check.count("labels", static_cast<int64_t>(args.labels.size()), rows);
   check.indices("labels", args.labels, vocab);
   check.vector("nll", args.nll, rows);
@@ -181,7 +188,7 @@ void cross_entropy(const Context& ctx, const CrossEntropyArgs& args) {
   const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kRowBlock : rows;
   for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
     CrossEntropyArgs block = slice(args, begin, std::min(begin + kRowBlock, rows));
-    if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, args.weight.shape[0]);
+    if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, vocabulary(args));
     const auto scope = ctx.scratch.scope();
     const RowState state = allocate(ctx, block);
     forward(ctx, block, state);

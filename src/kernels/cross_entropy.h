@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <span>
 
 #include "kernels/context.h"
@@ -43,6 +44,9 @@ struct CrossEntropyArgs {
   TensorView dhidden;       // [rows, dim]; empty: no gradients
   TensorView dweight;       // [vocab, dim]; empty: frozen
   int64_t chunk = 0;        // columns of logits held at once; 0: cross_entropy_chunk
+  /// In place of `weight`, without gradients: makes rows [begin, end) of the weight, which live until the next call.
+  std::function<ConstView(int64_t begin, int64_t end)> weight_rows{};
+  int64_t vocab = 0;  // rows of the weight, when weight_rows makes them
 };
 void cross_entropy(const Context&, const CrossEntropyArgs&);
 

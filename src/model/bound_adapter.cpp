@@ -6,17 +6,16 @@ namespace tessera {
 namespace {
 
 /// In place where the view allows it, otherwise in a buffer of our own.
-void bind_side(const WeightView& view, ParameterPool& pool, Tensor& values, Tensor& grads, ConstView& shown,
-               TensorView& gradient) {
-  if (const ConstView direct = view.direct({&pool}); !direct.empty()) {
-    shown = direct;
-    if (view.is_trainable()) gradient = *view.direct_grad(pool);
-    return;
-  }
-  values = Tensor(view.shape(), pool.compute());
+ConstView bind_values(const WeightView& view, const PoolRead& read, Tensor& values) {
+  if (const ConstView direct = view.direct(read); !direct.empty()) return direct;
+  values = Tensor(view.shape(), read.pool->compute());
+  return values.view();
+}
+
+TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_place, Tensor& grads) {
+  if (in_place) return view.is_trainable() ? *view.direct_grad(pool) : TensorView();
   grads = Tensor(view.shape(), pool.compute());
-  shown = values.view();
-  gradient = grads.view();
+  return grads.view();
 }
 
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, Tensor& grads) {
@@ -30,23 +29,42 @@ void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& poo
 BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool)
     : weights_(std::move(weights)),
       pool_(pool),
+      read_{&pool},
       by_weight_(weights_.by_weight.size()),
       buffers_(weights_.by_weight.size()) {
+  bind(!pool.trainable().grads.empty());
+}
+
+BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool, const PoolRead& read)
+    : weights_(std::move(weights)),
+      pool_(pool),
+      read_(read),
+      by_weight_(weights_.by_weight.size()),
+      buffers_(weights_.by_weight.size()) {
+  bind(false);
+}
+
+void BoundAdapter::bind(bool gradients) {
   for (size_t i = 0; i < by_weight_.size(); ++i) {
     const auto& delta = weights_.by_weight[i];
     if (!delta) continue;
     Matrices& m = by_weight_[i];
-    bind_side(*delta->a, pool, buffers_[i].a, buffers_[i].da, m.a, m.da);
-    bind_side(*delta->bt, pool, buffers_[i].bt, buffers_[i].dbt, m.bt, m.dbt);
+    Buffers& b = buffers_[i];
+    m.a = bind_values(*delta->a, read_, b.a);
+    m.bt = bind_values(*delta->bt, read_, b.bt);
+    if (gradients) {
+      m.da = bind_gradient(*delta->a, pool_, b.a.shape().rank == 0, b.da);
+      m.dbt = bind_gradient(*delta->bt, pool_, b.bt.shape().rank == 0, b.dbt);
+    }
     m.scale = delta->scale;
     m.dropout = delta->dropout;
   }
 }
 
-void BoundAdapter::assemble(const Context& ctx, const PoolRead& read) {
+void BoundAdapter::assemble(const Context& ctx) {
   for (size_t i = 0; i < by_weight_.size(); ++i) {
-    if (buffers_[i].a.shape().rank) weights_.by_weight[i]->a->gather(ctx, read, buffers_[i].a);
-    if (buffers_[i].bt.shape().rank) weights_.by_weight[i]->bt->gather(ctx, read, buffers_[i].bt);
+    if (buffers_[i].a.shape().rank) weights_.by_weight[i]->a->gather(ctx, read_, buffers_[i].a);
+    if (buffers_[i].bt.shape().rank) weights_.by_weight[i]->bt->gather(ctx, read_, buffers_[i].bt);
   }
 }
 

@@ -18,8 +18,10 @@ class BoundAdapter {
   };
 
   BoundAdapter(AdapterWeights, ParameterPool&);
-  /// Reads the pool; call before the first pass and after every change of the pool.
-  void assemble(const Context&, const PoolRead&);
+  /// For evaluation only, of what `read` shows: no gradients. Its `flat`, when set, must outlive this object.
+  BoundAdapter(AdapterWeights, ParameterPool&, const PoolRead& read);
+  /// Reads the pool; call before the first pass and after every change of what it reads.
+  void assemble(const Context&);
   /// Adds the collected gradients to the pool, in weight order, and clears them.
   void finish_backward(const Context&);
   /// The delta of a weight, or nullptr.
@@ -32,8 +34,10 @@ class BoundAdapter {
   struct Buffers {
     Tensor a, bt, da, dbt;
   };
+  void bind(bool gradients);
   AdapterWeights weights_;
   ParameterPool& pool_;
+  PoolRead read_;
   std::vector<Matrices> by_weight_;
   std::vector<Buffers> buffers_;
 };

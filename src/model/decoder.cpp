@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -33,6 +34,11 @@ double scaled_frequency(const RopeConfig& rope, double frequency) {
 void zero(TensorView view) {
   TS_CHECK(view.is_contiguous(), "zero() of a strided view");
   std::memset(view.mutable_data(), 0, static_cast<size_t>(view.bytes()));
+}
+
+/// Rows of a head weight [vocab, dim] that are made at once: 4 MB.
+int64_t tile_rows(const Shape& weight) {
+  return std::clamp<int64_t>((int64_t{4} << 20) / (weight[1] * 4) / 64 * 64, std::min<int64_t>(64, weight[0]), weight[0]);
 }
 
 }  // namespace
@@ -86,16 +92,47 @@ TensorView DecoderModel::empty_like(const Pass& pass, int64_t cols) const {
   return pass.ctx.scratch.allocate({pass.batch.tokens(), cols}, compute_);
 }
 
-ConstView DecoderModel::read(const Pass& pass, int index) const {
-  if (const ConstView direct = weights_[index]->direct(pass.read); !direct.empty()) return direct;
-  const TensorView copy = pass.ctx.scratch.allocate(specs_[index].shape, compute_);
-  weights_[index]->gather(pass.ctx, pass.read, copy);
+ConstView DecoderModel::read(const Context& ctx, const PoolRead& read, int index) const {
+  if (const ConstView direct = weights_[index]->direct(read); !direct.empty()) return direct;
+  const TensorView copy = ctx.scratch.allocate(specs_[index].shape, compute_);
+  weights_[index]->gather(ctx, read, copy);
   return copy;
 }
 
+/// Calls f(read, begin, end) for runs of rows that read a weight alike: all rows at once when it is frozen.
+template <class F> void DecoderModel::for_each_reading(const Pass& pass, int index, F&& f) const {
+  const auto& groups = pass.batch.groups;
+  const auto values = [&](size_t g) { return groups[g].values ? *groups[g].values : pass.read; };
+  if (!weights_[index]->is_trainable() || groups.empty()) return f(pass.read, int64_t{0}, pass.batch.tokens());
+  for (size_t g = 0; g < groups.size();) {
+    size_t next = g + 1;
+    while (next < groups.size() && groups[next].values == groups[g].values) ++next;
+    f(values(g), groups[g].begin, groups[next - 1].end);
+    g = next;
+  }
+}
+
 void DecoderModel::embed(const Pass& pass, TensorView hidden) const {
-  const auto scope = pass.ctx.scratch.scope();
-  embedding(pass.ctx, read(pass, 0), pass.batch.ids, hidden);
+  const Context& ctx = pass.ctx;
+  for_each_reading(pass, 0, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    const auto ids = pass.batch.ids.subspan(begin, end - begin);
+    if (const ConstView table = weights_[0]->direct(values); !table.empty())
+      return embedding(ctx, table, ids, hidden.slice_rows(begin, end));
+    if (ctx.scratch.is_counting()) return;
+    for (int64_t t = begin; t < end; ++t) {  // a row at a time: the table is large and few of its rows are read
+      const int64_t id = pass.batch.ids[t];
+      TS_CHECK(id >= 0 && id < specs_[0].shape[0], "token {} is outside the vocabulary", id);
+      weights_[0]->gather(ctx, values, {id, id + 1}, hidden.slice_rows(t, t + 1));
+    }
+  });
+}
+
+void DecoderModel::norm(const Pass& pass, int index, ConstView x, TensorView y, TensorView inv_rms) const {
+  for_each_reading(pass, index, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    const auto scope = pass.ctx.scratch.scope();
+    rms_norm(pass.ctx, x.slice_rows(begin, end), read(pass.ctx, values, index), config_.rms_norm_eps,
+             y.slice_rows(begin, end), inv_rms.slice_rows(begin, end));
+  });
 }
 
 void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
@@ -113,10 +150,14 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
 void DecoderModel::linear(const Pass& pass, int index, ConstView x, double beta, TensorView y,
                           TensorView low_rank) const {
   const Context& ctx = pass.ctx;
-  {
+  for_each_reading(pass, index, [&](const PoolRead& values, int64_t begin, int64_t end) {
     const auto scope = ctx.scratch.scope();
-    gemm(ctx, {.a = x, .b = read(pass, index), .b_transpose = Transpose::yes, .c = y, .beta = beta});
-  }
+    gemm(ctx, {.a = x.slice_rows(begin, end),
+               .b = read(ctx, values, index),
+               .b_transpose = Transpose::yes,
+               .c = y.slice_rows(begin, end),
+               .beta = beta});
+  });
   for (const RowGroup& group : pass.batch.groups) {
     const auto* delta = group.adapter ? group.adapter->find(index) : nullptr;
     if (!delta) continue;
@@ -242,7 +283,7 @@ void DecoderModel::block(const Pass& pass, int layer, AttentionContext& attentio
   const auto u = [&](Linear which) { return s.low_rank[which]; };
 
   if (keep) convert(ctx, hidden, s.input);
-  rms_norm(ctx, hidden, read(pass, first + kNorm1), config_.rms_norm_eps, s.normed_1, s.inv_rms_1);
+  norm(pass, first + kNorm1, hidden, s.normed_1, s.inv_rms_1);
   linear(pass, linear_index(layer, kQ), s.normed_1, 0, s.q, u(kQ));
   linear(pass, linear_index(layer, kK), s.normed_1, 0, s.k, u(kK));
   linear(pass, linear_index(layer, kV), s.normed_1, 0, s.v, u(kV));
@@ -250,7 +291,7 @@ void DecoderModel::block(const Pass& pass, int layer, AttentionContext& attentio
   linear(pass, linear_index(layer, kO), s.attended, 1, hidden, u(kO));
 
   if (keep) convert(ctx, hidden, s.middle);
-  rms_norm(ctx, hidden, read(pass, first + kNorm2), config_.rms_norm_eps, s.normed_2, s.inv_rms_2);
+  norm(pass, first + kNorm2, hidden, s.normed_2, s.inv_rms_2);
   linear(pass, linear_index(layer, kGate), s.normed_2, 0, s.gate, u(kGate));
   linear(pass, linear_index(layer, kUp), s.normed_2, 0, s.up, u(kUp));
   swiglu(ctx, s.gate, s.up, s.activated);
@@ -290,6 +331,21 @@ void DecoderModel::block_backward(const Pass& pass, int layer, TrainableAttentio
 }
 
 void DecoderModel::head(const Pass& pass, ConstView hidden, const Head& head) const {
+  const int norm_index = static_cast<int>(specs_.size()) - 2, head_index = norm_index + 1;
+  const int leading = weights_[norm_index]->is_trainable() ? norm_index : head_index;
+  for_each_reading(pass, leading, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    const auto first = std::lower_bound(head.rows.begin(), head.rows.end(), begin) - head.rows.begin();
+    const auto count = std::lower_bound(head.rows.begin(), head.rows.end(), end) - head.rows.begin() - first;
+    Head part = head;
+    part.rows = head.rows.subspan(first, count);
+    part.labels = head.labels.subspan(first, count);
+    part.nll = head.nll.slice_rows(first, first + count);
+    if (!head.best.empty()) part.best = head.best.subspan(first, count);
+    head_rows(pass, values, hidden, part);
+  });
+}
+
+void DecoderModel::head_rows(const Pass& pass, const PoolRead& values, ConstView hidden, const Head& head) const {
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
   const auto rows = static_cast<int64_t>(head.rows.size());
@@ -300,14 +356,26 @@ void DecoderModel::head(const Pass& pass, ConstView hidden, const Head& head) co
                    normed = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);
   const TensorView inv_rms = ctx.scratch.allocate({rows}, compute_);
   embedding(ctx, hidden, head.rows, picked);  // a row gather
-  rms_norm(ctx, picked, read(pass, norm_index), config_.rms_norm_eps, normed, inv_rms);
+  rms_norm(ctx, picked, read(ctx, values, norm_index), config_.rms_norm_eps, normed, inv_rms);
+  const ConstView direct = weights_[head_index]->direct(values);
   CrossEntropyArgs args{.hidden = normed,
-                        .weight = read(pass, head_index),
+                        .weight = direct,
                         .labels = head.labels,
                         .nll = head.nll,
                         .best = head.best,
                         .dhidden = {},
                         .dweight = {}};
+  if (direct.empty() && !backward) {
+    args.vocab = specs_[head_index].shape[0];
+    args.chunk = std::min(cross_entropy_chunk(rows, args.vocab), tile_rows(specs_[head_index].shape));
+    args.weight_rows = [&](int64_t begin, int64_t end) -> ConstView {
+      const TensorView tile = ctx.scratch.allocate({end - begin, config_.hidden_size}, compute_);
+      weights_[head_index]->gather(ctx, values, {begin, end}, tile);
+      return tile;
+    };
+  } else if (direct.empty()) {
+    args.weight = read(ctx, values, head_index);
+  }
   if (!backward) return cross_entropy(ctx, args);
 
   args.dhidden = ctx.scratch.allocate({rows, config_.hidden_size}, compute_);

@@ -12,10 +12,12 @@
 
 namespace tessera {
 
-/// Rows of a batch that read the same numbers: the base weights, and an adapter or none.
+/// Rows of a batch that read the same numbers: the base weights, and an adapter or none. A group with `values` reads trainable base weights
+/// through them, in place of the pass's own reading; frozen weights are still read once for all groups.
 struct RowGroup {
   int64_t begin, end;
   BoundAdapter* adapter = nullptr;
+  const PoolRead* values = nullptr;
 };
 
 /// Tokens of several documents, one behind the other. Non-owning.
@@ -103,7 +105,7 @@ class DecoderModel {
 
   /// Final norm and fused cross-entropy of the given rows of hidden.
   struct Head {
-    std::span<const int32_t> rows, labels;  // scored rows of the batch and their labels
+    std::span<const int32_t> rows, labels;  // scored rows of the batch, ascending, and their labels
     TensorView nll;                         // [rows] out
     std::span<int32_t> best;                // arg max, out; may be empty
     TensorView dhidden;                     // [T, D] += ; empty: no gradients
@@ -121,7 +123,11 @@ class DecoderModel {
   void linear_backward(const Pass&, int index, ConstView x, ConstView low_rank, ConstView dy, double beta,
                        TensorView dx) const;
   void norm_backward(const Pass&, int index, ConstView x, ConstView inv_rms, ConstView dy, TensorView dx) const;
-  ConstView read(const Pass&, int index) const;  // in place, or gathered into scratch
+  ConstView read(const Pass& pass, int index) const { return read(pass.ctx, pass.read, index); }
+  ConstView read(const Context&, const PoolRead&, int index) const;  // in place, or gathered into scratch
+  template <class F> void for_each_reading(const Pass&, int index, F&&) const;
+  void norm(const Pass&, int index, ConstView x, TensorView y, TensorView inv_rms) const;
+  void head_rows(const Pass&, const PoolRead&, ConstView hidden, const Head&) const;
   AttentionSpec attention_spec(int layer) const;
   TensorView empty_like(const Pass&, int64_t cols) const;
 

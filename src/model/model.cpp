@@ -51,7 +51,7 @@ Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
-  pool_.allocate(s.seed);
+  pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
   decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }

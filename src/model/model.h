@@ -37,6 +37,7 @@ class Model {
     ModelOptions model;
     AdapterConfig adapter;
     bool train_base = false;   // full training
+    bool gradients = true;     // memory for them; forward-only training does without
     int64_t max_position = 0;  // positions 0 .. max_position-1 occur
     uint64_t seed = 0;         // of drawn weights
     std::string where_model, where_adapter;
@@ -54,7 +55,7 @@ class Model {
   BoundAdapter* bound_adapter() { return bound_.get(); }
   /// Call after every change of the pool.
   void assemble(const Context& ctx) {
-    if (bound_) bound_->assemble(ctx, {&pool_});
+    if (bound_) bound_->assemble(ctx);
   }
   /// Of config and stored weights (names, shapes, bytes): what an adapter belongs to.
   const std::string& base_fingerprint();

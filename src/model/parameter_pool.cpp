@@ -46,7 +46,7 @@ SlotId ParameterPool::adopt(std::string name, ConstView mapped, std::shared_ptr<
   return id;
 }
 
-void ParameterPool::allocate(uint64_t seed) {
+void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
   TS_CHECK(!allocated_, "allocate() called twice");
   allocated_ = true;
   std::vector<Slot*> order;
@@ -63,9 +63,11 @@ void ParameterPool::allocate(uint64_t seed) {
   for (size_t i = 1; i < order.size(); ++i)
     TS_CHECK(order[i - 1]->name != order[i]->name, "two slots are called \"{}\"", order[i]->name);
   values_ = Tensor(Shape{total}, compute_);
-  grads_ = Tensor(Shape{total}, compute_);
   flat_.values = values_;
-  flat_.grads = grads_;
+  if (gradients == Gradients::yes) {
+    grads_ = Tensor(Shape{total}, compute_);
+    flat_.grads = grads_;
+  }
   for (Slot& slot : slots_) {
     if (slot.trainable) {
       initialise(slot, mutable_values(static_cast<SlotId>(&slot - slots_.data())), seed);
@@ -114,11 +116,13 @@ TensorView ParameterPool::mutable_values(SlotId id) {
 TensorView ParameterPool::grads(SlotId id) {
   const Slot& slot = slots_[id];
   TS_CHECK(slot.trainable, "frozen slot \"{}\" has no gradient", slot.name);
+  if (flat_.grads.empty()) return {};
   return flat_.grads.slice_rows(slot.begin, slot.begin + slot.options.shape.count()).reshape(slot.options.shape);
 }
 
 void ParameterPool::zero_grads() {
-  std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
+  if (!flat_.grads.empty())
+    std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
 }
 
 int64_t ParameterPool::trainable_count() const {
@@ -140,14 +144,9 @@ int64_t ParameterPool::frozen_mapped_bytes() const {
 }
 
 int64_t ParameterPool::owned_bytes() const {
-  int64_t bytes = 0;
-  for (const Slot& slot : slots_) {
-    if (slot.trainable)
-      bytes +=
-          2 * (slot.options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment * size_of(compute_);
-    else if (!slot.file)
-      bytes += slot.options.shape.count() * size_of(slot.options.storage);
-  }
+  int64_t bytes = flat_.values.bytes() + (flat_.grads.empty() ? 0 : flat_.grads.bytes());
+  for (const Slot& slot : slots_)
+    if (!slot.trainable && !slot.file) bytes += slot.frozen.bytes();
   return bytes;
 }
 

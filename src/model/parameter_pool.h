@@ -39,7 +39,7 @@ struct TrainableSlot {
 
 /// The trainable memory of a pool, whole. Slots lie in order of name, each from a multiple of kSlotAlignment elements; the gaps are zero and stay zero.
 struct FlatParams {
-  TensorView values, grads;  // [count] compute dtype
+  TensorView values, grads;  // [count] compute dtype; grads is empty without gradients
   std::vector<TrainableSlot> slots;
 };
 
@@ -53,11 +53,14 @@ class ParameterPool {
   /// A frozen slot that is read where the file was mapped: one copy for all ranks of a node.
   SlotId adopt(std::string name, ConstView mapped, std::shared_ptr<const MappedFile>);
   /// Lays out and initialises everything; draws are keyed by (seed, slot name, element). No slot may be added afterwards.
-  void allocate(uint64_t seed);
+  /// @param gradients  memory for them, too; forward-only training does without
+  enum class Gradients { yes, no };
+  void allocate(uint64_t seed, Gradients gradients = Gradients::yes);
 
   ConstView values(SlotId) const;
   TensorView mutable_values(SlotId);
-  TensorView grads(SlotId);  // trainable slots only
+  TensorView grads(SlotId);  // trainable slots only; empty without gradients
+  int64_t begin(SlotId id) const { return slots_[id].begin; }  // of a trainable slot, in the flat memory
   bool is_trainable(SlotId id) const { return slots_[id].trainable; }
   const std::string& name(SlotId id) const { return slots_[id].name; }
   DType compute() const { return compute_; }

@@ -2,10 +2,24 @@
 
 #include "core/random.h"
 #include "kernels/elementwise.h"
+#include "kernels/votes.h"
 
 namespace tessera {
 
-void SliceView::gather(const Context& ctx, const PoolRead& read, TensorView w) const { convert(ctx, direct(read), w); }
+ConstView PoolRead::values(SlotId slot) const {
+  const ConstView own = pool->values(slot);
+  if (flat.empty() || !pool->is_trainable(slot)) return own;
+  const int64_t begin = pool->begin(slot);
+  return flat.slice_rows(begin, begin + own.shape.count()).reshape(own.shape);
+}
+
+void SliceView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
+  const int64_t cols = shape_.rank == 2 ? shape_[1] : shape_.count(), count = (rows.end - rows.begin) * cols;
+  const ConstView values = read.values(slot_).reshape({shape_.count()}).slice_rows(rows.begin * cols, rows.end * cols);
+  const TensorView out = w.reshape({count});
+  if (!read.z || !trainable_) return convert(ctx, values, out);
+  perturb(ctx, values, read.pool->begin(slot_) + rows.begin * cols, *read.z, read.scale, out);
+}
 
 void SliceView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
   add(ctx, dw, pool.grads(slot_));

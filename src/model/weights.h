@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/direction.h"
 #include "kernels/context.h"
 #include "model/parameter_pool.h"
 
@@ -27,16 +28,21 @@ struct WeightSpec {
   bool transposed = false;  // stored [in, out] (GPT-2's Conv1D)
 };
 
-/// A shared-seed perturbation, and what a forward pass reads: p = values + scale · z. Backprop reads with z = nullptr.
-struct Direction {
-  uint64_t seed;
-  uint32_t round, machine;
-  uint16_t sample;
-};
+/// What a forward pass reads of the pool: p = values + scale · z, formed as it is read, so that evaluation never writes the pool.
+/// Backprop reads with z = nullptr. `flat` stands in for the pool's own trainable values: a scratch copy of a small pool.
 struct PoolRead {
   const ParameterPool* pool;
   const Direction* z = nullptr;
   float scale = 0;
+  ConstView flat{};  // [count] like FlatParams::values; empty: the pool's
+
+  /// Values of a slot before the perturbation.
+  ConstView values(SlotId) const;
+};
+
+/// Rows [begin, end) of a weight.
+struct RowRange {
+  int64_t begin, end;
 };
 
 /// A virtual parameter: linear in the pool and fixed after binding.
@@ -45,8 +51,11 @@ class WeightView {
   virtual ~WeightView() = default;
   virtual Shape shape() const = 0;
   virtual bool is_trainable() const = 0;
-  /// w = S p.  w [shape] in the pool's compute dtype.
-  virtual void gather(const Context&, const PoolRead&, TensorView w) const = 0;
+  /// w = (S p)[rows].  w [rows, cols] in the pool's compute dtype.
+  virtual void gather(const Context&, const PoolRead&, RowRange rows, TensorView w) const = 0;
+  void gather(const Context& ctx, const PoolRead& read, TensorView w) const {
+    gather(ctx, read, {0, shape().rank == 2 ? shape()[0] : 1}, w);
+  }
   /// grads += Sᵀ dw, in a fixed order and without atomics.
   virtual void scatter_add(const Context&, ConstView dw, ParameterPool&) const = 0;
   /// The weight where it lies, in its stored dtype, when no copy is needed; empty otherwise.
@@ -65,9 +74,12 @@ class SliceView final : public WeightView {
       : slot_(slot), shape_(shape), trainable_(pool.is_trainable(slot)) {}
   Shape shape() const override { return shape_; }
   bool is_trainable() const override { return trainable_; }
-  void gather(const Context&, const PoolRead&, TensorView w) const override;
+  using WeightView::gather;
+  void gather(const Context&, const PoolRead&, RowRange, TensorView w) const override;
   void scatter_add(const Context&, ConstView dw, ParameterPool&) const override;
-  ConstView direct(const PoolRead& read) const override { return read.pool->values(slot_); }
+  ConstView direct(const PoolRead& read) const override {
+    return read.z && trainable_ ? ConstView() : read.values(slot_);
+  }
   std::optional<TensorView> direct_grad(ParameterPool& pool) const override { return pool.grads(slot_); }
   uint64_t fingerprint() const override;
 

@@ -222,8 +222,11 @@ ShardView::ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width
            table_.size(), vectors, shards);
 }
 
-void ShardView::gather(const Context& ctx, const PoolRead& read, TensorView w) const {
-  gather_shards(ctx, read.pool->values(pool_), table_, w);
+void ShardView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
+  TS_CHECK(!read.z, "shards are read from a perturbed copy of their pool, not perturbed one by one");
+  const auto shards = static_cast<int64_t>(table_.size()) / shape_[0];
+  gather_shards(ctx, read.values(pool_),
+                std::span(table_).subspan(rows.begin * shards, (rows.end - rows.begin) * shards), w);
 }
 
 void ShardView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {

@@ -36,7 +36,8 @@ class ShardView final : public WeightView {
   ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table);
   Shape shape() const override { return shape_; }
   bool is_trainable() const override { return true; }
-  void gather(const Context&, const PoolRead&, TensorView w) const override;
+  using WeightView::gather;
+  void gather(const Context&, const PoolRead&, RowRange, TensorView w) const override;
   void scatter_add(const Context&, ConstView dw, ParameterPool&) const override;
   uint64_t fingerprint() const override;
   const std::vector<int32_t>& table() const { return table_; }
