@@ -9,9 +9,12 @@
 
 namespace tessera {
 
-/// A half-open range of tokens of a batch that belong to one document (or one piece of a longer one).
+/// A half-open range of tokens of a batch that belong to one document (or one piece of a longer one). The choices of an example stand one
+/// behind the other in one row, choice 0 first.
 struct TokenRange {
   int64_t begin, end;
+  int32_t choice = -1;  // number of the label word that the document ends with; -1: the document is no choice
+  bool answer = false;  // it is the right choice of its example
 };
 
 /// Rows of equal length, one behind the other. Padding (id 0) lies outside every range and is never scored.

@@ -173,10 +173,10 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
   const Hdf5File file = Hdf5File::open(path);
   if (file.read_text("/recipe") != recipe)
     throw UserError(path.string(), "the token file was made from something else");
-  TokenData data{read_values<int32_t>(file, "/tokens"),
-                 read_values<uint8_t>(file, "/scored"),
-                 read_values<int64_t>(file, "/document_ends"),
-                 {}};
+  TokenData data;
+  data.tokens = read_values<int32_t>(file, "/tokens");
+  data.scored = read_values<uint8_t>(file, "/scored");
+  data.ends = read_values<int64_t>(file, "/document_ends");
   const bool ends_rise =
       std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
   const bool ids_known = std::all_of(data.tokens.begin(), data.tokens.end(),
@@ -239,6 +239,19 @@ EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& conf
 
 fs::path token_file_path(const DataConfig& config, const Tokenizer& tokenizer, Split split) {
   return cache_path(config, sha256_hex(recipe_of(open_source(config, split), config, tokenizer)));
+}
+
+TokenData answers_only(TokenData data) {
+  if (data.choices == 0) return data;
+  TokenData answers{.tokens = {}, .scored = {}, .ends = {}, .hash = std::move(data.hash), .choices = 0, .answers = {}};
+  for (size_t example = 0; example < data.answers.size(); ++example) {
+    const int64_t d = static_cast<int64_t>(example) * data.choices + data.answers[example];
+    const int64_t begin = d == 0 ? 0 : data.ends[d - 1], end = data.ends[d];
+    answers.tokens.insert(answers.tokens.end(), data.tokens.begin() + begin, data.tokens.begin() + end);
+    answers.scored.insert(answers.scored.end(), data.scored.begin() + begin, data.scored.begin() + end);
+    answers.ends.push_back(static_cast<int64_t>(answers.tokens.size()));
+  }
+  return answers;
 }
 
 TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split split, std::string* notice) {

@@ -1,6 +1,46 @@
 #include "train/batch_loss.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
 namespace tessera {
+namespace {
+
+/// Adds one example: the summed nll of each choice, and which of them is right. A tie is not right.
+void add_example(std::span<const double> nll, size_t answer, LossSums& sums) {
+  const double lowest = *std::min_element(nll.begin(), nll.end());
+  double likelihoods = 0;
+  for (const double choice : nll) likelihoods += std::exp(lowest - choice);
+  sums.choices_nll += nll[answer] - lowest + std::log(likelihoods);
+  ++sums.choices;
+  bool right = true;
+  for (size_t c = 0; c < nll.size(); ++c) right = right && (c == answer || nll[answer] < nll[c]);
+  sums.choices_right += right;
+}
+
+/// @param nll  summed over each document's scored tokens
+void add_choices(const PackedBatch& batch, std::span<const double> nll, LossSums& sums) {
+  const auto& documents = batch.documents;
+  for (size_t begin = 0, end = 0; begin < documents.size(); begin = end) {
+    end = begin + 1;
+    if (documents[begin].choice < 0) continue;
+    while (end < documents.size() && documents[end].choice > 0) ++end;  // choice 0 is the next example's first
+    size_t answer = begin;
+    while (answer < end && !documents[answer].answer) ++answer;
+    TS_CHECK(documents[begin].choice == 0 && answer < end, "an example of {} choices has lost its first or its answer",
+             end - begin);
+    add_example(nll.subspan(begin, end - begin), answer - begin, sums);
+  }
+}
+
+}  // namespace
+
+Objective objective_of(std::string_view name) {
+  TS_CHECK(name == "tokens" || name == "choices", "objective \"{}\"", name);
+  return name == "choices" ? Objective::choices : Objective::tokens;
+}
 
 ScoredRows scored_rows(const PackedBatch& batch) {
   ScoredRows scored;
@@ -21,14 +61,19 @@ std::vector<AttentionSegment> segments_of(const PackedBatch& batch) {
 LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstView& nll,
                 std::span<const int32_t> best) {
   LossSums sums;
-  for (size_t i = 0; i < scored.rows.size(); ++i) sums.nll += element(nll, static_cast<int64_t>(i));
-  sums.scored = static_cast<int64_t>(scored.rows.size());
+  std::vector<double> document_nll(batch.documents.size());
   size_t i = 0;
-  for (const TokenRange& document : batch.documents) {
+  for (size_t d = 0; d < batch.documents.size(); ++d) {
+    const TokenRange& document = batch.documents[d];
+    const bool counts = document.choice < 0 || document.answer;
     bool any = false, all = true;
-    while (i < scored.rows.size() && scored.rows[i] < document.begin) ++i;
     for (; i < scored.rows.size() && scored.rows[i] < document.end; ++i) {
+      const double term = element(nll, static_cast<int64_t>(i));
+      document_nll[d] += term;
+      if (!counts) continue;
       const bool hit = best[i] == scored.labels[i];
+      sums.nll += term;
+      ++sums.scored;
       sums.correct += hit;
       any = true;
       all = all && hit;
@@ -37,6 +82,8 @@ LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstV
     sums.completions += completion;
     sums.exact += completion && all;
   }
+  TS_CHECK(i == scored.rows.size(), "{} scored rows lie behind the last document", scored.rows.size() - i);
+  add_choices(batch, document_nll, sums);
   return sums;
 }
 

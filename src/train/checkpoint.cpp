@@ -38,17 +38,18 @@ void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer)
 }
 
 Json to_json(const LossSums& sums) {
-  return Json::object()
-      .set("nll", sums.nll)
-      .set("scored", sums.scored)
-      .set("correct", sums.correct)
-      .set("completions", sums.completions)
-      .set("exact", sums.exact);
+  Json json = Json::object();
+  LossSums::visit([&](const char* name, auto member) { json.set(name, sums.*member); });
+  return json;
 }
 
 LossSums sums_of(const Json& json) {
-  return {json.at("nll").as_number(), json.at("scored").as_integer(), json.at("correct").as_integer(),
-          json.at("completions").as_integer(), json.at("exact").as_integer()};
+  LossSums sums;
+  LossSums::visit([&](const char* name, auto member) {
+    using Number = std::decay_t<decltype(sums.*member)>;
+    if (const Json* number = json.find(name)) sums.*member = static_cast<Number>(number->as_number());
+  });
+  return sums;
 }
 
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {

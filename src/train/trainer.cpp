@@ -24,12 +24,16 @@ template <size_t N> std::array<double, N> sum_over_ranks(Communicator& world, co
   return total;
 }
 
-LossSums sum_over_ranks(Communicator& world, const LossSums& mine) {
-  const auto total = sum_over_ranks(
-      world, std::array<double, 5>{mine.nll, static_cast<double>(mine.scored), static_cast<double>(mine.correct),
-                                   static_cast<double>(mine.completions), static_cast<double>(mine.exact)});
-  return {total[0], static_cast<int64_t>(total[1]), static_cast<int64_t>(total[2]), static_cast<int64_t>(total[3]),
-          static_cast<int64_t>(total[4])};
+LossSums sum_over_ranks(Communicator& world, LossSums sums) {
+  std::array<double, 8> numbers{};
+  size_t i = 0;
+  LossSums::visit([&](const char*, auto member) { numbers.at(i++) = static_cast<double>(sums.*member); });
+  numbers = sum_over_ranks(world, numbers);
+  i = 0;
+  LossSums::visit([&](const char*, auto member) {
+    sums.*member = static_cast<std::decay_t<decltype(sums.*member)>>(numbers.at(i++));
+  });
+  return sums;
 }
 
 /// Gradients of all slots summed over the ranks. The gaps between slots are not sent.
