@@ -12,10 +12,15 @@ struct DataConfig {
   std::string text_field = "text", prompt_field = "prompt", completion_field = "completion";
   std::string prompt_template;  // empty: the prompt as it is; else text with {field} placeholders of the record
   std::string completion_template;
+  std::string label_field = "label";
+  std::vector<std::string> label_words, labels;  // a word for each class; labels: what label_field says for each, else "0", "1", ...
   int64_t max_documents = 0;  // 0: all
 
   bool has_eval() const { return !eval.empty() || eval_fraction > 0; }
   bool has_template() const { return !prompt_template.empty() || !completion_template.empty(); }
+  bool has_choices() const { return !label_words.empty(); }
+  /// What label_field says in the records of that choice.
+  std::string label(size_t choice) const { return labels.empty() ? std::to_string(choice) : labels.at(choice); }
 
   void visit(Fields& v) {
     v("train", train, anything(),
@@ -31,6 +36,10 @@ struct DataConfig {
     v("prompt_template", prompt_template, anything(), "prompt made from a record: text with {member} placeholders");
     v("completion_template", completion_template, anything(),
       "completion made from a record: text with {member} placeholders");
+    v("label_field", label_field, anything(), "with label_words: JSONL member that says which of them is right");
+    v("label_words", label_words, anything(),
+      "classification: a completion for each class, for example [\" terrible\", \" great\"]; evaluation compares them all");
+    v("labels", labels, anything(), "values of label_field in the order of label_words; empty: 0, 1, ...");
     v("max_documents", max_documents, at_least(0), "use only the first documents of each file; 0: all");
   }
 };

@@ -75,20 +75,20 @@ std::string text_member(const Json& record, const std::string& name, const std::
   return value->as_string();
 }
 
+/// A member as a template takes it: text as it is, numbers and truth values as JSON spells them.
+std::string member_text(const Json& record, const std::string& name, const std::string& where) {
+  const Json* value = find_member(record, name);
+  if (!value) fail_missing(record, name, where);
+  if (value->is_array() || value->is_object())
+    throw UserError(where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", name),
+                    fmt::format("name what is inside it, for example {{{}.{}}}", name, value->is_array() ? "0" : "name"));
+  return value->is_string() ? value->as_string() : value->dump();
+}
+
 std::string fill(const RecordTemplate& text, const Json& record, const std::string& where) {
   std::string out;
   for (const RecordTemplate::Part& part : text.parts()) {
-    if (!part.is_member) {
-      out += part.text;
-      continue;
-    }
-    const Json* value = find_member(record, part.text);
-    if (!value) fail_missing(record, part.text, where);
-    if (value->is_array() || value->is_object())
-      throw UserError(
-          where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", part.text),
-          fmt::format("name what is inside it, for example {{{}.{}}}", part.text, value->is_array() ? "0" : "name"));
-    out += value->is_string() ? value->as_string() : value->dump();
+    out += part.is_member ? member_text(record, part.text, where) : part.text;
   }
   return out;
 }
@@ -164,14 +164,35 @@ RecordReader::RecordReader(const DataConfig& config)
     : text_field_(config.text_field),
       prompt_field_(config.prompt_field),
       completion_field_(config.completion_field),
+      label_field_(config.label_field),
+      label_words_(config.label_words),
       prompt_(optional_template(config.prompt_template, "data.prompt_template")),
-      completion_(optional_template(config.completion_template, "data.completion_template")) {}
+      completion_(optional_template(config.completion_template, "data.completion_template")) {
+  for (size_t choice = 0; choice < label_words_.size(); ++choice) labels_.push_back(config.label(choice));
+}
+
+TextExample RecordReader::with_label_word(std::string prompt, const Json& record, const std::string& where) const {
+  const std::string label = member_text(record, label_field_, where);
+  const auto found = std::find(labels_.begin(), labels_.end(), label);
+  if (found == labels_.end()) {
+    std::string known;
+    for (const std::string& each : labels_) known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", each);
+    throw UserError(where, fmt::format("the label \"{}\" is none of: {}", label, known),
+                    fmt::format("data.labels lists what the member \"{}\" may say, in the order of data.label_words",
+                                label_field_));
+  }
+  const auto choice = static_cast<size_t>(found - labels_.begin());
+  return {std::move(prompt), label_words_[choice], static_cast<int32_t>(choice)};
+}
 
 TextExample RecordReader::read(std::string_view line, const std::string& where) const {
   require_utf8(line, where);
   const Json record = Json::parse(line, where);
   if (!record.is_object())
     throw UserError(where, fmt::format("a record is a JSON object {{...}}, found {:.40}", record.dump()));
+  if (!label_words_.empty())
+    return with_label_word(prompt_ ? fill(*prompt_, record, where) : text_member(record, prompt_field_, where), record,
+                           where);
   if (prompt_ || completion_) {
     // A completion template alone makes whole documents, unless the record has a prompt.
     const bool has_prompt = prompt_ || find_member(record, prompt_field_);

@@ -11,9 +11,12 @@
 
 namespace tessera {
 
+class Json;
+
 /// A document before it becomes tokens. The prompt is read, the completion is scored; a text document has an empty prompt.
 struct TextExample {
   std::string prompt, completion;
+  int32_t choice = -1;  // number of the label word that the completion is; -1 without data.label_words
 };
 
 /// Text with {member} placeholders, nested members by dots ("{instances.0.input}"). "{{" and "}}" are braces.
@@ -34,17 +37,21 @@ class RecordTemplate {
 
 /// Turns one line of a JSONL file into a document as [data] says:
 ///   a template is given   prompt and completion come from the templates; a part without template is its plain field
+///   label words are given the prompt as above; the completion is the word of the label that `label_field` says
 ///   otherwise             the member `text_field`, or the members `prompt_field` and `completion_field`
 class RecordReader {
  public:
   /// @throws UserError naming the key of a malformed template
   explicit RecordReader(const DataConfig&);
   /// @param where  "file:line", for errors
-  /// @throws UserError: not UTF-8, no JSON object, a member missing or of the wrong kind
+  /// @throws UserError: not UTF-8, no JSON object, a member missing or of the wrong kind, a label without a word
   TextExample read(std::string_view line, const std::string& where) const;
 
  private:
-  std::string text_field_, prompt_field_, completion_field_;
+  TextExample with_label_word(std::string prompt, const Json& record, const std::string& where) const;
+
+  std::string text_field_, prompt_field_, completion_field_, label_field_;
+  std::vector<std::string> labels_, label_words_;
   std::optional<RecordTemplate> prompt_, completion_;
 };
 

@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/random.h"
 
-// Packing is first-fit: each piece goes into the oldest open row that has room. Only kOpenRows rows are open; when another one is
+// Packing is first-fit: each piece (the choices of an example: all of them together) goes into the oldest open row that has room. Only kOpenRows rows are open; when another one is
 // needed, the fullest is closed. Rows with less than kShortestPiece free places close at once. The window bounds the time
 // of a piece, and keeps rows near their documents in the shuffled order.
 
@@ -29,6 +29,7 @@ PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t s
            kShortestPiece);
   TS_CHECK(data_.scored.size() == data_.tokens.size(), "{} marks for {} tokens", data_.scored.size(),
            data_.tokens.size());
+  if (data_.choices > 0) require_fitting_examples();
   pack(shuffled_pieces());
   for (const Piece& piece : pieces_)
     scored_tokens_ += std::count(data_.scored.begin() + piece.begin + 1, data_.scored.begin() + piece.end, uint8_t{1});
@@ -38,17 +39,34 @@ PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t s
                     "raise train.sequence_length, or look at the data with --show-batch");
 }
 
+void PackedDataset::require_fitting_examples() const {
+  int64_t longest = 0, example = 0;
+  for (int64_t d = 0; d < data_.documents(); d += data_.choices) {
+    const int64_t tokens = data_.ends[d + data_.choices - 1] - begin_of(d);
+    if (tokens > longest) longest = tokens, example = d / data_.choices + 1;
+  }
+  if (longest > sequence_length_)
+    throw UserError("train.sequence_length",
+                    fmt::format("the {} choices of example {} take {} tokens, a row has {}", data_.choices, example,
+                                longest, sequence_length_),
+                    fmt::format("all choices of an example stand in one row; this one is the longest: set "
+                                "train.sequence_length to {} or more",
+                                longest));
+}
+
 std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
   std::vector<Piece> pieces;
   pieces.reserve(data_.ends.size());
-  const auto documents = static_cast<uint64_t>(data_.documents());
+  const auto units = static_cast<uint64_t>(data_.documents() / unit());
   const uint64_t key = hash_key({seed_, kDocumentOrder});
-  for (uint64_t i = 0; i < documents; ++i) {
-    const uint64_t d = permute_index(key, documents, i);
-    const int64_t end = data_.ends[d];
-    for (int64_t begin = d == 0 ? 0 : data_.ends[d - 1]; end - begin >= kShortestPiece; begin += sequence_length_)
-      pieces.push_back({begin, std::min(end, begin + sequence_length_)});
+  for (uint64_t i = 0; i < units; ++i) {
+    const int64_t first = static_cast<int64_t>(permute_index(key, units, i)) * unit();
+    for (int64_t d = first; d < first + unit(); ++d)
+      for (int64_t begin = begin_of(d), end = data_.ends[d]; end - begin >= kShortestPiece; begin += sequence_length_)
+        pieces.push_back({begin, std::min(end, begin + sequence_length_), d});
   }
+  TS_CHECK(data_.choices == 0 || pieces.size() == data_.ends.size(), "{} pieces of {} choices", pieces.size(),
+           data_.ends.size());
   return pieces;
 }
 
@@ -62,8 +80,10 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
     room.erase(room.begin() + static_cast<ptrdiff_t>(row));
   };
   pieces_.reserve(pieces.size());
-  for (const Piece& piece : pieces) {
-    const int64_t length = piece.end - piece.begin;
+  for (size_t first = 0; first < pieces.size(); first += static_cast<size_t>(unit())) {
+    const auto together = std::span(pieces).subspan(first, static_cast<size_t>(unit()));
+    int64_t length = 0;
+    for (const Piece& piece : together) length += piece.end - piece.begin;
     auto row = static_cast<size_t>(std::find_if(room.begin(), room.end(), [&](int64_t r) { return r >= length; }) -
                                    room.begin());
     if (row == room.size()) {
@@ -74,7 +94,7 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
       open.emplace_back();
     }
     room[row] -= length;
-    open[row].push_back(piece);
+    open[row].insert(open[row].end(), together.begin(), together.end());
     if (room[row] < kShortestPiece) close(row);
   }
   while (!open.empty()) close(0);
@@ -98,7 +118,12 @@ int64_t PackedDataset::shuffled_row(int64_t index) const {
 
 void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch& batch) const {
   const int64_t length = piece.end - piece.begin;
-  batch.documents.push_back({place, place + length});
+  batch.documents.push_back({.begin = place, .end = place + length});
+  if (data_.choices > 0) {
+    TokenRange& range = batch.documents.back();
+    range.choice = static_cast<int32_t>(piece.document % data_.choices);
+    range.answer = range.choice == data_.answers[piece.document / data_.choices];
+  }
   for (int64_t i = 0; i < length; ++i) {
     const int64_t token = piece.begin + i;
     batch.ids[place + i] = data_.tokens[token];

@@ -1,6 +1,7 @@
 #pragma once
 // Document-aware packing: rows of fixed length that hold whole documents where they fit; documents never see each other.
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -35,16 +36,18 @@ struct PackedBatch {
 ///   row 2   |its rest      |document 1          |...|
 ///
 /// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is dropped), and packed first-fit into rows
-/// in that order (a bounded window of open rows). Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
+/// in that order (a bounded window of open rows). The choices of an example are never cut and stand in one row, in their order: a batch of rows holds
+/// all that comparing them takes. Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
 /// of rows consumed.
 class PackedDataset {
  public:
   /// @param sequence_length  at least 2
-  /// @throws UserError when no scored token is left
+  /// @throws UserError when no scored token is left, or the choices of an example do not fit into a row
   PackedDataset(TokenData, int64_t sequence_length, uint64_t seed);
   int64_t rows() const;
   int64_t sequence_length() const { return sequence_length_; }
   int64_t documents() const { return data_.documents(); }
+  int64_t choices() const { return data_.choices; }  // documents an example; 0: documents stand alone
   int64_t scored_tokens() const { return scored_tokens_; }  // in one epoch
   int32_t largest_id() const;
   const std::string& hash() const { return data_.hash; }
@@ -58,6 +61,7 @@ class PackedDataset {
  private:
   struct Piece {
     int64_t begin, end;  // in data_.tokens
+    int64_t document;
   };
   TokenData data_;
   int64_t sequence_length_;
@@ -66,6 +70,9 @@ class PackedDataset {
   std::vector<int64_t> row_ends_;  // into pieces_
   int64_t scored_tokens_ = 0;
 
+  int64_t begin_of(int64_t document) const { return document == 0 ? 0 : data_.ends[document - 1]; }
+  int64_t unit() const { return std::max<int64_t>(1, data_.choices); }  // pieces that stay together
+  void require_fitting_examples() const;
   std::vector<Piece> shuffled_pieces() const;
   void pack(const std::vector<Piece>&);
   void append_piece(const Piece&, int64_t place, PackedBatch&) const;

@@ -45,6 +45,9 @@ Source open_source(const DataConfig& config, Split split) {
   const bool own_file = split == Split::eval && !config.eval.empty();
   const fs::path& file = own_file ? config.eval : config.train;
   if (file.empty()) throw UserError("data.train", "no file is named", "name a .jsonl file or a text file");
+  if (config.has_choices() && !is_jsonl(file))
+    throw UserError(file.string(), "data.label_words is set, and a text file has no labels",
+                    "give a .jsonl file whose records have a label, or leave data.label_words out");
   return {file, MappedFile::open(file), split, config.eval.empty() ? config.eval_fraction : 0.0};
 }
 
@@ -68,7 +71,13 @@ std::string recipe_of(const Source& source, const DataConfig& config, const Toke
   for (const std::string* setting : {&config.text_field, &config.prompt_field, &config.completion_field,
                                      &config.prompt_template, &config.completion_template})
     text += fmt::format("{} {}\n", setting->size(), *setting);
-  return text + fmt::format("jsonl, documents {}\n", config.max_documents);
+  text += fmt::format("jsonl, documents {}\n", config.max_documents);
+  if (!config.has_choices()) return text;
+  text += fmt::format("choices {}\n{} {}\n", config.label_words.size(), config.label_field.size(), config.label_field);
+  for (size_t choice = 0; choice < config.label_words.size(); ++choice)
+    for (const std::string& part : {config.label(choice), config.label_words[choice]})
+      text += fmt::format("{} {}\n", part.size(), part);
+  return text;
 }
 
 fs::path cache_path(const DataConfig& config, const std::string& key) {
@@ -91,10 +100,39 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
   return joined;
 }
 
+/// Adds the completion and EOS to an encoded prompt.
+void append_completion(const Tokenizer& tokenizer, const DataConfig& config, const std::string& completion,
+                       bool has_prompt, std::vector<int32_t>& tokens) {
+  const Tokenizer::Special special = special_mode(config);
+  const std::vector<int32_t> added = has_prompt ? encode_continuation(tokenizer, completion, special)
+                                                : tokenizer.encode(completion, special);
+  tokens.insert(tokens.end(), added.begin(), added.end());
+  if (tokenizer.add_eos() && tokenizer.eos()) tokens.push_back(*tokenizer.eos());
+}
+
+/// Choices are told apart by their tokens alone.
+void require_distinct_words(const Tokenizer& tokenizer, const DataConfig& config) {
+  std::vector<std::vector<int32_t>> encoded;
+  for (const std::string& word : config.label_words) {
+    encoded.push_back(encode_continuation(tokenizer, word, special_mode(config)));
+    if (encoded.back().empty())
+      throw UserError("data.label_words", fmt::format("the label word \"{}\" is no token for this tokenizer", word),
+                      "name a word that the model can predict");
+    const auto first = std::find(encoded.begin(), encoded.end(), encoded.back());
+    if (first + 1 != encoded.end())
+      throw UserError("data.label_words",
+                      fmt::format("the label words \"{}\" and \"{}\" are the same tokens",
+                                  config.label_words[static_cast<size_t>(first - encoded.begin())], word),
+                      "the tokenizer does not know them, or drops what sets them apart: choose other words");
+  }
+}
+
 /// Gathers documents and encodes them a batch at a time on all cores; the order of the tokens is that of the documents.
 class Preparation {
  public:
-  Preparation(const Tokenizer& tokenizer, const DataConfig& config) : tokenizer_(tokenizer), config_(config) {}
+  Preparation(const Tokenizer& tokenizer, const DataConfig& config) : tokenizer_(tokenizer), config_(config) {
+    data_.choices = static_cast<int64_t>(config.label_words.size());
+  }
 
   void add(TextExample document) {
     waiting_bytes_ += document.prompt.size() + document.completion.size();
@@ -111,27 +149,37 @@ class Preparation {
   static constexpr size_t kBatchBytes = size_t{4} << 20;
 
   void encode_waiting() {
-    std::vector<EncodedExample> encoded(waiting_.size());
+    std::vector<std::vector<EncodedExample>> encoded(waiting_.size());
     const size_t threads =
         std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
     std::vector<std::future<void>> workers;
     for (size_t t = 0; t < threads; ++t)
       workers.push_back(std::async(std::launch::async, [&, t] {
         for (size_t i = t; i < waiting_.size(); i += threads)
-          encoded[i] = encode_example(tokenizer_, config_, waiting_[i]);
+          encoded[i] = encode_documents(tokenizer_, config_, waiting_[i]);
       }));
     for (std::future<void>& worker : workers) worker.get();
-    for (const EncodedExample& example : encoded) append(example);
+    for (size_t i = 0; i < waiting_.size(); ++i) append(encoded[i], waiting_[i].choice);
     waiting_.clear();
     waiting_bytes_ = 0;
   }
-  void append(const EncodedExample& example) {
-    const int64_t count = static_cast<int64_t>(example.tokens.size()),
-                  first = std::max<int64_t>(example.prompt_tokens, 1);
-    if (count <= first) {
+  static int64_t first_scored(const EncodedExample& document) { return std::max<int64_t>(document.prompt_tokens, 1); }
+  /// Whether there is something to score; of choices all words, from their first token on.
+  bool is_usable(const std::vector<EncodedExample>& documents) const {
+    const EncodedExample& first = documents.front();
+    return data_.choices > 0 ? first.prompt_tokens > 0
+                             : static_cast<int64_t>(first.tokens.size()) > first_scored(first);
+  }
+  void append(const std::vector<EncodedExample>& documents, int32_t answer) {
+    if (!is_usable(documents)) {
       ++skipped_;
       return;
     }
+    for (const EncodedExample& document : documents) append(document);
+    if (data_.choices > 0) data_.answers.push_back(answer);
+  }
+  void append(const EncodedExample& example) {
+    const int64_t count = static_cast<int64_t>(example.tokens.size()), first = first_scored(example);
     data_.tokens.insert(data_.tokens.end(), example.tokens.begin(), example.tokens.end());
     data_.scored.insert(data_.scored.end(), static_cast<size_t>(first), 0);
     data_.scored.insert(data_.scored.end(), static_cast<size_t>(count - first), 1);
@@ -159,6 +207,10 @@ void write_token_file(const fs::path& path, const TokenData& data, const std::st
   file.write("/tokens", flat(data.tokens));
   file.write("/scored", flat(data.scored));
   file.write("/document_ends", flat(data.ends));
+  if (data.choices > 0) {
+    file.write_integer("/choices", data.choices);
+    file.write("/answers", flat(data.answers));
+  }
   file.seal();
 }
 
@@ -168,8 +220,18 @@ template <class T> std::vector<T> read_values(const Hdf5File& file, const std::s
   return values;
 }
 
+/// Whether each document is a choice of an example, whose answer is one of them.
+bool choices_fit(const TokenData& data) {
+  const auto examples = static_cast<int64_t>(data.answers.size());
+  return data.choices > 0 && examples * data.choices == data.documents() &&
+         std::all_of(data.answers.begin(), data.answers.end(),
+                     [&](int32_t answer) { return 0 <= answer && answer < data.choices; });
+}
+
+/// @param choices  how many label words the recipe has
 /// @throws UserError when the file is damaged or is not what its name says
-TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer) {
+TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer,
+                          size_t choices) {
   const Hdf5File file = Hdf5File::open(path);
   if (file.read_text("/recipe") != recipe)
     throw UserError(path.string(), "the token file was made from something else");
@@ -177,23 +239,27 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
   data.tokens = read_values<int32_t>(file, "/tokens");
   data.scored = read_values<uint8_t>(file, "/scored");
   data.ends = read_values<int64_t>(file, "/document_ends");
+  if (choices > 0) {
+    data.choices = file.read_integer("/choices");
+    data.answers = read_values<int32_t>(file, "/answers");
+  }
   const bool ends_rise =
       std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
   const bool ids_known = std::all_of(data.tokens.begin(), data.tokens.end(),
                                      [n = tokenizer.vocab_size()](int32_t id) { return 0 <= id && id < n; });
   if (data.ends.empty() || !ends_rise || data.ends.front() <= 0 ||
       data.ends.back() != static_cast<int64_t>(data.tokens.size()) || data.scored.size() != data.tokens.size() ||
-      !ids_known)
+      !ids_known || data.choices != static_cast<int64_t>(choices) || (choices > 0 && !choices_fit(data)))
     throw UserError(path.string(), "the token file contradicts itself");
   return data;
 }
 
 /// The data of a cached file; when it is there but damaged, nothing and the reason.
 std::optional<TokenData> read_cached(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer,
-                                     std::string& reason) {
+                                     size_t choices, std::string& reason) {
   if (!fs::exists(path)) return std::nullopt;
   try {
-    return read_token_file(path, recipe, tokenizer);
+    return read_token_file(path, recipe, tokenizer, choices);
   } catch (const UserError& damage) {
     reason = damage.message();
     return std::nullopt;
@@ -226,15 +292,20 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const DataConfig&
 }
 
 EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& config, const TextExample& example) {
-  const Tokenizer::Special special = special_mode(config);
   EncodedExample encoded{encode_prompt(tokenizer, config, example.prompt), 0};
   encoded.prompt_tokens = static_cast<int64_t>(encoded.tokens.size());
-  const std::vector<int32_t> completion = example.prompt.empty()
-                                              ? tokenizer.encode(example.completion, special)
-                                              : encode_continuation(tokenizer, example.completion, special);
-  encoded.tokens.insert(encoded.tokens.end(), completion.begin(), completion.end());
-  if (tokenizer.add_eos() && tokenizer.eos()) encoded.tokens.push_back(*tokenizer.eos());
+  append_completion(tokenizer, config, example.completion, !example.prompt.empty(), encoded.tokens);
   return encoded;
+}
+
+std::vector<EncodedExample> encode_documents(const Tokenizer& tokenizer, const DataConfig& config,
+                                             const TextExample& example) {
+  if (!config.has_choices()) return {encode_example(tokenizer, config, example)};
+  const std::vector<int32_t> prompt = encode_prompt(tokenizer, config, example.prompt);
+  std::vector<EncodedExample> choices(config.label_words.size(), {prompt, static_cast<int64_t>(prompt.size())});
+  for (size_t c = 0; c < choices.size(); ++c)
+    append_completion(tokenizer, config, config.label_words[c], !example.prompt.empty(), choices[c].tokens);
+  return choices;
 }
 
 fs::path token_file_path(const DataConfig& config, const Tokenizer& tokenizer, Split split) {
@@ -261,10 +332,11 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   const std::string recipe = recipe_of(source, config, tokenizer), key = sha256_hex(recipe);
   const fs::path path = cache_path(config, key);
   std::string damage;
-  if (std::optional<TokenData> cached = read_cached(path, recipe, tokenizer, damage)) {
+  if (std::optional<TokenData> cached = read_cached(path, recipe, tokenizer, config.label_words.size(), damage)) {
     cached->hash = key;
     return std::move(*cached);
   }
+  require_distinct_words(tokenizer, config);
   Preparation preparation(tokenizer, config);
   for_each_document(source.file, source.content(), config, [&](TextExample document) {
     if (source.takes(document)) preparation.add(std::move(document));

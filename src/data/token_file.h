@@ -35,8 +35,9 @@ enum class Split { train, eval };
 /// Reads the cached token file of the split, or prepares it first (`notice` gets one line when it does).
 /// The cache key covers the source's bytes, the tokenizer's fingerprint and every [data] key that matters. A damaged cache
 /// file is made again. Safe when several ranks call it at once (the file appears whole, or is made twice). Layout: docs/token_file.md.
-/// Documents without scored tokens are skipped and counted in the notice.
-/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document
+/// Documents without scored tokens are skipped and counted in the notice, as are examples of choices whose prompt has no token.
+/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document;
+///         label words that are no tokens, or the same tokens
 TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr);
 
 /// The documents of the split as text, for generation: prompt and completion after templates, in the file's order.
@@ -57,6 +58,9 @@ struct EncodedExample {
   int64_t prompt_tokens;  // BOS included; tokens behind them are scored (but never the first token)
 };
 EncodedExample encode_example(const Tokenizer&, const DataConfig&, const TextExample&);
+
+/// The documents of a record: the example, or with data.label_words its prompt with each of the words.
+std::vector<EncodedExample> encode_documents(const Tokenizer&, const DataConfig&, const TextExample&);
 
 /// The first `prompt_tokens` tokens of encode_example: what generation starts from.
 std::vector<int32_t> encode_prompt(const Tokenizer&, const DataConfig&, const std::string& prompt);
