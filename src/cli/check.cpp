@@ -64,8 +64,9 @@ int show_batch(const JobInputs& in) {
       text += is_scored(begin) ? "[" + piece + "]" : piece;
       begin = end;
     }
-    fmt::print("   {:>5}..{:<5} {}\n", document.begin % batch.sequence_length,
-               (document.end - 1) % batch.sequence_length + 1, text);
+    const char* mark = document.choice < 0 ? "" : document.answer ? "right  " : "wrong  ";
+    fmt::print("   {:>5}..{:<5} {}{}\n", document.begin % batch.sequence_length,
+               (document.end - 1) % batch.sequence_length + 1, mark, text);
   }
   return kDone;
 }

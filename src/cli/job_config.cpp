@@ -23,6 +23,52 @@ void check_training(Recipe& recipe, const JobConfig& c) {
   if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
 }
 
+void check_label_words(Recipe& recipe, const DataConfig& d) {
+  const auto fault = [&](const char* key, const std::string& what, const std::string& hint) {
+    recipe.fault("data", key, what, hint);
+  };
+  if (d.label_words.empty()) {
+    for (const char* key : {"label_field", "labels"})
+      if (recipe.has("data", key))
+        fault(key, fmt::format("data.{} is given, but data.label_words is not", key),
+              "give a word for each label, for example label_words = [\" terrible\", \" great\"]");
+    return;
+  }
+  for (const char* key : {"text_field", "completion_field", "completion_template"})
+    if (recipe.has("data", key))
+      fault(key, fmt::format("data.{} and data.label_words are both given", key),
+            "the label words are the completions: leave the other out");
+  if (d.label_words.size() < 2)
+    fault("label_words", "data.label_words has one word", "give a word for each class, at least two");
+  if (!d.labels.empty() && d.labels.size() != d.label_words.size()) {
+    fault("labels", fmt::format("data.labels has {} labels for {} label words", d.labels.size(), d.label_words.size()),
+          "give one for each word, in the same order");
+    return;
+  }
+  for (size_t i = 0; i < d.label_words.size(); ++i) {
+    if (d.label_words[i].empty()) fault("label_words", "a label word is empty", "name what the model is to predict");
+    for (size_t j = 0; j < i; ++j) {
+      if (d.label_words[i] == d.label_words[j])
+        fault("label_words", fmt::format("the label word \"{}\" is given twice", d.label_words[i]),
+              "each class has its own");
+      if (d.label(i) == d.label(j))
+        fault("labels", fmt::format("the label \"{}\" is given twice", d.label(i)), "each label has one word");
+    }
+  }
+}
+
+void check_objective(Recipe& recipe, const JobConfig& c) {
+  if (c.trainer.train.objective != "choices") return;
+  if (c.data.label_words.empty())
+    recipe.fault("train", "objective", "train.objective is \"choices\", but data.label_words is not set",
+                 "give the words to choose from, for example label_words = [\" terrible\", \" great\"]");
+  if (c.trainer.train.estimator != "spsa")
+    recipe.fault("train", "objective",
+                 fmt::format("train.objective = \"choices\" takes forward passes only, and train.estimator is \"{}\"",
+                             c.trainer.train.estimator),
+                 "set train.estimator = \"spsa\", or train.objective = \"tokens\", which trains on the right words");
+}
+
 void check_adapter(Recipe& recipe, const JobConfig& c) {
   if (c.adapter.targets.empty())
     recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
@@ -71,6 +117,8 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("generate", c.generate);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.job == "train") check_training(recipe, c);
+  check_label_words(recipe, c.data);
+  check_objective(recipe, c);
   check_adapter(recipe, c);
   check_generation(recipe, c.generate);
   check_files(recipe, c);

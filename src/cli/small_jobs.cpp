@@ -52,19 +52,21 @@ int evaluate_job(const JobInputs& in) {
                     .threads = in.threads};
   model.assemble(ctx);
   const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
-  if (!std::isfinite(sums.mean_nll())) {
+  const double loss = sums.mean_loss(objective_of(in.config.trainer.train.objective));
+  if (!std::isfinite(loss)) {
     const std::string broken = model.broken_base_weight();
     throw UserError("data.eval", "the loss is not finite" + (broken.empty() ? "" : ": " + broken),
                     "the base model is damaged, or the adapter's training diverged");
   }
-  if (in.world.rank() == 0)
-    fmt::print("{}\n", Json::object()
-                           .set("loss", sums.mean_nll())
-                           .set("scored_tokens", sums.scored)
-                           .set("token_accuracy", sums.token_accuracy())
-                           .set("exact_match", sums.exact_match())
-                           .set("completions", sums.completions)
-                           .dump());
+  if (in.world.rank() != 0) return kDone;
+  Json line = Json::object()
+                  .set("loss", loss)
+                  .set("scored_tokens", sums.scored)
+                  .set("token_accuracy", sums.token_accuracy())
+                  .set("exact_match", sums.exact_match())
+                  .set("completions", sums.completions);
+  if (sums.choices > 0) line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
+  fmt::print("{}\n", line.dump());
   return kDone;
 }
 

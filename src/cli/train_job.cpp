@@ -115,13 +115,17 @@ int64_t lora_parameters(const AdapterWeights& adapter) {
 }
 
 /// What changed, for the reader: loss and accuracy before and after, and what it cost.
-void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome) {
+void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Objective objective) {
   const LossSums &first = outcome.first_eval, &last = outcome.last_eval;
   if (last.completions > 0)
     report.say(fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after", 100 * first.exact_match(),
                            100 * last.exact_match()));
+  if (last.choices > 0)
+    report.say(fmt::format("held-out choices right: {:.1f} % before, {:.1f} % after", 100 * first.accuracy(),
+                           100 * last.accuracy()));
   if (last.scored > 0)
-    report.say(fmt::format("held-out loss: {:.4f} before, {:.4f} after", first.mean_nll(), last.mean_nll()));
+    report.say(fmt::format("held-out loss: {:.4f} before, {:.4f} after", first.mean_loss(objective),
+                           last.mean_loss(objective)));
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());
@@ -130,7 +134,7 @@ void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome) {
                          trained, percent(lora), lora, percent(base), base));
 }
 
-Json done_line(const TrainOutcome& outcome, Model& model) {
+Json done_line(const TrainOutcome& outcome, Model& model, Objective objective) {
   Json line = Json::object()
                   .set("event", "done")
                   .set("step", outcome.step)
@@ -140,8 +144,9 @@ Json done_line(const TrainOutcome& outcome, Model& model) {
                   .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](const std::string& suffix, const LossSums& sums) {
     if (sums.scored == 0) return;
-    line.set("eval_loss" + suffix, sums.mean_nll()).set("eval_token_accuracy" + suffix, sums.token_accuracy());
+    line.set("eval_loss" + suffix, sums.mean_loss(objective)).set("eval_token_accuracy" + suffix, sums.token_accuracy());
     if (sums.completions > 0) line.set("eval_exact_match" + suffix, sums.exact_match());
+    if (sums.choices > 0) line.set("eval_accuracy" + suffix, sums.accuracy());
   };
   add("_before", outcome.first_eval);
   add("", outcome.last_eval);
@@ -213,8 +218,9 @@ int train_job(const JobInputs& in) {
   }
   if (folder) {
     export_results(in, ctx, model, *folder, report);
-    say_outcome(report, model, outcome);
-    report.metric(done_line(outcome, model));
+    const Objective objective = objective_of(in.config.trainer.train.objective);
+    say_outcome(report, model, outcome, objective);
+    report.metric(done_line(outcome, model, objective));
     write_report(folder->path());
     report.say(fmt::format("report: {}", (*folder / "report.html").string()));
   }

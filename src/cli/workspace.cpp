@@ -53,6 +53,7 @@ Datasets load_datasets(const JobInputs& in, bool need_train) {
     std::string notice;
     TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice);
     if (!notice.empty()) sets.notices.push_back(notice);
+    if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
     if (const std::string warning = unknown_words(data, sets.tokenizer); !warning.empty())
       sets.notices.push_back(warning);
     return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed));

@@ -13,7 +13,8 @@ struct DataConfig {
   std::string prompt_template;  // empty: the prompt as it is; else text with {field} placeholders of the record
   std::string completion_template;
   std::string label_field = "label";
-  std::vector<std::string> label_words, labels;  // a word for each class; labels: what label_field says for each, else "0", "1", ...
+  std::vector<std::string> label_words,
+      labels;                 // a word for each class; labels: what label_field says for each, else "0", "1", ...
   int64_t max_documents = 0;  // 0: all
 
   bool has_eval() const { return !eval.empty() || eval_fraction > 0; }

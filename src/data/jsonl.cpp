@@ -80,8 +80,9 @@ std::string member_text(const Json& record, const std::string& name, const std::
   const Json* value = find_member(record, name);
   if (!value) fail_missing(record, name, where);
   if (value->is_array() || value->is_object())
-    throw UserError(where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", name),
-                    fmt::format("name what is inside it, for example {{{}.{}}}", name, value->is_array() ? "0" : "name"));
+    throw UserError(
+        where, fmt::format("the member \"{}\" is a list or an object, a template takes text and numbers", name),
+        fmt::format("name what is inside it, for example {{{}.{}}}", name, value->is_array() ? "0" : "name"));
   return value->is_string() ? value->as_string() : value->dump();
 }
 

@@ -47,7 +47,7 @@ class PackedDataset {
   int64_t rows() const;
   int64_t sequence_length() const { return sequence_length_; }
   int64_t documents() const { return data_.documents(); }
-  int64_t choices() const { return data_.choices; }  // documents an example; 0: documents stand alone
+  int64_t choices() const { return data_.choices; }         // documents an example; 0: documents stand alone
   int64_t scored_tokens() const { return scored_tokens_; }  // in one epoch
   int32_t largest_id() const;
   const std::string& hash() const { return data_.hash; }

@@ -104,8 +104,8 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
 void append_completion(const Tokenizer& tokenizer, const DataConfig& config, const std::string& completion,
                        bool has_prompt, std::vector<int32_t>& tokens) {
   const Tokenizer::Special special = special_mode(config);
-  const std::vector<int32_t> added = has_prompt ? encode_continuation(tokenizer, completion, special)
-                                                : tokenizer.encode(completion, special);
+  const std::vector<int32_t> added =
+      has_prompt ? encode_continuation(tokenizer, completion, special) : tokenizer.encode(completion, special);
   tokens.insert(tokens.end(), added.begin(), added.end());
   if (tokenizer.add_eos() && tokenizer.eos()) tokens.push_back(*tokenizer.eos());
 }
@@ -230,8 +230,7 @@ bool choices_fit(const TokenData& data) {
 
 /// @param choices  how many label words the recipe has
 /// @throws UserError when the file is damaged or is not what its name says
-TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer,
-                          size_t choices) {
+TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer, size_t choices) {
   const Hdf5File file = Hdf5File::open(path);
   if (file.read_text("/recipe") != recipe)
     throw UserError(path.string(), "the token file was made from something else");

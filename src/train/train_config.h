@@ -8,7 +8,7 @@ struct TrainConfig {
   std::optional<int64_t> steps;
   std::optional<double> epochs;
   int64_t batch = 16, micro_batch = 0, sequence_length = 512, seed = 1;
-  std::string estimator = "backprop";
+  std::string objective = "tokens", estimator = "backprop";
   double clip = 1.0;
   bool checkpoint_activations = false;
 
@@ -19,6 +19,8 @@ struct TrainConfig {
     v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
     v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
+    v("objective", objective, one_of({"tokens", "choices"}),
+      "what is lowered. tokens: the scored tokens' negative log-likelihood; choices: with data.label_words that of the right word among all");
     v("estimator", estimator, one_of({"backprop"}), "how gradients are found");
     v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
     v("checkpoint_activations", checkpoint_activations, anything(),

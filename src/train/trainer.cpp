@@ -211,27 +211,31 @@ class Loop {
 
   void evaluate_now() {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
-    if (!std::isfinite(sums.nll)) {
+    if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
       refuse_broken_base(meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
                       "the last checkpoint is whole; lower optimizer.lr, or set train.clip");
     }
     meta_.last_eval = sums;
-    const double loss = sums.mean_nll();
+    const double loss = sums.mean_loss(objective_of(in_.config.train.objective));
     is_best_ = loss < meta_.best_loss;
     meta_.best_loss = std::min(meta_.best_loss, loss);
     Json line = Json::object()
                     .set("step", meta_.step)
                     .set("split", "eval")
                     .set("loss", loss)
-                    .set("perplexity", std::exp(loss))
+                    .set("perplexity", std::exp(sums.mean_nll()))
                     .set("token_accuracy", sums.token_accuracy())
                     .set("tokens", sums.scored);
     std::string text = fmt::format("step {}  held-out loss {:.4f}  perplexity {:.4g}  tokens right {:.1f} %",
-                                   meta_.step, loss, std::exp(loss), 100 * sums.token_accuracy());
+                                   meta_.step, loss, std::exp(sums.mean_nll()), 100 * sums.token_accuracy());
     if (sums.completions > 0) {
       line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
       text += fmt::format("  completions right {:.1f} % of {}", 100 * sums.exact_match(), sums.completions);
+    }
+    if (sums.choices > 0) {
+      line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
+      text += fmt::format("  choices right {:.1f} % of {}", 100 * sums.accuracy(), sums.choices);
     }
     in_.report.metric(line);
     in_.report.say(text);
