@@ -43,6 +43,8 @@ FileDescriptor FileDescriptor::open_to_read(const std::filesystem::path& path) {
 
 FileDescriptor FileDescriptor::open_to_change(const std::filesystem::path& path) { return {path, O_RDWR}; }
 
+FileDescriptor FileDescriptor::open_or_create(const std::filesystem::path& path) { return {path, O_RDWR | O_CREAT}; }
+
 FileDescriptor FileDescriptor::create(const std::filesystem::path& path) {
   return {path, O_WRONLY | O_CREAT | O_TRUNC};
 }
@@ -71,6 +73,19 @@ size_t FileDescriptor::read(std::span<std::byte> bytes) const {
   return done;
 }
 
+size_t FileDescriptor::read_at(int64_t byte, std::span<std::byte> bytes) const {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const off_t place = byte + static_cast<off_t>(done);
+    const ssize_t n =
+        retry_interrupted([&] { return ::pread(descriptor_, bytes.data() + done, bytes.size() - done, place); });
+    if (n < 0) throw_file_error(path_, "cannot be read", errno);
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return done;
+}
+
 void FileDescriptor::seek(int64_t byte) const {
   if (::lseek(descriptor_, byte, SEEK_SET) < 0) throw_file_error(path_, "cannot be read", errno);
 }
@@ -81,6 +96,20 @@ void FileDescriptor::write(std::span<const std::byte> bytes) const {
     if (n < 0) throw_file_error(path_, "cannot be written", errno);
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
+}
+
+void FileDescriptor::write_at(int64_t byte, std::span<const std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t n = retry_interrupted([&] { return ::pwrite(descriptor_, bytes.data(), bytes.size(), byte); });
+    if (n < 0) throw_file_error(path_, "cannot be written", errno);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    byte += n;
+  }
+}
+
+void FileDescriptor::truncate(int64_t bytes) const {
+  if (retry_interrupted([&] { return ::ftruncate(descriptor_, bytes); }) != 0)
+    throw_file_error(path_, "cannot be written", errno);
 }
 
 void FileDescriptor::sync() const {

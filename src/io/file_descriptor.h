@@ -15,6 +15,7 @@ class FileDescriptor {
  public:
   static FileDescriptor open_to_read(const std::filesystem::path&);    // refuses folders
   static FileDescriptor open_to_change(const std::filesystem::path&);  // existing, written in place
+  static FileDescriptor open_or_create(const std::filesystem::path&);  // the same, or new
   static FileDescriptor create(const std::filesystem::path&);          // new or emptied
   FileDescriptor(FileDescriptor&&) noexcept;
   FileDescriptor& operator=(FileDescriptor&&) = delete;
@@ -24,9 +25,12 @@ class FileDescriptor {
   int64_t size() const;
   /// Reads until the span is full or the file ends; returns the bytes read.
   size_t read(std::span<std::byte>) const;
+  size_t read_at(int64_t byte, std::span<std::byte>) const;
   void seek(int64_t byte) const;
   void write(std::span<const std::byte>) const;  // all of them
-  void sync() const;                             // to the disk
+  void write_at(int64_t byte, std::span<const std::byte>) const;
+  void truncate(int64_t bytes) const;
+  void sync() const;  // to the disk
 
  private:
   FileDescriptor(std::filesystem::path, int flags);

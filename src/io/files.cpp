@@ -26,11 +26,15 @@ class Sha256 {
   void add(std::span<const std::byte> bytes) {
     TS_CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "OpenSSL failed");
   }
+  std::array<std::byte, 32> digest() {
+    std::array<std::byte, 32> bytes;
+    TS_CHECK(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(bytes.data()), nullptr) == 1,
+             "OpenSSL failed");
+    return bytes;
+  }
   std::string hex() {
-    std::array<unsigned char, 32> digest;
-    TS_CHECK(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1, "OpenSSL failed");
     std::string text;
-    for (unsigned char byte : digest) text += fmt::format("{:02x}", byte);
+    for (std::byte byte : digest()) text += fmt::format("{:02x}", std::to_integer<int>(byte));
     return text;
   }
 
@@ -40,15 +44,6 @@ class Sha256 {
   };
   std::unique_ptr<EVP_MD_CTX, Free> context_;
 };
-
-/// The folder's entry for a renamed file is on the disk only after this. Some network file systems cannot sync a
-/// folder; there the rename is as durable as they make it.
-void sync_folder(const fs::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
-}
 
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
@@ -120,10 +115,23 @@ void create_folder(const fs::path& folder) {
   if (failure) throw UserError(folder.string(), fmt::format("the folder cannot be made: {}", failure.message()));
 }
 
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
+
 void remove_temporaries(const fs::path& folder) {
   std::error_code ignored;  // who cannot remove them can still work
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
     if (is_temporary(entry.path().filename().string())) fs::remove(entry.path(), ignored);
+}
+
+std::array<std::byte, 32> sha256(std::span<const std::byte> bytes) {
+  Sha256 hash;
+  hash.add(bytes);
+  return hash.digest();
 }
 
 std::string sha256_hex(std::span<const std::byte> bytes) {

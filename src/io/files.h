@@ -1,6 +1,7 @@
 #pragma once
 // Whole files: read, written atomically, hashed.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -25,11 +26,16 @@ void write_text_file(const std::filesystem::path& file, std::string_view text); 
 /// Makes the folder and its parents where they are missing. @throws UserError naming it
 void create_folder(const std::filesystem::path&);
 
+/// The entries of a folder (names made, renamed, removed) are on the disk only after this. Some network file systems
+/// cannot sync a folder; there they are as durable as those make them.
+void sync_folder(const std::filesystem::path&);
+
 /// Removes the temporaries that killed processes left in `folder`; for a folder that nobody else writes to at the
 /// moment.
 void remove_temporaries(const std::filesystem::path& folder);
 
-/// SHA-256 as 64 hex digits (OpenSSL).
+std::array<std::byte, 32> sha256(std::span<const std::byte>);  // OpenSSL
+/// SHA-256 as 64 hex digits.
 std::string sha256_hex(std::span<const std::byte>);
 std::string sha256_hex(std::string_view);
 /// @param skip_bytes  leading bytes that do not count

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <variant>
@@ -98,25 +99,37 @@ class ChainRules {
     uint8_t m_max = 255;
   };
   explicit ChainRules(Limits limits) : limits_(limits) {}
-  /// The broken rule, or nothing: run, index, prev, round gap, alpha not finite or too large, mul out of range, lanes without roster, bitmap
-  /// bits beyond lanes, unknown or duplicated machine, seed round in the future or too stale, type unknown, anything after END.
+  /// The broken rule, or nothing: "end" (anything after END), "run", "index", "prev", "type", "round" (a gap; of the other types: more rounds
+  /// than there are), "seed round" (in the future, or twice in the record), "stale", "alpha" (not finite or too large), "mul", "m", "lanes"
+  /// (not as many as the roster has), "lane" (taken already), "machine" (a vote of a free lane; a machine unknown, twice in the roster, with a
+  /// reserved id, or back after it left). What form alone decides ("bitmap", "crc", "length", ...) decode_record has refused before.
   std::optional<Refusal> refuses(const Record&) const;
   /// The record was accepted. @param encoded  its bytes
   void accept(const Record&, std::span<const std::byte> encoded);
+
+  /// The state as bytes, for a log whose first records are dropped.
+  Bytes save() const;
+  static std::variant<ChainRules, Refusal> restore(Limits, std::span<const std::byte> saved);
 
   uint64_t next_index() const { return next_index_; }
   uint32_t next_round() const { return next_round_; }
   uint64_t prev() const { return prev_; }
   bool ended() const { return ended_; }
-  /// machine of each lane; nothing for a free lane.
+  /// Machine of each lane; nothing for a free lane. A lane stays when its machine leaves and may be given to another; a
+  /// record's `lanes` is the size after its own changes.
   const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
 
  private:
+  using Roster = std::vector<std::optional<uint32_t>>;
+  static void apply_roster(const Record&, Roster&, std::set<uint32_t>& former);
+  void check_round(const Record&) const;
+
   Limits limits_;
   uint64_t next_index_ = 0, prev_ = 0;
   uint32_t next_round_ = 0;
   bool ended_ = false;
-  std::vector<std::optional<uint32_t>> roster_;
+  Roster roster_;
+  std::set<uint32_t> former_;  // machines that left
 };
 
 }  // namespace tessera

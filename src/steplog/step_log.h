@@ -8,15 +8,17 @@
 
 namespace tessera {
 
-/// A folder of segments `NNNNNNNN.tsb` (NNNNNNNN: index of the first record, decimal): a 32-byte header (magic, version, run_hash prefix, first round)
+/// A folder of segments `NNNNNNNN.tsb` (NNNNNNNN: index of the first record, decimal): a 32-byte header (magic, version, run_hash prefix, first round,
+/// first index, prev)
 /// and records, each with its u32 length in front. Beside them `header.json`, the run header, whose SHA-256 is the run's id.
 ///   append   writes the record and syncs it before it returns
 ///   open     cuts off a torn last record (its length or CRC is wrong and nothing follows) and says so; a wrong CRC before the
 ///            tail is a UserError that names file and offset
-/// One writer at a time (flock); readers may follow.
+/// One writer at a time (flock on `.lock`); readers may follow.
 class StepLog {
  public:
-  enum class Access { read, write };
+  /// write: the only one, from opening to the end. shared: several processes append with append_if. read: follows with refresh.
+  enum class Access { read, write, shared };
   struct Options {
     Access access = Access::write;
     int64_t segment_bytes = int64_t{64} << 20;
@@ -41,6 +43,11 @@ class StepLog {
 
   /// Appends the encoded record, synced. @throws UserError naming the rule it breaks: nothing is written then
   void append(std::span<const std::byte> record);
+  /// With Access::shared: appends if the log, with what others appended meanwhile, has `expected` records. Mends the torn tail of a
+  /// process that was killed. @returns false, with nothing written, when it has more or fewer
+  bool append_if(uint64_t expected, std::span<const std::byte> record);
+  /// Sees what other processes have appended since.
+  void refresh();
   /// Calls use(record, encoded) for each record from `index` on, until it returns false. Records are checked as they are read.
   void for_each(uint64_t index, const std::function<bool(const Record&, std::span<const std::byte>)>& use) const;
   /// Drops the records after `size` (a fork lost, or a round to go back to): whole segments and the tail of one.

@@ -6,6 +6,7 @@
 #include <bit>
 #include <chrono>
 
+#include "core/crc32c.h"
 #include "io/files.h"
 #include "train/run_folder.h"
 
@@ -25,16 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
-
-constexpr std::array<uint32_t, 256> make_crc_table() {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    uint32_t crc = byte;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) ? 0x82F63B78u : 0u);
-    table[byte] = crc;
-  }
-  return table;
-}
 
 /// Sums of bytes that hold their own sums are weak; the format turns and shifts them.
 uint32_t masked_crc(std::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xA282EAD8u; }
@@ -133,13 +124,6 @@ void remove_other_event_files(const fs::path& keep) {
 }
 
 }  // namespace
-
-uint32_t crc32c(std::string_view bytes) {
-  static constexpr std::array<uint32_t, 256> table = make_crc_table();
-  uint32_t crc = ~0u;
-  for (const char byte : bytes) crc = (crc >> 8) ^ table[(crc ^ static_cast<unsigned char>(byte)) & 0xFF];
-  return ~crc;
-}
 
 EventFile::EventFile(const fs::path& folder, const std::vector<Json>& kept) {
   const double now = now_seconds();

@@ -2,18 +2,13 @@
 // Event files for TensorBoard: the numbers of metrics.jsonl as scalars, "train/loss", "eval/exact_match", ... Page:
 // docs/metrics.md.
 
-#include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "core/json.h"
 
 namespace tessera {
-
-/// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), the checksum of event files. RFC 3720, appendix B.4.
-uint32_t crc32c(std::string_view bytes);
 
 /// The event file of a run, `events.out.tfevents.<seconds>.<host>.<pid>`. A scalar's name is the line's "split", "/"
 /// and the member's key; every number but "step" is one. Lines without a split (events) are not shown. Values are f32,
