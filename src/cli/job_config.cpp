@@ -69,6 +69,32 @@ void check_objective(Recipe& recipe, const JobConfig& c) {
                  "set train.estimator = \"spsa\", or train.objective = \"tokens\", which trains on the right words");
 }
 
+void check_spsa(Recipe& recipe, const JobConfig& c) {
+  if (c.trainer.train.estimator != "spsa") return;
+  const SpsaConfig& s = c.trainer.spsa;
+  const OptimizerConfig& o = c.trainer.optimizer;
+  if (c.adapter.dropout > 0)
+    recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows", "leave it out");
+  if (s.perturb == "layers" && c.adapter.method != "none")
+    recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for full training", "leave it out");
+  if (s.normalise && s.sides != "one")
+    recipe.fault("spsa", "normalise", "normalised votes compare the losses of one set of rows",
+                 "set spsa.sides = \"one\"");
+  if (s.normalise && s.probes < 2)
+    recipe.fault("spsa", "probes", "the deviation of one loss is not known", "set spsa.probes to at least 2");
+  if (s.votes == "float32" && s.probes > 63)
+    recipe.fault("spsa", "probes", "a vote holds at most 255 bytes, that is 63 probes of float32");
+  if (s.directions == "pool" && (o.name != "sgd" || o.momentum != 0 || o.weight_decay != 0))
+    recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
+                 "set optimizer.name = \"sgd\", optimizer.momentum = 0 and optimizer.weight_decay = 0");
+  if (s.transport == "file" && s.machine >= s.machines)
+    recipe.fault("spsa", "machine", fmt::format("machine {} of {}", s.machine, s.machines),
+                 fmt::format("machines are numbered 0 .. {}", s.machines - 1));
+  if (c.run.resume != "auto" && c.run.resume != "never")
+    recipe.fault("run", "resume", "an SPSA run starts from its log, not from a checkpoint file",
+                 "job = \"replay\" with replay.branch starts a new run from any round");
+}
+
 void check_adapter(Recipe& recipe, const JobConfig& c) {
   if (c.adapter.targets.empty())
     recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
@@ -109,6 +135,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("data", c.data);
   recipe.read("train", c.trainer.train);
   recipe.read("optimizer", c.trainer.optimizer);
+  recipe.read("spsa", c.trainer.spsa);
   recipe.read("adapter", c.adapter);
   recipe.read("evaluate", c.trainer.evaluate);
   recipe.read("checkpoint", c.trainer.checkpoint);
@@ -117,6 +144,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("generate", c.generate);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.job == "train") check_training(recipe, c);
+  if (c.job == "train") check_spsa(recipe, c);
   check_label_words(recipe, c.data);
   check_objective(recipe, c);
   check_adapter(recipe, c);

@@ -9,6 +9,7 @@
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "train/report_html.h"
+#include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
 namespace {
@@ -18,8 +19,9 @@ namespace fs = std::filesystem;
 /// Keys that may change between a run and its continuation.
 bool may_differ(const std::string& key) {
   const std::string section = key.substr(0, key.find('.'));
-  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" ||
-         key == "data.cache";
+  static const std::set<std::string> keys = {"data.cache", "spsa.logs", "spsa.compact", "spsa.perturb", "spsa.side_by_side",
+                                             "spsa.shared", "spsa.machine", "spsa.machines"};
+  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" || keys.count(key) > 0;
 }
 
 /// @throws UserError listing every key whose value is not the checkpoint's, or telling that the training data changed
@@ -50,6 +52,14 @@ void require_same_base(const std::string& base, const CheckpointMeta& saved, con
         "model.path has other weights now: put them back, or start anew with run.resume=never or another run.dir");
 }
 
+/// Rank 0's text on every rank.
+std::string broadcast_text(Communicator& world, const std::string& chosen) {
+  std::vector<std::byte> bytes(reinterpret_cast<const std::byte*>(chosen.data()),
+                               reinterpret_cast<const std::byte*>(chosen.data()) + chosen.size());
+  world.broadcast(bytes, 0);
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
 fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<std::string>& notices) {
   std::string chosen;
@@ -61,10 +71,13 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
       chosen = resume;
     }
   }
-  std::vector<std::byte> bytes(reinterpret_cast<const std::byte*>(chosen.data()),
-                               reinterpret_cast<const std::byte*>(chosen.data()) + chosen.size());
-  in.world.broadcast(bytes, 0);
-  return fs::path(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  return broadcast_text(in.world, chosen);
+}
+
+/// Bytes of the votes of all ranks.
+int64_t vote_bytes(const JobInputs& in) {
+  const SpsaConfig& spsa = in.config.trainer.spsa;
+  return in.world.size() * spsa.probes * (spsa.votes == "float32" ? 4 : 1);
 }
 
 void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
@@ -83,7 +96,10 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
       "memory a rank: weights and gradients {}, optimizer {}, activations {}, assembled {}; mapped once a machine: {}",
       megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
       megabytes(memory.assembled), megabytes(memory.mapped)));
-  report.say(fmt::format("all-reduced a step: {}", megabytes(4 * trained)));
+  if (in.config.trainer.train.estimator == "spsa")
+    report.say(fmt::format("votes of a round: {}; no gradients, no saved activations", megabytes(vote_bytes(in))));
+  else
+    report.say(fmt::format("all-reduced a step: {}", megabytes(4 * trained)));
   if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
 }
 
@@ -116,7 +132,7 @@ int64_t lora_parameters(const AdapterWeights& adapter) {
 
 /// What changed, for the reader: loss and accuracy before and after, and what it cost.
 void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Objective objective) {
-  const LossSums &first = outcome.first_eval, &last = outcome.last_eval;
+  const LossSums &first = outcome.meta.first_eval, &last = outcome.meta.last_eval;
   if (last.completions > 0)
     report.say(fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after", 100 * first.exact_match(),
                            100 * last.exact_match()));
@@ -137,10 +153,10 @@ void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Ob
 Json done_line(const TrainOutcome& outcome, Model& model, Objective objective) {
   Json line = Json::object()
                   .set("event", "done")
-                  .set("step", outcome.step)
-                  .set("loss", outcome.last_loss)
-                  .set("tokens", outcome.tokens)
-                  .set("seconds", outcome.seconds)
+                  .set("step", outcome.meta.step)
+                  .set("loss", outcome.meta.last_loss)
+                  .set("tokens", outcome.meta.tokens)
+                  .set("seconds", outcome.meta.seconds)
                   .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](const std::string& suffix, const LossSums& sums) {
     if (sums.scored == 0) return;
@@ -148,9 +164,56 @@ Json done_line(const TrainOutcome& outcome, Model& model, Objective objective) {
     if (sums.completions > 0) line.set("eval_exact_match" + suffix, sums.exact_match());
     if (sums.choices > 0) line.set("eval_accuracy" + suffix, sums.accuracy());
   };
-  add("_before", outcome.first_eval);
-  add("", outcome.last_eval);
+  add("_before", outcome.meta.first_eval);
+  add("", outcome.meta.last_eval);
   return line;
+}
+
+/// A process beside others of one run keeps its things in a folder of its own.
+fs::path own_run_folder(const JobInputs& in) {
+  const SpsaConfig& spsa = in.config.trainer.spsa;
+  const fs::path folder = run_folder_path(in);
+  if (in.config.trainer.train.estimator != "spsa" || spsa.transport != "file" || spsa.machine == 0) return folder;
+  create_folder(folder);
+  return folder / fmt::format("machine-{:05}", spsa.machine);
+}
+
+/// The recipe and data that the log's rounds were made with: kept beside the log, compared when the run goes on.
+void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base, const fs::path& run_path) {
+  const fs::path file = run_path / "run.json";
+  if (fs::exists(run_path / "log" / "header.json") && fs::exists(file)) {
+    const Json json = Json::parse(read_text_file(file), file.string());
+    CheckpointMeta saved;
+    for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
+    saved.data_hash = json.at("data_hash").as_string();
+    saved.base_fingerprint = json.at("base").as_string();
+    require_same_run(in.recipe, data, saved, file);
+    return require_same_base(base, saved, file);
+  }
+  Json recipe = Json::object();
+  for (const auto& [key, value] : in.recipe.flat()) recipe.set(key, value);
+  write_text_file(file,
+                  Json::object().set("base", base).set("data_hash", data.hash()).set("recipe", recipe).dump(1) + "\n");
+}
+
+/// The run's header, the same on every rank, and what probes with.
+std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
+                                        const std::string& base, const fs::path& run_path, const Context& ctx) {
+  const SpsaConfig& config = in.config.trainer.spsa;
+  const bool file = config.transport == "file";
+  auto spsa = std::make_unique<SpsaInputs>();
+  std::string text;
+  if (in.world.rank() == 0) {
+    require_same_spsa_run(in, data, base, run_path);
+    const int machines = file ? static_cast<int>(config.machines) : in.world.size();
+    text = make_header(config, in.config.trainer.train, in.config.trainer.optimizer, model, base, machines,
+                       run_path / "log", ctx)
+               .text();
+  }
+  spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
+  spsa->shared = config.shared.empty() ? run_folder_path(in) / "engine" : config.shared;
+  spsa->prober = make_prober(config, model);
+  return spsa;
 }
 
 /// Whether the folder's run is finished: rank 0's word. It prints the last line again.
@@ -169,7 +232,8 @@ bool already_done(const JobInputs& in, const RunFolder* folder) {
 
 int train_job(const JobInputs& in) {
   std::unique_ptr<RunFolder> folder;
-  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(run_folder_path(in), in.config.run.resume);
+  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
+  const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   Model model(
       model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
   if (folder && (!model.adapter() || in.config.exports.merged))
@@ -197,8 +261,10 @@ int train_job(const JobInputs& in) {
 
   if (folder)
     write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
-  say_plan(report, in, model, memory, sets, total_steps(in.config.trainer.train, *sets.train));
+  say_plan(report, in, model, memory, sets, total_steps(in.config.trainer, *sets.train, in.world.size()));
 
+  std::unique_ptr<SpsaInputs> spsa;
+  if (in.config.trainer.train.estimator == "spsa") spsa = spsa_inputs(in, model, *sets.train, base, run_path, ctx);
   const TrainOutcome outcome = run_training({.config = in.config.trainer,
                                              .model = model,
                                              .data = *sets.train,
@@ -210,10 +276,12 @@ int train_job(const JobInputs& in) {
                                              .recipe = in.recipe.flat(),
                                              .base_fingerprint = base,
                                              .resume_from = start,
-                                             .stop_requested = stop_requested});
+                                             .stop_requested = stop_requested,
+                                             .run_path = run_path,
+                                             .spsa = spsa.get()});
   if (outcome.stopped) {
     if (folder) write_report(folder->path());
-    report.say(fmt::format("stopped after step {}; the same command goes on", outcome.step));
+    report.say(fmt::format("stopped after step {}; the same command goes on", outcome.meta.step));
     return kStopped;
   }
   if (folder) {

@@ -6,6 +6,7 @@
 
 #include "io/files.h"
 #include "model/adapter_io.h"
+#include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
 namespace {
@@ -93,6 +94,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.model = in.config.model;
   settings.adapter = in.config.adapter;
   settings.train_base = in.config.job == "train" && in.config.adapter.method == "none";
+  settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
   settings.max_position = max_position;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
   settings.where_model = in.recipe.where("model", "path");
@@ -115,6 +117,14 @@ void use_trained_adapter(const JobInputs& in, Model& model) {
   load_adapter(trained, model, "run.dir");
 }
 
+/// Moments, or the seed pool's sums, of the replica.
+int64_t spsa_state_bytes(const JobInputs& in, Model& model) {
+  const int64_t count = model.pool().trainable().values.shape.count();
+  const OptimizerConfig& optimizer = in.config.trainer.optimizer;
+  if (in.config.trainer.spsa.directions == "pool") return 12 * count;
+  return optimizer.name == "adamw" ? 8 * count : optimizer.momentum != 0 ? 4 * count : 0;
+}
+
 MemoryPlan plan_memory(const JobInputs& in, Model& model) {
   const TrainConfig& train = in.config.trainer.train;
   MemoryPlan plan{};
@@ -123,9 +133,18 @@ MemoryPlan plan_memory(const JobInputs& in, Model& model) {
   plan.optimizer =
       make_optimizer(in.config.trainer.optimizer, model.pool().trainable().values.shape.count())->state_bytes();
   plan.assembled = model.bound_adapter() ? model.bound_adapter()->assembled_bytes() : 0;
-  plan.activations = plan_activation_bytes(
-      model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-      {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
+  if (train.estimator == "spsa") {
+    const auto prober = make_prober(in.config.trainer.spsa, model);
+    plan.optimizer = spsa_state_bytes(in, model);
+    plan.assembled += prober->owned_bytes();
+    plan.activations = std::max(
+        prober->plan_bytes(micro_batch_rows(train, 1), train.sequence_length, in.threads),
+        plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads, {}));
+  } else {
+    plan.activations = plan_activation_bytes(
+        model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
+        {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
+  }
   const int64_t node = plan.owned() * in.world.local_size() + plan.mapped;
   if (node > available_memory())
     throw UserError(

@@ -68,21 +68,26 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
   return sum_up(batch, scored, nll, best);
 }
 
+PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document) {
+  PackedBatch batch;
+  batch.rows = rows;
+  batch.sequence_length = sequence_length;
+  const auto tokens = static_cast<size_t>(rows * sequence_length);
+  batch.ids.assign(tokens, 0);
+  batch.positions.assign(tokens, 0);
+  batch.labels.assign(tokens, 0);
+  batch.draw_index.assign(tokens, 0);
+  for (int64_t begin = 0; begin < rows * sequence_length; begin += document)
+    batch.documents.push_back({begin, std::min(begin + document, rows * sequence_length)});
+  return batch;
+}
+
 int64_t plan_activation_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads,
                               const PassOptions& options) {
   // The widest batch: every token scored. One document a row and many tiny ones need different attention scratch: both are run.
   int64_t bytes = 0;
   for (const int64_t document : {sequence_length, int64_t{2}}) {
-    PackedBatch batch;
-    batch.rows = rows;
-    batch.sequence_length = sequence_length;
-    const auto tokens = static_cast<size_t>(rows * sequence_length);
-    batch.ids.assign(tokens, 0);
-    batch.positions.assign(tokens, 0);
-    batch.labels.assign(tokens, 0);
-    batch.draw_index.assign(tokens, 0);
-    for (int64_t begin = 0; begin < rows * sequence_length; begin += document)
-      batch.documents.push_back({begin, std::min(begin + document, rows * sequence_length)});
+    const PackedBatch batch = widest_batch(rows, sequence_length, document);
     Arena arena = Arena::counting();
     const Context ctx{
         .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};

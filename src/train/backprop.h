@@ -21,4 +21,7 @@ LossSums run_batch(const Context&, Model&, const PackedBatch&, const PassOptions
 /// @param backend  the table whose scratch is counted
 int64_t plan_activation_bytes(Model&, int64_t rows, int64_t sequence_length, int threads, const PassOptions&);
 
+/// A batch with every token scored, in documents of that length: what plans of memory are made with.
+PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document);
+
 }  // namespace tessera

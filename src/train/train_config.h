@@ -15,13 +15,14 @@ struct TrainConfig {
   void visit(Fields& v) {
     v("steps", steps, at_least(0), "optimizer steps; or give epochs");
     v("epochs", epochs, above(0), "passes over the training rows; or give steps");
-    v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks");
+    v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks; of one probe with spsa");
     v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
     v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
     v("objective", objective, one_of({"tokens", "choices"}),
       "what is lowered. tokens: the scored tokens' negative log-likelihood; choices: with data.label_words that of the right word among all");
-    v("estimator", estimator, one_of({"backprop"}), "how gradients are found");
+    v("estimator", estimator, one_of({"backprop", "spsa"}),
+      "how gradients are found. backprop; spsa: two forward passes a probe and one byte a gradient, see [spsa]");
     v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
     v("checkpoint_activations", checkpoint_activations, anything(),
       "keep block inputs only and compute each block twice: less memory, about a third more time");

@@ -8,6 +8,7 @@
 #include "train/backprop.h"
 #include "train/checkpoint.h"
 #include "train/reporter.h"
+#include "train/spsa/spsa_config.h"
 
 namespace tessera {
 
@@ -17,7 +18,10 @@ struct TrainerConfig {
   CheckpointConfig checkpoint;
   EvaluateConfig evaluate;
   LogConfig log;
+  SpsaConfig spsa;
 };
+
+struct SpsaInputs;
 
 /// What the loop works on; everything outlives it.
 struct TrainerInputs {
@@ -33,18 +37,21 @@ struct TrainerInputs {
   std::string base_fingerprint;                             // stored in checkpoints: the frozen weights, or empty
   std::filesystem::path resume_from;                        // a checkpoint file, or empty
   std::function<bool()> stop_requested;                     // asked after each step, on every rank
+  std::filesystem::path run_path{};                         // the run's folder, on every rank
+  const SpsaInputs* spsa = nullptr;                         // train.estimator = "spsa"
 };
 
 struct TrainOutcome {
-  int64_t step = 0;      // last step done
+  CheckpointMeta meta;   // as of the last step done
   bool stopped = false;  // by a signal, before the last step
-  LossSums first_eval, last_eval;
-  double last_loss = 0, seconds = 0;
-  int64_t tokens = 0;
 };
 
+/// Rows that one step takes: train.batch, over all ranks; with SPSA that many for each probe, over all probes of all machines.
+int64_t rows_per_step(const TrainerConfig&, int ranks);
+
 /// Steps a run takes: train.steps, or train.epochs over the rows, rounded up.
-int64_t total_steps(const TrainConfig&, const PackedDataset&);
+int64_t total_steps(const TrainerConfig&, const PackedDataset&, int ranks);
+int64_t total_steps(const TrainerInputs&);
 
 /// Rows of one pass of a rank: train.micro_batch, or about 512 tokens, no more than the rank's largest share.
 int64_t micro_batch_rows(const TrainConfig&, int ranks);

@@ -1,0 +1,113 @@
+// train.estimator = "backprop": gradients of the summed loss, reduced over the ranks, clipped, handed to the optimizer.
+
+#include <cmath>
+
+#include "kernels/elementwise.h"
+#include "train/stepper.h"
+
+namespace tessera {
+namespace {
+
+/// Gradients of all slots summed over the ranks. The gaps between slots are not sent.
+void all_reduce_grads(Communicator& world, FlatParams& params, std::vector<float>& packed) {
+  if (world.size() == 1 && params.slots.empty()) return;
+  const auto grads = params.grads.as<float>();
+  packed.clear();
+  for (const TrainableSlot& slot : params.slots)
+    packed.insert(packed.end(), grads.begin() + slot.begin, grads.begin() + slot.begin + slot.shape.count());
+  world.all_reduce_sum(std::span<float>(packed));
+  auto from = packed.begin();
+  for (const TrainableSlot& slot : params.slots) {
+    std::copy(from, from + slot.shape.count(), grads.begin() + slot.begin);
+    from += slot.shape.count();
+  }
+}
+
+class BackpropStepper final : public Stepper {
+ public:
+  explicit BackpropStepper(const TrainerInputs& in)
+      : in_(in),
+        params_(in.model.pool().trainable()),
+        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count())),
+        micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {
+    packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
+  }
+
+  std::optional<CheckpointMeta> restore() override {
+    std::optional<CheckpointMeta> saved;
+    if (!in_.resume_from.empty()) {
+      saved = read_checkpoint_meta(in_.resume_from);
+      load_checkpoint(in_.resume_from, params_, *optimizer_);
+      rows_consumed_ = saved->rows_consumed;
+      in_.report.say(fmt::format("going on from step {} ({})", saved->step, in_.resume_from.filename().string()));
+    }
+    in_.model.assemble(in_.ctx);
+    return saved;
+  }
+
+  std::optional<StepReport> take(int64_t step) override {
+    in_.model.pool().zero_grads();
+    const LossSums mine = local_gradients(step);
+    all_reduce_grads(in_.world, params_, packed_);
+    const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
+    const auto sums = sum_over_ranks(in_.world, {mine.nll, static_cast<double>(mine.scored), stop});
+    const double nll = sums[0], scored = std::max(1.0, sums[1]);
+    const double norm = std::sqrt(sum_of_squares(in_.ctx, params_.grads)) / scored;
+    stop_if_broken(step, nll, norm);
+    const double clip = in_.config.train.clip, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
+    const auto lr = static_cast<float>(learning_rate(in_.config.optimizer, step, total_steps(in_)));
+    optimizer_->step(in_.ctx, params_, {step, lr, static_cast<float>(factor / scored)});
+    in_.model.assemble(in_.ctx);
+    rows_consumed_ += in_.config.train.batch;
+    return StepReport{.loss = nll / scored,
+                      .lr = lr,
+                      .rows = in_.config.train.batch,
+                      .scored = static_cast<int64_t>(sums[1]),
+                      .stop = sums[2] > 0,
+                      .extra = Json::object().set("grad_norm", norm),
+                      .note = fmt::format("grad {:.3f}", norm)};
+  }
+
+  void checkpoint(const CheckpointMeta& meta, bool is_best) override {
+    if (in_.folder)
+      save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, in_.config.checkpoint.keep, is_best);
+  }
+
+ private:
+  LossSums local_gradients(int64_t step) {
+    const RowShare share = row_share(in_.config.train.batch, in_.world.rank(), in_.world.size());
+    const auto rows = step_rows(in_.data, rows_consumed_, share);
+    LossSums sums;
+    for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
+      const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
+      const PackedBatch batch = in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
+      sums += run_batch(in_.ctx, in_.model, batch,
+                        {.backward = true,
+                         .dropout = true,
+                         .checkpoint_activations = in_.config.train.checkpoint_activations,
+                         .seed = static_cast<uint64_t>(in_.config.train.seed),
+                         .step = static_cast<uint64_t>(step)});
+    }
+    if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
+    return sums;
+  }
+
+  void stop_if_broken(int64_t step, double nll, double norm) {
+    if (std::isfinite(nll) && std::isfinite(norm)) return;
+    refuse_broken_base(in_.model, step);
+    throw UserError(fmt::format("step {}", step), "the loss or the gradient is not finite: " + name_broken(in_.model),
+                    "the step was not taken and the last checkpoint is whole; lower optimizer.lr, or set train.clip");
+  }
+
+  const TrainerInputs& in_;
+  FlatParams& params_;
+  std::unique_ptr<Optimizer> optimizer_;
+  int64_t micro_rows_, rows_consumed_ = 0;
+  std::vector<float> packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs& in) { return std::make_unique<BackpropStepper>(in); }
+
+}  // namespace tessera

@@ -1,0 +1,63 @@
+#include "train/spsa/packer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "train/spsa/vote_codec.h"
+
+namespace tessera {
+namespace {
+
+/// The machines that have no lane yet. Lanes never end: a machine that is not there any more is absent from the records.
+std::vector<RosterChange> newcomers(const std::vector<std::optional<uint32_t>>& roster, uint32_t machines) {
+  std::vector<RosterChange> changes;
+  for (auto lane = static_cast<uint32_t>(roster.size()); lane < machines; ++lane) changes.push_back({lane, true, lane});
+  return changes;
+}
+
+}  // namespace
+
+Record record_head(const Replica& replica, const RunId& run, const ChainTip& tip, RecordType type) {
+  Record record;
+  record.type = type;
+  record.run = run.prefix();
+  record.round = replica.round();
+  record.seed_round = replica.round();
+  record.index = tip.index;
+  record.prev = tip.prev;
+  record.unit_exp = static_cast<int8_t>(replica.unit());
+  return record;
+}
+
+Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip, const std::map<uint32_t, Vote>& votes,
+                  uint32_t machines, const Vote::Offer& offer) {
+  const RunHeader& header = replica.header();
+  Record record = record_head(replica, run, tip, RecordType::round);
+  record.m = static_cast<uint8_t>(header.m * header.bytes_per_probe());
+  record.roster = newcomers(replica.roster(), machines);
+  record.lanes = static_cast<uint16_t>(std::max<size_t>(replica.roster().size(), machines));
+  const auto width = static_cast<size_t>(header.bytes_per_probe());
+  int64_t valid = 0;
+  bool losses = true;
+  for (uint32_t machine = 0; machine < record.lanes; ++machine) {
+    const auto vote = votes.find(machine);
+    record.present.push_back(vote != votes.end());
+    if (vote == votes.end()) continue;
+    const std::span<const uint8_t> bytes = vote->second.bytes;
+    for (size_t i = 0; i < bytes.size(); i += width) valid += read_vote(header, bytes.subspan(i, width)).has_value();
+    record.bytes.insert(record.bytes.end(), bytes.begin(), bytes.end());
+    losses = losses && vote->second.loss;
+    if (vote->second.loss) record.losses.push_back(*vote->second.loss);
+  }
+  if (!losses) record.losses.clear();
+  if (!record.losses.empty()) record.flags |= 1;
+  const float rate = std::ldexp(offer.rate, -replica.halvings());
+  const float unit = std::ldexp(1.0f, -header.unit_of(replica.unit()));
+  record.alpha = valid == 0 ? 0.0f : -(rate * unit) / static_cast<float>(valid);
+  record.mul = valid == 0 ? 1.0f : offer.mul;
+  record.unit_exp = static_cast<int8_t>(replica.proposed_unit());
+  if (record.unit_exp != replica.unit()) record.flags |= 2;
+  return record;
+}
+
+}  // namespace tessera

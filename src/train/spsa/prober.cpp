@@ -1,0 +1,130 @@
+#include "train/spsa/prober.h"
+
+#include "kernels/elementwise.h"
+#include "kernels/table.h"
+#include "kernels/votes.h"
+#include "model/packed_attention.h"
+#include "train/backprop.h"
+
+namespace tessera {
+namespace {
+
+/// The same batch `copies` times, one behind the other; copies do not see each other.
+struct Repeated {
+  std::vector<int32_t> ids, positions, rows, labels;
+  std::vector<AttentionSegment> segments;
+
+  Repeated(const PackedBatch& batch, const ScoredRows& scored, size_t copies) {
+    const auto own = segments_of(batch);
+    for (size_t k = 0; k < copies; ++k) {
+      const auto offset = static_cast<int64_t>(k) * batch.tokens();
+      ids.insert(ids.end(), batch.ids.begin(), batch.ids.end());
+      positions.insert(positions.end(), batch.positions.begin(), batch.positions.end());
+      labels.insert(labels.end(), scored.labels.begin(), scored.labels.end());
+      for (const int32_t row : scored.rows) rows.push_back(static_cast<int32_t>(row + offset));
+      for (AttentionSegment s : own) {
+        for (int64_t* place : {&s.q_begin, &s.q_end, &s.k_begin, &s.k_end}) *place += offset;
+        segments.push_back(s);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+Prober::Prober(Model& model, Perturb perturb, int64_t side_by_side)
+    : model_(model), perturb_(perturb), lanes_(static_cast<size_t>(side_by_side)) {
+  TS_CHECK(perturb == Perturb::copies || !model.bound_adapter(), "an adapter is perturbed in copies");
+  for (Lane& lane : lanes_) {
+    lane.read.pool = &model.pool();
+    if (perturb == Perturb::copies) {
+      const TensorView values = model.pool().trainable().values;
+      lane.copy = Tensor(values.shape, values.dtype);
+      lane.read.flat = lane.copy.view();
+    }
+    if (const BoundAdapter* bound = model.bound_adapter())
+      lane.adapter = std::make_unique<BoundAdapter>(bound->weights(), model.pool(), lane.read);
+  }
+}
+
+void Prober::point_lanes(const Context& ctx, std::span<const Point> points) {
+  const TensorView values = model_.pool().trainable().values;
+  for (size_t k = 0; k < points.size(); ++k) {
+    Lane& lane = lanes_[k];
+    lane.point = points[k];
+    if (perturb_ == Perturb::layers) {
+      lane.read.z = lane.point.scale != 0 ? &lane.point.z : nullptr;
+      lane.read.scale = lane.point.scale;
+    } else if (lane.point.scale != 0) {
+      perturb(ctx, values, 0, lane.point.z, lane.point.scale, lane.copy);
+    } else {
+      convert(ctx, values, lane.copy);
+    }
+    if (lane.adapter) lane.adapter->assemble(ctx);
+  }
+}
+
+void Prober::run(const Context& ctx, const PackedBatch& batch, std::span<LossSums> sums) {
+  const DecoderModel& decoder = model_.decoder();
+  const auto scope = ctx.scratch.scope();
+  const ScoredRows scored = scored_rows(batch);
+  const Repeated all(batch, scored, sums.size());
+  std::vector<RowGroup> groups;
+  for (size_t k = 0; k < sums.size(); ++k) {
+    const auto begin = static_cast<int64_t>(k) * batch.tokens();
+    groups.push_back({begin, begin + batch.tokens(), lanes_[k].adapter.get(), &lanes_[k].read});
+  }
+  const TokenBatch tokens{all.ids, all.positions, {}, all.segments, groups};
+  const Pass pass{ctx, tokens, {&model_.pool()}};
+  PackedAttention attention;
+  const TensorView hidden =
+      ctx.scratch.allocate({tokens.tokens(), model_.config().hidden_size}, decoder.compute());
+  decoder.embed(pass, hidden);
+  for (int layer = 0; layer < decoder.num_layers(); ++layer) decoder.block(pass, layer, attention, nullptr, hidden);
+  const auto rows = static_cast<int64_t>(all.rows.size()), share = rows / static_cast<int64_t>(sums.size());
+  const TensorView nll = ctx.scratch.allocate({std::max<int64_t>(1, rows)}, decoder.compute());
+  std::vector<int32_t> best(all.rows.size());
+  decoder.head(pass, hidden,
+               {.rows = all.rows, .labels = all.labels, .nll = nll.slice_rows(0, rows), .best = best, .dhidden = {}});
+  if (ctx.scratch.is_counting()) return;
+  for (size_t k = 0; k < sums.size(); ++k) {
+    const auto begin = static_cast<int64_t>(k) * share;
+    sums[k] += sum_up(batch, scored, nll.slice_rows(begin, begin + share), std::span(best).subspan(begin, share));
+  }
+}
+
+std::vector<LossSums> Prober::losses(const Context& ctx, std::span<const PackedBatch> batches,
+                                     std::span<const Point> points) {
+  std::vector<LossSums> sums(points.size());
+  for (size_t begin = 0; begin < points.size(); begin += lanes_.size()) {
+    const size_t count = std::min(lanes_.size(), points.size() - begin);
+    point_lanes(ctx, points.subspan(begin, count));
+    for (const PackedBatch& batch : batches) run(ctx, batch, std::span(sums).subspan(begin, count));
+  }
+  return sums;
+}
+
+int64_t Prober::owned_bytes() const {
+  int64_t bytes = 0;
+  for (const Lane& lane : lanes_) {
+    if (lane.copy.shape().rank) bytes += lane.copy.view().bytes();
+    if (lane.adapter) bytes += lane.adapter->assembled_bytes();
+  }
+  return bytes;
+}
+
+int64_t Prober::plan_bytes(int64_t rows, int64_t sequence_length, int threads) {
+  int64_t bytes = 0;
+  for (const int64_t document : {sequence_length, int64_t{2}}) {  // attention's scratch depends on the documents
+    const PackedBatch batch = widest_batch(rows, sequence_length, document);
+    Arena arena = Arena::counting();
+    const Context ctx{
+        .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
+    const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
+    losses(ctx, {&batch, 1}, points);
+    bytes = std::max(bytes, arena.peak_bytes());
+  }
+  return bytes;
+}
+
+}  // namespace tessera

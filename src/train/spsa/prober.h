@@ -1,0 +1,47 @@
+#pragma once
+// Losses at points around the weights, side by side in one forward pass. Weights are read, never written.
+
+#include <memory>
+#include <vector>
+
+#include "model/model.h"
+#include "train/batch_loss.h"
+
+namespace tessera {
+
+/// w + scale · z; scale 0: the weights themselves.
+struct Point {
+  Direction z;
+  float scale = 0;
+};
+
+/// Two ways to read a perturbed pool: scratch copies of its trained values, right for a small pool; or each matrix perturbed into
+/// scratch just before its product, right for full weights. Both give w + scale·z rounded once, so both give the same losses.
+class Prober {
+ public:
+  enum class Perturb { copies, layers };
+  /// @param side_by_side  points of one pass
+  Prober(Model&, Perturb, int64_t side_by_side);
+
+  /// Sums of the batches at each point. A point whose loss is not finite has a sum that is not finite.
+  std::vector<LossSums> losses(const Context&, std::span<const PackedBatch> batches, std::span<const Point> points);
+  /// Memory beside the model: the copies.
+  int64_t owned_bytes() const;
+  /// Bytes of the arena that `losses` needs for batches of this size: a dry run with a counting arena.
+  int64_t plan_bytes(int64_t rows, int64_t sequence_length, int threads);
+
+ private:
+  struct Lane {  // what one of the side-by-side points reads
+    Tensor copy;
+    PoolRead read;
+    Point point;
+    std::unique_ptr<BoundAdapter> adapter;
+  };
+  void point_lanes(const Context&, std::span<const Point>);
+  void run(const Context&, const PackedBatch&, std::span<LossSums> sums);
+  Model& model_;
+  Perturb perturb_;
+  std::vector<Lane> lanes_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,364 @@
+#include "train/spsa/replica.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "core/minifloat.h"
+#include "kernels/optimizer_steps.h"
+#include "train/spsa/vote_codec.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kHistory = 64;           // rounds that the unit is judged by
+constexpr int kPoolFraction = 48;         // bits behind the point of the pool family's sums
+constexpr int64_t kChunk = 1 << 16;       // weights whose gradient is in memory at once
+constexpr size_t kMostByteVotes = 8192;   // of a group: |sum| stays below 2^31
+constexpr size_t kMostFloatVotes = 128;
+
+bool is_adam(const RunHeader& h) { return h.optimizer == "adamw"; }
+bool has_momentum(const RunHeader& h) { return h.optimizer == "sgd" && h.momentum != 0; }
+
+int64_t valid_votes(const RunHeader& h, std::span<const uint8_t> bytes) {
+  int64_t valid = 0;
+  const auto width = static_cast<size_t>(h.bytes_per_probe());
+  for (size_t i = 0; i + width <= bytes.size(); i += width) valid += read_vote(h, bytes.subspan(i, width)).has_value();
+  return valid;
+}
+
+/// The `rank`-th smallest by value; order of the input does not matter.
+template <class T> T lower_median(std::vector<T> values) {
+  const auto middle = values.begin() + static_cast<int64_t>((values.size() - 1) / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+Replica::Replica(RunHeader header, FlatParams& params)
+    : header_(std::move(header)), params_(params), unit_(header_.unit) {
+  const Shape shape = params.values.shape;
+  if (is_adam(header_) || has_momentum(header_)) first_ = Tensor(shape, DType::f32);
+  if (is_adam(header_)) second_ = Tensor(shape, DType::f32);
+  if (header_.family == Family::pool) {
+    const auto values = params.values.as<float>();
+    start_.assign(values.begin(), values.end());
+    pool_sums_.assign(static_cast<size_t>(header_.lanes), 0);
+    sum_.assign(values.size(), 0);
+  }
+}
+
+void Replica::apply(const Context& ctx, const Record& record) { apply(ctx, {&record, 1}); }
+
+void Replica::apply(const Context& ctx, std::span<const Record> records) {
+  const bool stateless = first_.shape().rank == 0 && header_.family != Family::pool;
+  std::vector<Group> waiting;
+  const auto flush = [&] {
+    update(ctx, waiting);
+    waiting.clear();
+  };
+  for (const Record& record : records) {
+    if (record.type != RecordType::round) {
+      if (record.type == RecordType::digest || record.type == RecordType::snapshot) {
+        flush();
+        check_digest(ctx, record);
+      }
+      continue;
+    }
+    begin_round(record);
+    std::vector<Group> groups = groups_of(record);
+    if (stateless)
+      std::move(groups.begin(), groups.end(), std::back_inserter(waiting));
+    else if (header_.family == Family::pool)
+      update_pool(ctx, groups);
+    else
+      update_with_state(ctx, record, groups);
+    if (waiting.size() >= 1024) flush();
+    end_round(record);
+  }
+  flush();
+}
+
+void Replica::begin_round(const Record& record) {
+  for (const RosterChange& change : record.roster) {
+    if (roster_.size() <= change.lane) roster_.resize(change.lane + 1);
+    roster_[change.lane] = change.add ? std::optional(change.machine) : std::nullopt;
+  }
+  roster_.resize(record.lanes);
+  last_ = {};
+  last_.alpha = record.alpha;
+  last_.unit = header_.unit_of(unit_);
+}
+
+std::vector<Replica::Group> Replica::groups_of(const Record& record) {
+  std::vector<Group> groups;
+  add_groups(record, record.seed_round, record.alpha, record.present, record.bytes, groups);
+  for (const ExtraGroup& extra : record.extra)
+    add_groups(record, extra.seed_round, extra.alpha, extra.present, extra.bytes, groups);
+  // The decay belongs to the round, not to each of its groups.
+  for (size_t g = 0; g < groups.size(); ++g) groups[g].view.mul = g == 0 ? record.mul : 1.0f;
+  return groups;
+}
+
+void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha, const std::vector<bool>& present,
+                         std::span<const uint8_t> bytes, std::vector<Group>& groups) {
+  const auto width = static_cast<size_t>(header_.bytes_per_probe());
+  const size_t probes = record.m / width;
+  const bool hadamard = header_.family == Family::hadamard;
+  const size_t most = hadamard ? static_cast<size_t>(header_.lanes)
+                      : header_.votes == VoteKind::float32 ? kMostFloatVotes
+                                                           : kMostByteVotes;
+  Group group;
+  const auto close = [&](uint32_t number) {
+    clip(group.votes);
+    finish_group(seed_round, number, group);
+    group.view.alpha = alpha;
+    groups.push_back(std::move(group));
+    group = {};
+  };
+  double squares = 0;
+  uint32_t number = 0;
+  size_t place = 0;
+  for (uint32_t lane = 0; lane < present.size(); ++lane) {
+    if (!present[lane]) continue;
+    for (size_t s = 0; s < probes; ++s, bytes = bytes.subspan(width)) {
+      const Direction z = direction_of(header_, seed_round, *roster_[lane], lane, static_cast<uint16_t>(s));
+      // A Hadamard group is the one its lanes belong to; other groups are cut by count.
+      if (hadamard ? z.sample != number : place == most) {
+        close(number);
+        number = hadamard ? z.sample : number + 1;
+        place = 0;
+      }
+      ++place;
+      ++last_.votes;
+      const auto value = read_vote(header_, bytes.first(width));
+      if (!value) continue;
+      ++last_.valid;
+      squares += static_cast<double>(*value) * *value;
+      group.votes.push_back(hadamard ? VoteTerm{z.lane, 0, *value} : VoteTerm{z.machine, z.sample, *value});
+    }
+  }
+  close(number);
+  if (last_.valid > 0 && seed_round == record.seed_round)
+    last_.vote_rms = std::ldexp(std::sqrt(squares / static_cast<double>(last_.valid)), -last_.unit);
+}
+
+void Replica::clip(std::span<VoteTerm> votes) {
+  if (header_.clip == 0 || votes.size() < 8) return;
+  std::vector<int64_t> magnitudes;
+  for (const VoteTerm& vote : votes) magnitudes.push_back(std::abs(int64_t{vote.value}));
+  const int64_t limit = header_.clip * lower_median(std::move(magnitudes));
+  for (VoteTerm& vote : votes) {
+    if (std::abs(int64_t{vote.value}) <= limit) continue;
+    vote.value = static_cast<int32_t>(vote.value > 0 ? limit : -limit);
+    ++last_.clipped;
+  }
+}
+
+void Replica::finish_group(uint32_t seed_round, uint32_t number, Group& group) const {
+  VoteGroup& view = group.view;
+  view.seed = header_.seed;
+  view.round = header_.family == Family::pool ? 0 : seed_round;
+  if (header_.family == Family::hadamard) {
+    group.transformed.assign(static_cast<size_t>(header_.lanes), 0);
+    for (const VoteTerm& vote : group.votes) group.transformed[vote.machine] += vote.value;
+    hadamard_transform(group.transformed);
+    view.signs = {.seed = header_.seed,
+                  .round = seed_round,
+                  .machine = kHadamardStream,
+                  .sample = static_cast<uint16_t>(number)};
+  }
+}
+
+namespace {
+
+/// A group as the kernels take it. The spans point into `group`, which must stay where it is.
+template <class Group> VoteGroup kernel_group(const Group& group, const TrainableSlot& slot) {
+  VoteGroup view = group.view;
+  if (group.transformed.empty())
+    view.votes = group.votes;
+  else
+    view.transformed = group.transformed;
+  view.alpha *= slot.step_scale;
+  if (!slot.weight_decay) view.mul = 1;
+  return view;
+}
+
+}  // namespace
+
+void Replica::update(const Context& ctx, std::span<const Group> groups) {
+  if (groups.empty()) return;
+  const auto values = params_.values.as<float>();
+  std::vector<VoteGroup> views;
+  for (const TrainableSlot& slot : params_.slots) {
+    views.clear();
+    for (const Group& group : groups) views.push_back(kernel_group(group, slot));
+    vote_update(ctx, values.subspan(slot.begin, slot.shape.count()), slot.begin, views);
+  }
+}
+
+/// grads = Σ_groups s_group · A_group, chunk by chunk; s = 2^-unit / n with the n of each group's round and seed.
+void Replica::update_with_state(const Context& ctx, const Record& record, std::span<const Group> groups) {
+  const int64_t n = std::max<int64_t>(1, valid_votes(header_, record.bytes));
+  const float s = std::ldexp(1.0f, -header_.unit_of(unit_)) / static_cast<float>(n);
+  const float lr = -record.alpha / s;
+  beta1_power_ *= static_cast<double>(static_cast<float>(header_.beta1));
+  beta2_power_ *= static_cast<double>(static_cast<float>(header_.beta2));
+  std::vector<int32_t> sum(kChunk);
+  std::vector<float> grads(kChunk);
+  const auto values = params_.values.as<float>();
+  for (const TrainableSlot& slot : params_.slots) {
+    const VoteGroup decay{.mul = slot.weight_decay ? record.mul : 1.0f};
+    for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
+      const int64_t begin = slot.begin + done;
+      const auto count = static_cast<size_t>(std::min(kChunk, slot.shape.count() - done));
+      const auto part = values.subspan(begin, count);
+      const auto g = std::span(grads).first(count);
+      const auto a = std::span(sum).first(count);
+      std::fill(g.begin(), g.end(), 0.0f);
+      for (const Group& group : groups) {
+        vote_sum(ctx, begin, kernel_group(group, slot), a);
+        const float weight = group.view.alpha == record.alpha ? s : s * (group.view.alpha / record.alpha);
+        for (size_t i = 0; i < count; ++i) g[i] = std::fma(weight, static_cast<float>(a[i]), g[i]);
+      }
+      if (decay.mul != 1) vote_update(ctx, part, begin, {&decay, 1});
+      if (is_adam(header_))
+        adamw_step(ctx, {.values = part,
+                         .grads = g,
+                         .m = first_.as<float>().subspan(begin, count),
+                         .v = second_.as<float>().subspan(begin, count),
+                         .lr = lr,
+                         .beta1 = static_cast<float>(header_.beta1),
+                         .beta2 = static_cast<float>(header_.beta2),
+                         .eps = static_cast<float>(header_.adam_eps),
+                         .weight_decay = 0,
+                         .step_scale = slot.step_scale,
+                         .grad_scale = 1,
+                         .correction1 = 1 - beta1_power_,
+                         .correction2 = 1 - beta2_power_});
+      else
+        sgd_step(ctx, {.values = part,
+                       .grads = g,
+                       .momentum_buffer = first_.as<float>().subspan(begin, count),
+                       .lr = lr,
+                       .momentum = static_cast<float>(header_.momentum),
+                       .weight_decay = 0,
+                       .step_scale = slot.step_scale,
+                       .grad_scale = 1});
+    }
+  }
+}
+
+void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
+  std::vector<int32_t> sum(kChunk);
+  const auto values = params_.values.as<float>();
+  for (const Group& group : groups) {
+    const auto fixed = static_cast<int64_t>(std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction)));
+    for (const VoteTerm& vote : group.votes) {
+      int64_t step = 0;
+      if (__builtin_mul_overflow(fixed, int64_t{vote.value}, &step) ||
+          __builtin_add_overflow(pool_sums_[vote.sample], step, &pool_sums_[vote.sample]))
+        throw UserError(fmt::format("round {}", round_), "a sum of the seed pool has left its 64 bits",
+                        "lower optimizer.lr or raise spsa.unit");
+    }
+    for (const TrainableSlot& slot : params_.slots)
+      for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
+        const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
+        vote_sum(ctx, begin, kernel_group(group, slot), std::span(sum).first(count));
+        for (int64_t i = 0; i < count; ++i)  // wraps where it must, as the sum of all parts does
+          sum_[begin + i] = static_cast<int64_t>(static_cast<uint64_t>(sum_[begin + i]) +
+                                                 static_cast<uint64_t>(fixed) * static_cast<uint64_t>(int64_t{sum[i]}));
+      }
+  }
+  write_pool_values(values);
+}
+
+void Replica::write_pool_values(std::span<float> values) const {
+  for (const TrainableSlot& slot : params_.slots)
+    for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
+      values[p] = static_cast<float>(std::fma(std::ldexp(1.0, -kPoolFraction) * slot.step_scale,
+                                              static_cast<double>(sum_[p]), static_cast<double>(start_[p])));
+}
+
+void Replica::rebuild_pool() {
+  std::fill(sum_.begin(), sum_.end(), 0);
+  for (size_t k = 0; k < pool_sums_.size(); ++k) {
+    if (pool_sums_[k] == 0) continue;
+    const Direction z{
+        .seed = header_.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
+    const auto plus = static_cast<uint64_t>(pool_sums_[k]);
+    for (size_t block = 0; block * 128 < sum_.size(); ++block) {
+      const auto words = sign_block(z, block);
+      for (size_t i = 0; i < 128; ++i) {
+        int64_t& cell = sum_[block * 128 + i];
+        cell = static_cast<int64_t>(static_cast<uint64_t>(cell) + (words[i / 32] >> (i % 32) & 1 ? 0 - plus : plus));
+      }
+    }
+  }
+  write_pool_values(params_.values.as<float>());
+}
+
+void Replica::end_round(const Record& record) {
+  ++round_;
+  if (header_.votes == VoteKind::byte && !record.bytes.empty()) {
+    std::vector<uint8_t> magnitudes;
+    for (const uint8_t byte : record.bytes)
+      if (byte != kInvalidVote) magnitudes.push_back(byte & 0x7f);
+    if (!magnitudes.empty()) medians_.push_back(lower_median(std::move(magnitudes)));
+    if (medians_.size() > kHistory) medians_.pop_front();
+  }
+  if (record.unit_exp != unit_) {
+    unit_ = record.unit_exp;
+    medians_.clear();
+  }
+  empty_rounds_ = last_.valid == 0 ? empty_rounds_ + 1 : 0;
+  if (last_.valid > 0 && 2 * last_.valid < last_.votes) ++halvings_;
+  double loss = 0;
+  for (const uint16_t bits : record.losses) loss += static_cast<double>(to_float(Float16{bits}));
+  last_.loss = record.losses.empty() ? std::nan("") : loss / static_cast<double>(record.losses.size());
+}
+
+int Replica::proposed_unit() const {
+  if (!header_.adapt_unit || medians_.size() < kHistory) return unit_;
+  const int32_t median = decode_vote(lower_median(std::vector<uint8_t>(medians_.begin(), medians_.end())));
+  if (median >= 16 && median <= 8192) return unit_;
+  const int shift = median == 0 ? 4 : 8 - std::bit_width(static_cast<uint32_t>(median)) + 1;
+  return std::clamp(unit_ + shift, -20, 30);
+}
+
+StateDigest values_digest(const Context& ctx, const FlatParams& params, const TensorView& values, int64_t offset) {
+  StateDigest digest;
+  const auto flat = values.as<float>();
+  for (const TrainableSlot& slot : params.slots)
+    digest += state_digest(ctx, flat.subspan(slot.begin, slot.shape.count()), offset + slot.begin);
+  return digest;
+}
+
+StateDigest Replica::digest(const Context& ctx) const {
+  const int64_t count = params_.values.shape.count();
+  StateDigest digest = values_digest(ctx, params_, params_.values, 0);
+  if (first_.shape().rank) digest += values_digest(ctx, params_, first_, count);
+  if (second_.shape().rank) digest += values_digest(ctx, params_, second_, 2 * count);
+  return digest;
+}
+
+void Replica::check_digest(const Context& ctx, const Record& record) const {
+  if (record.round != round_) return;
+  const StateDigest mine = digest(ctx), theirs{record.digest[0], record.digest[1]};
+  if (mine == theirs) return;
+  throw UserError(fmt::format("round {}", round_),
+                  fmt::format("this replica's weights differ from what the log says of machine {}: digest {} here, {} there",
+                              record.machine, mine.text(), theirs.text()),
+                  "one of the two has bad memory or another base model: rebuild it from base and log with job=replay");
+}
+
+int64_t Replica::state_bytes() const {
+  int64_t bytes = static_cast<int64_t>((pool_sums_.size() + sum_.size()) * 8 + start_.size() * 4);
+  for (const Tensor* moment : {&first_, &second_})
+    if (moment->shape().rank) bytes += moment->view().bytes();
+  return bytes;
+}
+
+}  // namespace tessera

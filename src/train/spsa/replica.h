@@ -1,0 +1,103 @@
+#pragma once
+// A replica: the trained values as a pure function of base and log. The whole determinism contract lives here.
+
+#include <array>
+#include <deque>
+#include <filesystem>
+
+#include "core/json.h"
+#include "kernels/votes.h"
+#include "steplog/record.h"
+#include "train/spsa/run_header.h"
+
+namespace tessera {
+
+/// What a round did, for metrics.
+struct RoundStats {
+  int64_t votes = 0, valid = 0, clipped = 0;
+  double alpha = 0, loss = 0;  // loss: mean over the machines that told theirs
+  double vote_rms = 0;         // of the gradients along their directions
+  int unit = 0;                // of the votes
+};
+
+/// Applies records in order. Round t turns w_t into w_{t+1}:
+///   group of at most 8192 votes:  limit = clip · lower median of |v|,  A = Σ clipped v · z (int32, exact)
+///   sgd           w = mul · w;  w = fma(alpha, A, w)
+///   sgd, momentum b = μ b + s A,  w = mul · w − lr b       s = 2^-unit / n, lr = −alpha / s
+///   adamw         Adam's step on s A
+///   pool          S_k += v · fix(alpha),  w = base + 2^-48 Σ_k S_k z_k, the sum exact in 64 bits
+/// Every operation is IEEE and every sum of many terms is of integers: all replicas hold the same bits.
+class Replica {
+ public:
+  /// @param params  w_0 on entry; the replica changes its values
+  Replica(RunHeader, FlatParams& params);
+
+  /// One record that ChainRules accepted. A digest or snapshot record of this very round is compared with the state.
+  /// @throws UserError when the state differs from what the log says
+  void apply(const Context&, const Record&);
+  /// The same for many; rounds without state of their own go through the weights together.
+  void apply(const Context&, std::span<const Record>);
+
+  const RunHeader& header() const { return header_; }
+  uint32_t round() const { return round_; }  // rounds applied
+  /// In force for votes of the next round.
+  int unit() const { return unit_; }
+  /// What the next record should announce: the unit, moved when votes have left its range for 64 rounds.
+  int proposed_unit() const;
+  /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid.
+  int halvings() const { return halvings_; }
+  int empty_rounds() const { return empty_rounds_; }  // in a row
+  const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
+  const RoundStats& last() const { return last_; }
+
+  StateDigest digest(const Context&) const;  // of values and optimizer state
+  int64_t state_bytes() const;               // of the optimizer
+
+  /// The whole state as a safetensors file: the same bytes on every replica.
+  void save(const std::filesystem::path&);
+  /// @throws UserError naming what does not fit; nothing is changed then
+  void load(const std::filesystem::path&);
+  /// The state as bytes, to hand it to another replica of the same job.
+  std::vector<std::byte> pack();
+  void unpack(std::span<const std::byte>);
+
+ private:
+  struct Group {  // storage behind a VoteGroup
+    std::vector<VoteTerm> votes;
+    std::vector<int32_t> transformed;
+    VoteGroup view;
+  };
+  void begin_round(const Record&);
+  std::vector<Group> groups_of(const Record&);
+  void add_groups(const Record&, uint32_t seed_round, float alpha, const std::vector<bool>& present,
+                  std::span<const uint8_t> bytes, std::vector<Group>&);
+  void clip(std::span<VoteTerm>);
+  void finish_group(uint32_t seed_round, uint32_t number, Group&) const;
+  void update(const Context&, std::span<const Group>);
+  void update_with_state(const Context&, const Record&, std::span<const Group>);
+  void update_pool(const Context&, std::span<const Group>);
+  void write_pool_values(std::span<float>) const;
+  void rebuild_pool();
+  void check_digest(const Context&, const Record&) const;
+  void end_round(const Record&);
+  std::vector<std::pair<std::string, Tensor*>> vectors();  // flat vectors beside the values
+  Json numbers() const;                                    // what else the state is made of
+  void restore_numbers(const Json&);
+
+  RunHeader header_;
+  FlatParams& params_;
+  uint32_t round_ = 0;
+  int unit_, halvings_ = 0, empty_rounds_ = 0;
+  std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
+  std::vector<std::optional<uint32_t>> roster_;
+  RoundStats last_;
+  Tensor first_, second_;                 // moments, where the optimizer has them
+  double beta1_power_ = 1, beta2_power_ = 1;
+  std::vector<float> start_;              // pool family: w_0
+  std::vector<int64_t> pool_sums_, sum_;  // pool family: S_k, and Σ_k S_k z_k
+};
+
+/// Digest of the trained values alone: what a run starts from.
+StateDigest values_digest(const Context&, const FlatParams&, const TensorView& values, int64_t offset = 0);
+
+}  // namespace tessera

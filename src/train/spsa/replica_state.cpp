@@ -1,0 +1,127 @@
+// A replica's state outside its process: snapshots, and bytes for the ranks of one job.
+
+#include <bit>
+#include <cstring>
+
+#include "io/safetensors.h"
+#include "train/spsa/replica.h"
+
+namespace tessera {
+namespace {
+
+constexpr const char* kState = "state";
+
+std::string hex(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
+double unhex(const std::string& text) { return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16))); }
+
+TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
+  return flat.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape);
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, Tensor*>> Replica::vectors() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  if (first_.shape().rank) all.emplace_back("m", &first_);
+  if (second_.shape().rank) all.emplace_back("v", &second_);
+  return all;
+}
+
+Json Replica::numbers() const {
+  Json machines = Json::array(), medians = Json::array(), sums = Json::array();
+  for (const auto& lane : roster_) machines.push_back(lane ? Json(int64_t{*lane}) : Json());
+  for (const uint8_t median : medians_) medians.push_back(int64_t{median});
+  for (const int64_t sum : pool_sums_) sums.push_back(sum);
+  return Json::object()
+      .set("round", int64_t{round_})
+      .set("unit", int64_t{unit_})
+      .set("halvings", int64_t{halvings_})
+      .set("empty_rounds", int64_t{empty_rounds_})
+      .set("medians", medians)
+      .set("roster", machines)
+      .set("beta1_power", hex(beta1_power_))
+      .set("beta2_power", hex(beta2_power_))
+      .set("pool_sums", sums);
+}
+
+void Replica::restore_numbers(const Json& json) {
+  round_ = static_cast<uint32_t>(json.at("round").as_integer());
+  unit_ = static_cast<int>(json.at("unit").as_integer());
+  halvings_ = static_cast<int>(json.at("halvings").as_integer());
+  empty_rounds_ = static_cast<int>(json.at("empty_rounds").as_integer());
+  medians_.clear();
+  for (const Json& median : json.at("medians").items()) medians_.push_back(static_cast<uint8_t>(median.as_integer()));
+  roster_.clear();
+  for (const Json& lane : json.at("roster").items())
+    roster_.push_back(lane.is_null() ? std::nullopt : std::optional(static_cast<uint32_t>(lane.as_integer())));
+  beta1_power_ = unhex(json.at("beta1_power").as_string());
+  beta2_power_ = unhex(json.at("beta2_power").as_string());
+  const auto& sums = json.at("pool_sums").items();
+  TS_CHECK(sums.size() == pool_sums_.size(), "{} sums of a seed pool of {}", sums.size(), pool_sums_.size());
+  for (size_t k = 0; k < sums.size(); ++k) pool_sums_[k] = sums[k].as_integer();
+  if (header_.family == Family::pool) rebuild_pool();
+}
+
+void Replica::save(const std::filesystem::path& file) {
+  std::vector<std::pair<std::string, ConstView>> tensors;
+  for (const TrainableSlot& slot : params_.slots) tensors.emplace_back(slot.name, slot_view(params_.values, slot));
+  for (const auto& [name, vector] : vectors())
+    for (const TrainableSlot& slot : params_.slots)
+      tensors.emplace_back(slot.name + "/" + name, slot_view(vector->view(), slot));
+  write_safetensors(file, tensors, {{kState, numbers().dump()}});
+}
+
+void Replica::load(const std::filesystem::path& file) {
+  const SafetensorsReader reader = SafetensorsReader::open(file);
+  with_place(file.string(), [&] {
+    const auto state = reader.metadata().find(kState);
+    if (state == reader.metadata().end()) throw UserError("", "is no snapshot of a replica");
+    std::vector<std::pair<TensorView, ConstView>> copies;
+    const auto plan = [&](const std::string& name, const TensorView& to) {
+      const ConstView from = reader.at(name);
+      if (!(from.shape == to.shape) || from.dtype != DType::f32)
+        throw UserError("", fmt::format("tensor \"{}\" is {} {}, expected f32 {}", name, name_of(from.dtype),
+                                        from.shape.text(), to.shape.text()));
+      copies.emplace_back(to, from);
+    };
+    for (const TrainableSlot& slot : params_.slots) plan(slot.name, slot_view(params_.values, slot));
+    for (const auto& [name, vector] : vectors())
+      for (const TrainableSlot& slot : params_.slots) plan(slot.name + "/" + name, slot_view(vector->view(), slot));
+    const Json json = Json::parse(state->second, file.string());
+    for (const auto& [to, from] : copies) std::memcpy(to.mutable_data(), from.data, static_cast<size_t>(to.bytes()));
+    restore_numbers(json);
+  });
+}
+
+std::vector<std::byte> Replica::pack() {
+  const std::string json = numbers().dump();
+  const uint64_t length = json.size();
+  std::vector<std::byte> bytes;
+  const auto append = [&](const void* data, size_t count) {
+    bytes.resize(bytes.size() + count);
+    std::memcpy(bytes.data() + bytes.size() - count, data, count);
+  };
+  append(&length, sizeof(length));
+  append(json.data(), json.size());
+  append(params_.values.data, static_cast<size_t>(params_.values.bytes()));
+  for (const auto& [name, vector] : vectors()) append(vector->view().data, static_cast<size_t>(vector->view().bytes()));
+  return bytes;
+}
+
+void Replica::unpack(std::span<const std::byte> bytes) {
+  uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  const std::string json(reinterpret_cast<const char*>(bytes.data()) + sizeof(length), length);
+  const std::byte* at = bytes.data() + sizeof(length) + length;
+  const auto take = [&](const TensorView& to) {
+    std::memcpy(to.mutable_data(), at, static_cast<size_t>(to.bytes()));
+    at += to.bytes();
+  };
+  take(params_.values);
+  for (const auto& [name, vector] : vectors()) take(vector->view());
+  TS_CHECK(at == bytes.data() + bytes.size(), "a packed state has {} bytes too many or too few",
+           bytes.data() + bytes.size() - at);
+  restore_numbers(Json::parse(json, "packed state"));
+}
+
+}  // namespace tessera

@@ -1,0 +1,104 @@
+#include "train/spsa/rounds.h"
+
+#include <algorithm>
+#include <map>
+
+#include "io/files.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kTogether = 256;  // records handed to the replica at once
+
+struct KnownSnapshot {
+  uint64_t index;
+  std::string sha256;
+};
+
+std::string hex(const std::array<std::byte, 32>& bytes) {
+  std::string text;
+  for (const std::byte b : bytes) text += fmt::format("{:02x}", static_cast<int>(b));
+  return text;
+}
+
+std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
+  std::map<uint32_t, KnownSnapshot> known;
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex(record.sha256)};
+    return true;
+  });
+  return known;
+}
+
+/// Loads the newest snapshot that is whole and that the log vouches for.
+void start_from_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
+  if (folder.empty()) return;
+  const auto known = snapshots_in(log);
+  for (const uint32_t round : snapshot_rounds(folder)) {
+    const auto found = known.find(round);
+    if (round > last_round || found == known.end()) continue;
+    if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256) continue;  // an older one, or the base, will do
+    return replica.load(snapshot_file(folder, round));
+  }
+}
+
+}  // namespace
+
+fs::path snapshot_file(const fs::path& folder, uint32_t round) {
+  return folder / fmt::format("round-{:08}.safetensors", round);
+}
+
+std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
+  std::vector<uint32_t> rounds;
+  if (!fs::is_directory(folder)) return rounds;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    uint32_t round = 0;
+    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 && snapshot_file(folder, round).filename() == name)
+      rounds.push_back(round);
+  }
+  std::sort(rounds.rbegin(), rounds.rend());
+  return rounds;
+}
+
+uint32_t rounds_in(const StepLog& log) { return log.chain().next_round(); }
+
+ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, const fs::path& snapshots,
+                   uint32_t last_round) {
+  start_from_snapshot(replica, log, snapshots, last_round);
+  ReplayCount count;
+  std::vector<Record> records;
+  uint32_t next = replica.round();
+  const auto flush = [&] {
+    replica.apply(ctx, records);
+    records.clear();
+  };
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::round) {
+      if (record.round < next) return true;
+      if (record.round >= last_round) return false;
+      if (record.round > next)
+        throw UserError(fmt::format("round {}", next),
+                        fmt::format("the log begins with round {}: the rounds before were dropped", record.round),
+                        "keep the snapshots beside it, or take the log of another machine");
+      ++next;
+      ++count.rounds;
+      count.votes += static_cast<int64_t>(record.bytes.size()) / replica.header().bytes_per_probe();
+    } else {
+      if (record.round < next) return true;
+      count.digests += record.type == RecordType::digest;
+      count.snapshots += record.type == RecordType::snapshot;
+    }
+    records.push_back(record);
+    if (records.size() == kTogether) flush();
+    return true;
+  });
+  flush();
+  if (replica.round() < last_round)
+    throw UserError("", fmt::format("the log holds {} rounds, round {} is asked for", replica.round(), last_round),
+                    "name a round that the log holds");
+  return count;
+}
+
+}  // namespace tessera

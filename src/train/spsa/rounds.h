@@ -1,0 +1,31 @@
+#pragma once
+// A replica with its log: what a process holds on disk and in memory of a shared-seed run, and how it catches up.
+
+#include <functional>
+#include <memory>
+
+#include "steplog/step_log.h"
+#include "train/spsa/packer.h"
+
+namespace tessera {
+
+/// checkpoints/round-00001000.safetensors
+std::filesystem::path snapshot_file(const std::filesystem::path& folder, uint32_t round);
+/// Rounds of the snapshots in a folder, newest first.
+std::vector<uint32_t> snapshot_rounds(const std::filesystem::path& folder);
+
+/// What a replay went through.
+struct ReplayCount {
+  int64_t rounds = 0, votes = 0, digests = 0, snapshots = 0;
+};
+
+/// Brings the replica from base (or the newest snapshot in `snapshots` that the log vouches for and that is not past `last_round`) to `last_round`
+/// by the records of the log; every digest on the way is compared.
+/// @param snapshots  a folder, or empty: from the base
+/// @throws UserError when the log does not reach back far enough, or a digest differs
+ReplayCount replay(const Context&, Replica&, const StepLog&, const std::filesystem::path& snapshots, uint32_t last_round);
+
+/// Rounds that the log holds.
+uint32_t rounds_in(const StepLog&);
+
+}  // namespace tessera

@@ -1,0 +1,158 @@
+#include "train/spsa/run_header.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/json.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kFormat = 1;
+constexpr const char* kVotes[] = {"byte", "sign", "float32"};
+constexpr const char* kFamilies[] = {"independent", "shared", "pool", "hadamard"};
+
+std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
+
+double number_of(const Json& json) {
+  const std::string& text = json.as_string();
+  size_t used = 0;
+  uint64_t bits = 0;
+  try {
+    bits = std::stoull(text, &used, 16);
+  } catch (const std::exception&) {
+  }
+  if (used != 16 || text.size() != 16)
+    throw UserError("", fmt::format("\"{}\" is not the hexadecimal of a number's bits", text));
+  return std::bit_cast<double>(bits);
+}
+
+template <size_t N> int index_of(const char* const (&names)[N], const std::string& name) {
+  for (size_t i = 0; i < N; ++i)
+    if (name == names[i]) return static_cast<int>(i);
+  throw UserError("", fmt::format("\"{}\" is not known", name));
+}
+
+}  // namespace
+
+std::string RunHeader::text() const {
+  Json tensors = Json::array();
+  for (const std::string& line : manifest) tensors.push_back(line);
+  return Json::object()
+             .set("adapt_unit", adapt_unit)
+             .set("adam_eps", bits_of(adam_eps))
+             .set("base", base)
+             .set("beta1", bits_of(beta1))
+             .set("beta2", bits_of(beta2))
+             .set("clip", clip)
+             .set("digest_every", digest_every)
+             .set("directions", kFamilies[static_cast<int>(family)])
+             .set("eps", bits_of(eps))
+             .set("format", kFormat)
+             .set("lanes", lanes)
+             .set("manifest", tensors)
+             .set("momentum", bits_of(momentum))
+             .set("optimizer", optimizer)
+             .set("parent", parent)
+             .set("probes", m)
+             .set("seed", fmt::format("{:016x}", seed))
+             .set("selection", selection)
+             .set("stale_max", stale_max)
+             .set("start", start)
+             .set("unit", int64_t{unit})
+             .set("votes", kVotes[static_cast<int>(votes)])
+             .dump(1) +
+         "\n";
+}
+
+RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
+  RunHeader h;
+  with_place(where, [&] {
+    const Json json = Json::parse(text, where);
+    if (const int64_t format = json.at("format").as_integer(); format != kFormat)
+      throw UserError("", fmt::format("the log has format {}, this program reads {}", format, kFormat));
+    h.adapt_unit = json.at("adapt_unit").as_bool();
+    h.adam_eps = number_of(json.at("adam_eps"));
+    h.base = json.at("base").as_string();
+    h.beta1 = number_of(json.at("beta1"));
+    h.beta2 = number_of(json.at("beta2"));
+    h.clip = json.at("clip").as_integer();
+    h.digest_every = json.at("digest_every").as_integer();
+    h.family = static_cast<Family>(index_of(kFamilies, json.at("directions").as_string()));
+    h.eps = number_of(json.at("eps"));
+    h.lanes = json.at("lanes").as_integer();
+    for (const Json& line : json.at("manifest").items()) h.manifest.push_back(line.as_string());
+    h.momentum = number_of(json.at("momentum"));
+    h.optimizer = json.at("optimizer").as_string();
+    h.parent = json.at("parent").as_string();
+    h.m = json.at("probes").as_integer();
+    h.seed = std::stoull(json.at("seed").as_string(), nullptr, 16);
+    h.selection = json.at("selection").as_string();
+    h.stale_max = json.at("stale_max").as_integer();
+    h.start = json.at("start").as_string();
+    h.unit = static_cast<int>(json.at("unit").as_integer());
+    h.votes = static_cast<VoteKind>(index_of(kVotes, json.at("votes").as_string()));
+    const auto require = [](bool holds, const std::string& what) {
+      if (!holds) throw UserError("", what, "the header was altered, or another program wrote it");
+    };
+    require(h.eps > 0 && std::isfinite(h.eps), fmt::format("eps is {}, it must be above 0", h.eps));
+    require(h.m >= 1 && h.m * h.bytes_per_probe() <= 255, fmt::format("{} probes, a vote holds 1 to 255 bytes", h.m));
+    require(h.unit >= -20 && h.unit <= 30, fmt::format("unit {} is outside -20 .. 30", h.unit));
+    require(h.clip >= 0 && h.stale_max >= 0 && h.stale_max < 16 && h.digest_every >= 1,
+            "clip, stale_max or digest_every is out of range");
+    const bool power = h.lanes > 0 && (h.lanes & (h.lanes - 1)) == 0;
+    require(h.family != Family::hadamard || (power && h.lanes <= 8192),
+            fmt::format("K is {}, it must be a power of two up to 8192", h.lanes));
+    require(h.family != Family::pool || (h.lanes >= 1 && h.lanes <= 65536),
+            fmt::format("K is {}, it must be 1 to 65536", h.lanes));
+  });
+  return h;
+}
+
+std::vector<std::string> manifest_of(const FlatParams& params) {
+  std::vector<std::string> lines;
+  for (const TrainableSlot& slot : params.slots)
+    lines.push_back(fmt::format("{} {} from {}{}{}", slot.name, slot.shape.text(), slot.begin,
+                                slot.weight_decay ? "" : " no decay",
+                                slot.step_scale == 1 ? "" : fmt::format(" step x {}", slot.step_scale)));
+  return lines;
+}
+
+void require_same_manifest(const RunHeader& header, const FlatParams& params, const std::string& where) {
+  const auto mine = manifest_of(params);
+  const auto pair = std::mismatch(mine.begin(), mine.end(), header.manifest.begin(), header.manifest.end());
+  if (pair.first == mine.end() && pair.second == header.manifest.end()) return;
+  const auto show = [](auto it, const auto& list) { return it == list.end() ? std::string("nothing") : "\"" + *it + "\""; };
+  throw UserError(where, "the log belongs to other tensors than the recipe's model trains",
+                  fmt::format("the first that differs: the log has {}, the model {}", show(pair.second, header.manifest),
+                              show(pair.first, mine)));
+}
+
+Direction direction_of(const RunHeader& h, uint32_t round, uint32_t machine, uint32_t lane, uint16_t sample) {
+  switch (h.family) {
+    case Family::independent:
+      return {.seed = h.seed, .round = round, .machine = machine, .sample = sample};
+    case Family::shared:
+      return {.seed = h.seed, .round = round, .machine = kSharedStream, .sample = sample};
+    case Family::pool: {
+      const uint64_t key = hash_key({h.seed, kSeedPoolStream, round, machine});
+      const uint64_t k = draw_below(key, sample, static_cast<uint64_t>(h.lanes));
+      return {.seed = h.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
+    }
+    case Family::hadamard: {
+      const uint64_t place = uint64_t{lane} * static_cast<uint64_t>(h.m) + sample;
+      const auto lanes = static_cast<uint32_t>(h.lanes);
+      return {.seed = h.seed,
+              .round = round,
+              .machine = kHadamardStream,
+              .sample = static_cast<uint16_t>(place / lanes),
+              .lane = static_cast<uint32_t>(place % lanes),
+              .lanes = lanes};
+    }
+  }
+  return {};
+}
+
+}  // namespace tessera

@@ -1,0 +1,73 @@
+#include "train/spsa/spsa_inputs.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "io/files.h"
+#include "train/spsa/replica.h"
+
+namespace tessera {
+namespace {
+
+VoteKind kind_of(const std::string& votes) {
+  return votes == "sign" ? VoteKind::sign : votes == "float32" ? VoteKind::float32 : VoteKind::byte;
+}
+
+Family family_of(const std::string& directions) {
+  return directions == "shared"     ? Family::shared
+         : directions == "pool"     ? Family::pool
+         : directions == "hadamard" ? Family::hadamard
+                                    : Family::independent;
+}
+
+/// K of the Hadamard family: room for all votes of a round, and for as many machines again.
+int64_t hadamard_lanes(int64_t votes) {
+  return std::min<int64_t>(8192, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(2 * votes))));
+}
+
+}  // namespace
+
+std::unique_ptr<Prober> make_prober(const SpsaConfig& config, Model& model) {
+  const bool layers = config.perturb == "layers" || (config.perturb == "auto" && !model.bound_adapter());
+  return std::make_unique<Prober>(model, layers ? Prober::Perturb::layers : Prober::Perturb::copies,
+                                  config.side_by_side);
+}
+
+RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer, Model& model,
+                      const std::string& base, int machines, const std::filesystem::path& log, const Context& ctx) {
+  const FlatParams& params = model.pool().trainable();
+  RunHeader header;
+  header.base = base;
+  header.selection = model.adapter() ? model.adapter()->descriptor().dump() : "all";
+  header.start = values_digest(ctx, params, params.values).text();
+  header.manifest = manifest_of(params);
+  header.seed = static_cast<uint64_t>(train.seed);
+  header.eps = static_cast<double>(static_cast<float>(config.eps));
+  header.unit = config.unit_exponent();
+  header.votes = kind_of(config.votes);
+  header.adapt_unit = config.adapt_unit && header.votes == VoteKind::byte;
+  header.m = config.probes;
+  header.family = family_of(config.directions);
+  header.lanes = header.family == Family::hadamard ? hadamard_lanes(config.probes * machines)
+                 : header.family == Family::pool   ? config.pool_size
+                                                   : 0;
+  header.clip = config.clip;
+  header.digest_every = config.digest_every;
+  header.optimizer = optimizer.name;
+  header.momentum = optimizer.name == "sgd" ? optimizer.momentum : 0;
+  header.beta1 = optimizer.beta1;
+  header.beta2 = optimizer.beta2;
+  header.adam_eps = optimizer.eps;
+  if (const auto file = log / "header.json"; std::filesystem::exists(file)) {
+    const RunHeader before = RunHeader::parse(read_text_file(file), file.string());
+    header.parent = before.parent;
+    if (header.family == Family::hadamard && before.family == Family::hadamard) header.lanes = before.lanes;
+  }
+  if (header.family == Family::hadamard && header.lanes < 8192 && header.lanes < header.m * machines)
+    throw UserError("spsa.directions", fmt::format("{} machines with {} probes need more than the run's {} Hadamard lanes",
+                                                   machines, header.m, header.lanes),
+                    "go on with fewer ranks, or start anew");
+  return header;
+}
+
+}  // namespace tessera

@@ -1,0 +1,25 @@
+#pragma once
+#include <memory>
+
+#include "train/spsa/prober.h"
+#include "train/spsa/run_header.h"
+
+namespace tessera {
+
+/// What SPSA adds to a training's inputs.
+struct SpsaInputs {
+  RunHeader header;
+  std::filesystem::path shared;  // transport = "file": the folder of the shared log
+  std::unique_ptr<Prober> prober;
+};
+
+/// @throws UserError naming the key for settings that do not go together
+std::unique_ptr<Prober> make_prober(const SpsaConfig&, Model&);
+
+/// The header of a run that starts with the model as it is.
+/// @param base  hash of the frozen weights, or empty
+/// @param log   the run's log folder: when it has a header, what a later job may not choose anew (K, the parent) is taken from there
+RunHeader make_header(const SpsaConfig&, const TrainConfig&, const OptimizerConfig&, Model&, const std::string& base,
+                      int machines, const std::filesystem::path& log, const Context&);
+
+}  // namespace tessera

@@ -1,0 +1,497 @@
+// train.estimator = "spsa": each machine measures the loss a little way along its own random directions and says one byte about
+// each; the bytes of a round become one record of the log, and the record moves every replica alike.
+//
+//   evaluate  ->  publish  ->  wait for the votes  ->  pack  ->  append to the log, synced  ->  apply
+//
+// The log is the checkpoint: whoever is killed replays it from the newest snapshot and goes on.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "io/files.h"
+#include "steplog/log_engine.h"
+#include "train/spsa/spsa_inputs.h"
+#include "train/spsa/rounds.h"
+#include "train/spsa/vote_codec.h"
+#include "train/stepper.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kMostEmptyRounds = 16;
+constexpr uint64_t kRun = 4096;  // records that are handed over at once
+constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
+
+/// What one machine found out in a round.
+struct Measured {
+  std::vector<uint8_t> bytes;
+  double loss = 0;
+};
+
+class SpsaStepper final : public Stepper {
+ public:
+  explicit SpsaStepper(const TrainerInputs& in)
+      : in_(in),
+        config_(in.config.spsa),
+        is_file_(config_.transport == "file"),
+        machine_(is_file_ ? static_cast<uint32_t>(config_.machine) : static_cast<uint32_t>(in.world.rank())),
+        machines_(is_file_ ? static_cast<uint32_t>(config_.machines) : static_cast<uint32_t>(in.world.size())),
+        objective_(objective_of(in.config.train.objective)),
+        params_(in.model.pool().trainable()),
+        replica_(in.spsa->header, params_),
+        prober_(*in.spsa->prober) {}
+
+  std::optional<CheckpointMeta> restore() override {
+    const std::string header = in_.spsa->header.text();
+    run_.sha256 = sha256_of(header);
+    if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
+    if (log_)
+      for (const std::string& notice : log_->notices()) in_.report.say(notice);
+    if (is_file_) {
+      engine_ = make_file_engine(in_.spsa->shared, header);
+      share_records();
+    }
+    const uint64_t records = is_file_ ? log_->size() : agree_on_log();
+    if (!is_file_) engine_ = make_mpi_engine(in_.world, records);
+    in_.model.assemble(in_.ctx);
+    if (replica_.round() == 0) return std::nullopt;
+    in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
+                               replica_.digest(in_.ctx).text()));
+    return meta_from_metrics();
+  }
+
+  std::optional<StepReport> take(int64_t step) override {
+    const auto round = static_cast<uint32_t>(step - 1);
+    TS_CHECK(replica_.round() == round, "step {} after {} rounds", step, replica_.round());
+    const LogEngine::Traffic before = engine_->traffic();
+    const bool stop = in_.stop_requested && in_.stop_requested();
+    votes_.clear();
+    engine_->publish_vote(encode(my_vote(measure(round), step, stop)));
+    if (!finish_round(round, step)) return std::nullopt;
+    in_.model.assemble(in_.ctx);
+    refuse_empty_rounds(step);
+    return report(step, before, stop);
+  }
+
+  void checkpoint(const CheckpointMeta&, bool is_best) override {
+    Record record = record_head(replica_, run_, tip_, RecordType::snapshot);
+    const StateDigest digest = replica_.digest(in_.ctx);
+    record.digest = {digest.sum, digest.check};
+    std::vector<std::byte> hash(32 + sizeof(record.file_bytes));
+    if (in_.folder) {
+      const fs::path folder = *in_.folder / "checkpoints";
+      fs::create_directories(folder);
+      const fs::path file = snapshot_file(folder, replica_.round());
+      replica_.save(file);
+      write_text_file(folder / "latest", file.filename().string() + "\n");
+      if (is_best) fs::copy_file(file, folder / "best.safetensors", fs::copy_options::overwrite_existing);
+      const auto sha256 = sha256_of(read_text_file(file));
+      std::memcpy(hash.data(), sha256.data(), 32);
+      record.file_bytes = fs::file_size(file);
+      std::memcpy(hash.data() + 32, &record.file_bytes, sizeof(record.file_bytes));
+    }
+    in_.world.broadcast(hash, 0);
+    std::memcpy(record.sha256.data(), hash.data(), 32);
+    std::memcpy(&record.file_bytes, hash.data() + 32, sizeof(record.file_bytes));
+    if (!is_file_ || machine_ == 0) append_and_read(record);
+    drop_old_snapshots();
+  }
+
+  void finish() override {
+    if (!is_file_ || machine_ == 0) append_and_read(record_head(replica_, run_, tip_, RecordType::end));
+    const std::string digest = replica_.digest(in_.ctx).text();
+    require_equal(in_.world, "the digests of the trained weights", digest);
+    in_.report.say(fmt::format("digest {}{}", digest,
+                               in_.world.size() > 1 ? fmt::format(" on all {} ranks", in_.world.size()) : ""));
+  }
+
+ private:
+  static std::array<std::byte, 32> sha256_of(const std::string& text) {
+    const std::string hex = sha256_hex(text);
+    std::array<std::byte, 32> bytes{};
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<std::byte>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
+    return bytes;
+  }
+
+  bool writes_log() const {
+    return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every";
+  }
+  fs::path log_folder() const {
+    return in_.run_path / (in_.world.rank() == 0 ? "log" : fmt::format("log-rank-{:05}", in_.world.rank()));
+  }
+
+  // --- catching up
+
+  /// Ranks of one job: the longest log counts. The others take what they lack, and all take the state it leads to.
+  /// @return records of the log
+  uint64_t agree_on_log() {
+    const uint64_t mine = log_ ? log_->size() : 0;
+    std::vector<uint64_t> sizes;
+    for (const auto& bytes : in_.world.all_gather(std::as_bytes(std::span(&mine, 1))))
+      std::memcpy(&sizes.emplace_back(), bytes.data(), sizeof(uint64_t));
+    const auto holder = static_cast<int>(std::max_element(sizes.begin(), sizes.end()) - sizes.begin());
+    const uint64_t size = sizes[holder];
+    if (size == 0) return 0;
+    for (uint64_t begin = 0; begin < size; begin += kRun) send_records(holder, begin, std::min(size, begin + kRun));
+    std::vector<std::byte> state;
+    if (in_.world.rank() == holder) {
+      replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
+      state = replica_.pack();
+    }
+    in_.world.broadcast(state, holder);
+    if (in_.world.rank() != holder) replica_.unpack(state);
+    std::vector<std::byte> tip(sizeof(tip_));
+    if (log_) tip_ = {log_->size(), log_->chain().prev()};
+    std::memcpy(tip.data(), &tip_, sizeof(tip_));
+    in_.world.broadcast(tip, holder);
+    std::memcpy(&tip_, tip.data(), sizeof(tip_));
+    return size;
+  }
+
+  /// Hands records [index, end) to ranks whose logs lack some of them.
+  void send_records(int holder, uint64_t index, uint64_t end) {
+    std::array<double, 1> lacking{log_ && log_->size() < end ? 1.0 : 0.0};
+    in_.world.all_reduce_max(std::span<double>(lacking));
+    if (lacking[0] == 0) return;
+    std::vector<std::byte> run;
+    if (in_.world.rank() == holder)
+      log_->for_each(index, [&](const Record& record, std::span<const std::byte> encoded) {
+        if (record.index >= end) return false;
+        const auto length = static_cast<uint32_t>(encoded.size());
+        const auto* raw = reinterpret_cast<const std::byte*>(&length);
+        run.insert(run.end(), raw, raw + sizeof(length));
+        run.insert(run.end(), encoded.begin(), encoded.end());
+        return true;
+      });
+    in_.world.broadcast(run, holder);
+    for (std::span<const std::byte> rest(run); !rest.empty(); ++index) {
+      uint32_t length = 0;
+      std::memcpy(&length, rest.data(), sizeof(length));
+      if (log_ && log_->size() == index) log_->append(rest.subspan(sizeof(length), length));
+      rest = rest.subspan(sizeof(length) + length);
+    }
+  }
+
+  /// Processes of one host: my log takes what the shared one has more, and the other way round.
+  void share_records() {
+    uint64_t shared = log_->first_index();
+    for (const Bytes& record : engine_->read(shared)) {
+      if (shared >= log_->size()) log_->append(record);
+      ++shared;
+    }
+    if (shared < log_->size())
+      log_->for_each(shared, [&](const Record& record, std::span<const std::byte> encoded) {
+        engine_->append(record.index, encoded);
+        return true;
+      });
+    replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
+    tip_ = {log_->size(), log_->chain().prev()};
+  }
+
+  fs::path snapshot_folder() const { return in_.folder ? *in_.folder / "checkpoints" : fs::path(); }
+
+  /// What the log does not hold: times and evaluations, as the metrics tell them.
+  CheckpointMeta meta_from_metrics() const {
+    CheckpointMeta meta;
+    meta.step = replica_.round();
+    meta.rows_consumed = meta.step * rows_per_step(in_.config, in_.world.size());
+    meta.tokens = meta.rows_consumed * in_.data.sequence_length();
+    if (!in_.folder) return meta;
+    bool any_eval = false;
+    for (const Json& line : MetricsFile(*in_.folder / "metrics.jsonl").lines()) {
+      const Json* step = line.find("step");
+      if (line.find("event") || !step || step->as_integer() > meta.step) continue;
+      if (line.at("split").as_string() == "train") {
+        meta.seconds += line.at("step_seconds").as_number();
+        meta.last_loss = line.find("loss") ? line.at("loss").as_number() : 0;
+        continue;
+      }
+      meta.last_eval = sums_of_metrics(line);
+      meta.best_loss = std::min(meta.best_loss, line.at("loss").as_number());
+      if (!any_eval) meta.first_eval = meta.last_eval;
+      any_eval = true;
+    }
+    return meta;
+  }
+
+  /// The sums that an evaluation line was made from.
+  LossSums sums_of_metrics(const Json& line) const {
+    const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : 0.0; };
+    const auto count = [&](const char* key, const char* of) {
+      return static_cast<int64_t>(std::llround(number(key) * number(of)));
+    };
+    LossSums sums;
+    sums.scored = static_cast<int64_t>(number("tokens"));
+    sums.nll = std::log(number("perplexity")) * number("tokens");
+    sums.correct = count("token_accuracy", "tokens");
+    sums.completions = static_cast<int64_t>(number("completions"));
+    sums.exact = count("exact_match", "completions");
+    sums.choices = static_cast<int64_t>(number("choices"));
+    sums.choices_right = count("accuracy", "choices");
+    if (objective_ == Objective::choices) sums.choices_nll = number("loss") * number("choices");
+    return sums;
+  }
+
+  // --- a machine's votes
+
+  /// The rows of a probe: a draw of its own from all rows, a function of (seed, round, machine, probe).
+  std::vector<PackedBatch> batches_of(uint32_t round, uint16_t probe) const {
+    const TrainConfig& train = in_.config.train;
+    const uint64_t key = hash_key({replica_.header().seed, round, machine_, probe, 0xba7c4});
+    const auto rows = static_cast<uint64_t>(in_.data.rows());
+    std::vector<int64_t> numbers;
+    if (train.batch <= in_.data.rows())
+      for (const int32_t row : draw_distinct(key, in_.data.rows(), train.batch)) numbers.push_back(row);
+    else
+      for (int64_t i = 0; i < train.batch; ++i)
+        numbers.push_back(static_cast<int64_t>(draw_below(key, static_cast<uint64_t>(i), rows)));
+    std::vector<PackedBatch> batches;
+    const int64_t micro = micro_batch_rows(train, 1);
+    for (int64_t begin = 0; begin < train.batch; begin += micro)
+      batches.push_back(
+          in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, train.batch - begin)), begin));
+    return batches;
+  }
+
+  Direction direction(uint32_t round, uint16_t probe) const {
+    return direction_of(replica_.header(), round, machine_, machine_, probe);
+  }
+
+  Measured measure(uint32_t round) { return config_.sides == "one" ? measure_one_sided(round) : measure_two_sided(round); }
+
+  Measured measure_two_sided(uint32_t round) {
+    const RunHeader& header = replica_.header();
+    const auto eps = static_cast<float>(header.eps);
+    Measured found;
+    for (int64_t s = 0; s < header.m; ++s) {
+      const auto probe = static_cast<uint16_t>(s);
+      const Direction z = direction(round, probe);
+      const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
+      const auto sums = prober_.losses(in_.ctx, batches_of(round, probe), points);
+      const double count = std::max<double>(1, static_cast<double>(sums[0].objective_count(objective_)));
+      const double plus = sums[0].objective_sum(objective_), minus = sums[1].objective_sum(objective_);
+      write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), replica_.unit(), round, machine_, probe,
+                 found.bytes);
+      found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
+      scored_ = sums[0].objective_count(objective_);
+    }
+    return found;
+  }
+
+  /// All probes of a round share their rows, and the loss at w.
+  Measured measure_one_sided(uint32_t round) {
+    const RunHeader& header = replica_.header();
+    const auto eps = static_cast<float>(header.eps);
+    std::vector<Point> points(1);
+    for (int64_t s = 0; s < header.m; ++s) points.push_back({direction(round, static_cast<uint16_t>(s)), eps});
+    const auto sums = prober_.losses(in_.ctx, batches_of(round, 0), points);
+    const double count = std::max<double>(1, static_cast<double>(sums[0].objective_count(objective_)));
+    scored_ = sums[0].objective_count(objective_);
+    std::vector<double> rise;
+    double mean = 0, squares = 0;
+    for (size_t k = 1; k < sums.size(); ++k) {
+      rise.push_back((sums[k].objective_sum(objective_) - sums[0].objective_sum(objective_)) / count);
+      mean += rise.back() / static_cast<double>(header.m);
+    }
+    for (const double r : rise) squares += (r - mean) * (r - mean);
+    const double deviation = std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, header.m - 1)));
+    const double scale = config_.normalise ? deviation : static_cast<double>(eps);
+    Measured found;
+    found.loss = sums[0].objective_sum(objective_) / count;
+    for (size_t s = 0; s < rise.size(); ++s)
+      write_vote(header, rise[s] / scale, replica_.unit(), round, machine_, static_cast<uint16_t>(s), found.bytes);
+    return found;
+  }
+
+  Vote::Offer offer(int64_t step) const {
+    const OptimizerConfig& optimizer = in_.config.optimizer;
+    const double lr = learning_rate(optimizer, step, total_steps(in_));
+    return {static_cast<float>(lr), static_cast<float>(1 - lr * optimizer.weight_decay)};
+  }
+
+  Vote my_vote(const Measured& measured, int64_t step, bool stop) const {
+    Vote vote;
+    vote.run = run_.prefix();
+    vote.seed_round = replica_.round();
+    vote.machine = machine_;
+    vote.bytes = measured.bytes;
+    vote.loss = to_float16(static_cast<float>(measured.loss)).bits;
+    vote.stop = stop && !is_file_;
+    if (!is_file_ && machine_ == 0) vote.offer = offer(step);
+    if (digest_due()) {
+      const StateDigest digest = replica_.digest(in_.ctx);
+      vote.digest = {digest.sum, digest.check};
+    }
+    return vote;
+  }
+
+  bool digest_due() const {
+    return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0;
+  }
+
+  // --- a round
+
+  /// Waits until the round's record is in the log and applied. @return false when a stop was asked for while waiting
+  bool finish_round(uint32_t round, int64_t step) {
+    const auto start = Clock::now();
+    bool told = false;
+    while (replica_.round() == round) {
+      engine_->wait(std::chrono::milliseconds(50));
+      take_votes(round);
+      read_records();
+      if (replica_.round() != round) break;
+      const auto waited = Clock::now() - start;
+      if (votes_.size() == machines_) {
+        if (!is_file_ || waited >= machine_ * kPatience) pack(step);
+      } else if (waited > std::chrono::seconds(5)) {
+        if (in_.stop_requested && in_.stop_requested()) return false;
+        if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of machine {}", step, first_missing()));
+        told = true;
+      }
+    }
+    return true;
+  }
+
+  uint32_t first_missing() const {
+    uint32_t machine = 0;
+    while (votes_.count(machine)) ++machine;
+    return machine;
+  }
+
+  void take_votes(uint32_t round) {
+    for (const Bytes& bytes : engine_->take_votes()) {
+      const auto decoded = decode_vote_message(bytes);
+      const Vote* vote = std::get_if<Vote>(&decoded);
+      const auto expected = static_cast<size_t>(replica_.header().m * replica_.header().bytes_per_probe());
+      if (!vote || vote->run != run_.prefix() || vote->seed_round != round || vote->machine >= machines_ ||
+          vote->bytes.size() != expected) {
+        ++dropped_;
+        continue;
+      }
+      votes_.emplace(vote->machine, *vote);  // the first counts
+    }
+  }
+
+  void pack(int64_t step) {
+    compare_digests();
+    const auto first = votes_.find(0);
+    const Vote::Offer terms = first != votes_.end() && first->second.offer ? *first->second.offer : offer(step);
+    const Bytes record = encode(pack_round(replica_, run_, tip_, votes_, machines_, terms));
+    engine_->append(tip_.index, record);
+    read_records();
+    if (digest_due() && (!is_file_ || machine_ == 0)) {
+      Record check = record_head(replica_, run_, tip_, RecordType::digest);
+      const StateDigest digest = replica_.digest(in_.ctx);
+      check.digest = {digest.sum, digest.check};
+      append_and_read(check);
+    }
+  }
+
+  void compare_digests() const {
+    if (!digest_due()) return;
+    const StateDigest mine = replica_.digest(in_.ctx);
+    for (const auto& [machine, vote] : votes_) {
+      if (!vote.digest || StateDigest{(*vote.digest)[0], (*vote.digest)[1]} == mine) continue;
+      throw UserError(fmt::format("round {}", replica_.round()),
+                      fmt::format("machines {} and {} hold different weights after the same rounds", machine_, machine),
+                      "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
+    }
+  }
+
+  void append_and_read(const Record& record) {
+    engine_->append(tip_.index, encode(record));
+    read_records();
+  }
+
+  /// Takes every new record: first to disk, then to the weights.
+  void read_records() {
+    for (const Bytes& bytes : engine_->read(tip_.index)) {
+      const auto decoded = decode_record(bytes);
+      if (const auto* refusal = std::get_if<Refusal>(&decoded))
+        throw UserError(fmt::format("record {}", tip_.index), fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
+                        "the log is poisoned, the run stops here; the rounds before are whole");
+      if (log_) log_->append(bytes);
+      tip_.advance(bytes);
+      replica_.apply(in_.ctx, std::get<Record>(decoded));
+    }
+  }
+
+  void refuse_empty_rounds(int64_t step) {
+    if (replica_.empty_rounds() < kMostEmptyRounds) return;
+    refuse_broken_base(in_.model, step);
+    throw UserError(fmt::format("step {}", step),
+                    fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
+                    "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
+  }
+
+  StepReport report(int64_t step, const LogEngine::Traffic& before, bool stop) {
+    const RoundStats& round = replica_.last();
+    bool asked = is_file_ && stop;
+    for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
+    const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
+    if (2 * round.valid < round.votes)
+      in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
+                                 round.votes - round.valid, round.votes));
+    StepReport result;
+    result.loss = round.loss;
+    result.lr = std::ldexp(offer(step).rate, -replica_.halvings());
+    result.rows = rows_per_step(in_.config, in_.world.size());
+    result.scored = scored_ * round.votes;
+    result.stop = asked;
+    result.extra.set("votes", round.votes)
+        .set("votes_valid", share)
+        .set("votes_clipped", round.clipped)
+        .set("vote_rms", round.vote_rms)
+        .set("unit", int64_t{round.unit})
+        .set("alpha", round.alpha)
+        .set("bytes_up", engine_->traffic().up - before.up)
+        .set("bytes_down", engine_->traffic().down - before.down);
+    result.note = fmt::format("g {:.3g}  votes {}", round.vote_rms, round.votes);
+    return result;
+  }
+
+  // --- housekeeping
+
+  void drop_old_snapshots() {
+    if (!in_.folder) return;
+    const fs::path folder = *in_.folder / "checkpoints";
+    const auto rounds = snapshot_rounds(folder);
+    const auto keep = static_cast<size_t>(in_.config.checkpoint.keep);
+    for (size_t i = keep; i < rounds.size(); ++i) fs::remove(snapshot_file(folder, rounds[i]));
+    if (config_.compact == "keep" || !log_ || rounds.size() < keep) return;
+    const uint32_t oldest = rounds[keep - 1];
+    uint64_t index = log_->first_index();
+    log_->for_each(index, [&](const Record& record, std::span<const std::byte>) {
+      index = record.index;
+      return record.type != RecordType::round || record.round < oldest;
+    });
+    log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
+  }
+
+  const TrainerInputs& in_;
+  const SpsaConfig& config_;
+  bool is_file_;
+  uint32_t machine_, machines_;
+  Objective objective_;
+  FlatParams& params_;
+  Replica replica_;
+  Prober& prober_;
+  RunId run_;
+  ChainTip tip_;
+  std::optional<StepLog> log_;
+  std::unique_ptr<LogEngine> engine_;
+  std::map<uint32_t, Vote> votes_;
+  int64_t scored_ = 0, dropped_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs& in) { return std::make_unique<SpsaStepper>(in); }
+
+}  // namespace tessera

@@ -1,0 +1,46 @@
+#include "train/spsa/vote_codec.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "core/direction.h"
+#include "core/minifloat.h"
+
+namespace tessera {
+namespace {
+
+constexpr uint8_t kPlus = 0x30, kMinus = 0xb0;  // +256 and -256
+constexpr double kLargestFixed = 1 << 23;
+
+}  // namespace
+
+std::optional<int32_t> read_vote(const RunHeader& header, std::span<const uint8_t> bytes) {
+  if (header.votes != VoteKind::float32) {
+    if (bytes[0] == kInvalidVote) return std::nullopt;
+    return decode_vote(bytes[0]);
+  }
+  float g = 0;
+  std::memcpy(&g, bytes.data(), sizeof(g));
+  if (!std::isfinite(g)) return std::nullopt;
+  const double fixed = std::rint(std::ldexp(static_cast<double>(g), header.unit_of(0)));
+  return static_cast<int32_t>(std::clamp(fixed, -kLargestFixed, kLargestFixed));
+}
+
+void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uint32_t machine, uint16_t probe,
+                std::vector<uint8_t>& bytes) {
+  if (header.votes == VoteKind::float32) {
+    const auto value = static_cast<float>(g);
+    const auto* raw = reinterpret_cast<const uint8_t*>(&value);
+    bytes.insert(bytes.end(), raw, raw + sizeof(value));
+  } else if (header.votes == VoteKind::sign) {
+    bytes.push_back(!std::isfinite(g) ? kInvalidVote : g > 0 ? kPlus : g < 0 ? kMinus : 0);
+  } else {
+    const auto words = philox4x32({machine, probe, kRoundingStream, round},
+                                  {static_cast<uint32_t>(header.seed), static_cast<uint32_t>(header.seed >> 32)});
+    bytes.push_back(encode_vote(g, unit, static_cast<double>(words[0]) * 0x1p-32));
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,46 @@
+#pragma once
+// The seam between the loop and how a step is taken: from data to changed weights. One implementation an estimator.
+
+#include <memory>
+#include <optional>
+
+#include "core/json.h"
+#include "train/trainer.h"
+
+namespace tessera {
+
+/// What a step did, the same on every rank.
+struct StepReport {
+  double loss = 0;  // mean
+  float lr = 0;
+  int64_t rows = 0, scored = 0;  // consumed by all; scored tokens or examples
+  bool stop = false;             // a stop was asked for somewhere
+  Json extra = Json::object();   // more numbers of the metrics line
+  std::string note;              // more text of the progress line
+};
+
+class Stepper {
+ public:
+  virtual ~Stepper() = default;
+  /// Puts the model where the run left it. @return what is known of the run so far; nothing for a run that starts
+  virtual std::optional<CheckpointMeta> restore() = 0;
+  /// Takes step 1, 2, ... @return nothing when a stop was asked for before the step was done
+  virtual std::optional<StepReport> take(int64_t step) = 0;
+  /// Leaves what a killed run goes on from.
+  virtual void checkpoint(const CheckpointMeta&, bool is_best) = 0;
+  /// After the last step.
+  virtual void finish() {}
+};
+
+std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs&);
+std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs&);
+
+/// The first number of the pool, else of its gradients, that is not finite, as text.
+std::string name_broken(Model&);
+/// @throws UserError when the base model's files hold a number that is not finite
+void refuse_broken_base(Model&, int64_t step);
+
+/// Sums a few numbers over the ranks, in rank order: the control plane, apart from gradients.
+std::vector<double> sum_over_ranks(Communicator&, const std::vector<double>& mine);
+
+}  // namespace tessera
