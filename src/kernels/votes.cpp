@@ -1,7 +1,6 @@
 #include "kernels/votes.h"
 
 #include <bit>
-#include <cfenv>
 #include <cfloat>
 #include <cmath>
 #include <cstdlib>
@@ -98,8 +97,11 @@ void hadamard_transform(std::span<int32_t> q) {
 }
 
 bool has_exact_rounding() {
-  volatile float smallest_normal = FLT_MIN, denormal = FLT_TRUE_MIN;  // volatile: at run time
-  return std::fegetround() == FE_TONEAREST && smallest_normal / 2 != 0 && denormal * 0x1p100f != 0;
+  // Volatile: at run time. Asked of the arithmetic itself; std::fegetround looks at the x87 unit on x86.
+  volatile float smallest_normal = FLT_MIN, denormal = FLT_TRUE_MIN, one = 1;
+  const bool keeps_denormals = smallest_normal / 2 != 0 && denormal * 0x1p100f != 0;
+  const bool rounds_to_nearest = one + 0x1p-25f == 1 && one - 0x1p-26f == 1;
+  return keeps_denormals && rounds_to_nearest;
 }
 
 }  // namespace tessera

@@ -20,13 +20,13 @@ struct VoteTerm {
 /// Votes that enter one integer sum. For p in the pool
 ///   independent:  A[p] = Σ_v value_v · z(seed, round, machine_v, sample_v)[p]
 ///   Hadamard:     A[p] = D[p] · transformed[p mod K],  D = signs (its `lanes` is 0), K = transformed.size()
-/// |A| must stay below 2^31: at most 8192 votes of 245,760, or 128 of 2^23.
+/// Σ_v |value_v| stays below 2^31: 8192 votes of 245,760, or 255 of 2^23.
 struct VoteGroup {
   uint64_t seed = 0;
   uint32_t round = 0;
-  std::span<const VoteTerm> votes;       // independent; empty with Hadamard
-  Direction signs;                       // Hadamard
-  std::span<const int32_t> transformed;  // Hadamard: H q, from hadamard_transform; empty otherwise
+  std::span<const VoteTerm> votes{};       // independent; empty with Hadamard
+  Direction signs{};                       // Hadamard
+  std::span<const int32_t> transformed{};  // Hadamard: H q, from hadamard_transform; empty otherwise
   float alpha = 0, mul = 1;
 };
 

@@ -29,6 +29,10 @@ void dropout(const Context&, ConstView x, const DropoutKey&, TensorView y, Write
 double sum_of_squares(const Context&, ConstView x);
 void adamw_step(const Context&, const AdamWArgs&);
 void sgd_step(const Context&, const SgdArgs&);
+void perturb(const Context&, ConstView values, int64_t first, const Direction&, float scale, TensorView out);
+void vote_update(const Context&, std::span<float> values, int64_t first, std::span<const VoteGroup>);
+void vote_sum(const Context&, int64_t first, const VoteGroup&, std::span<int32_t> sum);
+StateDigest state_digest(const Context&, std::span<const float> values, int64_t first);
 
 /// The filled table: "reference" with these in place.
 const Kernels& table();

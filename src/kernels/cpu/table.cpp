@@ -28,6 +28,10 @@ const Kernels& table() {
     table.sum_of_squares = sum_of_squares;
     table.adamw_step = adamw_step;
     table.sgd_step = sgd_step;
+    table.perturb = perturb;
+    table.vote_update = vote_update;
+    table.vote_sum = vote_sum;
+    table.state_digest = state_digest;
     return table;
   }();
   return kTable;
