@@ -93,7 +93,7 @@ uint64_t chain_hash(std::span<const std::byte> record);
 class ChainRules {
  public:
   struct Limits {
-    RunId run;
+    RunId run{};
     double alpha_max = 1e30, mul_min = 0.5, mul_max = 1;
     int stale_max = 2;
     uint8_t m_max = 255;
