@@ -1,0 +1,123 @@
+#include "steplog/archive.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/crc32c.h"
+#include "steplog/samples.h"
+#include "steplog/step_log.h"
+#include "support/paths.h"
+
+namespace tessera::test {
+namespace {
+
+/// A chain with everything in it: machines that come and go, absent lanes, late votes, losses, changes of m, unit and
+/// decay, and records of every type.
+std::vector<Bytes> varied_chain(uint64_t seed, size_t count, Chain& chain) {
+  Dice dice(seed);
+  std::vector<Bytes> records;
+  uint32_t fresh = 5;
+  for (size_t i = 0; i < count; ++i) {
+    if (i % 7 == 3) {
+      Record record = chain.next(static_cast<RecordType>(2 + dice.below(2)));
+      record.round = static_cast<uint32_t>(dice.below(chain.rules.next_round() + 1));
+      record.digest = {dice.next(), dice.next()};
+      if (record.type == RecordType::digest) record.machine = 3;
+      records.push_back(chain.add(record));
+      continue;
+    }
+    Record record = i == 0 ? chain.first_round(5) : chain.round(static_cast<uint8_t>(i < count / 2 ? 4 : 7));
+    if (dice.coin()) record.mul = 0.75f;
+    if (dice.below(4) == 0) record.seed_round -= static_cast<uint32_t>(std::min<uint64_t>(record.round, dice.below(3)));
+    if (i > 0 && dice.below(5) == 0) {
+      const auto lane = static_cast<uint32_t>(dice.below(record.lanes));
+      record.roster = {{lane, false, *chain.rules.roster()[lane]}, {lane, true, fresh++}};
+    }
+    if (dice.below(3) == 0) record.present[dice.below(record.lanes)] = false;
+    size_t present = 0;
+    for (bool one : record.present) present += one;
+    record.bytes = dice.bytes(present * record.m);
+    if (dice.below(3) == 0) {
+      record.flags = 1;
+      record.losses.assign(present, 0x3C00);
+    }
+    if (record.seed_round > 0 && dice.below(4) == 0 && record.seed_round + 1 >= record.round)
+      record.extra.push_back({record.seed_round - 1, -0.5f, std::vector<bool>(record.lanes, true),
+                              dice.bytes(size_t{record.lanes} * record.m)});
+    records.push_back(chain.add(record));
+  }
+  if (count > 50) records.push_back(chain.add(chain.next(RecordType::end)));
+  return records;
+}
+
+RunId some_run() {
+  RunId run;
+  run.sha256[1] = std::byte{9};
+  return run;
+}
+
+TEST(Page, GivesBackTheSameRecordsBitForBit) {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    SCOPED_TRACE(seed);
+    Chain chain(some_run());
+    const std::vector<Bytes> records = varied_chain(seed, 1 + seed * 5, chain);
+    const Bytes page = encode_page(records, 0);
+    const auto decoded = decode_page(page, some_run().prefix());
+    ASSERT_TRUE(std::holds_alternative<Page>(decoded)) << std::get<Refusal>(decoded).rule;
+    ASSERT_EQ(std::get<Page>(decoded).records, records);
+    ASSERT_EQ(page_bytes(page), static_cast<int64_t>(page.size()));
+  }
+}
+
+TEST(Page, EveryTruncationAndEveryChangedByteIsRefused) {  // T11
+  Chain chain(some_run());
+  const Bytes page = encode_page(varied_chain(5, 20, chain), 0);
+  for (size_t at = 0; at < page.size(); ++at) {
+    EXPECT_TRUE(std::holds_alternative<Refusal>(decode_page(std::span(page).first(at), some_run().prefix())));
+    Bytes changed = page;
+    changed[at] ^= static_cast<std::byte>(1 << (at % 8));
+    EXPECT_TRUE(std::holds_alternative<Refusal>(decode_page(changed, some_run().prefix()))) << at;
+  }
+}
+
+TEST(Page, MutationsWithARightChecksumAreRefused) {  // T11; the last record's hash must be right too
+  Chain chain(some_run());
+  const Bytes page = encode_page(varied_chain(6, 12, chain), 0);
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    SCOPED_TRACE(seed);
+    Dice dice(seed);
+    for (int i = 0; i < 5000; ++i) {
+      Bytes changed = page;
+      for (uint64_t changes = 1 + dice.below(3); changes > 0; --changes)
+        changed[8 + dice.below(changed.size() - 12)] ^= static_cast<std::byte>(1 + dice.below(255));
+      if (changed == page) continue;
+      const uint32_t crc = crc32c(std::span(changed).first(changed.size() - 4));
+      for (size_t k = 0; k < 4; ++k) changed[changed.size() - 4 + k] = static_cast<std::byte>(crc >> (8 * k) & 0xFF);
+      const auto decoded = decode_page(changed, some_run().prefix());
+      if (const auto* same = std::get_if<Page>(&decoded)) {  // another way to write the same records
+        ASSERT_EQ(same->records.size(), std::get<Page>(decode_page(page, some_run().prefix())).records.size());
+        ASSERT_EQ(chain_hash(same->records.back()), chain.rules.prev());
+      }
+    }
+  }
+}
+
+/// Bytes on the disk a vote of a run of 16 machines and 16 probes with an alpha that changes each round.
+TEST(StepLog, CostsABitMoreThanAByteAVote) {  // T6
+  const TemporaryFolder folder;
+  StepLog log = StepLog::create(folder / "log", kHeader, {});
+  Chain chain(log.run());
+  constexpr int kRounds = 1024;
+  for (int i = 0; i < kRounds; ++i) log.append(chain.add(i == 0 ? chain.first_round(16, 16) : chain.round(16)));
+  const double votes = kRounds * 256;
+  const double in_segments = static_cast<double>(log.bytes_on_disk()) / votes;
+  log.compact(log.size(), StepLog::Compaction::archive);
+  const double in_archives = static_cast<double>(log.bytes_on_disk()) / votes;
+  RecordProperty("bytes_per_vote_in_segments", fmt::format("{:.4f}", in_segments));
+  RecordProperty("bytes_per_vote_in_archives", fmt::format("{:.4f}", in_archives));
+  EXPECT_LE(in_segments, 1.3);
+  EXPECT_LE(in_archives, 1.1);
+}
+
+}  // namespace
+}  // namespace tessera::test
