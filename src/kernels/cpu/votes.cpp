@@ -325,7 +325,7 @@ HWY_INLINE void finalise_lanes(WideVec (&z)[kAbreast]) {
   for (auto& v : z) v = hn::Xor(v, hn::ShiftRight<31>(v));
 }
 
-/// digest_term of votes_exact.h, summed.
+/// Adds digest_term of votes_exact.h of each weight.
 void digest_range(const float* weights, uint64_t first, int64_t n, StateDigest* digest) {
   int64_t i = 0;
 #if HWY_TARGET <= HWY_AVX2
@@ -346,7 +346,10 @@ void digest_range(const float* weights, uint64_t first, int64_t n, StateDigest* 
     finalise_lanes(z);
     for (const auto& term : z) check = hn::Add(check, term);
   }
-  *digest = {.sum = hn::GetLane(hn::SumOfLanes(kWide, sum)), .check = hn::GetLane(hn::SumOfLanes(kWide, check))};
+  uint64_t sums[kLanes], checks[kLanes];
+  hn::StoreU(sum, kWide, sums);
+  hn::StoreU(check, kWide, checks);
+  for (int64_t j = 0; j < kLanes; ++j) *digest += {.sum = sums[j], .check = checks[j]};
 #endif
   for (; i < n; ++i) {
     const uint64_t term = digest_term(weights[i], first + static_cast<uint64_t>(i));
