@@ -38,7 +38,8 @@ uint32_t unzigzag(uint32_t from, uint64_t code) {
 uint32_t bits(float value) { return std::bit_cast<uint32_t>(value); }
 
 bool same_form(const Record& a, const Record& b) {
-  return a.flags == b.flags && bits(a.mul) == bits(b.mul) && a.unit_exp == b.unit_exp && a.m == b.m && a.lanes == b.lanes;
+  return a.flags == b.flags && bits(a.mul) == bits(b.mul) && a.unit_exp == b.unit_exp && a.m == b.m &&
+         a.lanes == b.lanes;
 }
 
 size_t bitmap_bytes(const Record& head) { return (size_t{head.lanes} + 7) / 8; }
@@ -80,8 +81,8 @@ void put_record(ByteWriter& writer, std::span<const std::byte> encoded, Context&
   const bool all_present = std::ranges::equal(bitmap, full_bitmap(head));
   const bool same_alpha = bits(head.alpha) == bits(context.before.alpha), form = same_form(head, context.before);
   writer.put(static_cast<uint8_t>(static_cast<uint8_t>(head.type) | (same_alpha ? kSameAlpha : 0) |
-                                  (form ? kSameForm : 0) | (all_present ? kAllPresent : 0) |
-                                  (own_body ? kOwnBody : 0) | (own_rounds ? kOwnRounds : 0)));
+                                  (form ? kSameForm : 0) | (all_present ? kAllPresent : 0) | (own_body ? kOwnBody : 0) |
+                                  (own_rounds ? kOwnRounds : 0)));
   if (own_rounds) {
     writer.put_varint(zigzag(context.next_round, head.round));
     writer.put_varint(zigzag(head.round, head.seed_round));

@@ -12,7 +12,8 @@ std::optional<FileLock> FileLock::take(const FileDescriptor& file, std::chrono::
   using std::chrono::microseconds;
   const auto give_up = std::chrono::steady_clock::now() + patience;
   // Short waits that grow: a lock is mostly held for the time of one fsync.
-  for (microseconds pause{100}; ::flock(file.get(), LOCK_EX | LOCK_NB) != 0; pause = std::min(2 * pause, microseconds{5000})) {
+  for (microseconds pause{100}; ::flock(file.get(), LOCK_EX | LOCK_NB) != 0;
+       pause = std::min(2 * pause, microseconds{5000})) {
     if (std::chrono::steady_clock::now() >= give_up) return std::nullopt;
     std::this_thread::sleep_for(pause);
   }

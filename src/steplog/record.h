@@ -29,8 +29,8 @@ struct RunId {
 struct Vote {
   uint32_t run = 0, seed_round = 0, machine = 0;
   uint8_t lag = 0;
-  bool stop = false;           // this machine was asked to stop after this round
-  std::vector<uint8_t> bytes;  // [m], 1 .. 255
+  bool stop = false;             // this machine was asked to stop after this round
+  std::vector<uint8_t> bytes;    // [m], 1 .. 255
   std::optional<uint16_t> loss;  // mean loss, f16 bits
   struct Offer {
     float rate, mul;  // what the record will say if this machine packs: learning rate and decay factor
@@ -73,10 +73,10 @@ struct Record {
   uint16_t lanes = 0;
   // type round
   std::vector<RosterChange> roster;
-  std::vector<bool> present;      // [lanes]
-  std::vector<uint8_t> bytes;     // [present lanes · m], ascending lane
+  std::vector<bool> present;   // [lanes]
+  std::vector<uint8_t> bytes;  // [present lanes · m], ascending lane
   std::vector<ExtraGroup> extra;
-  std::vector<uint16_t> losses;   // [present lanes] f16 bits, when flagged
+  std::vector<uint16_t> losses;  // [present lanes] f16 bits, when flagged
   // type snapshot and digest (round counts the rounds applied before)
   uint32_t machine = 0;                // digest: whose
   std::array<uint64_t, 2> digest{};    // of the state

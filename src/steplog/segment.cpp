@@ -51,7 +51,12 @@ void check_file_head(const fs::path& file, std::span<const std::byte> found, std
   const auto [at, wanted] = std::mismatch(found.begin(), found.end(), expected.begin(), expected.end());
   if (at == found.end() && wanted == expected.end()) return;
   const auto byte = at - found.begin();
-  const char* field = byte < 4 ? "magic" : byte < 8 ? "version" : byte < 12 ? "run" : byte < 16 ? "first round" : byte < 24 ? "first index" : "prev";
+  const char* field = byte < 4    ? "magic"
+                      : byte < 8  ? "version"
+                      : byte < 12 ? "run"
+                      : byte < 16 ? "first round"
+                      : byte < 24 ? "first index"
+                                  : "prev";
   throw UserError(file.string(), fmt::format("byte {}: the file's head has a wrong {}", byte, field),
                   "it is damaged or of another run; every machine of the run has the same file");
 }

@@ -30,7 +30,8 @@ std::optional<Segment> parse_segment_name(const std::filesystem::path&);
 /// The first 32 bytes of the file that begins where `chain` is now.
 Bytes file_head(SegmentForm, uint32_t run, const ChainRules& chain);
 /// @throws UserError naming the file and the offset of the first difference
-void check_file_head(const std::filesystem::path&, std::span<const std::byte> found, std::span<const std::byte> expected);
+void check_file_head(const std::filesystem::path&, std::span<const std::byte> found,
+                     std::span<const std::byte> expected);
 
 /// Reads the length-prefixed records of a segment's bytes [offset, end).
 class RecordReader {

@@ -60,10 +60,10 @@ void require_same_header(const fs::path& file, const std::string& there, const s
   if (there == here) return;
   const Json stored = Json::parse(there, file.string()), wanted = Json::parse(here, "the run header");
   const auto difference = first_difference(stored, wanted, "");
-  const std::string what =
-      difference ? fmt::format("the log belongs to another run: \"{}\" is {} there and {} here", difference->key,
-                               in_words(difference->there), in_words(difference->here))
-                 : "the log belongs to another run: the same keys and values, in another order or layout";
+  const std::string what = difference
+                               ? fmt::format("the log belongs to another run: \"{}\" is {} there and {} here",
+                                             difference->key, in_words(difference->there), in_words(difference->here))
+                               : "the log belongs to another run: the same keys and values, in another order or layout";
   throw UserError(file.string(), what, "continue with the settings that the run began with, or choose another folder");
 }
 
@@ -101,8 +101,7 @@ struct StepLog::Impl {
 
   void read_header() {
     const fs::path file = header_file(folder);
-    if (!fs::exists(file))
-      throw UserError(folder.string(), "is no step log: it has no header.json", "check the path");
+    if (!fs::exists(file)) throw UserError(folder.string(), "is no step log: it has no header.json", "check the path");
     header = read_text_file(file);
     options.limits.run.sha256 = sha256(std::as_bytes(std::span(header)));
   }
@@ -272,7 +271,8 @@ struct StepLog::Impl {
     bytes.resize(file.read_at(offset, bytes));
     auto page = decode_page(bytes, run());
     if (const auto* why = std::get_if<Refusal>(&page)) {
-      const auto pages_before = std::lower_bound(segment.marks.begin(), segment.marks.end(), offset) - segment.marks.begin();
+      const auto pages_before =
+          std::lower_bound(segment.marks.begin(), segment.marks.end(), offset) - segment.marks.begin();
       throw_damaged(segment.file, offset, segment.first + static_cast<uint64_t>(pages_before) * kPageRecords, *why);
     }
     return std::move(std::get<Page>(page));
@@ -442,7 +442,8 @@ struct StepLog::Impl {
       archive(segments[i]);
       segments[i] = as_it_is_now(segments[i]);
     }
-    if (how == Compaction::drop && start_index > first_index) write_bytes(start_file(folder), rules_at(start_index).save());
+    if (how == Compaction::drop && start_index > first_index)
+      write_bytes(start_file(folder), rules_at(start_index).save());
     sync_folder(folder);
     load();  // removes what was dropped
   }
@@ -506,7 +507,8 @@ StepLog StepLog::create(const fs::path& folder, const std::string& header_json, 
     } else {
       for (const fs::directory_entry& entry : fs::directory_iterator(folder))
         if (parse_segment_name(entry.path()))
-          throw UserError(folder.string(), "has records but no header.json", "take header.json from another machine of the run");
+          throw UserError(folder.string(), "has records but no header.json",
+                          "take header.json from another machine of the run");
       remove_temporaries(folder);
       write_text_file(file, header_json);
     }
@@ -560,8 +562,9 @@ void StepLog::truncate(uint64_t size) {
   TS_CHECK(impl_->options.access == Access::write, "the log is not open for one writer");
   if (size >= this->size()) return;
   if (size < first_index())
-    throw UserError(impl_->folder.string(), fmt::format("cannot go back to {} records: the log was compacted and begins with record {}",
-                                                        size, first_index()));
+    throw UserError(impl_->folder.string(),
+                    fmt::format("cannot go back to {} records: the log was compacted and begins with record {}", size,
+                                first_index()));
   impl_->truncate(size);
 }
 

@@ -55,7 +55,8 @@ class ByteReader {
   std::span<const std::byte> rest() const { return rest_; }
 
   std::span<const std::byte> take(uint64_t bytes) {
-    if (bytes > rest_.size()) refuse("length", fmt::format("{} more bytes expected, {} are there", bytes, rest_.size()));
+    if (bytes > rest_.size())
+      refuse("length", fmt::format("{} more bytes expected, {} are there", bytes, rest_.size()));
     const auto taken = rest_.first(bytes);
     rest_ = rest_.subspan(bytes);
     return taken;

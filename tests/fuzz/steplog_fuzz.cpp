@@ -41,7 +41,8 @@ void try_record(const Bytes& bytes) {
   if (!record) return;
   require(encode(*record) == bytes, "a record is not itself again");
   ChainRules::Limits limits;
-  for (int i = 0; i < 4; ++i) limits.run.sha256[static_cast<size_t>(i)] = static_cast<std::byte>(record->run >> (8 * i) & 0xFF);
+  for (int i = 0; i < 4; ++i)
+    limits.run.sha256[static_cast<size_t>(i)] = static_cast<std::byte>(record->run >> (8 * i) & 0xFF);
   ChainRules rules(limits);
   if (!rules.refuses(*record)) rules.accept(*record, bytes);
 }

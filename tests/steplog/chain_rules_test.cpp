@@ -22,8 +22,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 /// Three machines, five rounds.
 class ChainRulesTest : public ::testing::Test {
  protected:
-  ChainRulesTest()
-      : chain_(test_run(), {.alpha_max = 2, .mul_min = 0.5, .mul_max = 1, .stale_max = 2, .m_max = 8}) {
+  ChainRulesTest() : chain_(test_run(), {.alpha_max = 2, .mul_min = 0.5, .mul_max = 1, .stale_max = 2, .m_max = 8}) {
     chain_.add(chain_.first_round(3));
     for (int i = 0; i < 4; ++i) chain_.add(chain_.round());
   }

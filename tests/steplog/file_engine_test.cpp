@@ -19,9 +19,9 @@ namespace tessera::test {
 namespace {
 
 namespace fs = std::filesystem;
+using std::chrono::milliseconds;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAreArray;
-using std::chrono::milliseconds;
 using Append = LogEngine::Append;
 using Clock = std::chrono::steady_clock;
 

@@ -139,10 +139,11 @@ TEST(StepLog, NamesTheOffsetAndTheRuleOfDamage) {
   const size_t second = 32 + 4 + written.records[0].size();
   bytes[second + 4 + 60] ^= 1;
   write_file(file, bytes);
-  EXPECT_EQ(error_text([&] { StepLog::open(folder / "log", {}); }),
-            fmt::format("{}: byte {}: record 1 is damaged (crc: the checksum does not match)\n  every machine of the run "
-                        "has the same records: take the file from another one, or from a copy",
-                        file.string(), second));
+  EXPECT_EQ(
+      error_text([&] { StepLog::open(folder / "log", {}); }),
+      fmt::format("{}: byte {}: record 1 is damaged (crc: the checksum does not match)\n  every machine of the run "
+                  "has the same records: take the file from another one, or from a copy",
+                  file.string(), second));
 }
 
 TEST(StepLog, FindsDamageThatHappensWhileItIsOpen) {
@@ -202,7 +203,8 @@ TEST(StepLog, AFolderOfAnotherRunIsRefusedWithTheFirstKeyThatDiffers) {
             place + R"("eps" is "3a83126f" there and "3c23d70a" here)");
   EXPECT_EQ(refusal(R"({"format": 1, "eps": "3a83126f", "privacy": {"clip": 9}})"),
             place + R"("privacy.clip" is 8 there and 9 here)");
-  EXPECT_EQ(refusal(R"({"format": 1, "eps": "3a83126f"})"), place + R"("privacy" is {"clip":8} there and missing here)");
+  EXPECT_EQ(refusal(R"({"format": 1, "eps": "3a83126f"})"),
+            place + R"("privacy" is {"clip":8} there and missing here)");
   EXPECT_EQ(refusal(R"({"format": 1, "eps": "3a83126f", "privacy": {"clip": 8}, "K": 8})"),
             place + R"("K" is missing there and 8 here)");
   EXPECT_EQ(refusal(R"({"eps": "3a83126f", "format": 1, "privacy": {"clip": 8}})"),
@@ -212,7 +214,8 @@ TEST(StepLog, AFolderOfAnotherRunIsRefusedWithTheFirstKeyThatDiffers) {
 
 TEST(StepLog, AFolderThatIsNoLogIsNamed) {
   const TemporaryFolder folder;
-  EXPECT_THAT(error_text([&] { StepLog::open(folder.path(), {}); }), HasSubstr("is no step log: it has no header.json"));
+  EXPECT_THAT(error_text([&] { StepLog::open(folder.path(), {}); }),
+              HasSubstr("is no step log: it has no header.json"));
 }
 
 TEST(StepLog, HasOneWriterAtATime) {
@@ -255,7 +258,8 @@ TEST(StepLog, TruncateGoesBackToAnySize) {
       if (archived) log.compact(17, StepLog::Compaction::archive);
       log.truncate(size);
       ASSERT_EQ(log.size(), size);
-      ASSERT_EQ(records_of(log), std::vector<Bytes>(written.records.begin(), written.records.begin() + static_cast<int64_t>(size)));
+      ASSERT_EQ(records_of(log),
+                std::vector<Bytes>(written.records.begin(), written.records.begin() + static_cast<int64_t>(size)));
       append_one(log);
       ASSERT_EQ(log.size(), size + 1);
       ASSERT_THAT(log.notices(), IsEmpty());
