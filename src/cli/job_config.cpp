@@ -27,15 +27,20 @@ void check_label_words(Recipe& recipe, const DataConfig& d) {
   const auto fault = [&](const char* key, const std::string& what, const std::string& hint) {
     recipe.fault("data", key, what, hint);
   };
+  // Not whether a key is there, but whether it says something: a resolved recipe spells out every default.
+  const DataConfig unset;
   if (d.label_words.empty()) {
-    for (const char* key : {"label_field", "labels"})
-      if (recipe.has("data", key))
+    for (const auto& [key, is_set] :
+         {std::pair{"label_field", d.label_field != unset.label_field}, std::pair{"labels", !d.labels.empty()}})
+      if (is_set)
         fault(key, fmt::format("data.{} is given, but data.label_words is not", key),
               "give a word for each label, for example label_words = [\" terrible\", \" great\"]");
     return;
   }
-  for (const char* key : {"text_field", "completion_field", "completion_template"})
-    if (recipe.has("data", key))
+  for (const auto& [key, is_set] : {std::pair{"text_field", d.text_field != unset.text_field},
+                                    std::pair{"completion_field", d.completion_field != unset.completion_field},
+                                    std::pair{"completion_template", !d.completion_template.empty()}})
+    if (is_set)
       fault(key, fmt::format("data.{} and data.label_words are both given", key),
             "the label words are the completions: leave the other out");
   if (d.label_words.size() < 2)

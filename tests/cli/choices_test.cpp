@@ -84,6 +84,12 @@ TEST_F(Classification, HasTheSameAccuracyUnderTwoRanks) {
   EXPECT_NEAR(alone.at("loss").as_number(), shared.at("loss").as_number(), 1e-9);
 }
 
+TEST_F(Classification, GoesOnFromItsResolvedRecipe) {
+  expect_done(trainer(with({"run.dir=first"})));
+  expect_done(trainer({"first/recipe.toml", "run.dir=again"}));
+  EXPECT_EQ(saved_bytes("again"), saved_bytes("first"));
+}
+
 TEST_F(Classification, ShowsTheRightWords) {
   const std::string shown = expect_done(trainer(with({"--show-batch"}))).out;
   EXPECT_THAT(shown, HasSubstr("documents, "));
