@@ -108,6 +108,8 @@ class BackpropStepper final : public Stepper {
 
 }  // namespace
 
-std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs& in) { return std::make_unique<BackpropStepper>(in); }
+std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs& in) {
+  return std::make_unique<BackpropStepper>(in);
+}
 
 }  // namespace tessera

@@ -81,8 +81,8 @@ TEST_F(Loop, StopsAfterTheStepInHand) {
   int asked = 0;
   const TrainOutcome outcome = train(*model, [&] { return ++asked == 3; });
   EXPECT_TRUE(outcome.stopped);
-  EXPECT_EQ(outcome.step, 3);
-  EXPECT_EQ(outcome.tokens, 3 * 4 * 12);
+  EXPECT_EQ(outcome.meta.step, 3);
+  EXPECT_EQ(outcome.meta.tokens, 3 * 4 * 12);
 }
 
 TEST_F(Loop, AStopAskedForInTheLastStepChangesNothing) {
@@ -115,7 +115,7 @@ TEST_F(Loop, TheLossIsTheSumOverTheGlobalCountWhateverTheMicroBatch) {
   std::vector<double> last;
   for (const int64_t rows : {1, 3, 4}) {
     config_.train.micro_batch = rows;
-    last.push_back(train(*make_model("lora")).last_loss);
+    last.push_back(train(*make_model("lora")).meta.last_loss);
   }
   EXPECT_NEAR(last[1] / last[0], 1, 1e-6);
   EXPECT_NEAR(last[2] / last[0], 1, 1e-6);

@@ -77,8 +77,7 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, std::span<LossSum
   const TokenBatch tokens{all.ids, all.positions, {}, all.segments, groups};
   const Pass pass{ctx, tokens, {&model_.pool()}};
   PackedAttention attention;
-  const TensorView hidden =
-      ctx.scratch.allocate({tokens.tokens(), model_.config().hidden_size}, decoder.compute());
+  const TensorView hidden = ctx.scratch.allocate({tokens.tokens(), model_.config().hidden_size}, decoder.compute());
   decoder.embed(pass, hidden);
   for (int layer = 0; layer < decoder.num_layers(); ++layer) decoder.block(pass, layer, attention, nullptr, hidden);
   const auto rows = static_cast<int64_t>(all.rows.size()), share = rows / static_cast<int64_t>(sums.size());

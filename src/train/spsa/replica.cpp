@@ -12,10 +12,10 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kHistory = 64;           // rounds that the unit is judged by
-constexpr int kPoolFraction = 48;         // bits behind the point of the pool family's sums
-constexpr int64_t kChunk = 1 << 16;       // weights whose gradient is in memory at once
-constexpr size_t kMostByteVotes = 8192;   // of a group: |sum| stays below 2^31
+constexpr size_t kHistory = 64;          // rounds that the unit is judged by
+constexpr int kPoolFraction = 48;        // bits behind the point of the pool family's sums
+constexpr int64_t kChunk = 1 << 16;      // weights whose gradient is in memory at once
+constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31
 constexpr size_t kMostFloatVotes = 128;
 
 bool is_adam(const RunHeader& h) { return h.optimizer == "adamw"; }
@@ -107,7 +107,7 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
   const auto width = static_cast<size_t>(header_.bytes_per_probe());
   const size_t probes = record.m / width;
   const bool hadamard = header_.family == Family::hadamard;
-  const size_t most = hadamard ? static_cast<size_t>(header_.lanes)
+  const size_t most = hadamard                             ? static_cast<size_t>(header_.lanes)
                       : header_.votes == VoteKind::float32 ? kMostFloatVotes
                                                            : kMostByteVotes;
   Group group;
@@ -165,10 +165,8 @@ void Replica::finish_group(uint32_t seed_round, uint32_t number, Group& group) c
     group.transformed.assign(static_cast<size_t>(header_.lanes), 0);
     for (const VoteTerm& vote : group.votes) group.transformed[vote.machine] += vote.value;
     hadamard_transform(group.transformed);
-    view.signs = {.seed = header_.seed,
-                  .round = seed_round,
-                  .machine = kHadamardStream,
-                  .sample = static_cast<uint16_t>(number)};
+    view.signs = {
+        .seed = header_.seed, .round = seed_round, .machine = kHadamardStream, .sample = static_cast<uint16_t>(number)};
   }
 }
 
@@ -255,7 +253,8 @@ void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
   std::vector<int32_t> sum(kChunk);
   const auto values = params_.values.as<float>();
   for (const Group& group : groups) {
-    const auto fixed = static_cast<int64_t>(std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction)));
+    const auto fixed =
+        static_cast<int64_t>(std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction)));
     for (const VoteTerm& vote : group.votes) {
       int64_t step = 0;
       if (__builtin_mul_overflow(fixed, int64_t{vote.value}, &step) ||
@@ -286,8 +285,7 @@ void Replica::rebuild_pool() {
   std::fill(sum_.begin(), sum_.end(), 0);
   for (size_t k = 0; k < pool_sums_.size(); ++k) {
     if (pool_sums_[k] == 0) continue;
-    const Direction z{
-        .seed = header_.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
+    const Direction z{.seed = header_.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
     const auto plus = static_cast<uint64_t>(pool_sums_[k]);
     for (size_t block = 0; block * 128 < sum_.size(); ++block) {
       const auto words = sign_block(z, block);
@@ -348,10 +346,11 @@ void Replica::check_digest(const Context& ctx, const Record& record) const {
   if (record.round != round_) return;
   const StateDigest mine = digest(ctx), theirs{record.digest[0], record.digest[1]};
   if (mine == theirs) return;
-  throw UserError(fmt::format("round {}", round_),
-                  fmt::format("this replica's weights differ from what the log says of machine {}: digest {} here, {} there",
-                              record.machine, mine.text(), theirs.text()),
-                  "one of the two has bad memory or another base model: rebuild it from base and log with job=replay");
+  throw UserError(
+      fmt::format("round {}", round_),
+      fmt::format("this replica's weights differ from what the log says of machine {}: digest {} here, {} there",
+                  record.machine, mine.text(), theirs.text()),
+      "one of the two has bad memory or another base model: rebuild it from base and log with job=replay");
 }
 
 int64_t Replica::state_bytes() const {

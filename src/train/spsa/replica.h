@@ -91,7 +91,7 @@ class Replica {
   std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
   std::vector<std::optional<uint32_t>> roster_;
   RoundStats last_;
-  Tensor first_, second_;                 // moments, where the optimizer has them
+  Tensor first_, second_;  // moments, where the optimizer has them
   double beta1_power_ = 1, beta2_power_ = 1;
   std::vector<float> start_;              // pool family: w_0
   std::vector<int64_t> pool_sums_, sum_;  // pool family: S_k, and Σ_k S_k z_k

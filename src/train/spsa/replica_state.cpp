@@ -12,7 +12,9 @@ namespace {
 constexpr const char* kState = "state";
 
 std::string hex(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
-double unhex(const std::string& text) { return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16))); }
+double unhex(const std::string& text) {
+  return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
+}
 
 TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
   return flat.slice_rows(slot.begin, slot.begin + slot.shape.count()).reshape(slot.shape);

@@ -16,16 +16,10 @@ struct KnownSnapshot {
   std::string sha256;
 };
 
-std::string hex(const std::array<std::byte, 32>& bytes) {
-  std::string text;
-  for (const std::byte b : bytes) text += fmt::format("{:02x}", static_cast<int>(b));
-  return text;
-}
-
 std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
   std::map<uint32_t, KnownSnapshot> known;
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
-    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex(record.sha256)};
+    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex_text(record.sha256)};
     return true;
   });
   return known;
@@ -38,7 +32,8 @@ void start_from_snapshot(Replica& replica, const StepLog& log, const fs::path& f
   for (const uint32_t round : snapshot_rounds(folder)) {
     const auto found = known.find(round);
     if (round > last_round || found == known.end()) continue;
-    if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256) continue;  // an older one, or the base, will do
+    if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256)
+      continue;  // an older one, or the base, will do
     return replica.load(snapshot_file(folder, round));
   }
 }
@@ -55,11 +50,20 @@ std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     uint32_t round = 0;
-    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 && snapshot_file(folder, round).filename() == name)
+    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 &&
+        snapshot_file(folder, round).filename() == name)
       rounds.push_back(round);
   }
   std::sort(rounds.rbegin(), rounds.rend());
   return rounds;
+}
+
+RunPlaces find_log(const fs::path& run_or_log) {
+  const fs::path folder = fs::absolute(run_or_log / "").parent_path().lexically_normal();
+  if (fs::exists(folder / "log" / "header.json")) return {folder, folder / "log"};
+  if (fs::exists(folder / "header.json")) return {folder.parent_path(), folder};
+  throw UserError(run_or_log.string(), "there is no log of rounds",
+                  "name the folder of a run with train.estimator = \"spsa\", or its folder log");
 }
 
 uint32_t rounds_in(const StepLog& log) { return log.chain().next_round(); }

@@ -23,7 +23,15 @@ struct ReplayCount {
 /// by the records of the log; every digest on the way is compared.
 /// @param snapshots  a folder, or empty: from the base
 /// @throws UserError when the log does not reach back far enough, or a digest differs
-ReplayCount replay(const Context&, Replica&, const StepLog&, const std::filesystem::path& snapshots, uint32_t last_round);
+ReplayCount replay(const Context&, Replica&, const StepLog&, const std::filesystem::path& snapshots,
+                   uint32_t last_round);
+
+/// Where a run keeps its things, given its folder or that of its log.
+struct RunPlaces {
+  std::filesystem::path run, log;
+};
+/// @throws UserError when there is no log
+RunPlaces find_log(const std::filesystem::path& run_or_log);
 
 /// Rounds that the log holds.
 uint32_t rounds_in(const StepLog&);

@@ -124,10 +124,12 @@ void require_same_manifest(const RunHeader& header, const FlatParams& params, co
   const auto mine = manifest_of(params);
   const auto pair = std::mismatch(mine.begin(), mine.end(), header.manifest.begin(), header.manifest.end());
   if (pair.first == mine.end() && pair.second == header.manifest.end()) return;
-  const auto show = [](auto it, const auto& list) { return it == list.end() ? std::string("nothing") : "\"" + *it + "\""; };
+  const auto show = [](auto it, const auto& list) {
+    return it == list.end() ? std::string("nothing") : "\"" + *it + "\"";
+  };
   throw UserError(where, "the log belongs to other tensors than the recipe's model trains",
-                  fmt::format("the first that differs: the log has {}, the model {}", show(pair.second, header.manifest),
-                              show(pair.first, mine)));
+                  fmt::format("the first that differs: the log has {}, the model {}",
+                              show(pair.second, header.manifest), show(pair.first, mine)));
 }
 
 Direction direction_of(const RunHeader& h, uint32_t round, uint32_t machine, uint32_t lane, uint16_t sample) {

@@ -22,8 +22,8 @@ struct RunHeader {
   double eps = 0;
   int unit = 9;
   bool adapt_unit = true;
-  int64_t m = 1;       // probes of a machine in a round
-  int64_t lanes = 0;   // K of the Hadamard family or of the seed pool, else 0
+  int64_t m = 1;      // probes of a machine in a round
+  int64_t lanes = 0;  // K of the Hadamard family or of the seed pool, else 0
   int64_t clip = 8, stale_max = 0, digest_every = 256;
   VoteKind votes = VoteKind::byte;
   Family family = Family::independent;

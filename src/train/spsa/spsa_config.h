@@ -24,11 +24,13 @@ struct SpsaConfig {
       "probes + 1 passes in place of 2 probes");
     v("votes", votes, one_of({"byte", "sign", "float32"}),
       "byte: eight bits a gradient; sign: its sign; float32: four bytes, to compare with");
-    v("normalise", normalise, anything(), "sides = \"one\": votes are divided by the deviation of the machine's losses");
+    v("normalise", normalise, anything(),
+      "sides = \"one\": votes are divided by the deviation of the machine's losses");
     v("unit", unit, in_range(-20, 30),
       "a vote is a multiple of 2^-unit: byte votes reach from there to 245760 times as much; default 9, normalised 6");
     v("adapt_unit", adapt_unit, anything(), "move the unit when the votes leave the range in which the byte is best");
-    v("clip", clip, in_range(0, 1000), "largest vote, in medians of the round's votes (from 8 votes on); 0: no clipping");
+    v("clip", clip, in_range(0, 1000),
+      "largest vote, in medians of the round's votes (from 8 votes on); 0: no clipping");
     v("directions", directions, one_of({"independent", "shared", "pool", "hadamard"}),
       "independent: each vote its own; shared: all machines try the same; pool: pool_size directions for the whole run; "
       "hadamard: orthogonal in a round, an update costs the same for any number of votes");

@@ -33,12 +33,15 @@ std::unique_ptr<Prober> make_prober(const SpsaConfig& config, Model& model) {
                                   config.side_by_side);
 }
 
-RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer, Model& model,
-                      const std::string& base, int machines, const std::filesystem::path& log, const Context& ctx) {
+std::string selection_of(Model& model) { return model.adapter() ? model.adapter()->descriptor().dump() : "all"; }
+
+RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
+                      Model& model, const std::string& base, int machines, const std::filesystem::path& log,
+                      const Context& ctx) {
   const FlatParams& params = model.pool().trainable();
   RunHeader header;
   header.base = base;
-  header.selection = model.adapter() ? model.adapter()->descriptor().dump() : "all";
+  header.selection = selection_of(model);
   header.start = values_digest(ctx, params, params.values).text();
   header.manifest = manifest_of(params);
   header.seed = static_cast<uint64_t>(train.seed);
@@ -64,8 +67,9 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
     if (header.family == Family::hadamard && before.family == Family::hadamard) header.lanes = before.lanes;
   }
   if (header.family == Family::hadamard && header.lanes < 8192 && header.lanes < header.m * machines)
-    throw UserError("spsa.directions", fmt::format("{} machines with {} probes need more than the run's {} Hadamard lanes",
-                                                   machines, header.m, header.lanes),
+    throw UserError("spsa.directions",
+                    fmt::format("{} machines with {} probes need more than the run's {} Hadamard lanes", machines,
+                                header.m, header.lanes),
                     "go on with fewer ranks, or start anew");
   return header;
 }

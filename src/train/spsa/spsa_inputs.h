@@ -16,6 +16,9 @@ struct SpsaInputs {
 /// @throws UserError naming the key for settings that do not go together
 std::unique_ptr<Prober> make_prober(const SpsaConfig&, Model&);
 
+/// What the model trains, in the header's words: the adapter's descriptor, or "all".
+std::string selection_of(Model&);
+
 /// The header of a run that starts with the model as it is.
 /// @param base  hash of the frozen weights, or empty
 /// @param log   the run's log folder: when it has a header, what a later job may not choose anew (K, the parent) is taken from there

@@ -12,8 +12,8 @@
 
 #include "io/files.h"
 #include "steplog/log_engine.h"
-#include "train/spsa/spsa_inputs.h"
 #include "train/spsa/rounds.h"
+#include "train/spsa/spsa_inputs.h"
 #include "train/spsa/vote_codec.h"
 #include "train/stepper.h"
 
@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMostEmptyRounds = 16;
-constexpr uint64_t kRun = 4096;  // records that are handed over at once
+constexpr uint64_t kRun = 4096;                      // records that are handed over at once
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
 /// What one machine found out in a round.
@@ -103,7 +103,8 @@ class SpsaStepper final : public Stepper {
   }
 
   void finish() override {
-    if (!is_file_ || machine_ == 0) append_and_read(record_head(replica_, run_, tip_, RecordType::end));
+    if ((!is_file_ || machine_ == 0) && !has_ended())
+      append_and_read(record_head(replica_, run_, tip_, RecordType::end));
     const std::string digest = replica_.digest(in_.ctx).text();
     require_equal(in_.world, "the digests of the trained weights", digest);
     in_.report.say(fmt::format("digest {}{}", digest,
@@ -119,9 +120,13 @@ class SpsaStepper final : public Stepper {
     return bytes;
   }
 
-  bool writes_log() const {
-    return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every";
+  /// Whether the log says so already: a process may be killed between that and what the run leaves at its end.
+  bool has_ended() const {
+    std::array<double, 1> ended{log_ && log_->chain().ended() ? 1.0 : 0.0};
+    in_.world.all_reduce_max(std::span<double>(ended));
+    return ended[0] > 0;
   }
+  bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
   fs::path log_folder() const {
     return in_.run_path / (in_.world.rank() == 0 ? "log" : fmt::format("log-rank-{:05}", in_.world.rank()));
   }
@@ -254,8 +259,7 @@ class SpsaStepper final : public Stepper {
     std::vector<PackedBatch> batches;
     const int64_t micro = micro_batch_rows(train, 1);
     for (int64_t begin = 0; begin < train.batch; begin += micro)
-      batches.push_back(
-          in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, train.batch - begin)), begin));
+      batches.push_back(in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, train.batch - begin)), begin));
     return batches;
   }
 
@@ -263,7 +267,9 @@ class SpsaStepper final : public Stepper {
     return direction_of(replica_.header(), round, machine_, machine_, probe);
   }
 
-  Measured measure(uint32_t round) { return config_.sides == "one" ? measure_one_sided(round) : measure_two_sided(round); }
+  Measured measure(uint32_t round) {
+    return config_.sides == "one" ? measure_one_sided(round) : measure_two_sided(round);
+  }
 
   Measured measure_two_sided(uint32_t round) {
     const RunHeader& header = replica_.header();
@@ -276,8 +282,8 @@ class SpsaStepper final : public Stepper {
       const auto sums = prober_.losses(in_.ctx, batches_of(round, probe), points);
       const double count = std::max<double>(1, static_cast<double>(sums[0].objective_count(objective_)));
       const double plus = sums[0].objective_sum(objective_), minus = sums[1].objective_sum(objective_);
-      write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), replica_.unit(), round, machine_, probe,
-                 found.bytes);
+      write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), replica_.unit(), round, machine_,
+                 probe, found.bytes);
       found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
       scored_ = sums[0].objective_count(objective_);
     }
@@ -331,9 +337,7 @@ class SpsaStepper final : public Stepper {
     return vote;
   }
 
-  bool digest_due() const {
-    return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0;
-  }
+  bool digest_due() const { return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0; }
 
   // --- a round
 
@@ -414,7 +418,8 @@ class SpsaStepper final : public Stepper {
     for (const Bytes& bytes : engine_->read(tip_.index)) {
       const auto decoded = decode_record(bytes);
       if (const auto* refusal = std::get_if<Refusal>(&decoded))
-        throw UserError(fmt::format("record {}", tip_.index), fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
+        throw UserError(fmt::format("record {}", tip_.index),
+                        fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
                         "the log is poisoned, the run stops here; the rounds before are whole");
       if (log_) log_->append(bytes);
       tip_.advance(bytes);
@@ -425,9 +430,10 @@ class SpsaStepper final : public Stepper {
   void refuse_empty_rounds(int64_t step) {
     if (replica_.empty_rounds() < kMostEmptyRounds) return;
     refuse_broken_base(in_.model, step);
-    throw UserError(fmt::format("step {}", step),
-                    fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
-                    "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
+    throw UserError(
+        fmt::format("step {}", step),
+        fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
+        "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
   }
 
   StepReport report(int64_t step, const LogEngine::Traffic& before, bool stop) {

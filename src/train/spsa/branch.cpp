@@ -1,0 +1,101 @@
+#include "train/spsa/branch.h"
+
+#include <unistd.h>
+
+#include "io/files.h"
+#include "train/run_folder.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+/// A log that takes records of another one.
+class Grafted {
+ public:
+  Grafted(const fs::path& folder, const std::string& header) : log_(StepLog::create(folder, header, {})) {}
+
+  void append(Record record) {
+    record.run = log_.run().prefix();
+    record.index = tip_.index;
+    record.prev = tip_.prev;
+    const Bytes encoded = encode(record);
+    log_.append(encoded);
+    tip_.advance(encoded);
+  }
+
+ private:
+  StepLog log_;
+  ChainTip tip_;
+};
+
+bool is_of_a_replica(RecordType type) {
+  return type == RecordType::round || type == RecordType::digest || type == RecordType::snapshot;
+}
+
+/// @return whether a snapshot of that very round was among the records
+bool copy_records(const StepLog& from, uint32_t rounds, Grafted& to) {
+  bool has_snapshot = false;
+  from.for_each(0, [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::round && record.round >= rounds) return false;
+    if (!is_of_a_replica(record.type)) return true;
+    has_snapshot = has_snapshot || (record.type == RecordType::snapshot && record.round == rounds);
+    to.append(record);
+    return true;
+  });
+  return has_snapshot;
+}
+
+Record snapshot_record(const Context& ctx, const Replica& replica, const fs::path& file) {
+  Record record = record_head(replica, {}, {}, RecordType::snapshot);
+  const StateDigest digest = replica.digest(ctx);
+  record.digest = {digest.sum, digest.check};
+  const std::string bytes = read_text_file(file);
+  record.sha256 = sha256(std::as_bytes(std::span(bytes)));
+  record.file_bytes = bytes.size();
+  return record;
+}
+
+void fill(const fs::path& folder, const Context& ctx, const StepLog& from, const fs::path& run, Replica& at) {
+  RunHeader header = at.header();
+  header.parent = fmt::format("{} round {}", sha256_hex(from.header()), at.round());
+  create_folder(folder / "checkpoints");
+  Grafted log(folder / "log", header.text());
+  const bool has_snapshot = copy_records(from, at.round(), log);
+  const fs::path snapshot = snapshot_file(folder / "checkpoints", at.round());
+  at.save(snapshot);
+  write_text_file(folder / "checkpoints" / "latest", snapshot.filename().string() + "\n");
+  if (!has_snapshot) log.append(snapshot_record(ctx, at, snapshot));
+  if (!fs::exists(run / "metrics.jsonl")) return;
+  fs::copy_file(run / "metrics.jsonl", folder / "metrics.jsonl");
+  MetricsFile(folder / "metrics.jsonl").rewind(at.round());
+}
+
+}  // namespace
+
+void require_free_for_branch(const fs::path& folder, const StepLog& from) {
+  if (fs::exists(folder))
+    throw UserError(folder.string(), "is there already, and a branch is a new run",
+                    "name another folder, or remove this one");
+  if (from.first_index() > 0)
+    throw UserError(folder.string(), "the log's first rounds were dropped, and a branch keeps all of its own",
+                    "take the log of another machine; spsa.compact = \"archive\" keeps them in fewer bytes");
+}
+
+void write_branch(const Context& ctx, const fs::path& folder, const StepLog& from, const fs::path& run, Replica& at) {
+  require_free_for_branch(folder, from);
+  const fs::path target = fs::absolute(folder).lexically_normal();
+  const fs::path whole = target.has_filename() ? target : target.parent_path();
+  create_folder(whole.parent_path());
+  const fs::path making = whole.parent_path() / fmt::format(".{}.tmp-{}", whole.filename().string(), getpid());
+  fs::remove_all(making);
+  try {
+    fill(making, ctx, from, run, at);
+  } catch (...) {
+    fs::remove_all(making);
+    throw;
+  }
+  fs::rename(making, whole);
+  sync_folder(whole.parent_path());
+}
+
+}  // namespace tessera

@@ -1,0 +1,420 @@
+// The state is a pure function of base and records: the same bits for every backend, thread count, and way to get there.
+
+#include "train/spsa/replica.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <random>
+
+#include "core/minifloat.h"
+#include "support/tiny_model.h"
+#include "train/spsa/packer.h"
+#include "train/spsa/vote_codec.h"
+
+namespace tessera {
+namespace {
+
+/// A pool of a few slots, without a model around it.
+struct OwnPool {
+  explicit OwnPool(uint64_t seed = 4) {
+    pool.reserve("a", {.shape = {37, 11}, .init = {Init::Kind::normal, 0.1, {}}});
+    pool.reserve("b", {.shape = {130}, .init = {Init::Kind::ones, 0, {}}, .weight_decay = false});
+    pool.reserve("c", {.shape = {3, 300}, .init = {Init::Kind::normal, 1, {}}, .step_scale = 4});
+    pool.allocate(seed, ParameterPool::Gradients::no);
+  }
+  ParameterPool pool;
+  FlatParams& params() { return pool.trainable(); }
+  std::string bytes() {
+    return {static_cast<const char*>(params().values.data), static_cast<size_t>(params().values.bytes())};
+  }
+};
+
+RunHeader header_of(OwnPool& pool, Family family = Family::independent, int64_t lanes = 0) {
+  RunHeader h;
+  h.manifest = manifest_of(pool.params());
+  h.seed = 0x1234567855aa55aaull;
+  h.eps = 1e-3;
+  h.m = 3;
+  h.family = family;
+  h.lanes = lanes;
+  return h;
+}
+
+/// Records of rounds with random votes of four machines, one of them missing now and then.
+std::vector<Record> random_rounds(const RunHeader& header, OwnPool& start, int rounds, float lr = 1e-3f,
+                                  float mul = 1.0f) {
+  OwnPool own;
+  std::memcpy(own.params().values.mutable_data(), start.params().values.data,
+              static_cast<size_t>(own.params().values.bytes()));
+  Replica replica(header, own.params());
+  const test::OwnContext context;
+  std::mt19937 random(7);
+  std::vector<Record> records;
+  ChainTip tip;
+  for (int t = 0; t < rounds; ++t) {
+    std::map<uint32_t, Vote> votes;
+    for (uint32_t machine = 0; machine < 4; ++machine) {
+      if (t > 0 && random() % 5 == 0) continue;
+      Vote vote;
+      for (int64_t s = 0; s < header.m; ++s)
+        write_vote(header, random() % 17 == 0 ? std::nan("") : std::normal_distribution<double>(0, 3)(random),
+                   replica.unit(), replica.round(), machine, static_cast<uint16_t>(s), vote.bytes);
+      votes[machine] = vote;
+    }
+    records.push_back(pack_round(replica, {}, tip, votes, 4, {lr, mul}));
+    tip.advance(encode(records.back()));
+    replica.apply(context.ctx, records.back());
+  }
+  return records;
+}
+
+std::string replayed(const RunHeader& header, const std::vector<Record>& records, const Context& ctx, bool together) {
+  OwnPool own;
+  Replica replica(header, own.params());
+  if (together)
+    replica.apply(ctx, records);
+  else
+    for (const Record& record : records) replica.apply(ctx, record);
+  return own.bytes() + replica.digest(ctx).text();
+}
+
+struct Kind {
+  std::string name;
+  Family family;
+  int64_t lanes;
+  std::string optimizer;
+  double momentum;
+  float mul;
+  VoteKind votes = VoteKind::byte;
+};
+void PrintTo(const Kind& k, std::ostream* out) { *out << k.name; }
+
+class ReplicaOf : public testing::TestWithParam<Kind> {
+ protected:
+  RunHeader header() {
+    RunHeader h = header_of(start_, GetParam().family, GetParam().lanes);
+    h.optimizer = GetParam().optimizer;
+    h.momentum = GetParam().momentum;
+    h.votes = GetParam().votes;
+    return h;
+  }
+  std::vector<Record> rounds(int count) { return random_rounds(header(), start_, count, 1e-3f, GetParam().mul); }
+  OwnPool start_;
+};
+
+TEST_P(ReplicaOf, EndsInTheSameBitsOnEveryBackendAndThreadCountAndGrouping) {
+  const auto records = rounds(40);
+  test::OwnContext cpu, reference("reference");
+  const std::string expected = replayed(header(), records, reference.ctx, false);
+  for (const int threads : {1, 2, 5, 16}) {
+    cpu.ctx.threads = threads;
+    EXPECT_TRUE(replayed(header(), records, cpu.ctx, true) == expected) << threads << " threads, rounds together";
+    EXPECT_TRUE(replayed(header(), records, cpu.ctx, false) == expected) << threads << " threads, round by round";
+  }
+  EXPECT_FALSE(replayed(header(), {records.begin(), records.end() - 1}, cpu.ctx, true) == expected);
+}
+
+TEST_P(ReplicaOf, GoesOnFromASnapshotAndFromPackedBytes) {
+  const auto records = rounds(30);
+  const test::OwnContext own;
+  const std::string expected = replayed(header(), records, own.ctx, true);
+  OwnPool first, second, third;
+  Replica a(header(), first.params()), b(header(), second.params()), c(header(), third.params());
+  a.apply(own.ctx, {records.data(), 17});
+  const test::TemporaryFolder folder;
+  a.save(folder / "s.safetensors");
+  b.load(folder / "s.safetensors");
+  c.unpack(a.pack());
+  EXPECT_EQ(b.round(), 17u);
+  for (auto& [replica, pool] : {std::pair<Replica&, OwnPool&>{b, second}, {c, third}}) {
+    replica.apply(own.ctx, {records.data() + 17, 13});
+    EXPECT_TRUE(pool.bytes() + replica.digest(own.ctx).text() == expected);
+  }
+  b.save(folder / "again.safetensors");
+  c.save(folder / "and_again.safetensors");
+  EXPECT_EQ(test::read_file(folder / "again.safetensors"), test::read_file(folder / "and_again.safetensors"));
+}
+
+TEST_P(ReplicaOf, MovesAlongTheGradientThatTheVotesDescribe) {
+  // g = <c, z> for a fixed c: the mean of g z is c, so the state goes to start - lr c for plain steps.
+  if (GetParam().votes == VoteKind::sign || GetParam().optimizer == "adamw" || GetParam().mul != 1) GTEST_SKIP();
+  RunHeader h = header();
+  h.clip = 0;
+  OwnPool own;
+  Replica replica(h, own.params());
+  const test::OwnContext context;
+  const auto values = own.params().values.as<float>();
+  const std::vector<float> start(values.begin(), values.end());
+  const auto c_of = [](int64_t p) { return p % 3 == 0 ? 1.0 : 0.0; };
+  ChainTip tip;
+  const double lr = 2e-4;
+  constexpr int kRounds = 400;
+  for (int t = 0; t < kRounds; ++t) {
+    std::map<uint32_t, Vote> votes;
+    for (uint32_t machine = 0; machine < 4; ++machine)
+      for (uint16_t s = 0; s < 3; ++s) {
+        const Direction z = direction_of(h, replica.round(), machine, machine, s);
+        double g = 0;
+        for (const TrainableSlot& slot : own.params().slots)
+          for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
+            if (c_of(p) != 0) g += sign_at(z, static_cast<uint64_t>(p));
+        write_vote(h, g, replica.unit(), replica.round(), machine, s, votes[machine].bytes);
+      }
+    const Record record = pack_round(replica, {}, tip, votes, 4, {static_cast<float>(lr), 1});
+    tip.advance(encode(record));
+    replica.apply(context.ctx, record);
+  }
+  double along = 0, across = 0;
+  int64_t ones = 0, zeros = 0;
+  for (const TrainableSlot& slot : own.params().slots)
+    for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p) {
+      const double moved = (static_cast<double>(values[p]) - static_cast<double>(start[p])) / slot.step_scale;
+      (c_of(p) != 0 ? along : across) += moved;
+      ++(c_of(p) != 0 ? ones : zeros);
+    }
+  const double plain = -lr * kRounds / (1 - GetParam().momentum);
+  // 64 directions span only a part of the space: what they see of c is c on average over pools.
+  const double tolerance = GetParam().family == Family::pool ? 0.35 : 0.15;
+  EXPECT_NEAR(along / static_cast<double>(ones), plain, tolerance * std::abs(plain));
+  EXPECT_NEAR(across / static_cast<double>(zeros), 0, 0.1 * std::abs(plain));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, ReplicaOf,
+                         testing::Values(Kind{"independent", Family::independent, 0, "sgd", 0, 1},
+                                         Kind{"decay", Family::independent, 0, "sgd", 0, 0.999f},
+                                         Kind{"shared", Family::shared, 0, "sgd", 0, 1},
+                                         Kind{"pool", Family::pool, 64, "sgd", 0, 1},
+                                         Kind{"hadamard", Family::hadamard, 16, "sgd", 0, 1},
+                                         Kind{"hadamard_many", Family::hadamard, 4, "sgd", 0, 1},
+                                         Kind{"momentum", Family::independent, 0, "sgd", 0.9, 0.9999f},
+                                         Kind{"momentum_hadamard", Family::hadamard, 16, "sgd", 0.5, 1},
+                                         Kind{"adam", Family::independent, 0, "adamw", 0, 0.999f},
+                                         Kind{"sign", Family::independent, 0, "sgd", 0, 1, VoteKind::sign},
+                                         Kind{"float32", Family::independent, 0, "sgd", 0, 1, VoteKind::float32}),
+                         [](const auto& info) { return info.param.name; });
+
+// The method page's golden update (section d): seed, round 2, votes of machines 1, 2, 5.
+TEST(Replica, AppliesTheGoldenRecord) {
+  OwnPool own;
+  RunHeader h = header_of(own);
+  h.m = 1;
+  Replica replica(h, own.params());
+  const test::OwnContext context;
+  Record empty;
+  empty.lanes = 3;
+  empty.m = 1;
+  empty.present = {false, false, false};
+  empty.roster = {{0, true, 1}, {1, true, 2}, {2, true, 5}};
+  replica.apply(context.ctx, empty);
+  empty.roster.clear();
+  empty.round = empty.seed_round = 1;
+  replica.apply(context.ctx, empty);
+  const uint32_t before[] = {0x3f000000, 0xbe800000, 0x3eaaaaab, 0x3a83126f};
+  const uint32_t after[] = {0x3f004400, 0xbe7e1000, 0x3eab32ab, 0x3b058938};
+  const auto values = own.params().values.as<float>();
+  for (size_t i = 0; i < 4; ++i) values[i] = std::bit_cast<float>(before[i]);
+  Record record = empty;
+  record.round = record.seed_round = 2;
+  record.present = {true, true, true};
+  record.bytes = {0x31, 0xa5, 0x12};
+  record.alpha = std::bit_cast<float>(0xb6aaaaabu);
+  replica.apply(context.ctx, record);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(std::bit_cast<uint32_t>(values[i]), after[i]) << i;
+}
+
+TEST(Replica, APoolOfDirectionsIsJoinedFromItsSumsAlone) {
+  OwnPool start;
+  const RunHeader h = header_of(start, Family::pool, 32);
+  const auto records = random_rounds(h, start, 200);
+  const test::OwnContext own;
+  OwnPool trained, joined;
+  Replica a(h, trained.params()), b(h, joined.params());
+  a.apply(own.ctx, records);
+  b.unpack(a.pack());  // values are rebuilt from base and sums, whatever was handed over
+  EXPECT_EQ(trained.bytes(), joined.bytes());
+}
+
+TEST(Replica, SurvivesInvalidAndSaturatedVotes) {
+  OwnPool own;
+  RunHeader h = header_of(own);
+  h.m = 8;
+  Replica replica(h, own.params());
+  const test::OwnContext context;
+  ChainTip tip;
+  for (int t = 0; t < 50; ++t) {
+    std::map<uint32_t, Vote> votes;
+    votes[0].bytes.assign(8, kInvalidVote);  // its loss is NaN
+    votes[1].bytes.assign(8, 0x7f);          // says the largest vote there is, always
+    votes[2].bytes.assign(8, 0x11);
+    votes[3].bytes.assign(8, 0x92);
+    const Record record = pack_round(replica, {}, tip, votes, 4, {1e-3f, 1});
+    tip.advance(encode(record));
+    replica.apply(context.ctx, record);
+    EXPECT_EQ(replica.last().votes, 32);
+    EXPECT_EQ(replica.last().valid, 24);
+    EXPECT_EQ(replica.last().clipped, 8);
+  }
+  for (const float w : own.params().values.as<float>()) ASSERT_TRUE(std::isfinite(w));
+  EXPECT_EQ(replica.halvings(), 0);
+}
+
+TEST(Replica, HalvesTheRateWhenMostVotesAreInvalidAndCountsEmptyRounds) {
+  OwnPool own;
+  Replica replica(header_of(own), own.params());
+  const test::OwnContext context;
+  std::map<uint32_t, Vote> votes;
+  votes[0].bytes = {kInvalidVote, kInvalidVote, 0x22};
+  const Record bad = pack_round(replica, {}, {}, votes, 1, {1e-3f, 1});
+  replica.apply(context.ctx, bad);
+  EXPECT_EQ(replica.halvings(), 1);
+  votes[0].bytes = {0x22, 0x22, 0x22};
+  const Record good = pack_round(replica, {}, {}, votes, 1, {1e-3f, 1});
+  EXPECT_EQ(good.alpha, -(0.5e-3f * 0x1p-9f) / 3);
+  replica.apply(context.ctx, good);
+  votes[0].bytes.assign(3, kInvalidVote);
+  const Record none = pack_round(replica, {}, {}, votes, 1, {1e-3f, 0.5f});
+  EXPECT_EQ(none.alpha, 0);
+  EXPECT_EQ(none.mul, 1);
+  const std::string before = own.bytes();
+  replica.apply(context.ctx, none);
+  replica.apply(context.ctx, pack_round(replica, {}, {}, votes, 1, {1e-3f, 1}));
+  EXPECT_EQ(replica.empty_rounds(), 2);
+  EXPECT_EQ(own.bytes(), before);
+}
+
+TEST(Replica, MovesTheUnitWhenVotesAreTooSmallOrTooLarge) {
+  for (const auto& [g, wanted] : {std::pair{1e-4, 19}, {2000.0, -4}, {0.5, 9}}) {
+    OwnPool own;
+    Replica replica(header_of(own), own.params());
+    const test::OwnContext context;
+    ChainTip tip;
+    double largest_error = 0;
+    for (int t = 0; t < 300; ++t) {
+      std::map<uint32_t, Vote> votes;
+      const int unit = replica.unit();
+      for (uint16_t s = 0; s < 3; ++s) write_vote(replica.header(), g, unit, replica.round(), 0, s, votes[0].bytes);
+      const Record record = pack_round(replica, {}, tip, votes, 1, {1e-6f, 1});
+      tip.advance(encode(record));
+      EXPECT_FLOAT_EQ(record.alpha, -1e-6f * std::ldexp(1.0f, -unit) / 3) << "votes keep the unit they were coded in";
+      replica.apply(context.ctx, record);
+      if (t > 200) largest_error = std::max(largest_error, std::abs(replica.last().vote_rms / g - 1));
+    }
+    EXPECT_LE(std::abs(replica.unit() - wanted), 4) << g;
+    EXPECT_LT(largest_error, 0.13) << g;
+  }
+}
+
+TEST(Replica, NoticesThatItsWeightsAreNotTheLogs) {
+  OwnPool start;
+  const RunHeader h = header_of(start);
+  auto records = random_rounds(h, start, 5);
+  const test::OwnContext own;
+  OwnPool good;
+  Replica a(h, good.params());
+  a.apply(own.ctx, records);
+  Record check;
+  check.type = RecordType::digest;
+  check.round = 5;
+  check.machine = 3;
+  check.digest = {a.digest(own.ctx).sum, a.digest(own.ctx).check};
+  records.push_back(check);
+  EXPECT_EQ(replayed(h, records, own.ctx, true).size(), good.bytes().size() + 32);
+  OwnPool other;
+  other.params().values.as<float>()[140] += 1e-6f;
+  Replica b(h, other.params());
+  try {
+    b.apply(own.ctx, records);
+    FAIL() << "the digest of other weights was accepted";
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("this replica's weights differ from what the log says of machine 3"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+// Method page, n, T8: an estimate from coded votes is unbiased.
+TEST(Replica, TheMeanOfManyCodedEstimatesIsTheGradient) {
+  constexpr int64_t kSize = 24;
+  constexpr int kDraws = 100000;
+  OwnPool own;
+  RunHeader h = header_of(own);
+  std::mt19937 random(3);
+  std::vector<double> slope(kSize), curve(kSize), mean(kSize), squares(kSize);
+  for (int64_t p = 0; p < kSize; ++p) {
+    slope[p] = std::normal_distribution<double>()(random);
+    curve[p] = std::normal_distribution<double>()(random);
+  }
+  const auto loss = [&](const Direction& z, double eps) {
+    double sum = 0;
+    for (int64_t p = 0; p < kSize; ++p) {
+      const double x = eps * sign_at(z, static_cast<uint64_t>(p));
+      sum += slope[p] * x + 0.5 * curve[p] * x * x;
+    }
+    return sum;
+  };
+  for (int t = 0; t < kDraws; ++t) {
+    const Direction z = direction_of(h, static_cast<uint32_t>(t), 1, 0, 0);
+    const double g = (loss(z, 1e-3) - loss(z, -1e-3)) / 2e-3;
+    std::vector<uint8_t> byte;
+    write_vote(h, g, 2, static_cast<uint32_t>(t), 1, 0, byte);  // a coarse unit: the rounding must be fair
+    const double decoded = std::ldexp(*read_vote(h, byte), -2);
+    for (int64_t p = 0; p < kSize; ++p) {
+      const double estimate = decoded * sign_at(z, static_cast<uint64_t>(p));
+      mean[p] += estimate / kDraws;
+      squares[p] += estimate * estimate / kDraws;
+    }
+  }
+  for (int64_t p = 0; p < kSize; ++p)
+    EXPECT_NEAR(mean[p], slope[p], 4.5 * std::sqrt((squares[p] - mean[p] * mean[p]) / kDraws)) << p;
+}
+
+TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
+  OwnPool own;
+  RunHeader h = header_of(own, Family::hadamard, 64);
+  h.parent = "abc 12";
+  h.optimizer = "adamw";
+  const std::string text = h.text();
+  EXPECT_EQ(RunHeader::parse(text, "x").text(), text);
+  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
+    std::string altered = text;
+    const size_t at = altered.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    altered.replace(at, from.size(), to);
+    try {
+      RunHeader::parse(altered, "header.json");
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"0000000000000000\""), HasSubstr("eps is 0"));
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"7ff0000000000000\""), HasSubstr("eps is inf"));
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"zz\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"lanes\": 64", "\"lanes\": 60"), HasSubstr("power of two"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 0"), HasSubstr("0 probes"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 256"), HasSubstr("256 probes"));
+  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 31"), HasSubstr("unit 31 is outside -20 .. 30"));
+  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("format 2"));
+  EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
+}
+
+TEST(RunHeader, NamesTheFirstTensorThatDiffers) {
+  OwnPool own;
+  RunHeader h = header_of(own);
+  EXPECT_NO_THROW(require_same_manifest(h, own.params(), "log"));
+  h.manifest[1] = "b [131] from 512";
+  try {
+    require_same_manifest(h, own.params(), "log");
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(),
+                testing::HasSubstr("the log has \"b [131] from 512\", the model \"b [130] from 512 no decay\""));
+  }
+}
+
+}  // namespace
+}  // namespace tessera
