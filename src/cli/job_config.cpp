@@ -79,7 +79,8 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
   const SpsaConfig& s = c.trainer.spsa;
   const OptimizerConfig& o = c.trainer.optimizer;
   if (c.adapter.dropout > 0)
-    recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows", "leave it out");
+    recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows",
+                 "leave it out");
   if (s.perturb == "layers" && c.adapter.method != "none")
     recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for full training", "leave it out");
   if (s.normalise && s.sides != "one")
@@ -121,11 +122,14 @@ void check_files(Recipe& recipe, const JobConfig& c) {
     if (!path.empty() && !std::filesystem::exists(path))
       recipe.fault(section, key, fmt::format("{}.{} \"{}\" does not exist", section, key, path.string()));
   };
-  exists(c.data.train, "data", "train");
-  exists(c.data.eval, "data", "eval");
+  if (c.job != "replay") {  // which reads no data
+    exists(c.data.train, "data", "train");
+    exists(c.data.eval, "data", "eval");
+  }
   exists(c.model.path, "model", "path");
   exists(c.model.tokenizer, "model", "tokenizer");
   exists(c.adapter.load, "adapter", "load");
+  exists(c.replay.log, "replay", "log");
   if (c.run.resume != "auto" && c.run.resume != "never") exists(c.run.resume, "run", "resume");
 }
 
@@ -147,6 +151,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("log", c.trainer.log);
   recipe.read("export", c.exports);
   recipe.read("generate", c.generate);
+  recipe.read("replay", c.replay);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.job == "train") check_training(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);

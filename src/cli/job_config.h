@@ -7,6 +7,7 @@
 #include "data/data_config.h"
 #include "infer/generate_config.h"
 #include "model/model.h"
+#include "train/spsa/replay_config.h"
 #include "train/trainer.h"
 
 namespace tessera {
@@ -20,6 +21,7 @@ struct JobConfig {
   AdapterConfig adapter;
   ExportConfig exports;
   GenerateConfig generate;
+  ReplayConfig replay;
 
   void visit(Fields& v);  // the top-level keys
 };

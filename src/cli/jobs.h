@@ -30,11 +30,17 @@ int prepare_job(const JobInputs&);
 int evaluate_job(const JobInputs&);
 int generate_job(const JobInputs&);
 int export_job(const JobInputs&);
+int replay_job(const JobInputs&);
 
 /// --check: the plan as text, or as one JSON object.
 int check_job(const JobInputs&, bool as_json);
 /// --show-batch: the first batch, decoded.
 int show_batch(const JobInputs&);
+
+/// trainer log RUN: what a log of rounds holds.
+/// @param run   a run's folder, or its log's
+/// @param last  rounds of the table; when not given 10, or all in JSON
+int log_command(const std::filesystem::path& run, std::optional<int64_t> last, bool as_json);
 
 /// Exit codes: the outside contract.
 constexpr int kDone = 0, kOurFault = 1, kUserError = 2, kStopped = 130;

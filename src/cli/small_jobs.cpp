@@ -18,6 +18,8 @@ const std::vector<Job>& jobs() {
       {"export",
        "write the trained adapter merged into the model as a Hugging Face folder, and with export.peft=true for PEFT",
        export_job},
+      {"replay", "rebuild the weights of an SPSA run at any round from the base model and its log, or branch off there",
+       replay_job},
   };
   return all;
 }

@@ -19,9 +19,10 @@ namespace fs = std::filesystem;
 /// Keys that may change between a run and its continuation.
 bool may_differ(const std::string& key) {
   const std::string section = key.substr(0, key.find('.'));
-  static const std::set<std::string> keys = {"data.cache", "spsa.logs", "spsa.compact", "spsa.perturb", "spsa.side_by_side",
-                                             "spsa.shared", "spsa.machine", "spsa.machines"};
-  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" || keys.count(key) > 0;
+  static const std::set<std::string> keys = {"data.cache",        "spsa.logs",   "spsa.compact", "spsa.perturb",
+                                             "spsa.side_by_side", "spsa.shared", "spsa.machine", "spsa.machines"};
+  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" ||
+         section == "replay" || keys.count(key) > 0;
 }
 
 /// @throws UserError listing every key whose value is not the checkpoint's, or telling that the training data changed
@@ -103,25 +104,6 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
   if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
 }
 
-void export_results(const JobInputs& in, const Context& ctx, Model& model, const RunFolder& folder, Reporter& report) {
-  const auto say = [&](const char* what, const std::string& name) {
-    report.say(fmt::format("{}: {}", what, (folder / name).string()));
-  };
-  if (!model.adapter() || in.config.exports.merged) {
-    export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    say("model", "model");
-  }
-  if (!model.adapter()) return;
-  if (in.config.exports.native) {
-    save_adapter(folder / "adapter", model);
-    say("adapter", "adapter");
-  }
-  if (in.config.exports.peft) {
-    export_peft(folder / "peft", model);
-    say("PEFT adapter", "peft");
-  }
-}
-
 /// Parameters of a plain LoRA of the rank that the adapter's layers work with.
 int64_t lora_parameters(const AdapterWeights& adapter) {
   int64_t count = 0;
@@ -160,7 +142,8 @@ Json done_line(const TrainOutcome& outcome, Model& model, Objective objective) {
                   .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](const std::string& suffix, const LossSums& sums) {
     if (sums.scored == 0) return;
-    line.set("eval_loss" + suffix, sums.mean_loss(objective)).set("eval_token_accuracy" + suffix, sums.token_accuracy());
+    line.set("eval_loss" + suffix, sums.mean_loss(objective))
+        .set("eval_token_accuracy" + suffix, sums.token_accuracy());
     if (sums.completions > 0) line.set("eval_exact_match" + suffix, sums.exact_match());
     if (sums.choices > 0) line.set("eval_accuracy" + suffix, sums.accuracy());
   };
@@ -179,7 +162,8 @@ fs::path own_run_folder(const JobInputs& in) {
 }
 
 /// The recipe and data that the log's rounds were made with: kept beside the log, compared when the run goes on.
-void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base, const fs::path& run_path) {
+void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base,
+                           const fs::path& run_path) {
   const fs::path file = run_path / "run.json";
   if (fs::exists(run_path / "log" / "header.json") && fs::exists(file)) {
     const Json json = Json::parse(read_text_file(file), file.string());
@@ -285,7 +269,7 @@ int train_job(const JobInputs& in) {
     return kStopped;
   }
   if (folder) {
-    export_results(in, ctx, model, *folder, report);
+    export_results(in, ctx, model, folder->path(), [&](const std::string& line) { report.say(line); });
     const Objective objective = objective_of(in.config.trainer.train.objective);
     say_outcome(report, model, outcome, objective);
     report.metric(done_line(outcome, model, objective));

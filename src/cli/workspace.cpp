@@ -6,6 +6,7 @@
 
 #include "io/files.h"
 #include "model/adapter_io.h"
+#include "model/export.h"
 #include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
@@ -93,7 +94,8 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings;
   settings.model = in.config.model;
   settings.adapter = in.config.adapter;
-  settings.train_base = in.config.job == "train" && in.config.adapter.method == "none";
+  const bool trains = in.config.job == "train" || in.config.job == "replay";
+  settings.train_base = trains && in.config.adapter.method == "none";
   settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
   settings.max_position = max_position;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
@@ -164,6 +166,26 @@ void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) 
                 sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
   require_equal_where_known(in.world, "the base weights",
                             in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
+}
+
+void export_results(const JobInputs& in, const Context& ctx, Model& model, const std::filesystem::path& folder,
+                    const std::function<void(const std::string&)>& say) {
+  const auto told = [&](const char* what, const char* name) {
+    if (say) say(fmt::format("{}: {}", what, (folder / name).string()));
+  };
+  if (!model.adapter() || in.config.exports.merged) {
+    export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
+    told("model", "model");
+  }
+  if (!model.adapter()) return;
+  if (in.config.exports.native) {
+    save_adapter(folder / "adapter", model);
+    told("adapter", "adapter");
+  }
+  if (in.config.exports.peft) {
+    export_peft(folder / "peft", model);
+    told("PEFT adapter", "peft");
+  }
 }
 
 std::filesystem::path run_folder_path(const JobInputs& in) {

@@ -44,6 +44,11 @@ MemoryPlan plan_memory(const JobInputs&, Model&);
 /// Refuses, on every rank, a job whose ranks disagree on data or parameters.
 void require_agreement(const JobInputs&, Model&, const Datasets&);
 
+/// Writes what [export] asks for into a run's folder; full training always exports the model.
+/// @param say  told each folder that was written; may be empty
+void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
+                    const std::function<void(const std::string&)>& say);
+
 std::filesystem::path run_folder_path(const JobInputs&);
 std::string megabytes(int64_t bytes);
 

@@ -32,11 +32,7 @@ class Sha256 {
              "OpenSSL failed");
     return bytes;
   }
-  std::string hex() {
-    std::string text;
-    for (std::byte byte : digest()) text += fmt::format("{:02x}", std::to_integer<int>(byte));
-    return text;
-  }
+  std::string hex() { return hex_text(digest()); }
 
  private:
   struct Free {
@@ -132,6 +128,12 @@ std::array<std::byte, 32> sha256(std::span<const std::byte> bytes) {
   Sha256 hash;
   hash.add(bytes);
   return hash.digest();
+}
+
+std::string hex_text(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<int>(byte));
+  return text;
 }
 
 std::string sha256_hex(std::span<const std::byte> bytes) {

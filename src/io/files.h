@@ -35,6 +35,8 @@ void sync_folder(const std::filesystem::path&);
 void remove_temporaries(const std::filesystem::path& folder);
 
 std::array<std::byte, 32> sha256(std::span<const std::byte>);  // OpenSSL
+/// Two hex digits a byte.
+std::string hex_text(std::span<const std::byte>);
 /// SHA-256 as 64 hex digits.
 std::string sha256_hex(std::span<const std::byte>);
 std::string sha256_hex(std::string_view);

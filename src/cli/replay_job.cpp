@@ -1,0 +1,134 @@
+// job = "replay": the weights of a shared-seed run at any round, from the base model and the log of bytes alone.
+
+#include <chrono>
+
+#include "cli/workspace.h"
+#include "io/files.h"
+#include "kernels/table.h"
+#include "model/export.h"
+#include "train/spsa/branch.h"
+#include "train/spsa/spsa_inputs.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+/// The run that is replayed: replay.log, or else run.dir.
+RunPlaces source_of(const JobInputs& in) {
+  const fs::path& log = in.config.replay.log;
+  return find_log(log.empty() ? run_folder_path(in) : log);
+}
+
+/// Where the results go: a folder of the replay's own.
+fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
+  const bool is_named = !in.config.replay.log.empty() && !in.config.run.dir.empty();
+  fs::path folder = run_folder_path(in);
+  if (!is_named) folder = (folder / "").parent_path().string() + "-replay";
+  if (fs::exists(folder) && (fs::equivalent(folder, source.run) || fs::equivalent(folder, source.log)))
+    throw UserError(in.recipe.where("run", "dir"), "run.dir is the run that is replayed",
+                    "name another folder: the run's own results stay as they are");
+  return folder;
+}
+
+uint32_t wanted_round(const JobInputs& in, const StepLog& log) {
+  const uint32_t held = rounds_in(log);
+  const int64_t wanted = in.config.replay.round.value_or(held);
+  if (wanted > held)
+    throw UserError(in.recipe.where("replay", "round"),
+                    fmt::format("the log holds {} rounds, round {} is asked for", held, wanted),
+                    "name a round that the log holds, or leave replay.round out for the last");
+  return static_cast<uint32_t>(wanted);
+}
+
+/// The first key of two adapter descriptors that differs, in words.
+std::string difference_of(const std::string& there, const std::string& here) {
+  const Json was = Json::parse(there, "the log's header"), now = Json::parse(here, "the recipe's adapter");
+  const auto text = [](const Json* value) { return value ? value->dump() : std::string("not set"); };
+  for (const auto& [key, value] : was.members())
+    if (text(now.find(key)) != text(was.find(key)))
+      return fmt::format("{} was {}, the recipe's is {}", key, value.dump(), text(now.find(key)));
+  for (const auto& [key, value] : now.members())
+    if (!was.find(key)) return fmt::format("{} was not set, the recipe's is {}", key, value.dump());
+  return "the order of its keys";
+}
+
+/// The header is the authority: the recipe's model must be the one that the run started with.
+/// @throws UserError naming the first thing that differs
+void require_same_start(const RunHeader& header, Model& model, const std::string& where, const Context& ctx) {
+  const FlatParams& params = model.pool().trainable();
+  require_same_manifest(header, params, where);
+  if (const std::string mine = selection_of(model); mine != header.selection)
+    throw UserError(where, "the log belongs to another adapter: " + difference_of(header.selection, mine),
+                    "set [adapter] as the run had it");
+  if (const std::string mine = model.adapter() ? model.base_fingerprint() : ""; mine != header.base)
+    throw UserError(where, "the log belongs to another base model",
+                    fmt::format("its frozen weights have the hash {}, those of model.path \"{}\" {}", header.base,
+                                model.options().path.string(), mine));
+  if (const std::string mine = values_digest(ctx, params, params.values).text(); mine != header.start)
+    throw UserError(
+        where, "the log begins with other values of the trained tensors than the recipe draws or loads",
+        fmt::format("their digest was {}, here it is {}: set train.seed, adapter.load and model.path as the "
+                    "run had them",
+                    header.start, mine));
+}
+
+void export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
+  refuse_own_folder(target / "model", in.config.model.path);
+  const RunFolder folder(target, "auto");
+  model.assemble(ctx);
+  export_results(in, ctx, model, folder.path(), {});
+}
+
+}  // namespace
+
+int replay_job(const JobInputs& in) {
+  if (in.world.rank() != 0) return kDone;
+  const ReplayConfig& config = in.config.replay;
+  const RunPlaces source = source_of(in);
+  const fs::path target = config.branch.empty() ? results_folder(in, source) : config.branch;
+  const auto start = Clock::now();
+  const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
+  const auto opened = Clock::now();
+  if (!in.quiet)
+    for (const std::string& notice : log.notices()) fmt::print(stderr, "{}\n", notice);
+  const std::string where = (source.log / "header.json").string();
+  const RunHeader header = RunHeader::parse(log.header(), where);
+  const uint32_t round = wanted_round(in, log);
+  if (!config.branch.empty()) require_free_for_branch(config.branch, log);
+
+  Model model(model_settings(in, 16));
+  start_from_saved_adapter(in.config, model);
+  Arena arena(64 << 20);
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
+  require_same_start(header, model, where, ctx);
+  Replica replica(header, model.pool().trainable());
+  const auto begin = Clock::now();
+  const ReplayCount count =
+      replay(ctx, replica, log, config.from_base ? fs::path() : source.run / "checkpoints", round);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin + (opened - start)).count();
+  if (config.branch.empty())
+    export_into(in, ctx, model, target);
+  else
+    write_branch(ctx, target, log, source.run, replica);
+  fmt::print("{}\n", Json::object()
+                         .set("log", source.log.string())
+                         .set("run", sha256_hex(log.header()))
+                         .set("round", int64_t{round})
+                         .set("rounds", count.rounds)
+                         .set("votes", count.votes)
+                         .set("digests_verified", count.digests + count.snapshots)
+                         .set("digest", replica.digest(ctx).text())
+                         .set("seconds", seconds)
+                         .set("rounds_per_second", static_cast<double>(count.rounds) / seconds)
+                         .set(config.branch.empty() ? "results" : "branch", target.string())
+                         .dump());
+  return kDone;
+}
+
+}  // namespace tessera
