@@ -126,6 +126,7 @@ class SpsaStepper final : public Stepper {
     in_.world.all_reduce_max(std::span<double>(ended));
     return ended[0] > 0;
   }
+
   bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
   fs::path log_folder() const {
     return in_.run_path / (in_.world.rank() == 0 ? "log" : fmt::format("log-rank-{:05}", in_.world.rank()));
