@@ -94,6 +94,19 @@ TEST_F(Classification, ShowsTheRightWords) {
   const std::string shown = expect_done(trainer(with({"--show-batch"}))).out;
   EXPECT_THAT(shown, HasSubstr("documents, "));
   EXPECT_THAT(shown, Not(HasSubstr("wrong")));
+  const std::string all =
+      expect_done(trainer(with({"--show-batch", "train.objective=choices", "train.estimator=spsa"}))).out;
+  EXPECT_GT(test::occurrences(all, " right  <s> copy "), 0);
+  EXPECT_EQ(test::occurrences(all, " wrong  <s> copy "), 2 * test::occurrences(all, " right  <s> copy "));
+}
+
+TEST_F(Classification, LearnsToChooseByForwardPassesOnly) {
+  expect_done(trainer(with({"train.objective=choices", "train.estimator=spsa", "optimizer.name=sgd",
+                            "optimizer.lr=3e-4", "train.steps=60", "run.dir=choices"})));
+  const auto eval = losses("choices", "eval");
+  EXPECT_LT(eval.back(), 0.8 * eval.front());
+  const Json done = metrics("choices").back();
+  EXPECT_GT(done.at("eval_accuracy").as_number(), done.at("eval_accuracy_before").as_number());
 }
 
 TEST_F(Classification, RefusesKeysThatDoNotGoTogether) {
