@@ -38,7 +38,7 @@ TEST_F(Trainer, TellsItsVersionAndItsOptions) {
 
 TEST_F(Trainer, ListsWhatARecipeCanName) {
   EXPECT_THAT(answer({"--list", "jobs"}), AllOf(HasSubstr("train "), HasSubstr("prepare "), HasSubstr("evaluate "),
-                                                HasSubstr("generate "), HasSubstr("export ")));
+                                                HasSubstr("generate "), HasSubstr("export "), HasSubstr("replay ")));
   EXPECT_THAT(answer({"--list", "adapters"}), AllOf(HasSubstr("lora "), HasSubstr("mos ")));
   EXPECT_THAT(answer({"--list", "optimizers"}), AllOf(HasSubstr("adamw "), HasSubstr("sgd ")));
   EXPECT_THAT(answer({"--list", "models"}), HasSubstr("llama "));

@@ -19,13 +19,15 @@ constexpr const char* kConfig = R"({
   "tie_word_embeddings": true, "torch_dtype": "float32", "bos_token_id": 1, "eos_token_id": 2
 })";
 
-std::string recipe(const std::string& adapter, double lr) {
+std::string recipe(const std::string& adapter, double lr, const std::string& train = "steps = 50\nbatch = 24\n",
+                   const std::string& optimizer = "") {
   std::ostringstream text;
   text << "job = \"train\"\n[model]\npath = \"base\"\ninit = \"random\"\ntokenizer = \""
        << (source_dir() / "recipes" / "world" / "tokenizer").string() << "\"\n"
        << "[data]\ntrain = \"train.jsonl\"\neval = \"eval.jsonl\"\n"
-       << "[train]\nsteps = 50\nbatch = 24\nsequence_length = 64\n"
-       << "[optimizer]\nlr = " << lr << "\n[run]\nthreads = 1\n"
+       << "[train]\nsequence_length = 64\n"
+       << train << "[optimizer]\nlr = " << lr << "\n"
+       << optimizer << "[run]\nthreads = 1\n"
        << adapter;
   return text.str();
 }
@@ -55,6 +57,10 @@ Workbench::Workbench() {
   write_file(folder_ / "lora.toml", recipe("[adapter]\nmethod = \"lora\"\nrank = 3\ndropout = 0.1\n", 5e-3));
   write_file(folder_ / "mos.toml",
              recipe("[adapter]\nmethod = \"mos\"\nequivalent_rank = 2\nrank = 3\nshards = 2\ndropout = 0.1\n", 5e-3));
+  write_file(folder_ / "spsa.toml",
+             recipe("[adapter]\nmethod = \"lora\"\nrank = 3\n[spsa]\nprobes = 3\neps = 1e-2\ndigest_every = 8\n"
+                    "[checkpoint]\nevery = 10\nkeep = 9\n",
+                    2e-3, "steps = 40\nbatch = 2\nestimator = \"spsa\"\n", "name = \"sgd\"\nmomentum = 0\n"));
 }
 
 Command Workbench::trainer(Words arguments) const {

@@ -15,7 +15,8 @@
 namespace tessera::test {
 
 /// base/config.json (a Llama of 2 layers, drawn at random), train.jsonl and eval.jsonl (prompts of syllables, completed
-/// by their copies), and a recipe for each way to train: full.toml, lora.toml, mos.toml, all with 50 steps of 24 rows.
+/// by their copies), and a recipe for each way to train: full.toml, lora.toml, mos.toml, all with 50 steps of 24 rows, and
+/// spsa.toml: LoRA by one-byte SPSA, 40 rounds of 3 probes of 2 rows, a digest every 8 rounds, a snapshot every 10.
 class Workbench : public testing::Test {
  protected:
   Workbench();
