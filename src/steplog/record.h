@@ -99,10 +99,11 @@ class ChainRules {
     uint8_t m_max = 255;
   };
   explicit ChainRules(Limits limits) : limits_(limits) {}
-  /// The broken rule, or nothing: "end" (anything after END), "run", "index", "prev", "type", "round" (a gap; of the other types: more rounds
-  /// than there are), "seed round" (in the future, or twice in the record), "stale", "alpha" (not finite or too large), "mul", "m", "lanes"
-  /// (not as many as the roster has), "lane" (taken already), "machine" (a vote of a free lane; a machine unknown, twice in the roster, with a
-  /// reserved id, or back after it left). What form alone decides ("bitmap", "crc", "length", ...) decode_record has refused before.
+  /// The broken rule, or nothing: "end" (anything after END), "run", "index", "prev", "type", "round" (a gap; of the
+  /// other types: more rounds than there are), "seed round" (in the future, or twice in the record), "stale", "alpha"
+  /// (not finite or too large), "mul", "m", "lanes" (not as many as the roster has), "lane" (taken already), "machine"
+  /// (a vote of a free lane; a machine unknown, twice in the roster, with a reserved id, or back after it left). What
+  /// form alone decides ("bitmap", "crc", "length", ...) decode_record has refused before.
   std::optional<Refusal> refuses(const Record&) const;
   /// The record was accepted. @param encoded  its bytes
   void accept(const Record&, std::span<const std::byte> encoded);
