@@ -33,13 +33,13 @@ class BackpropStepper final : public Stepper {
     packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
   }
 
-  std::optional<CheckpointMeta> restore() override {
-    std::optional<CheckpointMeta> saved;
+  std::optional<Restored> restore() override {
+    std::optional<Restored> saved;
     if (!in_.resume_from.empty()) {
-      saved = read_checkpoint_meta(in_.resume_from);
+      saved = Restored{.meta = read_checkpoint_meta(in_.resume_from)};
       load_checkpoint(in_.resume_from, params_, *optimizer_);
-      rows_consumed_ = saved->rows_consumed;
-      in_.report.say(fmt::format("going on from step {} ({})", saved->step, in_.resume_from.filename().string()));
+      rows_consumed_ = saved->meta.rows_consumed;
+      in_.report.say(fmt::format("going on from step {} ({})", saved->meta.step, in_.resume_from.filename().string()));
     }
     in_.model.assemble(in_.ctx);
     return saved;

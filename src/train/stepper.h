@@ -19,11 +19,18 @@ struct StepReport {
   std::string note;              // more text of the progress line
 };
 
+/// A run that goes on.
+struct Restored {
+  CheckpointMeta meta;           // what is known of the run so far
+  std::vector<Json> lines{};     // metrics of steps that were done and not yet told
+  bool owes_evaluation = false;  // of the last step
+};
+
 class Stepper {
  public:
   virtual ~Stepper() = default;
-  /// Puts the model where the run left it. @return what is known of the run so far; nothing for a run that starts
-  virtual std::optional<CheckpointMeta> restore() = 0;
+  /// Puts the model where the run left it. @return nothing for a run that starts
+  virtual std::optional<Restored> restore() = 0;
   /// Takes step 1, 2, ... @return nothing when a stop was asked for before the step was done
   virtual std::optional<StepReport> take(int64_t step) = 0;
   /// Leaves what a killed run goes on from.

@@ -60,13 +60,17 @@ class Loop {
 
   void resume_or_start() {
     const auto saved = stepper_->restore();
-    if (saved) meta_ = *saved;
+    if (saved) meta_ = saved->meta;
     meta_.ranks = in_.world.size();
     meta_.recipe = in_.recipe;
     meta_.data_hash = in_.data.hash();
     meta_.base_fingerprint = in_.base_fingerprint;
-    in_.report.rewind(saved ? saved->step : -1);
-    if (saved) return;
+    in_.report.rewind(saved ? saved->meta.step : -1);
+    if (saved) {
+      for (const Json& line : saved->lines) in_.report.metric(line);
+      if (in_.eval && saved->owes_evaluation) evaluate_now();
+      return;
+    }
     if (in_.eval) evaluate_now();
     meta_.first_eval = meta_.last_eval;
   }

@@ -12,7 +12,8 @@ namespace {
 /// A log that takes records of another one.
 class Grafted {
  public:
-  Grafted(const fs::path& folder, const std::string& header) : log_(StepLog::create(folder, header, {})) {}
+  Grafted(const fs::path& folder, const std::string& header)
+      : log_(StepLog::create(folder, header, {.sync_appends = false})) {}
 
   void append(Record record) {
     record.run = log_.run().prefix();
@@ -22,6 +23,7 @@ class Grafted {
     log_.append(encoded);
     tip_.advance(encoded);
   }
+  void sync() const { log_.sync(); }
 
  private:
   StepLog log_;
@@ -65,6 +67,7 @@ void fill(const fs::path& folder, const Context& ctx, const StepLog& from, const
   at.save(snapshot);
   write_text_file(folder / "checkpoints" / "latest", snapshot.filename().string() + "\n");
   if (!has_snapshot) log.append(snapshot_record(ctx, at, snapshot));
+  log.sync();
   if (!fs::exists(run / "metrics.jsonl")) return;
   fs::copy_file(run / "metrics.jsonl", folder / "metrics.jsonl");
   MetricsFile(folder / "metrics.jsonl").rewind(at.round());

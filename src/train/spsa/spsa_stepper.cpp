@@ -46,7 +46,7 @@ class SpsaStepper final : public Stepper {
         replica_(in.spsa->header, params_),
         prober_(*in.spsa->prober) {}
 
-  std::optional<CheckpointMeta> restore() override {
+  std::optional<Restored> restore() override {
     const std::string header = in_.spsa->header.text();
     run_.sha256 = sha256_of(header);
     if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
@@ -62,7 +62,7 @@ class SpsaStepper final : public Stepper {
     if (replica_.round() == 0) return std::nullopt;
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
                                replica_.digest(in_.ctx).text()));
-    return meta_from_metrics();
+    return restored_run();
   }
 
   std::optional<StepReport> take(int64_t step) override {
@@ -153,7 +153,7 @@ class SpsaStepper final : public Stepper {
     in_.world.broadcast(state, holder);
     if (in_.world.rank() != holder) replica_.unpack(state);
     std::vector<std::byte> tip(sizeof(tip_));
-    if (log_) tip_ = {log_->size(), log_->chain().prev()};
+    if (log_) tip_ = tip_of_log();
     std::memcpy(tip.data(), &tip_, sizeof(tip_));
     in_.world.broadcast(tip, holder);
     std::memcpy(&tip_, tip.data(), sizeof(tip_));
@@ -197,33 +197,66 @@ class SpsaStepper final : public Stepper {
         return true;
       });
     replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
-    tip_ = {log_->size(), log_->chain().prev()};
+    tip_ = tip_of_log();
   }
+
+  ChainTip tip_of_log() const { return {log_->size(), log_->chain().prev()}; }
 
   fs::path snapshot_folder() const { return in_.folder ? *in_.folder / "checkpoints" : fs::path(); }
 
   /// What the log does not hold: times and evaluations, as the metrics tell them.
-  CheckpointMeta meta_from_metrics() const {
-    CheckpointMeta meta;
+  Restored restored_run() {
+    Restored run;
+    CheckpointMeta& meta = run.meta;
     meta.step = replica_.round();
     meta.rows_consumed = meta.step * rows_per_step(in_.config, in_.world.size());
     meta.tokens = meta.rows_consumed * in_.data.sequence_length();
-    if (!in_.folder) return meta;
+    if (in_.folder) read_metrics(run);
+    const int64_t every = in_.config.evaluate.every;
+    const bool due = meta.step == total_steps(in_) || (every > 0 && meta.step % every == 0);
+    double owes = due && in_.folder && last_evaluated_ < meta.step ? 1 : 0;
+    in_.world.all_reduce_max(std::span(&owes, 1));
+    run.owes_evaluation = owes > 0;
+    return run;
+  }
+
+  void read_metrics(Restored& run) {
+    CheckpointMeta& meta = run.meta;
     bool any_eval = false;
+    int64_t told = 0;
     for (const Json& line : MetricsFile(*in_.folder / "metrics.jsonl").lines()) {
       const Json* step = line.find("step");
       if (line.find("event") || !step || step->as_integer() > meta.step) continue;
       if (line.at("split").as_string() == "train") {
-        meta.seconds += line.at("step_seconds").as_number();
+        told = step->as_integer();
+        meta.seconds += line.find("step_seconds") ? line.at("step_seconds").as_number() : 0;
         meta.last_loss = line.find("loss") ? line.at("loss").as_number() : 0;
         continue;
       }
       meta.last_eval = sums_of_metrics(line);
       meta.best_loss = std::min(meta.best_loss, line.at("loss").as_number());
+      last_evaluated_ = step->as_integer();
       if (!any_eval) meta.first_eval = meta.last_eval;
       any_eval = true;
     }
-    return meta;
+    log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
+      if (record.type == RecordType::round && record.round >= told) run.lines.push_back(line_of(record));
+      return true;
+    });
+  }
+
+  /// The metrics of a round that was appended by a process that did not live to tell.
+  Json line_of(const Record& record) const {
+    double loss = 0;
+    for (const uint16_t bits : record.losses)
+      loss += static_cast<double>(to_float(Float16{bits})) / static_cast<double>(record.losses.size());
+    return Json::object()
+        .set("step", int64_t{record.round} + 1)
+        .set("split", "train")
+        .set("loss", record.losses.empty() ? std::nan("") : loss)
+        .set("votes", static_cast<int64_t>(record.bytes.size()) / replica_.header().bytes_per_probe())
+        .set("alpha", static_cast<double>(record.alpha))
+        .set("from_log", true);
   }
 
   /// The sums that an evaluation line was made from.
@@ -475,8 +508,8 @@ class SpsaStepper final : public Stepper {
     const uint32_t oldest = rounds[keep - 1];
     uint64_t index = log_->first_index();
     log_->for_each(index, [&](const Record& record, std::span<const std::byte>) {
-      index = record.index;
-      return record.type != RecordType::round || record.round < oldest;
+      index = record.index;  // in the end that of the record which vouches for the oldest snapshot
+      return record.type != RecordType::snapshot || record.round < oldest;
     });
     log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
   }
@@ -494,7 +527,7 @@ class SpsaStepper final : public Stepper {
   std::optional<StepLog> log_;
   std::unique_ptr<LogEngine> engine_;
   std::map<uint32_t, Vote> votes_;
-  int64_t scored_ = 0, dropped_ = 0;
+  int64_t scored_ = 0, dropped_ = 0, last_evaluated_ = -1;
 };
 
 }  // namespace

@@ -1,0 +1,267 @@
+// One-byte SPSA end to end: many ranks, processes that share a folder, kills at any moment, and what a user may get wrong.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <random>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class Spsa : public test::Workbench {
+ protected:
+  Spsa() {
+    const std::string base = test::read_file(*this / "mos.toml");
+    for (const char* method : {"full", "lora", "mos"}) {
+      std::string text = test::read_file(*this / (std::string(method) + ".toml"));
+      replace(text, "dropout = 0.1\n", "");
+      replace(text, "batch = 24", "batch = 2\nestimator = \"spsa\"");
+      replace(text, "lr = 0.00" + std::string(std::string(method) == "full" ? "3" : "5"),
+              "name = \"sgd\"\nmomentum = 0\nschedule = \"constant\"\nlr = 1e-3");
+      text += "[spsa]\nprobes = 2\neps = 1e-2\ndigest_every = 5\n[checkpoint]\nevery = 10\n";
+      test::write_file(*this / ("spsa_" + std::string(method) + ".toml"), text);
+    }
+  }
+  static void replace(std::string& text, const std::string& from, const std::string& to) {
+    const size_t at = text.find(from);
+    ASSERT_TRUE(at != std::string::npos || from.substr(0, 7) == "dropout") << from << " in\n" << text;
+    if (at != std::string::npos) text.replace(at, from.size(), to);
+  }
+  std::string digest(const std::string& run) const {
+    const std::string log = test::read_file(*this / run / "log.txt");
+    const size_t at = log.rfind("digest ");
+    return at == std::string::npos ? "none" : log.substr(at + 7, 32);
+  }
+  std::string log_bytes(const std::string& run, const std::string& log = "log") const {
+    return test::read_file(*this / run / log / "00000000.tsb");
+  }
+};
+
+TEST_F(Spsa, TrainsEveryKindOfPoolAndLeavesAFolderLikeAnyRun) {
+  for (const std::string method : {"full", "lora", "mos"}) {
+    const test::Ended ended = expect_done(trainer({"spsa_" + method + ".toml", "run.dir=" + method}));
+    EXPECT_THAT(ended.out, HasSubstr("votes of a round: 2 bytes; no gradients, no saved activations"));
+    EXPECT_THAT(ended.out, HasSubstr("digest "));
+    for (const Json& line : metrics(method)) {
+      if (!line.find("split") || line.at("split").as_string() != "train") continue;
+      EXPECT_EQ(line.at("votes").as_integer(), 2);
+      EXPECT_EQ(line.at("votes_valid").as_number(), 1);
+      EXPECT_GT(line.at("vote_rms").as_number(), 0);
+      EXPECT_EQ(line.at("unit").as_integer(), 9);
+    }
+    EXPECT_EQ(losses(method).size(), 50u);
+    EXPECT_TRUE(fs::exists(*this / method / (method == "full" ? "model/model.safetensors" : "adapter/adapter.json")));
+    EXPECT_TRUE(fs::exists(*this / method / "checkpoints/round-00000050.safetensors"));
+    EXPECT_FALSE(saved_bytes(method).empty());
+  }
+}
+
+TEST_F(Spsa, RepeatsItselfToTheBitForAnyNumberOfThreads) {
+  expect_done(trainer({"spsa_lora.toml", "run.dir=a"}));
+  expect_done(trainer({"spsa_lora.toml", "run.dir=b", "run.threads=3"}));
+  EXPECT_EQ(saved_bytes("a"), saved_bytes("b"));
+  EXPECT_EQ(timeless_metrics("a"), timeless_metrics("b"));
+  EXPECT_EQ(log_bytes("a"), log_bytes("b"));
+}
+
+TEST_F(Spsa, AllRanksEndWithOneDigestAndOneVoteEach) {
+  TESSERA_NEEDS_MPI();
+  for (const int count : {1, 2, 4, 8}) {
+    const std::string run = "ranks" + std::to_string(count);
+    const test::Ended ended =
+        expect_done(ranks(count, {"spsa_mos.toml", "run.dir=" + run, "spsa.logs=every", "train.steps=20"}));
+    if (count > 1) EXPECT_THAT(ended.out, HasSubstr(" on all " + std::to_string(count) + " ranks"));
+    for (int rank = 1; rank < count; ++rank)
+      EXPECT_EQ(log_bytes(run, "log-rank-0000" + std::to_string(rank)), log_bytes(run)) << "rank " << rank;
+    for (const Json& line : metrics(run)) {
+      if (!line.find("split") || line.at("split").as_string() != "train") continue;
+      EXPECT_EQ(line.at("votes").as_integer(), 2 * count);
+      // 19 bytes around a vote, its probes, the loss, now and then a digest; rank 0 adds its terms. No JSON, no floats.
+      EXPECT_LE(line.at("bytes_up").as_integer(), 19 + 2 + 2 + 8 + 16);
+      EXPECT_GE(line.at("bytes_up").as_integer(), 19 + 2);
+    }
+  }
+}
+
+TEST_F(Spsa, ThreeProcessesThatShareAFolderEndWithOneDigestThoughOneIsKilled) {
+  const auto machine = [&](int k) {
+    return trainer({"spsa_lora.toml", "run.dir=shared", "spsa.transport=file", "spsa.machines=3",
+                    "spsa.machine=" + std::to_string(k), "train.steps=30"});
+  };
+  test::Process first(machine(0)), second(machine(1));
+  auto third = std::make_unique<test::Process>(machine(2));
+  const fs::path lines = *this / "shared/metrics.jsonl";
+  ASSERT_TRUE(
+      test::wait_until([&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 10; }, 60));
+  third->send(SIGKILL);
+  third->wait();
+  third = std::make_unique<test::Process>(machine(2));
+  for (test::Process* process : {&first, &second, third.get()}) {
+    const test::Ended ended = process->wait(120);
+    EXPECT_EQ(ended.exit_code, 0) << ended.out << ended.err;
+  }
+  EXPECT_EQ(digest("shared").size(), 32u);
+  EXPECT_EQ(digest("shared"), digest("shared/machine-00001"));
+  EXPECT_EQ(digest("shared"), digest("shared/machine-00002"));
+  EXPECT_EQ(saved_bytes("shared"), saved_bytes("shared/machine-00002"));
+  EXPECT_EQ(losses("shared").size(), 30u);
+}
+
+TEST_F(Spsa, KilledTwentyTimesAnywhereLosesNoRoundAndEndsInTheSameBits) {
+  const Words more = {"train.steps=1200", "evaluate.every=170", "checkpoint.every=100", "log.progress=none"};
+  const auto command = [&](const std::string& run) {
+    Words words = {"spsa_mos.toml", "run.dir=" + run};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  expect_done(trainer(command("straight")));
+  std::mt19937 random(std::random_device{}());
+  uint64_t rounds_before = 0;
+  int kills = 0;
+  while (kills < 20) {
+    test::Process process(trainer(command("run")));
+    test::sleep_seconds(0.02 + 0.0001 * static_cast<double>(random() % 1000));
+    if (!process.running()) break;  // a fast machine may be done before the twentieth
+    process.send(SIGKILL);
+    process.wait();
+    ++kills;
+    const fs::path log = *this / "run/log/00000000.tsb";
+    const uint64_t size = fs::exists(log) ? fs::file_size(log) : 0;
+    EXPECT_GE(size + 400, rounds_before) << "records were lost";  // a torn tail at most
+    rounds_before = size;
+  }
+  expect_done(trainer(command("run")));
+  EXPECT_EQ(digest("run"), digest("straight")) << kills << " kills";
+  EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
+  EXPECT_EQ(log_bytes("run").size(), log_bytes("straight").size());
+  EXPECT_GE(kills, 10);
+  EXPECT_EQ(losses("run").size(), 1200u);
+  EXPECT_EQ(losses("run", "eval"), losses("straight", "eval"));
+}
+
+TEST_F(Spsa, AKilledJobOfRanksGoesOnAlsoWhenTheirLogsDiffer) {
+  TESSERA_NEEDS_MPI();
+  const Words words = {"spsa_lora.toml", "run.dir=run", "spsa.logs=every", "train.steps=40"};
+  Words straight = words;
+  straight[1] = "run.dir=straight";
+  expect_done(ranks(3, straight));
+  {
+    test::Process process(ranks(3, words));
+    const fs::path lines = *this / "run/metrics.jsonl";
+    ASSERT_TRUE(test::wait_until(
+        [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 8; }, 60));
+    const auto children = process.children();
+    ASSERT_EQ(children.size(), 3u);
+    kill(children[1], SIGKILL);
+    process.wait();
+  }
+  // Rank 0 is the one whose log is behind: the longest log counts.
+  const std::string log = log_bytes("run");
+  test::write_file(*this / "run/log/00000000.tsb", log.substr(0, log.size() * 2 / 3));
+  expect_done(ranks(3, words));
+  EXPECT_EQ(digest("run"), digest("straight"));
+  for (const char* folder : {"log", "log-rank-00001", "log-rank-00002"})
+    EXPECT_EQ(log_bytes("run", folder), log_bytes("straight")) << folder;
+}
+
+TEST_F(Spsa, GoesOnUnderAnotherNumberOfRanks) {
+  TESSERA_NEEDS_MPI();
+  test::Process process(ranks(2, {"spsa_mos.toml", "run.dir=run", "train.steps=200"}));
+  const fs::path lines = *this / "run/metrics.jsonl";
+  ASSERT_TRUE(
+      test::wait_until([&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 8; }, 60));
+  process.send(SIGUSR1);
+  EXPECT_EQ(process.wait().exit_code, 130);
+  expect_done(ranks(3, {"spsa_mos.toml", "run.dir=run", "train.steps=200"}));
+  EXPECT_EQ(losses("run").size(), 200u);
+  EXPECT_EQ(metrics("run").at(metrics("run").size() - 3).at("votes").as_integer(), 6);
+}
+
+TEST_F(Spsa, OtherFamiliesVotesSidesAndOptimizersTrainAndGoOn) {
+  const std::vector<Words> variants = {{"spsa.directions=shared"},
+                                       {"spsa.directions=hadamard"},
+                                       {"spsa.directions=pool", "spsa.pool_size=64"},
+                                       {"spsa.votes=sign"},
+                                       {"spsa.votes=float32"},
+                                       {"spsa.sides=one", "spsa.probes=5", "spsa.side_by_side=3"},
+                                       {"spsa.sides=one", "spsa.probes=4", "spsa.normalise=true"},
+                                       {"optimizer.momentum=0.9"},
+                                       {"optimizer.name=adamw", "optimizer.weight_decay=0.1"},
+                                       {"spsa.compact=archive", "checkpoint.keep=1"},
+                                       {"spsa.compact=drop", "checkpoint.keep=1"}};
+  for (size_t i = 0; i < variants.size(); ++i) {
+    const std::string straight = "s" + std::to_string(i), run = "r" + std::to_string(i);
+    const auto command = [&](const std::string& name) {
+      Words words = {"spsa_lora.toml", "run.dir=" + name, "train.steps=24", "checkpoint.every=10"};
+      words.insert(words.end(), variants[i].begin(), variants[i].end());
+      return trainer(words);
+    };
+    expect_done(command(straight));
+    {
+      test::Process process(command(run));
+      const fs::path lines = *this / run / "metrics.jsonl";
+      ASSERT_TRUE(test::wait_until(
+          [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 14; }, 60));
+      process.send(SIGKILL);
+      process.wait();
+    }
+    expect_done(command(run));
+    EXPECT_EQ(digest(run), digest(straight)) << testing::PrintToString(variants[i]);
+    EXPECT_EQ(digest(run).size(), 32u);
+  }
+}
+
+TEST_F(Spsa, LearnsTheCopyTask) {
+  expect_done(trainer(
+      {"spsa_lora.toml", "run.dir=run", "train.steps=150", "spsa.probes=8", "optimizer.lr=1e-2", "run.threads=2"}));
+  const auto held_out = losses("run", "eval");
+  EXPECT_LT(held_out.back(), held_out.front() - 0.2);
+}
+
+TEST_F(Spsa, ABaseWithABrokenWeightIsNamedAndNothingIsTrained) {
+  expect_done(trainer({"full.toml", "run.dir=made", "train.steps=1", "train.estimator=backprop"}));
+  const fs::path file = *this / "made/model/model.safetensors";
+  std::string bytes = test::read_file(file);
+  for (int i = 1; i <= 4; ++i) bytes[bytes.size() - i * 64] = bytes[bytes.size() - i * 64 + 1] = '\xff';
+  for (int i = 1; i <= 40; ++i) bytes[bytes.size() - i] = '\xff';
+  test::write_file(file, bytes);
+  const test::Ended ended =
+      expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "model.path=made/model", "model.init=pretrained"}));
+  EXPECT_THAT(ended.err, HasSubstr("the base model is damaged"));
+}
+
+TEST_F(Spsa, RefusesToGoOnWithOtherSettingsDataOrBase) {
+  expect_done(trainer({"spsa_lora.toml", "run.dir=run", "train.steps=10"}));
+  fs::path metrics_file = *this / "run/metrics.jsonl";
+  std::string text = test::read_file(metrics_file);
+  test::write_file(metrics_file, text.substr(0, text.find("{\"event\"")));
+  EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=20", "spsa.eps=2e-2"})).err,
+              HasSubstr("spsa.eps was 0.01, now 0.02"));
+  fs::remove(*this / "run/run.json");
+  EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=20", "spsa.eps=2e-2"})).err,
+              HasSubstr("\"eps\""));
+}
+
+TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
+  const auto fault = [&](const Words& more) {
+    Words words = {"spsa_lora.toml", "run.dir=run"};
+    words.insert(words.end(), more.begin(), more.end());
+    return expect_exit(2, trainer(words)).err;
+  };
+  EXPECT_THAT(fault({"adapter.dropout=0.1"}), HasSubstr("SPSA compares losses of the same rows"));
+  EXPECT_THAT(fault({"spsa.normalise=true"}), HasSubstr("set spsa.sides = \"one\""));
+  EXPECT_THAT(fault({"spsa.votes=float32", "spsa.probes=64"}), HasSubstr("at most 255 bytes"));
+  EXPECT_THAT(fault({"spsa.directions=pool", "optimizer.momentum=0.9"}), HasSubstr("optimizer.momentum = 0"));
+  EXPECT_THAT(fault({"spsa.transport=file", "spsa.machine=3", "spsa.machines=3"}), HasSubstr("numbered 0 .. 2"));
+  EXPECT_THAT(fault({"spsa.eps=0"}), HasSubstr("spsa.eps"));
+  EXPECT_THAT(fault({"spsa.probes=256"}), HasSubstr("255"));
+}
+
+}  // namespace
+}  // namespace tessera
