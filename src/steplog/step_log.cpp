@@ -448,6 +448,10 @@ struct StepLog::Impl {
     load();  // removes what was dropped
   }
 
+  void sync() const {
+    if (!options.sync_appends && !segments.empty()) FileDescriptor::open_to_change(segments.back().file).sync();
+  }
+
   bool has_room(size_t entry_bytes) const {
     if (segments.empty() || segments.back().form == SegmentForm::archive) return false;
     const Segment& last = segments.back();
@@ -464,7 +468,10 @@ struct StepLog::Impl {
     ByteWriter entry;
     entry.put(static_cast<uint32_t>(encoded.size()));
     entry.put(encoded);
-    if (!has_room(entry.bytes().size())) start_segment();
+    if (!has_room(entry.bytes().size())) {
+      sync();
+      start_segment();
+    }
     write_entry(segments.back(), entry.bytes());
     if (segments.back().count % kPageRecords == 0) segments.back().marks.push_back(segments.back().bytes);
     ++segments.back().count;
@@ -478,7 +485,7 @@ struct StepLog::Impl {
     if (file.size() != segment.bytes) file.truncate(segment.bytes);  // left by an append that failed
     try {
       file.write_at(segment.bytes, entry);
-      file.sync();
+      if (options.sync_appends) file.sync();
     } catch (const UserError&) {
       try {
         file.truncate(segment.bytes);
@@ -544,6 +551,8 @@ void StepLog::append(std::span<const std::byte> record) {
   TS_CHECK(impl_->options.access == Access::write, "the log is not open for one writer");
   impl_->append(record);
 }
+
+void StepLog::sync() const { impl_->sync(); }
 
 void StepLog::refresh() {
   if (impl_->options.access != Access::write) impl_->refresh();

@@ -22,6 +22,7 @@ class StepLog {
   struct Options {
     Access access = Access::write;
     int64_t segment_bytes = int64_t{64} << 20;
+    bool sync_appends = true;     // false: records of another log, which count from sync() on
     ChainRules::Limits limits{};  // `run` is filled in from header.json
   };
   /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header (naming the first key that
@@ -41,8 +42,10 @@ class StepLog {
   uint64_t size() const;  // next index
   int64_t bytes_on_disk() const;
 
-  /// Appends the encoded record, synced. @throws UserError naming the rule it breaks: nothing is written then
+  /// Appends the encoded record, synced (see Options::sync_appends). @throws UserError naming the rule it breaks: nothing is written then
   void append(std::span<const std::byte> record);
+  /// Everything that was appended is on the disk after this.
+  void sync() const;
   /// With Access::shared: appends if the log, with what others appended meanwhile, has `expected` records. Mends the torn tail of a
   /// process that was killed. @returns false, with nothing written, when it has more or fewer
   bool append_if(uint64_t expected, std::span<const std::byte> record);

@@ -48,7 +48,7 @@ TEST_F(Trainer, ListsWhatARecipeCanName) {
 
 TEST_F(Trainer, ExplainsKeysWithoutARecipe) {
   EXPECT_THAT(answer({"--explain", "train.batch"}),
-              AllOf(StartsWith("train.batch\n  rows of one optimizer step, over all ranks\n"),
+              AllOf(StartsWith("train.batch\n  rows of one optimizer step, over all ranks; of one probe with spsa\n"),
                     HasSubstr("allowed: 1 to 16777216\n"), HasSubstr("default: 16\n")));
   EXPECT_THAT(answer({"--explain", "adapter"}),
               AllOf(HasSubstr("adapter.shards\n"), HasSubstr("adapter.private_rank\n"), Not(HasSubstr("train.batch"))));
