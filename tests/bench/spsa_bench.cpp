@@ -4,11 +4,12 @@
 //   over      = two forward passes of the same batch over the weights as they are, one after the other
 //   replay    = a log of rounds of 16 machines x 16 probes with random bytes, read from disk and applied to the base
 //
-// Both are timed in turn, round after round, so that a noisy machine hits all alike; `seconds` of each part are medians. LoRA and MoS
+// Both are timed in turn, round after round, so that a noisy machine hits all alike; ratios are medians of the rounds' own. LoRA and MoS
 // perturb scratch copies, full weights each matrix before its product. Models: the repository's, and the one that TESSERA_SMOLLM2 names.
 //
 //   spsa_bench [threads] [rounds] [rows] [sequence_length]
 
+#include <ctime>
 #include <filesystem>
 #include <random>
 
@@ -35,6 +36,15 @@ double seconds_of(const std::function<void()>& work) {
   const double begin = bench::seconds_now();
   work();
   return bench::seconds_now() - begin;
+}
+
+/// Seconds that the process's threads have run: other work on the machine adds little to it.
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+double cpu_seconds_of(const std::function<void()>& work) {
+  const double begin = cpu_seconds();
+  work();
+  return cpu_seconds() - begin;
 }
 
 double median(std::vector<double> values) {
@@ -170,10 +180,10 @@ void run(const fs::path& path, const std::string& method, Rows rows, int threads
   Training training(path, method, rows, threads);
   training.bare();
   training.step();
-  std::vector<double> bare, probe, update, ratio;
+  std::vector<double> bare, probe, update, ratio, cpu_ratio;
   for (int round = 0; round < rounds; ++round) {
-    bare.push_back(seconds_of([&] { training.bare(); }));
-    training.step();
+    const double cpu = cpu_seconds_of([&] { bare.push_back(seconds_of([&] { training.bare(); })); });
+    cpu_ratio.push_back(cpu_seconds_of([&] { training.step(); }) / cpu);
     probe.push_back(training.probe_seconds());
     update.push_back(training.update_seconds());
     ratio.push_back((probe.back() + update.back()) / bare.back());
@@ -181,12 +191,12 @@ void run(const fs::path& path, const std::string& method, Rows rows, int threads
   const std::string name = fmt::format("{} {}", path.filename().string(), method);
   fmt::print(
       R"({{"bench": "spsa", "case": "{}", "machine": "{}", "threads": {}, "rows": {}, "sequence_length": {}, "trained": {}, )"
-      R"("two_forward_ms": {:.2f}, "probe_ms": {:.2f}, "update_ms": {:.2f}, "step_over_two_forward": {:.3f}, "best": {:.3f}, )"
+      R"("two_forward_ms": {:.2f}, "probe_ms": {:.2f}, "update_ms": {:.2f}, "step_over_two_forward": {:.3f}, "in_cpu_time": {:.3f}, )"
       R"("pool_bytes": {}, "copies_bytes": {}, "arena_bytes": {}, "inference_arena_bytes": {}}})"
       "\n",
       name, bench::machine(), threads, rows.count, rows.length, training.trained(), 1e3 * median(bare),
-      1e3 * median(probe), 1e3 * median(update), median(ratio), *std::min_element(ratio.begin(), ratio.end()),
-      training.pool_bytes(), training.extra_bytes(), training.probe_bytes(), training.inference_bytes());
+      1e3 * median(probe), 1e3 * median(update), median(ratio), median(cpu_ratio), training.pool_bytes(),
+      training.extra_bytes(), training.probe_bytes(), training.inference_bytes());
   const uint32_t logged = training.trained() > 20'000'000 ? 8 : 500;
   const Training::Replay r = training.replay_log(logged, median(probe));
   fmt::print(

@@ -1,5 +1,5 @@
 #pragma once
-// Losses at points around the weights, side by side in one forward pass. Weights are read, never written.
+// Losses at points around the weights, side by side in one forward pass where that is faster. Weights are read, never written.
 
 #include <memory>
 #include <vector>
@@ -20,7 +20,7 @@ struct Point {
 class Prober {
  public:
   enum class Perturb { copies, layers };
-  /// @param side_by_side  points of one pass
+  /// @param side_by_side  points that are held at once: those of one pass, or of passes one behind the other when the batch is large
   Prober(Model&, Perturb, int64_t side_by_side);
 
   /// Sums of the batches at each point. A point whose loss is not finite has a sum that is not finite.
@@ -38,7 +38,10 @@ class Prober {
     std::unique_ptr<BoundAdapter> adapter;
   };
   void point_lanes(const Context&, std::span<const Point>);
-  void run(const Context&, const PackedBatch&, std::span<LossSums> sums);
+  size_t together(int64_t tokens) const;  // points of one pass
+  /// One pass of the points of lanes `first` and following.
+  void run(const Context&, const PackedBatch&, size_t first, std::span<LossSums> sums);
+  int64_t plan_pass(int64_t rows, int64_t sequence_length, int threads);
   Model& model_;
   Perturb perturb_;
   std::vector<Lane> lanes_;
