@@ -452,6 +452,12 @@ struct StepLog::Impl {
     if (!options.sync_appends && !segments.empty()) FileDescriptor::open_to_change(segments.back().file).sync();
   }
 
+  void new_segment() {
+    if (segments.empty() || segments.back().count == 0) return;
+    sync();
+    start_segment();
+  }
+
   bool has_room(size_t entry_bytes) const {
     if (segments.empty() || segments.back().form == SegmentForm::archive) return false;
     const Segment& last = segments.back();
@@ -553,6 +559,8 @@ void StepLog::append(std::span<const std::byte> record) {
 }
 
 void StepLog::sync() const { impl_->sync(); }
+
+void StepLog::new_segment() { impl_->new_segment(); }
 
 void StepLog::refresh() {
   if (impl_->options.access != Access::write) impl_->refresh();

@@ -46,6 +46,8 @@ class StepLog {
   void append(std::span<const std::byte> record);
   /// Everything that was appended is on the disk after this.
   void sync() const;
+  /// The next record opens a new segment: compaction goes by whole segments.
+  void new_segment();
   /// With Access::shared: appends if the log, with what others appended meanwhile, has `expected` records. Mends the torn tail of a
   /// process that was killed. @returns false, with nothing written, when it has more or fewer
   bool append_if(uint64_t expected, std::span<const std::byte> record);

@@ -98,6 +98,7 @@ class SpsaStepper final : public Stepper {
     in_.world.broadcast(hash, 0);
     std::memcpy(record.sha256.data(), hash.data(), 32);
     std::memcpy(&record.file_bytes, hash.data() + 32, sizeof(record.file_bytes));
+    if (log_ && config_.compact != "keep") log_->new_segment();
     if (!is_file_ || machine_ == 0) append_and_read(record);
     drop_old_snapshots();
   }
