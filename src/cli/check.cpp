@@ -23,7 +23,7 @@ int check_job(const JobInputs& in, bool as_json) {
                                              .set("optimizer", memory.optimizer)
                                              .set("activations", memory.activations)
                                              .set("assembled", memory.assembled))
-                           .set("wire_bytes_per_step", 4 * trained)
+                           .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
                            .set("ranks", in.world.size())
                            .set("threads", in.threads)
                            .dump());
@@ -35,7 +35,8 @@ int check_job(const JobInputs& in, bool as_json) {
              megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
              megabytes(memory.activations), megabytes(memory.assembled));
   fmt::print("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
-  fmt::print("all-reduced      {} a step and rank\n", megabytes(4 * trained));
+  fmt::print("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
+             in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   if (model.adapter())
     for (const std::string& note : model.adapter()->notes()) fmt::print("{}\n", note);

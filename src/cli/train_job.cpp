@@ -75,12 +75,6 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
   return broadcast_text(in.world, chosen);
 }
 
-/// Bytes of the votes of all ranks.
-int64_t vote_bytes(const JobInputs& in) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  return in.world.size() * spsa.probes * (spsa.votes == "float32" ? 4 : 1);
-}
-
 void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
               int64_t steps) {
   const int64_t trained = model.pool().trainable_count();
@@ -98,9 +92,10 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
       megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
       megabytes(memory.assembled), megabytes(memory.mapped)));
   if (in.config.trainer.train.estimator == "spsa")
-    report.say(fmt::format("votes of a round: {}; no gradients, no saved activations", megabytes(vote_bytes(in))));
+    report.say(fmt::format("sent by a machine in a round: {}; no gradients, no saved activations",
+                           megabytes(wire_bytes_per_step(in, model))));
   else
-    report.say(fmt::format("all-reduced a step: {}", megabytes(4 * trained)));
+    report.say(fmt::format("all-reduced a step: {}", megabytes(wire_bytes_per_step(in, model))));
   if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
 }
 

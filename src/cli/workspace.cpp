@@ -188,6 +188,12 @@ void export_results(const JobInputs& in, const Context& ctx, Model& model, const
   }
 }
 
+int64_t wire_bytes_per_step(const JobInputs& in, Model& model) {
+  const SpsaConfig& spsa = in.config.trainer.spsa;
+  if (in.config.trainer.train.estimator != "spsa") return 4 * model.pool().trainable_count();
+  return 19 + spsa.probes * (spsa.votes == "float32" ? 4 : 1) + 2;
+}
+
 std::filesystem::path run_folder_path(const JobInputs& in) {
   return in.config.run.dir.empty() ? std::filesystem::path("runs") / in.recipe.name() : in.config.run.dir;
 }

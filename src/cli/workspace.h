@@ -49,6 +49,9 @@ void require_agreement(const JobInputs&, Model&, const Datasets&);
 void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
                     const std::function<void(const std::string&)>& say);
 
+/// Payload that a rank hands to collectives in a step: its gradients, or its vote (19 bytes, the probes', and the loss).
+int64_t wire_bytes_per_step(const JobInputs&, Model&);
+
 std::filesystem::path run_folder_path(const JobInputs&);
 std::string megabytes(int64_t bytes);
 

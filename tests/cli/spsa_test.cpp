@@ -46,7 +46,7 @@ class Spsa : public test::Workbench {
 TEST_F(Spsa, TrainsEveryKindOfPoolAndLeavesAFolderLikeAnyRun) {
   for (const std::string method : {"full", "lora", "mos"}) {
     const test::Ended ended = expect_done(trainer({"spsa_" + method + ".toml", "run.dir=" + method}));
-    EXPECT_THAT(ended.out, HasSubstr("votes of a round: 2 bytes; no gradients, no saved activations"));
+    EXPECT_THAT(ended.out, HasSubstr("sent by a machine in a round: 23 bytes; no gradients, no saved activations"));
     EXPECT_THAT(ended.out, HasSubstr("digest "));
     for (const Json& line : metrics(method)) {
       if (!line.find("split") || line.at("split").as_string() != "train") continue;
@@ -60,6 +60,16 @@ TEST_F(Spsa, TrainsEveryKindOfPoolAndLeavesAFolderLikeAnyRun) {
     EXPECT_TRUE(fs::exists(*this / method / "checkpoints/round-00000050.safetensors"));
     EXPECT_FALSE(saved_bytes(method).empty());
   }
+}
+
+TEST_F(Spsa, ThePlanTellsOfNoGradientsAndOfAVote) {
+  const Json spsa = Json::parse(expect_done(trainer({"spsa_full.toml", "--check", "--json"})).out, "plan");
+  const Json backprop = Json::parse(
+      expect_done(trainer({"spsa_full.toml", "--check", "--json", "train.estimator=backprop", "train.batch=2"})).out, "plan");
+  EXPECT_EQ(spsa.at("wire_bytes_per_step").as_integer(), 23);
+  const auto weights = [](const Json& plan) { return plan.at("bytes").at("weights_and_gradients").as_integer(); };
+  EXPECT_EQ(2 * weights(spsa), weights(backprop));
+  EXPECT_EQ(spsa.at("bytes").at("optimizer").as_integer(), 0);
 }
 
 TEST_F(Spsa, RepeatsItselfToTheBitForAnyNumberOfThreads) {
