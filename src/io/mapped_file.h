@@ -19,6 +19,9 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::filesystem::path& path() const { return path_; }
+  /// Lets go of the pages that lie wholly in `part`: they leave this process's resident memory, and come from the file again if they are
+  /// read once more. What is not part of the mapping is left alone.
+  void forget(std::span<const std::byte> part) const;
 
  private:
   MappedFile() = default;

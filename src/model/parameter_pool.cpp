@@ -27,6 +27,26 @@ void store(TensorView view, int64_t i, double value) {
   }
 }
 
+constexpr int64_t kCopied =
+    int64_t{1} << 22;  // elements that are copied before the pages they were read from are let go
+
+void copy_source(const Init& init, TensorView values, int64_t begin, int64_t end) {
+  const ConstView& source = init.source;
+  const bool plain = source.dtype == values.dtype;
+  const int64_t width = size_of(source.dtype), blocks = (end - begin + 4095) / 4096;
+  const auto* from = static_cast<const std::byte*>(source.data);
+#pragma omp parallel for schedule(static) if (end - begin > 1 << 16)
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = begin + block * 4096, last = std::min(end, first + 4096);
+    if (plain)
+      std::memcpy(static_cast<std::byte*>(values.mutable_data()) + first * width, from + first * width,
+                  static_cast<size_t>((last - first) * width));
+    else
+      for (int64_t i = first; i < last; ++i) store(values, i, element(source, i));
+  }
+  if (init.file) init.file->forget({from + begin * width, static_cast<size_t>((end - begin) * width)});
+}
+
 }  // namespace
 
 SlotId ParameterPool::reserve(std::string name, SlotOptions options) {
@@ -85,7 +105,8 @@ void ParameterPool::initialise(const Slot& slot, TensorView values, uint64_t see
   if (!init.source.empty()) {
     TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", slot.name,
              init.source.shape.text(), values.shape.text());
-    for (int64_t i = 0; i < count; ++i) store(values, i, element(init.source, i));
+    for (int64_t begin = 0; begin < count; begin += kCopied)
+      copy_source(init, values, begin, std::min(count, begin + kCopied));
     return;
   }
   if (init.kind == Init::Kind::zeros) return;  // memory starts at zero
@@ -121,8 +142,7 @@ TensorView ParameterPool::grads(SlotId id) {
 }
 
 void ParameterPool::zero_grads() {
-  if (!flat_.grads.empty())
-    std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
+  if (!flat_.grads.empty()) std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
 }
 
 int64_t ParameterPool::trainable_count() const {

@@ -13,8 +13,9 @@ namespace tessera {
 /// How a slot gets its first values. A source (a stored tensor) wins over a draw.
 struct Init {
   enum class Kind { zeros, ones, normal, uniform } kind = Kind::zeros;
-  double scale = 0;  // standard deviation, or the bound of a uniform draw
-  ConstView source;  // converted to the slot's dtype
+  double scale = 0;                          // standard deviation, or the bound of a uniform draw
+  ConstView source;                          // converted to the slot's dtype
+  std::shared_ptr<const MappedFile> file{};  // that source lies in: its pages are let go as they are copied
 };
 
 struct SlotOptions {
@@ -59,7 +60,7 @@ class ParameterPool {
 
   ConstView values(SlotId) const;
   TensorView mutable_values(SlotId);
-  TensorView grads(SlotId);  // trainable slots only; empty without gradients
+  TensorView grads(SlotId);                                    // trainable slots only; empty without gradients
   int64_t begin(SlotId id) const { return slots_[id].begin; }  // of a trainable slot, in the flat memory
   bool is_trainable(SlotId id) const { return slots_[id].trainable; }
   const std::string& name(SlotId id) const { return slots_[id].name; }

@@ -163,6 +163,19 @@ TEST(MappedFile, AnEmptyFileIsAnEmptySpan) {
   EXPECT_TRUE(MappedFile::open(folder / "a")->bytes().empty());
 }
 
+TEST(MappedFile, WhatIsForgottenReadsTheSameAgain) {
+  const test::TemporaryFolder folder;
+  std::string text(100'000, 'a');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+  test::write_file(folder / "a", text);
+  const auto file = MappedFile::open(folder / "a");
+  file->forget(file->bytes().subspan(5'000, 80'000));
+  file->forget(file->bytes());
+  file->forget(std::as_bytes(std::span(text)));  // not of the mapping: left alone
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()), text);
+  EXPECT_EQ(text[99'999], static_cast<char>('a' + 99'999 % 23));
+}
+
 TEST(MappedFile, ErrorsNameTheFile) {
   const test::TemporaryFolder folder;
   const std::string absent = (folder / "absent").string();

@@ -32,7 +32,10 @@ std::vector<ViewPtr> bind_plain(std::span<const WeightSpec> specs, ParameterPool
                        .init = spec.init,
                        .weight_decay = spec.role != Role::norm,
                        .storage = options.storage};
-      if (source) slot.init.source = checked_source(*source, spec);
+      if (source) {
+        slot.init.source = checked_source(*source, spec);
+        slot.init.file = source->file_of(spec.name);
+      }
       const bool in_place = source && !options.trainable && pool.compute() == DType::f32;
       found =
           slots
