@@ -140,7 +140,7 @@ MemoryPlan plan_memory(const JobInputs& in, Model& model) {
     plan.optimizer = spsa_state_bytes(in, model);
     plan.assembled += prober->owned_bytes();
     plan.activations = std::max(
-        prober->plan_bytes(micro_batch_rows(train, 1), train.sequence_length, in.threads),
+        prober->plan_bytes(prober->micro_rows(train), train.sequence_length, in.threads),
         plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads, {}));
   } else {
     plan.activations = plan_activation_bytes(

@@ -118,6 +118,12 @@ size_t Prober::together(int64_t tokens) const {
   return std::clamp<size_t>(static_cast<size_t>(kTokensTogether / std::max<int64_t>(1, tokens)), 1, lanes_.size());
 }
 
+int64_t Prober::micro_rows(const TrainConfig& train) const {
+  const int64_t tokens = perturb_ == Perturb::layers ? 2048 : 512;
+  const int64_t wanted = train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(1, tokens / train.sequence_length);
+  return std::min(wanted, train.batch);
+}
+
 int64_t Prober::owned_bytes() const {
   int64_t bytes = 0;
   for (const Lane& lane : lanes_) {

@@ -6,6 +6,7 @@
 
 #include "model/model.h"
 #include "train/batch_loss.h"
+#include "train/train_config.h"
 
 namespace tessera {
 
@@ -25,6 +26,8 @@ class Prober {
 
   /// Sums of the batches at each point. A point whose loss is not finite has a sum that is not finite.
   std::vector<LossSums> losses(const Context&, std::span<const PackedBatch> batches, std::span<const Point> points);
+  /// Rows of one pass over a probe's batch: train.micro_batch, or about 512 tokens; 2048 when each pass has to perturb all weights.
+  int64_t micro_rows(const TrainConfig&) const;
   /// Memory beside the model: the copies.
   int64_t owned_bytes() const;
   /// Bytes of the arena that `losses` needs for batches of this size: a dry run with a counting arena.

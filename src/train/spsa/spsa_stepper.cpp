@@ -292,7 +292,7 @@ class SpsaStepper final : public Stepper {
       for (int64_t i = 0; i < train.batch; ++i)
         numbers.push_back(static_cast<int64_t>(draw_below(key, static_cast<uint64_t>(i), rows)));
     std::vector<PackedBatch> batches;
-    const int64_t micro = micro_batch_rows(train, 1);
+    const int64_t micro = prober_.micro_rows(train);
     for (int64_t begin = 0; begin < train.batch; begin += micro)
       batches.push_back(in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, train.batch - begin)), begin));
     return batches;
