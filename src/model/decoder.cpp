@@ -38,7 +38,8 @@ void zero(TensorView view) {
 
 /// Rows of a head weight [vocab, dim] that are made at once: 4 MB.
 int64_t tile_rows(const Shape& weight) {
-  return std::clamp<int64_t>((int64_t{4} << 20) / (weight[1] * 4) / 64 * 64, std::min<int64_t>(64, weight[0]), weight[0]);
+  return std::clamp<int64_t>((int64_t{4} << 20) / (weight[1] * 4) / 64 * 64, std::min<int64_t>(64, weight[0]),
+                             weight[0]);
 }
 
 }  // namespace
