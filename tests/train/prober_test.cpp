@@ -7,6 +7,7 @@
 #include "kernels/votes.h"
 #include "support/tiny_model.h"
 #include "train/backprop.h"
+#include "train/spsa/packer.h"
 
 namespace tessera {
 namespace {
@@ -94,6 +95,33 @@ TEST_P(ProberOf, NeverWritesTheWeights) {
     EXPECT_TRUE(test::same_bytes(model->pool().trainable().values, untouched->pool().trainable().values));
     EXPECT_EQ(run_batch(own_.ctx, *model, batch, {}).nll, run_batch(own_.ctx, *untouched, batch, {}).nll);
   }
+}
+
+// Method page, n, T3: in-place perturbation would drift.
+TEST_P(ProberOf, AReplicaThatEvaluatesTenThousandProbesEqualsOneThatOnlyReplays) {
+  if (GetParam().dtype != "float32" || GetParam().tied) return;  // one setting of each kind of pool will do
+  const PackedBatch batch = batch_of(1);
+  const auto working = make(), replaying = make();
+  RunHeader header;
+  header.seed = 8;
+  header.m = 2;
+  Replica a(header, working->pool().trainable()), b(header, replaying->pool().trainable());
+  Prober prober(*working, ways().back(), 2);
+  for (uint32_t round = 0; round < 10; ++round) {
+    for (uint16_t s = 0; s < 1000; ++s) {
+      const Direction z{.seed = 8, .round = round, .machine = 1, .sample = s};
+      const std::vector<Point> points{{z, 0.01f}, {z, -0.01f}};
+      prober.losses(own_.ctx, {&batch, 1}, points);
+    }
+    Vote vote;
+    vote.bytes = {static_cast<uint8_t>(0x10 + round), static_cast<uint8_t>(0xa0 + round)};
+    const Record record = pack_round(a, {}, {}, {{0, vote}}, 1, {1e-3f, 1});
+    a.apply(own_.ctx, record);
+    b.apply(own_.ctx, record);
+    working->assemble(own_.ctx);
+  }
+  EXPECT_EQ(a.digest(own_.ctx), b.digest(own_.ctx));
+  EXPECT_TRUE(test::same_bytes(working->pool().trainable().values, replaying->pool().trainable().values));
 }
 
 // Method page, n, T9: what kernels and batch splits add to g is small beside what the draws of z and rows do.
