@@ -375,6 +375,92 @@ TEST(Replica, TheMeanOfManyCodedEstimatesIsTheGradient) {
     EXPECT_NEAR(mean[p], slope[p], 4.5 * std::sqrt((squares[p] - mean[p] * mean[p]) / kDraws)) << p;
 }
 
+/// What a round of sgd makes of one weight: groups of at most 8192 votes, in the order of the record, vote by vote.
+float naive_update(const RunHeader& h, const Record& record, int64_t p, float step_scale, float weight) {
+  std::vector<std::pair<Direction, int64_t>> group;
+  bool is_first = true;
+  const auto close = [&] {
+    std::vector<int64_t> sizes;
+    for (const auto& [z, value] : group) sizes.push_back(std::abs(value));
+    std::sort(sizes.begin(), sizes.end());
+    const int64_t limit = h.clip > 0 && sizes.size() >= 8 ? h.clip * sizes[(sizes.size() - 1) / 2] : INT64_MAX;
+    int64_t sum = 0;
+    for (const auto& [z, value] : group) sum += std::clamp(value, -limit, limit) * sign_at(z, static_cast<uint64_t>(p));
+    if (is_first && record.mul != 1) weight *= record.mul;
+    is_first = false;
+    weight = std::fma(record.alpha * step_scale, static_cast<float>(sum), weight);
+    group.clear();
+  };
+  for (size_t v = 0; v < record.bytes.size(); ++v) {
+    const auto lane = static_cast<uint32_t>(v / record.m);
+    if (v % 8192 == 0 && v > 0) close();
+    if (record.bytes[v] != kInvalidVote)
+      group.emplace_back(direction_of(h, record.round, lane, lane, static_cast<uint16_t>(v % record.m)),
+                         decode_vote(record.bytes[v]));
+  }
+  close();
+  return weight;
+}
+
+TEST(Replica, FortyMachinesOf255ProbesAreTwoGroups) {
+  std::mt19937 random(11);
+  for (const Family family : {Family::independent, Family::hadamard}) {
+    OwnPool own;
+    RunHeader h = header_of(own, family, family == Family::hadamard ? 8192 : 0);
+    h.m = 255;
+    Record record;
+    record.lanes = 40;
+    record.m = 255;
+    record.alpha = -3.1e-9f;
+    record.mul = 0.999f;
+    for (uint32_t lane = 0; lane < 40; ++lane) {
+      record.roster.push_back({lane, true, lane});
+      record.present.push_back(true);
+      for (int s = 0; s < 255; ++s) record.bytes.push_back(static_cast<uint8_t>(random()));
+    }
+    const auto values = own.params().values.as<float>();
+    const std::vector<float> before(values.begin(), values.end());
+    Replica replica(h, own.params());
+    replica.apply(test::OwnContext().ctx, record);
+    EXPECT_EQ(replica.last().votes, 40 * 255);
+    for (const TrainableSlot& slot : own.params().slots)
+      for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); p += 31) {
+        Record seen = record;
+        if (!slot.weight_decay) seen.mul = 1;
+        ASSERT_EQ(values[p], naive_update(h, seen, p, slot.step_scale, before[p])) << slot.name << " weight " << p;
+      }
+  }
+}
+
+TEST(Replica, HadamardGroupsOfTheLargestFloatsStayWithin31Bits) {
+  OwnPool own;
+  RunHeader h = header_of(own, Family::hadamard, 1024);
+  h.votes = VoteKind::float32;
+  h.m = 63;
+  h.clip = 0;
+  Replica replica(h, own.params());
+  std::map<uint32_t, Vote> votes;
+  for (uint32_t machine = 0; machine < 8; ++machine)
+    for (uint16_t s = 0; s < 63; ++s)
+      write_vote(h, machine % 2 ? 1e30 : -1e30, 14, 0, machine, s, votes[machine].bytes);
+  const test::OwnContext context;
+  replica.apply(context.ctx, pack_round(replica, {}, {}, votes, 8, {1e-6f, 1}));
+  EXPECT_EQ(replica.last().clipped, 8 * 63);
+  for (const float w : own.params().values.as<float>()) ASSERT_TRUE(std::isfinite(w));
+}
+
+TEST(Replica, ASeedPoolWhoseSumsLeaveTheirRangeSaysSo) {
+  for (const float rate : {1e9f, 1e20f}) {
+    OwnPool own;
+    const RunHeader h = header_of(own, Family::pool, 16);
+    Replica replica(h, own.params());
+    std::map<uint32_t, Vote> votes;
+    votes[0].bytes = {0x7f, 0x7f, 0x7f};
+    const test::OwnContext context;
+    EXPECT_THROW(replica.apply(context.ctx, pack_round(replica, {}, {}, votes, 1, {rate, 1})), UserError);
+  }
+}
+
 TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   OwnPool own;
   RunHeader h = header_of(own, Family::hadamard, 64);
@@ -403,6 +489,13 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 256"), HasSubstr("256 probes"));
   EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 31"), HasSubstr("unit 31 is outside -20 .. 30"));
   EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("format 2"));
+  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 4294967305"), HasSubstr("unit 4294967305 is outside -20 .. 30"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 4611686018427387904"), HasSubstr("4611686018427387904 probes"));
+  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"-234567855aa55aa\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"clip\": 8", "\"clip\": 4611686018427387904"), HasSubstr("out of range"));
+  EXPECT_THAT(refusal("\"optimizer\": \"adamw\"", "\"optimizer\": \"adam\""), HasSubstr("\"adam\" is not known"));
+  EXPECT_THAT(refusal("\"beta1\": \"3fec", "\"beta1\": \"7ffc"), HasSubstr("momentum or a beta is nan"));
   EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
 }
 

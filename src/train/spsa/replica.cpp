@@ -113,6 +113,7 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
   Group group;
   const auto close = [&](uint32_t number) {
     clip(group.votes);
+    bound(group.votes);
     finish_group(seed_round, number, group);
     group.view.alpha = alpha;
     groups.push_back(std::move(group));
@@ -154,6 +155,17 @@ void Replica::clip(std::span<VoteTerm> votes) {
     if (std::abs(int64_t{vote.value}) <= limit) continue;
     vote.value = static_cast<int32_t>(vote.value > 0 ? limit : -limit);
     ++last_.clipped;
+  }
+}
+
+/// Keeps the sum of a Hadamard group of float32 votes, which cannot be cut by count, within 31 bits.
+void Replica::bound(std::span<VoteTerm> votes) {
+  if (votes.size() <= kMostFloatVotes || header_.votes != VoteKind::float32) return;
+  const auto limit = static_cast<int32_t>(INT32_MAX / static_cast<int64_t>(votes.size()));
+  for (VoteTerm& vote : votes) {
+    const int32_t kept = std::clamp(vote.value, -limit, limit);
+    last_.clipped += kept != vote.value;
+    vote.value = kept;
   }
 }
 
@@ -253,15 +265,17 @@ void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
   std::vector<int32_t> sum(kChunk);
   const auto values = params_.values.as<float>();
   for (const Group& group : groups) {
-    const auto fixed =
-        static_cast<int64_t>(std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction)));
+    const double steps = std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction));
+    bool fits = std::abs(steps) < 0x1p62;
+    const int64_t fixed = fits ? static_cast<int64_t>(steps) : 0;
     for (const VoteTerm& vote : group.votes) {
       int64_t step = 0;
-      if (__builtin_mul_overflow(fixed, int64_t{vote.value}, &step) ||
-          __builtin_add_overflow(pool_sums_[vote.sample], step, &pool_sums_[vote.sample]))
-        throw UserError(fmt::format("round {}", round_), "a sum of the seed pool has left its 64 bits",
-                        "lower optimizer.lr or raise spsa.unit");
+      fits = fits && !__builtin_mul_overflow(fixed, int64_t{vote.value}, &step) &&
+             !__builtin_add_overflow(pool_sums_[vote.sample], step, &pool_sums_[vote.sample]);
     }
+    if (!fits)
+      throw UserError(fmt::format("round {}", round_), "a sum of the seed pool has left its 64 bits",
+                      "lower optimizer.lr or raise spsa.unit, and start anew or from a branch (job=replay)");
     for (const TrainableSlot& slot : params_.slots)
       for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
         const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);

@@ -72,6 +72,7 @@ class Replica {
   void add_groups(const Record&, uint32_t seed_round, float alpha, const std::vector<bool>& present,
                   std::span<const uint8_t> bytes, std::vector<Group>&);
   void clip(std::span<VoteTerm>);
+  void bound(std::span<VoteTerm>);
   void finish_group(uint32_t seed_round, uint32_t number, Group&) const;
   void update(const Context&, std::span<const Group>);
   void update_with_state(const Context&, const Record&, std::span<const Group>);

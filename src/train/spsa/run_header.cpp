@@ -16,18 +16,13 @@ constexpr const char* kFamilies[] = {"independent", "shared", "pool", "hadamard"
 
 std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
 
-double number_of(const Json& json) {
+uint64_t word_of(const Json& json) {
   const std::string& text = json.as_string();
-  size_t used = 0;
-  uint64_t bits = 0;
-  try {
-    bits = std::stoull(text, &used, 16);
-  } catch (const std::exception&) {
-  }
-  if (used != 16 || text.size() != 16)
-    throw UserError("", fmt::format("\"{}\" is not the hexadecimal of a number's bits", text));
-  return std::bit_cast<double>(bits);
+  if (text.size() != 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
+    throw UserError("", fmt::format("\"{}\" is not the hexadecimal of 64 bits", text));
+  return std::stoull(text, nullptr, 16);
 }
+double number_of(const Json& json) { return std::bit_cast<double>(word_of(json)); }
 
 template <size_t N> int index_of(const char* const (&names)[N], const std::string& name) {
   for (size_t i = 0; i < N; ++i)
@@ -88,20 +83,26 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     h.optimizer = json.at("optimizer").as_string();
     h.parent = json.at("parent").as_string();
     h.m = json.at("probes").as_integer();
-    h.seed = std::stoull(json.at("seed").as_string(), nullptr, 16);
+    h.seed = word_of(json.at("seed"));
     h.selection = json.at("selection").as_string();
     h.stale_max = json.at("stale_max").as_integer();
     h.start = json.at("start").as_string();
-    h.unit = static_cast<int>(json.at("unit").as_integer());
+    const int64_t unit = json.at("unit").as_integer();
     h.votes = static_cast<VoteKind>(index_of(kVotes, json.at("votes").as_string()));
     const auto require = [](bool holds, const std::string& what) {
       if (!holds) throw UserError("", what, "the header was altered, or another program wrote it");
     };
     require(h.eps > 0 && std::isfinite(h.eps), fmt::format("eps is {}, it must be above 0", h.eps));
-    require(h.m >= 1 && h.m * h.bytes_per_probe() <= 255, fmt::format("{} probes, a vote holds 1 to 255 bytes", h.m));
-    require(h.unit >= -20 && h.unit <= 30, fmt::format("unit {} is outside -20 .. 30", h.unit));
-    require(h.clip >= 0 && h.stale_max >= 0 && h.stale_max < 16 && h.digest_every >= 1,
+    require(h.m >= 1 && h.m <= 255 / h.bytes_per_probe(), fmt::format("{} probes, a vote holds 1 to 255 bytes", h.m));
+    require(unit >= -20 && unit <= 30, fmt::format("unit {} is outside -20 .. 30", unit));
+    h.unit = static_cast<int>(unit);
+    require(h.clip >= 0 && h.clip <= 1000 && h.stale_max >= 0 && h.stale_max < 16 && h.digest_every >= 1,
             "clip, stale_max or digest_every is out of range");
+    require(h.optimizer == "sgd" || h.optimizer == "adamw",
+            fmt::format("the optimizer \"{}\" is not known", h.optimizer));
+    for (const double decay : {h.momentum, h.beta1, h.beta2})
+      require(decay >= 0 && decay < 1, fmt::format("momentum or a beta is {}, it must be 0 to 1", decay));
+    require(h.adam_eps > 0 && std::isfinite(h.adam_eps), fmt::format("adam_eps is {}, it must be above 0", h.adam_eps));
     const bool power = h.lanes > 0 && (h.lanes & (h.lanes - 1)) == 0;
     require(h.family != Family::hadamard || (power && h.lanes <= 8192),
             fmt::format("K is {}, it must be a power of two up to 8192", h.lanes));
