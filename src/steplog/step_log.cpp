@@ -585,6 +585,17 @@ void StepLog::truncate(uint64_t size) {
   impl_->truncate(size);
 }
 
+std::vector<std::byte> StepLog::start_state() const { return first_index() > 0 ? impl_->start().save() : Bytes{}; }
+
+void StepLog::begin_at(std::span<const std::byte> state) {
+  TS_CHECK(impl_->options.access == Access::write, "the log is not open for one writer");
+  const auto rules = ChainRules::restore(impl_->options.limits, state);
+  TS_CHECK(std::holds_alternative<ChainRules>(rules) && std::get<ChainRules>(rules).next_index() > size(),
+           "a log of {} records cannot begin where it is told to", size());
+  impl_->write_bytes(start_file(impl_->folder), Bytes(state.begin(), state.end()));
+  impl_->load();  // removes what lies before
+}
+
 void StepLog::compact(uint64_t index, Compaction how) {
   TS_CHECK(impl_->options.access == Access::write, "the log is not open for one writer");
   impl_->compact(index, how);

@@ -53,6 +53,10 @@ class StepLog {
   bool append_if(uint64_t expected, std::span<const std::byte> record);
   /// Sees what other processes have appended since.
   void refresh();
+  /// What is known of the chain where this log begins; empty for a log that begins with record 0.
+  std::vector<std::byte> start_state() const;
+  /// Begins anew where another log of the run begins, given its start_state(). For a log that ends before.
+  void begin_at(std::span<const std::byte> state);
   /// Calls use(record, encoded) for each record from `index` on, until it returns false. Records are checked as they are read.
   void for_each(uint64_t index, const std::function<bool(const Record&, std::span<const std::byte>)>& use) const;
   /// Drops the records after `size` (a fork lost, or a round to go back to): whole segments and the tail of one.

@@ -372,6 +372,28 @@ struct Worker {
   int said;
 };
 
+TEST(StepLog, BeginsWhereAnotherLogOfTheRunBegins) {
+  const TemporaryFolder folder;
+  const Written written(folder / "log", 30, 500);
+  StepLog whole = StepLog::open(folder / "log", {.segment_bytes = 500});
+  EXPECT_THAT(whole.start_state(), IsEmpty());
+  whole.compact(20, StepLog::Compaction::drop);
+  ASSERT_GT(whole.first_index(), 10u);
+  for (const int held : {0, 7, 10}) {  // records of the log that is behind
+    const fs::path place = folder / ("behind" + std::to_string(held));
+    StepLog behind = StepLog::create(place, kHeader, {.segment_bytes = 500});
+    for (int i = 0; i < held; ++i) behind.append(written.records[static_cast<size_t>(i)]);
+    behind.begin_at(whole.start_state());
+    EXPECT_EQ(behind.first_index(), whole.first_index());
+    EXPECT_EQ(behind.size(), whole.first_index());
+    for (size_t i = behind.size(); i < written.records.size(); ++i) behind.append(written.records[i]);
+    EXPECT_EQ(records_of(behind, behind.first_index()), records_of(whole, whole.first_index()));
+  }
+  const StepLog again = StepLog::open(folder / "behind7", {});
+  EXPECT_EQ(again.size(), 30u);
+  EXPECT_EQ(again.chain().roster(), whole.chain().roster());
+}
+
 TEST(StepLog, AKillAtAnyMomentLosesNoRecordWhoseAppendReturned) {
   const TemporaryFolder folder;
   Dice dice(20);
