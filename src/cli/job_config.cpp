@@ -1,5 +1,8 @@
 #include "cli/job_config.h"
 
+#include <cmath>
+#include <limits>
+
 #include "cli/jobs.h"
 #include "model/model_config.h"
 #include "train/optimizers/optimizer.h"
@@ -93,6 +96,12 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
   if (s.directions == "pool" && (o.name != "sgd" || o.momentum != 0 || o.weight_decay != 0))
     recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
                  "set optimizer.name = \"sgd\", optimizer.momentum = 0 and optimizer.weight_decay = 0");
+  if (const auto eps = static_cast<float>(s.eps); eps < std::numeric_limits<float>::min() || !std::isfinite(eps))
+    recipe.fault("spsa", "eps", fmt::format("spsa.eps is {}, beyond the range of f32", s.eps), "try 1e-3 to 1e-2");
+  if (o.lr > 1e20) recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is {}", o.lr), "at most 1e20 with spsa");
+  if (o.lr * o.weight_decay > 0.5)
+    recipe.fault("optimizer", "weight_decay", "a step would shrink weights to less than a half of themselves",
+                 "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
   if (s.transport == "file" && s.machine >= s.machines)
     recipe.fault("spsa", "machine", fmt::format("machine {} of {}", s.machine, s.machines),
                  fmt::format("machines are numbered 0 .. {}", s.machines - 1));

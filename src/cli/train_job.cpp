@@ -156,19 +156,36 @@ fs::path own_run_folder(const JobInputs& in) {
   return folder / fmt::format("machine-{:05}", spsa.machine);
 }
 
+/// What run.json says of the run whose log is in the folder; nothing without a log.
+std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) {
+  const fs::path file = run_path / "run.json";
+  if (!fs::exists(run_path / "log" / "header.json") || !fs::exists(file)) return std::nullopt;
+  CheckpointMeta saved;
+  with_place(file.string(), [&] {
+    const Json json = Json::parse(read_text_file(file), file.string());
+    for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
+    saved.data_hash = json.at("data_hash").as_string();
+    saved.base_fingerprint = json.at("base").as_string();
+  });
+  return saved;
+}
+
 /// The recipe and data that the log's rounds were made with: kept beside the log, compared when the run goes on.
 void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base,
                            const fs::path& run_path) {
   const fs::path file = run_path / "run.json";
-  if (fs::exists(run_path / "log" / "header.json") && fs::exists(file)) {
-    const Json json = Json::parse(read_text_file(file), file.string());
-    CheckpointMeta saved;
-    for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
-    saved.data_hash = json.at("data_hash").as_string();
-    saved.base_fingerprint = json.at("base").as_string();
-    require_same_run(in.recipe, data, saved, file);
-    return require_same_base(base, saved, file);
+  if (const auto saved = meta_of_log(run_path)) {
+    require_same_run(in.recipe, data, *saved, file);
+    require_same_base(base, *saved, file);
   }
+}
+
+/// A log that is begun, or that a branch brought along, is this recipe's from now on.
+void keep_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base, const fs::path& run_path,
+                   const std::string& header) {
+  const fs::path file = run_path / "run.json", there = run_path / "log" / "header.json";
+  const bool has_log = fs::exists(there);
+  if (has_log && (fs::exists(file) || read_text_file(there) != header)) return;  // another header is refused later on
   Json recipe = Json::object();
   for (const auto& [key, value] : in.recipe.flat()) recipe.set(key, value);
   write_text_file(file,
@@ -188,6 +205,7 @@ std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const
     text = make_header(config, in.config.trainer.train, in.config.trainer.optimizer, model, base, machines,
                        run_path / "log", ctx)
                .text();
+    keep_spsa_run(in, data, base, run_path, text);
   }
   spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
   spsa->shared = config.shared.empty() ? run_folder_path(in) / "engine" : config.shared;
@@ -221,6 +239,9 @@ int train_job(const JobInputs& in) {
   require_known_tokens(in, model, sets);
   const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
+  if (folder && in.config.trainer.train.estimator != "spsa")
+    if (const auto saved = meta_of_log(run_path))
+      require_same_run(in.recipe, *sets.train, *saved, run_path / "run.json");
   if (already_done(in, folder.get())) return kDone;
 
   Reporter report(folder.get(),

@@ -38,6 +38,15 @@ class Spsa : public test::Workbench {
     const size_t at = log.rfind("digest ");
     return at == std::string::npos ? "none" : log.substr(at + 7, 32);
   }
+  /// Asks the run "run" to stop when its metrics have so many lines.
+  void stop_after(int64_t count, const test::Command& command) const {
+    test::Process process(command);
+    const fs::path lines = *this / "run/metrics.jsonl";
+    ASSERT_TRUE(test::wait_until(
+        [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= count; }, 60));
+    process.send(SIGUSR1);
+    EXPECT_EQ(process.wait().exit_code, 130);
+  }
   std::string log_bytes(const std::string& run, const std::string& log = "log") const {
     return test::read_file(*this / run / log / "00000000.tsb");
   }
@@ -65,7 +74,8 @@ TEST_F(Spsa, TrainsEveryKindOfPoolAndLeavesAFolderLikeAnyRun) {
 TEST_F(Spsa, ThePlanTellsOfNoGradientsAndOfAVote) {
   const Json spsa = Json::parse(expect_done(trainer({"spsa_full.toml", "--check", "--json"})).out, "plan");
   const Json backprop = Json::parse(
-      expect_done(trainer({"spsa_full.toml", "--check", "--json", "train.estimator=backprop", "train.batch=2"})).out, "plan");
+      expect_done(trainer({"spsa_full.toml", "--check", "--json", "train.estimator=backprop", "train.batch=2"})).out,
+      "plan");
   EXPECT_EQ(spsa.at("wire_bytes_per_step").as_integer(), 23);
   const auto weights = [](const Json& plan) { return plan.at("bytes").at("weights_and_gradients").as_integer(); };
   EXPECT_EQ(2 * weights(spsa), weights(backprop));
@@ -233,8 +243,8 @@ TEST_F(Spsa, OldRoundsAreArchivedOrDroppedBehindASnapshot) {
   const char* ways[] = {"keep", "archive", "drop"};
   for (int i = 0; i < 3; ++i) {
     const std::string way = ways[i];
-    expect_done(trainer({"spsa_lora.toml", "run.dir=" + way, "spsa.compact=" + way, "checkpoint.keep=1", "train.steps=45",
-                         "checkpoint.every=20", "train.batch=1"}));
+    expect_done(trainer({"spsa_lora.toml", "run.dir=" + way, "spsa.compact=" + way, "checkpoint.keep=1",
+                         "train.steps=45", "checkpoint.every=20", "train.batch=1"}));
     bytes[i] = 0;
     for (const auto& entry : fs::directory_iterator(*this / way / "log"))
       if (entry.path().extension() != ".json") bytes[i] += static_cast<int64_t>(fs::file_size(entry));
@@ -275,6 +285,74 @@ TEST_F(Spsa, RefusesToGoOnWithOtherSettingsDataOrBase) {
               HasSubstr("\"eps\""));
 }
 
+TEST_F(Spsa, ARefusedAttemptLeavesTheRunAsItWas) {
+  stop_after(12, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=300"}));
+  fs::remove(*this / "run/run.json");
+  EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "spsa.eps=2e-2"})).err, HasSubstr("\"eps\""));
+  EXPECT_FALSE(fs::exists(*this / "run/run.json"));
+  expect_done(trainer({"spsa_lora.toml", "run.dir=run", "train.steps=300"}));
+  EXPECT_THAT(expect_exit(2, trainer({"lora.toml", "run.dir=run", "train.steps=300"})).err,
+              HasSubstr("train.estimator was \"spsa\", now \"backprop\""));
+  test::write_file(*this / "run/run.json", "{\"recipe\": 5}");
+  fs::remove(*this / "run/metrics.jsonl");
+  EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=300"})).err,
+              HasSubstr("run.json: "));
+}
+
+TEST_F(Spsa, ARunThatHasEndedIsMadeLongerByABranchOnly) {
+  expect_done(trainer({"spsa_lora.toml", "run.dir=run", "train.steps=10"}));
+  fs::remove(*this / "run/run.json");
+  fs::remove(*this / "run/metrics.jsonl");
+  EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=20"})).err,
+              HasSubstr("the run has ended with round 10, and 20 steps are asked for"));
+}
+
+TEST_F(Spsa, RanksWithoutALogTakeOneWhoseFirstRoundsWereDropped) {
+  TESSERA_NEEDS_MPI();
+  const Words words = {"spsa_mos.toml",     "run.dir=run",       "train.steps=200",
+                       "spsa.compact=drop", "checkpoint.keep=1", "checkpoint.every=5"};
+  stop_after(14, trainer(words));
+  ASSERT_FALSE(fs::exists(*this / "run/log/00000000.tsb"));
+  Words more = words;
+  more.push_back("spsa.logs=every");
+  EXPECT_THAT(expect_done(ranks(2, more)).out, HasSubstr(" on all 2 ranks"));
+  const Json own = Json::parse(expect_done(trainer({"log", "run/log-rank-00001", "--json"})).out, "log");
+  const Json first = Json::parse(expect_done(trainer({"log", "run", "--json"})).out, "log");
+  EXPECT_EQ(own.at("round").as_integer(), 200);
+  EXPECT_GT(own.at("first_round").as_integer(), 0);
+  EXPECT_EQ(own.at("snapshots").items().back().dump(), first.at("snapshots").items().back().dump());
+}
+
+TEST_F(Spsa, EveryMachineCanRebuildFromWhatItKeeps) {
+  const auto machine = [&](int k) {
+    return trainer({"spsa_lora.toml", "run.dir=shared", "spsa.transport=file", "spsa.machines=2", "train.steps=23",
+                    "spsa.compact=drop", "checkpoint.keep=1", "checkpoint.every=4",
+                    "spsa.machine=" + std::to_string(k)});
+  };
+  test::Process first(machine(0)), second(machine(1));
+  for (test::Process* process : {&first, &second}) EXPECT_EQ(process->wait(120).exit_code, 0);
+  // Machine 1 hears from machine 0 that a snapshot counts; until then it keeps the one before, and the rounds since.
+  for (const std::string folder : {"shared", "shared/machine-00001"}) {
+    EXPECT_FALSE(fs::exists(*this / folder / "log/00000000.tsb"));
+    const test::Ended ended = expect_done(trainer({"spsa_lora.toml", "job=replay", "replay.from_base=false",
+                                                   "replay.log=" + folder, "run.dir=" + folder + "-r"}));
+    EXPECT_THAT(ended.out, HasSubstr("\"digest\":\"" + digest("shared")));
+  }
+  // Without the shared log there is nobody who has the first rounds: said, not waited for.
+  fs::remove_all(*this / "shared/engine");
+  fs::remove(*this / "shared/metrics.jsonl");
+  EXPECT_THAT(expect_exit(2, machine(0)).err, HasSubstr("the shared log lacks the records before number"));
+}
+
+TEST_F(Spsa, TheFolderThatMachinesShareIsNotOneOfTheirOwn) {
+  for (const std::string shared : {"run", "run/log"}) {
+    fs::create_directories(*this / shared);
+    EXPECT_THAT(
+        expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "spsa.transport=file", "spsa.shared=" + shared})).err,
+        HasSubstr("is what this machine writes alone"));
+  }
+}
+
 TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
   const auto fault = [&](const Words& more) {
     Words words = {"spsa_lora.toml", "run.dir=run"};
@@ -287,6 +365,10 @@ TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
   EXPECT_THAT(fault({"spsa.directions=pool", "optimizer.momentum=0.9"}), HasSubstr("optimizer.momentum = 0"));
   EXPECT_THAT(fault({"spsa.transport=file", "spsa.machine=3", "spsa.machines=3"}), HasSubstr("numbered 0 .. 2"));
   EXPECT_THAT(fault({"spsa.eps=0"}), HasSubstr("spsa.eps"));
+  EXPECT_THAT(fault({"spsa.eps=1e-46"}), HasSubstr("beyond the range of f32"));
+  EXPECT_THAT(fault({"spsa.eps=1e39"}), HasSubstr("beyond the range of f32"));
+  EXPECT_THAT(fault({"optimizer.lr=1e30"}), HasSubstr("at most 1e20"));
+  EXPECT_THAT(fault({"optimizer.weight_decay=600"}), HasSubstr("less than a half"));
   EXPECT_THAT(fault({"spsa.probes=256"}), HasSubstr("255"));
 }
 

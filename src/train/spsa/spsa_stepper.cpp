@@ -50,9 +50,15 @@ class SpsaStepper final : public Stepper {
     const std::string header = in_.spsa->header.text();
     run_.sha256 = sha256_of(header);
     if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
-    if (log_)
+    if (log_) {
       for (const std::string& notice : log_->notices()) in_.report.say(notice);
+      refuse_ended_log();
+    }
     if (is_file_) {
+      for (const fs::path& own : {in_.run_path, log_folder()})
+        if (fs::exists(in_.spsa->shared) && fs::equivalent(in_.spsa->shared, own))
+          throw UserError("spsa.shared", fmt::format("\"{}\" is what this machine writes alone", own.string()),
+                          "name a folder beside it, or leave it out");
       engine_ = make_file_engine(in_.spsa->shared, header);
       share_records();
     }
@@ -70,7 +76,7 @@ class SpsaStepper final : public Stepper {
     TS_CHECK(replica_.round() == round, "step {} after {} rounds", step, replica_.round());
     const LogEngine::Traffic before = engine_->traffic();
     const bool stop = in_.stop_requested && in_.stop_requested();
-    votes_.clear();
+    votes_ = std::exchange(early_votes_, {});
     engine_->publish_vote(encode(my_vote(measure(round), step, stop)));
     if (!finish_round(round, step)) return std::nullopt;
     in_.model.assemble(in_.ctx);
@@ -133,6 +139,14 @@ class SpsaStepper final : public Stepper {
     return in_.run_path / (in_.world.rank() == 0 ? "log" : fmt::format("log-rank-{:05}", in_.world.rank()));
   }
 
+  void refuse_ended_log() const {
+    if (!log_->chain().ended() || rounds_in(*log_) >= total_steps(in_)) return;
+    throw UserError(
+        log_folder().string(),
+        fmt::format("the run has ended with round {}, and {} steps are asked for", rounds_in(*log_), total_steps(in_)),
+        "a branch of it goes on: job=replay with replay.branch");
+  }
+
   // --- catching up
 
   /// Ranks of one job: the longest log counts. The others take what they lack, and all take the state it leads to.
@@ -145,7 +159,8 @@ class SpsaStepper final : public Stepper {
     const auto holder = static_cast<int>(std::max_element(sizes.begin(), sizes.end()) - sizes.begin());
     const uint64_t size = sizes[holder];
     if (size == 0) return 0;
-    for (uint64_t begin = 0; begin < size; begin += kRun) send_records(holder, begin, std::min(size, begin + kRun));
+    for (uint64_t begin = send_start(holder); begin < size; begin += kRun)
+      send_records(holder, begin, std::min(size, begin + kRun));
     std::vector<std::byte> state;
     if (in_.world.rank() == holder) {
       replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
@@ -159,6 +174,22 @@ class SpsaStepper final : public Stepper {
     in_.world.broadcast(tip, holder);
     std::memcpy(&tip_, tip.data(), sizeof(tip_));
     return size;
+  }
+
+  /// Where the holder's log begins. A log that ends before, among rounds that the holder dropped, begins there too from now on.
+  uint64_t send_start(int holder) {
+    std::vector<std::byte> first(sizeof(uint64_t)), state;
+    if (in_.world.rank() == holder) {
+      const uint64_t index = log_->first_index();
+      std::memcpy(first.data(), &index, sizeof(index));
+      state = log_->start_state();
+    }
+    in_.world.broadcast(first, holder);
+    in_.world.broadcast(state, holder);
+    uint64_t index = 0;
+    std::memcpy(&index, first.data(), sizeof(index));
+    if (log_ && log_->size() < index) log_->begin_at(state);
+    return index;
   }
 
   /// Hands records [index, end) to ranks whose logs lack some of them.
@@ -194,7 +225,12 @@ class SpsaStepper final : public Stepper {
     }
     if (shared < log_->size())
       log_->for_each(shared, [&](const Record& record, std::span<const std::byte> encoded) {
-        engine_->append(record.index, encoded);
+        if (engine_->append(record.index, encoded) == LogEngine::Append::conflict &&
+            record.index == log_->first_index() && record.index > 0)
+          throw UserError(
+              in_.spsa->shared.string(),
+              fmt::format("the shared log lacks the records before number {}, which were dropped here", record.index),
+              "put it back, or start the machine whose log is whole first");
         return true;
       });
     replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
@@ -222,10 +258,20 @@ class SpsaStepper final : public Stepper {
   }
 
   void read_metrics(Restored& run) {
-    CheckpointMeta& meta = run.meta;
+    int64_t told = 0;
+    const MetricsFile metrics(*in_.folder / "metrics.jsonl");
+    with_place((*in_.folder / "metrics.jsonl").string(), [&] { told = read_lines(metrics.lines(), run.meta); });
+    log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
+      if (record.type == RecordType::round && record.round >= told) run.lines.push_back(line_of(record));
+      return true;
+    });
+  }
+
+  /// @return the last step that they tell of
+  int64_t read_lines(const std::vector<Json>& lines, CheckpointMeta& meta) {
     bool any_eval = false;
     int64_t told = 0;
-    for (const Json& line : MetricsFile(*in_.folder / "metrics.jsonl").lines()) {
+    for (const Json& line : lines) {
       const Json* step = line.find("step");
       if (line.find("event") || !step || step->as_integer() > meta.step) continue;
       if (line.at("split").as_string() == "train") {
@@ -240,10 +286,7 @@ class SpsaStepper final : public Stepper {
       if (!any_eval) meta.first_eval = meta.last_eval;
       any_eval = true;
     }
-    log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
-      if (record.type == RecordType::round && record.round >= told) run.lines.push_back(line_of(record));
-      return true;
-    });
+    return told;
   }
 
   /// The metrics of a round that was appended by a process that did not live to tell.
@@ -408,12 +451,13 @@ class SpsaStepper final : public Stepper {
       const auto decoded = decode_vote_message(bytes);
       const Vote* vote = std::get_if<Vote>(&decoded);
       const auto expected = static_cast<size_t>(replica_.header().m * replica_.header().bytes_per_probe());
-      if (!vote || vote->run != run_.prefix() || vote->seed_round != round || vote->machine >= machines_ ||
-          vote->bytes.size() != expected) {
+      const bool is_early = vote && vote->seed_round == round + 1;  // of a machine that has read this round's record
+      if (!vote || vote->run != run_.prefix() || (vote->seed_round != round && !is_early) ||
+          vote->machine >= machines_ || vote->bytes.size() != expected) {
         ++dropped_;
         continue;
       }
-      votes_.emplace(vote->machine, *vote);  // the first counts
+      (is_early ? early_votes_ : votes_).emplace(vote->machine, *vote);  // the first counts
     }
   }
 
@@ -502,17 +546,35 @@ class SpsaStepper final : public Stepper {
   void drop_old_snapshots() {
     if (!in_.folder) return;
     const fs::path folder = *in_.folder / "checkpoints";
-    const auto rounds = snapshot_rounds(folder);
-    const auto keep = static_cast<size_t>(in_.config.checkpoint.keep);
-    for (size_t i = keep; i < rounds.size(); ++i) fs::remove(snapshot_file(folder, rounds[i]));
-    if (config_.compact == "keep" || !log_ || rounds.size() < keep) return;
-    const uint32_t oldest = rounds[keep - 1];
-    uint64_t index = log_->first_index();
-    log_->for_each(index, [&](const Record& record, std::span<const std::byte>) {
-      index = record.index;  // in the end that of the record which vouches for the oldest snapshot
-      return record.type != RecordType::snapshot || record.round < oldest;
-    });
-    log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
+    const auto keep = in_.config.checkpoint.keep;
+    const auto vouched = config_.compact == "keep" ? std::map<uint32_t, uint64_t>() : vouched_snapshots();
+    int64_t good = 0, others = 0;  // others: the log does not vouch for them, or not yet: machine 0 tells of snapshots
+    uint64_t index = 0;
+    for (const uint32_t round : snapshot_rounds(folder)) {
+      const auto found = vouched.find(round);
+      const bool is_good = found != vouched.end();
+      if (good == keep || (!is_good && others == keep)) {
+        fs::remove(snapshot_file(folder, round));
+      } else if (is_good) {
+        index = found->second;
+        ++good;
+      } else {
+        ++others;
+      }
+    }
+    if (good == keep)
+      log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
+  }
+
+  /// Rounds of the snapshots that my log tells of, and the numbers of these records.
+  std::map<uint32_t, uint64_t> vouched_snapshots() const {
+    std::map<uint32_t, uint64_t> found;
+    if (log_)
+      log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
+        if (record.type == RecordType::snapshot) found[record.round] = record.index;
+        return true;
+      });
+    return found;
   }
 
   const TrainerInputs& in_;
@@ -527,7 +589,7 @@ class SpsaStepper final : public Stepper {
   ChainTip tip_;
   std::optional<StepLog> log_;
   std::unique_ptr<LogEngine> engine_;
-  std::map<uint32_t, Vote> votes_;
+  std::map<uint32_t, Vote> votes_, early_votes_;  // of this round, and of the next
   int64_t scored_ = 0, dropped_ = 0, last_evaluated_ = -1;
 };
 
