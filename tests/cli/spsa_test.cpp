@@ -96,7 +96,9 @@ TEST_F(Spsa, AllRanksEndWithOneDigestAndOneVoteEach) {
     const std::string run = "ranks" + std::to_string(count);
     const test::Ended ended =
         expect_done(ranks(count, {"spsa_mos.toml", "run.dir=" + run, "spsa.logs=every", "train.steps=20"}));
-    if (count > 1) EXPECT_THAT(ended.out, HasSubstr(" on all " + std::to_string(count) + " ranks"));
+    if (count > 1) {
+      EXPECT_THAT(ended.out, HasSubstr(" on all " + std::to_string(count) + " ranks"));
+    }
     for (int rank = 1; rank < count; ++rank)
       EXPECT_EQ(log_bytes(run, "log-rank-0000" + std::to_string(rank)), log_bytes(run)) << "rank " << rank;
     for (const Json& line : metrics(run)) {
@@ -321,6 +323,24 @@ TEST_F(Spsa, RanksWithoutALogTakeOneWhoseFirstRoundsWereDropped) {
   EXPECT_EQ(own.at("round").as_integer(), 200);
   EXPECT_GT(own.at("first_round").as_integer(), 0);
   EXPECT_EQ(own.at("snapshots").items().back().dump(), first.at("snapshots").items().back().dump());
+}
+
+TEST_F(Spsa, AMachineThatTheOthersDoNotWaitForFollowsThem) {
+  const auto machine = [&](int k, int machines, int batch) {
+    return trainer({"spsa_lora.toml", "run.dir=run" + std::to_string(k), "spsa.transport=file", "spsa.shared=engine",
+                    "spsa.machine=" + std::to_string(k), "spsa.machines=" + std::to_string(machines),
+                    "train.batch=" + std::to_string(batch), "train.steps=60"});
+  };
+  test::Process slow(machine(2, 3, 30));
+  test::Process first(machine(0, 2, 2)), second(machine(1, 2, 2));
+  for (test::Process* process : {&first, &second, &slow}) {
+    const test::Ended ended = process->wait(120);
+    EXPECT_EQ(ended.exit_code, 0) << ended.out << ended.err;
+  }
+  EXPECT_EQ(digest("run0").size(), 32u);
+  EXPECT_EQ(digest("run1/machine-00001"), digest("run0"));
+  EXPECT_EQ(digest("run2/machine-00002"), digest("run0"));
+  EXPECT_EQ(losses("run2/machine-00002").size(), 60u);
 }
 
 TEST_F(Spsa, EveryMachineCanRebuildFromWhatItKeeps) {

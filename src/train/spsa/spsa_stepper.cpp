@@ -77,8 +77,11 @@ class SpsaStepper final : public Stepper {
     const LogEngine::Traffic before = engine_->traffic();
     const bool stop = in_.stop_requested && in_.stop_requested();
     votes_ = std::exchange(early_votes_, {});
-    engine_->publish_vote(encode(my_vote(measure(round), step, stop)));
-    if (!finish_round(round, step)) return std::nullopt;
+    read_records(Rounds::next);  // the others may not have waited for this machine
+    if (replica_.round() == round) {
+      engine_->publish_vote(encode(my_vote(measure(round), step, stop)));
+      if (!finish_round(round, step)) return std::nullopt;
+    }
     in_.model.assemble(in_.ctx);
     refuse_empty_rounds(step);
     return report(step, before, stop);
@@ -426,7 +429,7 @@ class SpsaStepper final : public Stepper {
     while (replica_.round() == round) {
       engine_->wait(std::chrono::milliseconds(50));
       take_votes(round);
-      read_records();
+      read_records(Rounds::next);
       if (replica_.round() != round) break;
       const auto waited = Clock::now() - start;
       if (votes_.size() == machines_) {
@@ -467,7 +470,7 @@ class SpsaStepper final : public Stepper {
     const Vote::Offer terms = first != votes_.end() && first->second.offer ? *first->second.offer : offer(step);
     const Bytes record = encode(pack_round(replica_, run_, tip_, votes_, machines_, terms));
     engine_->append(tip_.index, record);
-    read_records();
+    read_records(Rounds::next);
     if (digest_due() && (!is_file_ || machine_ == 0)) {
       Record check = record_head(replica_, run_, tip_, RecordType::digest);
       const StateDigest digest = replica_.digest(in_.ctx);
@@ -489,17 +492,21 @@ class SpsaStepper final : public Stepper {
 
   void append_and_read(const Record& record) {
     engine_->append(tip_.index, encode(record));
-    read_records();
+    read_records(Rounds::none);
   }
 
-  /// Takes every new record: first to disk, then to the weights.
-  void read_records() {
+  enum class Rounds { none, next };
+
+  /// Takes new records, first to disk, then to the weights: up to the next round's, or to the one after it.
+  void read_records(Rounds rounds) {
+    const uint32_t last = replica_.round() + (rounds == Rounds::next ? 1 : 0);
     for (const Bytes& bytes : engine_->read(tip_.index)) {
       const auto decoded = decode_record(bytes);
       if (const auto* refusal = std::get_if<Refusal>(&decoded))
         throw UserError(fmt::format("record {}", tip_.index),
                         fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
                         "the log is poisoned, the run stops here; the rounds before are whole");
+      if (std::get<Record>(decoded).type == RecordType::round && replica_.round() == last) return;
       if (log_) log_->append(bytes);
       tip_.advance(bytes);
       replica_.apply(in_.ctx, std::get<Record>(decoded));
