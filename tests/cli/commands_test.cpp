@@ -96,8 +96,9 @@ TEST_F(Trainer, SaysAFaultOnceUnderRanks) {
 }
 
 TEST_F(Trainer, ChecksARecipeWithoutTouchingAnything) {
-  EXPECT_THAT(answer({"mos.toml", "--check"}), AllOf(HasSubstr("trained 2048, frozen 26784"), HasSubstr("8.2 kB a step and rank: gradients"),
-                                                     EndsWith("the recipe is in order\n")));
+  EXPECT_THAT(answer({"mos.toml", "--check"}),
+              AllOf(HasSubstr("trained 2048, frozen 26784"), HasSubstr("8.2 kB a step and rank: gradients"),
+                    EndsWith("the recipe is in order\n")));
   EXPECT_FALSE(fs::exists(*this / "runs"));
   EXPECT_FALSE(fs::exists(*this / ".cache"));
 }

@@ -120,7 +120,8 @@ size_t Prober::together(int64_t tokens) const {
 
 int64_t Prober::micro_rows(const TrainConfig& train) const {
   const int64_t tokens = perturb_ == Perturb::layers ? 2048 : 512;
-  const int64_t wanted = train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(1, tokens / train.sequence_length);
+  const int64_t wanted =
+      train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(1, tokens / train.sequence_length);
   return std::min(wanted, train.batch);
 }
 

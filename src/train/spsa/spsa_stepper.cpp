@@ -14,7 +14,8 @@
 #include "steplog/log_engine.h"
 #include "train/spsa/rounds.h"
 #include "train/spsa/spsa_inputs.h"
-#include "train/spsa/vote_codec.h"
+#include "train/spsa/told_metrics.h"
+#include "train/spsa/voter.h"
 #include "train/stepper.h"
 
 namespace tessera {
@@ -27,12 +28,6 @@ constexpr int kMostEmptyRounds = 16;
 constexpr uint64_t kRun = 4096;                      // records that are handed over at once
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
-/// What one machine found out in a round.
-struct Measured {
-  std::vector<uint8_t> bytes;
-  double loss = 0;
-};
-
 class SpsaStepper final : public Stepper {
  public:
   explicit SpsaStepper(const TrainerInputs& in)
@@ -44,7 +39,13 @@ class SpsaStepper final : public Stepper {
         objective_(objective_of(in.config.train.objective)),
         params_(in.model.pool().trainable()),
         replica_(in.spsa->header, params_),
-        prober_(*in.spsa->prober) {}
+        voter_({.ctx = in.ctx,
+                .data = in.data,
+                .train = in.config.train,
+                .spsa = config_,
+                .header = replica_.header(),
+                .prober = *in.spsa->prober},
+               machine_) {}
 
   std::optional<Restored> restore() override {
     const std::string header = in_.spsa->header.text();
@@ -79,7 +80,9 @@ class SpsaStepper final : public Stepper {
     votes_ = std::exchange(early_votes_, {});
     read_records(Rounds::next);  // the others may not have waited for this machine
     if (replica_.round() == round) {
-      engine_->publish_vote(encode(my_vote(measure(round), step, stop)));
+      const Measured measured = voter_.measure(round, replica_.unit());
+      scored_ = measured.scored;
+      engine_->publish_vote(encode(my_vote(measured, step, stop)));
       if (!finish_round(round, step)) return std::nullopt;
     }
     in_.model.assemble(in_.ctx);
@@ -244,157 +247,28 @@ class SpsaStepper final : public Stepper {
 
   fs::path snapshot_folder() const { return in_.folder ? *in_.folder / "checkpoints" : fs::path(); }
 
-  /// What the log does not hold: times and evaluations, as the metrics tell them.
   Restored restored_run() {
     Restored run;
-    CheckpointMeta& meta = run.meta;
-    meta.step = replica_.round();
-    meta.rows_consumed = meta.step * rows_per_step(in_.config, in_.world.size());
-    meta.tokens = meta.rows_consumed * in_.data.sequence_length();
-    if (in_.folder) read_metrics(run);
+    const int64_t step = replica_.round();
+    int64_t last_evaluated = step;
+    if (in_.folder) {
+      const ToldMetrics told = read_told_metrics(*in_.folder / "metrics.jsonl", step, objective_);
+      run.meta = told.meta;
+      run.lines = untold_rounds(*log_, told.last_step, replica_.header().bytes_per_probe());
+      last_evaluated = told.last_evaluated;
+    }
+    run.meta.step = step;
+    run.meta.rows_consumed = step * rows_per_step(in_.config, in_.world.size());
+    run.meta.tokens = run.meta.rows_consumed * in_.data.sequence_length();
     const int64_t every = in_.config.evaluate.every;
-    const bool due = meta.step == total_steps(in_) || (every > 0 && meta.step % every == 0);
-    double owes = due && in_.folder && last_evaluated_ < meta.step ? 1 : 0;
+    const bool due = step == total_steps(in_) || (every > 0 && step % every == 0);
+    double owes = due && last_evaluated < step ? 1 : 0;
     in_.world.all_reduce_max(std::span(&owes, 1));
     run.owes_evaluation = owes > 0;
     return run;
   }
 
-  void read_metrics(Restored& run) {
-    int64_t told = 0;
-    const MetricsFile metrics(*in_.folder / "metrics.jsonl");
-    with_place((*in_.folder / "metrics.jsonl").string(), [&] { told = read_lines(metrics.lines(), run.meta); });
-    log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
-      if (record.type == RecordType::round && record.round >= told) run.lines.push_back(line_of(record));
-      return true;
-    });
-  }
-
-  /// @return the last step that they tell of
-  int64_t read_lines(const std::vector<Json>& lines, CheckpointMeta& meta) {
-    bool any_eval = false;
-    int64_t told = 0;
-    for (const Json& line : lines) {
-      const Json* step = line.find("step");
-      if (line.find("event") || !step || step->as_integer() > meta.step) continue;
-      if (line.at("split").as_string() == "train") {
-        told = step->as_integer();
-        meta.seconds += line.find("step_seconds") ? line.at("step_seconds").as_number() : 0;
-        meta.last_loss = line.find("loss") ? line.at("loss").as_number() : 0;
-        continue;
-      }
-      meta.last_eval = sums_of_metrics(line);
-      meta.best_loss = std::min(meta.best_loss, line.at("loss").as_number());
-      last_evaluated_ = step->as_integer();
-      if (!any_eval) meta.first_eval = meta.last_eval;
-      any_eval = true;
-    }
-    return told;
-  }
-
-  /// The metrics of a round that was appended by a process that did not live to tell.
-  Json line_of(const Record& record) const {
-    double loss = 0;
-    for (const uint16_t bits : record.losses)
-      loss += static_cast<double>(to_float(Float16{bits})) / static_cast<double>(record.losses.size());
-    return Json::object()
-        .set("step", int64_t{record.round} + 1)
-        .set("split", "train")
-        .set("loss", record.losses.empty() ? std::nan("") : loss)
-        .set("votes", static_cast<int64_t>(record.bytes.size()) / replica_.header().bytes_per_probe())
-        .set("alpha", static_cast<double>(record.alpha))
-        .set("from_log", true);
-  }
-
-  /// The sums that an evaluation line was made from.
-  LossSums sums_of_metrics(const Json& line) const {
-    const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : 0.0; };
-    const auto count = [&](const char* key, const char* of) {
-      return static_cast<int64_t>(std::llround(number(key) * number(of)));
-    };
-    LossSums sums;
-    sums.scored = static_cast<int64_t>(number("tokens"));
-    sums.nll = std::log(number("perplexity")) * number("tokens");
-    sums.correct = count("token_accuracy", "tokens");
-    sums.completions = static_cast<int64_t>(number("completions"));
-    sums.exact = count("exact_match", "completions");
-    sums.choices = static_cast<int64_t>(number("choices"));
-    sums.choices_right = count("accuracy", "choices");
-    if (objective_ == Objective::choices) sums.choices_nll = number("loss") * number("choices");
-    return sums;
-  }
-
   // --- a machine's votes
-
-  /// The rows of a probe: a draw of its own from all rows, a function of (seed, round, machine, probe).
-  std::vector<PackedBatch> batches_of(uint32_t round, uint16_t probe) const {
-    const TrainConfig& train = in_.config.train;
-    const uint64_t key = hash_key({replica_.header().seed, round, machine_, probe, 0xba7c4});
-    const auto rows = static_cast<uint64_t>(in_.data.rows());
-    std::vector<int64_t> numbers;
-    if (train.batch <= in_.data.rows())
-      for (const int32_t row : draw_distinct(key, in_.data.rows(), train.batch)) numbers.push_back(row);
-    else
-      for (int64_t i = 0; i < train.batch; ++i)
-        numbers.push_back(static_cast<int64_t>(draw_below(key, static_cast<uint64_t>(i), rows)));
-    std::vector<PackedBatch> batches;
-    const int64_t micro = prober_.micro_rows(train);
-    for (int64_t begin = 0; begin < train.batch; begin += micro)
-      batches.push_back(in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, train.batch - begin)), begin));
-    return batches;
-  }
-
-  Direction direction(uint32_t round, uint16_t probe) const {
-    return direction_of(replica_.header(), round, machine_, machine_, probe);
-  }
-
-  Measured measure(uint32_t round) {
-    return config_.sides == "one" ? measure_one_sided(round) : measure_two_sided(round);
-  }
-
-  Measured measure_two_sided(uint32_t round) {
-    const RunHeader& header = replica_.header();
-    const auto eps = static_cast<float>(header.eps);
-    Measured found;
-    for (int64_t s = 0; s < header.m; ++s) {
-      const auto probe = static_cast<uint16_t>(s);
-      const Direction z = direction(round, probe);
-      const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
-      const auto sums = prober_.losses(in_.ctx, batches_of(round, probe), points);
-      const double count = std::max<double>(1, static_cast<double>(sums[0].objective_count(objective_)));
-      const double plus = sums[0].objective_sum(objective_), minus = sums[1].objective_sum(objective_);
-      write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), replica_.unit(), round, machine_,
-                 probe, found.bytes);
-      found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
-      scored_ = sums[0].objective_count(objective_);
-    }
-    return found;
-  }
-
-  /// All probes of a round share their rows, and the loss at w.
-  Measured measure_one_sided(uint32_t round) {
-    const RunHeader& header = replica_.header();
-    const auto eps = static_cast<float>(header.eps);
-    std::vector<Point> points(1);
-    for (int64_t s = 0; s < header.m; ++s) points.push_back({direction(round, static_cast<uint16_t>(s)), eps});
-    const auto sums = prober_.losses(in_.ctx, batches_of(round, 0), points);
-    const double count = std::max<double>(1, static_cast<double>(sums[0].objective_count(objective_)));
-    scored_ = sums[0].objective_count(objective_);
-    std::vector<double> rise;
-    double mean = 0, squares = 0;
-    for (size_t k = 1; k < sums.size(); ++k) {
-      rise.push_back((sums[k].objective_sum(objective_) - sums[0].objective_sum(objective_)) / count);
-      mean += rise.back() / static_cast<double>(header.m);
-    }
-    for (const double r : rise) squares += (r - mean) * (r - mean);
-    const double deviation = std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, header.m - 1)));
-    const double scale = config_.normalise ? deviation : static_cast<double>(eps);
-    Measured found;
-    found.loss = sums[0].objective_sum(objective_) / count;
-    for (size_t s = 0; s < rise.size(); ++s)
-      write_vote(header, rise[s] / scale, replica_.unit(), round, machine_, static_cast<uint16_t>(s), found.bytes);
-    return found;
-  }
 
   Vote::Offer offer(int64_t step) const {
     const OptimizerConfig& optimizer = in_.config.optimizer;
@@ -534,7 +408,7 @@ class SpsaStepper final : public Stepper {
     result.loss = round.loss;
     result.lr = std::ldexp(offer(step).rate, -replica_.halvings());
     result.rows = rows_per_step(in_.config, in_.world.size());
-    result.scored = scored_ * round.votes;
+    result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
     result.stop = asked;
     result.extra.set("votes", round.votes)
         .set("votes_valid", share)
@@ -591,13 +465,13 @@ class SpsaStepper final : public Stepper {
   Objective objective_;
   FlatParams& params_;
   Replica replica_;
-  Prober& prober_;
+  Voter voter_;
   RunId run_;
   ChainTip tip_;
   std::optional<StepLog> log_;
   std::unique_ptr<LogEngine> engine_;
   std::map<uint32_t, Vote> votes_, early_votes_;  // of this round, and of the next
-  int64_t scored_ = 0, dropped_ = 0, last_evaluated_ = -1;
+  int64_t scored_ = 0, dropped_ = 0;
 };
 
 }  // namespace

@@ -1,0 +1,72 @@
+#include "train/spsa/told_metrics.h"
+
+#include <cmath>
+
+namespace tessera {
+namespace {
+
+/// The sums that an evaluation line was made from.
+LossSums sums_of(const Json& line, Objective objective) {
+  const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : 0.0; };
+  const auto count = [&](const char* key, const char* of) {
+    return static_cast<int64_t>(std::llround(number(key) * number(of)));
+  };
+  LossSums sums;
+  sums.scored = static_cast<int64_t>(number("tokens"));
+  sums.nll = std::log(number("perplexity")) * number("tokens");
+  sums.correct = count("token_accuracy", "tokens");
+  sums.completions = static_cast<int64_t>(number("completions"));
+  sums.exact = count("exact_match", "completions");
+  sums.choices = static_cast<int64_t>(number("choices"));
+  sums.choices_right = count("accuracy", "choices");
+  if (objective == Objective::choices) sums.choices_nll = number("loss") * number("choices");
+  return sums;
+}
+
+Json line_of(const Record& record, int64_t bytes_per_probe) {
+  double loss = 0;
+  for (const uint16_t bits : record.losses)
+    loss += static_cast<double>(to_float(Float16{bits})) / static_cast<double>(record.losses.size());
+  return Json::object()
+      .set("step", int64_t{record.round} + 1)
+      .set("split", "train")
+      .set("loss", record.losses.empty() ? std::nan("") : loss)
+      .set("votes", static_cast<int64_t>(record.bytes.size()) / bytes_per_probe)
+      .set("alpha", static_cast<double>(record.alpha))
+      .set("from_log", true);
+}
+
+}  // namespace
+
+ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, Objective objective) {
+  ToldMetrics told;
+  CheckpointMeta& meta = told.meta;
+  with_place(file.string(), [&] {
+    for (const Json& line : MetricsFile(file).lines()) {
+      const Json* step = line.find("step");
+      if (line.find("event") || !step || step->as_integer() > last_step) continue;
+      if (line.at("split").as_string() == "train") {
+        told.last_step = step->as_integer();
+        meta.seconds += line.find("step_seconds") ? line.at("step_seconds").as_number() : 0;
+        meta.last_loss = line.find("loss") ? line.at("loss").as_number() : 0;
+        continue;
+      }
+      meta.last_eval = sums_of(line, objective);
+      meta.best_loss = std::min(meta.best_loss, line.at("loss").as_number());
+      if (told.last_evaluated < 0) meta.first_eval = meta.last_eval;
+      told.last_evaluated = step->as_integer();
+    }
+  });
+  return told;
+}
+
+std::vector<Json> untold_rounds(const StepLog& log, int64_t told, int64_t bytes_per_probe) {
+  std::vector<Json> lines;
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::round && record.round >= told) lines.push_back(line_of(record, bytes_per_probe));
+    return true;
+  });
+  return lines;
+}
+
+}  // namespace tessera

@@ -1,0 +1,75 @@
+#include "train/spsa/voter.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "train/spsa/vote_codec.h"
+
+namespace tessera {
+namespace {
+
+constexpr uint64_t kRowDraws = 0xba7c4;  // apart from other draws of the same round
+
+}  // namespace
+
+std::vector<PackedBatch> Voter::batches_of(uint32_t round, uint16_t probe) const {
+  const int64_t batch = in_.train.batch, rows = in_.data.rows();
+  const uint64_t key = hash_key({in_.header.seed, round, machine_, probe, kRowDraws});
+  std::vector<int64_t> numbers;
+  if (batch <= rows)
+    for (const int32_t row : draw_distinct(key, rows, batch)) numbers.push_back(row);
+  else
+    for (int64_t i = 0; i < batch; ++i)
+      numbers.push_back(static_cast<int64_t>(draw_below(key, static_cast<uint64_t>(i), static_cast<uint64_t>(rows))));
+  std::vector<PackedBatch> batches;
+  const int64_t micro = in_.prober.micro_rows(in_.train);
+  for (int64_t begin = 0; begin < batch; begin += micro)
+    batches.push_back(in_.data.batch(std::span(numbers).subspan(begin, std::min(micro, batch - begin)), begin));
+  return batches;
+}
+
+Measured Voter::two_sided(uint32_t round, int unit) const {
+  const RunHeader& header = in_.header;
+  const auto eps = static_cast<float>(header.eps);
+  Measured found;
+  for (int64_t s = 0; s < header.m; ++s) {
+    const auto probe = static_cast<uint16_t>(s);
+    const Direction z = direction(round, probe);
+    const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
+    const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
+    const int64_t scored = sums[0].objective_count(objective_);
+    const double count = std::max(1.0, static_cast<double>(scored));
+    const double plus = sums[0].objective_sum(objective_), minus = sums[1].objective_sum(objective_);
+    write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,
+               found.bytes);
+    found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
+    found.scored += scored;
+  }
+  return found;
+}
+
+Measured Voter::one_sided(uint32_t round, int unit) const {
+  const RunHeader& header = in_.header;
+  const auto eps = static_cast<float>(header.eps);
+  std::vector<Point> points(1);
+  for (int64_t s = 0; s < header.m; ++s) points.push_back({direction(round, static_cast<uint16_t>(s)), eps});
+  const auto sums = in_.prober.losses(in_.ctx, batches_of(round, 0), points);
+  const int64_t scored = sums[0].objective_count(objective_);
+  const double count = std::max(1.0, static_cast<double>(scored));
+  std::vector<double> rise;
+  double mean = 0, squares = 0;
+  for (size_t k = 1; k < sums.size(); ++k) {
+    rise.push_back((sums[k].objective_sum(objective_) - sums[0].objective_sum(objective_)) / count);
+    mean += rise.back() / static_cast<double>(header.m);
+  }
+  for (const double r : rise) squares += (r - mean) * (r - mean);
+  const double deviation = std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, header.m - 1)));
+  const double scale = in_.spsa.normalise ? deviation : static_cast<double>(eps);
+  Measured found{.bytes = {}, .loss = sums[0].objective_sum(objective_) / count, .scored = scored};
+  for (size_t s = 0; s < rise.size(); ++s)
+    write_vote(header, rise[s] / scale, unit, round, machine_, static_cast<uint16_t>(s), found.bytes);
+  return found;
+}
+
+}  // namespace tessera
