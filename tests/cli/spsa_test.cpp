@@ -219,7 +219,8 @@ TEST_F(Spsa, OtherFamiliesVotesSidesAndOptimizersTrainAndGoOn) {
                                        {"spsa.compact=archive", "checkpoint.keep=1"},
                                        {"spsa.compact=drop", "checkpoint.keep=1"}};
   for (size_t i = 0; i < variants.size(); ++i) {
-    const std::string straight = "s" + std::to_string(i), run = "r" + std::to_string(i);
+    const std::string straight = std::string("s").append(std::to_string(i)),
+                      run = std::string("r").append(std::to_string(i));
     const auto command = [&](const std::string& name) {
       Words words = {"spsa_lora.toml", "run.dir=" + name, "train.steps=24", "checkpoint.every=10"};
       words.insert(words.end(), variants[i].begin(), variants[i].end());
