@@ -81,6 +81,10 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
   if (c.trainer.train.estimator != "spsa") return;
   const SpsaConfig& s = c.trainer.spsa;
   const OptimizerConfig& o = c.trainer.optimizer;
+  if (c.trainer.train.clip != TrainConfig{}.clip && c.trainer.train.clip != 0)
+    recipe.fault("train", "clip", "train.clip bounds gradients, and SPSA has none", "spsa.clip bounds votes");
+  if (c.trainer.train.checkpoint_activations)
+    recipe.fault("train", "checkpoint_activations", "SPSA keeps no activations", "leave it out");
   if (c.adapter.dropout > 0)
     recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows",
                  "leave it out");
@@ -162,6 +166,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("generate", c.generate);
   recipe.read("replay", c.replay);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
+  if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
   if (c.job == "train") check_training(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);
   check_label_words(recipe, c.data);

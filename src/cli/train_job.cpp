@@ -39,7 +39,10 @@ void require_same_run(const Recipe& recipe, const PackedDataset& data, const Che
   }
   if (!differences.empty())
     throw UserError(file.string(), "this run cannot go on with another recipe",
-                    differences + "undo the change, or start anew with run.resume=never or another run.dir");
+                    differences + "undo the change, start anew with run.resume=never or another run.dir" +
+                        (file.filename() == "run.json"
+                             ? ", or go on from a round of it in a branch: job=replay replay.branch=FOLDER"
+                             : ""));
   if (saved.data_hash != data.hash())
     throw UserError(
         file.string(), "this run cannot go on with other training data",
@@ -119,6 +122,8 @@ void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Ob
   if (last.scored > 0)
     report.say(fmt::format("held-out loss: {:.4f} before, {:.4f} after", first.mean_loss(objective),
                            last.mean_loss(objective)));
+  if (last.scored > 0 && last.mean_loss(objective) > 1.02 * first.mean_loss(objective))
+    report.say("warning: the held-out loss rose: lower optimizer.lr (a round with fewer votes bears less)");
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());
@@ -228,6 +233,10 @@ bool already_done(const JobInputs& in, const RunFolder* folder) {
 }  // namespace
 
 int train_job(const JobInputs& in) {
+  if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
+    throw UserError(in.recipe.where("spsa", "transport"),
+                    fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
+                    "start the processes one by one without a launcher, or leave spsa.transport out");
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
@@ -239,7 +248,7 @@ int train_job(const JobInputs& in) {
   require_known_tokens(in, model, sets);
   const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
-  if (folder && in.config.trainer.train.estimator != "spsa")
+  if (folder)
     if (const auto saved = meta_of_log(run_path))
       require_same_run(in.recipe, *sets.train, *saved, run_path / "run.json");
   if (already_done(in, folder.get())) return kDone;

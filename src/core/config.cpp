@@ -162,8 +162,11 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
                              ? "command line"
                              : fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
   const auto bad = [&](const std::string& found) {
-    std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found, wanted_kind(field.target));
-    if (const std::string allowed = allowed_text(field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;
+    const std::string allowed = allowed_text(field.rule);
+    const bool only_choice = node.is_string() && !field.rule.choices.empty();  // the kind is right, the text is not
+    std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found,
+                                   only_choice ? allowed : std::string(wanted_kind(field.target)));
+    if (!only_choice && !allowed.empty()) text += "\n  allowed: " + allowed;
     if (const auto near = nearest_name(node.value_or(std::string()), field.rule.choices); !near.empty())
       text += fmt::format("\n  did you mean \"{}\"?", near);
     faults.push_back(text);

@@ -66,6 +66,10 @@ class Loop {
     meta_.data_hash = in_.data.hash();
     meta_.base_fingerprint = in_.base_fingerprint;
     in_.report.rewind(saved ? saved->meta.step : -1);
+    if (saved && saved->meta.step > steps_)
+      throw UserError("train.steps",
+                      fmt::format("the run has {} steps behind it, train.steps is {}", saved->meta.step, steps_),
+                      "ask for more steps, or for another run.dir");
     if (saved) {
       for (const Json& line : saved->lines) in_.report.metric(line);
       if (in_.eval && saved->owes_evaluation) evaluate_now();

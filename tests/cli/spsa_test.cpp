@@ -374,6 +374,35 @@ TEST_F(Spsa, TheFolderThatMachinesShareIsNotOneOfTheirOwn) {
   }
 }
 
+TEST_F(Spsa, RanksOfOneJobAreNotProcessesThatShareAFolder) {
+  TESSERA_NEEDS_MPI();
+  const test::Ended ended =
+      expect_exit(2, ranks(2, {"spsa_lora.toml", "run.dir=run", "spsa.transport=file", "spsa.machines=2"}));
+  EXPECT_THAT(ended.err, HasSubstr("spsa.transport = \"file\" under 2 ranks of one job"));
+}
+
+TEST_F(Spsa, AFinishedRunDoesNotPassForOneOfOtherSettings) {
+  const Words words = {"spsa_lora.toml", "run.dir=run", "train.steps=5"};
+  expect_done(trainer(words));
+  EXPECT_THAT(expect_done(trainer(words)).out, HasSubstr("\"event\":\"done\""));
+  Words other = words;
+  other.push_back("optimizer.lr=1e-5");
+  EXPECT_THAT(expect_exit(2, trainer(other)).err, HasSubstr("job=replay replay.branch=FOLDER"));
+  EXPECT_THAT(expect_done(trainer(words)).out, HasSubstr("\"event\":\"done\""));
+}
+
+TEST_F(Spsa, SaysThatARunDivergedAndNeedsNoWordOfMomentum) {
+  std::string text = test::read_file(*this / "spsa_lora.toml");
+  replace(text, "momentum = 0\n", "");
+  test::write_file(*this / "plain.toml", text);
+  expect_done(trainer({"plain.toml", "run.dir=plain"}));
+  expect_done(trainer({"spsa_lora.toml", "run.dir=spelled"}));
+  EXPECT_EQ(digest("plain"), digest("spelled"));
+  EXPECT_THAT(test::read_file(*this / "plain/recipe.toml"), HasSubstr("momentum = 0"));
+  EXPECT_THAT(expect_done(trainer({"spsa_full.toml", "run.dir=wild", "optimizer.lr=0.1", "train.steps=20"})).out,
+              HasSubstr("warning: the held-out loss rose"));
+}
+
 TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
   const auto fault = [&](const Words& more) {
     Words words = {"spsa_lora.toml", "run.dir=run"};
@@ -385,6 +414,8 @@ TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
   EXPECT_THAT(fault({"spsa.votes=float32", "spsa.probes=64"}), HasSubstr("at most 255 bytes"));
   EXPECT_THAT(fault({"spsa.directions=pool", "optimizer.momentum=0.9"}), HasSubstr("optimizer.momentum = 0"));
   EXPECT_THAT(fault({"spsa.transport=file", "spsa.machine=3", "spsa.machines=3"}), HasSubstr("numbered 0 .. 2"));
+  EXPECT_THAT(fault({"train.clip=0.5"}), HasSubstr("train.clip bounds gradients, and SPSA has none"));
+  EXPECT_THAT(fault({"train.checkpoint_activations=true"}), HasSubstr("SPSA keeps no activations"));
   EXPECT_THAT(fault({"spsa.eps=0"}), HasSubstr("spsa.eps"));
   EXPECT_THAT(fault({"spsa.eps=1e-46"}), HasSubstr("beyond the range of f32"));
   EXPECT_THAT(fault({"spsa.eps=1e39"}), HasSubstr("beyond the range of f32"));

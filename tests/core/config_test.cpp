@@ -126,7 +126,7 @@ TEST(Recipe, SaysWhatWasFoundAndWhatIsAllowed) {
             "recipes/a.toml:2:10: train.epochs is 0, expected a whole number\n  allowed: at least 1");
   EXPECT_EQ(
       faults("job = \"trian\"\n"),
-      "recipes/a.toml:1:7: job is \"trian\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n  did you mean \"train\"?");
+      "recipes/a.toml:1:7: job is \"trian\", expected one of: \"train\" \"prepare\" \"evaluate\"\n  did you mean \"train\"?");
   EXPECT_EQ(faults("[files]\ntargets = [\"q_proj\", 3]\n"),
             "recipes/a.toml:2:11: files.targets is [ 'q_proj', 3 ], expected a list of texts\n"
             "  allowed: one of: \"q_proj\" \"k_proj\" \"v_proj\"");
@@ -135,7 +135,7 @@ TEST(Recipe, SaysWhatWasFoundAndWhatIsAllowed) {
 TEST(Recipe, ReportsAllFaultsTogether) {
   EXPECT_EQ(
       faults("job = \"sing\"\n[train]\nsteps = -1\nlrr = 1\n[data]\nx = 1\n", {"train.clip=0"}),
-      "recipes/a.toml:1:7: job is \"sing\", expected text in quotes\n  allowed: one of: \"train\" \"prepare\" \"evaluate\"\n"
+      "recipes/a.toml:1:7: job is \"sing\", expected one of: \"train\" \"prepare\" \"evaluate\"\n"
       "recipes/a.toml:3:9: train.steps is -1, expected a whole number\n  allowed: at least 1\n"
       "command line: train.clip is 0, expected a number\n  allowed: more than 0\n"
       "recipes/a.toml:5:2: unknown section \"data\"\n  known sections: train, files\n"

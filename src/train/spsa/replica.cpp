@@ -329,7 +329,8 @@ void Replica::end_round(const Record& record) {
   if (last_.valid > 0 && 2 * last_.valid < last_.votes) ++halvings_;
   double loss = 0;
   for (const uint16_t bits : record.losses) loss += static_cast<double>(to_float(Float16{bits}));
-  last_.loss = record.losses.empty() ? std::nan("") : loss / static_cast<double>(record.losses.size());
+  loss = record.losses.empty() ? std::nan("") : loss / static_cast<double>(record.losses.size());
+  last_.loss = std::isnan(loss) ? std::abs(std::nan("")) : loss;  // prints without a sign
 }
 
 int Replica::proposed_unit() const {

@@ -83,9 +83,10 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
       if (record.round < next) return true;
       if (record.round >= last_round) return false;
       if (record.round > next)
-        throw UserError(fmt::format("round {}", next),
-                        fmt::format("the log begins with round {}: the rounds before were dropped", record.round),
-                        "keep the snapshots beside it, or take the log of another machine");
+        throw UserError(
+            fmt::format("round {}", next),
+            fmt::format("the log begins with round {}: the rounds before were dropped", record.round),
+            "replay.from_base=false starts from a snapshot beside the log; or take the log of another machine");
       ++next;
       ++count.rounds;
       count.votes += static_cast<int64_t>(record.bytes.size()) / replica.header().bytes_per_probe();

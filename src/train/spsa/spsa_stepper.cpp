@@ -401,7 +401,9 @@ class SpsaStepper final : public Stepper {
     bool asked = is_file_ && stop;
     for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
     const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
-    if (2 * round.valid < round.votes)
+    if (round.valid == 0)
+      in_.report.say(fmt::format("step {}: none of {} votes is valid, the weights stay", step, round.votes));
+    else if (2 * round.valid < round.votes)
       in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
                                  round.votes - round.valid, round.votes));
     StepReport result;
