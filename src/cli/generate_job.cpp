@@ -1,4 +1,4 @@
-// job = "generate": continues prompts with the model and adapter.load.
+// job = "generate": continues prompts with the model and the adapter that a training left.
 
 #include <algorithm>
 #include <sstream>
@@ -57,7 +57,7 @@ int generate_job(const JobInputs& in) {
     prompts.push_back(encode_prompt(tokenizer, in.config.data, example.prompt));
     longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
   }
-  Model model(model_settings(in, longest + config.max_new_tokens));
+  Model model(trained_model_settings(in, longest + config.max_new_tokens));
   for (const auto& prompt : prompts)
     for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
   use_trained_adapter(in, model);

@@ -41,7 +41,10 @@ int evaluate_job(const JobInputs& in) {
   const Datasets sets = load_datasets(in, false);
   if (!sets.eval)
     throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
-  Model model(model_settings(in, in.config.trainer.train.sequence_length));
+  const Model::Settings settings = trained_model_settings(in, in.config.trainer.train.sequence_length);
+  require_equal(in.world, "whether run.dir holds a trained model",
+                settings.model.path == in.config.model.path ? "no" : "yes");
+  Model model(settings);
   require_known_tokens(in, model, sets);
   use_trained_adapter(in, model);
   require_agreement(in, model, sets);
@@ -77,6 +80,7 @@ int export_job(const JobInputs& in) {
   Model model(model_settings(in, 16));
   use_trained_adapter(in, model);
   RunFolder folder(run_folder_path(in), "auto");
+  refuse_base_export(in);
   Arena arena(64 << 20);
   const Context ctx{.device = {},
                     .stream = {},

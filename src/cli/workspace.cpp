@@ -37,6 +37,28 @@ std::string unknown_words(const TokenData& data, const Tokenizer& tokenizer) {
       100 * share);
 }
 
+/// Written last by an export: the folder is whole.
+bool holds_model(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "model.safetensors"); }
+
+/// Whether the run trained an adapter: its base model is still the recipe's.
+bool is_adapter_run(const std::filesystem::path& run) {
+  if (std::filesystem::exists(run / "adapter" / "adapter.json")) return true;
+  if (!std::filesystem::exists(run / "recipe.toml")) return false;
+  AdapterConfig adapter;
+  Recipe recipe = Recipe::load(run / "recipe.toml");
+  recipe.read("adapter", adapter);
+  return adapter.method != "none";
+}
+
+/// @throws UserError when the run holds steps of a training of all weights, and not the model that it ends with
+void require_ended(const JobInputs& in, const std::filesystem::path& run) {
+  std::vector<std::string> ignored;
+  if (!std::filesystem::exists(run / "log" / "header.json") && !newest_checkpoint(run / "checkpoints", ignored)) return;
+  throw UserError(in.recipe.where("run", "dir"),
+                  fmt::format("the training in \"{}\" has not ended: it holds no model yet", run.string()),
+                  "finish it with the command that began it, or set another run.dir to work with the base model");
+}
+
 int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE); }
 
 }  // namespace
@@ -102,6 +124,34 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.where_model = in.recipe.where("model", "path");
   settings.where_adapter = in.recipe.where("adapter", "");
   return settings;
+}
+
+Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position) {
+  Model::Settings settings = model_settings(in, max_position);
+  const std::filesystem::path run = run_folder_path(in), trained = run / "model";
+  if (in.config.adapter.method != "none" || is_adapter_run(run)) return settings;
+  if (!holds_model(trained)) {
+    require_ended(in, run);
+    return settings;
+  }
+  settings.model.path = trained;
+  settings.model.init = "pretrained";
+  settings.where_model = in.recipe.where("run", "dir");
+  if (in.world.rank() == 0 && !in.quiet) fmt::print(stderr, "the model that the run trained: {}\n", trained.string());
+  return settings;
+}
+
+void refuse_base_export(const JobInputs& in) {
+  const std::filesystem::path run = run_folder_path(in), trained = run / "model";
+  if (in.config.adapter.method != "none") return;
+  refuse_own_folder(trained, in.config.model.path);
+  if (holds_model(trained))
+    throw UserError(
+        in.recipe.where("run", "dir"),
+        fmt::format("\"{}\" holds {} already: the base model is not written over it", trained.string(),
+                    std::filesystem::exists(run / "recipe.toml") ? "the model that this run trained" : "a model"),
+        "use it as it is, or name another folder with run.dir");
+  if (!is_adapter_run(run)) require_ended(in, run);
 }
 
 void start_from_saved_adapter(const JobConfig& config, Model& model) {

@@ -27,6 +27,15 @@ std::string length_notice(const JobInputs&, const Model&);
 
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 
+/// model_settings of a job that works with what a training left: without an adapter, the model that run.dir holds, else
+/// the recipe's. Every rank looks into its own run.dir. Rank 0 says which.
+/// @throws UserError when a training of all weights has begun in run.dir and has not ended
+Model::Settings trained_model_settings(const JobInputs&, int64_t max_position);
+
+/// @throws UserError when the base model would be exported over a model that run.dir holds, or into a training of all
+/// weights that has not ended
+void refuse_base_export(const JobInputs&);
+
 /// Loads adapter.load into the model when it is set: where a training starts from.
 void start_from_saved_adapter(const JobConfig&, Model&);
 

@@ -100,6 +100,74 @@ TEST_F(Adapters, OfAnotherShapeAreRefused) {
   EXPECT_THAT(ended.err, HasSubstr("was saved with shards 2, this run has 4"));
 }
 
+class TrainedModels : public Adapters {
+ protected:
+  const std::string kSaid = "the model that the run trained: " + (*this / "run/model").string() + "\n";
+};
+
+TEST_F(TrainedModels, OfTheRunsFolderServeTheOtherJobsOfTheSameRecipe) {
+  expect_done(trainer({"full.toml", "run.dir=run"}));
+  const double trained = metrics("run").back().at("eval_loss").as_number();
+  EXPECT_LT(trained, losses("run", "eval").front());
+  const test::Ended ended = expect_done(trainer({"full.toml", "job=evaluate", "run.dir=run"}));
+  EXPECT_EQ(ended.err, kSaid);
+  EXPECT_EQ(Json::parse(ended.out.substr(ended.out.find('{')), "evaluate").at("loss").as_number(), trained);
+  EXPECT_EQ(expect_done(trainer({"full.toml", "job=evaluate", "run.dir=run", "--quiet"})).err, "");
+
+  const Words generate = {"full.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=8"};
+  const auto samples = [&](Words more, const std::string& run) {
+    more.insert(more.begin(), generate.begin(), generate.end());
+    more.push_back("run.dir=" + run);
+    const std::string said = expect_done(trainer(more)).err;
+    EXPECT_EQ(said, run == "run" ? kSaid : "");
+    return test::read_file(*this / run / "samples.jsonl");
+  };
+  const std::string of_run = samples({}, "run");
+  EXPECT_EQ(of_run, samples({"model.path=run/model", "model.init=pretrained"}, "named"));
+  EXPECT_NE(of_run, samples({}, "base-run"));
+}
+
+TEST_F(TrainedModels, AreNotOverwrittenByTheBaseModel) {
+  expect_done(trainer({"full.toml", "run.dir=run", "train.steps=5"}));
+  const std::string weights = saved_bytes("run");
+  EXPECT_THAT(expect_exit(2, trainer({"full.toml", "job=export", "run.dir=run"})).err,
+              HasSubstr("run/model\" holds the model that this run trained already"));
+  EXPECT_EQ(saved_bytes("run"), weights);
+}
+
+TEST_F(TrainedModels, AreNotThereBeforeTheTrainingHasEnded) {
+  expect_done(trainer({"full.toml", "run.dir=run", "train.steps=4", "checkpoint.every=2"}));
+  fs::remove_all(*this / "run/model");
+  for (const char* job : {"job=evaluate", "job=generate", "job=export"})
+    EXPECT_THAT(expect_exit(2, trainer({"full.toml", job, "run.dir=run"})).err, HasSubstr("run\" has not ended"));
+  EXPECT_FALSE(fs::exists(*this / "run/model"));
+}
+
+TEST_F(TrainedModels, MergedFromAnAdapterAreNotTheBaseModelOfItsRun) {
+  make_base("f32");
+  expect_done(trainer(on_base({"run.dir=run", "checkpoint.every=10", "export.merged=true"}, "mos")));
+  const std::string weights = saved_bytes("run");
+  EXPECT_EQ(evaluate(on_base({"job=evaluate", "run.dir=run", "adapter.method=none"}, "full")),
+            losses("run", "eval").front());
+  expect_exit(2, trainer(on_base({"job=export", "run.dir=run"}, "full")));
+  EXPECT_EQ(saved_bytes("run"), weights);
+}
+
+TEST_F(TrainedModels, EvaluateTheSameUnderRanks) {
+  TESSERA_NEEDS_MPI();
+  expect_done(trainer({"full.toml", "run.dir=run"}));
+  const test::Ended ended = expect_done(ranks(3, {"full.toml", "job=evaluate", "run.dir=run"}));
+  const Json result = Json::parse(ended.out.substr(ended.out.find('{')), "evaluate");
+  EXPECT_NEAR(result.at("loss").as_number() / losses("run", "eval").back(), 1, 1e-9);
+  EXPECT_EQ(test::occurrences(ended.err, kSaid), 1);
+
+  test::Command differing = ranks(1, {"full.toml", "job=evaluate", "run.dir=run"});
+  const Words second = ranks(1, {"full.toml", "job=evaluate", "run.dir=absent"}).arguments;
+  differing.arguments.push_back(":");
+  differing.arguments.insert(differing.arguments.end(), second.begin() + 1, second.end());
+  EXPECT_THAT(expect_exit(2, differing).err, HasSubstr("the ranks differ in whether run.dir holds a trained model"));
+}
+
 TEST_F(Adapters, EvaluateTheSameUnderRanks) {
   TESSERA_NEEDS_MPI();
   expect_done(trainer({"mos.toml", "run.dir=run"}));
