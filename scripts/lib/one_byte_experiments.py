@@ -76,7 +76,7 @@ def embedded():
         ("LoRA_on_all", spsa(WIDE_LORA, 2e-3)),
         ("one_byte", spsa(LORA, 8e-3)),
         ("MoS_on_all", spsa(MOS, 3e-3)),
-        ("backprop_full,_AdamW", BACKPROP + FULL[:1] + learning_rates(5e-4)),
+        ("backprop_full,_AdamW", BACKPROP + FULL[:1] + learning_rates(4e-3)),
         ("backprop_MoS,_AdamW", BACKPROP + MOS + learning_rates(5e-3)),
     ])
     table("Voters, at equal total probes", [
@@ -103,9 +103,9 @@ def sst2():
     table("SST-2, SmolLM2-135M, LoRA", [
         ("sst2_backprop", shared + ["train.estimator=backprop", "optimizer.name=adamw", "optimizer.lr=2e-4", "train.batch=4",
                                     "train.steps=%d" % (steps // 3)]),
-        ("sst2_float32", shared + probes + ["spsa.votes=float32"] + learning_rates(5e-4)),
-        ("sst2_one_byte", shared + probes + learning_rates(5e-4)),
-        ("sst2_sign", shared + probes + ["spsa.votes=sign"] + learning_rates(5e-4)),
+        ("sst2_one_byte", shared + probes + learning_rates(4e-3)),
+        ("sst2_float32", shared + probes + ["spsa.votes=float32"] + learning_rates(4e-3)),
+        ("sst2_sign", shared + probes + ["spsa.votes=sign"] + learning_rates(4e-3)),
     ], key="eval_accuracy")
 
 

@@ -38,11 +38,12 @@ void require_same_run(const Recipe& recipe, const PackedDataset& data, const Che
         fmt::format("{} was {}, now {}\n", key, old.empty() ? "not set" : old, value.empty() ? "not set" : value);
   }
   if (!differences.empty())
-    throw UserError(file.string(), "this run cannot go on with another recipe",
-                    differences + "undo the change, start anew with run.resume=never or another run.dir" +
-                        (file.filename() == "run.json"
-                             ? ", or go on from a round of it in a branch: job=replay replay.branch=FOLDER"
-                             : ""));
+    throw UserError(
+        file.string(), "this run cannot go on with another recipe",
+        differences + (file.filename() == "run.json"
+                           ? "undo the change, start anew with run.resume=never or another run.dir, or go on from a "
+                             "round of it in a branch: job=replay replay.branch=FOLDER"
+                           : "undo the change, or start anew with run.resume=never or another run.dir"));
   if (saved.data_hash != data.hash())
     throw UserError(
         file.string(), "this run cannot go on with other training data",

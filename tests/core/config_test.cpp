@@ -133,14 +133,13 @@ TEST(Recipe, SaysWhatWasFoundAndWhatIsAllowed) {
 }
 
 TEST(Recipe, ReportsAllFaultsTogether) {
-  EXPECT_EQ(
-      faults("job = \"sing\"\n[train]\nsteps = -1\nlrr = 1\n[data]\nx = 1\n", {"train.clip=0"}),
-      "recipes/a.toml:1:7: job is \"sing\", expected one of: \"train\" \"prepare\" \"evaluate\"\n"
-      "recipes/a.toml:3:9: train.steps is -1, expected a whole number\n  allowed: at least 1\n"
-      "command line: train.clip is 0, expected a number\n  allowed: more than 0\n"
-      "recipes/a.toml:5:2: unknown section \"data\"\n  known sections: train, files\n"
-      "recipes/a.toml:4:1: unknown key \"lrr\" in [train]\n"
-      "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n  did you mean \"lr\"?");
+  EXPECT_EQ(faults("job = \"sing\"\n[train]\nsteps = -1\nlrr = 1\n[data]\nx = 1\n", {"train.clip=0"}),
+            "recipes/a.toml:1:7: job is \"sing\", expected one of: \"train\" \"prepare\" \"evaluate\"\n"
+            "recipes/a.toml:3:9: train.steps is -1, expected a whole number\n  allowed: at least 1\n"
+            "command line: train.clip is 0, expected a number\n  allowed: more than 0\n"
+            "recipes/a.toml:5:2: unknown section \"data\"\n  known sections: train, files\n"
+            "recipes/a.toml:4:1: unknown key \"lrr\" in [train]\n"
+            "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n  did you mean \"lr\"?");
 }
 
 TEST(Recipe, AFaultLeavesTheFieldAsItWas) {
