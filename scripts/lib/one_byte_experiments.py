@@ -75,7 +75,7 @@ def embedded():
         ("full", spsa(FULL, 6e-4)),
         ("LoRA_on_all", spsa(WIDE_LORA, 2e-3)),
         ("one_byte", spsa(LORA, 8e-3)),
-        ("MoS_on_all", spsa(MOS, 3e-3)),
+        ("MoS_on_all", spsa(MOS, 6e-3)),
         ("backprop_full,_AdamW", BACKPROP + FULL[:1] + learning_rates(4e-3)),
         ("backprop_MoS,_AdamW", BACKPROP + MOS + learning_rates(5e-3)),
     ])
