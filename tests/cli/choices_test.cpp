@@ -102,7 +102,7 @@ TEST_F(Classification, ShowsTheRightWords) {
 
 TEST_F(Classification, LearnsToChooseByForwardPassesOnly) {
   expect_done(trainer(with({"train.objective=choices", "train.estimator=spsa", "optimizer.name=sgd",
-                            "optimizer.lr=3e-4", "train.steps=60", "run.dir=choices"})));
+                            "optimizer.lr=2e-3", "train.steps=60", "run.dir=choices"})));
   const auto eval = losses("choices", "eval");
   EXPECT_LT(eval.back(), 0.8 * eval.front());
   const Json done = metrics("choices").back();
