@@ -30,7 +30,7 @@ void OptimizerConfig::visit(Fields& v) {
   v("beta2", beta2, in_range(0, 0.9999999), "adamw: decay of the mean of squared gradients");
   v("eps", eps, above(0), "adamw: added to the root of the second moment");
   v("weight_decay", weight_decay, at_least(0), "decoupled decay, of everything but norms");
-  v("momentum", momentum, in_range(0, 0.99999), "sgd: decay of the velocity");
+  v("momentum", momentum, in_range(0, 0.99999), "sgd: decay of the velocity; with spsa 0 unless given");
   v("schedule", schedule, one_of({"linear", "cosine", "constant"}), "shape of the learning rate after warm-up");
   v("warmup_steps", warmup_steps, at_least(0),
     "steps of linear warm-up, from a rate of 0 at step 1; no more than all steps");
