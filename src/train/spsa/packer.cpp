@@ -36,7 +36,6 @@ Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip,
   record.m = static_cast<uint8_t>(header.m * header.bytes_per_probe());
   record.roster = newcomers(replica.roster(), machines);
   record.lanes = static_cast<uint16_t>(std::max<size_t>(replica.roster().size(), machines));
-  const auto width = static_cast<size_t>(header.bytes_per_probe());
   int64_t valid = 0;
   bool losses = true;
   for (uint32_t machine = 0; machine < record.lanes; ++machine) {
@@ -44,7 +43,7 @@ Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip,
     record.present.push_back(vote != votes.end());
     if (vote == votes.end()) continue;
     const std::span<const uint8_t> bytes = vote->second.bytes;
-    for (size_t i = 0; i < bytes.size(); i += width) valid += read_vote(header, bytes.subspan(i, width)).has_value();
+    valid += valid_votes(header, bytes);
     record.bytes.insert(record.bytes.end(), bytes.begin(), bytes.end());
     losses = losses && vote->second.loss;
     if (vote->second.loss) record.losses.push_back(*vote->second.loss);

@@ -21,13 +21,6 @@ constexpr size_t kMostFloatVotes = 128;
 bool is_adam(const RunHeader& h) { return h.optimizer == "adamw"; }
 bool has_momentum(const RunHeader& h) { return h.optimizer == "sgd" && h.momentum != 0; }
 
-int64_t valid_votes(const RunHeader& h, std::span<const uint8_t> bytes) {
-  int64_t valid = 0;
-  const auto width = static_cast<size_t>(h.bytes_per_probe());
-  for (size_t i = 0; i + width <= bytes.size(); i += width) valid += read_vote(h, bytes.subspan(i, width)).has_value();
-  return valid;
-}
-
 /// The `rank`-th smallest by value; order of the input does not matter.
 template <class T> T lower_median(std::vector<T> values) {
   const auto middle = values.begin() + static_cast<int64_t>((values.size() - 1) / 2);

@@ -1,7 +1,6 @@
 #include "train/spsa/rounds.h"
 
 #include <algorithm>
-#include <map>
 
 #include "io/files.h"
 
@@ -10,20 +9,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kTogether = 256;  // records handed to the replica at once
-
-struct KnownSnapshot {
-  uint64_t index;
-  std::string sha256;
-};
-
-std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
-  std::map<uint32_t, KnownSnapshot> known;
-  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
-    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex_text(record.sha256)};
-    return true;
-  });
-  return known;
-}
 
 /// Loads the newest snapshot that is whole and that the log vouches for.
 void start_from_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
@@ -39,6 +24,15 @@ void start_from_snapshot(Replica& replica, const StepLog& log, const fs::path& f
 }
 
 }  // namespace
+
+std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
+  std::map<uint32_t, KnownSnapshot> known;
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex_text(record.sha256)};
+    return true;
+  });
+  return known;
+}
 
 fs::path snapshot_file(const fs::path& folder, uint32_t round) {
   return folder / fmt::format("round-{:08}.safetensors", round);

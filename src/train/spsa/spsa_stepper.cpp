@@ -49,7 +49,7 @@ class SpsaStepper final : public Stepper {
 
   std::optional<Restored> restore() override {
     const std::string header = in_.spsa->header.text();
-    run_.sha256 = sha256_of(header);
+    run_.sha256 = sha256(std::as_bytes(std::span(header)));
     if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
     if (log_) {
       for (const std::string& notice : log_->notices()) in_.report.say(notice);
@@ -102,9 +102,10 @@ class SpsaStepper final : public Stepper {
       replica_.save(file);
       write_text_file(folder / "latest", file.filename().string() + "\n");
       if (is_best) fs::copy_file(file, folder / "best.safetensors", fs::copy_options::overwrite_existing);
-      const auto sha256 = sha256_of(read_text_file(file));
-      std::memcpy(hash.data(), sha256.data(), 32);
-      record.file_bytes = fs::file_size(file);
+      const std::string bytes = read_text_file(file);
+      const auto sum = sha256(std::as_bytes(std::span(bytes)));
+      std::memcpy(hash.data(), sum.data(), sum.size());
+      record.file_bytes = bytes.size();
       std::memcpy(hash.data() + 32, &record.file_bytes, sizeof(record.file_bytes));
     }
     in_.world.broadcast(hash, 0);
@@ -125,14 +126,6 @@ class SpsaStepper final : public Stepper {
   }
 
  private:
-  static std::array<std::byte, 32> sha256_of(const std::string& text) {
-    const std::string hex = sha256_hex(text);
-    std::array<std::byte, 32> bytes{};
-    for (size_t i = 0; i < bytes.size(); ++i)
-      bytes[i] = static_cast<std::byte>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
-    return bytes;
-  }
-
   /// Whether the log says so already: a process may be killed between that and what the run leaves at its end.
   bool has_ended() const {
     std::array<double, 1> ended{log_ && log_->chain().ended() ? 1.0 : 0.0};
@@ -415,6 +408,7 @@ class SpsaStepper final : public Stepper {
     result.extra.set("votes", round.votes)
         .set("votes_valid", share)
         .set("votes_clipped", round.clipped)
+        .set("votes_dropped", dropped_)
         .set("vote_rms", round.vote_rms)
         .set("unit", int64_t{round.unit})
         .set("alpha", round.alpha)
@@ -430,7 +424,7 @@ class SpsaStepper final : public Stepper {
     if (!in_.folder) return;
     const fs::path folder = *in_.folder / "checkpoints";
     const auto keep = in_.config.checkpoint.keep;
-    const auto vouched = config_.compact == "keep" ? std::map<uint32_t, uint64_t>() : vouched_snapshots();
+    const auto vouched = config_.compact == "keep" || !log_ ? std::map<uint32_t, KnownSnapshot>() : snapshots_in(*log_);
     int64_t good = 0, others = 0;  // others: the log does not vouch for them, or not yet: machine 0 tells of snapshots
     uint64_t index = 0;
     for (const uint32_t round : snapshot_rounds(folder)) {
@@ -439,7 +433,7 @@ class SpsaStepper final : public Stepper {
       if (good == keep || (!is_good && others == keep)) {
         fs::remove(snapshot_file(folder, round));
       } else if (is_good) {
-        index = found->second;
+        index = found->second.index;
         ++good;
       } else {
         ++others;
@@ -447,17 +441,6 @@ class SpsaStepper final : public Stepper {
     }
     if (good == keep)
       log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
-  }
-
-  /// Rounds of the snapshots that my log tells of, and the numbers of these records.
-  std::map<uint32_t, uint64_t> vouched_snapshots() const {
-    std::map<uint32_t, uint64_t> found;
-    if (log_)
-      log_->for_each(log_->first_index(), [&](const Record& record, std::span<const std::byte>) {
-        if (record.type == RecordType::snapshot) found[record.round] = record.index;
-        return true;
-      });
-    return found;
   }
 
   const TrainerInputs& in_;

@@ -28,6 +28,13 @@ std::optional<int32_t> read_vote(const RunHeader& header, std::span<const uint8_
   return static_cast<int32_t>(std::clamp(fixed, -kLargestFixed, kLargestFixed));
 }
 
+int64_t valid_votes(const RunHeader& h, std::span<const uint8_t> bytes) {
+  int64_t valid = 0;
+  const auto width = static_cast<size_t>(h.bytes_per_probe());
+  for (size_t i = 0; i + width <= bytes.size(); i += width) valid += read_vote(h, bytes.subspan(i, width)).has_value();
+  return valid;
+}
+
 void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uint32_t machine, uint16_t probe,
                 std::vector<uint8_t>& bytes) {
   if (header.votes == VoteKind::float32) {
