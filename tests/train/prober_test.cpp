@@ -97,9 +97,10 @@ TEST_P(ProberOf, NeverWritesTheWeights) {
   }
 }
 
-// Method page, n, T3: in-place perturbation would drift.
-TEST_P(ProberOf, AReplicaThatEvaluatesTenThousandProbesEqualsOneThatOnlyReplays) {
-  if (GetParam().dtype != "float32" || GetParam().tied) return;  // one setting of each kind of pool will do
+// Method page, n, T3: in-place perturbation would drift. One setting of each kind of pool.
+class ReplicaBesideAProber : public ProberOf {};
+
+TEST_P(ReplicaBesideAProber, ThatEvaluatesTenThousandProbesEqualsOneThatOnlyReplays) {
   const PackedBatch batch = batch_of(1);
   const auto working = make(), replaying = make();
   RunHeader header;
@@ -164,6 +165,9 @@ TEST_P(ProberOf, TheNoiseOfKernelsAndSplitsIsSmallBesideTheSpreadOfGradients) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Settings, ReplicaBesideAProber,
+                         testing::Values(Setting{"none", false, "float32"}, Setting{"lora", false, "float32"},
+                                         Setting{"mos", true, "float32"}));
 INSTANTIATE_TEST_SUITE_P(Settings, ProberOf,
                          testing::Values(Setting{"none", false, "float32"}, Setting{"none", true, "float32"},
                                          Setting{"none", false, "bfloat16"}, Setting{"lora", true, "bfloat16"},
