@@ -37,6 +37,10 @@ const Kernels& table() {
       .convert = [](const Context&, ConstView, TensorView) {},
       .gather_shards = [](const Context&, ConstView, std::span<const int32_t>, TensorView) {},
       .scatter_shards_add = [](const Context&, std::span<const int32_t>, ConstView, TensorView) {},
+      .fold_expand = [](const Context&, const FoldedMatrix&, ConstView, int64_t, TensorView) {},
+      .fold_contract = [](const Context&, const FoldedMatrix&, ConstView, TensorView) {},
+      .fold_gemm = [](const Context& ctx, const FoldedMatrix& matrix, ConstView, ConstView x, double,
+                      TensorView) { take(ctx, matrix.layout.count() * size_of(x.dtype)); },
       .dropout = [](const Context&, ConstView, const DropoutKey&, TensorView, Write) {},
       .sum_of_squares =
           [](const Context& ctx, ConstView x) {

@@ -31,9 +31,9 @@ struct FoldHash {
     const int64_t turned = rotation(i / cells) + i % cells;
     return turned < cells ? turned : turned - cells;
   }
-  /// s(i) < 0
+  /// s(i) < 0: the top bit of a hash of i.
   constexpr bool negative(int64_t i) const {
-    return i >= cells && mix64(sign_key + static_cast<uint64_t>(i) * kGamma64) >> 63 == 0;
+    return i >= cells && mix64(sign_key + static_cast<uint64_t>(i) * kGamma64) >> 63 != 0;
   }
   /// The weight of a chunk that reads the cell: h(reader(c, j)) = j. It exists when it is below N.
   constexpr int64_t reader(int64_t chunk, int64_t cell) const {

@@ -8,6 +8,7 @@
 #include "kernels/dropout.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/fold.h"
 #include "kernels/gemm.h"
 #include "kernels/optimizer_steps.h"
 #include "kernels/rms_norm.h"
@@ -39,6 +40,9 @@ struct Kernels {
   void (*convert)(const Context&, ConstView from, TensorView to);
   void (*gather_shards)(const Context&, ConstView pool, std::span<const int32_t> index, TensorView y);
   void (*scatter_shards_add)(const Context&, std::span<const int32_t> index, ConstView dy, TensorView dpool);
+  void (*fold_expand)(const Context&, const FoldedMatrix&, ConstView pool, int64_t row_begin, TensorView w);
+  void (*fold_contract)(const Context&, const FoldedMatrix&, ConstView dw, TensorView dpool);
+  void (*fold_gemm)(const Context&, const FoldedMatrix&, ConstView pool, ConstView x, double beta, TensorView y);
   void (*dropout)(const Context&, ConstView x, const DropoutKey&, TensorView y, Write);
   double (*sum_of_squares)(const Context&, ConstView x);
   void (*adamw_step)(const Context&, const AdamWArgs&);
