@@ -38,8 +38,7 @@ int check_job(const JobInputs& in, bool as_json) {
   fmt::print("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
              in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
-  if (model.adapter())
-    for (const std::string& note : model.adapter()->notes()) fmt::print("{}\n", note);
+  for (const std::string& note : model.notes()) fmt::print("{}\n", note);
   if (const std::string notice = length_notice(in, model); !notice.empty()) fmt::print("{}\n", notice);
   fmt::print("the recipe is in order\n");
   return kDone;

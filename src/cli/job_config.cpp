@@ -88,8 +88,9 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
   if (c.adapter.dropout > 0)
     recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows",
                  "leave it out");
-  if (s.perturb == "layers" && c.adapter.method != "none")
-    recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for full training", "leave it out");
+  if (s.perturb == "layers" && (c.adapter.method != "none" || c.sharing.method != "none"))
+    recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for weights that are each trained for themselves",
+                 "leave it out");
   if (s.normalise && s.sides != "one")
     recipe.fault("spsa", "normalise", "normalised votes compare the losses of one set of rows",
                  "set spsa.sides = \"one\"");
@@ -122,6 +123,15 @@ void check_adapter(Recipe& recipe, const JobConfig& c) {
                  "set adapter.method and its options to the saved adapter's: its adapter.json names them");
 }
 
+void check_sharing(Recipe& recipe, const JobConfig& c) {
+  const SharingConfig& s = c.sharing;
+  if (s.method == "none" && !s.load.empty())
+    recipe.fault("sharing", "load", "sharing.load is given, but sharing.method is \"none\"",
+                 "set sharing.method and its options to the saved ones: its sharing.json names them");
+  if (s.method != "none" && s.shared.empty())
+    recipe.fault("sharing", "shared", "sharing.shared names no weights", "write [\"linears\"], or leave it out");
+}
+
 void check_generation(Recipe& recipe, const GenerateConfig& g) {
   const std::filesystem::path output = g.output;
   if (output.filename() != output || output.extension() != ".jsonl" || output == "metrics.jsonl")
@@ -141,6 +151,7 @@ void check_files(Recipe& recipe, const JobConfig& c) {
   }
   exists(c.model.path, "model", "path");
   exists(c.model.tokenizer, "model", "tokenizer");
+  exists(c.sharing.load, "sharing", "load");
   exists(c.adapter.load, "adapter", "load");
   exists(c.replay.log, "replay", "log");
   if (c.run.resume != "auto" && c.run.resume != "never") exists(c.run.resume, "run", "resume");
@@ -158,6 +169,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("train", c.trainer.train);
   recipe.read("optimizer", c.trainer.optimizer);
   recipe.read("spsa", c.trainer.spsa);
+  recipe.read("sharing", c.sharing);
   recipe.read("adapter", c.adapter);
   recipe.read("evaluate", c.trainer.evaluate);
   recipe.read("checkpoint", c.trainer.checkpoint);
@@ -171,6 +183,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   if (c.job == "train") check_spsa(recipe, c);
   check_label_words(recipe, c.data);
   check_objective(recipe, c);
+  check_sharing(recipe, c);
   check_adapter(recipe, c);
   check_generation(recipe, c.generate);
   check_files(recipe, c);
@@ -186,13 +199,15 @@ std::string list_kind(const std::string& kind) {
     for (const Job& job : jobs()) add(job.name, job.help);
   else if (kind == "adapters")
     for (const AdapterMethod& method : adapter_methods()) add(method.name, method.help);
+  else if (kind == "sharing")
+    for (const SharingMethod& method : sharing_methods()) add(method.name, method.help);
   else if (kind == "optimizers")
     for (const OptimizerKind& optimizer : optimizer_kinds()) add(optimizer.name, optimizer.help);
   else if (kind == "models")
     for (const ModelFamily& family : model_families()) add(family.name, family.help);
   else
     throw UserError("command line", fmt::format("--list \"{}\" is not known", kind),
-                    "kinds: jobs, adapters, optimizers, models");
+                    "kinds: jobs, adapters, sharing, optimizers, models");
   return text;
 }
 

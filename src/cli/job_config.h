@@ -18,6 +18,7 @@ struct JobConfig {
   ModelOptions model;
   DataConfig data;
   TrainerConfig trainer;
+  SharingConfig sharing;
   AdapterConfig adapter;
   ExportConfig exports;
   GenerateConfig generate;

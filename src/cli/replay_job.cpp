@@ -62,7 +62,7 @@ void require_same_start(const RunHeader& header, Model& model, const std::string
   if (const std::string mine = selection_of(model); mine != header.selection)
     throw UserError(where, "the log belongs to another adapter: " + difference_of(header.selection, mine),
                     "set [adapter] as the run had it");
-  if (const std::string mine = model.adapter() ? model.base_fingerprint() : ""; mine != header.base)
+  if (const std::string mine = model.start_fingerprint(); mine != header.base)
     throw UserError(where, "the log belongs to another base model",
                     fmt::format("its frozen weights have the hash {}, those of model.path \"{}\" {}", header.base,
                                 model.options().path.string(), mine));

@@ -77,7 +77,7 @@ int evaluate_job(const JobInputs& in) {
 
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
-  Model model(model_settings(in, 16));
+  Model model(in.config.sharing.method == "none" ? model_settings(in, 16) : trained_model_settings(in, 16));
   use_trained_adapter(in, model);
   RunFolder folder(run_folder_path(in), "auto");
   refuse_base_export(in);
@@ -90,7 +90,7 @@ int export_job(const JobInputs& in) {
   model.assemble(ctx);
   if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
     export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    fmt::print("model: {}\n", (folder / "model").string());
+    fmt::print("{}: {}\n", dense_notice(model), (folder / "model").string());
   }
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);

@@ -54,7 +54,11 @@ void require_same_base(const std::string& base, const CheckpointMeta& saved, con
   if (saved.base_fingerprint != base)
     throw UserError(
         file.string(), "this run cannot go on with another base model",
-        "model.path has other weights now: put them back, or start anew with run.resume=never or another run.dir");
+        fmt::format(
+            "model.path has other weights now, or its weights are shared in another way (it was {}, now {}): put them "
+            "back, or start anew with run.resume=never or another run.dir",
+            saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint,
+            base.empty() ? "of its own" : base));
 }
 
 /// Rank 0's text on every rank.
@@ -86,8 +90,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
                          in.config.model.path.filename().string(), model.config().num_hidden_layers,
                          model.config().hidden_size, model.adapter() ? model.pool().frozen_count() : trained, trained,
                          in.config.adapter.method == "none" ? "all" : in.config.adapter.method));
-  if (model.adapter())
-    for (const std::string& note : model.adapter()->notes()) report.say(note);
+  for (const std::string& note : model.notes()) report.say(note);
   report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
                          sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
                          in.config.trainer.train.batch, in.world.size(), in.threads));
@@ -243,8 +246,7 @@ int train_job(const JobInputs& in) {
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   Model model(
       model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
-  if (folder && (!model.adapter() || in.config.exports.merged))
-    refuse_own_folder(*folder / "model", in.config.model.path);
+  if (folder && writes_model(in, model)) refuse_own_folder(*folder / "model", in.config.model.path);
   Datasets sets = load_datasets(in, true);
   require_known_tokens(in, model, sets);
   const fs::path start = choose_start(in, folder.get(), sets.notices);
@@ -260,7 +262,7 @@ int train_job(const JobInputs& in) {
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
-  const std::string base = folder && model.adapter() ? model.base_fingerprint() : "";
+  const std::string base = folder ? model.start_fingerprint() : "";
   if (folder && !start.empty()) require_same_base(base, read_checkpoint_meta(start), start);
   Arena arena(memory.activations);
   const Context ctx{.device = {},

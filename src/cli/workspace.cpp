@@ -40,6 +40,10 @@ std::string unknown_words(const TokenData& data, const Tokenizer& tokenizer) {
 /// Written last by an export: the folder is whole.
 bool holds_model(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "model.safetensors"); }
 
+bool holds_sharing(const std::filesystem::path& run) {
+  return std::filesystem::exists(run / "sharing" / "sharing.json");
+}
+
 /// Whether the run trained an adapter: its base model is still the recipe's.
 bool is_adapter_run(const std::filesystem::path& run) {
   if (std::filesystem::exists(run / "adapter" / "adapter.json")) return true;
@@ -115,6 +119,7 @@ std::string length_notice(const JobInputs& in, const Model& model) {
 Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings;
   settings.model = in.config.model;
+  settings.sharing = in.config.sharing;
   settings.adapter = in.config.adapter;
   const bool trains = in.config.job == "train" || in.config.job == "replay";
   settings.train_base = trains && in.config.adapter.method == "none";
@@ -122,14 +127,32 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.max_position = max_position;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
   settings.where_model = in.recipe.where("model", "path");
+  settings.where_sharing = in.recipe.where("sharing", "");
   settings.where_adapter = in.recipe.where("adapter", "");
   return settings;
 }
+
+namespace {
+
+/// The shared weights that the run trained, if it has.
+void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, Model::Settings& settings) {
+  if (!holds_sharing(run)) return require_ended(in, run);
+  settings.sharing.load = run / "sharing";
+  settings.where_sharing = in.recipe.where("run", "dir");
+  if (in.world.rank() == 0 && !in.quiet)
+    fmt::print(stderr, "the shared weights that the run trained: {}\n", settings.sharing.load.string());
+}
+
+}  // namespace
 
 Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings = model_settings(in, max_position);
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
   if (in.config.adapter.method != "none" || is_adapter_run(run)) return settings;
+  if (in.config.sharing.method != "none") {
+    use_trained_sharing(in, run, settings);
+    return settings;
+  }
   if (!holds_model(trained)) {
     require_ended(in, run);
     return settings;
@@ -143,7 +166,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
 
 void refuse_base_export(const JobInputs& in) {
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
-  if (in.config.adapter.method != "none") return;
+  if (in.config.adapter.method != "none" || holds_sharing(run)) return;
   refuse_own_folder(trained, in.config.model.path);
   if (holds_model(trained))
     throw UserError(
@@ -218,16 +241,31 @@ void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) 
                             in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
 }
 
+bool writes_model(const JobInputs& in, const Model& model) {
+  return in.config.exports.merged || (!model.adapter() && !model.is_shared());
+}
+
+std::string dense_notice(Model& model) {
+  if (!model.is_shared()) return "model";
+  const auto physical = static_cast<double>(model.pool().trainable_count() + model.pool().frozen_count());
+  return fmt::format("dense model ({:.3g}x as many numbers as the shared one)",
+                     static_cast<double>(model.virtual_parameters()) / physical);
+}
+
 void export_results(const JobInputs& in, const Context& ctx, Model& model, const std::filesystem::path& folder,
                     const std::function<void(const std::string&)>& say) {
   const auto told = [&](const char* what, const char* name) {
     if (say) say(fmt::format("{}: {}", what, (folder / name).string()));
   };
-  if (!model.adapter() || in.config.exports.merged) {
+  if (writes_model(in, model)) {
     export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    told("model", "model");
+    told(dense_notice(model).c_str(), "model");
   }
-  if (!model.adapter()) return;
+  if (!model.adapter()) {
+    if (!model.is_shared() || !in.config.exports.native) return;
+    save_sharing(folder / "sharing", model);
+    return told("shared weights", "sharing");
+  }
   if (in.config.exports.native) {
     save_adapter(folder / "adapter", model);
     told("adapter", "adapter");

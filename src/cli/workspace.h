@@ -58,6 +58,11 @@ void require_agreement(const JobInputs&, Model&, const Datasets&);
 void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
                     const std::function<void(const std::string&)>& say);
 
+/// Whether a training ends with a dense model: full training always, unless its weights are shared.
+bool writes_model(const JobInputs&, const Model&);
+/// What a dense export is called where it is told: of a shared model with how much larger it is.
+std::string dense_notice(Model&);
+
 /// Payload that a rank hands to collectives in a step: its gradients, or its vote (19 bytes, the probes', and the loss).
 int64_t wire_bytes_per_step(const JobInputs&, Model&);
 

@@ -39,8 +39,8 @@ const Kernels& table() {
       .scatter_shards_add = [](const Context&, std::span<const int32_t>, ConstView, TensorView) {},
       .fold_expand = [](const Context&, const FoldedMatrix&, ConstView, int64_t, TensorView) {},
       .fold_contract = [](const Context&, const FoldedMatrix&, ConstView, TensorView) {},
-      .fold_gemm = [](const Context& ctx, const FoldedMatrix& matrix, ConstView, ConstView x, double,
-                      TensorView) { take(ctx, matrix.layout.count() * size_of(x.dtype)); },
+      .fold_gemm = [](const Context& ctx, const FoldedMatrix& matrix, ConstView, ConstView, double,
+                      TensorView) { take(ctx, cpu::fold_gemm_scratch_bytes(matrix, ctx.threads)); },
       .dropout = [](const Context&, ConstView, const DropoutKey&, TensorView, Write) {},
       .sum_of_squares =
           [](const Context& ctx, ConstView x) {

@@ -147,17 +147,19 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
   weights_[0]->scatter_add(pass.ctx, dw, *pass.pool);
 }
 
+void DecoderModel::multiply(const Context& ctx, const PoolRead& values, int index, ConstView x, double beta,
+                            TensorView y) const {
+  const auto scope = ctx.scratch.scope();
+  if (weights_[index]->multiply(ctx, values, x, beta, y)) return;
+  gemm(ctx, {.a = x, .b = read(ctx, values, index), .b_transpose = Transpose::yes, .c = y, .beta = beta});
+}
+
 // y = x Wᵀ + beta y, then for each group of rows with an adapter  y += scale · (dropout(x) Aᵀ) Bt.
 void DecoderModel::linear(const Pass& pass, int index, ConstView x, double beta, TensorView y,
                           TensorView low_rank) const {
   const Context& ctx = pass.ctx;
   for_each_reading(pass, index, [&](const PoolRead& values, int64_t begin, int64_t end) {
-    const auto scope = ctx.scratch.scope();
-    gemm(ctx, {.a = x.slice_rows(begin, end),
-               .b = read(ctx, values, index),
-               .b_transpose = Transpose::yes,
-               .c = y.slice_rows(begin, end),
-               .beta = beta});
+    multiply(ctx, values, index, x.slice_rows(begin, end), beta, y.slice_rows(begin, end));
   });
   for (const RowGroup& group : pass.batch.groups) {
     const auto* delta = group.adapter ? group.adapter->find(index) : nullptr;
@@ -403,7 +405,7 @@ void DecoderModel::logits(const Pass& pass, ConstView hidden, std::span<const in
   const TensorView picked = ctx.scratch.allocate({static_cast<int64_t>(rows.size()), config_.hidden_size}, compute_);
   embedding(ctx, hidden, rows, picked);
   rms_norm(ctx, picked, read(pass, norm_index), config_.rms_norm_eps, picked, {});
-  gemm(ctx, {.a = picked, .b = read(pass, norm_index + 1), .b_transpose = Transpose::yes, .c = logits});
+  multiply(ctx, pass.read, norm_index + 1, picked, 0, logits);
 }
 
 }  // namespace tessera

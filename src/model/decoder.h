@@ -125,6 +125,8 @@ class DecoderModel {
   void norm_backward(const Pass&, int index, ConstView x, ConstView inv_rms, ConstView dy, TensorView dx) const;
   ConstView read(const Pass& pass, int index) const { return read(pass.ctx, pass.read, index); }
   ConstView read(const Context&, const PoolRead&, int index) const;  // in place, or gathered into scratch
+  /// y = x wᵀ + beta · y
+  void multiply(const Context&, const PoolRead&, int index, ConstView x, double beta, TensorView y) const;
   template <class F> void for_each_reading(const Pass&, int index, F&&) const;
   void norm(const Pass&, int index, ConstView x, TensorView y, TensorView inv_rms) const;
   void head_rows(const Pass&, const PoolRead&, ConstView hidden, const Head&) const;

@@ -152,11 +152,18 @@ void export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].storage != specs[i].name) continue;  // a tied head is its embedding
     TS_CHECK(!specs[i].transposed, "{}: transposed storage", specs[i].name);
-    const ConstView base = model.decoder().weight(static_cast<int>(i))->direct({&model.pool()});
-    TS_CHECK(!base.empty(), "{} has no place of its own in the pool", specs[i].name);
+    const WeightView& view = *model.decoder().weight(static_cast<int>(i));
+    ConstView base = view.direct({&model.pool()});
+    Tensor gathered;
+    if (base.empty()) {
+      gathered = Tensor(view.shape(), DType::f32);
+      view.gather(ctx, {&model.pool()}, gathered);
+      base = gathered.view();
+    }
     const auto* delta = model.bound_adapter() ? model.bound_adapter()->find(static_cast<int>(i)) : nullptr;
     if (!delta && base.dtype == dtype) {
       check_finite(base, specs[i].name);
+      if (gathered.shape().rank) owned.push_back(std::move(gathered));  // the view stays where it is
       tensors.emplace_back(specs[i].name, base);
       continue;
     }

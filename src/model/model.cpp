@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "io/files.h"
+#include "model/sharing_io.h"
 
 namespace tessera {
 namespace {
@@ -31,23 +32,16 @@ void refuse_unknown_weights(const SafetensorsReader& source, const std::vector<W
 
 }  // namespace
 
-Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
-  if (options_.path.empty())
-    throw UserError(s.where_model, "model.path is not set",
-                    "name a folder with config.json (and, unless init = \"random\", model.safetensors)");
-  const bool drawn = options_.init == "random";
-  const bool is_file = std::filesystem::is_regular_file(options_.path);  // a bare config.json will do to draw a model
-  if (!std::filesystem::exists(options_.path))
-    throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
-  if (is_file && !drawn)
-    throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
-                    "name the folder that holds config.json and the weights");
-  config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
-  if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
+Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute) {
+  open_weights(s);
   const auto specs = weight_specs(config_);
   if (source_) refuse_unknown_weights(*source_, specs);
-  auto weights = bind_plain(specs, pool_, source_ ? &*source_ : nullptr,
-                            {.trainable = s.train_base, .storage = parse_storage(options_.dtype, config_.dtype)});
+  sharing_ = make_sharing(s.sharing, s.where_sharing);
+  auto weights = sharing_->bind(specs, pool_,
+                                {.trainable = s.train_base,
+                                 .storage = parse_storage(options_.dtype, config_.dtype),
+                                 .source = source_ ? &*source_ : nullptr,
+                                 .saved = saved_ ? &*saved_ : nullptr});
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
@@ -56,8 +50,49 @@ Model::Model(const Settings& s) : options_(s.model), pool_(s.compute) {
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 
+void Model::open_weights(const Settings& s) {
+  if (options_.path.empty())
+    throw UserError(s.where_model, "model.path is not set",
+                    "name a folder with config.json (and, unless init = \"random\", model.safetensors)");
+  const bool drawn = options_.init == "random" || !s.sharing.load.empty();
+  const bool is_file = std::filesystem::is_regular_file(options_.path);  // a bare config.json will do to draw a model
+  if (!std::filesystem::exists(options_.path))
+    throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
+  if (is_file && !drawn)
+    throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
+                    "name the folder that holds config.json and the weights");
+  config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
+  if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
+  if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing);
+}
+
+/// Of a shared base: its description and the bytes of its slots.
+std::string Model::shared_base_text() {
+  std::string text = sharing_->descriptor().dump() + "\n";
+  for (SlotId id = 0; id < pool_.count(); ++id) {
+    if (pool_.is_trainable(id)) continue;
+    const ConstView values = pool_.values(id);
+    text += pool_.name(id) + " " +
+            sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) +
+            "\n";
+  }
+  return text;
+}
+
+std::vector<std::string> Model::notes() const {
+  std::vector<std::string> lines = sharing_->notes();
+  if (adapter_)
+    for (const std::string& line : adapter_->notes()) lines.push_back(line);
+  return lines;
+}
+
+std::string Model::readers(const std::string& slot, int64_t index) const {
+  return adapter_ ? adapter_->readers(slot, index) : sharing_->readers(slot, index);
+}
+
 const std::string& Model::base_fingerprint() {
   if (!base_fingerprint_.empty()) return base_fingerprint_;
+  if (is_shared_) return base_fingerprint_ = sha256_hex(shared_base_text());
   std::string text;
   for (size_t i = 0; i < decoder_->specs().size(); ++i) {
     const WeightSpec& spec = decoder_->specs()[i];
@@ -68,6 +103,12 @@ const std::string& Model::base_fingerprint() {
         sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
   }
   return base_fingerprint_ = sha256_hex(text);
+}
+
+std::string Model::start_fingerprint() {
+  if (adapter_) return base_fingerprint();
+  return is_shared_ ? fmt::format("{} {:016x}", sharing_->descriptor().at("method").as_string(), views_fingerprint())
+                    : "";
 }
 
 std::string Model::broken_base_weight() const {

@@ -9,6 +9,7 @@
 #include "model/decoder.h"
 #include "model/sharing/adapter.h"
 #include "model/sharing/base.h"
+#include "model/sharing_io.h"
 
 namespace tessera {
 
@@ -35,12 +36,13 @@ class Model {
  public:
   struct Settings {
     ModelOptions model;
+    SharingConfig sharing;
     AdapterConfig adapter;
     bool train_base = false;   // full training
     bool gradients = true;     // memory for them; forward-only training does without
     int64_t max_position = 0;  // positions 0 .. max_position-1 occur
     uint64_t seed = 0;         // of drawn weights
-    std::string where_model, where_adapter;
+    std::string where_model, where_sharing, where_adapter;
     DType compute = DType::f32;
   };
   /// @throws UserError for files, configs and adapters at fault
@@ -51,16 +53,26 @@ class Model {
   const ModelOptions& options() const { return options_; }
   DecoderModel& decoder() { return *decoder_; }
   ParameterPool& pool() { return pool_; }
+  BaseSharing& sharing() { return *sharing_; }
+  /// Whether weights are views of fewer numbers.
+  bool is_shared() const { return is_shared_; }
   Adapter* adapter() { return adapter_.get(); }
+  const Adapter* adapter() const { return adapter_.get(); }
   BoundAdapter* bound_adapter() { return bound_.get(); }
   /// Call after every change of the pool.
   void assemble(const Context& ctx) {
     if (bound_) bound_->assemble(ctx);
   }
-  /// Of config and stored weights (names, shapes, bytes): what an adapter belongs to.
+  /// Of config and stored weights (names, shapes, bytes; of a shared base its description and slots): what an adapter belongs to.
   const std::string& base_fingerprint();
+  /// What a run must find again when it goes on, beside its recipe: the weights below an adapter, or the layout of a shared base.
+  std::string start_fingerprint();
   /// The first weight in the base model's files that is not finite, as text; empty when there is none. Reads them all.
   std::string broken_base_weight() const;
+  /// What base and adapter say of themselves.
+  std::vector<std::string> notes() const;
+  /// Which weights read element `index` of a slot: for error messages.
+  std::string readers(const std::string& slot, int64_t index) const;
   /// Hash of every view: ranks compare it before step 1.
   uint64_t views_fingerprint() const;
   int64_t virtual_parameters() const;  // of the dense model with assembled deltas
@@ -69,7 +81,13 @@ class Model {
  private:
   ModelOptions options_;
   ModelConfig config_;
-  std::optional<SafetensorsReader> source_;
+  void open_weights(const Settings&);
+  std::string shared_base_text();
+
+  bool is_shared_;
+  std::optional<SafetensorsReader> source_;  // a dense model
+  std::optional<SavedSharing> saved_;        // or a saved pool
+  std::unique_ptr<BaseSharing> sharing_;
   ParameterPool pool_;
   std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<DecoderModel> decoder_;

@@ -66,51 +66,65 @@ SlotId ParameterPool::adopt(std::string name, ConstView mapped, std::shared_ptr<
   return id;
 }
 
-void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
-  TS_CHECK(!allocated_, "allocate() called twice");
-  allocated_ = true;
+void ParameterPool::lay_out() {
   std::vector<Slot*> order;
   for (Slot& slot : slots_)
     if (slot.trainable) order.push_back(&slot);
   std::sort(order.begin(), order.end(), [](const Slot* a, const Slot* b) { return a->name < b->name; });
-  int64_t total = 0;
-  for (Slot* slot : order) {
-    slot->begin = total;
-    flat_.slots.push_back(
-        {slot->name, slot->options.shape, total, slot->options.weight_decay, slot->options.step_scale});
-    total += (slot->options.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
-  }
   for (size_t i = 1; i < order.size(); ++i)
     TS_CHECK(order[i - 1]->name != order[i]->name, "two slots are called \"{}\"", order[i]->name);
+  std::vector<std::pair<std::string, FlatRange>> parts;
+  int64_t total = 0;
+  for (Slot* slot : order) {
+    const SlotOptions& o = slot->options;
+    slot->begin = total;
+    flat_.slots.push_back({slot->name, o.shape, total, o.weight_decay, o.step_scale, o.adaptive_steps});
+    int64_t begin = total;
+    for (const SlotPart& part : o.parts) {
+      parts.push_back({part.name, {begin, total + part.end}});
+      begin = total + part.end;
+    }
+    if (o.parts.empty()) parts.push_back({slot->name, {total, total + o.shape.count()}});
+    total += (o.shape.count() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+  }
+  std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [name, range] : parts) flat_.parts.push_back(range);
   values_ = Tensor(Shape{total}, compute_);
   flat_.values = values_;
+}
+
+void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
+  TS_CHECK(!allocated_, "allocate() called twice");
+  allocated_ = true;
+  lay_out();
   if (gradients == Gradients::yes) {
-    grads_ = Tensor(Shape{total}, compute_);
+    grads_ = Tensor(flat_.values.shape, compute_);
     flat_.grads = grads_;
   }
   for (Slot& slot : slots_) {
     if (slot.trainable) {
-      initialise(slot, mutable_values(static_cast<SlotId>(&slot - slots_.data())), seed);
+      const auto id = static_cast<SlotId>(&slot - slots_.data());
+      write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
     } else if (!slot.file && slot.frozen.empty()) {
       slot.owned = Tensor(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
-      initialise(slot, slot.owned, seed);
+      write_first_values(slot.options.init, seed, slot.name, slot.owned);
       slot.frozen = slot.owned.view();
     }
   }
 }
 
-void ParameterPool::initialise(const Slot& slot, TensorView values, uint64_t seed) const {
-  const Init& init = slot.options.init;
+void write_first_values(const Init& init, uint64_t seed, const std::string& name, TensorView values) {
   const int64_t count = values.shape.count();
+  if (init.formula) return init.formula(values, seed);
   if (!init.source.empty()) {
-    TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", slot.name,
-             init.source.shape.text(), values.shape.text());
+    TS_CHECK(init.source.shape.count() == count, "source of \"{}\" is {}, expected {}", name, init.source.shape.text(),
+             values.shape.text());
     for (int64_t begin = 0; begin < count; begin += kCopied)
       copy_source(init, values, begin, std::min(count, begin + kCopied));
     return;
   }
   if (init.kind == Init::Kind::zeros) return;  // memory starts at zero
-  const RandomStream stream(seed, fnv1a(slot.name.data(), slot.name.size()));
+  const RandomStream stream(seed, fnv1a(name.data(), name.size()));
 #pragma omp parallel for schedule(static) if (count > 1 << 14)  // a small slot is drawn before a team is awake
   for (int64_t i = 0; i < count; ++i) {
     double value = 1;

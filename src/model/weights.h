@@ -56,6 +56,10 @@ class WeightView {
   void gather(const Context& ctx, const PoolRead& read, TensorView w) const {
     gather(ctx, read, {0, shape().rank == 2 ? shape()[0] : 1}, w);
   }
+  /// y = x wᵀ + beta · y with the bits of gather and gemm, where the view can do it faster; false, and nothing done, otherwise.
+  virtual bool multiply(const Context&, const PoolRead&, ConstView /*x*/, double /*beta*/, TensorView /*y*/) const {
+    return false;
+  }
   /// grads += Sᵀ dw, in a fixed order and without atomics.
   virtual void scatter_add(const Context&, ConstView dw, ParameterPool&) const = 0;
   /// The weight where it lies, in its stored dtype, when no copy is needed; empty otherwise.

@@ -52,7 +52,7 @@ class BackpropStepper final : public Stepper {
     const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
     const auto sums = sum_over_ranks(in_.world, {mine.nll, static_cast<double>(mine.scored), stop});
     const double nll = sums[0], scored = std::max(1.0, sums[1]);
-    const double norm = std::sqrt(sum_of_squares(in_.ctx, params_.grads)) / scored;
+    const double norm = std::sqrt(squared_norm()) / scored;
     stop_if_broken(step, nll, norm);
     const double clip = in_.config.train.clip, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
     const auto lr = static_cast<float>(learning_rate(in_.config.optimizer, step, total_steps(in_)));
@@ -90,6 +90,13 @@ class BackpropStepper final : public Stepper {
     }
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
     return sums;
+  }
+
+  double squared_norm() const {
+    double sum = 0;
+    for (const FlatRange& part : params_.parts)
+      sum += sum_of_squares(in_.ctx, params_.grads.slice_rows(part.begin, part.end));
+    return sum;
   }
 
   void stop_if_broken(int64_t step, double nll, double norm) {

@@ -165,9 +165,7 @@ std::string name_broken(Model& model) {
       for (int64_t i = 0; i < slot.shape.count() && !numbers.empty(); ++i) {
         const double number = element(numbers, slot.begin + i);
         if (std::isfinite(number)) continue;
-        return fmt::format("{} {} of {}", kind, number,
-                           model.adapter() ? model.adapter()->readers(slot.name, i)
-                                           : fmt::format("weight {} element {}", slot.name, i));
+        return fmt::format("{} {} of {}", kind, number, model.readers(slot.name, i));
       }
   return "the loss of a batch, while all weights and gradients are finite";
 }

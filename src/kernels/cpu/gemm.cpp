@@ -17,14 +17,6 @@ constexpr int64_t kFewRows = 12, kFewColumns = 8;
 // op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157. By K (M = 512, N = 576) the two are alike, and skinny packs nothing.
 constexpr int64_t kFewRowsOfSum = 64, kShortSum = 64;
 
-/// With batch_invariant the choice must not depend on the number of rows: the kernels add in different orders.
-bool is_skinny(const GemmArgs& g, Repeat repeat) {
-  const bool rows_may_choose = repeat != Repeat::batch_invariant;
-  if (g.b_transpose == Transpose::yes)
-    return g.a_transpose == Transpose::no && (g.c.cols() <= kFewColumns || (rows_may_choose && g.c.rows() <= kFewRows));
-  return g.b.dtype == DType::f32 && (inner_size(g) <= kShortSum || (rows_may_choose && g.c.rows() <= kFewRowsOfSum));
-}
-
 /// C = beta · C: what is left when there is nothing to sum.
 void scale_only(const GemmArgs& g) {
   for (int64_t i = 0; i < g.c.rows(); ++i) {
@@ -34,6 +26,13 @@ void scale_only(const GemmArgs& g) {
 }
 
 }  // namespace
+
+bool is_skinny(const GemmArgs& g, Repeat repeat) {
+  const bool rows_may_choose = repeat != Repeat::batch_invariant;
+  if (g.b_transpose == Transpose::yes)
+    return g.a_transpose == Transpose::no && (g.c.cols() <= kFewColumns || (rows_may_choose && g.c.rows() <= kFewRows));
+  return g.b.dtype == DType::f32 && (inner_size(g) <= kShortSum || (rows_may_choose && g.c.rows() <= kFewRowsOfSum));
+}
 
 void gemm(const Context& ctx, const GemmArgs& args) {
   if (inner_size(args) == 0 || args.alpha == 0) return scale_only(args);

@@ -21,25 +21,6 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/tile-inl.h"
 
-#ifndef TESSERA_KERNELS_CPU_GEMM_PACKED_SHARED_
-#define TESSERA_KERNELS_CPU_GEMM_PACKED_SHARED_
-namespace tessera::cpu {
-
-// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a
-// second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read and written more often), six strips changed nothing.
-constexpr int64_t kBlockK = 384;
-constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
-constexpr int64_t kMaxStrips = 4;
-constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
-
-/// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
-struct PackedTask {
-  int64_t m_begin, m_end, n_begin, n_end;
-};
-
-}  // namespace tessera::cpu
-#endif
-
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
@@ -140,33 +121,32 @@ constexpr int64_t kFewestRows = 64;
 
 int64_t parts_of(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
 
-/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared out too
-/// where there are not.
-struct Grid {
-  int64_t m, n, row_parts, col_parts;
-  Grid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {
-    if (m * n * k < kSmallWork) threads = 1;
-    const int64_t strips = parts_of(n, kStrip);
-    col_parts = std::min(strips, threads * parts_of(strips, threads * kMaxStrips));
-    row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));
-  }
-  int64_t tasks() const { return row_parts * col_parts; }
-  PackedTask task(int64_t i) const {
-    const auto cut = [](int64_t size, int64_t unit, int64_t parts, int64_t part) {
-      return std::min(size, parts_of(size, unit) * part / parts * unit);
-    };
-    const int64_t row = i / col_parts, col = i % col_parts;
-    return {cut(m, 8, row_parts, row), cut(m, 8, row_parts, row + 1), cut(n, kStrip, col_parts, col),
-            cut(n, kStrip, col_parts, col + 1)};
-  }
-};
-
 }  // namespace
+
+PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {
+  if (m * n * k < kSmallWork) threads = 1;
+  const int64_t strips = parts_of(n, kStrip);
+  col_parts = std::min(strips, threads * parts_of(strips, threads * kMaxStrips));
+  row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));
+}
+
+PackedTask PackedGrid::task(int64_t i) const {
+  const auto cut = [](int64_t size, int64_t unit, int64_t parts, int64_t part) {
+    return std::min(size, parts_of(size, unit) * part / parts * unit);
+  };
+  const int64_t row = i / col_parts, col = i % col_parts;
+  return {cut(m, 8, row_parts, row), cut(m, 8, row_parts, row + 1), cut(n, kStrip, col_parts, col),
+          cut(n, kStrip, col_parts, col + 1)};
+}
+
+void packed_part(const GemmArgs& g, const PackedTask& t, float* panels) {
+  HWY_DYNAMIC_DISPATCH(packed_task)(g, t, panels);
+}
 
 void packed_gemm(const Context& ctx, const GemmArgs& g) {
   const auto scope = ctx.scratch.scope();
   float* panels = ctx.scratch.allocate({ctx.threads, kPanelFloats}, DType::f32).row<float>(0);
-  const Grid grid(g.c.rows(), g.c.cols(), inner_size(g), ctx.threads);
+  const PackedGrid grid(g.c.rows(), g.c.cols(), inner_size(g), ctx.threads);
   const auto run = HWY_DYNAMIC_DISPATCH(packed_task);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (grid.tasks() > 1)
   for (int64_t i = 0; i < grid.tasks(); ++i) run(g, grid.task(i), panels + omp_get_thread_num() * kPanelFloats);

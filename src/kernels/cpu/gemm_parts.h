@@ -1,5 +1,5 @@
 #pragma once
-// What the parts of the cpu gemm offer each other. Both kernels keep gemm's contract; gemm.cpp chooses.
+// What the parts of the cpu gemm offer each other and fold_gemm. Both kernels keep gemm's contract; gemm.cpp chooses.
 
 #include "kernels/gemm.h"
 
@@ -11,12 +11,44 @@ inline int64_t inner_size(const GemmArgs& g) { return g.a.shape[g.a_transpose ==
 /// Below this many multiply-adds starting the threads (some microseconds) costs more than it saves.
 constexpr int64_t kSmallWork = 64 * 1024;
 
+/// Which of the two gemm takes: skinny_gemm or packed_gemm. Reads no element.
+/// With batch_invariant the choice must not depend on the number of rows: the kernels add in different orders.
+bool is_skinny(const GemmArgs&, Repeat);
+
 /// B is packed into strips first: for anything large. Takes packed_scratch_bytes.
 void packed_gemm(const Context&, const GemmArgs&);
 int64_t packed_scratch_bytes(int threads);
 
+// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a
+// second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read and written more often), six strips changed nothing.
+constexpr int64_t kBlockK = 384;
+constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
+constexpr int64_t kMaxStrips = 4;
+constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
+
+/// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
+struct PackedTask {
+  int64_t m_begin, m_end, n_begin, n_end;
+};
+
+/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared out too
+/// where there are not.
+struct PackedGrid {
+  int64_t m, n, row_parts, col_parts;
+  PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads);
+  int64_t tasks() const { return row_parts * col_parts; }
+  PackedTask task(int64_t i) const;
+};
+
+/// A task of packed_gemm on the calling thread. An element's sum is cut into blocks of kBlockK of k: calls for one block after
+/// the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
+void packed_part(const GemmArgs&, const PackedTask&, float* panels);
+
 /// B is read where it lies, no scratch: for a small M, N or K.
 /// Either A is stored as it is and B transposed, or B is stored as it is in f32.
 void skinny_gemm(const Context&, const GemmArgs&);
+
+/// skinny_gemm on the calling thread.
+void skinny_part(const GemmArgs&);
 
 }  // namespace tessera::cpu

@@ -158,5 +158,7 @@ void skinny_gemm(const Context& ctx, const GemmArgs& g) {
   }
 }
 
+void skinny_part(const GemmArgs& g) { HWY_DYNAMIC_DISPATCH(skinny_block)(g, 0, g.c.rows(), 0, g.c.cols()); }
+
 }  // namespace tessera::cpu
 #endif

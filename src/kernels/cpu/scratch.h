@@ -6,6 +6,7 @@
 namespace tessera::cpu {
 
 int64_t gemm_scratch_bytes(const GemmArgs&, int threads);
+int64_t fold_gemm_scratch_bytes(const FoldedMatrix&, int threads);
 int64_t attention_scratch_bytes(const AttentionArgs&, int threads);
 int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs&, int threads);
 int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight);

@@ -24,6 +24,9 @@ const Kernels& table() {
     table.convert = convert;
     table.gather_shards = gather_shards;
     table.scatter_shards_add = scatter_shards_add;
+    table.fold_expand = fold_expand;
+    table.fold_contract = fold_contract;
+    table.fold_gemm = fold_gemm;
     table.dropout = dropout;
     table.sum_of_squares = sum_of_squares;
     table.adamw_step = adamw_step;

@@ -1,20 +1,81 @@
 #pragma once
+// How the base weights of a model are held: each in a slot of its own, or as views of fewer numbers. One file a method;
+// registry.cpp lists them.
+
+#include <memory>
 #include <span>
 
+#include "core/config.h"
+#include "core/json.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
 
 namespace tessera {
 
-/// How the base weights are held.
-struct BaseOptions {
-  bool trainable = false;      // full training: f32 values in the pool; otherwise frozen
-  DType storage = DType::f32;  // of frozen weights that are drawn, not read
+class SavedSharing;
+
+/// [sharing]
+struct SharingConfig {
+  std::string method = "none";
+  double compression = 10;
+  std::optional<int64_t> pool;
+  std::vector<std::string> shared = {"linears"};
+  int64_t min_numel = 1024, seed = 123321;
+  std::string mapper = "randomfold", layout = "row", scale = "auto", precond = "D", kappa = "unit";
+  double sigma_0 = 0.04;
+  int64_t tile_rows = 32, tile_cols = 32;
+  std::filesystem::path load;
+
+  void visit(Fields& v);
 };
 
-/// The plain base: every storage is one slot. Weights are read from `source` (frozen ones stay mapped, in the file's type) or drawn when it is null.
-/// @throws UserError naming a tensor that is missing, has another shape or no floating dtype
-std::vector<ViewPtr> bind_plain(std::span<const WeightSpec>, ParameterPool&, const SafetensorsReader* source,
-                                const BaseOptions&);
+/// Where base weights come from and what becomes of them.
+struct BaseOptions {
+  bool trainable = false;                     // full training: f32 values in the pool; otherwise frozen
+  DType storage = DType::f32;                 // of frozen weights that are drawn, not read
+  const SafetensorsReader* source = nullptr;  // a dense model's tensors, by the specs' names; null: weights are drawn
+  const SavedSharing* saved = nullptr;        // what save_sharing wrote, by the slots' names; goes before the source
+};
+
+/// Holds the base weights of one model.
+class BaseSharing {
+ public:
+  virtual ~BaseSharing() = default;
+  /// Reserves the slots and returns one view a spec, in their order. A pure function of config and specs: all ranks build the
+  /// same without talking. Slots that are not trained and lie in a file stay there.
+  /// @throws UserError naming a tensor that is missing, has another shape or no floating dtype, or cannot be shared
+  virtual std::vector<ViewPtr> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
+  /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
+  virtual Json descriptor() const = 0;
+  /// Lines for --check and the start of a run. Call after ParameterPool::allocate.
+  virtual std::vector<std::string> notes() const { return {}; }
+  /// Which weights read element `index` of slot `name`: for error messages.
+  virtual std::string readers(const std::string& slot, int64_t index) const {
+    return fmt::format("weight {} element {}", slot, index);
+  }
+};
+
+struct SharingMethod {
+  std::string_view name, help;
+  std::unique_ptr<BaseSharing> (*make)(const SharingConfig&, const std::string& where);
+};
+const std::vector<SharingMethod>& sharing_methods();
+/// @param where  place of [sharing] in the recipe, for errors
+std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const std::string& where);
+
+/// The plain base: every storage is one slot. Weights are read from the source (frozen ones stay mapped, in the file's type) or
+/// drawn when there is none.
+std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string& where);
+
+/// A dense model's tensor for a spec. @throws UserError when it is missing, has another shape or no floating dtype
+ConstView source_of(const SafetensorsReader&, const WeightSpec&);
+
+/// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
+SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
+
+/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given, else as the slot's options say.
+/// @param readers  tells who reads an element, for the error when a saved one is not finite
+SlotId bind_slot(const std::string& name, SlotOptions, ParameterPool&, const BaseOptions&,
+                 const std::function<std::string(int64_t)>& readers);
 
 }  // namespace tessera

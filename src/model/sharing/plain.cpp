@@ -1,11 +1,38 @@
 #include <map>
 
 #include "model/sharing/base.h"
+#include "model/sharing_io.h"
 
 namespace tessera {
 namespace {
 
-ConstView checked_source(const SafetensorsReader& source, const WeightSpec& spec) {
+class Plain final : public BaseSharing {
+ public:
+  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                            const BaseOptions& options) override {
+    std::map<std::string, SlotId> slots;
+    std::vector<ViewPtr> views;
+    if (options.saved) options.saved->require_same(descriptor());
+    for (const WeightSpec& spec : specs) {
+      auto found = slots.find(spec.storage);
+      if (found == slots.end()) found = slots.emplace(spec.storage, bind_own_slot(spec, pool, options)).first;
+      views.push_back(std::make_shared<SliceView>(pool, found->second, spec.shape));
+    }
+    return views;
+  }
+
+  Json descriptor() const override { return Json::object().set("method", "none"); }
+};
+
+/// A tensor that is not trained stays where the file was mapped.
+SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool& pool) {
+  const bool in_place = !slot.init.source.empty() && !slot.trainable && pool.compute() == DType::f32;
+  return in_place ? pool.adopt(name, slot.init.source, slot.init.file) : pool.reserve(name, std::move(slot));
+}
+
+}  // namespace
+
+ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
   const ConstView view = source.at(spec.name);
   const std::string file = source.file_of(spec.name)->path().string();
   if (!is_floating(view.dtype))
@@ -18,34 +45,32 @@ ConstView checked_source(const SafetensorsReader& source, const WeightSpec& spec
   return view;
 }
 
-}  // namespace
-
-std::vector<ViewPtr> bind_plain(std::span<const WeightSpec> specs, ParameterPool& pool, const SafetensorsReader* source,
-                                const BaseOptions& options) {
-  std::map<std::string, SlotId> slots;
-  std::vector<ViewPtr> views;
-  for (const WeightSpec& spec : specs) {
-    auto found = slots.find(spec.storage);
-    if (found == slots.end()) {
-      SlotOptions slot{.shape = spec.shape,
-                       .trainable = options.trainable,
-                       .init = spec.init,
-                       .weight_decay = spec.role != Role::norm,
-                       .storage = options.storage};
-      if (source) {
-        slot.init.source = checked_source(*source, spec);
-        slot.init.file = source->file_of(spec.name);
-      }
-      const bool in_place = source && !options.trainable && pool.compute() == DType::f32;
-      found =
-          slots
-              .emplace(spec.storage, in_place ? pool.adopt(spec.storage, slot.init.source, source->file_of(spec.name))
-                                              : pool.reserve(spec.storage, slot))
-              .first;
-    }
-    views.push_back(std::make_shared<SliceView>(pool, found->second, spec.shape));
+SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
+                 const std::function<std::string(int64_t)>& readers) {
+  slot.trainable = options.trainable;
+  if (options.saved) {
+    slot.init = {Init::Kind::zeros, 0, options.saved->at(name, slot.shape, readers), options.saved->file_of(name)};
+    return reserve_or_adopt(name, std::move(slot), pool);
   }
-  return views;
+  return pool.reserve(name, std::move(slot));
 }
+
+SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
+  SlotOptions slot{.shape = spec.shape,
+                   .trainable = options.trainable,
+                   .init = spec.init,
+                   .weight_decay = spec.role != Role::norm,
+                   .storage = options.storage};
+  if (options.saved)
+    return bind_slot(spec.storage, std::move(slot), pool, options,
+                     [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
+  if (options.source) {
+    slot.init.source = source_of(*options.source, spec);
+    slot.init.file = options.source->file_of(spec.name);
+  }
+  return reserve_or_adopt(spec.storage, std::move(slot), pool);
+}
+
+std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string&) { return std::make_unique<Plain>(); }
 
 }  // namespace tessera

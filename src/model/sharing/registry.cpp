@@ -2,8 +2,10 @@
 #include <set>
 
 #include "model/sharing/adapter.h"
+#include "model/sharing/base.h"
 #include "model/sharing/lora.h"
 #include "model/sharing/mos.h"
+#include "model/sharing/rps.h"
 
 namespace tessera {
 
@@ -21,6 +23,46 @@ std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const std::st
     if (method.name == config.method) return method.make(config, where);
   TS_CHECK(false, "adapter method \"{}\" passed the recipe's check", config.method);
   return nullptr;
+}
+
+const std::vector<SharingMethod>& sharing_methods() {
+  static const std::vector<SharingMethod> methods = {
+      {"none", "every weight is a number of its own", make_plain},
+      {"rps", "Stable-RPS: all weights are read from one small pool, folded onto it at random", make_rps},
+  };
+  return methods;
+}
+
+std::unique_ptr<BaseSharing> make_sharing(const SharingConfig& config, const std::string& where) {
+  for (const SharingMethod& method : sharing_methods())
+    if (method.name == config.method) return method.make(config, where);
+  TS_CHECK(false, "sharing method \"{}\" passed the recipe's check", config.method);
+  return nullptr;
+}
+
+void SharingConfig::visit(Fields& v) {
+  std::vector<std::string> methods;
+  for (const SharingMethod& m : sharing_methods()) methods.emplace_back(m.name);
+  v("method", method, one_of(methods), "how the model's own weights are held; none: each for itself");
+  v("compression", compression, above(0), "rps: shared weights for each cell of the pool; 1: the ordinary model");
+  v("pool", pool, at_least(0), "rps: cells of the pool, in place of compression");
+  v("shared", shared, anything(),
+    "what is shared: \"linears\" of the blocks, \"embedding\", \"head\", or regular expressions found in tensors' names");
+  v("min_numel", min_numel, at_least(0), "smaller tensors are not shared");
+  v("seed", seed, at_least(0), "of the rotations and signs; part of the pool's identity");
+  v("mapper", mapper, one_of({"randomfold", "hashed", "roast-tile"}),
+    "rps: randomfold; hashed (a cell a weight, HashedNet) and roast-tile (a place a tile) are for comparison");
+  v("layout", layout, one_of({"row", "tile"}), "rps: in which order a matrix is numbered: by rows, or tile by tile");
+  v("tile_rows", tile_rows, in_range(1, 65536), "rps: rows of a tile");
+  v("tile_cols", tile_cols, in_range(1, 65536), "rps: columns of a tile");
+  v("precond", precond, one_of({"D", "none"}),
+    "rps: D trains in isometric coordinates, as stable as the dense model; none: in the cells themselves, for comparison");
+  v("kappa", kappa, one_of({"unit", "iso"}),
+    "rps with adamw: unit: each weight moves about the learning rate a step; iso: all weights of a cell together");
+  v("scale", scale, one_of({"auto", "exact", "pow2"}),
+    "rps: a tensor's scale is the ratio of deviations (exact), its nearest power of two (pow2); auto: pow2 at 1x, exact above");
+  v("sigma_0", sigma_0, above(0), "rps: deviation of the cells; with precond = \"D\" nothing depends on it");
+  v("load", load, anything(), "folder of a saved pool to start from, or to build on");
 }
 
 void AdapterConfig::visit(Fields& v) {

@@ -12,22 +12,23 @@ class AdamW final : public Optimizer {
       : config_(config), m_({count}, DType::f32), v_({count}, DType::f32) {}
 
   void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
-    for (const TrainableSlot& slot : params.slots) {
-      const auto begin = static_cast<size_t>(slot.begin), count = static_cast<size_t>(slot.shape.count());
-      adamw_step(ctx, {.values = params.values.as<float>().subspan(begin, count),
-                       .grads = params.grads.as<float>().subspan(begin, count),
-                       .m = m_.as<float>().subspan(begin, count),
-                       .v = v_.as<float>().subspan(begin, count),
-                       .lr = info.lr,
-                       .beta1 = static_cast<float>(config_.beta1),
-                       .beta2 = static_cast<float>(config_.beta2),
-                       .eps = static_cast<float>(config_.eps),
-                       .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
-                       .step_scale = slot.step_scale,
-                       .grad_scale = info.grad_scale,
-                       .correction1 = 1 - std::pow(config_.beta1, static_cast<double>(info.step)),
-                       .correction2 = 1 - std::pow(config_.beta2, static_cast<double>(info.step))});
-    }
+    for (const TrainableSlot& slot : params.slots)
+      for_each_adaptive_step(slot, 0, slot.shape.count(), [&](int64_t from, int64_t to, float scale) {
+        const auto begin = static_cast<size_t>(slot.begin + from), count = static_cast<size_t>(to - from);
+        adamw_step(ctx, {.values = params.values.as<float>().subspan(begin, count),
+                         .grads = params.grads.as<float>().subspan(begin, count),
+                         .m = m_.as<float>().subspan(begin, count),
+                         .v = v_.as<float>().subspan(begin, count),
+                         .lr = info.lr,
+                         .beta1 = static_cast<float>(config_.beta1),
+                         .beta2 = static_cast<float>(config_.beta2),
+                         .eps = static_cast<float>(config_.eps),
+                         .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
+                         .step_scale = scale,
+                         .grad_scale = info.grad_scale,
+                         .correction1 = 1 - std::pow(config_.beta1, static_cast<double>(info.step)),
+                         .correction2 = 1 - std::pow(config_.beta2, static_cast<double>(info.step))});
+      });
   }
 
   void visit_state(const std::function<void(const std::string&, std::span<float>)>& visit) override {

@@ -228,19 +228,23 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
       }
       if (decay.mul != 1) vote_update(ctx, part, begin, {&decay, 1});
       if (is_adam(header_))
-        adamw_step(ctx, {.values = part,
-                         .grads = g,
-                         .m = first_.as<float>().subspan(begin, count),
-                         .v = second_.as<float>().subspan(begin, count),
-                         .lr = lr,
-                         .beta1 = static_cast<float>(header_.beta1),
-                         .beta2 = static_cast<float>(header_.beta2),
-                         .eps = static_cast<float>(header_.adam_eps),
-                         .weight_decay = 0,
-                         .step_scale = slot.step_scale,
-                         .grad_scale = 1,
-                         .correction1 = 1 - beta1_power_,
-                         .correction2 = 1 - beta2_power_});
+        for_each_adaptive_step(
+            slot, done, done + static_cast<int64_t>(count), [&](int64_t from, int64_t to, float scale) {
+              const auto first = static_cast<size_t>(from - done), length = static_cast<size_t>(to - from);
+              adamw_step(ctx, {.values = part.subspan(first, length),
+                               .grads = g.subspan(first, length),
+                               .m = first_.as<float>().subspan(begin + first, length),
+                               .v = second_.as<float>().subspan(begin + first, length),
+                               .lr = lr,
+                               .beta1 = static_cast<float>(header_.beta1),
+                               .beta2 = static_cast<float>(header_.beta2),
+                               .eps = static_cast<float>(header_.adam_eps),
+                               .weight_decay = 0,
+                               .step_scale = scale,
+                               .grad_scale = 1,
+                               .correction1 = 1 - beta1_power_,
+                               .correction2 = 1 - beta2_power_});
+            });
       else
         sgd_step(ctx, {.values = part,
                        .grads = g,

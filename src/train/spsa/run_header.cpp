@@ -112,12 +112,22 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
   return h;
 }
 
+namespace {
+
+std::string adaptive_steps_of(const TrainableSlot& slot) {
+  std::string text;
+  for (const StepPiece& piece : slot.adaptive_steps) text += fmt::format(" to {} x {}", piece.end, piece.scale);
+  return text.empty() ? "" : ", adaptive steps" + text;
+}
+
+}  // namespace
+
 std::vector<std::string> manifest_of(const FlatParams& params) {
   std::vector<std::string> lines;
   for (const TrainableSlot& slot : params.slots)
-    lines.push_back(fmt::format("{} {} from {}{}{}", slot.name, slot.shape.text(), slot.begin,
-                                slot.weight_decay ? "" : " no decay",
-                                slot.step_scale == 1 ? "" : fmt::format(" step x {}", slot.step_scale)));
+    lines.push_back(fmt::format(
+        "{} {} from {}{}{}{}", slot.name, slot.shape.text(), slot.begin, slot.weight_decay ? "" : " no decay",
+        slot.step_scale == 1 ? "" : fmt::format(" step x {}", slot.step_scale), adaptive_steps_of(slot)));
   return lines;
 }
 

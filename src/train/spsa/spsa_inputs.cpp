@@ -28,12 +28,16 @@ int64_t hadamard_lanes(int64_t votes) {
 }  // namespace
 
 std::unique_ptr<Prober> make_prober(const SpsaConfig& config, Model& model) {
-  const bool layers = config.perturb == "layers" || (config.perturb == "auto" && !model.bound_adapter());
+  const bool layers =
+      config.perturb == "layers" || (config.perturb == "auto" && !model.bound_adapter() && !model.is_shared());
   return std::make_unique<Prober>(model, layers ? Prober::Perturb::layers : Prober::Perturb::copies,
                                   config.side_by_side);
 }
 
-std::string selection_of(Model& model) { return model.adapter() ? model.adapter()->descriptor().dump() : "all"; }
+std::string selection_of(Model& model) {
+  if (model.adapter()) return model.adapter()->descriptor().dump();
+  return model.is_shared() ? model.sharing().descriptor().dump() : "all";
+}
 
 RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
                       Model& model, const std::string& base, int machines, const std::filesystem::path& log,

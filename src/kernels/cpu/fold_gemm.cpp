@@ -1,0 +1,97 @@
+// y = x Wᵀ where W is expanded a few rows at a time, into a buffer that stays in the second-level cache, for the kernels of gemm:
+//
+//   few rows of x (skinny):  16 rows of W, whole, then their products
+//   more (packed):           the columns of y of a task, in blocks of k: W's rectangle, then its strips, then their products
+//
+// The kernel is the one that gemm would choose for the whole product, and an element's bits depend neither on the columns
+// beside it nor on where a block of k ends up: they are those of fold_expand and gemm.
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/fold_parts.h"
+#include "kernels/cpu/gemm_parts.h"
+#include "kernels/cpu/scratch.h"
+
+namespace tessera::cpu {
+namespace {
+
+constexpr int64_t kSkinnyRows = 16;  // of W
+
+struct FoldGemm {
+  const FoldedMatrix& matrix;
+  const float* pool;
+  ConstView x;
+  double beta;
+  TensorView y;
+
+  /// W's rectangle, expanded into `buffer`.
+  ConstView weights(const FoldRectangle& part, float* buffer) const {
+    expand_rectangle(matrix, pool, part, buffer);
+    return {buffer, {part.row_end - part.row_begin, part.col_end - part.col_begin}, DType::f32};
+  }
+};
+
+void skinny(const Context& ctx, const FoldGemm& f) {
+  const int64_t rows = f.matrix.layout.rows, cols = f.matrix.layout.cols, buffer = kSkinnyRows * cols;
+  const auto scope = ctx.scratch.scope();
+  float* buffers = ctx.scratch.allocate({ctx.threads, buffer}, DType::f32).row<float>(0);
+  if (rows <= kSkinnyRows)  // then it is the rows of x that are shared out
+    return skinny_gemm(ctx, {.a = f.x,
+                             .b = f.weights({0, rows, 0, cols}, buffers),
+                             .b_transpose = Transpose::yes,
+                             .c = f.y,
+                             .beta = f.beta});
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (f.x.rows() * rows * cols > kSmallWork)
+  for (int64_t begin = 0; begin < rows; begin += kSkinnyRows) {
+    const int64_t end = std::min(rows, begin + kSkinnyRows);
+    skinny_part({.a = f.x,
+                 .b = f.weights({begin, end, 0, cols}, buffers + omp_get_thread_num() * buffer),
+                 .b_transpose = Transpose::yes,
+                 .c = f.y.slice_cols(begin, end),
+                 .beta = f.beta});
+  }
+}
+
+void packed(const Context& ctx, const FoldGemm& f) {
+  const int64_t cols = f.matrix.layout.cols;
+  const auto scope = ctx.scratch.scope();
+  float* panels = ctx.scratch.allocate({ctx.threads, 2, kPanelFloats}, DType::f32).row<float>(0);
+  const PackedGrid grid(f.y.rows(), f.y.cols(), cols, ctx.threads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (grid.tasks() > 1)
+  for (int64_t i = 0; i < grid.tasks(); ++i) {
+    const PackedTask task = grid.task(i);
+    float* panel = panels + omp_get_thread_num() * 2 * kPanelFloats;
+    for (int64_t k = 0; k < cols; k += kBlockK) {
+      const int64_t k_end = std::min(cols, k + kBlockK);
+      packed_part({.a = f.x.slice_cols(k, k_end),
+                   .b = f.weights({task.n_begin, task.n_end, k, k_end}, panel + kPanelFloats),
+                   .b_transpose = Transpose::yes,
+                   .c = f.y.slice_cols(task.n_begin, task.n_end),
+                   .beta = k == 0 ? f.beta : 1},
+                  {task.m_begin, task.m_end, 0, task.n_end - task.n_begin}, panel);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t fold_gemm_scratch_bytes(const FoldedMatrix& matrix, int threads) {
+  return std::max(threads * kSkinnyRows * matrix.layout.cols * size_of(DType::f32), 2 * packed_scratch_bytes(threads));
+}
+
+void fold_gemm(const Context& ctx, const FoldedMatrix& matrix, ConstView pool, ConstView x, double beta, TensorView y) {
+  const GemmArgs whole{.a = x,
+                       .b = ConstView(nullptr, {matrix.layout.rows, matrix.layout.cols}, DType::f32),
+                       .b_transpose = Transpose::yes,
+                       .c = y,
+                       .beta = beta};
+  const FoldGemm f{matrix, pool.row<float>(0), x, beta, y};
+  if (matrix.layout.cols == 0) return gemm(ctx, whole);
+  if (is_skinny(whole, ctx.repeat)) return skinny(ctx, f);
+  packed(ctx, f);
+}
+
+}  // namespace tessera::cpu

@@ -1,0 +1,95 @@
+#include "model/native_folder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "io/files.h"
+
+namespace tessera {
+
+namespace fs = std::filesystem;
+
+void NativeFolder::read(const std::string& hint_of_missing) {
+  if (!fs::is_directory(folder_))
+    throw UserError(where_, fmt::format("the {}'s folder \"{}\" does not exist", kind_.what, folder_.string()));
+  if (!fs::exists(folder_ / kind_.description))
+    throw UserError(where_, fmt::format("\"{}\" holds no {}", folder_.string(), kind_.description), hint_of_missing);
+  const std::string file = (folder_ / kind_.description).string();
+  json_ = Json::parse(read_text_file(file), file);
+  const Json* format = json_.find("format");
+  if (!format || format->dump() != Json(kind_.format).dump())
+    throw UserError(
+        file, fmt::format("this is no description of {} {}: \"format\" is not \"{}\"",
+                          std::string(kind_.what).find_first_of("aeiou") == 0 ? "an" : "a", kind_.what, kind_.format));
+  with_place(file, [&] {
+    if (const int64_t version = json_.at("format_version").as_integer(); version != kFormatVersion)
+      throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion),
+                      "use the version of the program that wrote it, or a later one");
+    json_.at(kind_.what).members();
+    json_.at("sha256").as_string();
+  });
+}
+
+SafetensorsReader NativeFolder::open_tensors(const std::string& file_name) const {
+  const fs::path file = folder_ / file_name;
+  auto reader = SafetensorsReader::open(file);
+  if (const std::string hash = sha256_of_file(file), &saved = json_.at("sha256").as_string(); hash != saved)
+    throw UserError(file.string(), fmt::format("its SHA-256 is {}, {} says {}", hash, kind_.description, saved),
+                    "the file was altered, or the save was cut short: take another copy");
+  return reader;
+}
+
+void NativeFolder::require_equal(const std::string& what, const Json* saved, const Json* ours,
+                                 const std::string& hint) const {
+  const std::string theirs = saved ? saved->dump() : "nothing", mine = ours ? ours->dump() : "nothing";
+  if (theirs == mine) return;
+  throw UserError(where_,
+                  fmt::format("the {} in \"{}\" was saved with {} {}, this run has {}", kind_.what, folder_.string(),
+                              what, theirs, mine),
+                  hint);
+}
+
+void NativeFolder::require_same(const Json& ours, const std::vector<std::string>& except,
+                                const std::function<std::string(const std::string& key)>& hint_of_list) const {
+  const Json& saved = json_.at(kind_.what);
+  for (const auto& [key, value] : ours.members()) {
+    if (std::find(except.begin(), except.end(), key) != except.end()) continue;
+    const Json* theirs = saved.find(key);
+    if (!value.is_array() || !theirs || !theirs->is_array()) {
+      require_equal(key, theirs, &value,
+                    fmt::format("set {}.{} to the saved value, or leave {} out",
+                                std::string(kind_.load_key).substr(0, std::string(kind_.load_key).find('.')), key,
+                                kind_.load_key));
+      continue;
+    }
+    const auto &there = theirs->items(), &here = value.items();
+    for (size_t i = 0; i < std::max(there.size(), here.size()); ++i)
+      require_equal(key, i < there.size() ? &there[i] : nullptr, i < here.size() ? &here[i] : nullptr,
+                    hint_of_list(key));
+  }
+}
+
+void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const std::string& file_name,
+                         const std::vector<std::pair<std::string, ConstView>>& tensors, const Json& description,
+                         const std::vector<std::pair<std::string, Json>>& extra) {
+  create_folder(folder);
+  write_safetensors(folder / file_name, tensors);
+  int64_t parameters = 0;
+  for (const auto& [name, values] : tensors) parameters += values.shape.count();
+  Json json =
+      Json::object().set("format", kind.format).set("format_version", kFormatVersion).set(kind.what, description);
+  for (const auto& [key, value] : extra) json.set(key, value);
+  json.set("parameters", parameters).set("file", file_name).set("sha256", sha256_of_file(folder / file_name));
+  write_text_file(folder / kind.description, json.dump(2) + "\n");
+}
+
+int64_t first_broken(const ConstView& view) {
+  const auto find = [](const auto values) {
+    for (size_t i = 0; i < values.size(); ++i)
+      if (!std::isfinite(values[i])) return static_cast<int64_t>(i);
+    return int64_t{-1};
+  };
+  return view.dtype == DType::f64 ? find(view.as<double>()) : find(view.as<float>());
+}
+
+}  // namespace tessera

@@ -1,0 +1,104 @@
+#include "model/sharing/cell_map.h"
+
+#include <cmath>
+
+namespace tessera {
+namespace {
+
+constexpr uint64_t kPrime = 45007;  // of the released kernel
+
+}  // namespace
+
+CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed)
+    : plan_(plan),
+      mapper_(mapper),
+      cell_key_(hash_key({seed, 0x43454C4C})),
+      sign_key_(hash_key({seed, 0x53474E})),
+      cells_(static_cast<size_t>(plan.cells())) {
+  for (size_t j = 0; j < cells_.size(); ++j) cells_[j] = {static_cast<int64_t>(j) + 1, 0, 0, 0};
+  for (const FoldedTensor& t : plan_.tensors)
+    for (int64_t row = 0; row < t.layout.rows; ++row)
+      for (int64_t col = 0; col < t.layout.cols; ++col) {
+        CellRun& run = cells_[static_cast<size_t>(cell(t, row, col))];
+        ++run.readers;
+        run.d += t.lambda * t.lambda;
+        run.magnitude += std::abs(t.lambda);
+      }
+}
+
+int64_t CellMap::cell(const FoldedTensor& t, int64_t row, int64_t col) const {
+  const auto cells = static_cast<uint64_t>(plan_.cells());
+  const FoldLayout& l = t.layout;
+  if (mapper_ == CellMapper::hashed)
+    return static_cast<int64_t>(draw_below(cell_key_, static_cast<uint64_t>(t.begin + l.position(row, col)), cells));
+  const auto tile = static_cast<uint64_t>(l.tile_rows * l.tile_cols), number = static_cast<uint64_t>(t.begin);
+  const auto draw = [&](uint64_t which) { return draw_below(hash_key({cell_key_, number}), which, kPrime); };
+  const auto tile_row = static_cast<uint64_t>(row / l.tile_rows), tile_col = static_cast<uint64_t>(col / l.tile_cols);
+  const uint64_t start = (draw(0) * tile_row + draw(1) * tile_col + draw(2)) % kPrime % (cells - tile);
+  return static_cast<int64_t>(start) + row % l.tile_rows * l.tile_cols + col % l.tile_cols;
+}
+
+bool CellMap::negative(int64_t i) const { return mix64(sign_key_ + static_cast<uint64_t>(i) * kGamma64) >> 63 == 0; }
+
+void CellMap::use_isometric_cells() {
+  factors_.clear();
+  for (const CellRun& run : cells_) factors_.push_back(run.readers > 0 ? 1 / std::sqrt(run.d) : 0);
+}
+
+uint64_t CellMap::fingerprint() const {
+  return hash_key({plan_.fingerprint(), cell_key_, sign_key_, static_cast<uint64_t>(mapper_), factors_.size()});
+}
+
+double MappedView::factor(int64_t row, int64_t col, int64_t cell) const {
+  const double factor = tensor().lambda * map_->cell_factor(cell);
+  return map_->negative(tensor().begin + tensor().layout.position(row, col)) ? -factor : factor;
+}
+
+namespace {
+
+template <class T, class Cell, class Factor>
+void gather_typed(const FoldLayout& l, RowRange rows, const ConstView& pool, const TensorView& w, Cell&& cell,
+                  Factor&& factor) {
+  const T* from = pool.as<T>().data();
+  T* to = w.as<T>().data();
+#pragma omp parallel for schedule(static)
+  for (int64_t row = rows.begin; row < rows.end; ++row)
+    for (int64_t col = 0; col < l.cols; ++col) {
+      const int64_t j = cell(row, col);
+      to[(row - rows.begin) * l.cols + col] = static_cast<T>(factor(row, col, j)) * from[j];
+    }
+}
+
+template <class T, class Cell, class Factor>
+void scatter_typed(const FoldLayout& l, const ConstView& dw, const TensorView& dpool, Cell&& cell, Factor&& factor) {
+  const T* from = dw.as<T>().data();
+  T* to = dpool.as<T>().data();
+  for (int64_t row = 0; row < l.rows; ++row)  // one thread: the order of a cell's readers is that of the elements
+    for (int64_t col = 0; col < l.cols; ++col) {
+      const int64_t j = cell(row, col);
+      to[j] += static_cast<T>(factor(row, col, j)) * from[row * l.cols + col];
+    }
+}
+
+}  // namespace
+
+void MappedView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
+  TS_CHECK(!read.z || !trainable_, "mapped weights are read from a perturbed copy of their cells");
+  if (ctx.scratch.is_counting()) return;
+  const auto cell = [&](int64_t row, int64_t col) { return map_->cell(tensor(), row, col); };
+  const auto times = [&](int64_t row, int64_t col, int64_t j) { return factor(row, col, j); };
+  const ConstView pool = read.values(cells_);
+  if (pool.dtype == DType::f64) return gather_typed<double>(tensor().layout, rows, pool, w, cell, times);
+  gather_typed<float>(tensor().layout, rows, pool, w, cell, times);
+}
+
+void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
+  if (ctx.scratch.is_counting()) return;
+  const auto cell = [&](int64_t row, int64_t col) { return map_->cell(tensor(), row, col); };
+  const auto times = [&](int64_t row, int64_t col, int64_t j) { return factor(row, col, j); };
+  const TensorView grads = pool.grads(cells_);
+  if (grads.dtype == DType::f64) return scatter_typed<double>(tensor().layout, dw, grads, cell, times);
+  scatter_typed<float>(tensor().layout, dw, grads, cell, times);
+}
+
+}  // namespace tessera

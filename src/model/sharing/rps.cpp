@@ -1,0 +1,423 @@
+#include "model/sharing/rps.h"
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <regex>
+#include <set>
+
+#include "core/arena.h"
+#include "kernels/table.h"
+#include "model/sharing/cell_map.h"
+#include "model/sharing/fold_view.h"
+#include "model/sharing_io.h"
+
+namespace tessera {
+namespace {
+
+constexpr const char* kSlot = "rps.pool";
+
+/// 1234567 -> "1,234,567"
+std::string grouped(int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+double norm_of(const ConstView& view) {
+  double sum = 0;
+  for (int64_t i = 0; i < view.shape.count(); ++i) sum += element(view, i) * element(view, i);
+  return std::sqrt(sum);
+}
+
+class Rps final : public BaseSharing {
+ public:
+  Rps(const SharingConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+
+  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                            const BaseOptions& options) override {
+    for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
+    if (options.source && !options.saved) require_usable(specs, *options.source);
+    make_plan(specs);
+    if (options.saved) options.saved->require_same(descriptor());
+    from_weights_ = plan_.cells() == plan_.weights || (options.source && !options.saved);
+    source_ = options.source;
+    slot_ = bind_slot(kSlot, pool_options(), pool, options, [this](int64_t j) { return readers(kSlot, j); });
+    return make_views(specs, pool, options);
+  }
+
+  Json descriptor() const override {
+    Json tensors = Json::array();
+    for (const FoldedTensor& t : plan_.tensors)
+      tensors.push_back(Json::object().set("name", t.name).set("begin", t.begin).set("lambda", t.lambda));
+    Json json = Json::object()
+                    .set("method", "rps")
+                    .set("version", 1)
+                    .set("seed", config_.seed)
+                    .set("weights", plan_.weights)
+                    .set("cells", plan_.cells())
+                    .set("mapper", config_.mapper)
+                    .set("precond", config_.precond)
+                    .set("layout", config_.layout);
+    if (has_tiles()) json.set("tile_rows", config_.tile_rows).set("tile_cols", config_.tile_cols);
+    return json.set("tensors", tensors).set("fnv1a", fmt::format("{:016x}", plan_.fingerprint()));
+  }
+
+  std::vector<std::string> notes() const override {
+    std::vector<std::string> lines;
+    int64_t fewest = plan_.weights, most = 0;
+    for (const CellRun& run : cell_runs()) {
+      fewest = std::min(fewest, run.readers);
+      most = std::max(most, run.readers);
+    }
+    lines.push_back(
+        fmt::format("rps: {} weights of {} tensors in a pool of {} cells ({:.4g}x), {} chunks; readers of a cell: {}",
+                    grouped(plan_.weights), plan_.tensors.size(), grouped(plan_.cells()), plan_.compression(),
+                    plan_.chunks(), fewest == most ? grouped(most) : grouped(fewest) + " to " + grouped(most)));
+    lines.push_back(fmt::format(
+        "rps: {} weights of {} tensors are not shared: {} numbers in all, {:.4g}x fewer than weights",
+        grouped(own_weights_), own_tensors_, grouped(plan_.cells() + own_weights_),
+        static_cast<double>(plan_.weights + own_weights_) / static_cast<double>(plan_.cells() + own_weights_)));
+    int64_t widest = 0;
+    for (const FoldedTensor& t : plan_.tensors) widest = std::max(widest, t.layout.cols);
+    if (plan_.cells() < widest)
+      lines.push_back(
+          fmt::format("warning: rps: a pool of {} cells is shorter than a row of {}: rows repeat themselves",
+                      grouped(plan_.cells()), grouped(widest)));
+    for (const auto& [type, errors] : projection_errors_)
+      lines.push_back(fmt::format("rps: {}: relative error of the projection, by layer: {}", type, errors));
+    return lines;
+  }
+
+  std::string readers(const std::string& slot, int64_t index) const override {
+    if (slot != kSlot) return BaseSharing::readers(slot, index);
+    constexpr size_t kShown = 8;
+    const auto places = readers_of(index);
+    std::string text = fmt::format("cell {} of {}, read by {} weights", index, slot, places.size());
+    for (size_t i = 0; i < std::min(kShown, places.size()); ++i) text += (i == 0 ? ": " : ", ") + places[i];
+    return places.size() > kShown ? text + ", ..." : text;
+  }
+
+ private:
+  bool has_tiles() const { return config_.layout == "tile" || config_.mapper == "roast-tile"; }
+  bool is_isometric() const { return config_.precond == "D"; }
+  const std::vector<CellRun>& cell_runs() const { return map_ ? map_->cells() : plan_.runs; }
+
+  /// One address range needs one tensor: a head that is stored beside the embedding it is tied to must equal it.
+  void require_usable(std::span<const WeightSpec> specs, const SafetensorsReader& source) const {
+    for (const WeightSpec& spec : shared_) {
+      if (const ConstView stored = source.at(spec.name); !is_floating(stored.dtype))
+        throw UserError(where_, fmt::format("rps: \"{}\" is stored as {}", spec.name, name_of(stored.dtype)),
+                        "a quantised base cannot be shared: write it out in f32, bf16 or f16 first");
+      for (const WeightSpec& other : specs) {
+        if (other.storage != spec.storage || other.name == spec.name || !source.contains(other.name)) continue;
+        const ConstView a = source_of(source, spec), b = source.at(other.name);
+        if (a.dtype != b.dtype || !(a.shape == b.shape) ||
+            std::memcmp(a.data, b.data, static_cast<size_t>(a.bytes())) != 0)
+          throw UserError(source.file_of(other.name)->path().string(),
+                          fmt::format("rps: \"{}\" and \"{}\" are tied by config.json, but their stored weights differ",
+                                      spec.name, other.name),
+                          "set \"tie_word_embeddings\" to false, or take another copy of the model");
+      }
+    }
+  }
+
+  void make_plan(std::span<const WeightSpec> specs) {
+    int64_t weights = 0;
+    for (const WeightSpec& spec : shared_) weights += spec.shape.count();
+    const int64_t cells = rps_cells(config_, weights, where_);
+    const bool pow2 = config_.scale == "pow2" || (config_.scale == "auto" && cells == weights);
+    std::vector<FoldedTensor> tensors;
+    for (const WeightSpec& spec : shared_) {
+      FoldLayout layout{.rows = spec.shape[0], .cols = spec.shape[1]};
+      if (has_tiles()) {
+        layout.tile_rows = config_.tile_rows;
+        layout.tile_cols = config_.tile_cols;
+      }
+      tensors.push_back(
+          {spec.storage, layout,
+           fold_lambda(deviation_of(spec.init), config_.sigma_0, pow2 ? FoldScale::pow2 : FoldScale::exact)});
+    }
+    plan_ = plan_rps(std::move(tensors), cells, static_cast<uint64_t>(config_.seed));
+    std::set<std::string> names;
+    for (const WeightSpec& spec : shared_) names.insert(spec.storage);
+    for (const WeightSpec& spec : specs)
+      if (names.insert(spec.storage).second) {
+        own_weights_ += spec.shape.count();
+        ++own_tensors_;
+      }
+    if (config_.mapper != "randomfold") make_map();
+  }
+
+  void make_map() {
+    const bool hashed = config_.mapper == "hashed";
+    if (!hashed && plan_.cells() <= config_.tile_rows * config_.tile_cols)
+      throw UserError(where_,
+                      fmt::format("rps: a tile of {} x {} does not fit a pool of {} cells", config_.tile_rows,
+                                  config_.tile_cols, plan_.cells()),
+                      "lower sharing.tile_rows and sharing.tile_cols, or sharing.compression");
+    map_ = std::make_shared<CellMap>(plan_, hashed ? CellMapper::hashed : CellMapper::roast_tile,
+                                     static_cast<uint64_t>(config_.seed));
+    if (is_isometric()) map_->use_isometric_cells();
+  }
+
+  SlotOptions pool_options() {
+    SlotOptions options{.shape = {plan_.cells()}, .init = {}};
+    options.init.formula = [this](TensorView values, uint64_t seed) { write_values(values, seed); };
+    if (is_isometric() && config_.kappa == "unit")
+      for (const CellRun& run : cell_runs())
+        options.adaptive_steps.push_back(
+            {run.end, run.readers > 0 ? static_cast<float>(run.magnitude / std::sqrt(run.d)) : 1.0f});
+    if (plan_.cells() == plan_.weights)
+      for (const FoldedTensor& t : plan_.tensors) options.parts.push_back({t.name, t.begin + t.layout.count()});
+    return options;
+  }
+
+  std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
+    std::map<std::string, ViewPtr> by_storage;
+    for (size_t k = 0; k < plan_.tensors.size(); ++k) {
+      const FoldedTensor& t = plan_.tensors[k];
+      if (map_)
+        by_storage[t.name] = std::make_shared<MappedView>(pool, slot_, map_, k);
+      else
+        by_storage[t.name] =
+            std::make_shared<FoldView>(pool, slot_, FoldedMatrix{plan_.hash, t.begin, t.layout}, factors_of(t.lambda));
+    }
+    std::vector<ViewPtr> views;
+    for (const WeightSpec& spec : specs) {
+      ViewPtr& view = by_storage[spec.storage];
+      if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
+      views.push_back(view);
+    }
+    return views;
+  }
+
+  /// One list for all tensors of a scale.
+  std::shared_ptr<const std::vector<FoldFactor>> factors_of(double lambda) {
+    auto& known = factors_[lambda];
+    if (known) return known;
+    std::vector<FoldFactor> list;
+    for (const CellRun& run : plan_.runs) {
+      const double factor = is_isometric() ? lambda / std::sqrt(run.d) : lambda;
+      if (!list.empty() && list.back().factor == factor)
+        list.back().end = run.end;
+      else
+        list.push_back({run.end, factor});
+    }
+    return known = std::make_shared<const std::vector<FoldFactor>>(std::move(list));
+  }
+
+  // --- First values ---
+
+  void write_values(TensorView values, uint64_t seed) {
+    if (from_weights_) return project_weights(values, seed);
+    const RandomStream stream(seed, fnv1a(kSlot, std::strlen(kSlot)));
+    const auto write = [&](auto* to) {
+      int64_t j = 0;
+      for (const CellRun& run : cell_runs()) {
+        const double deviation = config_.sigma_0 * (is_isometric() && run.readers > 0 ? std::sqrt(run.d) : 1.0);
+#pragma omp parallel for schedule(static) if (run.end - j > 1 << 14)
+        for (int64_t cell = j; cell < run.end; ++cell)
+          to[cell] = static_cast<std::decay_t<decltype(*to)>>(deviation * stream.normal(static_cast<uint64_t>(cell)));
+        j = run.end;
+      }
+    };
+    if (values.dtype == DType::f64)
+      write(values.as<double>().data());
+    else
+      write(values.as<float>().data());
+  }
+
+  /// ψ = D⁻¹ Mᵀ w, the pool whose weights are nearest to the dense model's, which are read or drawn as if nothing were shared.
+  void project_weights(TensorView values, uint64_t seed) {
+    Arena scratch(1 << 20);
+    const Context ctx{.device = {},
+                      .stream = {},
+                      .kernels = kernels_for({}, values.dtype == DType::f64 ? "reference" : ""),
+                      .scratch = scratch};
+    for (size_t k = 0; k < shared_.size(); ++k) {
+      const Tensor weights = dense_weights(shared_[k], values.dtype, seed);
+      add_adjoint(ctx, k, weights.view(), values);
+    }
+    if (!is_isometric()) divide_by_d(values);
+    if (plan_.cells() < plan_.weights && !map_) measure_projection(ctx, values, seed);
+  }
+
+  Tensor dense_weights(const WeightSpec& spec, DType dtype, uint64_t seed) const {
+    Init init = spec.init;
+    if (source_) {
+      init.source = source_of(*source_, spec);
+      init.file = source_->file_of(spec.name);
+    }
+    Tensor weights(spec.shape, dtype);
+    write_first_values(init, seed, spec.storage, weights);
+    return weights;
+  }
+
+  FoldedMatrix matrix_of(size_t k) {
+    const FoldedTensor& t = plan_.tensors[k];
+    return {plan_.hash, t.begin, t.layout, *factors_of(t.lambda)};
+  }
+
+  void add_adjoint(const Context& ctx, size_t k, ConstView weights, TensorView values) {
+    if (!map_) return fold_contract(ctx, matrix_of(k), weights, values);
+    const FoldedTensor& t = plan_.tensors[k];
+    for (int64_t e = 0; e < t.layout.count(); ++e) {
+      const int64_t row = e / t.layout.cols, col = e % t.layout.cols, j = map_->cell(t, row, col);
+      const double factor = t.lambda * map_->cell_factor(j);
+      const double term =
+          (map_->negative(t.begin + t.layout.position(row, col)) ? -factor : factor) * element(weights, e);
+      if (values.dtype == DType::f64)
+        values.as<double>()[static_cast<size_t>(j)] += term;
+      else
+        values.as<float>()[static_cast<size_t>(j)] += static_cast<float>(term);
+    }
+  }
+
+  void divide_by_d(TensorView values) const {
+    int64_t j = 0;
+    for (const CellRun& run : cell_runs())
+      for (; j < run.end; ++j) {
+        const double d = run.readers > 0 ? run.d : 1;
+        if (values.dtype == DType::f64)
+          values.as<double>()[static_cast<size_t>(j)] /= d;
+        else
+          values.as<float>()[static_cast<size_t>(j)] /= static_cast<float>(d);
+      }
+  }
+
+  /// |W − w| / |w| of every tensor. Near sqrt(1 − 1/C) for weights that have nothing in common.
+  void measure_projection(const Context& ctx, ConstView values, uint64_t seed) {
+    for (size_t k = 0; k < shared_.size(); ++k) {
+      const Tensor weights = dense_weights(shared_[k], values.dtype, seed);
+      Tensor shared(shared_[k].shape, values.dtype);
+      fold_expand(ctx, matrix_of(k), values, 0, shared);
+      double squares = 0;
+      for (int64_t i = 0; i < weights.shape().count(); ++i) {
+        const double difference = element(shared.view(), i) - element(weights.view(), i);
+        squares += difference * difference;
+      }
+      const double error = std::sqrt(squares) / norm_of(weights.view());
+      std::string& errors = projection_errors_[shared_[k].type.empty() ? shared_[k].name : shared_[k].type];
+      errors += fmt::format("{}{:.3f}", errors.empty() ? "" : " ", error);
+    }
+  }
+
+  /// "model.layers.0.self_attn.q_proj.weight[3, 5]" of every reader, in ascending order.
+  std::vector<std::string> readers_of(int64_t cell) const {
+    std::vector<std::string> places;
+    const auto add = [&](const FoldedTensor& t, int64_t element) {
+      places.push_back(fmt::format("{}[{}, {}]", t.name, element / t.layout.cols, element % t.layout.cols));
+    };
+    if (map_) {
+      for (const FoldedTensor& t : plan_.tensors)
+        for (int64_t e = 0; e < t.layout.count(); ++e)
+          if (map_->cell(t, e / t.layout.cols, e % t.layout.cols) == cell) add(t, e);
+      return places;
+    }
+    for (int64_t c = 0; c < plan_.chunks(); ++c) {
+      const int64_t i = plan_.hash.reader(c, cell);
+      if (i >= plan_.weights) continue;
+      const FoldedTensor& t = plan_.tensor_of(i);
+      add(t, t.layout.element(i - t.begin));
+    }
+    return places;
+  }
+
+  SharingConfig config_;
+  std::string where_;
+  const SafetensorsReader* source_ = nullptr;
+  std::vector<WeightSpec> shared_;  // one a storage
+  RpsPlan plan_;
+  std::shared_ptr<CellMap> map_;  // of the other mappers
+  SlotId slot_ = -1;
+  bool from_weights_ = false;
+  int64_t own_weights_ = 0, own_tensors_ = 0;
+  std::map<double, std::shared_ptr<const std::vector<FoldFactor>>> factors_;
+  std::map<std::string, std::string> projection_errors_;
+};
+
+/// Whether an entry of sharing.shared names the spec.
+bool is_named(const WeightSpec& spec, const std::string& entry, const std::regex* pattern) {
+  if (entry == "linears") return spec.role == Role::linear;
+  if (entry == "embedding") return spec.role == Role::embedding;
+  if (entry == "head") return spec.role == Role::head;
+  return std::regex_search(spec.name, *pattern);
+}
+
+std::optional<std::regex> pattern_of(const std::string& entry, const std::string& where) {
+  if (entry == "linears" || entry == "embedding" || entry == "head") return std::nullopt;
+  try {
+    return std::regex(entry);
+  } catch (const std::regex_error& error) {
+    throw UserError(
+        where, fmt::format("rps: \"{}\" is no regular expression: {}", entry, error.what()),
+        "sharing.shared takes \"linears\", \"embedding\", \"head\", or regular expressions of tensors' names");
+  }
+}
+
+}  // namespace
+
+double deviation_of(const Init& init) {
+  if (init.kind == Init::Kind::normal) return init.scale;
+  if (init.kind == Init::Kind::uniform) return init.scale / std::sqrt(3.0);
+  return 0;
+}
+
+std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingConfig& config,
+                              const std::string& where) {
+  std::set<std::string> chosen;
+  for (const std::string& entry : config.shared) {
+    const auto pattern = pattern_of(entry, where);
+    bool found = false;
+    for (const WeightSpec& spec : specs) {
+      if (spec.shape.rank != 2 || !is_named(spec, entry, pattern ? &*pattern : nullptr)) continue;
+      found = true;
+      if (spec.shape.count() >= config.min_numel) chosen.insert(spec.storage);
+    }
+    if (!found)
+      throw UserError(
+          where, fmt::format("rps: sharing.shared \"{}\" names no matrix of this model", entry),
+          "name \"linears\", \"embedding\", \"head\", or a regular expression of tensors' names, such as \"mlp\"");
+  }
+  std::vector<int> numbers;
+  std::set<std::string> seen;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (!chosen.count(specs[i].storage) || !seen.insert(specs[i].storage).second) continue;
+    if (deviation_of(specs[i].init) == 0)
+      throw UserError(where,
+                      fmt::format("rps: '{}' is initialised to {}; exclude it", specs[i].name,
+                                  specs[i].init.kind == Init::Kind::ones ? "ones" : "zeros"),
+                      "a shared weight has the scale of its first values: leave the tensor out of sharing.shared");
+    numbers.push_back(static_cast<int>(i));
+  }
+  if (numbers.empty())
+    throw UserError(where, "rps: no tensor is shared",
+                    fmt::format("lower sharing.min_numel ({}), or name more in sharing.shared", config.min_numel));
+  return numbers;
+}
+
+int64_t rps_cells(const SharingConfig& config, int64_t weights, const std::string& where) {
+  const double wanted = std::floor(static_cast<double>(weights) / config.compression);
+  const int64_t cells = config.pool ? *config.pool : static_cast<int64_t>(std::min(wanted, 0x1p62));
+  if (cells > weights)
+    throw UserError(where,
+                    fmt::format("rps: pool {} is larger than the {} shared weights: nothing to share (use 1x)",
+                                grouped(cells), grouped(weights)),
+                    "set sharing.compression to 1 or more, or sharing.pool to no more than the weights");
+  if (cells < 1)
+    throw UserError(
+        where, fmt::format("rps: {} shared weights at {:.6g}x leave no cell", grouped(weights), config.compression),
+        fmt::format("sharing.compression may be 1 .. {}", grouped(weights)));
+  return cells;
+}
+
+std::unique_ptr<BaseSharing> make_rps(const SharingConfig& config, const std::string& where) {
+  return std::make_unique<Rps>(config, where);
+}
+
+}  // namespace tessera

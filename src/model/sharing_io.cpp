@@ -1,0 +1,58 @@
+#include "model/sharing_io.h"
+
+#include "model/model.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr NativeKind kSharing{"sharing", "tessera sharing", "sharing.json", "sharing.load"};
+
+NativeFolder described(const fs::path& folder, const std::string& where) {
+  NativeFolder saved(kSharing, folder, where);
+  saved.read("name the folder that a run saved its shared weights to");
+  return saved;
+}
+
+}  // namespace
+
+SavedSharing::SavedSharing(const fs::path& folder, const std::string& method, const std::string& where)
+    : folder_(described(folder, where)), tensors_([&] {
+        const Json ours(method);
+        folder_.require_equal("method", folder_.json().at(kSharing.what).find("method"), &ours,
+                              "set sharing.method to the saved value, or leave sharing.load out");
+        return folder_.open_tensors(method + ".safetensors");
+      }()) {}
+
+void SavedSharing::require_same(const Json& descriptor) const {
+  folder_.require_same(descriptor, {}, [](const std::string&) {
+    return "the tensors lie elsewhere in its pool: compare model.path, sharing.shared, min_numel, scale and sigma_0";
+  });
+}
+
+ConstView SavedSharing::at(const std::string& name, const Shape& shape,
+                           const std::function<std::string(int64_t)>& readers) const {
+  const ConstView view = tensors_.at(name);
+  const std::string file = tensors_.file_of(name)->path().string();
+  if (view.dtype != DType::f32 || !(view.shape == shape))
+    throw UserError(file,
+                    fmt::format("tensor \"{}\" is {} {}, expected f32 {}", name, name_of(view.dtype), view.shape.text(),
+                                shape.text()),
+                    "it belongs to another model");
+  if (const int64_t broken = first_broken(view); broken >= 0)
+    throw UserError(file, fmt::format("holds {}: {}", element(view, broken), readers(broken)),
+                    "the run that wrote it had diverged: take an earlier one");
+  return view;
+}
+
+void save_sharing(const fs::path& folder, Model& model) {
+  std::vector<std::pair<std::string, ConstView>> tensors;
+  for (SlotId id = 0; id < model.pool().count(); ++id)
+    tensors.emplace_back(model.pool().name(id), model.pool().values(id));
+  const Json description = model.sharing().descriptor();
+  NativeFolder::write(kSharing, folder, description.at("method").as_string() + ".safetensors", tensors, description,
+                      {});
+}
+
+}  // namespace tessera
