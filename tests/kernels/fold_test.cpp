@@ -5,6 +5,9 @@
 namespace tessera::test {
 namespace {
 
+class FoldOnCpu : public OnEachInstructionSet {};
+TESSERA_ON_EACH_INSTRUCTION_SET(FoldOnCpu);
+
 /// A folded matrix with its factors, which grow from piece to piece.
 struct Folded {
   std::vector<FoldFactor> factors;
@@ -37,6 +40,90 @@ TEST(Fold, ReadsTheCellsOfTheDefinitionWithTheirSigns) {
     const double sign = hash.negative(8 + p) ? -1 : 1;
     EXPECT_EQ(w.at(p / 4, p % 4), sign * 2.0 * static_cast<double>(hash.cell(8 + p) + 1));
   }
+}
+
+struct Case {
+  FoldLayout layout;
+  int64_t cells, begin, pieces;
+};
+
+/// Matrices around the vector widths on few, prime, as many and more cells; from the first weight, across a chunk's end and far
+/// behind it; in one piece and in several; by rows and in tiles that fit, do not, or are larger than the matrix.
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const FoldLayout& layout : {FoldLayout{1, 1}, FoldLayout{1, 17}, FoldLayout{3, 5}, FoldLayout{7, 33},
+                                   FoldLayout{40, 48}, FoldLayout{40, 48, 32, 32}, FoldLayout{37, 50, 16, 16},
+                                   FoldLayout{9, 70, 4, 33}, FoldLayout{5, 6, 8, 8}, FoldLayout{20, 3, 8, 0}}) {
+    const int64_t count = layout.count();
+    for (const int64_t cells : {int64_t{1}, int64_t{2}, int64_t{31}, int64_t{97}, count, count + 1, 3 * count + 100})
+      for (const int64_t begin : {int64_t{0}, cells / 2, cells, 5 * cells - 1})
+        for (const int64_t pieces : {1, 4}) all.push_back({layout, cells, begin, pieces});
+  }
+  return all;
+}
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << "[" << c.layout.rows << ", " << c.layout.cols << "] in tiles [" << c.layout.tile_rows << ", "
+             << c.layout.tile_cols << "] from " << c.begin << " on " << c.cells << " cells, " << c.pieces << " factors";
+}
+
+TEST_P(FoldOnCpu, ExpandHasTheBitsOfTheReference) {
+  const On reference("reference");
+  for (const Case& c : cases()) {
+    const Folded folded(c.cells, c.begin, c.layout, c.pieces);
+    const Matrix pool = Matrix::random(1, c.cells, DType::f32, 1);
+    const int64_t rows = c.layout.rows;
+    for (const auto& [first, last] : {std::pair{int64_t{0}, rows}, {rows / 3, rows}, {rows / 3, rows / 2}}) {
+      const Matrix want(last - first, c.layout.cols, DType::f32), w(last - first, c.layout.cols, DType::f32);
+      fold_expand(reference, folded.matrix, pool.vector(), first, want);
+      fold_expand(On("cpu"), folded.matrix, pool.vector(), first, w);
+      ASSERT_TRUE(w.equals_bitwise(want)) << c << ", rows " << first << " to " << last;
+    }
+  }
+}
+
+TEST_P(FoldOnCpu, ContractHasTheBitsOfTheReference) {
+  for (const Case& c : cases()) {
+    const Folded folded(c.cells, c.begin, c.layout, c.pieces);
+    const Matrix before = Matrix::random(1, c.cells, DType::f32, 1), want = before.copy(), dpool = before.copy();
+    const Matrix dw = Matrix::random(c.layout.rows, c.layout.cols, DType::f32, 2);
+    fold_contract(On("reference"), folded.matrix, dw.view(), want.vector());
+    fold_contract(On("cpu"), folded.matrix, dw.view(), dpool.vector());
+    ASSERT_TRUE(dpool.equals_bitwise(want)) << c;
+  }
+}
+
+TEST_P(FoldOnCpu, ThreadsDoNotChangeTheBits) {  // large enough to be shared out
+  for (const FoldLayout& layout : {FoldLayout{130, 257}, FoldLayout{130, 257, 32, 32}}) {
+    for (const int64_t cells : {331, 9000, 30'000, 33'410, 40'000, 1'000'003}) {
+      for (const int64_t begin : {int64_t{0}, cells * 9 / 10, 3 * cells + 7}) {
+        const Folded folded(cells, begin, layout, 3);
+        const Matrix pool = Matrix::random(1, cells, DType::f32, 1), want(130, 257, DType::f32),
+                     w(130, 257, DType::f32);
+        const Matrix want_dpool = pool.copy();
+        fold_expand(On("reference"), folded.matrix, pool.vector(), 0, want);
+        fold_contract(On("reference"), folded.matrix, want.view(), want_dpool.vector());
+        for (const int threads : {1, 2, 3}) {
+          const On cpu("cpu", threads);
+          const Matrix dpool = pool.copy();
+          fold_expand(cpu, folded.matrix, pool.vector(), 0, w);
+          fold_contract(cpu, folded.matrix, want.view(), dpool.vector());
+          ASSERT_TRUE(w.equals_bitwise(want)) << cells << " cells, from " << begin << ", threads " << threads;
+          ASSERT_TRUE(dpool.equals_bitwise(want_dpool)) << cells << " cells, from " << begin << ", threads " << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(FoldOnCpu, KeepsTheSignOfNothingAndOfNaN) {
+  const Folded folded(40, 40, {1, 40});
+  Matrix pool = Matrix::zeros(1, 40, DType::f32);
+  for (int64_t j = 0; j < 20; ++j) pool.set(0, j, std::numeric_limits<float>::quiet_NaN());
+  const Matrix want(1, 40, DType::f32), w(1, 40, DType::f32);
+  fold_expand(On("reference"), folded.matrix, pool.vector(), 0, want);
+  fold_expand(On("cpu"), folded.matrix, pool.vector(), 0, w);
+  EXPECT_TRUE(w.equals_bitwise(want));
 }
 
 TEST(Fold, AFactorHoldsUpToItsEnd) {

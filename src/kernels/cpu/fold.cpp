@@ -217,11 +217,13 @@ class CellsRead {
  public:
   explicit CellsRead(const FoldedMatrix& matrix) {
     const int64_t cells = matrix.hash.cells, begin = matrix.begin, end = begin + matrix.layout.count();
-    const int64_t border = (begin / cells + 1) * cells;  // two chunks at most, else it reads all
-    if (end - begin >= cells) return add(0, cells);
-    add_chunk(matrix.hash, begin, std::min(end, border));
-    add_chunk(matrix.hash, border, end);
-    std::sort(ranges_.begin(), ranges_.begin() + size_);
+    if (end - begin >= cells) {
+      add(0, cells);
+    } else {  // two chunks at most
+      const int64_t border = std::min(end, (begin / cells + 1) * cells);
+      add_chunk(matrix.hash, begin, border);
+      add_chunk(matrix.hash, border, end);
+    }
     int64_t covered = 0;
     for (int r = 0; r < size_; ++r) {
       ranges_[r].begin = std::max(ranges_[r].begin, covered);
@@ -246,9 +248,12 @@ class CellsRead {
   struct Range {
     int64_t begin, end;
     int64_t count() const { return std::max<int64_t>(0, end - begin); }
-    bool operator<(const Range& other) const { return begin < other.begin; }
   };
-  void add(int64_t begin, int64_t end) { ranges_[size_++] = {begin, end}; }
+  void add(int64_t begin, int64_t end) {
+    int at = size_++;
+    for (; at > 0 && ranges_[at - 1].begin > begin; --at) ranges_[at] = ranges_[at - 1];
+    ranges_[at] = {begin, end};
+  }
   /// The weights [begin, end) of one chunk.
   void add_chunk(const FoldHash& hash, int64_t begin, int64_t end) {
     if (begin >= end) return;

@@ -89,7 +89,7 @@ void fold_gemm(const Context& ctx, const FoldedMatrix& matrix, ConstView pool, C
                        .c = y,
                        .beta = beta};
   const FoldGemm f{matrix, pool.row<float>(0), x, beta, y};
-  if (matrix.layout.cols == 0) return gemm(ctx, whole);
+  if (matrix.layout.cols == 0) return cpu::gemm(ctx, whole);
   if (is_skinny(whole, ctx.repeat)) return skinny(ctx, f);
   packed(ctx, f);
 }
