@@ -84,12 +84,9 @@ void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const s
 }
 
 int64_t first_broken(const ConstView& view) {
-  const auto find = [](const auto values) {
-    for (size_t i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values[i])) return static_cast<int64_t>(i);
-    return int64_t{-1};
-  };
-  return view.dtype == DType::f64 ? find(view.as<double>()) : find(view.as<float>());
+  for (int64_t i = 0; i < view.shape.count(); ++i)
+    if (!std::isfinite(element(view, i))) return i;
+  return -1;
 }
 
 }  // namespace tessera

@@ -53,7 +53,7 @@ class NativeFolder {
   Json json_;
 };
 
-/// The first element that is not finite, or -1. f32 or f64.
+/// The first element that is not finite, or -1. Any floating dtype.
 int64_t first_broken(const ConstView&);
 
 }  // namespace tessera

@@ -35,7 +35,7 @@ ConstView SavedSharing::at(const std::string& name, const Shape& shape,
                            const std::function<std::string(int64_t)>& readers) const {
   const ConstView view = tensors_.at(name);
   const std::string file = tensors_.file_of(name)->path().string();
-  if (view.dtype != DType::f32 || !(view.shape == shape))
+  if (!is_floating(view.dtype) || !(view.shape == shape))
     throw UserError(file,
                     fmt::format("tensor \"{}\" is {} {}, expected f32 {}", name, name_of(view.dtype), view.shape.text(),
                                 shape.text()),

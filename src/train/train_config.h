@@ -11,6 +11,7 @@ struct TrainConfig {
   std::string objective = "tokens", estimator = "backprop";
   double clip = 1.0;
   bool checkpoint_activations = false;
+  std::vector<std::string> freeze;
 
   void visit(Fields& v) {
     v("steps", steps, at_least(0), "optimizer steps; or give epochs");
@@ -26,6 +27,7 @@ struct TrainConfig {
     v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
     v("checkpoint_activations", checkpoint_activations, anything(),
       "keep block inputs only and compute each block twice: less memory, about a third more time");
+    v("freeze", freeze, anything(), "full training: regular expressions of tensors' names that are left as they are");
   }
 };
 

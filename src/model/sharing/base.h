@@ -32,6 +32,7 @@ struct SharingConfig {
 /// Where base weights come from and what becomes of them.
 struct BaseOptions {
   bool trainable = false;                     // full training: f32 values in the pool; otherwise frozen
+  std::vector<std::string> freeze{};          // regular expressions: tensors that are not trained all the same
   DType storage = DType::f32;                 // of frozen weights that are drawn, not read
   const SafetensorsReader* source = nullptr;  // a dense model's tensors, by the specs' names; null: weights are drawn
   const SavedSharing* saved = nullptr;        // what save_sharing wrote, by the slots' names; goes before the source
@@ -69,6 +70,9 @@ std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string&
 
 /// A dense model's tensor for a spec. @throws UserError when it is missing, has another shape or no floating dtype
 ConstView source_of(const SafetensorsReader&, const WeightSpec&);
+
+/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular expression
+bool is_trained(const WeightSpec&, const BaseOptions&);
 
 /// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
 SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <map>
 
 #include "model/sharing/base.h"
+#include "model/sharing/regex_of.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -45,9 +47,14 @@ ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
   return view;
 }
 
+bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
+  return options.trainable && std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
+    return std::regex_search(spec.storage, regex_of(pattern, "train.freeze"));
+  });
+}
+
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
                  const std::function<std::string(int64_t)>& readers) {
-  slot.trainable = options.trainable;
   if (options.saved) {
     slot.init = {Init::Kind::zeros, 0, options.saved->at(name, slot.shape, readers), options.saved->file_of(name)};
     return reserve_or_adopt(name, std::move(slot), pool);
@@ -57,7 +64,7 @@ SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool,
 
 SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
   SlotOptions slot{.shape = spec.shape,
-                   .trainable = options.trainable,
+                   .trainable = is_trained(spec, options),
                    .init = spec.init,
                    .weight_decay = spec.role != Role::norm,
                    .storage = options.storage};

@@ -3,13 +3,13 @@
 #include <cmath>
 #include <cstring>
 #include <map>
-#include <regex>
 #include <set>
 
 #include "core/arena.h"
 #include "kernels/table.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
+#include "model/sharing/regex_of.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -42,11 +42,12 @@ class Rps final : public BaseSharing {
                             const BaseOptions& options) override {
     for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
     if (options.source && !options.saved) require_usable(specs, *options.source);
+    require_trained_alike(options);
     make_plan(specs);
     if (options.saved) options.saved->require_same(descriptor());
     from_weights_ = plan_.cells() == plan_.weights || (options.source && !options.saved);
     source_ = options.source;
-    slot_ = bind_slot(kSlot, pool_options(), pool, options, [this](int64_t j) { return readers(kSlot, j); });
+    slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options, [this](int64_t j) { return readers(kSlot, j); });
     return make_views(specs, pool, options);
   }
 
@@ -126,6 +127,13 @@ class Rps final : public BaseSharing {
     }
   }
 
+  void require_trained_alike(const BaseOptions& options) const {
+    for (const WeightSpec& spec : shared_)
+      if (options.trainable && !is_trained(spec, options))
+        throw UserError(where_, fmt::format("rps: '{}' is frozen and shares its cells: a shared cell cannot be half frozen", spec.storage),
+                        "leave it out of sharing.shared, or out of train.freeze");
+  }
+
   void make_plan(std::span<const WeightSpec> specs) {
     int64_t weights = 0;
     for (const WeightSpec& spec : shared_) weights += spec.shape.count();
@@ -165,8 +173,8 @@ class Rps final : public BaseSharing {
     if (is_isometric()) map_->use_isometric_cells();
   }
 
-  SlotOptions pool_options() {
-    SlotOptions options{.shape = {plan_.cells()}, .init = {}};
+  SlotOptions pool_options(bool trainable) {
+    SlotOptions options{.shape = {plan_.cells()}, .trainable = trainable, .init = {}};
     options.init.formula = [this](TensorView values, uint64_t seed) { write_values(values, seed); };
     if (is_isometric() && config_.kappa == "unit")
       for (const CellRun& run : cell_runs())
@@ -351,13 +359,7 @@ bool is_named(const WeightSpec& spec, const std::string& entry, const std::regex
 
 std::optional<std::regex> pattern_of(const std::string& entry, const std::string& where) {
   if (entry == "linears" || entry == "embedding" || entry == "head") return std::nullopt;
-  try {
-    return std::regex(entry);
-  } catch (const std::regex_error& error) {
-    throw UserError(
-        where, fmt::format("rps: \"{}\" is no regular expression: {}", entry, error.what()),
-        "sharing.shared takes \"linears\", \"embedding\", \"head\", or regular expressions of tensors' names");
-  }
+  return regex_of(entry, where + ": sharing.shared");
 }
 
 }  // namespace
