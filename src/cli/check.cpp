@@ -9,20 +9,25 @@ int check_job(const JobInputs& in, bool as_json) {
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   if (in.world.rank() != 0) return kDone;
-  const int64_t trained = model.pool().trainable_count();
+  const int64_t trained = model.pool().trainable_count(), physical = trained + model.pool().frozen_count(),
+                virtual_count = model.virtual_parameters();
+  const Footprint bytes = footprint(model, memory);
   if (as_json) {
     fmt::print("{}\n", Json::object()
                            .set("parameters", Json::object()
                                                   .set("trained", trained)
                                                   .set("frozen", model.pool().frozen_count())
-                                                  .set("virtual", model.virtual_parameters()))
+                                                  .set("virtual", virtual_count))
+                           .set("weights", Json::object().set("physical", physical).set("virtual", virtual_count))
                            .set("bytes_per_rank", memory.owned())
                            .set("bytes", Json::object()
                                              .set("mapped", memory.mapped)
                                              .set("weights_and_gradients", memory.weights_and_gradients)
                                              .set("optimizer", memory.optimizer)
                                              .set("activations", memory.activations)
-                                             .set("assembled", memory.assembled))
+                                             .set("assembled", memory.assembled)
+                                             .set("held_bytes", bytes.held)
+                                             .set("dense_bytes", bytes.dense))
                            .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
                            .set("ranks", in.world.size())
                            .set("threads", in.threads)
@@ -30,7 +35,11 @@ int check_job(const JobInputs& in, bool as_json) {
     return kDone;
   }
   fmt::print("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(),
-             model.virtual_parameters());
+             virtual_count);
+  if (virtual_count > physical)
+    fmt::print("against dense    {} of weights, gradients and moments; each weight for itself: {} ({:.1f} %)\n",
+               megabytes(bytes.held), megabytes(bytes.dense),
+               100 * static_cast<double>(bytes.held) / static_cast<double>(bytes.dense));
   fmt::print("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n",
              megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
              megabytes(memory.activations), megabytes(memory.assembled));

@@ -42,9 +42,9 @@ uint32_t wanted_round(const JobInputs& in, const StepLog& log) {
   return static_cast<uint32_t>(wanted);
 }
 
-/// The first key of two adapter descriptors that differs, in words.
+/// The first key of two descriptions that differs, in words.
 std::string difference_of(const std::string& there, const std::string& here) {
-  const Json was = Json::parse(there, "the log's header"), now = Json::parse(here, "the recipe's adapter");
+  const Json was = Json::parse(there, "the log's header"), now = Json::parse(here, "the recipe's");
   const auto text = [](const Json* value) { return value ? value->dump() : std::string("not set"); };
   for (const auto& [key, value] : was.members())
     if (text(now.find(key)) != text(was.find(key)))
@@ -59,9 +59,12 @@ std::string difference_of(const std::string& there, const std::string& here) {
 void require_same_start(const RunHeader& header, Model& model, const std::string& where, const Context& ctx) {
   const FlatParams& params = model.pool().trainable();
   require_same_manifest(header, params, where);
-  if (const std::string mine = selection_of(model); mine != header.selection)
-    throw UserError(where, "the log belongs to another adapter: " + difference_of(header.selection, mine),
-                    "set [adapter] as the run had it");
+  if (const std::string mine = selection_of(model); mine != header.selection) {
+    const char* section = model.adapter() ? "adapter" : "sharing";
+    throw UserError(where,
+                    fmt::format("the log belongs to another {}: {}", section, difference_of(header.selection, mine)),
+                    fmt::format("set [{}] as the run had it", section));
+  }
   if (const std::string mine = model.start_fingerprint(); mine != header.base)
     throw UserError(where, "the log belongs to another base model",
                     fmt::format("its frozen weights have the hash {}, those of model.path \"{}\" {}", header.base,
@@ -69,8 +72,8 @@ void require_same_start(const RunHeader& header, Model& model, const std::string
   if (const std::string mine = values_digest(ctx, params, params.values).text(); mine != header.start)
     throw UserError(
         where, "the log begins with other values of the trained tensors than the recipe draws or loads",
-        fmt::format("their digest was {}, here it is {}: set train.seed, adapter.load and model.path as the "
-                    "run had them",
+        fmt::format("their digest was {}, here it is {}: set train.seed, sharing.load, adapter.load and "
+                    "model.path as the run had them",
                     header.start, mine));
 }
 

@@ -42,8 +42,9 @@ int evaluate_job(const JobInputs& in) {
   if (!sets.eval)
     throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
   const Model::Settings settings = trained_model_settings(in, in.config.trainer.train.sequence_length);
-  require_equal(in.world, "whether run.dir holds a trained model",
-                settings.model.path == in.config.model.path ? "no" : "yes");
+  const bool is_recipes =
+      settings.model.path == in.config.model.path && settings.sharing.load == in.config.sharing.load;
+  require_equal(in.world, "whether run.dir holds a trained model", is_recipes ? "no" : "yes");
   Model model(settings);
   require_known_tokens(in, model, sets);
   use_trained_adapter(in, model);

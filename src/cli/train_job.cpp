@@ -55,8 +55,8 @@ void require_same_base(const std::string& base, const CheckpointMeta& saved, con
     throw UserError(
         file.string(), "this run cannot go on with another base model",
         fmt::format(
-            "model.path has other weights now, or its weights are shared in another way (it was {}, now {}): put them "
-            "back, or start anew with run.resume=never or another run.dir",
+            "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
+            "{}): put them back, or start anew with run.resume=never or another run.dir",
             saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint,
             base.empty() ? "of its own" : base));
 }
@@ -85,11 +85,13 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
 
 void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
               int64_t steps) {
-  const int64_t trained = model.pool().trainable_count();
+  const JobConfig& config = in.config;
   report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})",
                          in.config.model.path.filename().string(), model.config().num_hidden_layers,
-                         model.config().hidden_size, model.adapter() ? model.pool().frozen_count() : trained, trained,
-                         in.config.adapter.method == "none" ? "all" : in.config.adapter.method));
+                         model.config().hidden_size, dense_parameters(model), model.pool().trainable_count(),
+                         config.adapter.method != "none"   ? config.adapter.method
+                         : config.sharing.method != "none" ? config.sharing.method
+                                                           : "all"));
   for (const std::string& note : model.notes()) report.say(note);
   report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
                          sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
@@ -129,7 +131,7 @@ void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Ob
   if (last.scored > 0 && last.mean_loss(objective) > 1.02 * first.mean_loss(objective))
     report.say("warning: the held-out loss rose: lower optimizer.lr (a round with fewer votes bears less)");
   if (!model.bound_adapter()) return;
-  const int64_t trained = model.pool().trainable_count(), base = model.pool().frozen_count();
+  const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());
   const auto percent = [&](int64_t whole) { return 100.0 * static_cast<double>(trained) / static_cast<double>(whole); };
   report.say(fmt::format("trained {} parameters: {:.1f} % of a LoRA of the same rank ({}), {:.2f} % of the model ({})",

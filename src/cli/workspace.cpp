@@ -44,6 +44,17 @@ bool holds_sharing(const std::filesystem::path& run) {
   return std::filesystem::exists(run / "sharing" / "sharing.json");
 }
 
+/// @throws UserError when the run ended with weights that are held in another way than the recipe's
+void require_same_sharing(const JobInputs& in, const std::filesystem::path& run) {
+  const bool shared = in.config.sharing.method != "none";
+  if (shared ? holds_sharing(run) || !holds_model(run / "model") : !holds_sharing(run)) return;
+  throw UserError(in.recipe.where("run", "dir"),
+                  fmt::format("\"{}\" holds {}, and this recipe has sharing.method = \"{}\"", run.string(),
+                              shared ? "a dense model and no shared weights" : "shared weights",
+                              in.config.sharing.method),
+                  "set [sharing] as the run has it in its recipe.toml, or name another folder with run.dir");
+}
+
 /// Whether the run trained an adapter: its base model is still the recipe's.
 bool is_adapter_run(const std::filesystem::path& run) {
   if (std::filesystem::exists(run / "adapter" / "adapter.json")) return true;
@@ -123,6 +134,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.adapter = in.config.adapter;
   const bool trains = in.config.job == "train" || in.config.job == "replay";
   settings.train_base = trains && in.config.adapter.method == "none";
+  settings.freeze = in.config.trainer.train.freeze;
   settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
   settings.max_position = max_position;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
@@ -136,6 +148,7 @@ namespace {
 
 /// The shared weights that the run trained, if it has.
 void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, Model::Settings& settings) {
+  require_same_sharing(in, run);
   if (!holds_sharing(run)) return require_ended(in, run);
   settings.sharing.load = run / "sharing";
   settings.where_sharing = in.recipe.where("run", "dir");
@@ -154,6 +167,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
     return settings;
   }
   if (!holds_model(trained)) {
+    require_same_sharing(in, run);
     require_ended(in, run);
     return settings;
   }
@@ -166,8 +180,10 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
 
 void refuse_base_export(const JobInputs& in) {
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
-  if (in.config.adapter.method != "none" || holds_sharing(run)) return;
+  if (in.config.adapter.method != "none") return;
   refuse_own_folder(trained, in.config.model.path);
+  require_same_sharing(in, run);
+  if (holds_sharing(run)) return;
   if (holds_model(trained))
     throw UserError(
         in.recipe.where("run", "dir"),
@@ -230,6 +246,25 @@ MemoryPlan plan_memory(const JobInputs& in, Model& model) {
   return plan;
 }
 
+int64_t dense_parameters(Model& model) {
+  int64_t count = 0;
+  for (const WeightSpec& spec : model.decoder().specs())
+    if (spec.storage == spec.name) count += spec.shape.count();
+  return count;
+}
+
+Footprint footprint(Model& model, const MemoryPlan& memory) {
+  const ParameterPool& pool = model.pool();
+  const FlatParams& flat = pool.trainable();
+  const int64_t slots = flat.values.shape.count(), flat_bytes = flat.values.bytes() + flat.grads.bytes();
+  const int64_t each = slots > 0 ? (flat_bytes + memory.optimizer) / slots : 0;  // bytes of a number that is trained
+  const int64_t frozen = memory.mapped + memory.weights_and_gradients - flat_bytes, dense = dense_parameters(model);
+  const int64_t held = each * pool.trainable_count() + frozen;
+  if (!model.adapter()) return {held, each * (dense - pool.frozen_count()) + frozen};
+  const int64_t base = model.is_shared() ? dense * size_of(model.export_dtype()) : frozen;
+  return {held, each * (model.virtual_parameters() - dense) + base};
+}
+
 void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
   require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
@@ -247,9 +282,9 @@ bool writes_model(const JobInputs& in, const Model& model) {
 
 std::string dense_notice(Model& model) {
   if (!model.is_shared()) return "model";
-  const auto physical = static_cast<double>(model.pool().trainable_count() + model.pool().frozen_count());
+  const int64_t held = model.pool().trainable_count() + model.pool().frozen_count();
   return fmt::format("dense model ({:.3g}x as many numbers as the shared one)",
-                     static_cast<double>(model.virtual_parameters()) / physical);
+                     static_cast<double>(dense_parameters(model)) / static_cast<double>(held));
 }
 
 void export_results(const JobInputs& in, const Context& ctx, Model& model, const std::filesystem::path& folder,

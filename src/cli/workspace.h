@@ -28,12 +28,12 @@ std::string length_notice(const JobInputs&, const Model&);
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 
 /// model_settings of a job that works with what a training left: without an adapter, the model that run.dir holds, else
-/// the recipe's. Every rank looks into its own run.dir. Rank 0 says which.
-/// @throws UserError when a training of all weights has begun in run.dir and has not ended
+/// the recipe's; with shared weights, those that run.dir holds. Every rank looks into its own run.dir. Rank 0 says which.
+/// @throws UserError when a training of all weights has begun in run.dir and has not ended, or left them held in another way
 Model::Settings trained_model_settings(const JobInputs&, int64_t max_position);
 
 /// @throws UserError when the base model would be exported over a model that run.dir holds, or into a training of all
-/// weights that has not ended
+/// weights that has not ended, or that left them held in another way
 void refuse_base_export(const JobInputs&);
 
 /// Loads adapter.load into the model when it is set: where a training starts from.
@@ -49,6 +49,15 @@ struct MemoryPlan {
   int64_t owned() const { return weights_and_gradients + optimizer + activations + assembled; }
 };
 MemoryPlan plan_memory(const JobInputs&, Model&);
+
+/// Numbers of the dense model: one a weight, adapters apart.
+int64_t dense_parameters(Model&);
+
+/// Bytes of weights, gradients and the optimizer's state: as they are held, and as they would be with a number for each weight.
+struct Footprint {
+  int64_t held, dense;
+};
+Footprint footprint(Model&, const MemoryPlan&);
 
 /// Refuses, on every rank, a job whose ranks disagree on data or parameters.
 void require_agreement(const JobInputs&, Model&, const Datasets&);

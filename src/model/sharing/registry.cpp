@@ -3,7 +3,9 @@
 
 #include "model/sharing/adapter.h"
 #include "model/sharing/base.h"
+#include "model/sharing/depth.h"
 #include "model/sharing/lora.h"
+#include "model/sharing/magnitude.h"
 #include "model/sharing/mos.h"
 #include "model/sharing/rps.h"
 
@@ -29,6 +31,8 @@ const std::vector<SharingMethod>& sharing_methods() {
   static const std::vector<SharingMethod> methods = {
       {"none", "every weight is a number of its own", make_plain},
       {"rps", "Stable-RPS: all weights are read from one small pool, folded onto it at random", make_rps},
+      {"depth", "for comparison: neighbouring layers read one block's matrices", make_depth},
+      {"magnitude", "for comparison: only the weights that are largest at the start are kept", make_magnitude},
   };
   return methods;
 }
@@ -44,10 +48,13 @@ void SharingConfig::visit(Fields& v) {
   std::vector<std::string> methods;
   for (const SharingMethod& m : sharing_methods()) methods.emplace_back(m.name);
   v("method", method, one_of(methods), "how the model's own weights are held; none: each for itself");
-  v("compression", compression, above(0), "rps: shared weights for each cell of the pool; 1: the ordinary model");
-  v("pool", pool, at_least(0), "rps: cells of the pool, in place of compression");
+  v("compression", compression, above(0),
+    "rps, magnitude: shared weights for each that is held; depth: layers for each block; 1: the ordinary model");
+  v("pool", pool, at_least(1), "rps, magnitude: numbers that are held, in place of compression");
+  v("blocks", blocks, at_least(1),
+    "depth: different blocks, in place of compression; layer l reads block l · blocks / layers");
   v("shared", shared, anything(),
-    "what is shared: \"linears\" of the blocks, \"embedding\", \"head\", or regular expressions found in tensors' names");
+    "rps, magnitude: what is shared: \"linears\" of the blocks, \"embedding\", \"head\", or regular expressions found in tensors' names");
   v("min_numel", min_numel, at_least(0), "smaller tensors are not shared");
   v("seed", seed, at_least(0), "of the rotations and signs; part of the pool's identity");
   v("mapper", mapper, one_of({"randomfold", "hashed", "roast-tile"}),
