@@ -66,7 +66,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
       });
   const Json fingerprint = model.base_fingerprint();
   saved.require_equal("base_fingerprint", saved.json().find("base_fingerprint"), &fingerprint,
-                      "it belongs to another base model: set model.path to the one it was trained on");
+                      "it belongs to another base model: set model.path and [sharing] to what it was trained on");
 
   const auto reader = saved.open_tensors(file_name);
   const std::string file = (folder / file_name).string();

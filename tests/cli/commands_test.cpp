@@ -34,16 +34,18 @@ TEST_F(Trainer, TellsItsVersionAndItsOptions) {
   for (const char* option :
        {"recipe", "overrides", "--check", "--json", "--show-batch", "--explain", "--list", "--quiet", "--version"})
     EXPECT_THAT(help, HasSubstr(option));
+  EXPECT_THAT(help, HasSubstr("jobs, adapters, sharing, optimizers"));
 }
 
 TEST_F(Trainer, ListsWhatARecipeCanName) {
   EXPECT_THAT(answer({"--list", "jobs"}), AllOf(HasSubstr("train "), HasSubstr("prepare "), HasSubstr("evaluate "),
                                                 HasSubstr("generate "), HasSubstr("export "), HasSubstr("replay ")));
   EXPECT_THAT(answer({"--list", "adapters"}), AllOf(HasSubstr("lora "), HasSubstr("mos ")));
+  EXPECT_THAT(answer({"--list", "sharing"}), AllOf(HasSubstr("none "), HasSubstr("rps ")));
   EXPECT_THAT(answer({"--list", "optimizers"}), AllOf(HasSubstr("adamw "), HasSubstr("sgd ")));
   EXPECT_THAT(answer({"--list", "models"}), HasSubstr("llama "));
   EXPECT_EQ(fault({"--list", "colours"}),
-            "command line: --list \"colours\" is not known\n  kinds: jobs, adapters, optimizers, models\n");
+            "command line: --list \"colours\" is not known\n  kinds: jobs, adapters, sharing, optimizers, models\n");
 }
 
 TEST_F(Trainer, ExplainsKeysWithoutARecipe) {

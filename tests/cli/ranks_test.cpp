@@ -53,8 +53,16 @@ TEST_F(Ranks, AgreeOnLossesAndTablesOfMosWithDropout) {
   for (const char* run : {"mos-2", "mos-3", "mos-4", "mos-8"}) EXPECT_EQ(tables(run), tables("alone")) << run;
 }
 
+TEST_F(Ranks, AgreeOnLossesAndAddressesOfSharedWeights) {
+  expect_agreement("rps");
+  const auto description = [&](const std::string& run) {
+    return Json::parse(test::read_file(*this / run / "sharing/sharing.json"), run).at("sharing").dump();
+  };
+  for (const char* run : {"rps-2", "rps-3", "rps-4", "rps-8"}) EXPECT_EQ(description(run), description("alone")) << run;
+}
+
 TEST_F(Ranks, RepeatARunBitForBit) {
-  for (const char* recipe : {"full", "mos"}) {
+  for (const char* recipe : {"full", "mos", "rps"}) {
     const std::string first = train(recipe, 3, std::string(recipe) + "-first"),
                       second = train(recipe, 3, std::string(recipe) + "-second");
     EXPECT_EQ(timeless_metrics(first), timeless_metrics(second));
@@ -63,13 +71,16 @@ TEST_F(Ranks, RepeatARunBitForBit) {
 }
 
 TEST_F(Ranks, SendOnlyTheTrainedParametersGradients) {
-  const std::string run = train("mos", 2);
-  const int64_t trained = metrics(run).back().at("trained_parameters").as_integer();
-  for (const Json& line : metrics(run))
-    if (const Json* bytes = line.find("comm_bytes")) {
-      // Beside the gradients a step tells its loss, its scored tokens and whether to stop: three doubles.
-      EXPECT_EQ(bytes->as_integer(), 4 * trained + 24);
-    }
+  for (const std::string recipe : {"mos", "rps"}) {
+    const std::string run = train(recipe, 2);
+    const int64_t trained = metrics(run).back().at("trained_parameters").as_integer();
+    EXPECT_EQ(trained, recipe == "mos" ? 2048 : 4915 + 2208);
+    for (const Json& line : metrics(run))
+      if (const Json* bytes = line.find("comm_bytes")) {
+        // Beside the gradients a step tells its loss, its scored tokens and whether to stop: three doubles.
+        EXPECT_EQ(bytes->as_integer(), 4 * trained + 24);
+      }
+  }
 }
 
 TEST_F(Ranks, ThatWereGivenDifferentRecipesAreToldSoOnce) {

@@ -62,7 +62,7 @@ class Resume : public test::Workbench {
 };
 
 TEST_F(Resume, AfterATerminationGoesOnToTheSameBits) {
-  for (const char* recipe : {"mos", "full"}) {
+  for (const char* recipe : {"mos", "full", "rps"}) {
     fs::remove_all(*this / "straight");
     train_straight(recipe, {"train.steps=100"});
     const std::string run = std::string(recipe) + "-run";
@@ -86,21 +86,27 @@ TEST_F(Resume, AfterAnInterruptGoesOnWithSgdToo) {
 
 TEST_F(Resume, UnderMpirunAUserSignalStopsAllRanksAfterACheckpoint) {
   TESSERA_NEEDS_MPI();
-  train_straight("mos", {"train.steps=100"}, 2);
-  const auto command = ranks(2, {"mos.toml", "train.steps=100", "run.dir=run"});
-  const int64_t step = stop(command, "run", SIGUSR1);
-  EXPECT_LT(step, 100);
-  expect_done(command);
-  expect_same_run("run");
+  for (const std::string recipe : {"mos", "rps"}) {
+    for (const char* left : {"straight", "run"}) fs::remove_all(*this / left);
+    train_straight(recipe, {"train.steps=100"}, 2);
+    const auto command = ranks(2, {recipe + ".toml", "train.steps=100", "run.dir=run"});
+    const int64_t step = stop(command, "run", SIGUSR1);
+    EXPECT_LT(step, 100);
+    expect_done(command);
+    expect_same_run("run");
+  }
 }
 
 TEST_F(Resume, FromAnotherNumberOfRanksAgreesTo1e6) {
   TESSERA_NEEDS_MPI();
-  train_straight("mos", {"train.steps=100"});
-  stop(ranks(2, {"mos.toml", "train.steps=100", "run.dir=run"}), "run", SIGUSR1);
-  expect_done(ranks(3, {"mos.toml", "train.steps=100", "run.dir=run"}));
-  EXPECT_LE(test::largest_relative_difference(losses("straight"), losses("run")), 1e-6);
-  EXPECT_LE(test::largest_relative_difference(losses("straight", "eval"), losses("run", "eval")), 1e-6);
+  for (const std::string recipe : {"mos", "rps"}) {
+    for (const char* left : {"straight", "run"}) fs::remove_all(*this / left);
+    train_straight(recipe, {"train.steps=100"});
+    stop(ranks(2, {recipe + ".toml", "train.steps=100", "run.dir=run"}), "run", SIGUSR1);
+    expect_done(ranks(3, {recipe + ".toml", "train.steps=100", "run.dir=run"}));
+    EXPECT_LE(test::largest_relative_difference(losses("straight"), losses("run")), 1e-6);
+    EXPECT_LE(test::largest_relative_difference(losses("straight", "eval"), losses("run", "eval")), 1e-6);
+  }
 }
 
 TEST_F(Resume, ASecondTerminationEndsAtOnce) {

@@ -57,6 +57,10 @@ Workbench::Workbench() {
   write_file(folder_ / "lora.toml", recipe("[adapter]\nmethod = \"lora\"\nrank = 3\ndropout = 0.1\n", 5e-3));
   write_file(folder_ / "mos.toml",
              recipe("[adapter]\nmethod = \"mos\"\nequivalent_rank = 2\nrank = 3\nshards = 2\ndropout = 0.1\n", 5e-3));
+  write_file(folder_ / "rps.toml",
+             recipe("[sharing]\nmethod = \"rps\"\ncompression = 5\nshared = [\"linears\", \"embedding\"]\n"
+                    "min_numel = 600\n",
+                    3e-3));
   write_file(folder_ / "spsa.toml",
              recipe("[adapter]\nmethod = \"lora\"\nrank = 3\n[spsa]\nprobes = 3\neps = 1e-2\ndigest_every = 8\n"
                     "[checkpoint]\nevery = 10\nkeep = 9\n",
@@ -126,7 +130,8 @@ std::vector<double> Workbench::losses(const std::string& run, const std::string&
 
 std::string Workbench::saved_bytes(const std::string& run) const {
   std::string bytes;
-  for (const char* file : {"adapter/mos.safetensors", "adapter/lora.safetensors", "model/model.safetensors"})
+  for (const char* file : {"adapter/mos.safetensors", "adapter/lora.safetensors", "sharing/rps.safetensors",
+                           "model/model.safetensors"})
     if (fs::exists(*this / run / file)) bytes += read_file(*this / run / file);
   EXPECT_FALSE(bytes.empty()) << run;
   return bytes;
