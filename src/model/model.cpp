@@ -39,9 +39,11 @@ Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method
   sharing_ = make_sharing(s.sharing, s.where_sharing);
   auto weights = sharing_->bind(specs, pool_,
                                 {.trainable = s.train_base,
+                                 .freeze = s.freeze,
                                  .storage = parse_storage(options_.dtype, config_.dtype),
                                  .source = source_ ? &*source_ : nullptr,
-                                 .saved = saved_ ? &*saved_ : nullptr});
+                                 .saved = saved_ ? &*saved_ : nullptr,
+                                 .seed = s.seed});
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
@@ -66,9 +68,9 @@ void Model::open_weights(const Settings& s) {
   if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing);
 }
 
-/// Of a shared base: its description and the bytes of its slots.
-std::string Model::shared_base_text() {
-  std::string text = sharing_->descriptor().dump() + "\n";
+/// Names and bytes of the slots that are not trained.
+std::string Model::frozen_text() const {
+  std::string text;
   for (SlotId id = 0; id < pool_.count(); ++id) {
     if (pool_.is_trainable(id)) continue;
     const ConstView values = pool_.values(id);
@@ -92,7 +94,7 @@ std::string Model::readers(const std::string& slot, int64_t index) const {
 
 const std::string& Model::base_fingerprint() {
   if (!base_fingerprint_.empty()) return base_fingerprint_;
-  if (is_shared_) return base_fingerprint_ = sha256_hex(shared_base_text());
+  if (is_shared_) return base_fingerprint_ = sha256_hex(sharing_->descriptor().dump() + "\n" + frozen_text());
   std::string text;
   for (size_t i = 0; i < decoder_->specs().size(); ++i) {
     const WeightSpec& spec = decoder_->specs()[i];
@@ -107,8 +109,9 @@ const std::string& Model::base_fingerprint() {
 
 std::string Model::start_fingerprint() {
   if (adapter_) return base_fingerprint();
-  return is_shared_ ? fmt::format("{} {:016x}", sharing_->descriptor().at("method").as_string(), views_fingerprint())
-                    : "";
+  const std::string layout =
+      is_shared_ ? fmt::format("{} {:016x}", sharing_->descriptor().at("method").as_string(), views_fingerprint()) : "";
+  return pool_.frozen_count() > 0 ? sha256_hex(layout + frozen_text()) : layout;
 }
 
 std::string Model::broken_base_weight() const {

@@ -38,7 +38,8 @@ class Model {
     ModelOptions model;
     SharingConfig sharing;
     AdapterConfig adapter;
-    bool train_base = false;   // full training
+    bool train_base = false;            // full training
+    std::vector<std::string> freeze{};  // of it: regular expressions of tensors' names
     bool gradients = true;     // memory for them; forward-only training does without
     int64_t max_position = 0;  // positions 0 .. max_position-1 occur
     uint64_t seed = 0;         // of drawn weights
@@ -82,7 +83,7 @@ class Model {
   ModelOptions options_;
   ModelConfig config_;
   void open_weights(const Settings&);
-  std::string shared_base_text();
+  std::string frozen_text() const;
 
   bool is_shared_;
   std::optional<SafetensorsReader> source_;  // a dense model

@@ -25,7 +25,14 @@ SavedSharing::SavedSharing(const fs::path& folder, const std::string& method, co
         return folder_.open_tensors(method + ".safetensors");
       }()) {}
 
+const Json& SavedSharing::description() const { return folder_.json().at(kSharing.what); }
+
 void SavedSharing::require_same(const Json& descriptor) const {
+  const Json& saved = folder_.json().at(kSharing.what);
+  for (const auto& [key, hint] :
+       {std::pair{"weights", "other tensors are shared: compare model.path, sharing.shared and sharing.min_numel"},
+        std::pair{"cells", "set sharing.pool to the saved number, or sharing.compression to what it was"}})
+    folder_.require_equal(key, saved.find(key), descriptor.find(key), hint);
   folder_.require_same(descriptor, {}, [](const std::string&) {
     return "the tensors lie elsewhere in its pool: compare model.path, sharing.shared, min_numel, scale and sigma_0";
   });

@@ -19,6 +19,8 @@ class SavedSharing {
  public:
   /// @throws UserError naming what is missing, altered or of another method
   SavedSharing(const std::filesystem::path& folder, const std::string& method, const std::string& where);
+  /// What BaseSharing::descriptor said when it was saved.
+  const Json& description() const;
   /// @throws UserError with the first value of the description that differs from this run's, both shown
   void require_same(const Json& descriptor) const;
   /// A slot's numbers. @param readers  tells who reads an element, when one is not finite

@@ -18,7 +18,7 @@ class SavedSharing;
 struct SharingConfig {
   std::string method = "none";
   double compression = 10;
-  std::optional<int64_t> pool;
+  std::optional<int64_t> pool, blocks;
   std::vector<std::string> shared = {"linears"};
   int64_t min_numel = 1024, seed = 123321;
   std::string mapper = "randomfold", layout = "row", scale = "auto", precond = "D", kappa = "unit";
@@ -36,6 +36,7 @@ struct BaseOptions {
   DType storage = DType::f32;                 // of frozen weights that are drawn, not read
   const SafetensorsReader* source = nullptr;  // a dense model's tensors, by the specs' names; null: weights are drawn
   const SavedSharing* saved = nullptr;        // what save_sharing wrote, by the slots' names; goes before the source
+  uint64_t seed = 0;                          // that ParameterPool::allocate will draw with
 };
 
 /// Holds the base weights of one model.

@@ -42,12 +42,13 @@ class Rps final : public BaseSharing {
                             const BaseOptions& options) override {
     for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
     if (options.source && !options.saved) require_usable(specs, *options.source);
-    require_trained_alike(options);
+    require_trained_alike(shared_, options, config_, where_);
     make_plan(specs);
     if (options.saved) options.saved->require_same(descriptor());
     from_weights_ = plan_.cells() == plan_.weights || (options.source && !options.saved);
     source_ = options.source;
-    slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options, [this](int64_t j) { return readers(kSlot, j); });
+    slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
+                      [this](int64_t j) { return readers(kSlot, j); });
     return make_views(specs, pool, options);
   }
 
@@ -125,13 +126,6 @@ class Rps final : public BaseSharing {
                           "set \"tie_word_embeddings\" to false, or take another copy of the model");
       }
     }
-  }
-
-  void require_trained_alike(const BaseOptions& options) const {
-    for (const WeightSpec& spec : shared_)
-      if (options.trainable && !is_trained(spec, options))
-        throw UserError(where_, fmt::format("rps: '{}' is frozen and shares its cells: a shared cell cannot be half frozen", spec.storage),
-                        "leave it out of sharing.shared, or out of train.freeze");
   }
 
   void make_plan(std::span<const WeightSpec> specs) {
@@ -383,7 +377,7 @@ std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingCo
     }
     if (!found)
       throw UserError(
-          where, fmt::format("rps: sharing.shared \"{}\" names no matrix of this model", entry),
+          where, fmt::format("{}: sharing.shared \"{}\" names no matrix of this model", config.method, entry),
           "name \"linears\", \"embedding\", \"head\", or a regular expression of tensors' names, such as \"mlp\"");
   }
   std::vector<int> numbers;
@@ -392,15 +386,25 @@ std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingCo
     if (!chosen.count(specs[i].storage) || !seen.insert(specs[i].storage).second) continue;
     if (deviation_of(specs[i].init) == 0)
       throw UserError(where,
-                      fmt::format("rps: '{}' is initialised to {}; exclude it", specs[i].name,
+                      fmt::format("{}: '{}' is initialised to {}; exclude it", config.method, specs[i].name,
                                   specs[i].init.kind == Init::Kind::ones ? "ones" : "zeros"),
                       "a shared weight has the scale of its first values: leave the tensor out of sharing.shared");
     numbers.push_back(static_cast<int>(i));
   }
   if (numbers.empty())
-    throw UserError(where, "rps: no tensor is shared",
+    throw UserError(where, config.method + ": no tensor is shared",
                     fmt::format("lower sharing.min_numel ({}), or name more in sharing.shared", config.min_numel));
   return numbers;
+}
+
+void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions& options, const SharingConfig& config,
+                           const std::string& where) {
+  for (const WeightSpec& spec : shared)
+    if (options.trainable && !is_trained(spec, options))
+      throw UserError(where,
+                      fmt::format("{}: '{}' is frozen and shares its cells: a shared cell cannot be half frozen",
+                                  config.method, spec.storage),
+                      "leave it out of sharing.shared, or out of train.freeze");
 }
 
 int64_t rps_cells(const SharingConfig& config, int64_t weights, const std::string& where) {
@@ -408,13 +412,14 @@ int64_t rps_cells(const SharingConfig& config, int64_t weights, const std::strin
   const int64_t cells = config.pool ? *config.pool : static_cast<int64_t>(std::min(wanted, 0x1p62));
   if (cells > weights)
     throw UserError(where,
-                    fmt::format("rps: pool {} is larger than the {} shared weights: nothing to share (use 1x)",
-                                grouped(cells), grouped(weights)),
+                    fmt::format("{}: pool {} is larger than the {} shared weights: nothing to share (use 1x)",
+                                config.method, grouped(cells), grouped(weights)),
                     "set sharing.compression to 1 or more, or sharing.pool to no more than the weights");
   if (cells < 1)
-    throw UserError(
-        where, fmt::format("rps: {} shared weights at {:.6g}x leave no cell", grouped(weights), config.compression),
-        fmt::format("sharing.compression may be 1 .. {}", grouped(weights)));
+    throw UserError(where,
+                    fmt::format("{}: {} shared weights at {:.6g}x leave no cell", config.method, grouped(weights),
+                                config.compression),
+                    fmt::format("sharing.compression may be 1 .. {}", grouped(weights)));
   return cells;
 }
 

@@ -19,6 +19,10 @@ int64_t rps_cells(const SharingConfig&, int64_t weights, const std::string& wher
 /// cannot be shared
 std::vector<int> shared_specs(std::span<const WeightSpec>, const SharingConfig&, const std::string& where);
 
+/// @throws UserError when train.freeze names a tensor that is read from a pool which is trained
+void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions&, const SharingConfig&,
+                           const std::string& where);
+
 /// The standard deviation of a tensor's first values.
 double deviation_of(const Init&);
 

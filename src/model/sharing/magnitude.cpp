@@ -1,0 +1,276 @@
+#include "model/sharing/magnitude.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <map>
+
+#include "core/random.h"
+#include "model/sharing/rps.h"
+#include "model/sharing_io.h"
+
+namespace tessera {
+namespace {
+
+constexpr const char* kSlot = "magnitude.pool";
+
+/// A bit for each of N weights, and for every 64 the number of those kept before them.
+class KeptWeights {
+ public:
+  /// Keeps the `kept` largest, the first of equals.
+  KeptWeights(const std::vector<double>& magnitudes, int64_t kept) {
+    const auto count = static_cast<int64_t>(magnitudes.size());
+    std::vector<double> sorted = magnitudes;
+    std::nth_element(sorted.begin(), sorted.begin() + (kept - 1), sorted.end(), std::greater<>());
+    const double least = sorted[static_cast<size_t>(kept - 1)];
+    int64_t equals = kept - std::count_if(magnitudes.begin(), magnitudes.end(), [&](double x) { return x > least; });
+    bits_.assign(static_cast<size_t>((count + 63) / 64), 0);
+    for (int64_t i = 0; i < count; ++i) {
+      const double x = magnitudes[static_cast<size_t>(i)];
+      if (x > least || (x == least && equals-- > 0)) bits_[static_cast<size_t>(i / 64)] |= uint64_t{1} << (i % 64);
+    }
+    int64_t before = 0;
+    for (const uint64_t word : bits_) {
+      before_.push_back(before);
+      before += std::popcount(word);
+    }
+    before_.push_back(before);  // so that the weight behind the last has a number, too
+    bits_.push_back(0);
+  }
+
+  bool is_kept(int64_t i) const { return bits_[static_cast<size_t>(i / 64)] >> (i % 64) & 1; }
+  /// How many are kept before weight i: its cell, when it is kept itself.
+  int64_t cell(int64_t i) const {
+    const auto word = static_cast<size_t>(i / 64);
+    return before_[word] + std::popcount(bits_[word] & ((uint64_t{1} << (i % 64)) - 1));
+  }
+  uint64_t fingerprint() const { return fnv1a(bits_.data(), bits_.size() * sizeof(uint64_t)); }
+
+ private:
+  std::vector<uint64_t> bits_;
+  std::vector<int64_t> before_;
+};
+
+/// A tensor's place among the shared weights.
+struct PrunedTensor {
+  WeightSpec spec;
+  int64_t begin;
+  int64_t end() const { return begin + spec.shape.count(); }
+};
+
+/// A matrix of kept weights and zeros. One that is kept whole is read in place.
+class PrunedView final : public WeightView {
+ public:
+  PrunedView(const ParameterPool& pool, SlotId cells, std::shared_ptr<const KeptWeights> kept,
+             const PrunedTensor& tensor)
+      : cells_(cells),
+        kept_(std::move(kept)),
+        shape_(tensor.spec.shape),
+        begin_(tensor.begin),
+        first_(kept_->cell(tensor.begin)),
+        trainable_(pool.is_trainable(cells)),
+        whole_(kept_->cell(tensor.end()) - first_ == shape_.count()) {}
+  Shape shape() const override { return shape_; }
+  bool is_trainable() const override { return trainable_; }
+  using WeightView::gather;
+
+  void gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const override {
+    TS_CHECK(!read.z || !trainable_, "pruned weights are read from a perturbed copy of the kept ones");
+    if (ctx.scratch.is_counting()) return;
+    const ConstView pool = read.values(cells_);
+    if (pool.dtype == DType::f64) return gather_typed<double>(pool, rows, w);
+    gather_typed<float>(pool, rows, w);
+  }
+
+  void scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const override {
+    if (ctx.scratch.is_counting()) return;
+    const TensorView grads = pool.grads(cells_);
+    if (grads.dtype == DType::f64) return scatter_typed<double>(dw, grads);
+    scatter_typed<float>(dw, grads);
+  }
+
+  ConstView direct(const PoolRead& read) const override {
+    if (!whole_ || (read.z && trainable_)) return {};
+    return read.values(cells_).slice_rows(first_, first_ + shape_.count()).reshape(shape_);
+  }
+  std::optional<TensorView> direct_grad(ParameterPool& pool) const override {
+    if (!whole_) return std::nullopt;
+    return pool.grads(cells_).slice_rows(first_, first_ + shape_.count()).reshape(shape_);
+  }
+  uint64_t fingerprint() const override {
+    return hash_key({kept_->fingerprint(), static_cast<uint64_t>(cells_), static_cast<uint64_t>(begin_),
+                     static_cast<uint64_t>(shape_[0]), static_cast<uint64_t>(shape_[1])});
+  }
+
+ private:
+  template <class T> void gather_typed(const ConstView& pool, RowRange rows, const TensorView& w) const {
+    const T* from = pool.as<T>().data();
+    T* to = w.as<T>().data();
+    const int64_t cols = shape_[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      const int64_t i = begin_ + row * cols;
+      const T* next = from + kept_->cell(i);
+      for (int64_t col = 0; col < cols; ++col)
+        to[(row - rows.begin) * cols + col] = kept_->is_kept(i + col) ? *next++ : T{0};
+    }
+  }
+
+  template <class T> void scatter_typed(const ConstView& dw, const TensorView& dpool) const {
+    const T* from = dw.as<T>().data();
+    T* to = dpool.as<T>().data();
+    const int64_t cols = shape_[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < shape_[0]; ++row) {
+      const int64_t i = begin_ + row * cols;
+      T* next = to + kept_->cell(i);
+      for (int64_t col = 0; col < cols; ++col)
+        if (kept_->is_kept(i + col)) *next++ += from[row * cols + col];
+    }
+  }
+
+  SlotId cells_;
+  std::shared_ptr<const KeptWeights> kept_;
+  Shape shape_;
+  int64_t begin_, first_;  // weight, and cell
+  bool trainable_, whole_;
+};
+
+class Magnitude final : public BaseSharing {
+ public:
+  Magnitude(const SharingConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+
+  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                            const BaseOptions& options) override {
+    for (const int i : shared_specs(specs, config_, where_)) {
+      require_trained_alike(specs.subspan(static_cast<size_t>(i), 1), options, config_, where_);
+      tensors_.push_back({specs[i], weights_});
+      weights_ = tensors_.back().end();
+    }
+    cells_ = rps_cells(config_, weights_, where_);
+    seed_ = options.saved ? saved_seed(*options.saved) : options.seed;
+    source_ = options.saved ? nullptr : options.source;
+    kept_ = std::make_shared<const KeptWeights>(first_magnitudes(pool.compute()), cells_);
+    if (options.saved) options.saved->require_same(descriptor());
+    slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
+                      [this](int64_t j) { return readers(kSlot, j); });
+    return make_views(specs, pool, options);
+  }
+
+  Json descriptor() const override {
+    Json json = Json::object().set("method", "magnitude").set("version", 1).set("weights", weights_);
+    json.set("cells", cells_).set("drawn", source_ == nullptr);
+    if (!source_) json.set("seed", static_cast<int64_t>(seed_));
+    return json.set("fnv1a", fmt::format("{:016x}", kept_->fingerprint()));
+  }
+
+  std::vector<std::string> notes() const override {
+    std::vector<std::string> lines = {
+        fmt::format("magnitude: the {} largest of {} weights of {} tensors are kept ({:.4g}x), the others are 0",
+                    cells_, weights_, tensors_.size(), static_cast<double>(weights_) / static_cast<double>(cells_))};
+    for (const PrunedTensor& t : tensors_)
+      if (kept_->cell(t.begin) == kept_->cell(t.end()))
+        lines.push_back(fmt::format("warning: magnitude: nothing of \"{}\" is kept", t.spec.storage));
+    return lines;
+  }
+
+  std::string readers(const std::string& slot, int64_t index) const override {
+    if (slot != kSlot) return BaseSharing::readers(slot, index);
+    for (const PrunedTensor& t : tensors_)
+      for (int64_t i = t.begin; i < t.end(); ++i)
+        if (kept_->is_kept(i) && kept_->cell(i) == index)
+          return fmt::format("cell {} of {}, read by {}[{}, {}]", index, slot, t.spec.storage,
+                             (i - t.begin) / t.spec.shape[1], (i - t.begin) % t.spec.shape[1]);
+    return BaseSharing::readers(slot, index);
+  }
+
+ private:
+  /// The mask is a function of it.
+  uint64_t saved_seed(const SavedSharing& saved) const {
+    const Json* seed = saved.description().find("seed");
+    if (!seed || !seed->is_integer())
+      throw UserError(where_, "magnitude: the mask of a model that was not drawn is not saved",
+                      "use the dense model that the run wrote (export.merged = true), with sharing.method = \"none\"");
+    return static_cast<uint64_t>(seed->as_integer());
+  }
+
+  /// The dense model's first values, read or drawn as if nothing were pruned.
+  Tensor first_values(const PrunedTensor& t, DType dtype) const {
+    Init init = t.spec.init;
+    if (source_) {
+      init.source = source_of(*source_, t.spec);
+      init.file = source_->file_of(t.spec.name);
+    }
+    Tensor values(t.spec.shape, dtype);
+    write_first_values(init, seed_, t.spec.storage, values);
+    return values;
+  }
+
+  std::vector<double> first_magnitudes(DType dtype) const {
+    std::vector<double> magnitudes;
+    magnitudes.reserve(static_cast<size_t>(weights_));
+    for (const PrunedTensor& t : tensors_) {
+      const Tensor values = first_values(t, dtype);
+      for (int64_t e = 0; e < values.shape().count(); ++e) {
+        magnitudes.push_back(std::abs(element(values.view(), e)));
+        if (!std::isfinite(magnitudes.back()))
+          throw UserError(
+              where_, fmt::format("magnitude: element {} of \"{}\" is {}", e, t.spec.name, element(values.view(), e)));
+      }
+    }
+    return magnitudes;
+  }
+
+  SlotOptions pool_options(bool trainable) {
+    SlotOptions options{.shape = {cells_}, .trainable = trainable, .init = {}};
+    options.init.formula = [this](TensorView values, uint64_t seed) {
+      TS_CHECK(source_ || seed == seed_, "the mask is of seed {}, the values of {}", seed_, seed);
+      for (const PrunedTensor& t : tensors_) keep(t, first_values(t, values.dtype).view(), values);
+    };
+    for (const PrunedTensor& t : tensors_)
+      if (const int64_t end = kept_->cell(t.end()); end > kept_->cell(t.begin))
+        options.parts.push_back({t.spec.storage, end});
+    return options;
+  }
+
+  void keep(const PrunedTensor& t, ConstView from, TensorView to) const {
+    int64_t cell = kept_->cell(t.begin);
+    for (int64_t e = 0; e < from.shape.count(); ++e) {
+      if (!kept_->is_kept(t.begin + e)) continue;
+      if (to.dtype == DType::f64)
+        to.as<double>()[static_cast<size_t>(cell++)] = element(from, e);
+      else
+        to.as<float>()[static_cast<size_t>(cell++)] = static_cast<float>(element(from, e));
+    }
+  }
+
+  std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
+    std::map<std::string, ViewPtr> by_storage;
+    for (const PrunedTensor& t : tensors_)
+      by_storage[t.spec.storage] = std::make_shared<PrunedView>(pool, slot_, kept_, t);
+    std::vector<ViewPtr> views;
+    for (const WeightSpec& spec : specs) {
+      ViewPtr& view = by_storage[spec.storage];
+      if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
+      views.push_back(view);
+    }
+    return views;
+  }
+
+  SharingConfig config_;
+  std::string where_;
+  const SafetensorsReader* source_ = nullptr;
+  uint64_t seed_ = 0;
+  std::vector<PrunedTensor> tensors_;  // one a storage
+  int64_t weights_ = 0, cells_ = 0;
+  std::shared_ptr<const KeptWeights> kept_;
+  SlotId slot_ = -1;
+};
+
+}  // namespace
+
+std::unique_ptr<BaseSharing> make_magnitude(const SharingConfig& config, const std::string& where) {
+  return std::make_unique<Magnitude>(config, where);
+}
+
+}  // namespace tessera
