@@ -1,4 +1,4 @@
-// fold_bench [threads] [rounds]: the linear layers of a SmolLM2-135M-shaped model (30 layers, 106 M weights) whose weights are
+// fold_bench [threads] [rounds] [compression]: the linear layers of a SmolLM2-135M-shaped model (30 layers, 106 M weights) whose weights are
 // folded into one pool, at several compressions.
 //
 //   step      what a training step pays: expand, expand again, contract, over the three products of a layer at 512 tokens
@@ -98,10 +98,11 @@ class Rounds {
   std::vector<std::vector<double>> times_;
 };
 
-/// A layer's matrices, as one round: layers take turns.
+/// A layer's matrices, as one round: layers take turns, from the last, whose weights have signs, on.
 void run_step(const Context& ctx, const Model& model, const std::string& name, int rounds) {
   const Tensor in = random_tensor({kTokens * 1536}, 2), out = random_tensor({kTokens * 1536}, 3),
-               w({1536 * 576}, DType::f32), dw({1536 * 576}, DType::f32), dpool(model.pool.shape(), DType::f32);
+               w({1536 * 576}, DType::f32), dw({1536 * 576}, DType::f32), dpool(model.pool.shape(), DType::f32),
+               din({kTokens * 1536}, DType::f32);
   const auto part = [](const Tensor& t, int64_t rows, int64_t cols) {
     return TensorView(t.view().mutable_data(), {rows, cols}, DType::f32);
   };
@@ -109,17 +110,17 @@ void run_step(const Context& ctx, const Model& model, const std::string& name, i
   for (int round = -1; round < rounds; ++round) {
     double seconds[4] = {};
     for (size_t i = 0; i < std::size(kLinears); ++i) {
-      const size_t layer = static_cast<size_t>((round + 1) % kLayers);
+      const size_t layer = static_cast<size_t>(kLayers - 1 - (round + 1) % kLayers);
       const FoldedMatrix& matrix = model.matrices[layer * std::size(kLinears) + i];
       const auto [_, rows, cols] = kLinears[i];
       const TensorView x = part(in, kTokens, cols), y = part(out, kTokens, rows), weights = part(w, rows, cols),
-                       gradient = part(dw, rows, cols);
+                       gradient = part(dw, rows, cols), dx = part(din, kTokens, cols);
       seconds[0] += seconds_of([&] { fold_expand(ctx, matrix, model.pool, 0, weights); });
       seconds[3] += seconds_of([&] { gemm(ctx, {.a = x, .b = weights, .b_transpose = kYes, .c = y}); });
       seconds[1] += seconds_of([&] { fold_expand(ctx, matrix, model.pool, 0, weights); });
       seconds[3] += seconds_of([&] {
         gemm(ctx, {.a = y, .a_transpose = kYes, .b = x, .c = gradient});
-        gemm(ctx, {.a = y, .b = weights, .b_transpose = kNo, .c = x, .alpha = 1e-3});
+        gemm(ctx, {.a = y, .b = weights, .b_transpose = kNo, .c = dx});
       });
       seconds[2] += seconds_of([&] { fold_contract(ctx, matrix, gradient, dpool); });
     }
@@ -180,6 +181,7 @@ int main(int argc, char** argv) {
   const int rounds = argc > 2 ? std::max(1, std::atoi(argv[2])) : 9;
   const Tensor dense = bench::random_tensor({bench::kLayers * bench::layer_weights()}, 4);
   for (const double compression : {1.01, 2.0, 10.0, 100.0}) {
+    if (argc > 3 && std::atof(argv[3]) != compression) continue;
     for (const int64_t tile : {1, 32}) {
       const bench::Model model(compression, tile);
       const std::string name = fmt::format("{}x {}", compression, tile > 1 ? "tiles" : "rows");

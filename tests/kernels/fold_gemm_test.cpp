@@ -44,8 +44,8 @@ void expect_equal(int64_t tokens, const FoldLayout& layout, int64_t cells, int t
 
 TEST_P(FoldGemmOnCpu, HasTheBitsOfExpandAndGemm) {
   for (const int64_t tokens : {1, 2, 7, 8, 12, 13, 64, 200})
-    for (const auto& [rows, cols] :
-         {Shape2{1, 1}, Shape2{8, 70}, Shape2{9, 385}, Shape2{17, 48}, Shape2{100, 33}, Shape2{250, 800}})
+    for (const auto& [rows, cols] : {Shape2{1, 1}, Shape2{8, 70}, Shape2{9, 385}, Shape2{17, 48}, Shape2{100, 33},
+                                     Shape2{250, 800}, Shape2{50, 1700}})
       for (const FoldLayout& layout :
            {FoldLayout{rows, cols}, FoldLayout{rows, cols, 32, 32}, FoldLayout{rows, cols, 16, 40}})
         for (const Repeat repeat : {Repeat::reproducible, Repeat::batch_invariant})

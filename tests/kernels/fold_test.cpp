@@ -48,16 +48,16 @@ struct Case {
 };
 
 /// Matrices around the vector widths on few, prime, as many and more cells; from the first weight, across a chunk's end and far
-/// behind it; in one piece and in several; by rows and in tiles that fit, do not, or are larger than the matrix.
+/// behind it, beyond 32 bits; in one piece and in several; by rows and in tiles that fit, do not, or are larger than the matrix.
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const FoldLayout& layout : {FoldLayout{1, 1}, FoldLayout{1, 17}, FoldLayout{3, 5}, FoldLayout{7, 33},
-                                   FoldLayout{40, 48}, FoldLayout{40, 48, 32, 32}, FoldLayout{37, 50, 16, 16},
+                                   FoldLayout{16, 48}, FoldLayout{34, 48, 32, 32}, FoldLayout{19, 50, 16, 16},
                                    FoldLayout{9, 70, 4, 33}, FoldLayout{5, 6, 8, 8}, FoldLayout{20, 3, 8, 0}}) {
     const int64_t count = layout.count();
     for (const int64_t cells : {int64_t{1}, int64_t{2}, int64_t{31}, int64_t{97}, count, count + 1, 3 * count + 100})
-      for (const int64_t begin : {int64_t{0}, cells / 2, cells, 5 * cells - 1})
-        for (const int64_t pieces : {1, 4}) all.push_back({layout, cells, begin, pieces});
+      for (const int64_t begin : {int64_t{0}, cells / 2, cells, 5 * cells - 1, int64_t{3'000'000'000}})
+        all.push_back({layout, cells, begin, begin == cells ? 1 : 4});
   }
   return all;
 }

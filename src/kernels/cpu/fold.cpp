@@ -65,15 +65,26 @@ class PlainFactor {
   FloatVec factor_;
 };
 
+// Signs leave memory to rest, and a hardware prefetcher starts anew at each page: both streams are asked for this far ahead.
+// Matrices of 0.9 M weights on pools of 53 M and 11 M cells, ns a weight to expand: 0.42 and 0.33; 0.63 and 0.55 without; 128
+// ahead 0.49 and 0.43, 2048 ahead 0.43 and 0.36. To contract: 0.43 and 0.41; 0.64 and 0.62 without.
+constexpr int64_t kAhead = 512;
+HWY_INLINE void prefetch_ahead(const float* p) { __builtin_prefetch(p + kAhead); }
+
 template <class Factor>
 HWY_INLINE void expand_run(const float* HWY_RESTRICT pool, int64_t n, Factor factor, float* HWY_RESTRICT w) {
-  for_vectors(
-      n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Mul(factor.next(), vector.load(pool + i)), w + i); });
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    prefetch_ahead(pool + i);
+    prefetch_ahead(w + i);
+    vector.store(hn::Mul(factor.next(), vector.load(pool + i)), w + i);
+  });
 }
 
 template <class Factor>
 HWY_INLINE void contract_run(const float* HWY_RESTRICT dw, int64_t n, Factor factor, float* HWY_RESTRICT dpool) {
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    prefetch_ahead(dw + i);
+    prefetch_ahead(dpool + i);
     vector.store(hn::Add(vector.load(dpool + i), hn::Mul(factor.next(), vector.load(dw + i))), dpool + i);
   });
 }
