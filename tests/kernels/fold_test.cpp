@@ -93,7 +93,7 @@ TEST_P(FoldOnCpu, ContractHasTheBitsOfTheReference) {
   }
 }
 
-TEST_P(FoldOnCpu, ThreadsDoNotChangeTheBits) {  // large enough to be shared out
+TEST(Fold, ThreadsDoNotChangeTheBits) {  // large enough to be shared out
   for (const FoldLayout& layout : {FoldLayout{130, 257}, FoldLayout{130, 257, 32, 32}}) {
     for (const int64_t cells : {331, 9000, 30'000, 33'410, 40'000, 1'000'003}) {
       for (const int64_t begin : {int64_t{0}, cells * 9 / 10, 3 * cells + 7}) {
