@@ -54,27 +54,32 @@ std::string difference_of(const std::string& there, const std::string& here) {
   return "the order of its keys";
 }
 
+void require_same_selection(const std::string& there, Model& model, const std::string& where) {
+  const std::string here = selection_of(model);
+  if (here == there) return;
+  const char* section = model.adapter() ? "adapter" : "sharing";
+  throw UserError(where, fmt::format("the log belongs to another {}: {}", section, difference_of(there, here)),
+                  fmt::format("set [{}] as the run had it", section));
+}
+
 /// The header is the authority: the recipe's model must be the one that the run started with.
 /// @throws UserError naming the first thing that differs
 void require_same_start(const RunHeader& header, Model& model, const std::string& where, const Context& ctx) {
   const FlatParams& params = model.pool().trainable();
+  // Of a pool, the description tells more than the one tensor that it is.
+  if (model.is_shared() && !model.adapter() && header.selection.rfind("{", 0) == 0)
+    require_same_selection(header.selection, model, where);
   require_same_manifest(header, params, where);
-  if (const std::string mine = selection_of(model); mine != header.selection) {
-    const char* section = model.adapter() ? "adapter" : "sharing";
-    throw UserError(where,
-                    fmt::format("the log belongs to another {}: {}", section, difference_of(header.selection, mine)),
-                    fmt::format("set [{}] as the run had it", section));
-  }
+  require_same_selection(header.selection, model, where);
   if (const std::string mine = model.start_fingerprint(); mine != header.base)
     throw UserError(where, "the log belongs to another base model",
                     fmt::format("its frozen weights have the hash {}, those of model.path \"{}\" {}", header.base,
                                 model.options().path.string(), mine));
   if (const std::string mine = values_digest(ctx, params, params.values).text(); mine != header.start)
-    throw UserError(
-        where, "the log begins with other values of the trained tensors than the recipe draws or loads",
-        fmt::format("their digest was {}, here it is {}: set train.seed, sharing.load, adapter.load and "
-                    "model.path as the run had them",
-                    header.start, mine));
+    throw UserError(where, "the log begins with other values of the trained tensors than the recipe draws or loads",
+                    fmt::format("their digest was {}, here it is {}: set train.seed, sharing.load, adapter.load and "
+                                "model.path as the run had them",
+                                header.start, mine));
 }
 
 void export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {

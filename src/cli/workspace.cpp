@@ -48,11 +48,11 @@ bool holds_sharing(const std::filesystem::path& run) {
 void require_same_sharing(const JobInputs& in, const std::filesystem::path& run) {
   const bool shared = in.config.sharing.method != "none";
   if (shared ? holds_sharing(run) || !holds_model(run / "model") : !holds_sharing(run)) return;
-  throw UserError(in.recipe.where("run", "dir"),
-                  fmt::format("\"{}\" holds {}, and this recipe has sharing.method = \"{}\"", run.string(),
-                              shared ? "a dense model and no shared weights" : "shared weights",
-                              in.config.sharing.method),
-                  "set [sharing] as the run has it in its recipe.toml, or name another folder with run.dir");
+  throw UserError(
+      in.recipe.where("run", "dir"),
+      fmt::format("\"{}\" holds {}, and this recipe has sharing.method = \"{}\"", run.string(),
+                  shared ? "a dense model and no shared weights" : "shared weights", in.config.sharing.method),
+      "set [sharing] as the run has it in its recipe.toml, or name another folder with run.dir");
 }
 
 /// Whether the run trained an adapter: its base model is still the recipe's.
@@ -256,7 +256,7 @@ int64_t dense_parameters(Model& model) {
 Footprint footprint(Model& model, const MemoryPlan& memory) {
   const ParameterPool& pool = model.pool();
   const FlatParams& flat = pool.trainable();
-  const int64_t slots = flat.values.shape.count(), flat_bytes = flat.values.bytes() + flat.grads.bytes();
+  const int64_t slots = flat.values.shape.count(), flat_bytes = flat.values.bytes() * (flat.grads.empty() ? 1 : 2);
   const int64_t each = slots > 0 ? (flat_bytes + memory.optimizer) / slots : 0;  // bytes of a number that is trained
   const int64_t frozen = memory.mapped + memory.weights_and_gradients - flat_bytes, dense = dense_parameters(model);
   const int64_t held = each * pool.trainable_count() + frozen;

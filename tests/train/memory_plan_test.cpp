@@ -59,10 +59,13 @@ class MemoryPlan : public testing::TestWithParam<Case> {
     test::TinyConfig config;
     config.layers = 2;
     Model::Settings settings = test::tiny_settings(folder_.path(), config);
-    settings.adapter.method = GetParam().method;
+    const bool shared = GetParam().method == "rps";
+    settings.adapter.method = shared ? "none" : GetParam().method;
+    settings.sharing.method = shared ? "rps" : "none";
+    settings.sharing.min_numel = 0;
     settings.adapter.rank = 2;
     settings.adapter.dropout = 0.1;
-    settings.train_base = GetParam().method == "none";
+    settings.train_base = settings.adapter.method == "none";
     settings.max_position = 400;
     return std::make_unique<Model>(settings);
   }
@@ -109,7 +112,9 @@ TEST_P(MemoryPlan, BoundsEveryBatchThatFitsIntoIt) {
 TEST_P(MemoryPlan, AsksForLittleMoreThanIsUsed) {
   const auto model = make_model();
   const int64_t plan = plan_activation_bytes(*model, 4, 256, 2, options());
-  EXPECT_LE(static_cast<double>(plan), 1.25 * static_cast<double>(peak(*model, full_batch(4, 256), plan, 2)));
+  // Few rows of folded weights take a second panel a thread, which a full batch does without.
+  const double panels = GetParam().method == "rps" ? 2 * 300e3 : 0;
+  EXPECT_LE(static_cast<double>(plan), 1.25 * static_cast<double>(peak(*model, full_batch(4, 256), plan, 2)) + panels);
 }
 
 TEST_P(MemoryPlan, NeedsLessWhenBlocksAreRunAgain) {
@@ -124,7 +129,8 @@ TEST_P(MemoryPlan, NeedsLessWhenBlocksAreRunAgain) {
 INSTANTIATE_TEST_SUITE_P(Methods, MemoryPlan,
                          testing::Values(Case{"none", false, true}, Case{"none", true, true}, Case{"lora", false, true},
                                          Case{"lora", true, true}, Case{"mos", false, true}, Case{"mos", true, true},
-                                         Case{"mos", false, false}),
+                                         Case{"mos", false, false}, Case{"rps", false, true}, Case{"rps", true, true},
+                                         Case{"rps", false, false}),
                          [](const auto& info) {
                            return info.param.method + (info.param.checkpoint ? "_checkpointed" : "") +
                                   (info.param.backward ? "" : "_forward_only");

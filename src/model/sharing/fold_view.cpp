@@ -38,9 +38,11 @@ void FoldView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool
 }
 
 bool FoldView::multiply(const Context& ctx, const PoolRead& read, ConstView x, double beta, TensorView y) const {
-  if (in_place_ || x.rows() > kFewRows) return false;
+  const bool few = x.rows() <= kFewRows;
+  // A plan for a wide batch holds for the few rows of its last one, too, and they take more scratch: it is counted here.
+  if (in_place_ || (!few && !ctx.scratch.is_counting())) return false;
   fold_gemm(ctx, matrix_, read.values(cells_), x, beta, y);
-  return true;
+  return few;
 }
 
 ConstView FoldView::direct(const PoolRead& read) const {
