@@ -130,8 +130,8 @@ std::vector<double> Workbench::losses(const std::string& run, const std::string&
 
 std::string Workbench::saved_bytes(const std::string& run) const {
   std::string bytes;
-  for (const char* file : {"adapter/mos.safetensors", "adapter/lora.safetensors", "sharing/rps.safetensors",
-                           "model/model.safetensors"})
+  for (const char* file :
+       {"adapter/mos.safetensors", "adapter/lora.safetensors", "sharing/rps.safetensors", "model/model.safetensors"})
     if (fs::exists(*this / run / file)) bytes += read_file(*this / run / file);
   EXPECT_FALSE(bytes.empty()) << run;
   return bytes;
