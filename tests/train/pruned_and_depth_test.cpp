@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/engine.h"
 #include "support/tiny_model.h"
 #include "train/backprop.h"
 #include "train/optimizers/optimizer.h"
@@ -41,13 +42,13 @@ class Baselines : public testing::TestWithParam<bool> {
     return config;
   }
   static void backward(Model& model, const std::string& backend) {
-    test::OwnContext own(backend);
+    test::Engine own(backend);
     model.pool().zero_grads();
     run_batch(own.ctx, model, packed_batch(), {.backward = true});
   }
   /// A plain model with the other's weights.
   std::unique_ptr<Model> copy_of(Model& model) {
-    test::OwnContext own("reference");
+    test::Engine own("reference");
     auto plain = load({}, model.pool().compute());
     for (size_t i = 0; i < plain->decoder().specs().size(); ++i)
       if (const WeightSpec& spec = plain->decoder().specs()[i]; spec.name == spec.storage)
@@ -58,7 +59,7 @@ class Baselines : public testing::TestWithParam<bool> {
   }
   /// Sᵀ of the plain model's gradients.
   static void contract(Model& plain, Model& model) {
-    test::OwnContext own("reference");
+    test::Engine own("reference");
     model.pool().zero_grads();
     for (size_t i = 0; i < plain.decoder().specs().size(); ++i)
       if (const WeightSpec& spec = plain.decoder().specs()[i]; spec.name == spec.storage)
@@ -75,7 +76,7 @@ class Baselines : public testing::TestWithParam<bool> {
                                    y.grads.slice_rows(y.parts[k].begin, y.parts[k].end)));
   }
   static void take(Optimizer& optimizer, Model& model, int64_t step) {
-    test::OwnContext own;
+    test::Engine own;
     optimizer.step(own.ctx, model.pool().trainable(), {.step = step, .lr = 0.01f, .grad_scale = 0.05f});
   }
   test::TemporaryFolder folder_;
@@ -107,7 +108,7 @@ TEST_P(Baselines, WithoutCompressionTrainTheOrdinaryModelToTheBit) {
     config.weight_decay = 0.1;
     const auto steps = make_optimizer(config, model->pool().trainable().values.shape.count()),
                plain_steps = make_optimizer(config, plain->pool().trainable().values.shape.count());
-    for (int64_t step = 1; step <= 20; ++step) {
+    for (int64_t step = 1; step <= 10; ++step) {
       backward(*model, "cpu");
       backward(*plain, "cpu");
       expect_same_parts(*model, *plain);
