@@ -38,7 +38,7 @@ int64_t CellMap::cell(const FoldedTensor& t, int64_t row, int64_t col) const {
   return static_cast<int64_t>(start) + row % l.tile_rows * l.tile_cols + col % l.tile_cols;
 }
 
-bool CellMap::negative(int64_t i) const { return mix64(sign_key_ + static_cast<uint64_t>(i) * kGamma64) >> 63 == 0; }
+bool CellMap::negative(int64_t i) const { return mix64(sign_key_ + static_cast<uint64_t>(i) * kGamma64) >> 63 != 0; }
 
 void CellMap::use_isometric_cells() {
   factors_.clear();
@@ -57,11 +57,11 @@ double MappedView::factor(int64_t row, int64_t col, int64_t cell) const {
 namespace {
 
 template <class T, class Cell, class Factor>
-void gather_typed(const FoldLayout& l, RowRange rows, const ConstView& pool, const TensorView& w, Cell&& cell,
-                  Factor&& factor) {
+void gather_typed(const Context& ctx, const FoldLayout& l, RowRange rows, const ConstView& pool, const TensorView& w,
+                  Cell&& cell, Factor&& factor) {
   const T* from = pool.as<T>().data();
   T* to = w.as<T>().data();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(ctx.threads) if (w.shape.count() > 1 << 12)
   for (int64_t row = rows.begin; row < rows.end; ++row)
     for (int64_t col = 0; col < l.cols; ++col) {
       const int64_t j = cell(row, col);
@@ -88,8 +88,8 @@ void MappedView::gather(const Context& ctx, const PoolRead& read, RowRange rows,
   const auto cell = [&](int64_t row, int64_t col) { return map_->cell(tensor(), row, col); };
   const auto times = [&](int64_t row, int64_t col, int64_t j) { return factor(row, col, j); };
   const ConstView pool = read.values(cells_);
-  if (pool.dtype == DType::f64) return gather_typed<double>(tensor().layout, rows, pool, w, cell, times);
-  gather_typed<float>(tensor().layout, rows, pool, w, cell, times);
+  if (pool.dtype == DType::f64) return gather_typed<double>(ctx, tensor().layout, rows, pool, w, cell, times);
+  gather_typed<float>(ctx, tensor().layout, rows, pool, w, cell, times);
 }
 
 void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
