@@ -149,7 +149,15 @@ namespace {
 /// The shared weights that the run trained, if it has.
 void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, Model::Settings& settings) {
   require_same_sharing(in, run);
-  if (!holds_sharing(run)) return require_ended(in, run);
+  if (!holds_sharing(run)) {
+    require_ended(in, run);
+    if (settings.sharing.load.empty() && settings.model.init == "random")
+      throw UserError(
+          in.recipe.where("sharing", "load"),
+          fmt::format("there are no trained weights: sharing.load is not set and \"{}\" holds none", run.string()),
+          "set sharing.load to a folder that a training wrote, or run.dir to the run's folder");
+    return;
+  }
   settings.sharing.load = run / "sharing";
   settings.where_sharing = in.recipe.where("run", "dir");
   if (in.world.rank() == 0 && !in.quiet)

@@ -40,9 +40,9 @@ class Model {
     AdapterConfig adapter;
     bool train_base = false;            // full training
     std::vector<std::string> freeze{};  // of it: regular expressions of tensors' names
-    bool gradients = true;     // memory for them; forward-only training does without
-    int64_t max_position = 0;  // positions 0 .. max_position-1 occur
-    uint64_t seed = 0;         // of drawn weights
+    bool gradients = true;              // memory for them; forward-only training does without
+    int64_t max_position = 0;           // positions 0 .. max_position-1 occur
+    uint64_t seed = 0;                  // of drawn weights
     std::string where_model, where_sharing, where_adapter;
     DType compute = DType::f32;
   };

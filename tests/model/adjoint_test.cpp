@@ -130,6 +130,7 @@ TEST(Adjoint, OfOtherMappersAndTheirTiles) {
       d += cell.d;
     }
     EXPECT_EQ(readers, 7 * 13 + 9 * 30);
+    for (int64_t i = 83; i < 361; ++i) EXPECT_EQ(map->negative(i), FoldHash(5, 83).negative(i)) << "one sign a weight";
     EXPECT_EQ(d, 7 * 13 * 4.0 + 9 * 30 * 16.0);
     ParameterPool pool;
     const SlotId slot = pool.reserve("cells", {.shape = {83}, .init = {}});

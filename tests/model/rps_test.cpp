@@ -444,6 +444,19 @@ TEST_F(RpsModel, RefusesTensorsWithoutAScale) {
   EXPECT_EQ(message({Init::Kind::ones, 1, {}}), "rps: 'lora_B' is initialised to ones; exclude it");
 }
 
+TEST_F(RpsModel, RefusesAHalfFrozenCell) {
+  Model::Settings some = settings(rps(4));
+  some.freeze = {"embed_tokens", "norm"};
+  const Fault found = fault(some);
+  EXPECT_EQ(found.where, "recipe.toml:3:1");
+  EXPECT_EQ(found.message,
+            "rps: 'model.embed_tokens.weight' is frozen and shares its cells: a shared cell cannot be half frozen");
+  EXPECT_EQ(found.hint, "leave it out of sharing.shared, or out of train.freeze");
+  some.sharing = rps(4, {"linears"});
+  Model model(some);
+  EXPECT_THAT(slots(model), ElementsAre("lm_head.weight", "rps.pool"));
+}
+
 TEST_F(RpsModel, RefusesATileThatDoesNotFitThePool) {
   SharingConfig config = rps(4);
   config.mapper = "roast-tile";
@@ -489,6 +502,14 @@ TEST_F(RpsModel, RefusesTiedTensorsThatAreStoredApartAndDiffer) {
       "rps: \"model.embed_tokens.weight\" and \"lm_head.weight\" are tied by config.json, but their stored weights differ");
   EXPECT_EQ(found.hint, "set \"tie_word_embeddings\" to false, or take another copy of the model");
   EXPECT_NO_THROW(Model(given(folder, rps(4, {"linears"}))));  // not shared: as ever
+}
+
+TEST_F(RpsModel, StartsFromATensorOfZeros) {
+  const fs::path folder = dense_folder();
+  rewrite(folder, [](std::map<std::string, Tensor>& tensors) {
+    tensors["model.layers.1.mlp.up_proj.weight"] = Tensor({20, 16}, DType::f32);
+  });
+  for (const std::string& line : Model(given(folder, rps(4))).notes()) EXPECT_THAT(line, Not(HasSubstr("nan")));
 }
 
 TEST_F(RpsModel, RefusesAQuantisedBase) {

@@ -637,21 +637,19 @@ TEST_F(RpsProbes, FindTheGradientsPartAlongTheirDirection) {
   EXPECT_LE(norm(difference(found, expected)), 0.01 * norm(expected));
 }
 
-TEST_F(RpsProbes, AReplicaTakesTheStepsOfTheOptimizer) {
-  const auto probed = make(false), trained = make();
+/// A replica that applies votes, and an optimizer that is given the gradient they describe: five rounds to the same bits.
+void expect_same_steps(const Context& ctx, FlatParams& probed, FlatParams& trained) {
   RunHeader header;
-  header.manifest = manifest_of(probed->pool().trainable());
+  header.manifest = manifest_of(probed);
   header.seed = 9;
   header.m = 2;
   header.optimizer = "adamw";
   header.beta1 = 0.5;  // exact in f32, as the replica holds them
   header.beta2 = 0.75;
   header.clip = 0;
-  Replica replica(header, probed->pool().trainable());
-  config_.optimizer.beta1 = 0.5;
-  config_.optimizer.beta2 = 0.75;
-  FlatParams& params = trained->pool().trainable();
-  const auto optimizer = make_optimizer(config_.optimizer, params.values.shape.count());
+  Replica replica(header, probed);
+  const OptimizerConfig config{.name = "adamw", .beta1 = 0.5, .beta2 = 0.75};
+  const auto optimizer = make_optimizer(config, trained.values.shape.count());
   ChainTip tip;
   for (int64_t round = 0; round < 5; ++round) {
     std::map<uint32_t, Vote> votes;
@@ -659,18 +657,36 @@ TEST_F(RpsProbes, AReplicaTakesTheStepsOfTheOptimizer) {
     const Record record = pack_round(replica, {}, tip, votes, 1, {1e-3f, 1});
     tip.advance(encode(record));
     const float scale = std::ldexp(1.0f, -replica.unit()) / 2;
-    for (const TrainableSlot& slot : params.slots)
-      for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p) {
-        int64_t sum = 0;
-        for (uint16_t s = 0; s < 2; ++s)
-          sum += decode_vote(votes[0].bytes[s]) *
-                 sign_at(direction_of(header, static_cast<uint32_t>(round), 0, 0, s), static_cast<uint64_t>(p));
-        params.grads.as<float>()[p] = scale * static_cast<float>(sum);
-      }
-    replica.apply(own_.ctx, record);
-    optimizer->step(own_.ctx, params, {round + 1, -record.alpha / scale, 1});
-    ASSERT_TRUE(test::same_bytes(probed->pool().trainable().values, params.values)) << "round " << round;
+    const auto vote = [&](uint16_t s, int64_t p) {
+      const Direction z = direction_of(header, static_cast<uint32_t>(round), 0, 0, s);
+      return decode_vote(votes[0].bytes[s]) * sign_at(z, static_cast<uint64_t>(p));
+    };
+    for (const TrainableSlot& slot : trained.slots)
+      for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
+        trained.grads.as<float>()[p] = scale * static_cast<float>(vote(0, p) + vote(1, p));
+    replica.apply(ctx, record);
+    optimizer->step(ctx, trained, {round + 1, -record.alpha / scale, 1});
+    ASSERT_TRUE(test::same_bytes(probed.values, trained.values)) << "round " << round;
   }
+}
+
+TEST_F(RpsProbes, AReplicaTakesTheStepsOfTheOptimizer) {
+  const auto probed = make(false), trained = make(), start = make(false);
+  expect_same_steps(own_.ctx, probed->pool().trainable(), trained->pool().trainable());
+  EXPECT_FALSE(test::same_bytes(probed->pool().trainable().values, start->pool().trainable().values));
+}
+
+TEST_F(RpsProbes, AReplicaTakesTheStepsOfTheOptimizerInPiecesThatItsBlocksCut) {
+  ParameterPool probed, trained;
+  for (ParameterPool* pool : {&probed, &trained}) {
+    pool->reserve("a", {.shape = {333}, .init = test::normal(1)});
+    pool->reserve("cells", {.shape = {150'000},
+                            .init = test::normal(1),
+                            .step_scale = 0.5,
+                            .adaptive_steps = {{1, 3}, {65'535, 2}, {65'537, 5}, {140'000, 1.5}, {150'000, 4}}});
+    pool->allocate(3);
+  }
+  expect_same_steps(own_.ctx, probed.trainable(), trained.trainable());
 }
 
 TEST_F(RpsProbes, AManifestTellsTheAdaptiveSteps) {

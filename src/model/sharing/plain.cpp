@@ -48,9 +48,10 @@ ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
 }
 
 bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
-  return options.trainable && std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
-    return std::regex_search(spec.storage, regex_of(pattern, "train.freeze"));
-  });
+  return options.trainable &&
+         std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
+           return std::regex_search(spec.storage, regex_of(pattern, "train.freeze"));
+         });
 }
 
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,

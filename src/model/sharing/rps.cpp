@@ -303,7 +303,7 @@ class Rps final : public BaseSharing {
         const double difference = element(shared.view(), i) - element(weights.view(), i);
         squares += difference * difference;
       }
-      const double error = std::sqrt(squares) / norm_of(weights.view());
+      const double error = std::sqrt(squares) / std::max(norm_of(weights.view()), 1e-300);  // of zeros: 0
       std::string& errors = projection_errors_[shared_[k].type.empty() ? shared_[k].name : shared_[k].type];
       errors += fmt::format("{}{:.3f}", errors.empty() ? "" : " ", error);
     }
