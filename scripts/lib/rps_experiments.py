@@ -18,7 +18,7 @@ from pathlib import Path
 LEVELS = [1, 2, 4, 8, 16, 32, 100]
 ALL_MATRICES = 'sharing.shared=["linears","embedding"]'
 SGD_LR = 0.3
-PARTS = ["curve", "sigma", "kappa", "groups"]
+PARTS = ["curve", "proof", "sigma", "kappa", "groups"]
 VOCABULARY = {"stories": 512, "world": 256}
 
 
@@ -222,6 +222,22 @@ def depth_numbers(row, full):
     return full.parameters() - (full.layers - blocks) * full.block()
 
 
+def proof(bench, dataset):
+    """At 10x: with D at one learning rate, against without D at its best sigma_0 of three, and against a dense model of as many numbers at its best rate of four."""
+    o, full = bench.options, Sizes(bench.options.width, bench.options.layers, VOCABULARY[dataset])
+    small = dense_of(math.floor(full.matrices() / 10) + full.norms(), full)
+    ours = Row(dataset, full, "rps", 2 * o.lr, "Stable-RPS", *rps(10))
+    without = [Row(dataset, full, "rps", 2 * o.lr, f"without D, sigma_0 {s}", *rps(10, f"sharing.sigma_0={s}", "sharing.precond=none")) for s in ("1e-3", "0.04", "10")]
+    dense = [Row(dataset, small, "dense", o.lr * factor, f"dense, width {small.width}") for factor in (0.5, 1, 2, 4)]
+    bench.run_all([ours, *without, *dense], o.seeds)
+    lines = [(row.label, f"{row.numbers() or 0:,}", f"{row.lr:g}", row.loss()) for row in [ours, *without, *dense]]
+    table(f"At 10x: {dataset}", describe(o, full), ["", "trained numbers", "lr", "held-out loss"], lines)
+    mean = {row: statistics.mean(end["eval_loss"] for end in row.ends) if all(row.ends) else math.inf for row in [ours, *without, *dense]}
+    for what, others in (("without D at its best sigma_0", without), ("the dense model of as many numbers at its best rate", dense)):
+        best = min(mean[row] for row in others)
+        print(f"\nStable-RPS {mean[ours]:.3f}, {what} {best:.3f}: {'lower' if mean[ours] < best else 'NOT lower'}")
+
+
 def sigma(bench, dataset):
     """Without clipping, which would hide what is to be seen."""
     o, full = bench.options, Sizes(bench.options.width, bench.options.layers, VOCABULARY[dataset])
@@ -272,7 +288,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/rps_experiments", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("parts", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--data", nargs="+", choices=list(VOCABULARY), help="default: both for curve, stories for the others")
+    parser.add_argument("--data", nargs="+", choices=list(VOCABULARY), help="default: both for curve and proof, stories for the others")
     parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
@@ -301,9 +317,9 @@ def parse_arguments():
 def main():
     options = parse_arguments()
     bench = Bench(options)
-    run = {"curve": curve, "sigma": sigma, "kappa": kappa, "groups": groups}
+    run = {"curve": curve, "proof": proof, "sigma": sigma, "kappa": kappa, "groups": groups}
     for part in options.parts:
-        for dataset in options.data or (["stories", "world"] if part == "curve" else ["stories"]):
+        for dataset in options.data or (["stories", "world"] if part in ("curve", "proof") else ["stories"]):
             run[part](bench, dataset)
     print(f"{bench.spent:.0f} seconds of runs", file=sys.stderr)
 
