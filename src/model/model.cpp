@@ -37,13 +37,14 @@ Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method
   const auto specs = weight_specs(config_);
   if (source_) refuse_unknown_weights(*source_, specs);
   sharing_ = make_sharing(s.sharing, s.where_sharing);
-  auto weights = sharing_->bind(specs, pool_,
-                                {.trainable = s.train_base,
-                                 .freeze = s.freeze,
-                                 .storage = parse_storage(options_.dtype, config_.dtype),
-                                 .source = source_ ? &*source_ : nullptr,
-                                 .saved = saved_ ? &*saved_ : nullptr,
-                                 .seed = s.seed});
+  const BaseOptions base{.trainable = s.train_base,
+                         .freeze = s.freeze,
+                         .storage = parse_storage(options_.dtype, config_.dtype),
+                         .source = source_ ? &*source_ : nullptr,
+                         .saved = saved_ ? &*saved_ : nullptr,
+                         .seed = s.seed};
+  require_sensible_freeze(specs, base);
+  auto weights = sharing_->bind(specs, pool_, base);
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);

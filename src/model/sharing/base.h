@@ -74,6 +74,8 @@ ConstView source_of(const SafetensorsReader&, const WeightSpec&);
 
 /// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular expression
 bool is_trained(const WeightSpec&, const BaseOptions&);
+/// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train
+void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
 
 /// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
 SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);

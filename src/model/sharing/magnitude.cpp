@@ -38,11 +38,20 @@ class KeptWeights {
     bits_.push_back(0);
   }
 
-  bool is_kept(int64_t i) const { return bits_[static_cast<size_t>(i / 64)] >> (i % 64) & 1; }
   /// How many are kept before weight i: its cell, when it is kept itself.
   int64_t cell(int64_t i) const {
     const auto word = static_cast<size_t>(i / 64);
     return before_[word] + std::popcount(bits_[word] & ((uint64_t{1} << (i % 64)) - 1));
+  }
+  /// f(i, cell) for the kept ones of the weights [begin, end).
+  template <class F> void for_kept(int64_t begin, int64_t end, F&& f) const {
+    int64_t cell = this->cell(begin);
+    for (int64_t word = begin / 64; word * 64 < end; ++word) {
+      uint64_t bits = bits_[static_cast<size_t>(word)];
+      if (word * 64 < begin) bits &= ~uint64_t{0} << (begin % 64);
+      if (end - word * 64 < 64) bits &= (uint64_t{1} << (end % 64)) - 1;
+      for (; bits != 0; bits &= bits - 1) f(word * 64 + std::countr_zero(bits), cell++);
+    }
   }
   uint64_t fingerprint() const { return fnv1a(bits_.data(), bits_.size() * sizeof(uint64_t)); }
 
@@ -78,15 +87,15 @@ class PrunedView final : public WeightView {
     TS_CHECK(!read.z || !trainable_, "pruned weights are read from a perturbed copy of the kept ones");
     if (ctx.scratch.is_counting()) return;
     const ConstView pool = read.values(cells_);
-    if (pool.dtype == DType::f64) return gather_typed<double>(pool, rows, w);
-    gather_typed<float>(pool, rows, w);
+    if (pool.dtype == DType::f64) return gather_typed<double>(ctx, pool, rows, w);
+    gather_typed<float>(ctx, pool, rows, w);
   }
 
   void scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const override {
     if (ctx.scratch.is_counting()) return;
     const TensorView grads = pool.grads(cells_);
-    if (grads.dtype == DType::f64) return scatter_typed<double>(dw, grads);
-    scatter_typed<float>(dw, grads);
+    if (grads.dtype == DType::f64) return scatter_typed<double>(ctx, dw, grads);
+    scatter_typed<float>(ctx, dw, grads);
   }
 
   ConstView direct(const PoolRead& read) const override {
@@ -103,29 +112,28 @@ class PrunedView final : public WeightView {
   }
 
  private:
-  template <class T> void gather_typed(const ConstView& pool, RowRange rows, const TensorView& w) const {
+  template <class T>
+  void gather_typed(const Context& ctx, const ConstView& pool, RowRange rows, const TensorView& w) const {
     const T* from = pool.as<T>().data();
     T* to = w.as<T>().data();
-    const int64_t cols = shape_[1];
-#pragma omp parallel for schedule(static)
+    const int64_t cols = shape_[1], threads = rows.end - rows.begin > 1 ? ctx.threads : 1;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const int64_t i = begin_ + row * cols;
-      const T* next = from + kept_->cell(i);
-      for (int64_t col = 0; col < cols; ++col)
-        to[(row - rows.begin) * cols + col] = kept_->is_kept(i + col) ? *next++ : T{0};
+      T* out = to + (row - rows.begin) * cols;
+      std::fill(out, out + cols, T{0});
+      kept_->for_kept(i, i + cols, [&](int64_t weight, int64_t cell) { out[weight - i] = from[cell]; });
     }
   }
 
-  template <class T> void scatter_typed(const ConstView& dw, const TensorView& dpool) const {
+  template <class T> void scatter_typed(const Context& ctx, const ConstView& dw, const TensorView& dpool) const {
     const T* from = dw.as<T>().data();
     T* to = dpool.as<T>().data();
     const int64_t cols = shape_[1];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(ctx.threads) if (ctx.threads > 1)
     for (int64_t row = 0; row < shape_[0]; ++row) {
       const int64_t i = begin_ + row * cols;
-      T* next = to + kept_->cell(i);
-      for (int64_t col = 0; col < cols; ++col)
-        if (kept_->is_kept(i + col)) *next++ += from[row * cols + col];
+      kept_->for_kept(i, i + cols, [&](int64_t weight, int64_t cell) { to[cell] += from[weight - begin_]; });
     }
   }
 
@@ -176,11 +184,14 @@ class Magnitude final : public BaseSharing {
 
   std::string readers(const std::string& slot, int64_t index) const override {
     if (slot != kSlot) return BaseSharing::readers(slot, index);
-    for (const PrunedTensor& t : tensors_)
-      for (int64_t i = t.begin; i < t.end(); ++i)
-        if (kept_->is_kept(i) && kept_->cell(i) == index)
-          return fmt::format("cell {} of {}, read by {}[{}, {}]", index, slot, t.spec.storage,
-                             (i - t.begin) / t.spec.shape[1], (i - t.begin) % t.spec.shape[1]);
+    for (const PrunedTensor& t : tensors_) {
+      if (index >= kept_->cell(t.end())) continue;
+      int64_t reader = 0;
+      kept_->for_kept(t.begin, t.end(),
+                      [&](int64_t i, int64_t cell) { reader = cell == index ? i - t.begin : reader; });
+      return fmt::format("cell {} of {}, read by {}[{}, {}]", index, slot, t.spec.storage, reader / t.spec.shape[1],
+                         reader % t.spec.shape[1]);
+    }
     return BaseSharing::readers(slot, index);
   }
 
@@ -234,14 +245,13 @@ class Magnitude final : public BaseSharing {
   }
 
   void keep(const PrunedTensor& t, ConstView from, TensorView to) const {
-    int64_t cell = kept_->cell(t.begin);
-    for (int64_t e = 0; e < from.shape.count(); ++e) {
-      if (!kept_->is_kept(t.begin + e)) continue;
+    kept_->for_kept(t.begin, t.end(), [&](int64_t i, int64_t cell) {
+      const double value = element(from, i - t.begin);
       if (to.dtype == DType::f64)
-        to.as<double>()[static_cast<size_t>(cell++)] = element(from, e);
+        to.as<double>()[static_cast<size_t>(cell)] = value;
       else
-        to.as<float>()[static_cast<size_t>(cell++)] = static_cast<float>(element(from, e));
-    }
+        to.as<float>()[static_cast<size_t>(cell)] = static_cast<float>(value);
+    });
   }
 
   std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {

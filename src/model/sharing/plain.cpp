@@ -54,6 +54,20 @@ bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
          });
 }
 
+void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOptions& options) {
+  if (!options.trainable) return;
+  for (const std::string& entry : options.freeze) {
+    const std::regex pattern = regex_of(entry, "train.freeze");
+    if (std::none_of(specs.begin(), specs.end(),
+                     [&](const WeightSpec& spec) { return std::regex_search(spec.storage, pattern); }))
+      throw UserError(
+          "train.freeze", fmt::format("train.freeze \"{}\" is found in no tensor's name", entry),
+          fmt::format("names are like \"{}\" and \"{}\"", specs.front().name, specs[specs.size() / 2].name));
+  }
+  if (std::none_of(specs.begin(), specs.end(), [&](const WeightSpec& spec) { return is_trained(spec, options); }))
+    throw UserError("train.freeze", "train.freeze leaves nothing to train", "name fewer tensors");
+}
+
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
                  const std::function<std::string(int64_t)>& readers) {
   if (options.saved) {
