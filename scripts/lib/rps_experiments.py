@@ -129,7 +129,7 @@ class Bench:
         """Runs all rows; those to be swept first find their learning rate with the first seed."""
         kinds = {"none": [], "dense": ["dense"], "all": ["dense", "rps", "depth", "magnitude"]}[self.options.sweep]
         swept = [row for row in rows if row.method in kinds]
-        tries = {row: [row.at(row.lr * factor) for factor in (0.5, 1, 2, 4)] for row in swept}
+        tries = {row: [row.at(row.lr * factor) for factor in self.options.factors] for row in swept}
         self.run_all([one for some in tries.values() for one in some], self.options.seeds[:1])
         for row, some in tries.items():
             row.lr = min(some, key=lambda one: one.ends[0]["eval_loss"] if one.ends[0] else math.inf).lr
@@ -223,12 +223,12 @@ def depth_numbers(row, full):
 
 
 def proof(bench, dataset):
-    """At 10x: with D at one learning rate, against without D at its best sigma_0 of three, and against a dense model of as many numbers at its best rate of four."""
+    """At 10x: with D at one learning rate, against without D at its best sigma_0 of three, and against a dense model of as many numbers at its best rate among --factors."""
     o, full = bench.options, Sizes(bench.options.width, bench.options.layers, VOCABULARY[dataset])
     small = dense_of(math.floor(full.matrices() / 10) + full.norms(), full)
-    ours = Row(dataset, full, "rps", 2 * o.lr, "Stable-RPS", *rps(10))
-    without = [Row(dataset, full, "rps", 2 * o.lr, f"without D, sigma_0 {s}", *rps(10, f"sharing.sigma_0={s}", "sharing.precond=none")) for s in ("1e-3", "0.04", "10")]
-    dense = [Row(dataset, small, "dense", o.lr * factor, f"dense, width {small.width}") for factor in (0.5, 1, 2, 4)]
+    ours = Row(dataset, full, "rps", o.lr, "Stable-RPS", *rps(10))
+    without = [Row(dataset, full, "rps", o.lr, f"without D, sigma_0 {s}", *rps(10, f"sharing.sigma_0={s}", "sharing.precond=none")) for s in ("1e-3", "0.04", "10")]
+    dense = [Row(dataset, small, "dense", o.lr * factor, f"dense, width {small.width}") for factor in o.factors]
     bench.run_all([ours, *without, *dense], o.seeds)
     lines = [(row.label, f"{row.numbers() or 0:,}", f"{row.lr:g}", row.loss()) for row in [ours, *without, *dense]]
     table(f"At 10x: {dataset}", describe(o, full), ["", "trained numbers", "lr", "held-out loss"], lines)
@@ -299,7 +299,8 @@ def parse_arguments():
     parser.add_argument("--lr", type=float, default=4e-3, help="of AdamW, for every method")
     parser.add_argument("--sgd-lr", type=float, default=SGD_LR)
     parser.add_argument("--sweep", choices=["none", "dense", "all"], default="none",
-                        help="these methods find their rate among 1/2, 1, 2 and 4 times --lr with the first seed")
+                        help="these methods find their rate with the first seed, among --factors times --lr")
+    parser.add_argument("--factors", type=float, nargs="+", default=[0.5, 1, 2, 4])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one seed, 20 short steps of a small model: does everything run?")
     parser.add_argument("--stories", type=Path, default=data / "datasets/corpora/tinystories.jsonl")
