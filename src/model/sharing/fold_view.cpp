@@ -7,9 +7,6 @@
 namespace tessera {
 namespace {
 
-// Up to so many rows of x a product reads its tiles from the pool; with more, W is expanded once. Measured: docs/benchmarks.md.
-constexpr int64_t kFewRows = 64;
-
 bool is_whole_and_plain(const FoldedMatrix& m, const std::vector<FoldFactor>& factors) {
   return m.layout.by_rows() && m.begin + m.layout.count() <= m.hash.cells &&
          std::all_of(factors.begin(), factors.end(), [](const FoldFactor& f) { return f.factor == 1; });
@@ -37,12 +34,11 @@ void FoldView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool
   fold_contract(ctx, matrix_, dw, pool.grads(cells_));
 }
 
+// Never slower than expanding W first: 0.92 of the time with one row of x, 0.95 with 64, 0.97 with 512 (docs/benchmarks.md).
 bool FoldView::multiply(const Context& ctx, const PoolRead& read, ConstView x, double beta, TensorView y) const {
-  const bool few = x.rows() <= kFewRows;
-  // A plan for a wide batch holds for the few rows of its last one, too, and they take more scratch: it is counted here.
-  if (in_place_ || (!few && !ctx.scratch.is_counting())) return false;
+  if (in_place_) return false;
   fold_gemm(ctx, matrix_, read.values(cells_), x, beta, y);
-  return few;
+  return true;
 }
 
 ConstView FoldView::direct(const PoolRead& read) const {
