@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/batches.h"
 #include "support/gradcheck.h"
 #include "support/rps.h"
 #include "train/backprop.h"
@@ -33,19 +34,6 @@ SharingConfig shared(double compression, std::vector<std::string> tensors, const
 SharingConfig in_tiles(SharingConfig config) {
   config.layout = "tile";
   return config;
-}
-
-/// Two rows: documents of 4 and 5 tokens; a document of 6 and padding. Some tokens are not scored.
-PackedBatch packed_batch() {
-  PackedBatch batch;
-  batch.rows = 2;
-  batch.sequence_length = 9;
-  batch.documents = {{0, 4}, {4, 9}, {9, 15}};
-  batch.ids = {3, 14, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 0, 0, 0};
-  batch.labels = {14, 1, 5, -1, -1, 6, 5, 3, -1, 8, 9, -1, 9, 3, -1, -1, -1, -1};
-  batch.positions = {0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 0, 0, 0};
-  for (int64_t t = 0; t < 18; ++t) batch.draw_index.push_back(100 + t);
-  return batch;
 }
 
 class GradCheck : public testing::TestWithParam<Case> {
@@ -84,7 +72,7 @@ class GradCheck : public testing::TestWithParam<Case> {
 TEST_P(GradCheck, OfEveryWeight) {
   const auto model = load();
   test::OwnContext own("reference");
-  const PackedBatch batch = packed_batch();
+  const PackedBatch batch = test::packed_batch();
   for (const bool checkpointed : {false, true}) {
     PassOptions options{.dropout = true, .checkpoint_activations = checkpointed, .seed = 5, .step = 3};
     const auto loss = [&] {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/batches.h"
 #include "support/engine.h"
 #include "support/tiny_model.h"
 #include "train/backprop.h"
@@ -10,19 +11,6 @@
 
 namespace tessera {
 namespace {
-
-/// Two documents in a row of 9 tokens and one in another.
-PackedBatch packed_batch() {
-  PackedBatch batch;
-  batch.rows = 2;
-  batch.sequence_length = 9;
-  batch.documents = {{0, 4}, {4, 9}, {9, 15}};
-  batch.ids = {3, 14, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 0, 0, 0};
-  batch.labels = {14, 1, 5, -1, -1, 6, 5, 3, -1, 8, 9, -1, 9, 3, -1, -1, -1, -1};
-  batch.positions = {0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 0, 0, 0};
-  for (int64_t t = 0; t < 18; ++t) batch.draw_index.push_back(100 + t);
-  return batch;
-}
 
 class Baselines : public testing::TestWithParam<bool> {
  protected:
@@ -44,7 +32,7 @@ class Baselines : public testing::TestWithParam<bool> {
   static void backward(Model& model, const std::string& backend) {
     test::Engine own(backend);
     model.pool().zero_grads();
-    run_batch(own.ctx, model, packed_batch(), {.backward = true});
+    run_batch(own.ctx, model, test::packed_batch(), {.backward = true});
   }
   /// A plain model with the other's weights.
   std::unique_ptr<Model> copy_of(Model& model) {

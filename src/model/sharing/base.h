@@ -2,6 +2,7 @@
 // How the base weights of a model are held: each in a slot of its own, or as views of fewer numbers. One file a method;
 // registry.cpp lists them.
 
+#include <map>
 #include <memory>
 #include <span>
 
@@ -79,6 +80,10 @@ void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
 
 /// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
 SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
+
+/// One view a spec: that of its storage, or else a slot of its own.
+std::vector<ViewPtr> bind_others(std::span<const WeightSpec>, std::map<std::string, ViewPtr> by_storage, ParameterPool&,
+                                 const BaseOptions&);
 
 /// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given, else as the slot's options say.
 /// @param readers  tells who reads an element, for the error when a saved one is not finite

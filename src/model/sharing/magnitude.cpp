@@ -258,13 +258,7 @@ class Magnitude final : public BaseSharing {
     std::map<std::string, ViewPtr> by_storage;
     for (const PrunedTensor& t : tensors_)
       by_storage[t.spec.storage] = std::make_shared<PrunedView>(pool, slot_, kept_, t);
-    std::vector<ViewPtr> views;
-    for (const WeightSpec& spec : specs) {
-      ViewPtr& view = by_storage[spec.storage];
-      if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
-      views.push_back(view);
-    }
-    return views;
+    return bind_others(specs, std::move(by_storage), pool, options);
   }
 
   SharingConfig config_;

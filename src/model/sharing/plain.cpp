@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <map>
 
 #include "model/sharing/base.h"
 #include "model/sharing/regex_of.h"
@@ -12,15 +11,8 @@ class Plain final : public BaseSharing {
  public:
   std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
                             const BaseOptions& options) override {
-    std::map<std::string, SlotId> slots;
-    std::vector<ViewPtr> views;
     if (options.saved) options.saved->require_same(descriptor());
-    for (const WeightSpec& spec : specs) {
-      auto found = slots.find(spec.storage);
-      if (found == slots.end()) found = slots.emplace(spec.storage, bind_own_slot(spec, pool, options)).first;
-      views.push_back(std::make_shared<SliceView>(pool, found->second, spec.shape));
-    }
-    return views;
+    return bind_others(specs, {}, pool, options);
   }
 
   Json descriptor() const override { return Json::object().set("method", "none"); }
@@ -91,6 +83,17 @@ SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOpti
     slot.init.file = options.source->file_of(spec.name);
   }
   return reserve_or_adopt(spec.storage, std::move(slot), pool);
+}
+
+std::vector<ViewPtr> bind_others(std::span<const WeightSpec> specs, std::map<std::string, ViewPtr> by_storage,
+                                 ParameterPool& pool, const BaseOptions& options) {
+  std::vector<ViewPtr> views;
+  for (const WeightSpec& spec : specs) {
+    ViewPtr& view = by_storage[spec.storage];
+    if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
+    views.push_back(view);
+  }
+  return views;
 }
 
 std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string&) { return std::make_unique<Plain>(); }

@@ -189,13 +189,7 @@ class Rps final : public BaseSharing {
         by_storage[t.name] =
             std::make_shared<FoldView>(pool, slot_, FoldedMatrix{plan_.hash, t.begin, t.layout}, factors_of(t.lambda));
     }
-    std::vector<ViewPtr> views;
-    for (const WeightSpec& spec : specs) {
-      ViewPtr& view = by_storage[spec.storage];
-      if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
-      views.push_back(view);
-    }
-    return views;
+    return bind_others(specs, std::move(by_storage), pool, options);
   }
 
   /// One list for all tensors of a scale.
