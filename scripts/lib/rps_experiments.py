@@ -15,6 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from svg_curve import svg_curve
+
 LEVELS = [1, 2, 4, 8, 16, 32, 100]
 ALL_MATRICES = 'sharing.shared=["linears","embedding"]'
 SGD_LR = 0.3
@@ -212,9 +214,24 @@ def curve(bench, dataset):
     bench.measure([row for _, rows in groups for row in rows if row not in depth] + depth)
     lines = [(f"{level:g}x", row.label, f"{row.numbers() or 0:,}", f"{row.lr:g}", row.loss(), row.right()) for level, rows in groups for row in rows]
     used = {id(row) for _, rows in groups for row in rows}
+    draw(bench, dataset, groups, depth)
     lines += [("", d.label, f"{d.numbers() or 0:,}", f"{d.lr:g}", d.loss(), d.right()) for d in depth if id(d) not in used]
     table(f"Loss against trained numbers: {dataset}", describe(o, full, ". All methods see the same tokens; embedding and linears are shared, norms are not"),
           ["compression", "", "trained numbers", "lr", "held-out loss", "right tokens, %"], lines)
+
+
+def draw(bench, dataset, groups, depth):
+    """curve-DATA.svg in OUT."""
+    curves = {"Stable-RPS": [], "smaller dense": [], "depth sharing": [], "magnitude pruning": []}
+    names = {"rps": "Stable-RPS", "dense": "smaller dense", "magnitude": "magnitude pruning", "depth": "depth sharing"}
+    for row in [row for _, rows in groups for row in rows if row not in depth] + depth:
+        losses = [end["eval_loss"] for end in row.ends if end]
+        if losses:
+            curves[names[row.method]].append((row.numbers(), statistics.mean(losses), statistics.stdev(losses) if len(losses) > 1 else 0))
+    curves = {name: sorted(set(curve)) for name, curve in curves.items() if curve}
+    file = bench.out / f"curve-{dataset}.svg"
+    file.write_text(svg_curve(f"Held-out loss against trained numbers: {dataset}", "trained numbers", "held-out loss, nats a token", curves))
+    print(f"\n{file}")
 
 
 def depth_numbers(row, full):
