@@ -13,6 +13,8 @@ int check_job(const JobInputs& in, bool as_json) {
                 virtual_count = model.virtual_parameters();
   const Footprint bytes = footprint(model, memory);
   if (as_json) {
+    Json notes = Json::array();
+    for (const std::string& note : model.notes()) notes.push_back(note);
     fmt::print("{}\n", Json::object()
                            .set("parameters", Json::object()
                                                   .set("trained", trained)
@@ -29,6 +31,7 @@ int check_job(const JobInputs& in, bool as_json) {
                                              .set("held_bytes", bytes.held)
                                              .set("dense_bytes", bytes.dense))
                            .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
+                           .set("notes", notes)
                            .set("ranks", in.world.size())
                            .set("threads", in.threads)
                            .dump());

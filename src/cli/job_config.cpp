@@ -132,6 +132,12 @@ void check_sharing(Recipe& recipe, const JobConfig& c) {
     recipe.fault("sharing", "shared", "sharing.shared names no weights", "write [\"linears\"], or leave it out");
 }
 
+void check_exports(Recipe& recipe, const JobConfig& c) {
+  if (c.exports.peft && c.sharing.method != "none")
+    recipe.fault("export", "peft", "export.peft is set, and there is no dense base that PEFT could put the adapter on",
+                 "export.merged = true writes the dense model with the adapter in it");
+}
+
 void check_generation(Recipe& recipe, const GenerateConfig& g) {
   const std::filesystem::path output = g.output;
   if (output.filename() != output || output.extension() != ".jsonl" || output == "metrics.jsonl")
@@ -185,6 +191,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_objective(recipe, c);
   check_sharing(recipe, c);
   check_adapter(recipe, c);
+  check_exports(recipe, c);
   check_generation(recipe, c.generate);
   check_files(recipe, c);
   recipe.finish();

@@ -123,8 +123,9 @@ template <class Make> auto make_if_there(const Document& document, const char* p
 Tokenizer Tokenizer::load(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
   if (!fs::exists(path)) {
-    throw UserError(folder.string(), "there is no tokenizer.json",
-                    "a Hugging Face folder with only a SentencePiece tokenizer.model has to be converted first");
+    throw UserError(
+        folder.string(), "there is no tokenizer.json",
+        "set model.tokenizer to the folder that has it; one with only a SentencePiece tokenizer.model has to be converted first");
   }
   const Document document = Document::read(path);
   const Document config = Document::read_if_there(folder / "tokenizer_config.json");

@@ -9,8 +9,14 @@ namespace fs = std::filesystem;
 
 constexpr NativeKind kSharing{"sharing", "tessera sharing", "sharing.json", "sharing.load"};
 
+/// A run's own folder will do.
+fs::path place_of(const fs::path& folder) {
+  const fs::path inside = folder / "sharing";
+  return !fs::exists(folder / kSharing.description) && fs::exists(inside / kSharing.description) ? inside : folder;
+}
+
 NativeFolder described(const fs::path& folder, const std::string& where) {
-  NativeFolder saved(kSharing, folder, where);
+  NativeFolder saved(kSharing, place_of(folder), where);
   saved.read("name the folder that a run saved its shared weights to");
   return saved;
 }

@@ -211,6 +211,15 @@ TEST_F(Sharing, GoesOnFromASavedPool) {
   expect_done(trainer(rps({"run.dir=next", "sharing.load=run/sharing", "train.steps=5"})));
   EXPECT_EQ(losses("next", "eval").front(), losses("run", "eval").back());
   EXPECT_EQ(evaluate(rps({"run.dir=next", "sharing.load=run/sharing"})), losses("next", "eval").back());
+  expect_done(trainer(rps({"run.dir=short", "sharing.load=run", "train.steps=1"})));  // the run's folder will do
+  EXPECT_EQ(losses("short", "eval").front(), losses("run", "eval").back());
+}
+
+TEST_F(Sharing, IsNotEvaluatedBeforeItWasTrained) {
+  EXPECT_EQ(fault(rps({"job=evaluate", "run.dir=none"})),
+            place("[sharing]") +
+                "2: there are no trained weights: sharing.load is not set and \"none\" holds none\n"
+                "  set sharing.load to a folder that a training wrote, or run.dir to the run's folder\n");
 }
 
 TEST_F(Sharing, RefusesASavedPoolThatItReadsDifferently) {
@@ -391,6 +400,8 @@ TEST_F(Sharing, AnAdapterOnAFrozenPoolAgreesUnderRanks) {
 
 TEST_F(Sharing, AnAdapterTrainsOnAPoolThatIsDrawn) {
   expect_done(trainer(mos_on("", {"run.dir=run"})));
+  EXPECT_THAT(test::read_file(*this / "run/log.txt"),
+              HasSubstr("warning: rps: the frozen pool was not trained: it is drawn at random; set sharing.load"));
   EXPECT_LT(losses("run", "eval").back(), losses("run", "eval").front());
   EXPECT_EQ(evaluate(mos_on("", {"run.dir=run"})), losses("run", "eval").back());
   for (const char* other : {"sharing.seed=3", "train.seed=3"})
@@ -430,6 +441,7 @@ TEST_F(Sharing, FaultsOfTheSectionAreToldWithTheirPlace) {
               HasSubstr("sharing.load is given, but sharing.method is \"none\"\n"));
   EXPECT_THAT(fault(spsa({"spsa.perturb=layers"})),
               HasSubstr("spsa.perturb = \"layers\" is for weights that are each trained for themselves\n"));
+  EXPECT_THAT(checked("export.peft=true"), HasSubstr("there is no dense base that PEFT could put the adapter on\n"));
   EXPECT_THAT(checked("sharing.methode=rps"), HasSubstr("did you mean \"method\"?"));
 }
 

@@ -46,7 +46,8 @@ class Rps final : public BaseSharing {
     make_plan(specs);
     if (options.saved) options.saved->require_same(descriptor());
     from_weights_ = plan_.cells() == plan_.weights || (options.source && !options.saved);
-    source_ = options.source;
+    source_ = options.saved ? nullptr : options.source;
+    is_frozen_start_ = !options.trainable && !options.saved && plan_.cells() < plan_.weights;
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
                       [this](int64_t j) { return readers(kSlot, j); });
     return make_views(specs, pool, options);
@@ -90,8 +91,7 @@ class Rps final : public BaseSharing {
       lines.push_back(
           fmt::format("warning: rps: a pool of {} cells is shorter than a row of {}: rows repeat themselves",
                       grouped(plan_.cells()), grouped(widest)));
-    for (const auto& [type, errors] : projection_errors_)
-      lines.push_back(fmt::format("rps: {}: relative error of the projection, by layer: {}", type, errors));
+    add_notes_of_start(lines);
     return lines;
   }
 
@@ -108,6 +108,19 @@ class Rps final : public BaseSharing {
   bool has_tiles() const { return config_.layout == "tile" || config_.mapper == "roast-tile"; }
   bool is_isometric() const { return config_.precond == "D"; }
   const std::vector<CellRun>& cell_runs() const { return map_ ? map_->cells() : plan_.runs; }
+
+  void add_notes_of_start(std::vector<std::string>& lines) const {
+    if (is_frozen_start_)
+      lines.push_back(
+          fmt::format("warning: rps: the frozen pool was not trained: it is {}; set sharing.load to a saved one",
+                      source_ ? "the projection of given weights" : "drawn at random"));
+    if (source_ && plan_.cells() == plan_.weights) lines.push_back("rps: the pool holds the given weights as they are");
+    if (source_ && plan_.cells() < plan_.weights)
+      lines.push_back(
+          "warning: rps: a pool smaller than the given weights keeps little of them: the start may be worse than a random one");
+    for (const auto& [type, errors] : projection_errors_)
+      lines.push_back(fmt::format("rps: {}: relative error of the projection, by layer: {}", type, errors));
+  }
 
   /// One address range needs one tensor: a head that is stored beside the embedding it is tied to must equal it.
   void require_usable(std::span<const WeightSpec> specs, const SafetensorsReader& source) const {
@@ -331,7 +344,7 @@ class Rps final : public BaseSharing {
   RpsPlan plan_;
   std::shared_ptr<CellMap> map_;  // of the other mappers
   SlotId slot_ = -1;
-  bool from_weights_ = false;
+  bool from_weights_ = false, is_frozen_start_ = false;
   int64_t own_weights_ = 0, own_tensors_ = 0;
   std::map<double, std::shared_ptr<const std::vector<FoldFactor>>> factors_;
   std::map<std::string, std::string> projection_errors_;
