@@ -217,8 +217,9 @@ TEST_F(Sharing, GoesOnFromASavedPool) {
 
 TEST_F(Sharing, IsNotEvaluatedBeforeItWasTrained) {
   EXPECT_EQ(fault(rps({"job=evaluate", "run.dir=none"})),
-            place("[sharing]") +
-                "2: there are no trained weights: sharing.load is not set and \"none\" holds none\n"
+            place("[sharing]") + "2: there are no trained weights: sharing.load is not set and \"" +
+                (*this / "none").string() +
+                "\" holds none\n"
                 "  set sharing.load to a folder that a training wrote, or run.dir to the run's folder\n");
 }
 
