@@ -284,8 +284,8 @@ void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) 
                             in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
 }
 
-bool writes_model(const JobInputs& in, const Model& model) {
-  return in.config.exports.merged || (!model.adapter() && !model.is_shared());
+bool writes_model(const JobInputs& in, Model& model) {
+  return in.config.exports.merged || (!model.adapter() && !(model.is_shared() && model.sharing().is_loadable()));
 }
 
 std::string dense_notice(Model& model) {

@@ -67,8 +67,8 @@ void require_agreement(const JobInputs&, Model&, const Datasets&);
 void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
                     const std::function<void(const std::string&)>& say);
 
-/// Whether a training ends with a dense model: full training always, unless its weights are shared.
-bool writes_model(const JobInputs&, const Model&);
+/// Whether a training ends with a dense model: full training always, unless its weights are shared and can be loaded as such.
+bool writes_model(const JobInputs&, Model&);
 /// What a dense export is called where it is told: of a shared model with how much larger it is.
 std::string dense_notice(Model&);
 

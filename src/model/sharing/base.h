@@ -50,6 +50,8 @@ class BaseSharing {
   virtual std::vector<ViewPtr> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
   /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
   virtual Json descriptor() const = 0;
+  /// Whether bind can read what save_sharing writes. Where it cannot, a training ends with the dense model, too.
+  virtual bool is_loadable() const { return true; }
   /// Lines for --check and the start of a run. Call after ParameterPool::allocate.
   virtual std::vector<std::string> notes() const { return {}; }
   /// Which weights read element `index` of slot `name`: for error messages.

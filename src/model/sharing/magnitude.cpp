@@ -172,6 +172,9 @@ class Magnitude final : public BaseSharing {
     return json.set("fnv1a", fmt::format("{:016x}", kept_->fingerprint()));
   }
 
+  /// The mask of stored weights is not saved.
+  bool is_loadable() const override { return !source_; }
+
   std::vector<std::string> notes() const override {
     std::vector<std::string> lines = {
         fmt::format("magnitude: the {} largest of {} weights of {} tensors are kept ({:.4g}x), the others are 0",
@@ -201,7 +204,7 @@ class Magnitude final : public BaseSharing {
     const Json* seed = saved.description().find("seed");
     if (!seed || !seed->is_integer())
       throw UserError(where_, "magnitude: the mask of a model that was not drawn is not saved",
-                      "use the dense model that the run wrote (export.merged = true), with sharing.method = \"none\"");
+                      "use the dense model that the run wrote beside it, with sharing.method = \"none\"");
     return static_cast<uint64_t>(seed->as_integer());
   }
 

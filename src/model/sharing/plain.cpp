@@ -62,12 +62,9 @@ void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOption
 
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
                  const std::function<std::string(int64_t)>& readers) {
-  if (options.saved) {
-    slot.init = {Init::Kind::zeros, 0, options.saved->at(name, slot.shape, readers), options.saved->file_of(name)};
-    return reserve_or_adopt(name, std::move(slot), pool);
-  }
-  return pool.reserve(name, std::move(slot));
-}
+  if (!options.saved) return pool.reserve(name, std::move(slot));
+  const SlotId id = bind_saved(name, std::move(slot), pool, *options.saved, readers);
+  if (const DType dtype = pool.source_dtype(id); dtype != DType::f32)
 
 SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
   SlotOptions slot{.shape = spec.shape,
