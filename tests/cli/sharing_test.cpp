@@ -146,7 +146,7 @@ TEST_F(Sharing, ARunServesTheOtherJobsOfTheSameRecipe) {
   const Words generate = rps({"job=generate", "generate.limit=3", "generate.max_new_tokens=8"});
   expect_done(trainer(joined(generate, {"run.dir=run"})));
   expect_done(trainer(joined(generate, {"run.dir=named", "sharing.load=run/sharing"})));
-  expect_done(trainer(joined(generate, {"run.dir=drawn"})));
+  expect_done(trainer({"full.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=8", "run.dir=drawn"}));
   EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), test::read_file(*this / "named/samples.jsonl"));
   EXPECT_NE(test::read_file(*this / "run/samples.jsonl"), test::read_file(*this / "drawn/samples.jsonl"));
 
@@ -174,7 +174,7 @@ TEST_F(Sharing, EvaluatesTheSameUnderRanksWhichMustSeeTheSameRun) {
   const Words second = ranks(1, rps({"job=evaluate", "run.dir=absent"})).arguments;
   differing.arguments.push_back(":");
   differing.arguments.insert(differing.arguments.end(), second.begin() + 1, second.end());
-  EXPECT_THAT(expect_exit(2, differing).err, HasSubstr("the ranks differ in whether run.dir holds a trained model"));
+  EXPECT_THAT(expect_exit(2, differing).err, HasSubstr("there are no trained weights: sharing.load is not set and"));
 }
 
 TEST_F(Sharing, IsNotThereBeforeTheTrainingHasEnded) {
@@ -443,6 +443,8 @@ TEST_F(Sharing, FaultsOfTheSectionAreToldWithTheirPlace) {
   EXPECT_THAT(fault(spsa({"spsa.perturb=layers"})),
               HasSubstr("spsa.perturb = \"layers\" is for weights that are each trained for themselves\n"));
   EXPECT_THAT(checked("export.peft=true"), HasSubstr("there is no dense base that PEFT could put the adapter on\n"));
+  for (const char* extreme : {"1e-300", "1e300"})  // its square leaves f64
+    EXPECT_THAT(checked(std::string("sharing.sigma_0=") + extreme), HasSubstr("allowed: 1e-12 to 1000000000000"));
   EXPECT_THAT(checked("sharing.methode=rps"), HasSubstr("did you mean \"method\"?"));
 }
 
@@ -460,6 +462,16 @@ TEST_F(Sharing, AtOneTimesItIsTheDenseRunBitForBit) {
   EXPECT_EQ(losses("shared", "eval"), losses("dense", "eval"));
   EXPECT_EQ(test::read_file(*this / "shared/model/model.safetensors"),
             test::read_file(*this / "dense/model/model.safetensors"));
+}
+
+TEST_F(Sharing, PruningOfStoredWeightsEndsWithADenseModelBecauseItsMaskIsNotSaved) {
+  expect_done(trainer({"full.toml", "run.dir=base-run", "train.steps=3"}));
+  Words words = rps({"sharing.method=magnitude", "model.path=base-run/model", "train.steps=3", "run.dir=run"});
+  const std::string said = expect_done(trainer(joined(words, {"model.init=pretrained"}))).out;
+  EXPECT_THAT(said, ContainsRegex("dense model [(]3[.]7[0-9]*x as many numbers as the shared one[)]: "));
+  EXPECT_THAT(fault(joined(words, {"model.init=pretrained", "job=evaluate"})),
+              HasSubstr("use the dense model that the run wrote beside it, with sharing.method = \"none\""));
+  EXPECT_EQ(dense_loss("run"), losses("run", "eval").back());
 }
 
 TEST_F(Sharing, ACellThatBreaksIsNamedWithItsReaders) {

@@ -263,6 +263,25 @@ TEST_F(SharingFolder, WithABrokenCellNamesTheTensorsAndPositionsThatReadIt) {
   EXPECT_EQ(fault(rps(4)).message, "holds inf: element 3 of \"model.layers.1.input_layernorm.weight\"");
 }
 
+TEST_F(SharingFolder, WithAPoolOfAnotherTypeIsRefusedWhetherItIsTrainedOrNot) {
+  const auto model = saved_model(rps(4));
+  const ConstView pool = test::slot_of(model->pool(), "rps.pool");
+  Tensor half(pool.shape, DType::bf16);
+  for (int64_t j = 0; j < pool.shape.count(); ++j)
+    half.as<BFloat16>()[static_cast<size_t>(j)] = to_bfloat16(static_cast<float>(element(pool, j)));
+  std::vector<std::pair<std::string, ConstView>> tensors = {{"rps.pool", half.view()}};
+  for (const TrainableSlot& slot : model->pool().trainable().slots)
+    if (slot.name != "rps.pool") tensors.emplace_back(slot.name, test::slot_of(model->pool(), slot.name));
+  const std::string before = description().at("sha256").as_string();
+  write_safetensors(file(), tensors);
+  replace_in_description(before, sha256_of_file(file()));
+  for (const bool train : {true, false}) {
+    const Fault found = fault(rps(4), train);
+    EXPECT_EQ(found.where, file());
+    EXPECT_EQ(found.message, "tensor \"rps.pool\" is stored as bf16, expected f32");
+  }
+}
+
 // --- A frozen base below an adapter ---
 
 class FrozenBase : public SharingFolder {

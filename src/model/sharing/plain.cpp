@@ -63,8 +63,13 @@ void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOption
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
                  const std::function<std::string(int64_t)>& readers) {
   if (!options.saved) return pool.reserve(name, std::move(slot));
-  const SlotId id = bind_saved(name, std::move(slot), pool, *options.saved, readers);
-  if (const DType dtype = pool.source_dtype(id); dtype != DType::f32)
+  slot.init = {Init::Kind::zeros, 0, options.saved->at(name, slot.shape, readers), options.saved->file_of(name)};
+  if (const ConstView& saved = slot.init.source; saved.dtype != DType::f32)  // it is computed with where it lies
+    throw UserError(slot.init.file->path().string(),
+                    fmt::format("tensor \"{}\" is stored as {}, expected f32", name, name_of(saved.dtype)),
+                    "take the file that the run wrote: a pool is not converted");
+  return reserve_or_adopt(name, std::move(slot), pool);
+}
 
 SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
   SlotOptions slot{.shape = spec.shape,
@@ -72,10 +77,12 @@ SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOpti
                    .init = spec.init,
                    .weight_decay = spec.role != Role::norm,
                    .storage = options.storage};
-  if (options.saved)
-    return bind_slot(spec.storage, std::move(slot), pool, options,
-                     [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
-  if (options.source) {
+  if (options.saved) {
+    slot.init.source = options.saved->at(spec.storage, spec.shape, [&](int64_t i) {
+      return fmt::format("element {} of \"{}\"", i, spec.storage);
+    });
+    slot.init.file = options.saved->file_of(spec.storage);
+  } else if (options.source) {
     slot.init.source = source_of(*options.source, spec);
     slot.init.file = options.source->file_of(spec.name);
   }
