@@ -78,9 +78,8 @@ SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOpti
                    .weight_decay = spec.role != Role::norm,
                    .storage = options.storage};
   if (options.saved) {
-    slot.init.source = options.saved->at(spec.storage, spec.shape, [&](int64_t i) {
-      return fmt::format("element {} of \"{}\"", i, spec.storage);
-    });
+    slot.init.source = options.saved->at(
+        spec.storage, spec.shape, [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
     slot.init.file = options.saved->file_of(spec.storage);
   } else if (options.source) {
     slot.init.source = source_of(*options.source, spec);
