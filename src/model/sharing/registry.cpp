@@ -68,7 +68,8 @@ void SharingConfig::visit(Fields& v) {
     "rps with adamw: unit: each weight moves about the learning rate a step; iso: all weights of a cell together");
   v("scale", scale, one_of({"auto", "exact", "pow2"}),
     "rps: a tensor's scale is the ratio of deviations (exact), its nearest power of two (pow2); auto: pow2 at 1x, exact above");
-  v("sigma_0", sigma_0, in_range(1e-12, 1e12), "rps: deviation of the cells; with precond = \"D\" nothing depends on it");
+  v("sigma_0", sigma_0, in_range(1e-12, 1e12),
+    "rps: deviation of the cells; with precond = \"D\" nothing depends on it");
   v("load", load, anything(), "folder of a saved pool to start from, or to build on");
 }
 
