@@ -118,6 +118,9 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
 void check_adapter(Recipe& recipe, const JobConfig& c) {
   if (c.adapter.targets.empty())
     recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
+  if (c.adapter.method != "none" && !c.trainer.train.freeze.empty())
+    recipe.fault("train", "freeze", "train.freeze is given, and an adapter leaves all weights as they are",
+                 "adapter.targets names what is adapted");
   if (c.adapter.method == "none" && !c.adapter.load.empty())
     recipe.fault("adapter", "load", "adapter.load is given, but adapter.method is \"none\"",
                  "set adapter.method and its options to the saved adapter's: its adapter.json names them");

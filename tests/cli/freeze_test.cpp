@@ -52,6 +52,9 @@ TEST_F(Freeze, RefusesWhatIsNoRegularExpressionAndCellsThatWouldBeHalfFrozen) {
                     "half frozen"),
       std::string::npos)
       << half.err;
+  const auto adapter = expect_exit(2, trainer({"lora.toml", R"(train.freeze=["mlp"])"}));
+  EXPECT_NE(adapter.err.find("train.freeze is given, and an adapter leaves all weights as they are"),
+            std::string::npos);
   const auto nothing = expect_exit(2, trainer({"full.toml", R"(train.freeze=["attn_pool"])"}));
   EXPECT_NE(nothing.err.find("train.freeze \"attn_pool\" is found in no tensor's name"), std::string::npos)
       << nothing.err;
