@@ -146,4 +146,23 @@ double element(const ConstView& view, int64_t i) {
   return 0;
 }
 
+void set_element(const TensorView& view, int64_t i, double value) {
+  switch (view.dtype) {
+    case DType::f64:
+      static_cast<double*>(view.mutable_data())[i] = value;
+      return;
+    case DType::f32:
+      static_cast<float*>(view.mutable_data())[i] = static_cast<float>(value);
+      return;
+    case DType::bf16:
+      static_cast<BFloat16*>(view.mutable_data())[i] = to_bfloat16(static_cast<float>(value));
+      return;
+    case DType::f16:
+      static_cast<Float16*>(view.mutable_data())[i] = to_float16(static_cast<float>(value));
+      return;
+    default:
+      TS_CHECK(false, "set_element() of a {} view", name_of(view.dtype));
+  }
+}
+
 }  // namespace tessera

@@ -143,5 +143,7 @@ void free_aligned(std::byte*);
 
 /// Reads element `i` of contiguous storage of any floating dtype.
 double element(const ConstView&, int64_t i);
+/// Writes element i, rounded to the view's floating dtype.
+void set_element(const TensorView&, int64_t i, double value);
 
 }  // namespace tessera

@@ -9,7 +9,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr NativeKind kAdapter{"adapter", "tessera adapter", "adapter.json", "adapter.load"};
+constexpr NativeKind kAdapter{"adapter", "tessera adapter", "adapter.json"};
 
 /// The trained slots of the adapter, in order of name.
 struct NamedValues {

@@ -57,9 +57,7 @@ void NativeFolder::require_same(const Json& ours, const std::vector<std::string>
     const Json* theirs = saved.find(key);
     if (!value.is_array() || !theirs || !theirs->is_array()) {
       require_equal(key, theirs, &value,
-                    fmt::format("set {}.{} to the saved value, or leave {} out",
-                                std::string(kind_.load_key).substr(0, std::string(kind_.load_key).find('.')), key,
-                                kind_.load_key));
+                    fmt::format("set {0}.{1} to the saved value, or leave {0}.load out", kind_.what, key));
       continue;
     }
     const auto &there = theirs->items(), &here = value.items();

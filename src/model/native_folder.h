@@ -14,10 +14,9 @@
 namespace tessera {
 
 struct NativeKind {
-  const char* what;         // "adapter": in messages, and the key of the description in the JSON file
-  const char* format;       // "tessera adapter"
+  const char* what;    // "adapter": the recipe's section, in messages, and the key of the description in the JSON file
+  const char* format;  // "tessera adapter"
   const char* description;  // "adapter.json"
-  const char* load_key;     // "adapter.load"
 };
 
 /// A description against this run's: `require_same` tells the first value that differs.

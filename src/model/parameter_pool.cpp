@@ -8,25 +8,6 @@
 namespace tessera {
 namespace {
 
-void store(TensorView view, int64_t i, double value) {
-  switch (view.dtype) {
-    case DType::f64:
-      static_cast<double*>(view.mutable_data())[i] = value;
-      return;
-    case DType::f32:
-      static_cast<float*>(view.mutable_data())[i] = static_cast<float>(value);
-      return;
-    case DType::bf16:
-      static_cast<BFloat16*>(view.mutable_data())[i] = to_bfloat16(static_cast<float>(value));
-      return;
-    case DType::f16:
-      static_cast<Float16*>(view.mutable_data())[i] = to_float16(static_cast<float>(value));
-      return;
-    default:
-      TS_CHECK(false, "parameters cannot be stored as {}", name_of(view.dtype));
-  }
-}
-
 constexpr int64_t kCopied =
     int64_t{1} << 22;  // elements that are copied before the pages they were read from are let go
 
@@ -42,7 +23,7 @@ void copy_source(const Init& init, TensorView values, int64_t begin, int64_t end
       std::memcpy(static_cast<std::byte*>(values.mutable_data()) + first * width, from + first * width,
                   static_cast<size_t>((last - first) * width));
     else
-      for (int64_t i = first; i < last; ++i) store(values, i, element(source, i));
+      for (int64_t i = first; i < last; ++i) set_element(values, i, element(source, i));
   }
   if (init.file) init.file->forget({from + begin * width, static_cast<size_t>((end - begin) * width)});
 }
@@ -130,7 +111,7 @@ void write_first_values(const Init& init, uint64_t seed, const std::string& name
     double value = 1;
     if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i));
     if (init.kind == Init::Kind::uniform) value = init.scale * (2.0 * stream.uniform(static_cast<uint64_t>(i)) - 1.0);
-    store(values, i, value);
+    set_element(values, i, value);
   }
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr NativeKind kSharing{"sharing", "tessera sharing", "sharing.json", "sharing.load"};
+constexpr NativeKind kSharing{"sharing", "tessera sharing", "sharing.json"};
 
 /// A run's own folder will do.
 fs::path place_of(const fs::path& folder) {

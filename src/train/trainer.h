@@ -28,17 +28,17 @@ struct TrainerInputs {
   const TrainerConfig& config;
   Model& model;
   const PackedDataset& data;
-  const PackedDataset* eval;  // nullptr: no evaluation
+  const PackedDataset* eval = nullptr;  // no evaluation
   Communicator& world;
   const Context& ctx;
   Reporter& report;
-  const RunFolder* folder;                                  // rank 0 only
-  std::vector<std::pair<std::string, std::string>> recipe;  // stored in checkpoints
-  std::string base_fingerprint;                             // stored in checkpoints: the frozen weights, or empty
-  std::filesystem::path resume_from;                        // a checkpoint file, or empty
-  std::function<bool()> stop_requested;                     // asked after each step, on every rank
-  std::filesystem::path run_path{};                         // the run's folder, on every rank
-  const SpsaInputs* spsa = nullptr;                         // train.estimator = "spsa"
+  const RunFolder* folder = nullptr;                          // rank 0 only
+  std::vector<std::pair<std::string, std::string>> recipe{};  // stored in checkpoints
+  std::string base_fingerprint{};                             // stored in checkpoints: Model::start_fingerprint
+  std::filesystem::path resume_from{};                        // a checkpoint file, or empty
+  std::function<bool()> stop_requested{};                     // asked after each step, on every rank
+  std::filesystem::path run_path{};                           // the run's folder, on every rank
+  const SpsaInputs* spsa = nullptr;                           // train.estimator = "spsa"
 };
 
 struct TrainOutcome {

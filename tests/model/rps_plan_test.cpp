@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "model/sharing/fold_view.h"
+#include "model/sharing/selection.h"
 #include "support/rps.h"
 
 namespace tessera {

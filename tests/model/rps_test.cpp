@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "model/export.h"
+#include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 #include "support/rps.h"
 

@@ -10,6 +10,7 @@
 #include "core/minifloat.h"
 #include "kernels/votes.h"
 #include "model/export.h"
+#include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 #include "support/rps.h"
 #include "train/spsa/packer.h"
@@ -115,18 +116,7 @@ class RpsTraining : public testing::Test {
     return s;
   }
   TrainerInputs inputs(Model& model) {
-    return {.config = config_,
-            .model = model,
-            .data = data_,
-            .eval = nullptr,
-            .world = *world_,
-            .ctx = own_.ctx,
-            .report = report_,
-            .folder = nullptr,
-            .recipe = {},
-            .base_fingerprint = {},
-            .resume_from = {},
-            .stop_requested = {}};
+    return {.config = config_, .model = model, .data = data_, .world = *world_, .ctx = own_.ctx, .report = report_};
   }
   /// Reports of the trainer's own steps.
   std::vector<StepReport> train(Model& model, int64_t steps) {

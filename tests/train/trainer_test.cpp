@@ -45,14 +45,9 @@ class Loop : public testing::Test {
     return run_training({.config = config_,
                          .model = model,
                          .data = data_,
-                         .eval = nullptr,
                          .world = *world_,
                          .ctx = own_.ctx,
                          .report = report_,
-                         .folder = nullptr,
-                         .recipe = {},
-                         .base_fingerprint = {},
-                         .resume_from = {},
                          .stop_requested = std::move(stop)});
   }
 

@@ -75,6 +75,11 @@ std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string&
 /// A dense model's tensor for a spec. @throws UserError when it is missing, has another shape or no floating dtype
 ConstView source_of(const SafetensorsReader&, const WeightSpec&);
 
+/// How a dense model's tensor gets its first values: from the source, or drawn as the spec says when that is null.
+Init first_init(const WeightSpec&, const SafetensorsReader* source);
+/// Those values, as if nothing were shared.
+Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed);
+
 /// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular expression
 bool is_trained(const WeightSpec&, const BaseOptions&);
 /// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train

@@ -9,11 +9,11 @@ constexpr uint64_t kPrime = 45007;  // of the released kernel
 
 }  // namespace
 
-CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed)
+CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed, bool isometric)
     : plan_(plan),
       mapper_(mapper),
       cell_key_(hash_key({seed, 0x43454C4C})),
-      sign_key_(hash_key({seed, 0x53474E})),
+      isometric_(isometric),
       cells_(static_cast<size_t>(plan.cells())) {
   for (size_t j = 0; j < cells_.size(); ++j) cells_[j] = {static_cast<int64_t>(j) + 1, 0, 0, 0};
   for (const FoldedTensor& t : plan_.tensors)
@@ -38,20 +38,14 @@ int64_t CellMap::cell(const FoldedTensor& t, int64_t row, int64_t col) const {
   return static_cast<int64_t>(start) + row % l.tile_rows * l.tile_cols + col % l.tile_cols;
 }
 
-bool CellMap::negative(int64_t i) const { return mix64(sign_key_ + static_cast<uint64_t>(i) * kGamma64) >> 63 != 0; }
-
-void CellMap::use_isometric_cells() {
-  factors_.clear();
-  for (const CellRun& run : cells_) factors_.push_back(run.readers > 0 ? 1 / std::sqrt(run.d) : 0);
+double CellMap::factor(const FoldedTensor& t, int64_t row, int64_t col, int64_t cell) const {
+  const uint64_t i = static_cast<uint64_t>(t.begin + t.layout.position(row, col));
+  const double d = isometric_ ? cells_[static_cast<size_t>(cell)].d : 1;
+  return (mix64(plan_.hash.sign_key + i * kGamma64) >> 63 != 0 ? -t.lambda : t.lambda) / std::sqrt(d);
 }
 
 uint64_t CellMap::fingerprint() const {
-  return hash_key({plan_.fingerprint(), cell_key_, sign_key_, static_cast<uint64_t>(mapper_), factors_.size()});
-}
-
-double MappedView::factor(int64_t row, int64_t col, int64_t cell) const {
-  const double factor = tensor().lambda * map_->cell_factor(cell);
-  return map_->negative(tensor().begin + tensor().layout.position(row, col)) ? -factor : factor;
+  return hash_key({plan_.fingerprint(), cell_key_, static_cast<uint64_t>(mapper_), isometric_});
 }
 
 namespace {
@@ -82,23 +76,27 @@ void scatter_typed(const FoldLayout& l, const ConstView& dw, const TensorView& d
 
 }  // namespace
 
+void CellMap::expand(const Context& ctx, const FoldedTensor& t, RowRange rows, ConstView pool, TensorView w) const {
+  const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
+  const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
+  if (pool.dtype == DType::f64) return gather_typed<double>(ctx, t.layout, rows, pool, w, cell_of, factor_of);
+  gather_typed<float>(ctx, t.layout, rows, pool, w, cell_of, factor_of);
+}
+
+void CellMap::contract(const FoldedTensor& t, ConstView dw, TensorView dpool) const {
+  const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
+  const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
+  if (dpool.dtype == DType::f64) return scatter_typed<double>(t.layout, dw, dpool, cell_of, factor_of);
+  scatter_typed<float>(t.layout, dw, dpool, cell_of, factor_of);
+}
+
 void MappedView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
   TS_CHECK(!read.z || !trainable_, "mapped weights are read from a perturbed copy of their cells");
-  if (ctx.scratch.is_counting()) return;
-  const auto cell = [&](int64_t row, int64_t col) { return map_->cell(tensor(), row, col); };
-  const auto times = [&](int64_t row, int64_t col, int64_t j) { return factor(row, col, j); };
-  const ConstView pool = read.values(cells_);
-  if (pool.dtype == DType::f64) return gather_typed<double>(ctx, tensor().layout, rows, pool, w, cell, times);
-  gather_typed<float>(ctx, tensor().layout, rows, pool, w, cell, times);
+  if (!ctx.scratch.is_counting()) map_->expand(ctx, tensor(), rows, read.values(cells_), w);
 }
 
 void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
-  if (ctx.scratch.is_counting()) return;
-  const auto cell = [&](int64_t row, int64_t col) { return map_->cell(tensor(), row, col); };
-  const auto times = [&](int64_t row, int64_t col, int64_t j) { return factor(row, col, j); };
-  const TensorView grads = pool.grads(cells_);
-  if (grads.dtype == DType::f64) return scatter_typed<double>(tensor().layout, dw, grads, cell, times);
-  scatter_typed<float>(tensor().layout, dw, grads, cell, times);
+  if (!ctx.scratch.is_counting()) map_->contract(tensor(), dw, pool.grads(cells_));
 }
 
 }  // namespace tessera

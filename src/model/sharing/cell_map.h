@@ -16,25 +16,27 @@ enum class CellMapper { hashed, roast_tile };
 
 class CellMap {
  public:
-  /// `plan` has the tensors' places and scales; its hash counts the cells, and its runs do not hold here.
-  CellMap(const RpsPlan& plan, CellMapper, uint64_t seed);
+  /// `plan` has the tensors' places and scales, the number of cells and the signs' key; its runs do not hold here.
+  /// @param isometric  weights have a factor 1/sqrt(D) of their cell beside sign and scale
+  CellMap(const RpsPlan& plan, CellMapper, uint64_t seed, bool isometric);
 
   int64_t cell(const FoldedTensor&, int64_t row, int64_t col) const;
-  bool negative(int64_t i) const;
+  /// w = rows of the tensor, read from the pool; dpool += the adjoint of the whole, one reader after the other.
+  void expand(const Context&, const FoldedTensor&, RowRange rows, ConstView pool, TensorView w) const;
+  void contract(const FoldedTensor&, ConstView dw, TensorView dpool) const;
   const RpsPlan& plan() const { return plan_; }
   /// Readers, D and Σ|λ| of every cell; `end` is the cell's number plus one.
   const std::vector<CellRun>& cells() const { return cells_; }
-  /// What a weight is multiplied with beside its sign and scale: 1/sqrt(D) of its cell, or 1.
-  double cell_factor(int64_t cell) const { return factors_.empty() ? 1.0 : factors_[static_cast<size_t>(cell)]; }
-  void use_isometric_cells();
   uint64_t fingerprint() const;
 
  private:
   RpsPlan plan_;
   CellMapper mapper_;
-  uint64_t cell_key_, sign_key_;
+  double factor(const FoldedTensor&, int64_t row, int64_t col, int64_t cell) const;
+
+  uint64_t cell_key_;
+  bool isometric_;
   std::vector<CellRun> cells_;
-  std::vector<double> factors_;
 };
 
 /// A matrix read through a CellMap.
@@ -51,8 +53,6 @@ class MappedView final : public WeightView {
 
  private:
   const FoldedTensor& tensor() const { return map_->plan().tensors[tensor_]; }
-  double factor(int64_t row, int64_t col, int64_t cell) const;
-
   SlotId cells_;
   std::shared_ptr<const CellMap> map_;
   size_t tensor_;

@@ -26,8 +26,7 @@ FoldView::FoldView(const ParameterPool& pool, SlotId cells, FoldedMatrix matrix,
 
 void FoldView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
   TS_CHECK(!read.z || !trainable_, "folded weights are read from a perturbed copy of their cells");
-  const TensorView out = w.shape.rank == 2 ? w : w.reshape({rows.end - rows.begin, matrix_.layout.cols});
-  fold_expand(ctx, matrix_, read.values(cells_), rows.begin, out);
+  fold_expand(ctx, matrix_, read.values(cells_), rows.begin, w);
 }
 
 void FoldView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "core/random.h"
-#include "model/sharing/rps.h"
+#include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -155,7 +155,7 @@ class Magnitude final : public BaseSharing {
       tensors_.push_back({specs[i], weights_});
       weights_ = tensors_.back().end();
     }
-    cells_ = rps_cells(config_, weights_, where_);
+    cells_ = cells_of(config_, weights_, where_);
     seed_ = options.saved ? saved_seed(*options.saved) : options.seed;
     source_ = options.saved ? nullptr : options.source;
     kept_ = std::make_shared<const KeptWeights>(first_magnitudes(pool.compute()), cells_);
@@ -208,23 +208,11 @@ class Magnitude final : public BaseSharing {
     return static_cast<uint64_t>(seed->as_integer());
   }
 
-  /// The dense model's first values, read or drawn as if nothing were pruned.
-  Tensor first_values(const PrunedTensor& t, DType dtype) const {
-    Init init = t.spec.init;
-    if (source_) {
-      init.source = source_of(*source_, t.spec);
-      init.file = source_->file_of(t.spec.name);
-    }
-    Tensor values(t.spec.shape, dtype);
-    write_first_values(init, seed_, t.spec.storage, values);
-    return values;
-  }
-
   std::vector<double> first_magnitudes(DType dtype) const {
     std::vector<double> magnitudes;
     magnitudes.reserve(static_cast<size_t>(weights_));
     for (const PrunedTensor& t : tensors_) {
-      const Tensor values = first_values(t, dtype);
+      const Tensor values = dense_values(t.spec, source_, dtype, seed_);
       for (int64_t e = 0; e < values.shape().count(); ++e) {
         magnitudes.push_back(std::abs(element(values.view(), e)));
         if (!std::isfinite(magnitudes.back()))
@@ -239,7 +227,7 @@ class Magnitude final : public BaseSharing {
     SlotOptions options{.shape = {cells_}, .trainable = trainable, .init = {}};
     options.init.formula = [this](TensorView values, uint64_t seed) {
       TS_CHECK(source_ || seed == seed_, "the mask is of seed {}, the values of {}", seed_, seed);
-      for (const PrunedTensor& t : tensors_) keep(t, first_values(t, values.dtype).view(), values);
+      for (const PrunedTensor& t : tensors_) keep(t, dense_values(t.spec, source_, values.dtype, seed_).view(), values);
     };
     for (const PrunedTensor& t : tensors_)
       if (const int64_t end = kept_->cell(t.end()); end > kept_->cell(t.begin))
@@ -248,13 +236,8 @@ class Magnitude final : public BaseSharing {
   }
 
   void keep(const PrunedTensor& t, ConstView from, TensorView to) const {
-    kept_->for_kept(t.begin, t.end(), [&](int64_t i, int64_t cell) {
-      const double value = element(from, i - t.begin);
-      if (to.dtype == DType::f64)
-        to.as<double>()[static_cast<size_t>(cell)] = value;
-      else
-        to.as<float>()[static_cast<size_t>(cell)] = static_cast<float>(value);
-    });
+    kept_->for_kept(t.begin, t.end(),
+                    [&](int64_t i, int64_t cell) { set_element(to, cell, element(from, i - t.begin)); });
   }
 
   std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {

@@ -39,6 +39,21 @@ ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
   return view;
 }
 
+Init first_init(const WeightSpec& spec, const SafetensorsReader* source) {
+  Init init = spec.init;
+  if (source) {
+    init.source = source_of(*source, spec);
+    init.file = source->file_of(spec.name);
+  }
+  return init;
+}
+
+Tensor dense_values(const WeightSpec& spec, const SafetensorsReader* source, DType dtype, uint64_t seed) {
+  Tensor values(spec.shape, dtype);
+  write_first_values(first_init(spec, source), seed, spec.storage, values);
+  return values;
+}
+
 bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
   return options.trainable &&
          std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
@@ -74,16 +89,13 @@ SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool,
 SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
   SlotOptions slot{.shape = spec.shape,
                    .trainable = is_trained(spec, options),
-                   .init = spec.init,
+                   .init = first_init(spec, options.saved ? nullptr : options.source),
                    .weight_decay = spec.role != Role::norm,
                    .storage = options.storage};
   if (options.saved) {
     slot.init.source = options.saved->at(
         spec.storage, spec.shape, [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
     slot.init.file = options.saved->file_of(spec.storage);
-  } else if (options.source) {
-    slot.init.source = source_of(*options.source, spec);
-    slot.init.file = options.source->file_of(spec.name);
   }
   return reserve_or_adopt(spec.storage, std::move(slot), pool);
 }

@@ -9,24 +9,13 @@
 #include "kernels/table.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
-#include "model/sharing/regex_of.h"
+#include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
 namespace {
 
 constexpr const char* kSlot = "rps.pool";
-
-/// 1234567 -> "1,234,567"
-std::string grouped(int64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string text;
-  for (size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
-    text += digits[i];
-  }
-  return text;
-}
 
 double norm_of(const ConstView& view) {
   double sum = 0;
@@ -45,7 +34,6 @@ class Rps final : public BaseSharing {
     require_trained_alike(shared_, options, config_, where_);
     make_plan(specs);
     if (options.saved) options.saved->require_same(descriptor());
-    from_weights_ = plan_.cells() == plan_.weights || (options.source && !options.saved);
     source_ = options.saved ? nullptr : options.source;
     is_frozen_start_ = !options.trainable && !options.saved && plan_.cells() < plan_.weights;
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
@@ -144,7 +132,7 @@ class Rps final : public BaseSharing {
   void make_plan(std::span<const WeightSpec> specs) {
     int64_t weights = 0;
     for (const WeightSpec& spec : shared_) weights += spec.shape.count();
-    const int64_t cells = rps_cells(config_, weights, where_);
+    const int64_t cells = cells_of(config_, weights, where_);
     const bool pow2 = config_.scale == "pow2" || (config_.scale == "auto" && cells == weights);
     std::vector<FoldedTensor> tensors;
     for (const WeightSpec& spec : shared_) {
@@ -176,8 +164,7 @@ class Rps final : public BaseSharing {
                                   config_.tile_cols, plan_.cells()),
                       "lower sharing.tile_rows and sharing.tile_cols, or sharing.compression");
     map_ = std::make_shared<CellMap>(plan_, hashed ? CellMapper::hashed : CellMapper::roast_tile,
-                                     static_cast<uint64_t>(config_.seed));
-    if (is_isometric()) map_->use_isometric_cells();
+                                     static_cast<uint64_t>(config_.seed), is_isometric());
   }
 
   SlotOptions pool_options(bool trainable) {
@@ -223,25 +210,19 @@ class Rps final : public BaseSharing {
   // --- First values ---
 
   void write_values(TensorView values, uint64_t seed) {
-    if (from_weights_) return project_weights(values, seed);
+    if (source_ || plan_.cells() == plan_.weights) return project_weights(values, seed);
     const RandomStream stream(seed, fnv1a(kSlot, std::strlen(kSlot)));
-    const auto write = [&](auto* to) {
-      int64_t j = 0;
-      for (const CellRun& run : cell_runs()) {
-        const double deviation = config_.sigma_0 * (is_isometric() && run.readers > 0 ? std::sqrt(run.d) : 1.0);
+    int64_t j = 0;
+    for (const CellRun& run : cell_runs()) {
+      const double deviation = config_.sigma_0 * (is_isometric() && run.readers > 0 ? std::sqrt(run.d) : 1.0);
 #pragma omp parallel for schedule(static) if (run.end - j > 1 << 14)
-        for (int64_t cell = j; cell < run.end; ++cell)
-          to[cell] = static_cast<std::decay_t<decltype(*to)>>(deviation * stream.normal(static_cast<uint64_t>(cell)));
-        j = run.end;
-      }
-    };
-    if (values.dtype == DType::f64)
-      write(values.as<double>().data());
-    else
-      write(values.as<float>().data());
+      for (int64_t cell = j; cell < run.end; ++cell)
+        set_element(values, cell, deviation * stream.normal(static_cast<uint64_t>(cell)));
+      j = run.end;
+    }
   }
 
-  /// ψ = D⁻¹ Mᵀ w, the pool whose weights are nearest to the dense model's, which are read or drawn as if nothing were shared.
+  /// ψ = D⁻¹ Mᵀ w, the pool whose weights are nearest to the dense model's.
   void project_weights(TensorView values, uint64_t seed) {
     Arena scratch(1 << 20);
     const Context ctx{.device = {},
@@ -249,22 +230,14 @@ class Rps final : public BaseSharing {
                       .kernels = kernels_for({}, values.dtype == DType::f64 ? "reference" : ""),
                       .scratch = scratch};
     for (size_t k = 0; k < shared_.size(); ++k) {
-      const Tensor weights = dense_weights(shared_[k], values.dtype, seed);
-      add_adjoint(ctx, k, weights.view(), values);
+      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed);
+      if (map_)
+        map_->contract(plan_.tensors[k], weights.view(), values);
+      else
+        fold_contract(ctx, matrix_of(k), weights.view(), values);
     }
     if (!is_isometric()) divide_by_d(values);
-    if (plan_.cells() < plan_.weights && !map_) measure_projection(ctx, values, seed);
-  }
-
-  Tensor dense_weights(const WeightSpec& spec, DType dtype, uint64_t seed) const {
-    Init init = spec.init;
-    if (source_) {
-      init.source = source_of(*source_, spec);
-      init.file = source_->file_of(spec.name);
-    }
-    Tensor weights(spec.shape, dtype);
-    write_first_values(init, seed, spec.storage, weights);
-    return weights;
+    if (plan_.cells() < plan_.weights) measure_projection(ctx, values, seed);
   }
 
   FoldedMatrix matrix_of(size_t k) {
@@ -272,39 +245,22 @@ class Rps final : public BaseSharing {
     return {plan_.hash, t.begin, t.layout, *factors_of(t.lambda)};
   }
 
-  void add_adjoint(const Context& ctx, size_t k, ConstView weights, TensorView values) {
-    if (!map_) return fold_contract(ctx, matrix_of(k), weights, values);
-    const FoldedTensor& t = plan_.tensors[k];
-    for (int64_t e = 0; e < t.layout.count(); ++e) {
-      const int64_t row = e / t.layout.cols, col = e % t.layout.cols, j = map_->cell(t, row, col);
-      const double factor = t.lambda * map_->cell_factor(j);
-      const double term =
-          (map_->negative(t.begin + t.layout.position(row, col)) ? -factor : factor) * element(weights, e);
-      if (values.dtype == DType::f64)
-        values.as<double>()[static_cast<size_t>(j)] += term;
-      else
-        values.as<float>()[static_cast<size_t>(j)] += static_cast<float>(term);
-    }
-  }
-
   void divide_by_d(TensorView values) const {
     int64_t j = 0;
     for (const CellRun& run : cell_runs())
-      for (; j < run.end; ++j) {
-        const double d = run.readers > 0 ? run.d : 1;
-        if (values.dtype == DType::f64)
-          values.as<double>()[static_cast<size_t>(j)] /= d;
-        else
-          values.as<float>()[static_cast<size_t>(j)] /= static_cast<float>(d);
-      }
+      for (; j < run.end; ++j)
+        if (run.readers > 0) set_element(values, j, element(values, j) / run.d);
   }
 
   /// |W − w| / |w| of every tensor. Near sqrt(1 − 1/C) for weights that have nothing in common.
   void measure_projection(const Context& ctx, ConstView values, uint64_t seed) {
     for (size_t k = 0; k < shared_.size(); ++k) {
-      const Tensor weights = dense_weights(shared_[k], values.dtype, seed);
+      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed);
       Tensor shared(shared_[k].shape, values.dtype);
-      fold_expand(ctx, matrix_of(k), values, 0, shared);
+      if (map_)
+        map_->expand(ctx, plan_.tensors[k], {0, shared_[k].shape[0]}, values, shared);
+      else
+        fold_expand(ctx, matrix_of(k), values, 0, shared);
       double squares = 0;
       for (int64_t i = 0; i < weights.shape().count(); ++i) {
         const double difference = element(shared.view(), i) - element(weights.view(), i);
@@ -344,91 +300,13 @@ class Rps final : public BaseSharing {
   RpsPlan plan_;
   std::shared_ptr<CellMap> map_;  // of the other mappers
   SlotId slot_ = -1;
-  bool from_weights_ = false, is_frozen_start_ = false;
+  bool is_frozen_start_ = false;
   int64_t own_weights_ = 0, own_tensors_ = 0;
   std::map<double, std::shared_ptr<const std::vector<FoldFactor>>> factors_;
   std::map<std::string, std::string> projection_errors_;
 };
 
-/// Whether an entry of sharing.shared names the spec.
-bool is_named(const WeightSpec& spec, const std::string& entry, const std::regex* pattern) {
-  if (entry == "linears") return spec.role == Role::linear;
-  if (entry == "embedding") return spec.role == Role::embedding;
-  if (entry == "head") return spec.role == Role::head;
-  return std::regex_search(spec.name, *pattern);
-}
-
-std::optional<std::regex> pattern_of(const std::string& entry, const std::string& where) {
-  if (entry == "linears" || entry == "embedding" || entry == "head") return std::nullopt;
-  return regex_of(entry, where + ": sharing.shared");
-}
-
 }  // namespace
-
-double deviation_of(const Init& init) {
-  if (init.kind == Init::Kind::normal) return init.scale;
-  if (init.kind == Init::Kind::uniform) return init.scale / std::sqrt(3.0);
-  return 0;
-}
-
-std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingConfig& config,
-                              const std::string& where) {
-  std::set<std::string> chosen;
-  for (const std::string& entry : config.shared) {
-    const auto pattern = pattern_of(entry, where);
-    bool found = false;
-    for (const WeightSpec& spec : specs) {
-      if (spec.shape.rank != 2 || !is_named(spec, entry, pattern ? &*pattern : nullptr)) continue;
-      found = true;
-      if (spec.shape.count() >= config.min_numel) chosen.insert(spec.storage);
-    }
-    if (!found)
-      throw UserError(
-          where, fmt::format("{}: sharing.shared \"{}\" names no matrix of this model", config.method, entry),
-          "name \"linears\", \"embedding\", \"head\", or a regular expression of tensors' names, such as \"mlp\"");
-  }
-  std::vector<int> numbers;
-  std::set<std::string> seen;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (!chosen.count(specs[i].storage) || !seen.insert(specs[i].storage).second) continue;
-    if (deviation_of(specs[i].init) == 0)
-      throw UserError(where,
-                      fmt::format("{}: '{}' is initialised to {}; exclude it", config.method, specs[i].name,
-                                  specs[i].init.kind == Init::Kind::ones ? "ones" : "zeros"),
-                      "a shared weight has the scale of its first values: leave the tensor out of sharing.shared");
-    numbers.push_back(static_cast<int>(i));
-  }
-  if (numbers.empty())
-    throw UserError(where, config.method + ": no tensor is shared",
-                    fmt::format("lower sharing.min_numel ({}), or name more in sharing.shared", config.min_numel));
-  return numbers;
-}
-
-void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions& options, const SharingConfig& config,
-                           const std::string& where) {
-  for (const WeightSpec& spec : shared)
-    if (options.trainable && !is_trained(spec, options))
-      throw UserError(where,
-                      fmt::format("{}: '{}' is frozen and shares its cells: a shared cell cannot be half frozen",
-                                  config.method, spec.storage),
-                      "leave it out of sharing.shared, or out of train.freeze");
-}
-
-int64_t rps_cells(const SharingConfig& config, int64_t weights, const std::string& where) {
-  const double wanted = std::floor(static_cast<double>(weights) / config.compression);
-  const int64_t cells = config.pool ? *config.pool : static_cast<int64_t>(std::min(wanted, 0x1p62));
-  if (cells > weights)
-    throw UserError(where,
-                    fmt::format("{}: pool {} is larger than the {} shared weights: nothing to share (use 1x)",
-                                config.method, grouped(cells), grouped(weights)),
-                    "set sharing.compression to 1 or more, or sharing.pool to no more than the weights");
-  if (cells < 1)
-    throw UserError(where,
-                    fmt::format("{}: {} shared weights at {:.6g}x leave no cell", config.method, grouped(weights),
-                                config.compression),
-                    fmt::format("sharing.compression may be 1 .. {}", grouped(weights)));
-  return cells;
-}
 
 std::unique_ptr<BaseSharing> make_rps(const SharingConfig& config, const std::string& where) {
   return std::make_unique<Rps>(config, where);
