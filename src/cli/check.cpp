@@ -1,6 +1,7 @@
 // --check and --show-batch: what a run would do, before it does it.
 
-#include "cli/workspace.h"
+#include "cli/plan.h"
+#include "cli/results.h"
 
 namespace tessera {
 

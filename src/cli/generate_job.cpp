@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "cli/workspace.h"
+#include "cli/results.h"
 #include "infer/generate.h"
 #include "io/files.h"
 #include "kernels/table.h"

@@ -2,7 +2,8 @@
 
 #include <chrono>
 
-#include "cli/workspace.h"
+#include "cli/plan.h"
+#include "cli/results.h"
 #include "io/files.h"
 #include "kernels/table.h"
 #include "model/export.h"

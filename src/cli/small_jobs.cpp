@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "cli/workspace.h"
+#include "cli/plan.h"
+#include "cli/results.h"
 #include "kernels/table.h"
 #include "model/adapter_io.h"
 #include "model/export.h"

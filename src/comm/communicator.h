@@ -78,4 +78,7 @@ std::unique_ptr<Communicator> world_communicator();
 /// Throws UserError on every rank, naming what differs and the ranks that differ, unless all ranks pass equal text.
 void require_equal(Communicator&, const std::string& what, const std::string& value);
 
+/// Rank 0's text on every rank.
+std::string broadcast_text(Communicator&, const std::string& chosen);
+
 }  // namespace tessera

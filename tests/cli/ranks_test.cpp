@@ -113,8 +113,8 @@ TEST_F(Ranks, ThatReadDifferentDataAreToldSoOnce) {
                            "data.cache=" + (*this / "cache").string(), "data.train=/proc/self/cwd/train.jsonl",
                            "data.eval=" + (*this / "eval.jsonl").string()};
   Words all = {"-wdir", path().string()};
-  for (const std::string& word : ranks(1, arguments).arguments)
-    if (word != TESSERA_MPIEXEC) all.push_back(word);
+  const Words alone = ranks(1, arguments).arguments;  // mpiexec first
+  all.insert(all.end(), alone.begin() + 1, alone.end());
   Words second = all;
   second[1] = (*this / "other").string();
   all.push_back(":");

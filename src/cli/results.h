@@ -1,0 +1,34 @@
+#pragma once
+// What a training leaves in its run folder, and the jobs that work with it: adapter/, sharing/, model/, peft/.
+
+#include "cli/workspace.h"
+
+namespace tessera {
+
+/// model_settings of a job that works with what a training left: without an adapter, the model that run.dir holds, else
+/// the recipe's; with shared weights, those that run.dir holds. Every rank looks into its own run.dir. Rank 0 says which.
+/// @throws UserError when a training of all weights has begun in run.dir and has not ended, or left them held in another way
+Model::Settings trained_model_settings(const JobInputs&, int64_t max_position);
+
+/// @throws UserError when the base model would be exported over a model that run.dir holds, or into a training of all
+/// weights that has not ended, or that left them held in another way
+void refuse_base_export(const JobInputs&);
+
+/// Loads adapter.load into the model when it is set: where a training starts from.
+void start_from_saved_adapter(const JobConfig&, Model&);
+
+/// Loads what a job other than training works with: adapter.load, else the adapter that the run's folder holds.
+/// @throws UserError when the recipe has an adapter and neither is there: the base model alone would be measured in its name
+void use_trained_adapter(const JobInputs&, Model&);
+
+/// Writes what [export] asks for into a run's folder; full training always exports the model.
+/// @param say  told each folder that was written; may be empty
+void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
+                    const std::function<void(const std::string&)>& say);
+
+/// Whether a training ends with a dense model: full training always, unless its weights are shared and can be loaded as such.
+bool writes_model(const JobInputs&, Model&);
+/// What a dense export is called where it is told: of a shared model with how much larger it is.
+std::string dense_notice(Model&);
+
+}  // namespace tessera
