@@ -139,7 +139,8 @@ void require_same_manifest(const RunHeader& header, const FlatParams& params, co
     return it == list.end() ? std::string("nothing") : "\"" + *it + "\"";
   };
   throw UserError(where, "the log belongs to other tensors than the recipe's model trains",
-                  fmt::format("the first that differs: the log has {}, the model {}",
+                  fmt::format("the first that differs: the log has {}, the model {}\nset [adapter], [sharing], "
+                              "train.freeze and model.path as the run had them",
                               show(pair.second, header.manifest), show(pair.first, mine)));
 }
 
