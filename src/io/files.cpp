@@ -1,11 +1,8 @@
 #include "io/files.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
-#include <array>
-#include <memory>
 #include <vector>
 
 #include "core/error.h"
@@ -17,29 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kBufferBytes = size_t{1} << 20;
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new()) {
-    TS_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1, "OpenSSL has no SHA-256");
-  }
-  void add(std::span<const std::byte> bytes) {
-    TS_CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "OpenSSL failed");
-  }
-  std::array<std::byte, 32> digest() {
-    std::array<std::byte, 32> bytes;
-    TS_CHECK(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(bytes.data()), nullptr) == 1,
-             "OpenSSL failed");
-    return bytes;
-  }
-  std::string hex() { return hex_text(digest()); }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
 
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
@@ -124,36 +98,10 @@ void remove_temporaries(const fs::path& folder) {
     if (is_temporary(entry.path().filename().string())) fs::remove(entry.path(), ignored);
 }
 
-std::array<std::byte, 32> sha256(std::span<const std::byte> bytes) {
-  Sha256 hash;
-  hash.add(bytes);
-  return hash.digest();
-}
-
 std::string hex_text(std::span<const std::byte> bytes) {
   std::string text;
   for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<int>(byte));
   return text;
-}
-
-std::string sha256_hex(std::span<const std::byte> bytes) {
-  Sha256 hash;
-  hash.add(bytes);
-  return hash.hex();
-}
-
-std::string sha256_hex(std::string_view text) { return sha256_hex(std::as_bytes(std::span(text))); }
-
-std::string sha256_of_file(const fs::path& path, int64_t skip_bytes) {
-  const FileDescriptor file = FileDescriptor::open_to_read(path);
-  file.seek(skip_bytes);
-  Sha256 hash;
-  std::vector<std::byte> buffer(kBufferBytes);
-  for (size_t n = buffer.size(); n == buffer.size();) {
-    n = file.read(buffer);
-    hash.add({buffer.data(), n});
-  }
-  return hash.hex();
 }
 
 }  // namespace tessera

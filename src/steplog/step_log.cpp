@@ -78,6 +78,7 @@ struct StepLog::Impl {
   ChainRules chain;
   uint64_t first_index = 0;
   std::vector<Segment> segments;
+  std::map<uint64_t, ChainRules> starts;  // a writer's: the rules where each segment of records begins
   std::vector<std::string> notices;
   std::optional<FileDescriptor> lock_file;
   std::optional<FileLock> lock;  // a writer's: as long as the log is open
@@ -142,6 +143,7 @@ struct StepLog::Impl {
     chain = start();
     first_index = chain.next_index();
     segments.clear();
+    starts.clear();
     const std::vector<Segment> listed = list_segments();
     for (size_t i = 0; i < listed.size(); ++i) {
       if (listed[i].first != chain.next_index())
@@ -150,6 +152,7 @@ struct StepLog::Impl {
                                     listed[i].first, static_cast<int64_t>(chain.next_index()) - 1),
                         "a file is missing or has another name: take it from another machine of the run");
       segments.push_back(listed[i]);
+      know_start(segments.back());
       follow(segments.back(), i + 1 == listed.size(), Report::notices);
     }
   }
@@ -331,6 +334,13 @@ struct StepLog::Impl {
     sync_folder(folder);
     segment.bytes = kFileHeadBytes;
     segments.push_back(segment);
+    know_start(segment);
+  }
+
+  /// The chain is where the segment begins. Compacting it later need not read what lies before.
+  void know_start(const Segment& segment) {
+    const bool is_writer = options.access == Access::write;
+    if (is_writer && segment.form == SegmentForm::records) starts.insert_or_assign(segment.first, chain);
   }
 
   /// The whole file of an archive that holds what a segment holds, one page after the other.
@@ -364,6 +374,7 @@ struct StepLog::Impl {
 
   /// The rules as they stood before record `index`.
   ChainRules rules_at(uint64_t index) const {
+    if (const auto known = starts.find(index); known != starts.end()) return known->second;
     ChainRules rules = start();
     for (const Segment& segment : segments) {
       if (rules.next_index() >= index || segment.count == 0) break;
@@ -433,19 +444,30 @@ struct StepLog::Impl {
     return found;
   }
 
+  /// Costs what the segments that it changes hold, however long the log is.
   void compact(uint64_t index, Compaction how) {
     if (index >= chain.next_index() && !segments.empty() && segments.back().count > 0) start_segment();
-    uint64_t start_index = first_index;
-    for (size_t i = 0; i + 1 < segments.size() && segments[i].end() <= index; ++i) {
-      start_index = segments[i].end();
-      if (how == Compaction::drop || segments[i].form == SegmentForm::archive) continue;
+    size_t whole = 0;  // segments that end before the index
+    while (whole + 1 < segments.size() && segments[whole].end() <= index) ++whole;
+    if (how == Compaction::drop) return drop(whole);
+    for (size_t i = 0; i < whole; ++i) {
+      if (segments[i].form == SegmentForm::archive) continue;
       archive(segments[i]);
       segments[i] = as_it_is_now(segments[i]);
+      starts.erase(segments[i].first);
     }
-    if (how == Compaction::drop && start_index > first_index)
-      write_bytes(start_file(folder), rules_at(start_index).save());
     sync_folder(folder);
-    load();  // removes what was dropped
+  }
+
+  void drop(size_t count) {
+    if (count == 0) return;
+    const uint64_t start_index = segments[count - 1].end();
+    write_bytes(start_file(folder), rules_at(start_index).save());  // from here on they are gone, whatever happens
+    for (size_t i = 0; i < count; ++i) fs::remove(segments[i].file);
+    segments.erase(segments.begin(), segments.begin() + static_cast<int64_t>(count));
+    starts.erase(starts.begin(), starts.lower_bound(start_index));
+    first_index = start_index;
+    sync_folder(folder);
   }
 
   void sync() const {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "core/crc32c.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"
@@ -117,6 +119,36 @@ TEST(StepLog, CostsABitMoreThanAByteAVote) {  // T6
   RecordProperty("bytes_per_vote_in_archives", fmt::format("{:.4f}", in_archives));
   EXPECT_LE(in_segments, 1.3);
   EXPECT_LE(in_archives, 1.1);
+}
+
+/// Bytes that this process has read so far, from disk or not.
+int64_t bytes_read() {
+  std::ifstream file("/proc/self/io");
+  std::string key;
+  int64_t value = 0;
+  file >> key >> value;
+  return key == "rchar:" ? value : -1;
+}
+
+TEST(StepLog, CompactingReadsNoMoreOfALongLogThanOfAShortOne) {
+  if (bytes_read() < 0) GTEST_SKIP() << "/proc/self/io cannot be read";
+  for (const auto how : {StepLog::Compaction::archive, StepLog::Compaction::drop}) {
+    const TemporaryFolder folder;
+    StepLog log = StepLog::create(folder / "log", kHeader, {.sync_appends = false});
+    Chain chain(log.run());
+    std::vector<int64_t> reads;
+    for (int checkpoint = 0; checkpoint < 40; ++checkpoint) {
+      for (int i = 0; i < 50; ++i) log.append(chain.add(log.size() == 0 ? chain.first_round(4) : chain.round()));
+      const uint64_t before = log.size() - 50;
+      const int64_t start = bytes_read();
+      log.new_segment();
+      log.compact(before, how);
+      reads.push_back(bytes_read() - start);
+    }
+    EXPECT_LE(reads[39], reads[2] + 1000) << "of 2000 rounds, and of 150";
+    EXPECT_EQ(log.first_index(), how == StepLog::Compaction::drop ? 1950u : 0u);
+    EXPECT_EQ(chain.rules.prev(), StepLog::open(folder / "log", {.access = StepLog::Access::read}).chain().prev());
+  }
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include "io/files.h"
+#include "io/sha256.h"
 #include "train/run_folder.h"
+#include "train/spsa/snapshots.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -51,9 +53,9 @@ Record snapshot_record(const Context& ctx, const Replica& replica, const fs::pat
   Record record = record_head(replica, {}, {}, RecordType::snapshot);
   const StateDigest digest = replica.digest(ctx);
   record.digest = {digest.sum, digest.check};
-  const std::string bytes = read_text_file(file);
-  record.sha256 = sha256(std::as_bytes(std::span(bytes)));
-  record.file_bytes = bytes.size();
+  const HashedFile hashed = hash_file(file);
+  record.sha256 = hashed.sha256;
+  record.file_bytes = hashed.bytes;
   return record;
 }
 

@@ -1,8 +1,6 @@
 #include "train/spsa/rounds.h"
 
-#include <algorithm>
-
-#include "io/files.h"
+#include "train/spsa/snapshots.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -10,47 +8,7 @@ namespace {
 
 constexpr size_t kTogether = 256;  // records handed to the replica at once
 
-/// Loads the newest snapshot that is whole and that the log vouches for.
-void start_from_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
-  if (folder.empty()) return;
-  const auto known = snapshots_in(log);
-  for (const uint32_t round : snapshot_rounds(folder)) {
-    const auto found = known.find(round);
-    if (round > last_round || found == known.end()) continue;
-    if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256)
-      continue;  // an older one, or the base, will do
-    return replica.load(snapshot_file(folder, round));
-  }
-}
-
 }  // namespace
-
-std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
-  std::map<uint32_t, KnownSnapshot> known;
-  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
-    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex_text(record.sha256)};
-    return true;
-  });
-  return known;
-}
-
-fs::path snapshot_file(const fs::path& folder, uint32_t round) {
-  return folder / fmt::format("round-{:08}.safetensors", round);
-}
-
-std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
-  std::vector<uint32_t> rounds;
-  if (!fs::is_directory(folder)) return rounds;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    uint32_t round = 0;
-    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 &&
-        snapshot_file(folder, round).filename() == name)
-      rounds.push_back(round);
-  }
-  std::sort(rounds.rbegin(), rounds.rend());
-  return rounds;
-}
 
 RunPlaces find_log(const fs::path& run_or_log) {
   const fs::path folder = fs::absolute(run_or_log / "").parent_path().lexically_normal();
@@ -64,7 +22,7 @@ uint32_t rounds_in(const StepLog& log) { return log.chain().next_round(); }
 
 ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, const fs::path& snapshots,
                    uint32_t last_round) {
-  start_from_snapshot(replica, log, snapshots, last_round);
+  load_snapshot(replica, log, snapshots, last_round);
   ReplayCount count;
   std::vector<Record> records;
   uint32_t next = replica.round();

@@ -2,25 +2,12 @@
 // A replica with its log: what a process holds on disk and in memory of a shared-seed run, and how it catches up.
 
 #include <functional>
-#include <map>
 #include <memory>
 
 #include "steplog/step_log.h"
 #include "train/spsa/packer.h"
 
 namespace tessera {
-
-/// checkpoints/round-00001000.safetensors
-std::filesystem::path snapshot_file(const std::filesystem::path& folder, uint32_t round);
-/// Rounds of the snapshots in a folder, newest first.
-std::vector<uint32_t> snapshot_rounds(const std::filesystem::path& folder);
-
-/// A snapshot that the log vouches for: the number of its record, and the hash of its file.
-struct KnownSnapshot {
-  uint64_t index;
-  std::string sha256;
-};
-std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog&);  // by round
 
 /// What a replay went through.
 struct ReplayCount {

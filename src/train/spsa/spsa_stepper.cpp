@@ -8,11 +8,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
-#include "io/files.h"
-#include "steplog/log_engine.h"
-#include "train/spsa/rounds.h"
+#include "train/spsa/catching_up.h"
+#include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/told_metrics.h"
 #include "train/spsa/voter.h"
@@ -25,7 +23,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMostEmptyRounds = 16;
-constexpr uint64_t kRun = 4096;                      // records that are handed over at once
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
 class SpsaStepper final : public Stepper {
@@ -45,7 +42,8 @@ class SpsaStepper final : public Stepper {
                 .spsa = config_,
                 .header = replica_.header(),
                 .prober = *in.spsa->prober},
-               machine_) {}
+               machine_),
+        snapshots_(in.folder ? *in.folder / "checkpoints" : fs::path(), in.config.checkpoint.keep, config_.compact) {}
 
   std::optional<Restored> restore() override {
     const std::string header = in_.spsa->header.text();
@@ -61,10 +59,12 @@ class SpsaStepper final : public Stepper {
           throw UserError("spsa.shared", fmt::format("\"{}\" is what this machine writes alone", own.string()),
                           "name a folder beside it, or leave it out");
       engine_ = make_file_engine(in_.spsa->shared, header);
-      share_records();
+      tip_ = catch_up_with_folder(mine(), *engine_, in_.spsa->shared);
+    } else {
+      tip_ = catch_up_with_ranks(mine());
+      engine_ = make_mpi_engine(in_.world, tip_.index);
     }
-    const uint64_t records = is_file_ ? log_->size() : agree_on_log();
-    if (!is_file_) engine_ = make_mpi_engine(in_.world, records);
+    if (log_) snapshots_.know(*log_);
     in_.model.assemble(in_.ctx);
     if (replica_.round() == 0) return std::nullopt;
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
@@ -94,26 +94,14 @@ class SpsaStepper final : public Stepper {
     Record record = record_head(replica_, run_, tip_, RecordType::snapshot);
     const StateDigest digest = replica_.digest(in_.ctx);
     record.digest = {digest.sum, digest.check};
-    std::vector<std::byte> hash(32 + sizeof(record.file_bytes));
-    if (in_.folder) {
-      const fs::path folder = *in_.folder / "checkpoints";
-      fs::create_directories(folder);
-      const fs::path file = snapshot_file(folder, replica_.round());
-      replica_.save(file);
-      write_text_file(folder / "latest", file.filename().string() + "\n");
-      if (is_best) fs::copy_file(file, folder / "best.safetensors", fs::copy_options::overwrite_existing);
-      const std::string bytes = read_text_file(file);
-      const auto sum = sha256(std::as_bytes(std::span(bytes)));
-      std::memcpy(hash.data(), sum.data(), sum.size());
-      record.file_bytes = bytes.size();
-      std::memcpy(hash.data() + 32, &record.file_bytes, sizeof(record.file_bytes));
-    }
-    in_.world.broadcast(hash, 0);
-    std::memcpy(record.sha256.data(), hash.data(), 32);
-    std::memcpy(&record.file_bytes, hash.data() + 32, sizeof(record.file_bytes));
+    HashedFile saved;
+    if (in_.folder) saved = snapshots_.save(replica_, is_best);
+    saved = broadcast_value(in_.world, saved, 0);
+    record.sha256 = saved.sha256;
+    record.file_bytes = saved.bytes;
     if (log_ && config_.compact != "keep") log_->new_segment();
     if (!is_file_ || machine_ == 0) append_and_read(record);
-    drop_old_snapshots();
+    if (log_) snapshots_.drop_old(*log_);
   }
 
   void finish() override {
@@ -146,99 +134,9 @@ class SpsaStepper final : public Stepper {
         "a branch of it goes on: job=replay with replay.branch");
   }
 
-  // --- catching up
+  // --- what was there before
 
-  /// Ranks of one job: the longest log counts. The others take what they lack, and all take the state it leads to.
-  /// @return records of the log
-  uint64_t agree_on_log() {
-    const uint64_t mine = log_ ? log_->size() : 0;
-    std::vector<uint64_t> sizes;
-    for (const auto& bytes : in_.world.all_gather(std::as_bytes(std::span(&mine, 1))))
-      std::memcpy(&sizes.emplace_back(), bytes.data(), sizeof(uint64_t));
-    const auto holder = static_cast<int>(std::max_element(sizes.begin(), sizes.end()) - sizes.begin());
-    const uint64_t size = sizes[holder];
-    if (size == 0) return 0;
-    for (uint64_t begin = send_start(holder); begin < size; begin += kRun)
-      send_records(holder, begin, std::min(size, begin + kRun));
-    std::vector<std::byte> state;
-    if (in_.world.rank() == holder) {
-      replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
-      state = replica_.pack();
-    }
-    in_.world.broadcast(state, holder);
-    if (in_.world.rank() != holder) replica_.unpack(state);
-    std::vector<std::byte> tip(sizeof(tip_));
-    if (log_) tip_ = tip_of_log();
-    std::memcpy(tip.data(), &tip_, sizeof(tip_));
-    in_.world.broadcast(tip, holder);
-    std::memcpy(&tip_, tip.data(), sizeof(tip_));
-    return size;
-  }
-
-  /// Where the holder's log begins. A log that ends before, among rounds that the holder dropped, begins there too from now on.
-  uint64_t send_start(int holder) {
-    std::vector<std::byte> first(sizeof(uint64_t)), state;
-    if (in_.world.rank() == holder) {
-      const uint64_t index = log_->first_index();
-      std::memcpy(first.data(), &index, sizeof(index));
-      state = log_->start_state();
-    }
-    in_.world.broadcast(first, holder);
-    in_.world.broadcast(state, holder);
-    uint64_t index = 0;
-    std::memcpy(&index, first.data(), sizeof(index));
-    if (log_ && log_->size() < index) log_->begin_at(state);
-    return index;
-  }
-
-  /// Hands records [index, end) to ranks whose logs lack some of them.
-  void send_records(int holder, uint64_t index, uint64_t end) {
-    std::array<double, 1> lacking{log_ && log_->size() < end ? 1.0 : 0.0};
-    in_.world.all_reduce_max(std::span<double>(lacking));
-    if (lacking[0] == 0) return;
-    std::vector<std::byte> run;
-    if (in_.world.rank() == holder)
-      log_->for_each(index, [&](const Record& record, std::span<const std::byte> encoded) {
-        if (record.index >= end) return false;
-        const auto length = static_cast<uint32_t>(encoded.size());
-        const auto* raw = reinterpret_cast<const std::byte*>(&length);
-        run.insert(run.end(), raw, raw + sizeof(length));
-        run.insert(run.end(), encoded.begin(), encoded.end());
-        return true;
-      });
-    in_.world.broadcast(run, holder);
-    for (std::span<const std::byte> rest(run); !rest.empty(); ++index) {
-      uint32_t length = 0;
-      std::memcpy(&length, rest.data(), sizeof(length));
-      if (log_ && log_->size() == index) log_->append(rest.subspan(sizeof(length), length));
-      rest = rest.subspan(sizeof(length) + length);
-    }
-  }
-
-  /// Processes of one host: my log takes what the shared one has more, and the other way round.
-  void share_records() {
-    uint64_t shared = log_->first_index();
-    for (const Bytes& record : engine_->read(shared)) {
-      if (shared >= log_->size()) log_->append(record);
-      ++shared;
-    }
-    if (shared < log_->size())
-      log_->for_each(shared, [&](const Record& record, std::span<const std::byte> encoded) {
-        if (engine_->append(record.index, encoded) == LogEngine::Append::conflict &&
-            record.index == log_->first_index() && record.index > 0)
-          throw UserError(
-              in_.spsa->shared.string(),
-              fmt::format("the shared log lacks the records before number {}, which were dropped here", record.index),
-              "put it back, or start the machine whose log is whole first");
-        return true;
-      });
-    replay(in_.ctx, replica_, *log_, snapshot_folder(), rounds_in(*log_));
-    tip_ = tip_of_log();
-  }
-
-  ChainTip tip_of_log() const { return {log_->size(), log_->chain().prev()}; }
-
-  fs::path snapshot_folder() const { return in_.folder ? *in_.folder / "checkpoints" : fs::path(); }
+  Replicated mine() { return {in_.ctx, in_.world, replica_, log_ ? &*log_ : nullptr, snapshots_.folder()}; }
 
   Restored restored_run() {
     Restored run;
@@ -375,6 +273,7 @@ class SpsaStepper final : public Stepper {
                         "the log is poisoned, the run stops here; the rounds before are whole");
       if (std::get<Record>(decoded).type == RecordType::round && replica_.round() == last) return;
       if (log_) log_->append(bytes);
+      snapshots_.know(std::get<Record>(decoded));
       tip_.advance(bytes);
       replica_.apply(in_.ctx, std::get<Record>(decoded));
     }
@@ -418,31 +317,6 @@ class SpsaStepper final : public Stepper {
     return result;
   }
 
-  // --- housekeeping
-
-  void drop_old_snapshots() {
-    if (!in_.folder) return;
-    const fs::path folder = *in_.folder / "checkpoints";
-    const auto keep = in_.config.checkpoint.keep;
-    const auto vouched = config_.compact == "keep" || !log_ ? std::map<uint32_t, KnownSnapshot>() : snapshots_in(*log_);
-    int64_t good = 0, others = 0;  // others: the log does not vouch for them, or not yet: machine 0 tells of snapshots
-    uint64_t index = 0;
-    for (const uint32_t round : snapshot_rounds(folder)) {
-      const auto found = vouched.find(round);
-      const bool is_good = found != vouched.end();
-      if (good == keep || (!is_good && others == keep)) {
-        fs::remove(snapshot_file(folder, round));
-      } else if (is_good) {
-        index = found->second.index;
-        ++good;
-      } else {
-        ++others;
-      }
-    }
-    if (good == keep)
-      log_->compact(index, config_.compact == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
-  }
-
   const TrainerInputs& in_;
   const SpsaConfig& config_;
   bool is_file_;
@@ -451,6 +325,7 @@ class SpsaStepper final : public Stepper {
   FlatParams& params_;
   Replica replica_;
   Voter voter_;
+  Snapshots snapshots_;
   RunId run_;
   ChainTip tip_;
   std::optional<StepLog> log_;

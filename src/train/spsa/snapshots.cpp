@@ -1,0 +1,80 @@
+#include "train/spsa/snapshots.h"
+
+#include <algorithm>
+
+namespace tessera {
+namespace fs = std::filesystem;
+
+std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
+  std::map<uint32_t, KnownSnapshot> known;
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type == RecordType::snapshot) known[record.round] = {record.index, hex_text(record.sha256)};
+    return true;
+  });
+  return known;
+}
+
+fs::path snapshot_file(const fs::path& folder, uint32_t round) {
+  return folder / fmt::format("round-{:08}.safetensors", round);
+}
+
+std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
+  std::vector<uint32_t> rounds;
+  if (!fs::is_directory(folder)) return rounds;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    uint32_t round = 0;
+    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 &&
+        snapshot_file(folder, round).filename() == name)
+      rounds.push_back(round);
+  }
+  std::sort(rounds.rbegin(), rounds.rend());
+  return rounds;
+}
+
+void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
+  if (folder.empty()) return;
+  const auto known = snapshots_in(log);
+  for (const uint32_t round : snapshot_rounds(folder)) {
+    const auto found = known.find(round);
+    if (round > last_round || found == known.end()) continue;
+    if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256)
+      continue;  // an older one, or the base, will do
+    return replica.load(snapshot_file(folder, round));
+  }
+}
+
+void Snapshots::know(const Record& record) {
+  if (record.type == RecordType::snapshot) known_[record.round] = {record.index, hex_text(record.sha256)};
+}
+
+HashedFile Snapshots::save(Replica& replica, bool is_best) const {
+  create_folder(folder_);
+  const fs::path file = snapshot_file(folder_, replica.round());
+  replica.save(file);
+  write_text_file(folder_ / "latest", file.filename().string() + "\n");
+  if (is_best) fs::copy_file(file, folder_ / "best.safetensors", fs::copy_options::overwrite_existing);
+  return hash_file(file);
+}
+
+void Snapshots::drop_old(StepLog& log) {
+  if (folder_.empty()) return;
+  int64_t good = 0, others = 0;  // others: the log does not vouch for them, or not yet: machine 0 tells of snapshots
+  uint64_t index = 0;
+  for (const uint32_t round : snapshot_rounds(folder_)) {
+    const auto found = known_.find(round);
+    const bool is_good = found != known_.end();
+    if (good == keep_ || (!is_good && others == keep_)) {
+      fs::remove(snapshot_file(folder_, round));
+    } else if (is_good) {
+      index = found->second.index;
+      ++good;
+    } else {
+      ++others;
+    }
+  }
+  if (good < keep_ || compact_ == "keep") return;
+  log.compact(index, compact_ == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
+}
+
+}  // namespace tessera
