@@ -3,6 +3,7 @@
 #include "cli/going_on.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "cli/run_rules.h"
 #include "cli/spsa_run.h"
 #include "cli/summary.h"
 #include "io/files.h"
@@ -25,9 +26,11 @@ int train_job(const JobInputs& in) {
   Model model(
       model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
   if (folder && writes_model(in, model)) refuse_own_folder(*folder / "model", in.config.model.path);
-  Datasets sets = load_datasets(in, true);
+  std::vector<std::string> notices;
+  const fs::path start = choose_start(in, folder.get(), notices);
+  const Rules rules = rules_of_run(in, start, run_path);
+  Datasets sets = load_datasets(in, true, rules);
   require_known_tokens(in, model, sets);
-  const fs::path start = choose_start(in, folder.get(), sets.notices);
   if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
   if (folder)
     if (const auto saved = meta_of_log(run_path))
@@ -36,7 +39,8 @@ int train_job(const JobInputs& in) {
 
   Reporter report(folder.get(),
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
-  for (const std::string& notice : sets.notices) report.say(notice);
+  notices.insert(notices.end(), sets.notices.begin(), sets.notices.end());
+  for (const std::string& notice : notices) report.say(notice);
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
@@ -51,10 +55,11 @@ int train_job(const JobInputs& in) {
 
   if (folder)
     write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
-  say_plan(report, in, model, memory, sets, total_steps(in.config.trainer, *sets.train, in.world.size()));
+  say_plan(report, in, model, memory, sets, total_steps(in.config.trainer, *sets.train, in.world.size(), rules));
 
   std::unique_ptr<SpsaInputs> spsa;
-  if (in.config.trainer.train.estimator == "spsa") spsa = spsa_inputs(in, model, *sets.train, base, run_path, ctx);
+  if (in.config.trainer.train.estimator == "spsa")
+    spsa = spsa_inputs(in, model, *sets.train, base, rules, run_path, ctx);
   const TrainOutcome outcome = run_training({.config = in.config.trainer,
                                              .model = model,
                                              .data = *sets.train,
@@ -68,7 +73,8 @@ int train_job(const JobInputs& in) {
                                              .resume_from = start,
                                              .stop_requested = stop_requested,
                                              .run_path = run_path,
-                                             .spsa = spsa.get()});
+                                             .spsa = spsa.get(),
+                                             .rules = rules});
   if (outcome.stopped) {
     if (folder) write_report(folder->path());
     report.say(fmt::format("stopped after step {}; the same command goes on", outcome.meta.step));

@@ -40,7 +40,7 @@ DataConfig data_config(const JobInputs& in) {
   return data;
 }
 
-Datasets load_datasets(const JobInputs& in, bool need_train) {
+Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
   Datasets sets{
       .tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
   const TrainConfig& train = in.config.trainer.train;
@@ -51,7 +51,7 @@ Datasets load_datasets(const JobInputs& in, bool need_train) {
     if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
     if (const std::string warning = unknown_words(data, sets.tokenizer); !warning.empty())
       sets.notices.push_back(warning);
-    return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed));
+    return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed), rules);
   };
   const auto load_all = [&] {
     if (need_train) sets.train.emplace(load(Split::train));

@@ -16,7 +16,7 @@ struct Datasets {
   std::optional<PackedDataset> train, eval;
   std::vector<std::string> notices;
 };
-Datasets load_datasets(const JobInputs&, bool need_train);
+Datasets load_datasets(const JobInputs&, bool need_train, Rules = kNewestRules);
 
 /// Refuses ids that the model's embedding has no row for: a tokenizer of another model, or with tokens added to it.
 void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);

@@ -19,8 +19,8 @@ Rule in_range(double min, double max) {
   return rule;
 }
 Rule at_least(double min) { return in_range(min, std::numeric_limits<double>::infinity()); }
-Rule above(double min) {
-  Rule rule = at_least(min);
+Rule above(double min, double max) {
+  Rule rule = in_range(min, max);
   rule.above_min = true;
   return rule;
 }

@@ -23,7 +23,7 @@ struct Rule {
 Rule anything();
 Rule in_range(double min, double max);
 Rule at_least(double min);
-Rule above(double min);
+Rule above(double min, double max = std::numeric_limits<double>::infinity());
 Rule one_of(std::vector<std::string> choices);
 
 /// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when the

@@ -23,7 +23,7 @@ int64_t PackedBatch::scored() const {
   return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label >= 0; });
 }
 
-PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed)
+PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed, Rules)
     : data_(std::move(data)), sequence_length_(sequence_length), seed_(seed) {
   TS_CHECK(sequence_length >= kShortestPiece, "sequence_length is {}, expected at least {}", sequence_length,
            kShortestPiece);

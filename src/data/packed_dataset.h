@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "core/rules.h"
 #include "data/token_file.h"
 
 namespace tessera {
@@ -43,7 +44,7 @@ class PackedDataset {
  public:
   /// @param sequence_length  at least 2
   /// @throws UserError when no scored token is left, or the choices of an example do not fit into a row
-  PackedDataset(TokenData, int64_t sequence_length, uint64_t seed);
+  PackedDataset(TokenData, int64_t sequence_length, uint64_t seed, Rules = kNewestRules);
   int64_t rows() const;
   int64_t sequence_length() const { return sequence_length_; }
   int64_t documents() const { return data_.documents(); }

@@ -15,6 +15,10 @@ void adamw_step(const Context& ctx, const AdamWArgs& args) {
   ctx.kernels.adamw_step(ctx, args);
 }
 
+float rest_of(double beta, Rules rules) {
+  return rules == Rules::first ? 1 - static_cast<float>(beta) : static_cast<float>(1 - beta);
+}
+
 void sgd_step(const Context& ctx, const SgdArgs& args) {
   const Arguments check(ctx, "sgd_step", DType::f32);
   const auto count = static_cast<int64_t>(args.values.size());

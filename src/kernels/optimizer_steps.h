@@ -1,22 +1,26 @@
 #pragma once
 #include <span>
 
+#include "core/rules.h"
 #include "kernels/context.h"
 
 namespace tessera {
 
 /// One AdamW step on flat f32 memory, with g = grad_scale · grads (Loshchilov & Hutter 2019, arXiv:1711.05101):
-///   m <- β1 m + (1−β1) g,   v <- β2 v + (1−β2) g²,
+///   m <- β1 m + rest1 g,   v <- β2 v + rest2 g²,   rest = 1−β,
 ///   w <- w − lr·wd·w − lr·step_scale · (m / c1) / (sqrt(v / c2) + eps),   c1 = 1−β1^t, c2 = 1−β2^t
 /// Same bits on every backend and for any number of threads: no contraction, operations in the order written.
 struct AdamWArgs {
   std::span<float> values;
   std::span<const float> grads;
   std::span<float> m, v;
-  float lr, beta1, beta2, eps, weight_decay, step_scale, grad_scale;
+  float lr, beta1, beta2, rest1, rest2, eps, weight_decay, step_scale, grad_scale;
   double correction1, correction2;  // c1, c2
 };
 void adamw_step(const Context&, const AdamWArgs&);
+
+/// 1 − β for a step: rounded once. Under the first rules of the rounded β, which for 0.9999999 is 19 % more.
+float rest_of(double beta, Rules);
 
 /// SGD with momentum, g = grad_scale · grads:  b <- μ b + g,  w <- w − lr·wd·w − lr·step_scale · b.  Empty b (μ = 0): b = g.
 struct SgdArgs {

@@ -28,7 +28,7 @@ class BackpropStepper final : public Stepper {
   explicit BackpropStepper(const TrainerInputs& in)
       : in_(in),
         params_(in.model.pool().trainable()),
-        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count())),
+        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules)),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {
     packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
   }
@@ -55,7 +55,7 @@ class BackpropStepper final : public Stepper {
     const double norm = std::sqrt(squared_norm()) / scored;
     stop_if_broken(step, nll, norm);
     const double clip = in_.config.train.clip, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
-    const auto lr = static_cast<float>(learning_rate(in_.config.optimizer, step, total_steps(in_)));
+    const auto lr = static_cast<float>(learning_rate(in_.config.optimizer, step, total_steps(in_), in_.rules));
     optimizer_->step(in_.ctx, params_, {step, lr, static_cast<float>(factor / scored)});
     in_.model.assemble(in_.ctx);
     rows_consumed_ += in_.config.train.batch;

@@ -56,6 +56,7 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
   Json recipe = Json::object();
   for (const auto& [key, value] : meta.recipe) recipe.set(key, value);
   file.write_integer("/meta/format_version", kFormatVersion);
+  file.write_integer("/meta/rules", static_cast<int64_t>(meta.rules));
   file.write_integer("/meta/step", meta.step);
   file.write_integer("/meta/rows_consumed", meta.rows_consumed);
   file.write_integer("/meta/ranks", meta.ranks);
@@ -97,6 +98,9 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   if (version != kFormatVersion)
     throw UserError(file.string(), fmt::format("checkpoint format {}, this program reads {}", version, kFormatVersion));
   CheckpointMeta meta;
+  meta.rules = with_place(file.string(), [&] {
+    return h5.contains("/meta/rules") ? rules_of(h5.read_integer("/meta/rules")) : Rules::first;
+  });
   meta.step = h5.read_integer("/meta/step");
   meta.rows_consumed = h5.read_integer("/meta/rows_consumed");
   meta.ranks = h5.read_integer("/meta/ranks");

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/rules.h"
 #include "model/parameter_pool.h"
 #include "train/backprop.h"
 #include "train/optimizers/optimizer.h"
@@ -16,6 +17,7 @@ namespace tessera {
 
 /// Everything of a run that is not a tensor. The data state is one integer: rows consumed.
 struct CheckpointMeta {
+  Rules rules = kNewestRules;
   int64_t step = 0, rows_consumed = 0;
   int64_t ranks = 1;
   double seconds = 0;                                          // of training so far

@@ -15,7 +15,7 @@ struct TrainConfig {
 
   void visit(Fields& v) {
     v("steps", steps, at_least(0), "optimizer steps; or give epochs");
-    v("epochs", epochs, above(0), "passes over the training rows; or give steps");
+    v("epochs", epochs, above(0, 1e9), "passes over the training rows; or give steps");
     v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks; of one probe with spsa");
     v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
     v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");

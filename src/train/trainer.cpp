@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/decimal.h"
 #include "train/stepper.h"
 
 namespace tessera {
@@ -61,6 +62,7 @@ class Loop {
   void resume_or_start() {
     const auto saved = stepper_->restore();
     if (saved) meta_ = saved->meta;
+    meta_.rules = in_.rules;
     meta_.ranks = in_.world.size();
     meta_.recipe = in_.recipe;
     meta_.data_hash = in_.data.hash();
@@ -183,13 +185,16 @@ int64_t rows_per_step(const TrainerConfig& config, int ranks) {
   return config.train.batch * machines * (spsa.sides == "one" ? 1 : spsa.probes);
 }
 
-int64_t total_steps(const TrainerConfig& config, const PackedDataset& data, int ranks) {
+int64_t total_steps(const TrainerConfig& config, const PackedDataset& data, int ranks, Rules rules) {
   if (config.train.steps) return *config.train.steps;
-  const double batches = static_cast<double>(data.rows()) / static_cast<double>(rows_per_step(config, ranks));
-  return static_cast<int64_t>(std::min(std::ceil(config.train.epochs.value_or(1.0) * batches), 0x1p62));
+  const double epochs = config.train.epochs.value_or(1.0);
+  const int64_t rows = rows_per_step(config, ranks);
+  if (rules != Rules::first) return ceil_of_share(epochs, data.rows(), rows);
+  return static_cast<int64_t>(
+      std::min(std::ceil(epochs * (static_cast<double>(data.rows()) / static_cast<double>(rows))), 0x1p62));
 }
 
-int64_t total_steps(const TrainerInputs& in) { return total_steps(in.config, in.data, in.world.size()); }
+int64_t total_steps(const TrainerInputs& in) { return total_steps(in.config, in.data, in.world.size(), in.rules); }
 
 int64_t micro_batch_rows(const TrainConfig& config, int ranks) {
   const int64_t largest_share = (config.batch + ranks - 1) / ranks;

@@ -39,6 +39,7 @@ struct TrainerInputs {
   std::function<bool()> stop_requested{};                     // asked after each step, on every rank
   std::filesystem::path run_path{};                           // the run's folder, on every rank
   const SpsaInputs* spsa = nullptr;                           // train.estimator = "spsa"
+  Rules rules = kNewestRules;                                 // of the run, as it began
 };
 
 struct TrainOutcome {
@@ -50,7 +51,7 @@ struct TrainOutcome {
 int64_t rows_per_step(const TrainerConfig&, int ranks);
 
 /// Steps a run takes: train.steps, or train.epochs over the rows, rounded up.
-int64_t total_steps(const TrainerConfig&, const PackedDataset&, int ranks);
+int64_t total_steps(const TrainerConfig&, const PackedDataset&, int ranks, Rules = kNewestRules);
 int64_t total_steps(const TrainerInputs&);
 
 /// Rows of one pass of a rank: train.micro_batch, or about 512 tokens, no more than the rank's largest share.

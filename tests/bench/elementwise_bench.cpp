@@ -80,6 +80,8 @@ void run_flat(const Context& ctx) {
                        .lr = 1e-3f,
                        .beta1 = 0.9f,
                        .beta2 = 0.999f,
+                       .rest1 = 0.1f,
+                       .rest2 = 0.001f,
                        .eps = 1e-8f,
                        .weight_decay = 0.01f,
                        .step_scale = 1,

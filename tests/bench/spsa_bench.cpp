@@ -86,7 +86,7 @@ class Training {
     ctx_ = std::make_unique<Context>(
         Context{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = *arena_, .threads = threads});
     model_->assemble(*ctx_);
-    header_ = make_header(config, {}, {.name = "sgd", .momentum = 0}, *model_, "", 1, "", *ctx_);
+    header_ = make_header(config, {}, {.name = "sgd", .momentum = 0}, *model_, "", 1, kNewestRules, "", *ctx_);
     header_.m = 1;
     replica_ = std::make_unique<Replica>(header_, model_->pool().trainable());
   }

@@ -28,6 +28,8 @@ struct AdamW {
                      .lr = lr,
                      .beta1 = static_cast<float>(beta1),
                      .beta2 = static_cast<float>(beta2),
+                     .rest1 = static_cast<float>(1 - beta1),
+                     .rest2 = static_cast<float>(1 - beta2),
                      .eps = 1e-8f,
                      .weight_decay = weight_decay,
                      .step_scale = 1,

@@ -241,6 +241,25 @@ TEST(Replica, APoolOfDirectionsIsJoinedFromItsSumsAlone) {
   EXPECT_EQ(trained.bytes(), joined.bytes());
 }
 
+TEST(Replica, FirstAdamStepGoesAsFarAsTheRateForEveryBeta) {
+  OwnPool start, first, newest;
+  RunHeader h = header_of(start);
+  h.optimizer = "adamw";
+  h.beta2 = 0.9999999;
+  const test::OwnContext context;
+  const auto records = random_rounds(h, start, 1, 1.0f);
+  Replica(h, first.params()).apply(context.ctx, records);
+  h.rules = Rules::second;
+  Replica(h, newest.params()).apply(context.ctx, records);
+  for (int64_t i = 0; i < 37 * 11; ++i) {
+    const auto moved = [&](OwnPool& to) {
+      return std::abs(to.params().values.as<float>()[i] - start.params().values.as<float>()[i]);
+    };
+    EXPECT_NEAR(moved(newest), 1, 1e-4) << i;  // eps counts beside the smallest gradients
+    EXPECT_NEAR(moved(first), 0.916, 1e-3) << i;
+  }
+}
+
 TEST(Replica, SurvivesInvalidAndSaturatedVotes) {
   OwnPool own;
   RunHeader h = header_of(own);
@@ -468,6 +487,10 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   h.optimizer = "adamw";
   const std::string text = h.text();
   EXPECT_EQ(RunHeader::parse(text, "x").text(), text);
+  EXPECT_EQ(text.find("rules"), std::string::npos);
+  h.rules = Rules::second;
+  EXPECT_EQ(RunHeader::parse(h.text(), "x").rules, Rules::second);
+  h.rules = Rules::first;
   const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
     std::string altered = text;
     const size_t at = altered.find(from);

@@ -15,7 +15,7 @@ namespace {
 
 void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
   const auto beta1 = hn::Set(kFloats, args.beta1), beta2 = hn::Set(kFloats, args.beta2);
-  const auto rest1 = hn::Set(kFloats, 1 - args.beta1), rest2 = hn::Set(kFloats, 1 - args.beta2);
+  const auto rest1 = hn::Set(kFloats, args.rest1), rest2 = hn::Set(kFloats, args.rest2);
   const auto c1 = hn::Set(kFloats, static_cast<float>(args.correction1)),
              c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
   const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);

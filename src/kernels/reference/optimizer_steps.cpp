@@ -11,8 +11,8 @@ void adamw_step(const Context&, const AdamWArgs& args) {
   const float decay = args.lr * args.weight_decay, rate = args.lr * args.step_scale;
   for (size_t i = 0; i < args.values.size(); ++i) {
     const float g = args.grad_scale * args.grads[i];
-    args.m[i] = args.beta1 * args.m[i] + (1 - args.beta1) * g;
-    args.v[i] = args.beta2 * args.v[i] + (1 - args.beta2) * (g * g);
+    args.m[i] = args.beta1 * args.m[i] + args.rest1 * g;
+    args.v[i] = args.beta2 * args.v[i] + args.rest2 * (g * g);
     const float w = args.values[i], direction = (args.m[i] / c1) / (std::sqrt(args.v[i] / c2) + args.eps);
     args.values[i] = (w - decay * w) - rate * direction;
   }

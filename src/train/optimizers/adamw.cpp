@@ -8,8 +8,8 @@ namespace {
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimizerConfig& config, int64_t count)
-      : config_(config), m_({count}, DType::f32), v_({count}, DType::f32) {}
+  AdamW(const OptimizerConfig& config, int64_t count, Rules rules)
+      : config_(config), rules_(rules), m_({count}, DType::f32), v_({count}, DType::f32) {}
 
   void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
     for (const TrainableSlot& slot : params.slots)
@@ -22,6 +22,8 @@ class AdamW final : public Optimizer {
                          .lr = info.lr,
                          .beta1 = static_cast<float>(config_.beta1),
                          .beta2 = static_cast<float>(config_.beta2),
+                         .rest1 = rest_of(config_.beta1, rules_),
+                         .rest2 = rest_of(config_.beta2, rules_),
                          .eps = static_cast<float>(config_.eps),
                          .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
                          .step_scale = scale,
@@ -38,13 +40,14 @@ class AdamW final : public Optimizer {
 
  private:
   OptimizerConfig config_;
+  Rules rules_;
   Tensor m_, v_;
 };
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count) {
-  return std::make_unique<AdamW>(config, count);
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count, Rules rules) {
+  return std::make_unique<AdamW>(config, count, rules);
 }
 
 }  // namespace tessera

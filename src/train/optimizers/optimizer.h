@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/rules.h"
 #include "kernels/context.h"
 #include "model/parameter_pool.h"
 #include "train/train_config.h"
@@ -29,16 +30,19 @@ class Optimizer {
 
 struct OptimizerKind {
   std::string_view name, help;
-  std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count);
+  std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count, Rules);
 };
 const std::vector<OptimizerKind>& optimizer_kinds();
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count);
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count, Rules = kNewestRules);
 
-std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count);
-std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count);
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rules);
+std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules);
 
 /// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor s / warmup while s < warmup, then
 /// constant 1, or from 1 down to final_ratio by a line or half a cosine over the remaining steps.
-double learning_rate(const OptimizerConfig&, int64_t step, int64_t total);
+double learning_rate(const OptimizerConfig&, int64_t step, int64_t total, Rules = kNewestRules);
+
+/// Steps of linear warm-up of a run of `total` steps.
+int64_t warmup_steps(const OptimizerConfig&, int64_t total, Rules = kNewestRules);
 
 }  // namespace tessera

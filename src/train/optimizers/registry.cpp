@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/decimal.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -14,9 +15,9 @@ const std::vector<OptimizerKind>& optimizer_kinds() {
   return kinds;
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count) {
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count, Rules rules) {
   for (const OptimizerKind& kind : optimizer_kinds())
-    if (kind.name == config.name) return kind.make(config, count);
+    if (kind.name == config.name) return kind.make(config, count, rules);
   TS_CHECK(false, "optimizer \"{}\" passed the recipe's check", config.name);
   return nullptr;
 }
@@ -38,10 +39,14 @@ void OptimizerConfig::visit(Fields& v) {
   v("final_ratio", final_ratio, in_range(0, 1), "learning rate at the end as a share of lr (linear, cosine)");
 }
 
-double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total) {
-  const int64_t from_ratio = static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total)));
-  const int64_t warmup = std::min(config.warmup_steps > 0 ? config.warmup_steps : from_ratio, total);
-  const int64_t s = step - 1;
+int64_t warmup_steps(const OptimizerConfig& config, int64_t total, Rules rules) {
+  if (config.warmup_steps > 0) return std::min(config.warmup_steps, total);
+  return rules == Rules::first ? static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total)))
+                               : ceil_of_share(config.warmup_ratio, total);
+}
+
+double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total, Rules rules) {
+  const int64_t warmup = warmup_steps(config, total, rules), s = step - 1;
   if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
   if (config.schedule == "constant") return config.lr;
   const double progress =

@@ -35,7 +35,7 @@ class Sgd final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig& config, int64_t count) {
+std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig& config, int64_t count, Rules) {
   return std::make_unique<Sgd>(config, count);
 }
 

@@ -207,8 +207,8 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
   const int64_t n = std::max<int64_t>(1, valid_votes(header_, record.bytes));
   const float s = std::ldexp(1.0f, -header_.unit_of(unit_)) / static_cast<float>(n);
   const float lr = -record.alpha / s;
-  beta1_power_ *= static_cast<double>(static_cast<float>(header_.beta1));
-  beta2_power_ *= static_cast<double>(static_cast<float>(header_.beta2));
+  beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so
+  beta2_power_ *= header_.beta2;
   std::vector<int32_t> sum(kChunk);
   std::vector<float> grads(kChunk);
   const auto values = params_.values.as<float>();
@@ -238,6 +238,8 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
                                .lr = lr,
                                .beta1 = static_cast<float>(header_.beta1),
                                .beta2 = static_cast<float>(header_.beta2),
+                               .rest1 = rest_of(header_.beta1, header_.rules),
+                               .rest2 = rest_of(header_.beta2, header_.rules),
                                .eps = static_cast<float>(header_.adam_eps),
                                .weight_decay = 0,
                                .step_scale = scale,

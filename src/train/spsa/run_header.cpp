@@ -35,24 +35,25 @@ template <size_t N> int index_of(const char* const (&names)[N], const std::strin
 std::string RunHeader::text() const {
   Json tensors = Json::array();
   for (const std::string& line : manifest) tensors.push_back(line);
-  return Json::object()
-             .set("adapt_unit", adapt_unit)
-             .set("adam_eps", bits_of(adam_eps))
-             .set("base", base)
-             .set("beta1", bits_of(beta1))
-             .set("beta2", bits_of(beta2))
-             .set("clip", clip)
-             .set("digest_every", digest_every)
-             .set("directions", kFamilies[static_cast<int>(family)])
-             .set("eps", bits_of(eps))
-             .set("format", kFormat)
-             .set("lanes", lanes)
-             .set("manifest", tensors)
-             .set("momentum", bits_of(momentum))
-             .set("optimizer", optimizer)
-             .set("parent", parent)
-             .set("probes", m)
-             .set("seed", fmt::format("{:016x}", seed))
+  Json json = Json::object()
+                  .set("adapt_unit", adapt_unit)
+                  .set("adam_eps", bits_of(adam_eps))
+                  .set("base", base)
+                  .set("beta1", bits_of(beta1))
+                  .set("beta2", bits_of(beta2))
+                  .set("clip", clip)
+                  .set("digest_every", digest_every)
+                  .set("directions", kFamilies[static_cast<int>(family)])
+                  .set("eps", bits_of(eps))
+                  .set("format", kFormat)
+                  .set("lanes", lanes)
+                  .set("manifest", tensors)
+                  .set("momentum", bits_of(momentum))
+                  .set("optimizer", optimizer)
+                  .set("parent", parent)
+                  .set("probes", m);
+  if (rules != Rules::first) json.set("rules", static_cast<int64_t>(rules));
+  return json.set("seed", fmt::format("{:016x}", seed))
              .set("selection", selection)
              .set("stale_max", stale_max)
              .set("start", start)
@@ -83,6 +84,7 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     h.optimizer = json.at("optimizer").as_string();
     h.parent = json.at("parent").as_string();
     h.m = json.at("probes").as_integer();
+    if (const Json* rules = json.find("rules")) h.rules = rules_of(rules->as_integer());
     h.seed = word_of(json.at("seed"));
     h.selection = json.at("selection").as_string();
     h.stale_max = json.at("stale_max").as_integer();

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/direction.h"
+#include "core/rules.h"
 #include "model/parameter_pool.h"
 #include "train/spsa/spsa_config.h"
 #include "train/train_config.h"
@@ -30,12 +31,13 @@ struct RunHeader {
   std::string optimizer = "sgd";
   double momentum = 0, beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
   std::string parent;  // a branch: the run and round it was cut from
+  Rules rules = Rules::first;
 
   /// Bytes a probe takes in votes and records.
   int64_t bytes_per_probe() const { return votes == VoteKind::float32 ? 4 : 1; }
   /// What the votes' integers are multiples of: 2^-unit, of float32 votes 2^-14.
   int unit_of(int unit_exp) const { return votes == VoteKind::float32 ? 14 : unit_exp; }
-  /// Canonical JSON: keys in order, floats as the hexadecimal of their bits.
+  /// Canonical JSON: keys in order, floats as the hexadecimal of their bits; no "rules" where they are the first.
   std::string text() const;
   static RunHeader parse(const std::string& text, const std::string& where);
 };

@@ -27,6 +27,10 @@ int64_t hadamard_lanes(int64_t votes) {
 
 }  // namespace
 
+std::filesystem::path rank_log_folder(const std::filesystem::path& run_path, int rank) {
+  return run_path / (rank == 0 ? "log" : fmt::format("log-rank-{:05}", rank));
+}
+
 std::unique_ptr<Prober> make_prober(const SpsaConfig& config, Model& model) {
   const bool layers =
       config.perturb == "layers" || (config.perturb == "auto" && !model.bound_adapter() && !model.is_shared());
@@ -40,10 +44,11 @@ std::string selection_of(Model& model) {
 }
 
 RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
-                      Model& model, const std::string& base, int machines, const std::filesystem::path& log,
-                      const Context& ctx) {
+                      Model& model, const std::string& base, int machines, Rules rules,
+                      const std::filesystem::path& log, const Context& ctx) {
   const FlatParams& params = model.pool().trainable();
   RunHeader header;
+  header.rules = rules;
   header.base = base;
   header.selection = selection_of(model);
   header.start = values_digest(ctx, params, params.values).text();

@@ -13,6 +13,9 @@ struct SpsaInputs {
   std::unique_ptr<Prober> prober;
 };
 
+/// A rank's copy of the run's log.
+std::filesystem::path rank_log_folder(const std::filesystem::path& run_path, int rank);
+
 /// @throws UserError naming the key for settings that do not go together
 std::unique_ptr<Prober> make_prober(const SpsaConfig&, Model&);
 
@@ -21,8 +24,9 @@ std::string selection_of(Model&);
 
 /// The header of a run that starts with the model as it is.
 /// @param base  hash of the frozen weights, or empty
+/// @param rules  of the run, as it began
 /// @param log   the run's log folder: when it has a header, what a later job may not choose anew (K, the parent) is taken from there
 RunHeader make_header(const SpsaConfig&, const TrainConfig&, const OptimizerConfig&, Model&, const std::string& base,
-                      int machines, const std::filesystem::path& log, const Context&);
+                      int machines, Rules rules, const std::filesystem::path& log, const Context&);
 
 }  // namespace tessera

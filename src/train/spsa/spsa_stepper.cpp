@@ -122,9 +122,7 @@ class SpsaStepper final : public Stepper {
   }
 
   bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
-  fs::path log_folder() const {
-    return in_.run_path / (in_.world.rank() == 0 ? "log" : fmt::format("log-rank-{:05}", in_.world.rank()));
-  }
+  fs::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
 
   void refuse_ended_log() const {
     if (!log_->chain().ended() || rounds_in(*log_) >= total_steps(in_)) return;
@@ -163,7 +161,7 @@ class SpsaStepper final : public Stepper {
 
   Vote::Offer offer(int64_t step) const {
     const OptimizerConfig& optimizer = in_.config.optimizer;
-    const double lr = learning_rate(optimizer, step, total_steps(in_));
+    const double lr = learning_rate(optimizer, step, total_steps(in_), in_.rules);
     return {static_cast<float>(lr), static_cast<float>(1 - lr * optimizer.weight_decay)};
   }
 

@@ -1,0 +1,104 @@
+// Runs that were begun by a program that kept no rules go on, and are replayed, with the numbers that it reckoned.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+
+fs::path golden() { return test::source_dir() / "tests/golden/old_rules"; }
+
+std::vector<Json> lines_of(const fs::path& metrics) {
+  std::istringstream text(test::read_file(metrics));
+  std::vector<Json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(Json::parse(line, metrics.string()));
+  return lines;
+}
+
+/// tests/golden/old_rules, copied to where it is written to.
+class OldRules : public test::Workbench {
+ protected:
+  OldRules() {
+    fs::copy(golden(), path() / "old", fs::copy_options::recursive);
+    fs::copy(test::source_dir() / "recipes/world/tokenizer", path() / "old/tokenizer");
+    std::string json = test::read_file(path() / "old/spsa/run.json");
+    for (size_t at; (at = json.find("@FOLDER@")) != std::string::npos;) json.replace(at, 8, (path() / "old").string());
+    test::write_file(path() / "old/spsa/run.json", json);
+  }
+
+  /// Steps, rates and the rest that no rounding touches are equal; losses to 1e-4: another machine sums in another order.
+  void expect_same_run(const std::string& run, const fs::path& old) {
+    std::vector<Json> lines = metrics(run), want = lines_of(old);
+    ASSERT_EQ(lines.back().at("event").as_string(), "done");
+    lines.pop_back();
+    ASSERT_EQ(lines.size(), want.size());
+    for (size_t i = 0; i < lines.size(); ++i) {
+      for (const char* key : {"step", "split", "lr", "tokens", "completions"})
+        EXPECT_EQ(lines[i].find(key) ? lines[i].at(key).dump() : "", want[i].find(key) ? want[i].at(key).dump() : "")
+            << key << " of line " << i;
+      EXPECT_NEAR(lines[i].at("loss").as_number(), want[i].at("loss").as_number(), 1e-4) << i;
+    }
+  }
+};
+
+TEST_F(OldRules, AnSpsaRunThatWasKilledGoesOn) {
+  const std::string header = test::read_file(path() / "old/spsa/log/header.json"),
+                    json = test::read_file(path() / "old/spsa/run.json");
+  const test::Ended ended = expect_done(trainer({"old/spsa.toml", "run.dir=old/spsa"}));
+  EXPECT_EQ(test::read_file(path() / "old/spsa/log/header.json"), header);
+  EXPECT_EQ(test::read_file(path() / "old/spsa/run.json"), json);
+  EXPECT_THAT(header + json, Not(HasSubstr("\"rules\"")));
+  EXPECT_EQ(lines_of(path() / "old/spsa/metrics.jsonl").back().at("step").as_integer(), 30);
+  const auto want = lines_of(golden() / "spsa/metrics.jsonl");
+  for (const Json& line : metrics("old/spsa")) {
+    if (line.find("alpha") == nullptr) continue;
+    const auto same = std::find_if(want.begin(), want.end(), [&](const Json& other) {
+      return other.find("alpha") && other.at("step").as_integer() == line.at("step").as_integer();
+    });
+    ASSERT_NE(same, want.end());
+    EXPECT_EQ(line.at("alpha").dump(), same->at("alpha").dump()) << line.dump();
+  }
+}
+
+TEST_F(OldRules, ALogReplaysToItsDigests) {
+  fs::copy_file(path() / "old/spsa/whole.tsb", path() / "old/spsa/log/00000000.tsb",
+                fs::copy_options::overwrite_existing);
+  const Json line = Json::parse(
+      expect_done(trainer({"old/spsa.toml", "job=replay", "replay.log=old/spsa", "run.dir=replayed"})).out, "replay");
+  EXPECT_EQ(line.at("rounds").as_integer(), 30);
+  EXPECT_EQ("digest " + line.at("digest").as_string() + "\n", test::read_file(golden() / "spsa/digest.txt"));
+}
+
+TEST_F(OldRules, ABranchFollowsThoseOfItsParent) {
+  expect_done(trainer({"old/spsa.toml", "job=replay", "replay.log=old/spsa", "replay.round=7", "replay.branch=old/b"}));
+  EXPECT_THAT(test::read_file(path() / "old/b/log/header.json"), Not(HasSubstr("\"rules\"")));
+  expect_done(trainer({"old/spsa.toml", "run.dir=old/b"}));
+  EXPECT_EQ(metrics("old/b").back().at("step").as_integer(), 30);
+  EXPECT_THAT(test::read_file(path() / "old/b/run.json"), Not(HasSubstr("\"rules\"")));
+}
+
+TEST_F(OldRules, ANewRunFollowsTheNewest) {
+  expect_done(trainer({"old/spsa.toml", "run.dir=new"}));
+  EXPECT_THAT(test::read_file(path() / "new/log/header.json"), HasSubstr("\n \"rules\": 2,\n"));
+  EXPECT_THAT(test::read_file(path() / "new/run.json"), HasSubstr("\n \"rules\": 2\n"));
+}
+
+TEST_F(OldRules, ALogOfRulesThatAreNotKnownIsRefused) {
+  std::string header = test::read_file(path() / "old/spsa/log/header.json");
+  header.replace(header.find(" \"seed\""), 0, " \"rules\": 99,\n");
+  test::write_file(path() / "old/spsa/log/header.json", header);
+  EXPECT_THAT(expect_exit(2, trainer({"old/spsa.toml", "run.dir=old/spsa"})).err,
+              HasSubstr("the run follows rules 99, this program knows 1 to 2"));
+}
+
+}  // namespace
+}  // namespace tessera
