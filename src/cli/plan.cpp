@@ -73,7 +73,8 @@ Footprint footprint(Model& model, const MemoryPlan& memory) {
 int64_t wire_bytes_per_step(const JobInputs& in, Model& model) {
   const SpsaConfig& spsa = in.config.trainer.spsa;
   if (in.config.trainer.train.estimator != "spsa") return 4 * model.pool().trainable_count();
-  return 19 + spsa.probes * (spsa.votes == "float32" ? 4 : 1) + 2;
+  const int64_t length = spsa.transport == "file" ? 0 : 8;
+  return length + 19 + spsa.probes * (spsa.votes == "float32" ? 4 : 1) + 2;
 }
 
 std::string megabytes(int64_t bytes) {

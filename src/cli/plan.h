@@ -21,7 +21,8 @@ struct Footprint {
 };
 Footprint footprint(Model&, const MemoryPlan&);
 
-/// Payload that a rank hands to collectives in a step: its gradients, or its vote (19 bytes, the probes', and the loss).
+/// Payload that a rank hands to collectives in a step: its gradients, or its vote (19 bytes, the probes', and the loss;
+/// under MPI 8 of its length).
 int64_t wire_bytes_per_step(const JobInputs&, Model&);
 
 std::string megabytes(int64_t bytes);

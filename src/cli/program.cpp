@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/jobs.h"
+#include "comm/slurm.h"
 #include "comm/threads.h"
 #include "core/error.h"
 
@@ -91,6 +92,7 @@ int explain(Recipe& recipe, const std::string& key) {
 
 int run_recipe(const Arguments& arguments) {
   const int rank = launched_rank();
+  if (rank > 0 && started_by_srun_without_pmix()) return kUserError;  // rank 0 says so; nobody ends the others
   std::unique_ptr<Communicator> world;
   try {
     Recipe recipe = Recipe::load(arguments.recipe, arguments.overrides);

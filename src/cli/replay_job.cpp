@@ -30,6 +30,13 @@ fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
   if (fs::exists(folder) && (fs::equivalent(folder, source.run) || fs::equivalent(folder, source.log)))
     throw UserError(in.recipe.where("run", "dir"), "run.dir is the run that is replayed",
                     "name another folder: the run's own results stay as they are");
+  for (const char* left : {"recipe.toml", "metrics.jsonl", "checkpoints", "log"})
+    if (fs::exists(folder / left))
+      throw UserError(
+          in.recipe.where("run", "dir"),
+          fmt::format("\"{}\" holds a run of its own ({}), and a replay would write over its results", folder.string(),
+                      left),
+          fmt::format("name the run with replay.log={} and another folder with run.dir", source.run.string()));
   return folder;
 }
 

@@ -2,32 +2,59 @@
 
 #include "cli/going_on.h"
 #include "io/files.h"
+#include "steplog/log_engine.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-/// The recipe and data that the log's rounds were made with: kept beside the log, compared when the run goes on.
+/// run.json beside a log: the recipe and data that the log's rounds are made with.
+struct KeptRun {
+  fs::path file, header;  // header: of the log
+};
+KeptRun kept_by_run(const fs::path& run_path) { return {run_path / "run.json", run_path / "log" / "header.json"}; }
+KeptRun kept_by_shared(const fs::path& shared) { return {shared / "run.json", shared / "header.json"}; }
+
+std::optional<CheckpointMeta> meta_of(const KeptRun& kept) {
+  if (!fs::exists(kept.header) || !fs::exists(kept.file)) return std::nullopt;
+  CheckpointMeta saved;
+  with_place(kept.file.string(), [&] {
+    const Json json = Json::parse(read_text_file(kept.file), kept.file.string());
+    for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
+    saved.data_hash = json.at("data_hash").as_string();
+    saved.base_fingerprint = json.at("base").as_string();
+    saved.rules = json.find("rules") ? rules_of(json.at("rules").as_integer()) : Rules::first;
+  });
+  return saved;
+}
+
+/// Compared when a run goes on, and by each process that shares a folder with others.
 void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base,
-                           const fs::path& run_path) {
-  const fs::path file = run_path / "run.json";
-  if (const auto saved = meta_of_log(run_path)) {
-    require_same_run(in.recipe, data, *saved, file);
-    require_same_base(base, *saved, file);
+                           const KeptRun& kept) {
+  if (const auto saved = meta_of(kept)) {
+    require_same_run(in.recipe, data, *saved, kept.file);
+    require_same_base(base, *saved, kept.file);
   }
 }
 
 /// A log that is begun, or that a branch brought along, is this recipe's from now on.
 void keep_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base, Rules rules,
-                   const fs::path& run_path, const std::string& header) {
-  const fs::path file = run_path / "run.json", there = run_path / "log" / "header.json";
-  const bool has_log = fs::exists(there);
-  if (has_log && (fs::exists(file) || read_text_file(there) != header)) return;  // another header is refused later on
+                   const KeptRun& kept, const std::string& header) {
+  const bool has_log = fs::exists(kept.header);
+  if (has_log && (fs::exists(kept.file) || read_text_file(kept.header) != header))
+    return;  // another header is refused later on
   Json recipe = Json::object();
   for (const auto& [key, value] : in.recipe.flat()) recipe.set(key, value);
   Json run = Json::object().set("base", base).set("data_hash", data.hash()).set("recipe", recipe);
   if (rules != Rules::first) run.set("rules", static_cast<int64_t>(rules));
-  write_text_file(file, run.dump(1) + "\n");
+  write_text_file(kept.file, run.dump(1) + "\n");
+}
+
+void refuse_own_as_shared(const fs::path& shared, const fs::path& run_path) {
+  for (const fs::path& own : {run_path, run_path / "log"})
+    if (fs::weakly_canonical(shared) == fs::weakly_canonical(own))
+      throw UserError("spsa.shared", fmt::format("\"{}\" is what this machine writes alone", own.string()),
+                      "name a folder beside it, or leave it out");
 }
 
 }  // namespace
@@ -45,19 +72,7 @@ fs::path shared_folder(const JobInputs& in) {
   return spsa.shared.empty() ? run_folder_path(in) / "engine" : spsa.shared;
 }
 
-std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) {
-  const fs::path file = run_path / "run.json";
-  if (!fs::exists(run_path / "log" / "header.json") || !fs::exists(file)) return std::nullopt;
-  CheckpointMeta saved;
-  with_place(file.string(), [&] {
-    const Json json = Json::parse(read_text_file(file), file.string());
-    for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
-    saved.data_hash = json.at("data_hash").as_string();
-    saved.base_fingerprint = json.at("base").as_string();
-    saved.rules = json.find("rules") ? rules_of(json.at("rules").as_integer()) : Rules::first;
-  });
-  return saved;
-}
+std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
 
 std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
                                         const std::string& base, Rules rules, const fs::path& run_path,
@@ -65,17 +80,27 @@ std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const
   const SpsaConfig& config = in.config.trainer.spsa;
   const bool file = config.transport == "file";
   auto spsa = std::make_unique<SpsaInputs>();
+  spsa->shared = shared_folder(in);
   std::string text;
   if (in.world.rank() == 0) {
-    require_same_spsa_run(in, data, base, run_path);
+    require_same_spsa_run(in, data, base, kept_by_run(run_path));
     const int machines = file ? static_cast<int>(config.machines) : in.world.size();
     text = make_header(config, in.config.trainer.train, in.config.trainer.optimizer, model, base, machines, rules,
                        run_path / "log", ctx)
                .text();
-    keep_spsa_run(in, data, base, rules, run_path, text);
+    if (file) {
+      refuse_own_as_shared(spsa->shared, run_path);
+      const KeptRun shared = kept_by_shared(spsa->shared);
+      spsa->seat = std::make_unique<Seat>(spsa->shared, static_cast<uint32_t>(config.machine),
+                                          static_cast<uint32_t>(config.machines), [&] {
+                                            require_same_spsa_run(in, data, base, shared);
+                                            make_file_engine(spsa->shared, text);  // the first one makes the log
+                                            keep_spsa_run(in, data, base, rules, shared, text);
+                                          });
+    }
+    keep_spsa_run(in, data, base, rules, kept_by_run(run_path), text);
   }
   spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
-  spsa->shared = shared_folder(in);
   spsa->prober = make_prober(config, model);
   return spsa;
 }

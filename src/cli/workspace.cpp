@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "io/files.h"
+#include "model/config_fingerprint.h"
 
 namespace tessera {
 namespace {
@@ -103,6 +104,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
 void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
   require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
+  require_equal(in.world, "the numbers of config.json", config_fingerprint(model.config()));
   require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
   const auto values = model.pool().trainable().values;
   require_equal(in.world, "the trained parameters",

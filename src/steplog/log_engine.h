@@ -26,7 +26,7 @@ class LogEngine {
   /// Returns when there may be a new vote or record, at the latest after `timeout`.
   virtual void wait(std::chrono::milliseconds timeout) = 0;
 
-  /// Payload bytes this machine sent and received.
+  /// Payload bytes this machine sent and received; under MPI with the 8 bytes of each message's length.
   struct Traffic {
     int64_t up = 0, down = 0;
   };

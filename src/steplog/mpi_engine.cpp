@@ -33,6 +33,8 @@ void split(Bytes joined, std::vector<Bytes>& messages) {
   }
 }
 
+constexpr int64_t kLengthBytes = 8;  // an all-gather tells lengths first, in one of its own
+
 class MpiEngine : public LogEngine {
  public:
   MpiEngine(Communicator& world, uint64_t log_size) : world_(world), first_kept_(log_size) {}
@@ -58,9 +60,10 @@ class MpiEngine : public LogEngine {
   void wait(std::chrono::milliseconds) override {
     const Bytes mine = join(std::exchange(published_, {}));
     std::vector<Bytes> all = world_.all_gather(mine);
-    traffic_.up += static_cast<int64_t>(mine.size());
+    traffic_.up += kLengthBytes + static_cast<int64_t>(mine.size());
     for (int rank = 0; rank < world_.size(); ++rank) {
-      if (rank != world_.rank()) traffic_.down += static_cast<int64_t>(all[static_cast<size_t>(rank)].size());
+      if (rank != world_.rank())
+        traffic_.down += kLengthBytes + static_cast<int64_t>(all[static_cast<size_t>(rank)].size());
       split(std::move(all[static_cast<size_t>(rank)]), arrived_);
     }
   }

@@ -187,7 +187,7 @@ struct StepLog::Impl {
       rest.resize(file.read_at(segment.bytes, rest));
       // A torn record is the last thing there is.
       const bool is_torn = is_last && !holds_whole_record(std::span(rest).subspan(std::min<size_t>(rest.size(), 5)));
-      if (is_torn) return mend(segment, size - segment.bytes, report);
+      if (is_torn) return mend(segment, rest, report);
       if (attempt > 0) throw_damaged(segment.file, segment.bytes, chain.next_index(), *bad);
     }
   }
@@ -236,15 +236,30 @@ struct StepLog::Impl {
     chain.accept(record, encoded);
   }
 
-  void mend(const Segment& segment, int64_t torn_bytes, Report report) {
+  /// A record that is there to its end, with a wrong checksum: no kill leaves that, a damaged disk does.
+  static bool is_whole_but_damaged(std::span<const std::byte> rest) {
+    if (rest.size() < 4 + kRecordFrameBytes) return false;
+    const bool is_blank = std::all_of(rest.begin() + 4, rest.end(), [](std::byte b) { return b == std::byte{0}; });
+    const uint64_t told = 4 + uint64_t{ByteReader(rest).get<uint32_t>()};
+    const uint64_t own = 4 + kRecordFrameBytes + uint64_t{ByteReader(rest.subspan(4 + 52)).get<uint32_t>()};
+    return !is_blank && (rest.size() == told || rest.size() == own);
+  }
+
+  void mend(const Segment& segment, std::span<const std::byte> rest, Report report) {
     const std::string name = segment.file.filename().string();
+    const bool is_damaged = is_whole_but_damaged(rest);
     if (may_change()) {
       const FileDescriptor file = FileDescriptor::open_to_change(segment.file);
       file.truncate(segment.bytes);
       file.sync();
-      notices.push_back(fmt::format("cut {} bytes of a torn record off {}", torn_bytes, name));
+      notices.push_back(is_damaged
+                            ? fmt::format("cut {} bytes of a damaged record off {}: its checksum is wrong; what it "
+                                          "said is taken from another machine of the run, or worked out anew",
+                                          rest.size(), name)
+                            : fmt::format("cut {} bytes of a torn record off {}", rest.size(), name));
     } else if (report == Report::notices) {
-      notices.push_back(fmt::format("left {} bytes of an unfinished record at the end of {}", torn_bytes, name));
+      notices.push_back(fmt::format("left {} bytes of {} record at the end of {}", rest.size(),
+                                    is_damaged ? "a damaged" : "an unfinished", name));
     }
   }
 

@@ -124,6 +124,49 @@ TEST_F(Ranks, ThatReadDifferentDataAreToldSoOnce) {
   EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
 }
 
+TEST_F(Ranks, ThatReadAnotherConfigAreToldSoOnce) {
+  fs::create_directories(*this / "other");
+  fs::copy(*this / "base", *this / "other/base");
+  std::string config = test::read_file(*this / "base/config.json");
+  ASSERT_EQ(config.find("rope_theta"), std::string::npos);
+  config.insert(config.find('{') + 1, "\"rope_theta\": 20000.0, ");
+  test::write_file(*this / "other/base/config.json", config);
+  for (const char* recipe : {"mos.toml", "spsa.toml"}) {
+    const Words arguments = {(*this / recipe).string(), "run.dir=" + (*this / "run").string(),
+                             "data.cache=" + (*this / "cache").string(), "model.path=/proc/self/cwd/base"};
+    Words all = {"-wdir", path().string()};
+    const Words alone = ranks(1, arguments).arguments;  // mpiexec first
+    all.insert(all.end(), alone.begin() + 1, alone.end());
+    Words second = all;
+    second[1] = (*this / "other").string();
+    all.push_back(":");
+    all.insert(all.end(), second.begin(), second.end());
+    const test::Ended ended = expect_exit(2, launch(all));
+    EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the numbers of config.json"));
+    EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
+  }
+}
+
+/// What tasks of `srun` see on a cluster whose default is not PMIx: without PMI, and with it.
+TEST_F(Ranks, OfSrunWithoutPmixAreToldHowToStartAndOnlyOnce) {
+  const std::map<std::string, std::string> slurm = {{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_NTASKS", "2"}};
+  for (const char* rank : {"0", "1"})
+    for (const bool has_pmi : {false, true}) {
+      test::Command command = trainer({"mos.toml", "run.dir=run"});
+      command.environment.insert(slurm.begin(), slurm.end());
+      command.environment["SLURM_PROCID"] = rank;
+      command.environment["PMI_RANK"] = has_pmi ? rank : "";
+      command.environment["PMI_SIZE"] = has_pmi ? "2" : "";
+      const test::Ended ended = expect_exit(2, command);
+      if (std::string(rank) == "0" || has_pmi) {
+        EXPECT_THAT(ended.err, HasSubstr("`srun --mpi=pmix`"));
+      } else {
+        EXPECT_EQ(ended.err, "") << "rank 0 says it";
+      }
+    }
+  EXPECT_FALSE(fs::exists(*this / "run"));
+}
+
 TEST_F(Ranks, EndSoonWhenOneIsKilled) {
   for (const size_t victim : {0, 1, 2}) {
     test::Process job(ranks(3, {"mos.toml", "train.steps=100000", "run.dir=run-" + std::to_string(victim)}));

@@ -225,6 +225,35 @@ TEST_F(Replay, WithoutTheFirstRoundsBeginsWithASnapshot) {
   EXPECT_EQ(log_of("short").at("first_round").as_integer(), 30);
 }
 
+TEST_F(Replay, OfARoundThatWasDroppedSaysWhatTheLogHoldsAndHowToReachIt) {
+  train("run", {"spsa.compact=drop", "checkpoint.keep=2"});
+  const int64_t first = log_of("run").at("first_round").as_integer();
+  EXPECT_EQ(first, 30);
+  EXPECT_THAT(
+      fault(replay("run", {"replay.round=5"})),
+      AllOf(
+          HasSubstr("the log begins with round 30 and goes to round 40"),
+          HasSubstr("replay.from_base=false starts from a snapshot beside the log and reaches replay.round=30 to 40")));
+  EXPECT_THAT(fault(replay("run", {"replay.round=5", "replay.from_base=false"})),
+              AllOf(HasSubstr("the log begins with round 30"), HasSubstr("replay.round=30 to 40 can be reached")));
+  for (const char* round : {"30", "33", "40"})
+    EXPECT_EQ(
+        replayed("run", {"replay.from_base=false", std::string("replay.round=") + round}).at("round").as_integer(),
+        std::stoi(round));
+}
+
+TEST_F(Replay, DoesNotWriteOverAnotherRunsResults) {
+  train("run");
+  train("run-replay", {"train.steps=5"});
+  const std::string saved = saved_bytes("run-replay");
+  const std::string text = fault(replay("run"));
+  EXPECT_THAT(text, AllOf(HasSubstr("run-replay\" holds a run of its own (recipe.toml)"), HasSubstr("replay.log=")));
+  EXPECT_EQ(saved_bytes("run-replay"), saved);
+  for (int times = 0; times < 2; ++times)  // a replay may be repeated
+    replayed("elsewhere", {"replay.log=run"});
+  EXPECT_EQ(saved_bytes("elsewhere"), saved_bytes("run"));
+}
+
 TEST_F(Replay, FollowsARunThatIsStillTraining) {
   test::Process training(trainer({"spsa.toml", "run.dir=run", "train.steps=1000000", "checkpoint.keep=1"}));
   const fs::path metrics = *this / "run/metrics.jsonl";
@@ -306,6 +335,16 @@ TEST_F(LogCommand, ReportsATornTailAndLeavesItAlone) {
   EXPECT_FALSE(log.at("ended").as_bool());
   const test::Ended ended = expect_done(replay("run"));
   EXPECT_THAT(ended.err, HasSubstr("unfinished record"));
+  EXPECT_EQ(test::read_file(segment("run")), bytes);
+}
+
+TEST_F(LogCommand, TellsADamagedLastRecordFromATornOne) {
+  train("run");
+  std::string bytes = test::read_file(segment("run"));
+  bytes[bytes.size() - 30] ^= 8;
+  test::write_file(segment("run"), bytes);
+  EXPECT_THAT(expect_done(trainer({"log", "run"})).out,
+              ContainsRegex("notice +left 64 bytes of a damaged record at the end of 00000000.tsb"));
   EXPECT_EQ(test::read_file(segment("run")), bytes);
 }
 

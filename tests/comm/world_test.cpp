@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "comm/mpi/plugin.h"
+#include "comm/slurm.h"
 #include "support/paths.h"
 #include "world.h"
 
@@ -16,8 +17,8 @@ namespace tessera::test {
 namespace {
 
 const char* const kLauncherVariables[] = {
-    "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID",
-    "SLURM_NTASKS",         "SLURM_STEP_NUM_TASKS"};
+    "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE",      "PMI_RANK", "PMIX_RANK", "SLURM_PROCID",
+    "SLURM_NTASKS",         "SLURM_STEP_NUM_TASKS", "PMIX_NAMESPACE"};
 
 /// Takes the launcher's variables and the plugin folder away, and puts them back afterwards.
 class PretendedLauncher : public ::testing::Test {
@@ -74,6 +75,28 @@ TEST_F(PretendedLauncher, ASlurmBatchScriptIsNotARankButAStepsTaskIs) {
   set("SLURM_PROCID", "1");
   EXPECT_TRUE(launched_by_mpi());
   EXPECT_EQ(launched_rank(), 1);
+}
+
+TEST_F(PretendedLauncher, SrunWithoutPmixIsRefusedBeforeMpiStarts) {
+  set("SLURM_PROCID", "1");
+  set("SLURM_STEP_NUM_TASKS", "2");
+  EXPECT_TRUE(started_by_srun_without_pmix());
+  try {
+    world_communicator();
+    FAIL() << "MPI was started";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.message(), ::testing::HasSubstr("srun started 2 tasks and gave them no PMIx"));
+    EXPECT_THAT(error.hint(), ::testing::HasSubstr("`srun --mpi=pmix`"));
+  }
+  set("PMIX_RANK", "1");
+  EXPECT_FALSE(started_by_srun_without_pmix());
+  unsetenv("PMIX_RANK");
+  set("OMPI_COMM_WORLD_SIZE", "2");  // mpirun inside a job of Slurm
+  EXPECT_FALSE(started_by_srun_without_pmix());
+  unsetenv("OMPI_COMM_WORLD_SIZE");
+  set("SLURM_STEP_NUM_TASKS", "1");  // one task needs no other
+  EXPECT_FALSE(started_by_srun_without_pmix());
+  EXPECT_EQ(world_communicator()->size(), 1);
 }
 
 TEST_F(PretendedLauncher, AMissingPluginIsNamedWithTheFoldersSearched) {

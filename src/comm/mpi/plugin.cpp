@@ -240,3 +240,7 @@ extern "C" tessera::Communicator* tessera_mpi_world_1() {
   check(MPI_Comm_dup(MPI_COMM_WORLD, &world), "MPI_Comm_dup");
   return new MpiCommunicator(std::move(library), world);
 }
+
+#ifdef OPEN_MPI
+extern "C" const bool tessera_mpi_needs_pmix = true;
+#endif

@@ -9,6 +9,9 @@ class Communicator;
 inline constexpr char kMpiPluginFile[] = "libtessera_mpi.so";
 inline constexpr char kMpiPluginSymbol[] = "tessera_mpi_world_1";
 
+/// Defined by a plugin whose MPI starts under srun by PMIx alone.
+inline constexpr char kMpiNeedsPmixSymbol[] = "tessera_mpi_needs_pmix";
+
 /// Starts MPI and returns the world; the caller owns it. May throw UserError.
 using MpiWorldFunction = Communicator*();
 

@@ -30,14 +30,14 @@ Record record_head(const Replica& replica, const RunId& run, const ChainTip& tip
 }
 
 Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip, const std::map<uint32_t, Vote>& votes,
-                  uint32_t machines, const Vote::Offer& offer) {
+                  uint32_t machines, const Vote::Offer& offer, Losses kept) {
   const RunHeader& header = replica.header();
   Record record = record_head(replica, run, tip, RecordType::round);
   record.m = static_cast<uint8_t>(header.m * header.bytes_per_probe());
   record.roster = newcomers(replica.roster(), machines);
   record.lanes = static_cast<uint16_t>(std::max<size_t>(replica.roster().size(), machines));
   int64_t valid = 0;
-  bool losses = true;
+  bool losses = kept == Losses::kept;
   for (uint32_t machine = 0; machine < record.lanes; ++machine) {
     const auto vote = votes.find(machine);
     record.present.push_back(vote != votes.end());

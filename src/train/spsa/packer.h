@@ -25,7 +25,9 @@ Record record_head(const Replica&, const RunId&, const ChainTip&, RecordType);
 /// @param votes     by machine; machines without one are absent
 /// @param machines  how many take part; lanes of machines of earlier jobs stay, absent
 /// @param offer     learning rate and decay factor of the machine that packs
+/// @param losses    left_out: the record has none, though votes tell theirs
+enum class Losses { kept, left_out };
 Record pack_round(const Replica&, const RunId&, const ChainTip&, const std::map<uint32_t, Vote>& votes,
-                  uint32_t machines, const Vote::Offer& offer);
+                  uint32_t machines, const Vote::Offer& offer, Losses losses = Losses::kept);
 
 }  // namespace tessera

@@ -8,6 +8,26 @@ namespace {
 
 constexpr size_t kTogether = 256;  // records handed to the replica at once
 
+/// The log does not reach back to where the replica is.
+[[noreturn]] void throw_dropped(const StepLog& log, uint32_t first, const fs::path& snapshots) {
+  const uint32_t held = rounds_in(log);
+  const std::string what =
+      fmt::format("the log begins with round {} and goes to round {}: the rounds before were dropped", first, held);
+  const auto known = snapshots_in(log);
+  std::optional<uint32_t> oldest;
+  for (const uint32_t round : snapshot_rounds(snapshots))
+    if (known.count(round)) oldest = round;
+  throw UserError(
+      "", what,
+      snapshots.empty() ? fmt::format("replay.from_base=false starts from a snapshot beside the log and reaches "
+                                      "replay.round={} to {}; a log that another machine kept may go further back",
+                                      first, held)
+      : oldest ? fmt::format("from the snapshots beside it replay.round={} to {} can be reached; a log that another "
+                             "machine kept may go further back",
+                             *oldest, held)
+               : "no snapshot beside it is whole: put one back, or take the log of another machine of the run");
+}
+
 }  // namespace
 
 RunPlaces find_log(const fs::path& run_or_log) {
@@ -33,12 +53,8 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
     if (record.type == RecordType::round) {
       if (record.round < next) return true;
-      if (record.round >= last_round) return false;
-      if (record.round > next)
-        throw UserError(
-            fmt::format("round {}", next),
-            fmt::format("the log begins with round {}: the rounds before were dropped", record.round),
-            "replay.from_base=false starts from a snapshot beside the log; or take the log of another machine");
+      if (next >= last_round) return false;
+      if (record.round > next) throw_dropped(log, record.round, snapshots);
       ++next;
       ++count.rounds;
       count.votes += static_cast<int64_t>(record.bytes.size()) / replica.header().bytes_per_probe();

@@ -57,14 +57,13 @@ HashedFile Snapshots::save(Replica& replica, bool is_best) const {
   return hash_file(file);
 }
 
-void Snapshots::drop_old(StepLog& log) {
-  if (folder_.empty()) return;
-  int64_t good = 0, others = 0;  // others: the log does not vouch for them, or not yet: machine 0 tells of snapshots
+uint64_t Snapshots::remove_old(uint32_t written) const {
+  int64_t good = 0, others = 0;  // others: the log does not vouch for them
   uint64_t index = 0;
   for (const uint32_t round : snapshot_rounds(folder_)) {
     const auto found = known_.find(round);
     const bool is_good = found != known_.end();
-    if (good == keep_ || (!is_good && others == keep_)) {
+    if ((good == keep_ || (!is_good && others == keep_)) && round != written) {
       fs::remove(snapshot_file(folder_, round));
     } else if (is_good) {
       index = found->second.index;
@@ -73,8 +72,13 @@ void Snapshots::drop_old(StepLog& log) {
       ++others;
     }
   }
-  if (good < keep_ || compact_ == "keep") return;
-  log.compact(index, compact_ == "drop" ? StepLog::Compaction::drop : StepLog::Compaction::archive);
+  return good < keep_ ? 0 : index;
+}
+
+void Snapshots::compact(StepLog& log, uint64_t index) const {
+  if (compact_ == "keep" || index == 0) return;
+  const bool drop = compact_ == "drop" && !folder_.empty();  // without a snapshot the rounds since are worth nothing
+  log.compact(index, drop ? StepLog::Compaction::drop : StepLog::Compaction::archive);
 }
 
 }  // namespace tessera

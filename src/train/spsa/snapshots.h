@@ -37,11 +37,15 @@ class Snapshots {
   /// The log vouches for these. Told once of all that is there, then of each new record: the log is not read again.
   void know(const StepLog& log) { known_ = snapshots_in(log); }
   void know(const Record&);
+  bool knows(uint32_t round) const { return known_.count(round) > 0; }
 
   /// Writes the replica's state. @return the file's hash and size, for the log
   HashedFile save(Replica&, bool is_best) const;
-  /// Removes all but the newest `keep`, and archives or drops what the log holds from before them.
-  void drop_old(StepLog&);
+  /// Removes all but the newest `keep` and the one of round `written`.
+  /// @return the number of the oldest one's record, when there are so many; else 0: what lies before it may be compacted
+  uint64_t remove_old(uint32_t written) const;
+  /// What the log holds from before record `index`: archived, or dropped where snapshots lie beside it.
+  void compact(StepLog&, uint64_t index) const;
 
  private:
   std::filesystem::path folder_;

@@ -8,7 +8,7 @@ struct SpsaConfig {
   int64_t probes = 16, pool_size = 4096, clip = 8, side_by_side = 2, digest_every = 256, machine = 0, machines = 1;
   double eps = 1e-3;
   std::optional<int64_t> unit;
-  bool adapt_unit = true, normalise = false;
+  bool adapt_unit = true, normalise = false, log_loss = true;
   std::string sides = "two", votes = "byte", directions = "independent", perturb = "auto", transport = "auto",
               logs = "node", compact = "keep";
   std::filesystem::path shared;
@@ -44,6 +44,8 @@ struct SpsaConfig {
     v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1");
     v("machines", machines, in_range(1, 65535), "transport = \"file\": how many processes vote");
     v("logs", logs, one_of({"node", "every"}), "who keeps a copy of the log: a rank of each node, or every rank");
+    v("log_loss", log_loss, anything(),
+      "the log keeps the machines' mean losses, two bytes a machine and round; false: only metrics.jsonl tells of them");
     v("digest_every", digest_every, at_least(1), "rounds between checks that all machines hold the same bits");
     v("compact", compact, one_of({"keep", "archive", "drop"}),
       "rounds before the oldest kept snapshot: keep them, archive (the same rounds in fewer bytes), or drop them");

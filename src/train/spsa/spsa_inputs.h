@@ -3,6 +3,7 @@
 
 #include "train/spsa/prober.h"
 #include "train/spsa/run_header.h"
+#include "train/spsa/seat.h"
 
 namespace tessera {
 
@@ -11,6 +12,7 @@ struct SpsaInputs {
   RunHeader header;
   std::filesystem::path shared;  // transport = "file": the folder of the shared log
   std::unique_ptr<Prober> prober;
+  std::unique_ptr<Seat> seat;  // transport = "file": this process's number there
 };
 
 /// A rank's copy of the run's log.

@@ -54,10 +54,6 @@ class SpsaStepper final : public Stepper {
       refuse_ended_log();
     }
     if (is_file_) {
-      for (const fs::path& own : {in_.run_path, log_folder()})
-        if (fs::exists(in_.spsa->shared) && fs::equivalent(in_.spsa->shared, own))
-          throw UserError("spsa.shared", fmt::format("\"{}\" is what this machine writes alone", own.string()),
-                          "name a folder beside it, or leave it out");
       engine_ = make_file_engine(in_.spsa->shared, header);
       tip_ = catch_up_with_folder(mine(), *engine_, in_.spsa->shared);
     } else {
@@ -65,6 +61,9 @@ class SpsaStepper final : public Stepper {
       engine_ = make_mpi_engine(in_.world, tip_.index);
     }
     if (log_) snapshots_.know(*log_);
+    std::array<double, 1> ended{log_ && log_->chain().ended() ? 1.0 : 0.0};  // a kill may have come just behind that
+    in_.world.all_reduce_max(std::span<double>(ended));
+    ended_ = ended[0] > 0;
     in_.model.assemble(in_.ctx);
     if (replica_.round() == 0) return std::nullopt;
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
@@ -83,6 +82,7 @@ class SpsaStepper final : public Stepper {
       const Measured measured = voter_.measure(round, replica_.unit());
       scored_ = measured.scored;
       engine_->publish_vote(encode(my_vote(measured, step, stop)));
+      voted_ = round;
       if (!finish_round(round, step)) return std::nullopt;
     }
     in_.model.assemble(in_.ctx);
@@ -100,13 +100,14 @@ class SpsaStepper final : public Stepper {
     record.sha256 = saved.sha256;
     record.file_bytes = saved.bytes;
     if (log_ && config_.compact != "keep") log_->new_segment();
-    if (!is_file_ || machine_ == 0) append_and_read(record);
-    if (log_) snapshots_.drop_old(*log_);
+    append_once(record);
+    const uint64_t old = in_.folder ? snapshots_.remove_old(replica_.round()) : 0;
+    const uint64_t index = broadcast_value(in_.world, old, 0);
+    if (log_) snapshots_.compact(*log_, index);
   }
 
   void finish() override {
-    if ((!is_file_ || machine_ == 0) && !has_ended())
-      append_and_read(record_head(replica_, run_, tip_, RecordType::end));
+    append_once(record_head(replica_, run_, tip_, RecordType::end));
     const std::string digest = replica_.digest(in_.ctx).text();
     require_equal(in_.world, "the digests of the trained weights", digest);
     in_.report.say(fmt::format("digest {}{}", digest,
@@ -114,13 +115,6 @@ class SpsaStepper final : public Stepper {
   }
 
  private:
-  /// Whether the log says so already: a process may be killed between that and what the run leaves at its end.
-  bool has_ended() const {
-    std::array<double, 1> ended{log_ && log_->chain().ended() ? 1.0 : 0.0};
-    in_.world.all_reduce_max(std::span<double>(ended));
-    return ended[0] > 0;
-  }
-
   bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
   fs::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
 
@@ -183,6 +177,14 @@ class SpsaStepper final : public Stepper {
 
   bool digest_due() const { return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0; }
 
+  /// Mean over the machines whose votes are here: for a log that keeps no losses.
+  double loss_of_votes() const {
+    double sum = 0, count = 0;
+    for (const auto& [machine, vote] : votes_)
+      if (vote.loss) sum += static_cast<double>(to_float(Float16{*vote.loss})), ++count;
+    return std::abs(sum / count);  // prints without a sign when it does not exist
+  }
+
   // --- a round
 
   /// Waits until the round's record is in the log and applied. @return false when a stop was asked for while waiting
@@ -199,17 +201,18 @@ class SpsaStepper final : public Stepper {
         if (!is_file_ || waited >= machine_ * kPatience) pack(step);
       } else if (waited > std::chrono::seconds(5)) {
         if (in_.stop_requested && in_.stop_requested()) return false;
-        if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of machine {}", step, first_missing()));
+        if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of {}", step, first_missing()));
         told = true;
       }
     }
     return true;
   }
 
-  uint32_t first_missing() const {
+  std::string first_missing() const {
     uint32_t machine = 0;
     while (votes_.count(machine)) ++machine;
-    return machine;
+    const bool runs = !in_.spsa->seat || in_.spsa->seat->is_taken(machine);
+    return fmt::format("machine {}{}", machine, runs ? "" : ", which does not run");
   }
 
   void take_votes(uint32_t round) {
@@ -231,14 +234,15 @@ class SpsaStepper final : public Stepper {
     compare_digests();
     const auto first = votes_.find(0);
     const Vote::Offer terms = first != votes_.end() && first->second.offer ? *first->second.offer : offer(step);
-    const Bytes record = encode(pack_round(replica_, run_, tip_, votes_, machines_, terms));
+    const Bytes record = encode(
+        pack_round(replica_, run_, tip_, votes_, machines_, terms, config_.log_loss ? Losses::kept : Losses::left_out));
     engine_->append(tip_.index, record);
     read_records(Rounds::next);
     if (digest_due() && (!is_file_ || machine_ == 0)) {
       Record check = record_head(replica_, run_, tip_, RecordType::digest);
       const StateDigest digest = replica_.digest(in_.ctx);
       check.digest = {digest.sum, digest.check};
-      append_and_read(check);
+      append_once(check);
     }
   }
 
@@ -253,9 +257,21 @@ class SpsaStepper final : public Stepper {
     }
   }
 
-  void append_and_read(const Record& record) {
-    engine_->append(tip_.index, encode(record));
-    read_records(Rounds::none);
+  /// Appends what any machine may append, unless another has, or the log has gone on to the next round.
+  void append_once(Record record) {
+    for (bool has_read = true; has_read && !is_told(record);) {
+      record.index = tip_.index;
+      record.prev = tip_.prev;
+      engine_->append(tip_.index, encode(record));
+      read_records(Rounds::none);
+      has_read = tip_.index > record.index;
+    }
+  }
+
+  bool is_told(const Record& record) const {
+    return record.type == RecordType::end        ? ended_
+           : record.type == RecordType::snapshot ? snapshots_.knows(record.round)
+                                                 : digest_told_ == record.round;
   }
 
   enum class Rounds { none, next };
@@ -269,12 +285,25 @@ class SpsaStepper final : public Stepper {
         throw UserError(fmt::format("record {}", tip_.index),
                         fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
                         "the log is poisoned, the run stops here; the rounds before are whole");
-      if (std::get<Record>(decoded).type == RecordType::round && replica_.round() == last) return;
+      const Record& record = std::get<Record>(decoded);
+      if (record.type == RecordType::round && replica_.round() == last) return;
       if (log_) log_->append(bytes);
-      snapshots_.know(std::get<Record>(decoded));
       tip_.advance(bytes);
-      replica_.apply(in_.ctx, std::get<Record>(decoded));
+      note(record);
+      replica_.apply(in_.ctx, record);
     }
+  }
+
+  void note(const Record& record) {
+    snapshots_.know(record);
+    ended_ = ended_ || record.type == RecordType::end;
+    if (record.type == RecordType::digest) digest_told_ = record.round;
+    if (record.type != RecordType::round || voted_ != record.round) return;
+    const bool heard = machine_ < record.present.size() && record.present[machine_];
+    if (!heard && heard_)
+      in_.report.say(fmt::format("step {}: the others went on without this machine's vote; it follows them",
+                                 int64_t{record.round} + 1));
+    heard_ = heard;
   }
 
   void refuse_empty_rounds(int64_t step) {
@@ -297,7 +326,7 @@ class SpsaStepper final : public Stepper {
       in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
                                  round.votes - round.valid, round.votes));
     StepReport result;
-    result.loss = round.loss;
+    result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
     result.lr = std::ldexp(offer(step).rate, -replica_.halvings());
     result.rows = rows_per_step(in_.config, in_.world.size());
     result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
@@ -329,7 +358,9 @@ class SpsaStepper final : public Stepper {
   std::optional<StepLog> log_;
   std::unique_ptr<LogEngine> engine_;
   std::map<uint32_t, Vote> votes_, early_votes_;  // of this round, and of the next
+  std::optional<uint32_t> voted_, digest_told_;   // rounds: of this machine's last vote, of the last digest record
   int64_t scored_ = 0, dropped_ = 0;
+  bool ended_ = false, heard_ = true;  // heard: this machine's last vote is in its round's record
 };
 
 }  // namespace
