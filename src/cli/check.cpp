@@ -1,5 +1,7 @@
 // --check and --show-batch: what a run would do, before it does it.
 
+#include <set>
+
 #include "cli/plan.h"
 #include "cli/results.h"
 
@@ -62,8 +64,12 @@ int show_batch(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   const auto rows = step_rows(*sets.train, 0, {0, in.config.trainer.train.batch});
   const PackedBatch batch = sets.train->batch(rows, 0);
-  fmt::print("the first batch: {} rows of {} tokens, {} documents, {} scored tokens. [scored] text is in brackets.\n",
-             batch.rows, batch.sequence_length, batch.documents.size(), batch.scored());
+  std::set<int64_t> documents;
+  for (const TokenRange& piece : batch.documents) documents.insert(piece.document);
+  fmt::print("the first batch: {} rows of {} tokens, {} documents{}, {} scored tokens. [scored] text is in brackets.\n",
+             batch.rows, batch.sequence_length, documents.size(),
+             documents.size() < batch.documents.size() ? fmt::format(" in {} pieces", batch.documents.size()) : "",
+             batch.scored());
   int64_t row = -1;
   for (const TokenRange& document : batch.documents) {
     if (const int64_t at = document.begin / batch.sequence_length; at != row) fmt::print("-- row {}\n", row = at);

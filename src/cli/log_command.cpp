@@ -125,8 +125,9 @@ Summary summary_of(const std::filesystem::path& run) {
   return s;
 }
 
-double ratio(int64_t part, int64_t whole) {
-  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+std::optional<double> ratio(int64_t part, int64_t whole) {
+  if (whole == 0) return std::nullopt;
+  return static_cast<double>(part) / static_cast<double>(whole);
 }
 
 /// Numbers of a manifest line: "name [3, 4] from 128".
@@ -238,9 +239,9 @@ void print_json(const Summary& s, size_t last) {
                          .set("roster", roster)
                          .set("records", s.records)
                          .set("votes", s.votes)
-                         .set("votes_valid", ratio(s.valid, s.votes))
+                         .set("votes_valid", optional_number(ratio(s.valid, s.votes)))
                          .set("bytes", s.bytes)
-                         .set("bytes_per_vote", ratio(s.bytes, s.votes))
+                         .set("bytes_per_vote", optional_number(ratio(s.bytes, s.votes)))
                          .set("digests", digests)
                          .set("snapshots", snapshots)
                          .set("notices", notices)
@@ -291,8 +292,11 @@ void print_totals(const Summary& s, size_t last) {
              s.first_round > 0 ? fmt::format(" (those before {} were dropped)", s.first_round) : "",
              s.ended ? "ended" : "not ended");
   fmt::print("voters      {}\n", roster_in_words(s.roster));
-  fmt::print("votes       {}, {:.2f} % valid; {} bytes on disk, {:.2f} a vote\n", s.votes,
-             100 * ratio(s.valid, s.votes), s.bytes, ratio(s.bytes, s.votes));
+  if (s.votes == 0)
+    fmt::print("votes       0; {} bytes on disk\n", s.bytes);
+  else
+    fmt::print("votes       {}, {:.2f} % valid; {} bytes on disk, {:.2f} a vote\n", s.votes,
+               100 * *ratio(s.valid, s.votes), s.bytes, *ratio(s.bytes, s.votes));
   fmt::print("digests     {}\n", marks_in_words(s.digests, last));
   fmt::print("snapshots   {}\n", marks_in_words(s.snapshots, last));
   for (const std::string& notice : s.notices) fmt::print("notice      {}\n", notice);

@@ -66,12 +66,9 @@ int evaluate_job(const JobInputs& in) {
                     "the base model is damaged, or the adapter's training diverged");
   }
   if (in.world.rank() != 0) return kDone;
-  Json line = Json::object()
-                  .set("loss", loss)
-                  .set("scored_tokens", sums.scored)
-                  .set("token_accuracy", sums.token_accuracy())
-                  .set("exact_match", sums.exact_match())
-                  .set("completions", sums.completions);
+  Json line =
+      Json::object().set("loss", loss).set("scored_tokens", sums.scored).set("token_accuracy", sums.token_accuracy());
+  if (sums.completions > 0) line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
   if (sums.choices > 0) line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
   fmt::print("{}\n", line.dump());
   return kDone;

@@ -21,6 +21,14 @@ void require_equal_where_known(Communicator& world, const std::string& what, con
   }
 }
 
+constexpr uint64_t kEvaluationOrder = 0;  // of held-out documents, whatever train.seed is
+
+const char* file_of(const JobInputs& in, Split split) {
+  return split == Split::train         ? "data.train"
+         : in.config.data.eval.empty() ? "the held-out part of data.train"
+                                       : "data.eval";
+}
+
 /// A warning when the tokenizer does not know more than one word in a hundred; empty otherwise.
 std::string unknown_words(const TokenData& data, const Tokenizer& tokenizer) {
   const auto unknown = tokenizer.token_id("<unk>");
@@ -52,7 +60,13 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
     if (const std::string warning = unknown_words(data, sets.tokenizer); !warning.empty())
       sets.notices.push_back(warning);
-    return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed), rules);
+    const bool is_shuffled_by_seed = split == Split::train || rules == Rules::first;
+    PackedDataset set(std::move(data), train.sequence_length,
+                      is_shuffled_by_seed ? static_cast<uint64_t>(train.seed) : kEvaluationOrder, rules);
+    if (set.rows_left_out() > 0)
+      sets.notices.push_back(fmt::format("note: {} of {} rows of {} have no scored token and are left out",
+                                         set.rows_left_out(), set.rows_left_out() + set.rows(), file_of(in, split)));
+    return set;
   };
   const auto load_all = [&] {
     if (need_train) sets.train.emplace(load(Split::train));

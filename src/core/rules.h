@@ -6,6 +6,7 @@
 //   AdamW's 1 − β                               1 − the rounded β            rounded once
 //   steps of epochs, warm-up steps of a ratio   through doubles              of the decimals that the recipe spells, exactly
 //   rows without a scored token                 are drawn like any other     left out when packing
+//   completions of a document cut into pieces   those of its pieces          one, right when all pieces are
 //   order of evaluation rows                    follows train.seed           does not
 //   a round of SPSA without a valid vote        leaves the rate              halves it, like one with few
 

@@ -23,16 +23,15 @@ int64_t PackedBatch::scored() const {
   return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label >= 0; });
 }
 
-PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed, Rules)
-    : data_(std::move(data)), sequence_length_(sequence_length), seed_(seed) {
+PackedDataset::PackedDataset(TokenData data, int64_t sequence_length, uint64_t seed, Rules rules)
+    : data_(std::move(data)), sequence_length_(sequence_length), seed_(seed), rules_(rules) {
   TS_CHECK(sequence_length >= kShortestPiece, "sequence_length is {}, expected at least {}", sequence_length,
            kShortestPiece);
   TS_CHECK(data_.scored.size() == data_.tokens.size(), "{} marks for {} tokens", data_.scored.size(),
            data_.tokens.size());
   if (data_.choices > 0) require_fitting_examples();
   pack(shuffled_pieces());
-  for (const Piece& piece : pieces_)
-    scored_tokens_ += std::count(data_.scored.begin() + piece.begin + 1, data_.scored.begin() + piece.end, uint8_t{1});
+  count_scored_tokens();
   if (scored_tokens_ == 0)
     throw UserError("train.sequence_length",
                     fmt::format("no scored token is left in pieces of {} tokens", sequence_length),
@@ -54,6 +53,23 @@ void PackedDataset::require_fitting_examples() const {
                                 longest));
 }
 
+/// The first token of a piece is no target.
+int64_t PackedDataset::scored_in(const Piece& piece) const {
+  return std::count(data_.scored.begin() + piece.begin + 1, data_.scored.begin() + piece.end, uint8_t{1});
+}
+
+bool PackedDataset::has_prompt(int64_t document) const {
+  if (!data_.has_prompt.empty()) return data_.has_prompt[document];
+  const int64_t second = begin_of(document) + 1;
+  return second < data_.ends[document] && !data_.scored[second];
+}
+
+int32_t PackedDataset::scored_pieces(std::span<const Piece> of_a_document) const {
+  if (of_a_document.size() <= 1 || rules_ == Rules::first) return 1;
+  return static_cast<int32_t>(
+      std::count_if(of_a_document.begin(), of_a_document.end(), [&](const Piece& p) { return scored_in(p) > 0; }));
+}
+
 std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
   std::vector<Piece> pieces;
   pieces.reserve(data_.ends.size());
@@ -61,9 +77,13 @@ std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
   const uint64_t key = hash_key({seed_, kDocumentOrder});
   for (uint64_t i = 0; i < units; ++i) {
     const int64_t first = static_cast<int64_t>(permute_index(key, units, i)) * unit();
-    for (int64_t d = first; d < first + unit(); ++d)
+    for (int64_t d = first; d < first + unit(); ++d) {
+      const size_t own = pieces.size();
       for (int64_t begin = begin_of(d), end = data_.ends[d]; end - begin >= kShortestPiece; begin += sequence_length_)
-        pieces.push_back({begin, std::min(end, begin + sequence_length_), d});
+        pieces.push_back({begin, std::min(end, begin + sequence_length_), d, 1});
+      const int32_t scored = scored_pieces(std::span(pieces).subspan(own));
+      for (size_t p = own; p < pieces.size(); ++p) pieces[p].scored_pieces = scored;
+    }
   }
   TS_CHECK(data_.choices == 0 || pieces.size() == data_.ends.size(), "{} pieces of {} choices", pieces.size(),
            data_.ends.size());
@@ -100,6 +120,24 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
   while (!open.empty()) close(0);
 }
 
+/// Counts the scored tokens of each row, and leaves out the rows that have none.
+void PackedDataset::count_scored_tokens() {
+  int64_t begin = 0, kept_pieces = 0, kept_rows = 0;
+  for (const int64_t end : std::vector(row_ends_)) {
+    int64_t scored = 0;
+    for (int64_t p = begin; p < end; ++p) scored += scored_in(pieces_[p]);
+    if (scored > 0 || rules_ == Rules::first) {
+      if (kept_pieces < begin) std::copy(pieces_.begin() + begin, pieces_.begin() + end, pieces_.begin() + kept_pieces);
+      row_ends_[kept_rows++] = kept_pieces += end - begin;
+    }
+    scored_tokens_ += scored;
+    begin = end;
+  }
+  rows_left_out_ = rows() - kept_rows;
+  pieces_.resize(static_cast<size_t>(kept_pieces));
+  row_ends_.resize(static_cast<size_t>(kept_rows));
+}
+
 int64_t PackedDataset::rows() const { return static_cast<int64_t>(row_ends_.size()); }
 
 int32_t PackedDataset::largest_id() const { return *std::max_element(data_.tokens.begin(), data_.tokens.end()); }
@@ -118,9 +156,13 @@ int64_t PackedDataset::shuffled_row(int64_t index) const {
 
 void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch& batch) const {
   const int64_t length = piece.end - piece.begin;
-  batch.documents.push_back({.begin = place, .end = place + length});
+  TokenRange& range = batch.documents.emplace_back();
+  range.begin = place;
+  range.end = place + length;
+  range.document = piece.document;
+  range.pieces = piece.scored_pieces;
+  range.has_prompt = rules_ != Rules::first && has_prompt(piece.document);
   if (data_.choices > 0) {
-    TokenRange& range = batch.documents.back();
     range.choice = static_cast<int32_t>(piece.document % data_.choices);
     range.answer = range.choice == data_.answers[piece.document / data_.choices];
   }

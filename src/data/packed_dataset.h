@@ -15,8 +15,11 @@ namespace tessera {
 /// behind the other in one row, choice 0 first.
 struct TokenRange {
   int64_t begin, end;
-  int32_t choice = -1;  // number of the label word that the document ends with; -1: the document is no choice
-  bool answer = false;  // it is the right choice of its example
+  int32_t choice = -1;      // number of the label word that the document ends with; -1: the document is no choice
+  bool answer = false;      // it is the right choice of its example
+  int64_t document = -1;    // its number in the data set, the same in all batches
+  int32_t pieces = 1;       // of that document with a scored token, this one or others
+  bool has_prompt = false;  // that document begins with a prompt; a first label that is not scored tells it too
 };
 
 /// Rows of equal length, one behind the other. Padding (id 0) lies outside every range and is never scored.
@@ -37,7 +40,7 @@ struct PackedBatch {
 ///   row 2   |its rest      |document 1          |...|
 ///
 /// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is dropped), and packed first-fit into rows
-/// in that order (a bounded window of open rows). The choices of an example are never cut and stand in one row, in their order: a batch of rows holds
+/// in that order (a bounded window of open rows). Rows without a scored token are left out. The choices of an example are never cut and stand in one row, in their order: a batch of rows holds
 /// all that comparing them takes. Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
 /// of rows consumed.
 class PackedDataset {
@@ -46,6 +49,7 @@ class PackedDataset {
   /// @throws UserError when no scored token is left, or the choices of an example do not fit into a row
   PackedDataset(TokenData, int64_t sequence_length, uint64_t seed, Rules = kNewestRules);
   int64_t rows() const;
+  int64_t rows_left_out() const { return rows_left_out_; }  // without a scored token
   int64_t sequence_length() const { return sequence_length_; }
   int64_t documents() const { return data_.documents(); }
   int64_t choices() const { return data_.choices; }         // documents an example; 0: documents stand alone
@@ -63,19 +67,25 @@ class PackedDataset {
   struct Piece {
     int64_t begin, end;  // in data_.tokens
     int64_t document;
+    int32_t scored_pieces;  // of the document
   };
   TokenData data_;
   int64_t sequence_length_;
   uint64_t seed_;
+  Rules rules_;
   std::vector<Piece> pieces_;      // in row order
   std::vector<int64_t> row_ends_;  // into pieces_
-  int64_t scored_tokens_ = 0;
+  int64_t scored_tokens_ = 0, rows_left_out_ = 0;
 
   int64_t begin_of(int64_t document) const { return document == 0 ? 0 : data_.ends[document - 1]; }
   int64_t unit() const { return std::max<int64_t>(1, data_.choices); }  // pieces that stay together
   void require_fitting_examples() const;
+  int64_t scored_in(const Piece&) const;
+  bool has_prompt(int64_t document) const;
+  int32_t scored_pieces(std::span<const Piece> of_a_document) const;
   std::vector<Piece> shuffled_pieces() const;
   void pack(const std::vector<Piece>&);
+  void count_scored_tokens();
   void append_piece(const Piece&, int64_t place, PackedBatch&) const;
 };
 

@@ -88,6 +88,9 @@ Tokenizer::Special special_mode(const DataConfig& config) {
   return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
 }
 
+/// Whether documents begin with a token of the tokenizer's own.
+bool has_bos(const Tokenizer& tokenizer) { return tokenizer.add_bos() && tokenizer.bos(); }
+
 /// The tokens of a text that stands behind other text.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
                                          Tokenizer::Special special) {
@@ -127,6 +130,15 @@ void require_distinct_words(const Tokenizer& tokenizer, const DataConfig& config
   }
 }
 
+/// Whether a scored second token tells that the document has no prompt: a prompt of one token with nothing in front of it looks like
+/// a text's first token.
+bool marks_tell_prompts(const TokenData& data, bool has_bos) {
+  if (has_bos) return true;
+  for (int64_t d = 0, begin = 0; d < data.documents(); begin = data.ends[d++])
+    if (begin + 1 < data.ends[d] && data.scored[begin + 1]) return false;
+  return true;
+}
+
 /// Gathers documents and encodes them a batch at a time on all cores; the order of the tokens is that of the documents.
 class Preparation {
  public:
@@ -141,6 +153,7 @@ class Preparation {
   }
   TokenData finish() {
     encode_waiting();
+    if (marks_tell_prompts(data_, has_bos(tokenizer_))) data_.has_prompt.clear();
     return std::move(data_);
   }
   int64_t skipped() const { return skipped_; }
@@ -184,6 +197,7 @@ class Preparation {
     data_.scored.insert(data_.scored.end(), static_cast<size_t>(first), 0);
     data_.scored.insert(data_.scored.end(), static_cast<size_t>(count - first), 1);
     data_.ends.push_back(static_cast<int64_t>(data_.tokens.size()));
+    data_.has_prompt.push_back(example.has_prompt);
   }
 
   const Tokenizer& tokenizer_;
@@ -207,6 +221,7 @@ void write_token_file(const fs::path& path, const TokenData& data, const std::st
   file.write("/tokens", flat(data.tokens));
   file.write("/scored", flat(data.scored));
   file.write("/document_ends", flat(data.ends));
+  if (!data.has_prompt.empty()) file.write("/has_prompt", flat(data.has_prompt));
   if (data.choices > 0) {
     file.write_integer("/choices", data.choices);
     file.write("/answers", flat(data.answers));
@@ -238,6 +253,7 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
   data.tokens = read_values<int32_t>(file, "/tokens");
   data.scored = read_values<uint8_t>(file, "/scored");
   data.ends = read_values<int64_t>(file, "/document_ends");
+  if (file.contains("/has_prompt")) data.has_prompt = read_values<uint8_t>(file, "/has_prompt");
   if (choices > 0) {
     data.choices = file.read_integer("/choices");
     data.answers = read_values<int32_t>(file, "/answers");
@@ -248,8 +264,11 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
                                      [n = tokenizer.vocab_size()](int32_t id) { return 0 <= id && id < n; });
   if (data.ends.empty() || !ends_rise || data.ends.front() <= 0 ||
       data.ends.back() != static_cast<int64_t>(data.tokens.size()) || data.scored.size() != data.tokens.size() ||
-      !ids_known || data.choices != static_cast<int64_t>(choices) || (choices > 0 && !choices_fit(data)))
+      (!data.has_prompt.empty() && data.has_prompt.size() != data.ends.size()) || !ids_known ||
+      data.choices != static_cast<int64_t>(choices) || (choices > 0 && !choices_fit(data)))
     throw UserError(path.string(), "the token file contradicts itself");
+  if (data.has_prompt.empty() && !marks_tell_prompts(data, has_bos(tokenizer)))
+    throw UserError(path.string(), "an older version of this program made it");
   return data;
 }
 
@@ -284,15 +303,25 @@ bool is_held_out(const TextExample& document, double eval_fraction) {
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
   std::vector<int32_t> tokens;
-  if (tokenizer.add_bos() && tokenizer.bos()) tokens.push_back(*tokenizer.bos());
+  if (has_bos(tokenizer)) tokens.push_back(*tokenizer.bos());
   const std::vector<int32_t> text = tokenizer.encode(prompt, special_mode(config));
   tokens.insert(tokens.end(), text.begin(), text.end());
   return tokens;
 }
 
+namespace {
+
+/// A document that has its prompt only.
+EncodedExample encoded_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
+  std::vector<int32_t> tokens = encode_prompt(tokenizer, config, prompt);
+  const auto count = static_cast<int64_t>(tokens.size());
+  return {std::move(tokens), count, count > (has_bos(tokenizer) ? 1 : 0)};
+}
+
+}  // namespace
+
 EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& config, const TextExample& example) {
-  EncodedExample encoded{encode_prompt(tokenizer, config, example.prompt), 0};
-  encoded.prompt_tokens = static_cast<int64_t>(encoded.tokens.size());
+  EncodedExample encoded = encoded_prompt(tokenizer, config, example.prompt);
   append_completion(tokenizer, config, example.completion, !example.prompt.empty(), encoded.tokens);
   return encoded;
 }
@@ -300,8 +329,7 @@ EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& conf
 std::vector<EncodedExample> encode_documents(const Tokenizer& tokenizer, const DataConfig& config,
                                              const TextExample& example) {
   if (!config.has_choices()) return {encode_example(tokenizer, config, example)};
-  const std::vector<int32_t> prompt = encode_prompt(tokenizer, config, example.prompt);
-  std::vector<EncodedExample> choices(config.label_words.size(), {prompt, static_cast<int64_t>(prompt.size())});
+  std::vector<EncodedExample> choices(config.label_words.size(), encoded_prompt(tokenizer, config, example.prompt));
   for (size_t c = 0; c < choices.size(); ++c)
     append_completion(tokenizer, config, config.label_words[c], !example.prompt.empty(), choices[c].tokens);
   return choices;
@@ -313,13 +341,20 @@ fs::path token_file_path(const DataConfig& config, const Tokenizer& tokenizer, S
 
 TokenData answers_only(TokenData data) {
   if (data.choices == 0) return data;
-  TokenData answers{.tokens = {}, .scored = {}, .ends = {}, .hash = std::move(data.hash), .choices = 0, .answers = {}};
+  TokenData answers{.tokens = {},
+                    .scored = {},
+                    .ends = {},
+                    .has_prompt = {},
+                    .hash = std::move(data.hash),
+                    .choices = 0,
+                    .answers = {}};
   for (size_t example = 0; example < data.answers.size(); ++example) {
     const int64_t d = static_cast<int64_t>(example) * data.choices + data.answers[example];
     const int64_t begin = d == 0 ? 0 : data.ends[d - 1], end = data.ends[d];
     answers.tokens.insert(answers.tokens.end(), data.tokens.begin() + begin, data.tokens.begin() + end);
     answers.scored.insert(answers.scored.end(), data.scored.begin() + begin, data.scored.begin() + end);
     answers.ends.push_back(static_cast<int64_t>(answers.tokens.size()));
+    if (!data.has_prompt.empty()) answers.has_prompt.push_back(data.has_prompt[static_cast<size_t>(d)]);
   }
   return answers;
 }

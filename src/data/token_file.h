@@ -21,9 +21,10 @@ struct TokenData {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> scored;
   std::vector<int64_t> ends;
-  std::string hash;              // of the content and of how it was made: ranks compare it
-  int64_t choices = 0;           // documents an example; 0: documents stand alone
-  std::vector<int32_t> answers;  // [examples], empty without choices
+  std::vector<uint8_t> has_prompt{};  // [documents] 1: begins with a prompt; empty: scored second tokens tell of none
+  std::string hash;                   // of the content and of how it was made: ranks compare it
+  int64_t choices = 0;                // documents an example; 0: documents stand alone
+  std::vector<int32_t> answers;       // [examples], empty without choices
   int64_t documents() const { return static_cast<int64_t>(ends.size()); }
 };
 
@@ -55,7 +56,8 @@ bool is_held_out(const TextExample&, double eval_fraction);
 /// tokenizers put a space in front of a text's beginning only. Special tokens are parsed when a template is used; otherwise all text is plain.
 struct EncodedExample {
   std::vector<int32_t> tokens;
-  int64_t prompt_tokens;  // BOS included; tokens behind them are scored (but never the first token)
+  int64_t prompt_tokens;    // BOS included; tokens behind them are scored (but never the first token)
+  bool has_prompt = false;  // prompt_tokens are more than BOS
 };
 EncodedExample encode_example(const Tokenizer&, const DataConfig&, const TextExample&);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "core/error.h"
 
@@ -36,6 +37,23 @@ void add_choices(const PackedBatch& batch, std::span<const double> nll, LossSums
 }
 
 }  // namespace
+
+void LossSums::count_cut_completions() {
+  struct Found {
+    int32_t pieces = 0;
+    bool exact = true;
+  };
+  std::map<int64_t, Found> found;
+  for (const CutCompletion& piece : cut) {
+    Found& document = found[piece.document];
+    ++document.pieces;
+    document.exact = document.exact && piece.exact;
+    if (document.pieces < piece.pieces) continue;
+    ++completions;
+    exact += document.exact;
+  }
+  cut.clear();
+}
 
 Objective objective_of(std::string_view name) {
   TS_CHECK(name == "tokens" || name == "choices", "objective \"{}\"", name);
@@ -78,9 +96,13 @@ LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstV
       any = true;
       all = all && hit;
     }
-    const bool completion = any && batch.labels[document.begin] < 0;
-    sums.completions += completion;
-    sums.exact += completion && all;
+    if (!any || !(document.has_prompt || batch.labels[document.begin] < 0)) continue;
+    if (document.pieces > 1) {
+      sums.cut.push_back({document.document, document.pieces, all});
+      continue;
+    }
+    ++sums.completions;
+    sums.exact += all;
   }
   TS_CHECK(i == scored.rows.size(), "{} scored rows lie behind the last document", scored.rows.size() - i);
   add_choices(batch, document_nll, sums);

@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "train/evaluation.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -37,21 +38,6 @@ void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer)
   });
 }
 
-Json to_json(const LossSums& sums) {
-  Json json = Json::object();
-  LossSums::visit([&](const char* name, auto member) { json.set(name, sums.*member); });
-  return json;
-}
-
-LossSums sums_of(const Json& json) {
-  LossSums sums;
-  LossSums::visit([&](const char* name, auto member) {
-    using Number = std::decay_t<decltype(sums.*member)>;
-    if (const Json* number = json.find(name)) sums.*member = static_cast<Number>(number->as_number());
-  });
-  return sums;
-}
-
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
   Json recipe = Json::object();
   for (const auto& [key, value] : meta.recipe) recipe.set(key, value);
@@ -66,6 +52,7 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
   file.write_number("/meta/best_loss", meta.best_loss);
   file.write_text("/meta/first_eval", to_json(meta.first_eval).dump());
   file.write_text("/meta/last_eval", to_json(meta.last_eval).dump());
+  file.write_text("/meta/eval_set", meta.eval_set);
   file.write_text("/meta/recipe", recipe.dump());
   file.write_text("/meta/data_hash", meta.data_hash);
   file.write_text("/meta/base_fingerprint", meta.base_fingerprint);
@@ -108,8 +95,9 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   meta.seconds = h5.read_number("/meta/seconds");
   meta.last_loss = h5.read_number("/meta/last_loss");
   meta.best_loss = h5.read_number("/meta/best_loss");
-  meta.first_eval = sums_of(Json::parse(h5.read_text("/meta/first_eval"), file.string()));
-  meta.last_eval = sums_of(Json::parse(h5.read_text("/meta/last_eval"), file.string()));
+  meta.first_eval = loss_sums_of(Json::parse(h5.read_text("/meta/first_eval"), file.string()));
+  meta.last_eval = loss_sums_of(Json::parse(h5.read_text("/meta/last_eval"), file.string()));
+  if (h5.contains("/meta/eval_set")) meta.eval_set = h5.read_text("/meta/eval_set");
   const Json recipe = Json::parse(h5.read_text("/meta/recipe"), file.string());
   for (const auto& [key, value] : recipe.members()) meta.recipe.emplace_back(key, value.as_string());
   meta.data_hash = h5.read_text("/meta/data_hash");

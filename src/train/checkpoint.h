@@ -20,12 +20,14 @@ struct CheckpointMeta {
   Rules rules = kNewestRules;
   int64_t step = 0, rows_consumed = 0;
   int64_t ranks = 1;
-  double seconds = 0;                                          // of training so far
-  int64_t tokens = 0;                                          // trained on so far
-  double last_loss = 0;                                        // of the last step
-  LossSums first_eval, last_eval;                              // before step 1, and the latest
-  double best_loss = std::numeric_limits<double>::infinity();  // of all evaluations
-  std::vector<std::pair<std::string, std::string>> recipe;     // key -> value, what resume compares
+  double seconds = 0;                                           // of training so far
+  int64_t tokens = 0;                                           // trained on so far
+  double last_loss = std::numeric_limits<double>::quiet_NaN();  // of the last step
+  LossSums first_eval, last_eval;                               // before step 1, and the latest
+  double best_loss = std::numeric_limits<double>::infinity();   // of all evaluations
+  std::string eval_set;                                         // evaluation_set of these; empty: not known
+  int64_t evaluated_at = -1;                                    // step of last_eval; checkpoints do not keep it
+  std::vector<std::pair<std::string, std::string>> recipe;      // key -> value, what resume compares
   std::string data_hash, base_fingerprint;
 };
 

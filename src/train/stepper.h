@@ -33,6 +33,8 @@ class Stepper {
   virtual std::optional<Restored> restore() = 0;
   /// Takes step 1, 2, ... @return nothing when a stop was asked for before the step was done
   virtual std::optional<StepReport> take(int64_t step) = 0;
+  /// After each evaluation: keeps what checkpoints of this kind do not hold.
+  virtual void keep_figures(const CheckpointMeta&) {}
   /// Leaves what a killed run goes on from.
   virtual void checkpoint(const CheckpointMeta&, bool is_best) = 0;
   /// After the last step.

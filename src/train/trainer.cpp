@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/decimal.h"
+#include "train/evaluation.h"
 #include "train/stepper.h"
 
 namespace tessera {
@@ -20,9 +21,23 @@ LossSums sum_over_ranks(Communicator& world, LossSums sums) {
   numbers = tessera::sum_over_ranks(world, numbers);
   size_t i = 0;
   LossSums::visit([&](const char*, auto member) {
-    sums.*member = static_cast<std::decay_t<decltype(sums.*member)>>(numbers.at(i++));
+    auto& number = sums.*member;
+    number = static_cast<std::decay_t<decltype(number)>>(numbers.at(i++));
   });
   return sums;
+}
+
+/// The pieces of cut documents that the ranks found, together on every rank.
+void gather_cut_completions(Communicator& world, LossSums& sums) {
+  std::vector<int64_t> mine;
+  for (const CutCompletion& piece : sums.cut) mine.insert(mine.end(), {piece.document, piece.pieces, piece.exact});
+  sums.cut.clear();
+  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
+    std::vector<int64_t> numbers(bytes.size() / sizeof(int64_t));
+    std::memcpy(numbers.data(), bytes.data(), bytes.size());
+    for (size_t i = 0; i + 2 < numbers.size(); i += 3)
+      sums.cut.push_back({numbers[i], static_cast<int32_t>(numbers[i + 1]), numbers[i + 2] != 0});
+  }
 }
 
 class Loop {
@@ -74,11 +89,39 @@ class Loop {
                       "ask for more steps, or for another run.dir");
     if (saved) {
       for (const Json& line : saved->lines) in_.report.metric(line);
-      if (in_.eval && saved->owes_evaluation) evaluate_now();
+      if (!in_.eval) forget_evaluations();
+      if (in_.eval && is_another_set(*saved))
+        begin_evaluations(saved->meta.first_eval.scored > 0);
+      else if (in_.eval && saved->owes_evaluation)
+        evaluate_now();
       return;
     }
     if (in_.eval) evaluate_now();
-    meta_.first_eval = meta_.last_eval;
+  }
+
+  void forget_evaluations() {
+    meta_.first_eval = meta_.last_eval = {};
+    meta_.best_loss = CheckpointMeta{}.best_loss;
+    meta_.eval_set.clear();
+    meta_.evaluated_at = -1;
+  }
+
+  /// Whether what is known of the run was found on other rows than those of this recipe, or nothing is known.
+  bool is_another_set(const Restored& saved) const {
+    const CheckpointMeta& meta = saved.meta;
+    const std::string now = evaluation_set(*in_.eval, in_.config.evaluate.rows);
+    return meta.first_eval.scored == 0 || (!meta.eval_set.empty() && meta.eval_set != now);
+  }
+
+  /// A new "before", and a new best.
+  void begin_evaluations(bool were_others) {
+    in_.report.say(fmt::format("{}: what was before is measured anew, at step {}",
+                               were_others ? "the held-out rows are others than the run's so far"
+                                           : "nothing is known of the run's evaluations so far",
+                               meta_.step));
+    forget_evaluations();
+    const bool is_best = evaluate_now(Begins::yes);
+    if (in_.config.checkpoint.best && is_best) stepper_->checkpoint(meta_, true);
   }
 
   void finish_step(int64_t step, const StepReport& report, double seconds, int64_t comm_bytes) {
@@ -106,8 +149,10 @@ class Loop {
                                       meta_.last_loss, report.lr, report.note, rate, meta_.seconds));
   }
 
+  enum class Begins { no, yes };  // whether later evaluations are compared with this one
+
   /// @return whether the loss is the lowest so far
-  bool evaluate_now() {
+  bool evaluate_now(Begins begins = Begins::no) {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
     if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
       refuse_broken_base(in_.model, meta_.step);
@@ -115,28 +160,18 @@ class Loop {
                       "the last checkpoint is whole; lower optimizer.lr, or set train.clip");
     }
     meta_.last_eval = sums;
-    const double loss = sums.mean_loss(objective_of(in_.config.train.objective));
+    meta_.eval_set = evaluation_set(*in_.eval, in_.config.evaluate.rows);
+    meta_.evaluated_at = meta_.step;
+    if (meta_.step == 0 || begins == Begins::yes) meta_.first_eval = sums;
+    const Objective objective = objective_of(in_.config.train.objective);
+    const double loss = sums.mean_loss(objective);
     const bool is_best = loss < meta_.best_loss;
     meta_.best_loss = std::min(meta_.best_loss, loss);
-    Json line = Json::object()
-                    .set("step", meta_.step)
-                    .set("split", "eval")
-                    .set("loss", loss)
-                    .set("perplexity", std::exp(sums.mean_nll()))
-                    .set("token_accuracy", sums.token_accuracy())
-                    .set("tokens", sums.scored);
-    std::string text = fmt::format("step {}  held-out loss {:.4f}  perplexity {:.4g}  tokens right {:.1f} %",
-                                   meta_.step, loss, std::exp(sums.mean_nll()), 100 * sums.token_accuracy());
-    if (sums.completions > 0) {
-      line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
-      text += fmt::format("  completions right {:.1f} % of {}", 100 * sums.exact_match(), sums.completions);
-    }
-    if (sums.choices > 0) {
-      line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
-      text += fmt::format("  choices right {:.1f} % of {}", 100 * sums.accuracy(), sums.choices);
-    }
+    stepper_->keep_figures(meta_);  // first: what is kept and not told is told when the run goes on
+    Json line = evaluation_line(meta_.step, sums, objective);
+    if (begins == Begins::yes) line.set("before", true);
     in_.report.metric(line);
-    in_.report.say(text);
+    in_.report.say(evaluation_text(meta_.step, sums, objective));
     return is_best;
   }
 
@@ -213,7 +248,10 @@ LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, C
     for (int64_t row = begin; row < std::min(begin + micro_batch, share.end); ++row) numbers.push_back(row);
     sums += run_batch(ctx, model, data.batch(numbers, begin), {});
   }
-  return sum_over_ranks(world, sums);
+  gather_cut_completions(world, sums);
+  sums = sum_over_ranks(world, sums);
+  sums.count_cut_completions();
+  return sums;
 }
 
 TrainOutcome run_training(const TrainerInputs& inputs) { return Loop(inputs).run(); }

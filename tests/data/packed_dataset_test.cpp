@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -160,6 +161,50 @@ TEST(PackedDataset, RefusesDataThatCuttingLeavesWithoutTargets) {
     EXPECT_EQ(error.message(), "no scored token is left in pieces of 8 tokens");
   }
   EXPECT_THROW(PackedDataset(numbered({}), 8, 1), UserError);
+}
+
+/// Documents of `length` tokens whose last `scored` count.
+TokenData completions(int64_t documents, int64_t length, int64_t scored) {
+  TokenData data = numbered(std::vector<int64_t>(static_cast<size_t>(documents), length));
+  for (size_t i = 0; i < data.scored.size(); ++i) data.scored[i] = static_cast<int64_t>(i) % length >= length - scored;
+  return data;
+}
+
+TEST(PackedDataset, LeavesOutRowsWithoutAScoredTokenAndCountsThem) {
+  TokenData data = completions(10, 20, 3);  // two rows each, and the targets are in the second
+  const PackedDataset dataset(data, 10, 4);
+  EXPECT_EQ(dataset.rows(), 10);
+  EXPECT_EQ(dataset.rows_left_out(), 10);
+  EXPECT_EQ(dataset.scored_tokens(), 30);
+  for (int64_t row = 0; row < dataset.rows(); ++row) EXPECT_GT(dataset.batch({&row, 1}, 0).scored(), 0);
+  const PackedDataset before(data, 10, 4, Rules::first);
+  EXPECT_EQ(before.rows(), 20);
+  EXPECT_EQ(before.rows_left_out(), 0);
+  EXPECT_EQ(before.scored_tokens(), 30);
+}
+
+TEST(PackedDataset, RowsThatAreKeptStayWhatTheyWereWhereNoneIsLeftOut) {
+  const TokenData data = numbered(random_lengths(9, 300, 2, 40));
+  const PackedDataset dataset(data, 32, 4), before(data, 32, 4, Rules::first);
+  EXPECT_EQ(dataset.rows_left_out(), 0);
+  EXPECT_EQ(whole(dataset).ids, whole(before).ids);
+  EXPECT_EQ(whole(dataset).labels, whole(before).labels);
+}
+
+TEST(PackedDataset, APieceKnowsItsDocumentAndHowManyPiecesOfItAreScored) {
+  TokenData data = completions(4, 25, 18);  // pieces of 10, 10 and 5 tokens, of which all have targets
+  data.has_prompt.assign(4, 1);
+  data.has_prompt[2] = 0;
+  const PackedDataset dataset(data, 10, 4);
+  std::map<int64_t, int> found;
+  for (const TokenRange& range : whole(dataset).documents) {
+    ++found[range.document];
+    EXPECT_EQ(range.pieces, 3);
+    EXPECT_EQ(range.has_prompt, range.document != 2);
+  }
+  EXPECT_THAT(found, ElementsAre(testing::Pair(0, 3), testing::Pair(1, 3), testing::Pair(2, 3), testing::Pair(3, 3)));
+  for (const TokenRange& range : whole(PackedDataset(completions(4, 25, 3), 10, 4)).documents)
+    EXPECT_EQ(range.pieces, 1) << "only the last one has targets";
 }
 
 TEST(PackedDataset, EachEpochReadsEachRowOnceInItsOwnOrder) {

@@ -93,6 +93,48 @@ TEST_F(TokenFile, AddsBosAndEosOnlyAsTheTokenizersConfigSays) {
   EXPECT_THAT(data.scored, ElementsAre(0, 1, 1));
 }
 
+TEST_F(TokenFile, TellsAPromptOfOneTokenFromATextsFirstToken) {
+  const Tokenizer bare = tokenizer_of(folder_ / "bare", kWords, kNeither);
+  const DataConfig config = source(R"({"text": "a b c"}
+{"prompt": "a", "completion": "b c"}
+{"prompt": "", "completion": "a b c"}
+)");
+  for (int time = 0; time < 2; ++time) {  // as it is made, and as it is read again
+    const TokenData data = load_split(config, bare, Split::train);
+    EXPECT_THAT(data.scored, ElementsAre(0, 1, 1, /**/ 0, 1, 1, /**/ 0, 1, 1));
+    EXPECT_THAT(data.has_prompt, ElementsAre(0, 1, 0));
+  }
+  EXPECT_THAT(load_split(config, words_, Split::train).has_prompt, ElementsAre()) << "with BOS the marks tell";
+}
+
+TEST_F(TokenFile, ThatAnOlderVersionMadeIsMadeAgainUnderItsName) {
+  const DataConfig config = source(R"({"prompt": "a", "completion": "b c"})");
+  const Tokenizer bare = tokenizer_of(folder_ / "bare", kWords, kNeither);
+  const TokenData made = load_split(config, bare, Split::train);
+  const fs::path file = cached().at(0), left = folder_ / "old.h5";
+  {
+    const Hdf5File now = Hdf5File::open(file);
+    Hdf5File old = Hdf5File::create(left);
+    for (const char* text : {"/format", "/recipe"}) old.write_text(text, now.read_text(text));
+    for (const char* number : {"/version", "/skipped_documents"}) old.write_integer(number, now.read_integer(number));
+    const auto flat = [](const auto& values, DType dtype) {
+      return ConstView(values.data(), {static_cast<int64_t>(values.size())}, dtype);
+    };
+    old.write("/tokens", flat(made.tokens, DType::i32));
+    old.write("/scored", flat(made.scored, DType::u8));
+    old.write("/document_ends", flat(made.ends, DType::i64));
+    old.seal();
+  }
+  fs::rename(left, file);
+  std::string notice;
+  const TokenData again = load_split(config, bare, Split::train, &notice);
+  EXPECT_THAT(notice, testing::EndsWith("; it was there, but an older version of this program made it"));
+  EXPECT_EQ(again.hash, made.hash);
+  EXPECT_EQ(again.tokens, made.tokens);
+  EXPECT_THAT(again.has_prompt, ElementsAre(1));
+  EXPECT_THAT(cached(), ElementsAre(file));
+}
+
 TEST_F(TokenFile, SkipsAndCountsDocumentsWithNothingToScore) {
   const Tokenizer bare = tokenizer_of(folder_ / "bare", kWords, kNeither);
   std::string notice;

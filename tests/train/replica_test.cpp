@@ -308,6 +308,25 @@ TEST(Replica, HalvesTheRateWhenMostVotesAreInvalidAndCountsEmptyRounds) {
   EXPECT_EQ(own.bytes(), before);
 }
 
+TEST(Replica, ARoundWithoutAValidVoteHalvesTheRateAsOneWithFewDoesUnlessTheRunBeganBefore) {
+  for (const auto& [rules, halvings] : {std::pair{Rules::first, 0}, {Rules::second, 2}}) {
+    OwnPool own;
+    RunHeader header = header_of(own);
+    header.rules = rules;
+    Replica replica(header, own.params());
+    const test::OwnContext context;
+    std::map<uint32_t, Vote> votes;
+    votes[0].bytes.assign(3, kInvalidVote);
+    const std::string before = own.bytes();
+    for (int t = 0; t < 2; ++t) replica.apply(context.ctx, pack_round(replica, {}, {}, votes, 1, {1e-3f, 1}));
+    EXPECT_EQ(replica.halvings(), halvings);
+    EXPECT_EQ(own.bytes(), before);
+    votes[0].bytes = {0x22, 0x22, 0x22};
+    const Record good = pack_round(replica, {}, {}, votes, 1, {1e-3f, 1});
+    EXPECT_EQ(good.alpha, -(std::ldexp(1e-3f, -halvings) * 0x1p-9f) / 3);
+  }
+}
+
 TEST(Replica, MovesTheUnitWhenVotesAreTooSmallOrTooLarge) {
   for (const auto& [g, wanted] : {std::pair{1e-4, 19}, {2000.0, -4}, {0.5, 9}}) {
     OwnPool own;

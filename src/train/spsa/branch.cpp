@@ -5,6 +5,7 @@
 #include "io/files.h"
 #include "io/sha256.h"
 #include "train/run_folder.h"
+#include "train/spsa/figures.h"
 #include "train/spsa/snapshots.h"
 
 namespace tessera {
@@ -70,6 +71,7 @@ void fill(const fs::path& folder, const Context& ctx, const StepLog& from, const
   write_text_file(folder / "checkpoints" / "latest", snapshot.filename().string() + "\n");
   if (!has_snapshot) log.append(snapshot_record(ctx, at, snapshot));
   log.sync();
+  if (const auto figures = read_figures(run, at.round())) keep_figures(folder, *figures);
   if (!fs::exists(run / "metrics.jsonl")) return;
   fs::copy_file(run / "metrics.jsonl", folder / "metrics.jsonl");
   MetricsFile(folder / "metrics.jsonl").rewind(at.round());

@@ -325,7 +325,8 @@ void Replica::end_round(const Record& record) {
     medians_.clear();
   }
   empty_rounds_ = last_.valid == 0 ? empty_rounds_ + 1 : 0;
-  if (last_.valid > 0 && 2 * last_.valid < last_.votes) ++halvings_;
+  const bool halves = last_.valid > 0 || header_.rules != Rules::first;
+  if (halves && 2 * last_.valid < last_.votes) ++halvings_;
   double loss = 0;
   for (const uint16_t bits : record.losses) loss += static_cast<double>(to_float(Float16{bits}));
   loss = record.losses.empty() ? std::nan("") : loss / static_cast<double>(record.losses.size());

@@ -9,7 +9,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "train/evaluation.h"
 #include "train/spsa/catching_up.h"
+#include "train/spsa/figures.h"
 #include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/told_metrics.h"
@@ -71,10 +73,15 @@ class SpsaStepper final : public Stepper {
     return restored_run();
   }
 
+  void keep_figures(const CheckpointMeta& meta) override {
+    if (in_.folder) tessera::keep_figures(in_.folder->path(), meta);
+  }
+
   std::optional<StepReport> take(int64_t step) override {
     const auto round = static_cast<uint32_t>(step - 1);
     TS_CHECK(replica_.round() == round, "step {} after {} rounds", step, replica_.round());
     const LogEngine::Traffic before = engine_->traffic();
+    const int halvings = replica_.halvings();
     const bool stop = in_.stop_requested && in_.stop_requested();
     votes_ = std::exchange(early_votes_, {});
     read_records(Rounds::next);  // the others may not have waited for this machine
@@ -87,13 +94,14 @@ class SpsaStepper final : public Stepper {
     }
     in_.model.assemble(in_.ctx);
     refuse_empty_rounds(step);
-    return report(step, before, stop);
+    return report(step, before, halvings, stop);
   }
 
-  void checkpoint(const CheckpointMeta&, bool is_best) override {
+  void checkpoint(const CheckpointMeta& meta, bool is_best) override {
     Record record = record_head(replica_, run_, tip_, RecordType::snapshot);
     const StateDigest digest = replica_.digest(in_.ctx);
     record.digest = {digest.sum, digest.check};
+    keep_figures(meta);
     HashedFile saved;
     if (in_.folder) saved = snapshots_.save(replica_, is_best);
     saved = broadcast_value(in_.world, saved, 0);
@@ -133,21 +141,38 @@ class SpsaStepper final : public Stepper {
   Restored restored_run() {
     Restored run;
     const int64_t step = replica_.round();
-    int64_t last_evaluated = step;
-    if (in_.folder) {
-      const ToldMetrics told = read_told_metrics(*in_.folder / "metrics.jsonl", step, objective_);
-      run.meta = told.meta;
-      run.lines = untold_rounds(*log_, told.last_step, replica_.header().bytes_per_probe());
-      last_evaluated = told.last_evaluated;
-    }
+    if (in_.folder) run = remembered_run(step);
+    const double seconds = run.meta.seconds, last_loss = run.meta.last_loss;
+    // Ranks decide alike only by the same figures.
+    run.meta =
+        meta_of_figures(Json::parse(broadcast_text(in_.world, figures_of(run.meta).dump()), "the run's figures"));
+    run.meta.seconds = seconds;
+    run.meta.last_loss = last_loss;
     run.meta.step = step;
-    run.meta.rows_consumed = step * rows_per_step(in_.config, in_.world.size());
     run.meta.tokens = run.meta.rows_consumed * in_.data.sequence_length();
     const int64_t every = in_.config.evaluate.every;
     const bool due = step == total_steps(in_) || (every > 0 && step % every == 0);
-    double owes = due && last_evaluated < step ? 1 : 0;
-    in_.world.all_reduce_max(std::span(&owes, 1));
-    run.owes_evaluation = owes > 0;
+    run.owes_evaluation = due && run.meta.evaluated_at < step;
+    return run;
+  }
+
+  /// What the files in the run's folder tell.
+  Restored remembered_run(int64_t step) const {
+    const ToldMetrics told = read_told_metrics(*in_.folder / "metrics.jsonl", step, objective_);
+    Restored run{.meta = told.meta, .lines = untold_rounds(*log_, told.last_step, replica_.header().bytes_per_probe())};
+    const Json* untold = run.lines.empty() ? nullptr : run.lines.back().find("loss");
+    if (untold) run.meta.last_loss = untold->as_number();
+    if (auto kept = read_figures(in_.folder->path(), step)) {
+      kept->seconds = run.meta.seconds;
+      kept->last_loss = run.meta.last_loss;
+      run.meta = *kept;
+      if (kept->evaluated_at > told.last_evaluation)  // killed before it was told
+        run.lines.push_back(evaluation_line(kept->evaluated_at, kept->last_eval, objective_));
+    }
+    const int64_t all = rows_per_step(in_.config, in_.world.size());
+    const RoundsRead read = rows_read(*log_, run.meta.step, all / machines_);
+    const int64_t not_in_log = step - run.meta.step - read.rounds;  // dropped, by a program that kept no figures
+    run.meta.rows_consumed += read.rows + not_in_log * all;
     return run;
   }
 
@@ -315,19 +340,28 @@ class SpsaStepper final : public Stepper {
         "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
   }
 
-  StepReport report(int64_t step, const LogEngine::Traffic& before, bool stop) {
+  /// The rate of the round's update: as offered, or, when another machine packed with another, what the record tells of it.
+  float rate_of_update(const RoundStats& round, float offered) const {
+    const float unit = std::ldexp(1.0f, -round.unit), valid = static_cast<float>(round.valid);
+    if (round.valid == 0 || static_cast<double>(-(offered * unit) / valid) == round.alpha) return offered;
+    return static_cast<float>(-round.alpha * static_cast<double>(valid) / static_cast<double>(unit));
+  }
+
+  /// @param halvings  before the round
+  StepReport report(int64_t step, const LogEngine::Traffic& before, int halvings, bool stop) {
     const RoundStats& round = replica_.last();
     bool asked = is_file_ && stop;
     for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
     const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
     if (round.valid == 0)
-      in_.report.say(fmt::format("step {}: none of {} votes is valid, the weights stay", step, round.votes));
+      in_.report.say(fmt::format("step {}: none of {} votes is valid, the weights stay{}", step, round.votes,
+                                 replica_.halvings() > halvings ? "; the learning rate is halved from here on" : ""));
     else if (2 * round.valid < round.votes)
       in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
                                  round.votes - round.valid, round.votes));
     StepReport result;
     result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
-    result.lr = std::ldexp(offer(step).rate, -replica_.halvings());
+    result.lr = rate_of_update(round, std::ldexp(offer(step).rate, -halvings));
     result.rows = rows_per_step(in_.config, in_.world.size());
     result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
     result.stop = asked;

@@ -5,19 +5,21 @@
 namespace tessera {
 namespace {
 
-/// The sums that an evaluation line was made from.
+/// The sums that an evaluation line was made from. What it does not tell is not known.
 LossSums sums_of(const Json& line, Objective objective) {
-  const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : 0.0; };
+  const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : std::nan(""); };
+  const auto whole = [&](const char* key) { return line.find(key) ? line.at(key).as_integer() : 0; };
   const auto count = [&](const char* key, const char* of) {
-    return static_cast<int64_t>(std::llround(number(key) * number(of)));
+    return line.find(key) ? static_cast<int64_t>(std::llround(number(key) * number(of))) : 0;
   };
   LossSums sums;
-  sums.scored = static_cast<int64_t>(number("tokens"));
-  sums.nll = std::log(number("perplexity")) * number("tokens");
+  sums.scored = whole("tokens");
+  const double mean = objective == Objective::tokens ? number("loss") : std::log(number("perplexity"));
+  sums.nll = mean * number("tokens");
   sums.correct = count("token_accuracy", "tokens");
-  sums.completions = static_cast<int64_t>(number("completions"));
+  sums.completions = whole("completions");
   sums.exact = count("exact_match", "completions");
-  sums.choices = static_cast<int64_t>(number("choices"));
+  sums.choices = whole("choices");
   sums.choices_right = count("accuracy", "choices");
   if (objective == Objective::choices) sums.choices_nll = number("loss") * number("choices");
   return sums;
@@ -48,13 +50,16 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
       if (line.at("split").as_string() == "train") {
         told.last_step = step->as_integer();
         meta.seconds += line.find("step_seconds") ? line.at("step_seconds").as_number() : 0;
-        meta.last_loss = line.find("loss") ? line.at("loss").as_number() : 0;
+        meta.last_loss = line.find("loss") ? line.at("loss").as_number() : std::nan("");
         continue;
       }
       meta.last_eval = sums_of(line, objective);
-      meta.best_loss = std::min(meta.best_loss, line.at("loss").as_number());
-      if (told.last_evaluated < 0) meta.first_eval = meta.last_eval;
-      told.last_evaluated = step->as_integer();
+      if (meta.evaluated_at < 0 || line.find("before")) {
+        meta.first_eval = meta.last_eval;
+        meta.best_loss = CheckpointMeta{}.best_loss;
+      }
+      if (const Json* loss = line.find("loss")) meta.best_loss = std::min(meta.best_loss, loss->as_number());
+      meta.evaluated_at = told.last_evaluation = step->as_integer();
     }
   });
   return told;

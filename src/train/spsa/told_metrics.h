@@ -1,5 +1,6 @@
 #pragma once
-// What the log does not hold: the times and evaluations of a run that goes on, as its metrics.jsonl tells them.
+// What the log does not hold: the times of a run that goes on, as its metrics.jsonl tells them, and the evaluations of one that kept no
+// figures.json.
 
 #include "steplog/step_log.h"
 #include "train/stepper.h"
@@ -8,9 +9,9 @@ namespace tessera {
 
 /// What the lines up to a step tell.
 struct ToldMetrics {
-  CheckpointMeta meta;          // seconds, last loss, evaluations
-  int64_t last_step = 0;        // of the training lines
-  int64_t last_evaluated = -1;  // step of the last evaluation
+  CheckpointMeta meta;           // seconds, last loss, evaluations
+  int64_t last_step = 0;         // of the training lines
+  int64_t last_evaluation = -1;  // step of the last evaluation that has a line
 };
 ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, Objective);
 
