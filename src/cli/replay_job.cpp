@@ -90,11 +90,21 @@ void require_same_start(const RunHeader& header, Model& model, const std::string
                                 header.start, mine));
 }
 
-void export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
+/// @return what the weights were rounded to in the folder, when they were
+std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
   refuse_own_folder(target / "model", in.config.model.path);
   const RunFolder folder(target, "auto");
   model.assemble(ctx);
-  export_results(in, ctx, model, folder.path(), {});
+  for (const Written& result : export_results(in, ctx, model, folder.path(), {})) {
+    if (!result.rounded_to) continue;
+    if (!in.quiet)
+      fmt::print(stderr,
+                 "{}: the weights were rounded to {}, and the digest is of what they were before; "
+                 "model.dtype=f32 writes them as they are\n",
+                 result.folder.string(), name_of(*result.rounded_to));
+    return result.rounded_to;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -128,22 +138,24 @@ int replay_job(const JobInputs& in) {
   const ReplayCount count =
       replay(ctx, replica, log, config.from_base ? fs::path() : source.run / "checkpoints", round);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin + (opened - start)).count();
+  std::optional<DType> rounded_to;
   if (config.branch.empty())
-    export_into(in, ctx, model, target);
+    rounded_to = export_into(in, ctx, model, target);
   else
     write_branch(ctx, target, log, source.run, replica);
-  fmt::print("{}\n", Json::object()
-                         .set("log", source.log.string())
-                         .set("run", sha256_hex(log.header()))
-                         .set("round", int64_t{round})
-                         .set("rounds", count.rounds)
-                         .set("votes", count.votes)
-                         .set("digests_verified", count.digests + count.snapshots)
-                         .set("digest", replica.digest(ctx).text())
-                         .set("seconds", seconds)
-                         .set("rounds_per_second", static_cast<double>(count.rounds) / seconds)
-                         .set(config.branch.empty() ? "results" : "branch", target.string())
-                         .dump());
+  Json line = Json::object()
+                  .set("log", source.log.string())
+                  .set("run", sha256_hex(log.header()))
+                  .set("round", int64_t{round})
+                  .set("rounds", count.rounds)
+                  .set("votes", count.votes)
+                  .set("digests_verified", count.digests + count.snapshots)
+                  .set("digest", replica.digest(ctx).text())
+                  .set("seconds", seconds)
+                  .set("rounds_per_second", static_cast<double>(count.rounds) / seconds)
+                  .set(config.branch.empty() ? "results" : "branch", target.string());
+  if (rounded_to) line.set("rounded_to", std::string(name_of(*rounded_to)));
+  fmt::print("{}\n", line.dump());
   return kDone;
 }
 

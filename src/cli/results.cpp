@@ -125,19 +125,25 @@ std::string dense_notice(Model& model) {
                      static_cast<double>(dense_parameters(model)) / static_cast<double>(held));
 }
 
-void export_results(const JobInputs& in, const Context& ctx, Model& model, const std::filesystem::path& folder,
-                    const std::function<void(const std::string&)>& say) {
+std::vector<Written> export_results(const JobInputs& in, const Context& ctx, Model& model,
+                                    const std::filesystem::path& folder,
+                                    const std::function<void(const std::string&)>& say) {
+  std::vector<Written> written;
   const auto told = [&](const char* what, const char* name) {
+    written.push_back({.name = name, .folder = folder / name});
     if (say) say(fmt::format("{}: {}", what, (folder / name).string()));
   };
   if (writes_model(in, model)) {
-    export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
+    const bool is_exact = export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
     told(dense_notice(model).c_str(), "model");
+    written.back().is_trained = is_exact;
+    if (!is_exact && model.export_dtype() != DType::f32) written.back().rounded_to = model.export_dtype();
   }
   if (!model.adapter()) {
-    if (!model.is_shared() || !in.config.exports.native) return;
+    if (!model.is_shared() || !in.config.exports.native) return written;
     save_sharing(folder / "sharing", model);
-    return told("shared weights", "sharing");
+    told("shared weights", "sharing");
+    return written;
   }
   if (in.config.exports.native) {
     save_adapter(folder / "adapter", model);
@@ -147,6 +153,7 @@ void export_results(const JobInputs& in, const Context& ctx, Model& model, const
     export_peft(folder / "peft", model);
     told("PEFT adapter", "peft");
   }
+  return written;
 }
 
 }  // namespace tessera

@@ -1,7 +1,7 @@
 #pragma once
 // What a training leaves in its run folder, and the jobs that work with it: adapter/, sharing/, model/, peft/.
 
-#include "cli/workspace.h"
+#include "cli/written.h"
 
 namespace tessera {
 
@@ -23,8 +23,9 @@ void use_trained_adapter(const JobInputs&, Model&);
 
 /// Writes what [export] asks for into a run's folder; full training always exports the model.
 /// @param say  told each folder that was written; may be empty
-void export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
-                    const std::function<void(const std::string&)>& say);
+/// @return the folders, without figures
+std::vector<Written> export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
+                                    const std::function<void(const std::string&)>& say);
 
 /// Whether a training ends with a dense model: full training always, unless its weights are shared and can be loaded as such.
 bool writes_model(const JobInputs&, Model&);

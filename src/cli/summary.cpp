@@ -1,7 +1,76 @@
 #include "cli/summary.h"
 
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
 namespace tessera {
 namespace {
+
+/// A number that an evaluation has found, as the done line and the reader are told it.
+struct Figure {
+  std::string key, name;
+  double value;
+  bool is_share = false;
+  std::string text() const { return is_share ? fmt::format("{:.1f} %", 100 * value) : fmt::format("{:.4f}", value); }
+};
+
+/// Those that exist, in the order of the done line.
+std::vector<Figure> all_figures_of(const LossSums& sums, Objective objective) {
+  std::vector<Figure> figures;
+  if (sums.objective_count(objective) > 0) figures.push_back({"loss", "loss", sums.mean_loss(objective)});
+  if (sums.scored > 0) figures.push_back({"token_accuracy", "tokens right", sums.token_accuracy(), true});
+  if (sums.completions > 0) figures.push_back({"exact_match", "completions right", sums.exact_match(), true});
+  if (sums.choices > 0) figures.push_back({"accuracy", "choices right", sums.accuracy(), true});
+  figures.erase(std::remove_if(figures.begin(), figures.end(), [](const Figure& f) { return !std::isfinite(f.value); }),
+                figures.end());
+  return figures;
+}
+
+/// Those that a run's outcome is told by, the loss last.
+std::vector<Figure> figures_of(const LossSums& sums, Objective objective) {
+  std::vector<Figure> figures = all_figures_of(sums, objective);
+  figures.erase(
+      std::remove_if(figures.begin(), figures.end(), [](const Figure& f) { return f.key == "token_accuracy"; }),
+      figures.end());
+  if (!figures.empty()) std::rotate(figures.begin(), figures.begin() + 1, figures.end());
+  return figures;
+}
+
+std::optional<Figure> find_figure(const LossSums& sums, Objective objective, const std::string& key) {
+  for (const Figure& figure : figures_of(sums, objective))
+    if (figure.key == key) return figure;
+  return std::nullopt;
+}
+
+/// How the trained values come out as they are.
+std::string unrounded_hint(const JobInputs& in, const Written& result) {
+  const std::string run = result.folder.parent_path().string();
+  if (in.config.adapter.method != "none" || std::filesystem::exists(result.folder.parent_path() / "sharing"))
+    return fmt::format("job=export model.dtype=f32 run.dir={} writes it in f32", run);
+  if (in.config.trainer.train.estimator == "spsa")
+    return fmt::format("job=replay model.dtype=f32 replay.log={} run.dir=FOLDER writes them in f32", run);
+  return "a run of its own with model.dtype=f32 keeps them";
+}
+
+/// A folder and its figures; where they are not those of the trained values, these too.
+void say_written(Reporter& report, const JobInputs& in, const Written& result, const LossSums& trained) {
+  if (!result.sums) return;
+  const Objective objective = objective_of(in.config.trainer.train.objective);
+  std::string text, others;
+  for (const Figure& figure : figures_of(*result.sums, objective)) {
+    text += fmt::format("{}held-out {} {}", text.empty() ? "" : ", ", figure.name, figure.text());
+    const auto before = find_figure(trained, objective, figure.key);
+    if (before && before->text() != figure.text())
+      others += fmt::format("{}{} {}", others.empty() ? "" : ", ", figure.name, before->text());
+  }
+  report.say(fmt::format("{}: {}", result.folder.string(), text));
+  if (others.empty()) return;
+  const std::string why =
+      result.rounded_to ? fmt::format("before they were rounded to {}", name_of(*result.rounded_to)) : "apart from it";
+  report.say(fmt::format("the trained values, {}: {}{}", why, others,
+                         result.rounded_to ? "; " + unrounded_hint(in, result) : ""));
+}
 
 /// Parameters of a plain LoRA of the rank that the adapter's layers work with.
 int64_t lora_parameters(const AdapterWeights& adapter) {
@@ -26,6 +95,11 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
   report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
                          sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
                          in.config.trainer.train.batch, in.world.size(), in.threads));
+  const int64_t rows = sets.train->rows(), taken = rows_per_step(config.trainer, in.world.size());
+  if (config.trainer.train.epochs && rows < taken)
+    report.say(
+        fmt::format("note: a pass over the data has {} row{} and a step takes {}: a step reads rows more than once",
+                    rows, rows == 1 ? "" : "s", taken));
   report.say(fmt::format(
       "memory a rank: weights and gradients {}, optimizer {}, activations {}, assembled {}; mapped once a machine: {}",
       megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
@@ -38,19 +112,19 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
   if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
 }
 
-void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Objective objective) {
-  const LossSums &first = outcome.meta.first_eval, &last = outcome.meta.last_eval;
-  if (last.completions > 0)
-    report.say(fmt::format("held-out completions right: {:.1f} % before, {:.1f} % after", 100 * first.exact_match(),
-                           100 * last.exact_match()));
-  if (last.choices > 0)
-    report.say(fmt::format("held-out choices right: {:.1f} % before, {:.1f} % after", 100 * first.accuracy(),
-                           100 * last.accuracy()));
-  if (last.scored > 0)
-    report.say(fmt::format("held-out loss: {:.4f} before, {:.4f} after", first.mean_loss(objective),
-                           last.mean_loss(objective)));
-  if (last.scored > 0 && last.mean_loss(objective) > 1.02 * first.mean_loss(objective))
+void say_outcome(Reporter& report, const JobInputs& in, Model& model, const TrainOutcome& outcome,
+                 const std::vector<Written>& written) {
+  const LossSums &first = outcome.meta.first_eval, &last = figures_of_outcome(written, outcome.meta.last_eval);
+  const Objective objective = objective_of(in.config.trainer.train.objective);
+  for (const Figure& figure : figures_of(last, objective)) {
+    const auto before = find_figure(first, objective, figure.key);
+    report.say(
+        fmt::format("held-out {}: {}{} after", figure.name, before ? before->text() + " before, " : "", figure.text()));
+  }
+  const auto before = find_figure(first, objective, "loss"), after = find_figure(last, objective, "loss");
+  if (before && after && after->value > 1.02 * before->value)
     report.say("warning: the held-out loss rose: lower optimizer.lr (a round with fewer votes bears less)");
+  for (const Written& result : written) say_written(report, in, result, outcome.meta.last_eval);
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());
@@ -59,23 +133,29 @@ void say_outcome(Reporter& report, Model& model, const TrainOutcome& outcome, Ob
                          trained, percent(lora), lora, percent(base), base));
 }
 
-Json done_line(const TrainOutcome& outcome, Model& model, Objective objective) {
-  Json line = Json::object()
-                  .set("event", "done")
-                  .set("step", outcome.meta.step)
-                  .set("loss", outcome.meta.last_loss)
-                  .set("tokens", outcome.meta.tokens)
-                  .set("seconds", outcome.meta.seconds)
-                  .set("trained_parameters", model.pool().trainable_count());
-  const auto add = [&](const std::string& suffix, const LossSums& sums) {
-    if (sums.scored == 0) return;
-    line.set("eval_loss" + suffix, sums.mean_loss(objective))
-        .set("eval_token_accuracy" + suffix, sums.token_accuracy());
-    if (sums.completions > 0) line.set("eval_exact_match" + suffix, sums.exact_match());
-    if (sums.choices > 0) line.set("eval_accuracy" + suffix, sums.accuracy());
+Json done_line(const JobInputs& in, const TrainOutcome& outcome, Model& model, const std::vector<Written>& written) {
+  const Objective objective = objective_of(in.config.trainer.train.objective);
+  const CheckpointMeta& meta = outcome.meta;
+  Json line = Json::object().set("event", "done").set("step", meta.step);
+  if (std::isfinite(meta.last_loss)) line.set("loss", meta.last_loss);
+  line.set("tokens", meta.tokens)
+      .set("seconds", meta.seconds)
+      .set("trained_parameters", model.pool().trainable_count());
+  const auto add = [&](Json& to, const LossSums& sums, const std::string& suffix) {
+    for (const Figure& figure : all_figures_of(sums, objective)) to.set("eval_" + figure.key + suffix, figure.value);
   };
-  add("_before", outcome.meta.first_eval);
-  add("", outcome.meta.last_eval);
+  add(line, meta.first_eval, "_before");
+  const LossSums& last = figures_of_outcome(written, meta.last_eval);
+  add(line, last, "");
+  if (&last != &meta.last_eval) add(line, meta.last_eval, "_trained");
+  Json folders = Json::object();
+  for (const Written& result : written) {
+    if (!result.sums) continue;
+    Json figures = Json::object();
+    add(figures, *result.sums, "");
+    folders.set(result.name, figures);
+  }
+  if (!folders.members().empty()) line.set("written", folders);
   return line;
 }
 

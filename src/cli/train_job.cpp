@@ -80,11 +80,13 @@ int train_job(const JobInputs& in) {
     report.say(fmt::format("stopped after step {}; the same command goes on", outcome.meta.step));
     return kStopped;
   }
+  std::vector<Written> written;
+  if (folder)
+    written = export_results(in, ctx, model, folder->path(), [&](const std::string& line) { report.say(line); });
+  if (sets.eval) evaluate_written(in, ctx, *sets.eval, outcome.meta.last_eval, written);
   if (folder) {
-    export_results(in, ctx, model, folder->path(), [&](const std::string& line) { report.say(line); });
-    const Objective objective = objective_of(in.config.trainer.train.objective);
-    say_outcome(report, model, outcome, objective);
-    report.metric(done_line(outcome, model, objective));
+    say_outcome(report, in, model, outcome, written);
+    report.metric(done_line(in, outcome, model, written));
     write_report(folder->path());
     report.say(fmt::format("report: {}", (*folder / "report.html").string()));
   }

@@ -90,6 +90,12 @@ Tensor merged_weight(const Context& ctx, ConstView base, const BoundAdapter::Mat
   return merged;
 }
 
+bool are_equal(const ConstView& a, const ConstView& b) {
+  for (int64_t i = 0; i < a.shape.count(); ++i)
+    if (element(a, i) != element(b, i)) return false;
+  return true;
+}
+
 void check_finite(const ConstView& weight, const std::string& name) {
   for (int64_t i = 0; i < weight.shape.count(); ++i)
     if (!std::isfinite(element(weight, i)))
@@ -141,12 +147,13 @@ void export_peft(const fs::path& folder, Model& model) {
   write_text_file(folder / "adapter_config.json", peft_config(model, adapted).dump(2) + "\n");
 }
 
-void export_merged(const fs::path& folder, Model& model, const fs::path& tokenizer_folder, const Context& ctx) {
+bool export_merged(const fs::path& folder, Model& model, const fs::path& tokenizer_folder, const Context& ctx) {
   refuse_own_folder(folder, model.options().path);
   create_folder(folder);
   model.assemble(ctx);
   const DType dtype = model.export_dtype();
   const auto& specs = model.decoder().specs();
+  bool is_exact = true;
   std::vector<Tensor> owned;
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -170,11 +177,13 @@ void export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
     owned.emplace_back(base.shape, dtype);
     convert(ctx, merged_weight(ctx, base, delta).view(), owned.back());
     check_finite(owned.back().view(), specs[i].name);
+    is_exact = is_exact && !delta && are_equal(base, owned.back());
     tensors.emplace_back(specs[i].name, owned.back().view());
   }
   copy_tokenizer(tokenizer_folder, folder);
   write_text_file(folder / "config.json", config_of(model, dtype).dump(2) + "\n");
   write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  return is_exact;
 }
 
 }  // namespace tessera

@@ -19,9 +19,10 @@ void refuse_own_folder(const std::filesystem::path& folder, const std::filesyste
 /// Writes a dense model: every stored tensor once, W = W0 + scale · B·A formed in f32 and cast to
 /// Model::export_dtype(); config.json is the source's with the new dtype; the tokenizer's files are copied. The model
 /// itself keeps its W0.
+/// @return whether the folder holds the model's own numbers bit for bit: no delta was added and none was rounded
 /// @throws UserError when `folder` is the base model's own, a file cannot be written, or a weight does not fit the
 /// dtype
-void export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder,
+bool export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder,
                    const Context&);
 
 }  // namespace tessera

@@ -59,6 +59,14 @@ std::vector<Json> lines_of(const std::vector<Json>& lines, std::string_view spli
   return found;
 }
 
+/// The evaluations that may be compared: those of other held-out rows, before a run went on with these, are left out.
+std::vector<Json> evaluations(const std::vector<Json>& lines) {
+  std::vector<Json> evals = lines_of(lines, "eval");
+  const auto begin = std::find_if(evals.rbegin(), evals.rend(), [](const Json& line) { return line.find("before"); });
+  if (begin != evals.rend()) evals.erase(evals.begin(), begin.base() - 1);
+  return evals;
+}
+
 const Json* done_event(const std::vector<Json>& lines) {
   for (const Json& line : lines)
     if (const Json* event = line.find("event"); event && event->as_string() == "done") return &line;
@@ -141,11 +149,28 @@ std::string evaluation_table(const std::vector<Json>& evals) {
       "<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n",
       cell(first, "step"), cell(last, "step"));
   for (const auto& [key, member] : last.members()) {
-    if (key == "step" || member.is_string()) continue;
+    if (key == "step" || !(member.is_number() || member.is_null())) continue;
     html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)),
                         cell(first, key), cell(last, key));
   }
   return html + "</table>\n";
+}
+
+/// The figures of each folder of results, as it stands on disk.
+std::string written_table(const Json* done) {
+  const Json* written = done ? done->find("written") : nullptr;
+  if (!written) return "";
+  Rows rows;
+  for (const auto& [folder, figures] : written->members()) {
+    std::string text;
+    for (const auto& [key, value] : figures.members())
+      text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name_of(key.substr(std::string_view("eval_").size())),
+                          short_number(value.as_number()));
+    rows.emplace_back(folder + "/", text);
+  }
+  if (const auto trained = number(*done, "eval_loss_trained"))
+    rows.emplace_back("trained, before rounding", "loss " + short_number(*trained));
+  return heading("What was written") + table(rows);
 }
 
 std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
@@ -164,14 +189,15 @@ std::string charts(const std::vector<Json>& train, const std::vector<Json>& eval
 }  // namespace
 
 std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe) {
-  const auto train = lines_of(lines, "train"), evals = lines_of(lines, "eval");
+  const auto train = lines_of(lines, "train"), evals = evaluations(lines);
   Rows facts = what_was_trained(recipe);
   for (auto& row : totals(lines)) facts.push_back(std::move(row));
   const std::string name = escape_html(title);
   return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
          name + "</title>\n<style>" + std::string(kStyle) + "</style>\n</head>\n<body>\n<main>\n<h1>" + name +
-         "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) + charts(train, evals) +
-         heading("Recipe") + "<pre>" + escape_html(recipe) + "</pre>\n</main>\n</body>\n</html>\n";
+         "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) + written_table(done_event(lines)) +
+         charts(train, evals) + heading("Recipe") + "<pre>" + escape_html(recipe) +
+         "</pre>\n</main>\n</body>\n</html>\n";
 }
 
 void write_report(const fs::path& folder) {

@@ -120,6 +120,26 @@ TEST(ReportHtml, ComparesTheFirstAndTheLastEvaluation) {
   EXPECT_THAT(page, HasSubstr("exact match</th><td>0</td><td>0.5</td>"));
 }
 
+TEST(ReportHtml, LeavesOutEvaluationsOfOtherRowsThanTheLast) {
+  std::vector<Json> lines = small_run();
+  lines.push_back(eval_line(4, 7.5).set("before", true));
+  lines.push_back(eval_line(6, 7.25));
+  const std::string page = report_html("run", lines, kRecipe);
+  EXPECT_THAT(page, HasSubstr("at step 4</th><th scope=\"col\">at step 6</th>"));
+  EXPECT_THAT(page, HasSubstr("loss</th><td>7.5</td><td>7.25</td>"));
+  EXPECT_THAT(page, Not(HasSubstr("before</th>")));
+}
+
+TEST(ReportHtml, TellsTheFiguresOfEachFolderThatWasWritten) {
+  std::vector<Json> lines = finished_run();
+  lines.back()
+      .set("eval_loss_trained", 2.5)
+      .set("written", Json::object().set("model", Json::object().set("eval_loss", 2.75).set("eval_exact_match", 0.5)));
+  const std::string page = report_html("run", lines, kRecipe);
+  EXPECT_THAT(page, HasSubstr("model/</th><td>loss 2.75, exact match 0.5</td>"));
+  EXPECT_THAT(page, HasSubstr("trained, before rounding</th><td>loss 2.5</td>"));
+}
+
 TEST(ReportHtml, SaysWhenNothingWasEvaluated) {
   EXPECT_THAT(report_html("run", {train_line(1, 2)}, kRecipe), HasSubstr("Nothing was evaluated."));
 }
