@@ -362,7 +362,7 @@ class SpsaStepper final : public Stepper {
     StepReport result;
     result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
     result.lr = rate_of_update(round, std::ldexp(offer(step).rate, -halvings));
-    result.rows = rows_per_step(in_.config, in_.world.size());
+    result.rows = rows_per_step(in_.config, in_.world.size()) / machines_ * (round.votes / replica_.header().m);
     result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
     result.stop = asked;
     result.extra.set("votes", round.votes)
