@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <csignal>
 #include <functional>
 
 #include "support/workbench.h"
@@ -277,6 +278,27 @@ TEST_F(Figures, TokensOfAnSpsaRunAreThoseThatWereReadWhateverTheRanks) {
     const std::string again = test::read_file(*this / "run/metrics.jsonl");
     test::write_file(*this / "run/metrics.jsonl", again.substr(0, again.find("{\"event\"")));
   }
+}
+
+TEST_F(Figures, OfAnSpsaRunThatGoesOnUnderOtherRanksGoOnAndAllAgreeOnWhatIsBest) {
+  TESSERA_NEEDS_MPI();
+  const Words words = {"spsa.toml", "run.dir=run", "train.steps=60", "evaluate.every=2", "checkpoint.best=true"};
+  test::Process process(ranks(2, words));
+  const fs::path file = *this / "run/metrics.jsonl";
+  ASSERT_TRUE(
+      test::wait_until([&] { return fs::exists(file) && test::occurrences(test::read_file(file), "\n") >= 20; }));
+  process.send(SIGUSR1);
+  EXPECT_EQ(process.wait().exit_code, 130);
+  expect_done(ranks(3, words));
+  int64_t tokens = 0, rounds = 0;
+  for (const Json& line : metrics("run")) {
+    const Json* split = line.find("split");
+    if (!split || split->as_string() != "train") continue;
+    tokens += line.at("votes").as_integer() * 2 * 64;
+    EXPECT_EQ(line.at("tokens").as_integer(), tokens) << "step " << line.at("step").as_integer();
+    ++rounds;
+  }
+  EXPECT_EQ(rounds, 60);
 }
 
 }  // namespace
