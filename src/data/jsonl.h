@@ -11,7 +11,7 @@
 
 namespace tessera {
 
-class Json;
+class Record;
 
 /// A document before it becomes tokens. The prompt is read, the completion is scored; a text document has an empty prompt.
 struct TextExample {
@@ -47,8 +47,13 @@ class RecordReader {
   /// @throws UserError: not UTF-8, no JSON object, a member missing or of the wrong kind, a label without a word
   TextExample read(std::string_view line, const std::string& where) const;
 
+  /// The same for a line that is to be continued: its prompt, or its text where it has no prompt. It needs no completion;
+  /// one that it has is what a right answer would be.
+  TextExample read_prompt(std::string_view line, const std::string& where) const;
+
  private:
-  TextExample with_label_word(std::string prompt, const Json& record, const std::string& where) const;
+  TextExample with_label_word(std::string prompt, const Record& record) const;
+  std::string expected_completion(const Record& record) const;
 
   std::string text_field_, prompt_field_, completion_field_, label_field_;
   std::vector<std::string> labels_, label_words_;
@@ -58,6 +63,11 @@ class RecordReader {
 /// Whether the file's name says JSONL (.jsonl, .ndjson); all other files are text: one document a file.
 /// @throws UserError for names that are neither (.json, .gz, .parquet, ...)
 bool is_jsonl(const std::filesystem::path&);
+
+/// Calls `use` with each line and its place ("file:line") in order until it returns false. Lines end with "\n" or "\r\n",
+/// which do not belong to them; blank ones are skipped. A byte order mark is dropped.
+void for_each_line(const std::filesystem::path& file, std::string_view content,
+                   const std::function<bool(std::string_view line, const std::string& where)>& use);
 
 /// Calls `use` with each document of a file in order until it returns false, at most config.max_documents times (0: no bound).
 /// @param content  the file's bytes. JSONL: lines end with "\n" or "\r\n", blank lines are skipped. A byte order mark is dropped.

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "data/prompts.h"
+#include "support/paths.h"
 
 namespace tessera {
 namespace {
@@ -73,6 +75,39 @@ TEST(Jsonl, TemplatesTakeMembersPathsAndNumbers) {
   EXPECT_THAT(
       documents("a.jsonl", R"({"q": {"text": "why?"}, "n": 3, "tags": ["x", "y"], "a": true, "b": 0.5})", config),
       ElementsAre("why? ({3}) y:| true0.5"));
+}
+
+TEST(Jsonl, NumbersComeOutAsTheRecordSpellsThem) {
+  const std::string record =
+      R"({"a": 1.10, "b": [1e5, -0.0, 12345678901234567890], "c": {"d": 1E+2}, "t": "1.10 \"3\"", "u": 1e400})";
+  EXPECT_THAT(documents("a.jsonl", record, with_templates("{a} {b.0} {b.1}", "{b.2} {c.d} {t}")),
+              ElementsAre("1.10 1e5 -0.0|12345678901234567890 1E+2 1.10 \"3\""));
+  EXPECT_THAT(documents("a.jsonl", record, with_templates("{u}", "{u}")), ElementsAre("1e400|1e400"));
+}
+
+TEST(Jsonl, LabelsAreComparedAsTheRecordSpellsThem) {
+  DataConfig config = with_templates("{x}", "");
+  config.label_words = {" low", " high"};
+  config.labels = {"1.10", "12345678901234567890"};
+  EXPECT_THAT(
+      documents("a.jsonl", "{\"x\": \"p\", \"label\": 12345678901234567890}\n{\"x\": \"q\", \"label\": 1.10}", config),
+      ElementsAre("p| high", "q| low"));
+  EXPECT_THAT(fault("a.jsonl", R"({"x": "p", "label": 1.1})", config),
+              testing::HasSubstr("the label \"1.1\" is none of: \"1.10\", \"12345678901234567890\""));
+}
+
+TEST(Jsonl, ANumberThatNobodyReadsRefusesNothing) {
+  EXPECT_THAT(documents("a.jsonl", R"({"text": "a", "weight": 1e400, "id": -123456789012345678901234567890})"),
+              ElementsAre("|a"));
+}
+
+TEST(Jsonl, FaultyNumbersAreStillFaults) {
+  for (const char* number : {"01", "1.", ".5", "1e", "--1", "+1", "1.2.3", "0x10", "1_000", "Infinity", "-", "1-2"})
+    EXPECT_THAT(fault("a.jsonl", fmt::format(R"({{"text": "a", "n": {}}})", number)),
+                testing::StartsWith("a.jsonl:1: not valid JSON at byte "))
+        << number;
+  EXPECT_THAT(fault("a.jsonl", R"({"n": 1234567, "text": "a",})"),
+              testing::StartsWith("a.jsonl:1: not valid JSON at byte 28"));
 }
 
 TEST(Jsonl, AMemberNamedLikeAPathComesBeforeThePath) {
@@ -157,6 +192,65 @@ TEST(Jsonl, RefusesFilesWhoseNameSaysAnotherFormat) {
 
 TEST(Jsonl, ATextFileIsOneDocumentByteForByte) {
   EXPECT_THAT(documents("book.txt", "one\r\n\ntwo\n"), ElementsAre("|one\r\n\ntwo\n"));
+}
+
+class Prompts : public testing::Test {
+ protected:
+  std::vector<std::string> read(const std::string& name, const std::string& content, const DataConfig& config = {},
+                                int64_t limit = 0) {
+    test::write_file(folder_ / name, content);
+    std::vector<std::string> all;
+    for (const TextExample& each : load_prompts(folder_ / name, config, limit))
+      all.push_back(each.prompt + "|" + each.completion);
+    return all;
+  }
+  std::string fault_of(const std::string& name, const std::string& content) {
+    try {
+      read(name, content);
+    } catch (const UserError& error) {
+      const std::string text = error.what();
+      return text.substr(text.find(name));
+    }
+    return "no fault";
+  }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(Prompts, OfATextFileAreItsLinesAsTheyStand) {
+  EXPECT_THAT(read("a.txt", "\xEF\xBB\xBFone \r\n\n  two\n\t\nthree"), ElementsAre("one |", "  two|", "three|"));
+  EXPECT_THAT(read("a.txt", "one\ntwo\nthree\n", {}, 2), ElementsAre("one|", "two|"));
+}
+
+TEST_F(Prompts, OfRecordsNeedNoCompletion) {
+  const std::string records = R"({"prompt": "p"}
+{"prompt": "q", "completion": "c"}
+{"text": "t"}
+)";
+  for (const char* name : {"a.jsonl", "a.ndjson", "a.JSONL"})
+    EXPECT_THAT(read(name, records), ElementsAre("p|", "q|c", "t|"));
+}
+
+TEST_F(Prompts, OfRecordsFollowTheFieldsAndTemplatesOfTheData) {
+  DataConfig config;
+  config.prompt_field = "question.text";
+  EXPECT_THAT(read("a.jsonl", R"({"question": {"text": "why?"}, "prompt": "no"})", config), ElementsAre("why?|"));
+  config = with_templates("Q: {q} ({n})\nA:", " {answer}");
+  EXPECT_THAT(
+      read("a.jsonl", "{\"q\": \"why?\", \"n\": 1.10}\n{\"q\": \"how?\", \"n\": 2, \"answer\": \"so\"}", config),
+      ElementsAre("Q: why? (1.10)\nA:|", "Q: how? (2)\nA:| so"));
+  config = with_templates("{x} was", "");
+  config.label_words = {" bad", " good"};
+  EXPECT_THAT(read("a.jsonl", "{\"x\": \"it\", \"label\": 1}\n{\"x\": \"she\"}", config),
+              ElementsAre("it was| good", "she was|"));
+}
+
+TEST_F(Prompts, NameFileAndLineOfAFault) {
+  EXPECT_EQ(fault_of("a.txt", "one\ntw\xFF"), "a.txt:2: byte 3 is not UTF-8 (0xff)\n  convert the file to UTF-8");
+  EXPECT_THAT(fault_of("a.jsonl", "{\"prompt\": \"p\"}\n{\"q\": 1}"),
+              testing::StartsWith("a.jsonl:2: the record has neither \"prompt\" nor \"text\"\n  members here: q"));
+  EXPECT_THAT(fault_of("a.csv", "one\n"), testing::StartsWith("a.csv: .csv files are not read"));
+  EXPECT_EQ(fault_of("a.txt", " \n"), "a.txt: the file holds no prompts\n  write one a line");
 }
 
 TEST(RecordTemplate, NamesTheKeyAndPlaceOfAFault) {
