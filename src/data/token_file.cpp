@@ -19,8 +19,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Part of every cache key: raised when the same source would give other tokens or the layout changes.
+/// Part of every cache key: raised when the layout changes.
 constexpr int64_t kFormatVersion = 1;
+/// Part of the file's name only: raised when the rules of reading give some sources other tokens. A run's checkpoints keep the
+/// data's hash, which says what was read and not by which rules.
+constexpr int64_t kReading = 2;
 constexpr const char* kFormatName = "tessera tokens";
 
 /// The file a split is read from, and which of its documents belong to it.
@@ -81,7 +84,7 @@ std::string recipe_of(const Source& source, const DataConfig& config, const Toke
 }
 
 fs::path cache_path(const DataConfig& config, const std::string& key) {
-  return config.cache / fmt::format("tokens-{:.32}.h5", key);
+  return config.cache / fmt::format("tokens-{:.32}-{}.h5", key, kReading);
 }
 
 Tokenizer::Special special_mode(const DataConfig& config) {
@@ -89,7 +92,7 @@ Tokenizer::Special special_mode(const DataConfig& config) {
 }
 
 /// Whether documents begin with a token of the tokenizer's own.
-bool has_bos(const Tokenizer& tokenizer) { return tokenizer.add_bos() && tokenizer.bos(); }
+bool has_bos(const Tokenizer& tokenizer) { return !tokenizer.front().empty(); }
 
 /// The tokens of a text that stands behind other text.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
@@ -103,14 +106,38 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
   return joined;
 }
 
+/// How many tokens at the end of `left` are those at the beginning of `right`.
+size_t overlap(std::span<const int32_t> left, std::span<const int32_t> right) {
+  size_t count = std::min(left.size(), right.size());
+  while (!std::equal(left.end() - static_cast<ptrdiff_t>(count), left.end(), right.begin())) --count;
+  return count;
+}
+
+/// Appends `added`. A template may have spelled what the tokenizer adds: what is there from `begin` on is not repeated.
+void append_once(std::vector<int32_t>& tokens, size_t begin, std::span<const int32_t> added,
+                 Tokenizer::Special special) {
+  const bool may_be_there = special == Tokenizer::Special::parse;
+  const size_t there = may_be_there ? overlap(std::span<const int32_t>(tokens).subspan(begin), added) : 0;
+  tokens.insert(tokens.end(), added.begin() + static_cast<ptrdiff_t>(there), added.end());
+}
+
 /// Adds the completion and EOS to an encoded prompt.
 void append_completion(const Tokenizer& tokenizer, const DataConfig& config, const std::string& completion,
                        bool has_prompt, std::vector<int32_t>& tokens) {
   const Tokenizer::Special special = special_mode(config);
   const std::vector<int32_t> added =
       has_prompt ? encode_continuation(tokenizer, completion, special) : tokenizer.encode(completion, special);
-  tokens.insert(tokens.end(), added.begin(), added.end());
-  if (tokenizer.add_eos() && tokenizer.eos()) tokens.push_back(*tokenizer.eos());
+  const size_t begin = tokens.size();
+  append_once(tokens, has_prompt ? begin : 0, added, special);
+  append_once(tokens, begin, tokenizer.back(), special);
+}
+
+/// The tokens of the text that a template begins (ends) with, before its first (behind its last) member.
+std::vector<int32_t> spelled_end(const Tokenizer& tokenizer, const std::string& text, bool front) {
+  const RecordTemplate parsed(text, "");
+  if (parsed.parts().empty()) return {};
+  const RecordTemplate::Part& part = front ? parsed.parts().front() : parsed.parts().back();
+  return part.is_member ? std::vector<int32_t>() : tokenizer.encode(part.text, Tokenizer::Special::parse);
 }
 
 /// Choices are told apart by their tokens alone.
@@ -302,10 +329,9 @@ bool is_held_out(const TextExample& document, double eval_fraction) {
 }
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
-  std::vector<int32_t> tokens;
-  if (has_bos(tokenizer)) tokens.push_back(*tokenizer.bos());
+  std::vector<int32_t> tokens(tokenizer.front().begin(), tokenizer.front().end());
   const std::vector<int32_t> text = tokenizer.encode(prompt, special_mode(config));
-  tokens.insert(tokens.end(), text.begin(), text.end());
+  append_once(tokens, 0, text, special_mode(config));
   return tokens;
 }
 
@@ -315,10 +341,25 @@ namespace {
 EncodedExample encoded_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
   std::vector<int32_t> tokens = encode_prompt(tokenizer, config, prompt);
   const auto count = static_cast<int64_t>(tokens.size());
-  return {std::move(tokens), count, count > (has_bos(tokenizer) ? 1 : 0)};
+  return {std::move(tokens), count, count > static_cast<int64_t>(tokenizer.front().size())};
 }
 
 }  // namespace
+
+std::vector<std::string> reading_notices(const Tokenizer& tokenizer, const DataConfig& config) {
+  std::vector<std::string> notices;
+  if (!tokenizer.notice().empty()) notices.push_back(tokenizer.notice());
+  const auto say = [&](const char* key, int32_t token) {
+    notices.push_back(fmt::format("note: data.{} writes {}, which the tokenizer adds by itself: it is there once", key,
+                                  tokenizer.token(token)));
+  };
+  const bool has_prompt = !config.prompt_template.empty();
+  const auto front = spelled_end(tokenizer, has_prompt ? config.prompt_template : config.completion_template, true);
+  if (overlap(tokenizer.front(), front) > 0) say(has_prompt ? "prompt_template" : "completion_template", front[0]);
+  const auto back = spelled_end(tokenizer, config.completion_template, false);
+  if (overlap(back, tokenizer.back()) > 0) say("completion_template", back.back());
+  return notices;
+}
 
 EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& config, const TextExample& example) {
   EncodedExample encoded = encoded_prompt(tokenizer, config, example.prompt);

@@ -54,6 +54,7 @@ bool is_held_out(const TextExample&, double eval_fraction);
 /// A document as tokens: [BOS] prompt completion [EOS]. The prompt is encoded alone, so that generation starts from the very
 /// tokens that training read. The completion is encoded as what follows a line break, which then is cut off: SentencePiece-style
 /// tokenizers put a space in front of a text's beginning only. Special tokens are parsed when a template is used; otherwise all text is plain.
+/// Where a template's text begins with BOS (ends with EOS) that the tokenizer adds as well, it is there once.
 struct EncodedExample {
   std::vector<int32_t> tokens;
   int64_t prompt_tokens;    // BOS included; tokens behind them are scored (but never the first token)
@@ -63,6 +64,10 @@ EncodedExample encode_example(const Tokenizer&, const DataConfig&, const TextExa
 
 /// The documents of a record: the example, or with data.label_words its prompt with each of the words.
 std::vector<EncodedExample> encode_documents(const Tokenizer&, const DataConfig&, const TextExample&);
+
+/// What deserves a word about how texts become tokens: Tokenizer::notice, and a template that spells a token which the
+/// tokenizer adds by itself.
+std::vector<std::string> reading_notices(const Tokenizer&, const DataConfig&);
 
 /// The first `prompt_tokens` tokens of encode_example: what generation starts from.
 std::vector<int32_t> encode_prompt(const Tokenizer&, const DataConfig&, const std::string& prompt);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -12,6 +12,7 @@
 #include "data/tokenizer/decoder.h"
 #include "data/tokenizer/model.h"
 #include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/post_processor.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/special_tokens.h"
 #include "data/tokenizer/unicode.h"
@@ -29,15 +30,17 @@ struct Tokenizer::Parts {
   std::unique_ptr<Model> model;
   std::unique_ptr<Decoder> decoder;
   TokenFinder raw_finder, normalized_finder;  // added tokens to look for before and after the normalizer
-  std::unordered_set<int32_t> special_ids;
+  HiddenTokens is_special;                    // [ids]
   SpecialTokens special;
-  std::string chat_template;
+  Surroundings around;
+  std::string chat_template, notice;
   uint64_t fingerprint = 0;
 
   std::string normalize(std::string_view text) const {
     return normalizer ? normalizer->apply(std::string(text)) : std::string(text);
   }
-  void encode_words(std::string_view text, bool at_start, std::vector<int32_t>& ids) const;
+  void add_tokens(std::vector<AddedToken> added);
+  void encode_words(std::string_view text, bool at_start, bool parse, std::vector<int32_t>& ids) const;
 };
 
 namespace {
@@ -72,6 +75,7 @@ struct Document {
   static Document read_if_there(const fs::path& path) { return fs::exists(path) ? read(path) : Document{path, {}, {}}; }
 };
 
+/// Those of tokenizer.json, with the flags that tokenizer_config.json gives them, and those that only the latter lists.
 std::vector<AddedToken> read_added_tokens(const Document& tokenizer, const Document& config) {
   std::vector<AddedToken> tokens;
   in_part(tokenizer.path, "added_tokens", [&] {
@@ -85,15 +89,17 @@ std::vector<AddedToken> read_added_tokens(const Document& tokenizer, const Docum
   in_part(config.path, "added_tokens_decoder", [&] {
     const Json* table = config.json.find("added_tokens_decoder");
     if (!table) return;
-    std::unordered_set<std::string> known;
-    for (const AddedToken& token : tokens) known.insert(token.content);
+    std::unordered_map<std::string, size_t> known;
+    for (size_t i = 0; i < tokens.size(); ++i) known.emplace(tokens[i].content, i);
     for (const auto& [id, json] : table->members()) {
       AddedToken token = AddedToken::read(json);
       if (id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
         throw UserError("", fmt::format("expected an id as key, found \"{}\"", id));
       }
-      token.id = std::stoll(id);
-      if (known.insert(token.content).second) tokens.push_back(std::move(token));
+      const auto [place, is_new] = known.emplace(token.content, tokens.size());
+      token.id = is_new ? std::stoll(id) : tokens[place->second].id;
+      if (is_new) tokens.emplace_back();
+      tokens[place->second] = std::move(token);
     }
   });
   return tokens;
@@ -118,6 +124,37 @@ template <class Make> auto make_if_there(const Document& document, const char* p
   });
 }
 
+/// Whether a component, or one of the sequence that it is, is of this type and such that `is_meant`.
+template <class Test> bool has_component(const Json* json, const char* type, const Test& is_meant) {
+  if (!json) return false;
+  if (type_of(*json) == type) return is_meant(*json);
+  for (const char* list : {"normalizers", "pretokenizers"})
+    if (const Json* parts = json->find(list))
+      for (const Json& part : parts->items())
+        if (has_component(&part, type, is_meant)) return true;
+  return false;
+}
+
+/// Metaspace's scheme "first" asks where a word stood before the normalizer, which is not known here once it takes the
+/// beginning away.
+void refuse_shifted_start(const Json& tokenizer) {
+  const Json* normalizer = tokenizer.find("normalizer");
+  const bool asks = has_component(tokenizer.find("pre_tokenizer"), "Metaspace",
+                                  [](const Json& json) { return text_or(json, "prepend_scheme", "") == "first"; });
+  const bool strips =
+      has_component(normalizer, "Strip", [](const Json& json) { return flag_or(json, "strip_left", true); });
+  const bool replaces = has_component(normalizer, "Replace", [](const Json& json) {
+    return text_or(json, "content", "").empty() || json.at("pattern").find("Regex");
+  });
+  const auto has = [&](const char* type) { return has_component(normalizer, type, [](const Json&) { return true; }); };
+  const Json* steps = asks ? tokenizer.at("pre_tokenizer").find("pretokenizers") : nullptr;
+  const bool is_behind = steps && type_of(steps->items().front()) != "Metaspace";
+  if (asks && normalizer && (strips || replaces || has("Prepend") || is_behind))
+    throw UserError("",
+                    "Metaspace with the prepend_scheme \"first\" is not supported behind a normalizer that changes the "
+                    "text's beginning");
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
@@ -135,6 +172,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   parts->normalizer = make_if_there(document, "normalizer", make_normalizer);
   parts->pre_tokenizer = make_if_there(document, "pre_tokenizer", make_pre_tokenizer);
   parts->decoder = make_if_there(document, "decoder", make_decoder);
+  in_part(path, "pre_tokenizer", [&] { refuse_shifted_start(document.json); });
   in_part(path, "model", [&] {
     const Json& model = document.json.at("model");
     parts->vocabulary = Vocabulary(model.at("vocab"));
@@ -147,20 +185,10 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   });
   parts->special = in_part(config.path, "special tokens",
                            [&] { return SpecialTokens::read(config.json, special_map.json, parts->vocabulary); });
-  in_part(path, "post_processor",
-          [&] { parts->special.read_post_processor(document.json, config.json, parts->vocabulary); });
-  for (AddedToken& token : parts->special.named) {
-    const bool is_added =
-        std::any_of(added.begin(), added.end(), [&](const AddedToken& a) { return a.content == token.content; });
-    if (!is_added) added.push_back(std::move(token));
-  }
-  for (const AddedToken& token : added) {
-    if (token.special) parts->special_ids.insert(static_cast<int32_t>(token.id));
-    if (token.normalized)
-      parts->normalized_finder.add(parts->normalize(token.content), token);
-    else
-      parts->raw_finder.add(token.content, token);
-  }
+  parts->around = in_part(path, "post_processor", [&] {
+    return read_surroundings(document.json, config.json, parts->special, parts->vocabulary, parts->notice);
+  });
+  in_part(path, "added_tokens", [&] { parts->add_tokens(std::move(added)); });
   parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
   for (const std::string_view text :
        std::initializer_list<std::string_view>{document.text, config.text, special_map.text, parts->chat_template}) {
@@ -174,13 +202,35 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-void Tokenizer::Parts::encode_words(std::string_view text, bool at_start, std::vector<int32_t>& ids) const {
+/// @param added  the files' added tokens; a token with a role is one too
+void Tokenizer::Parts::add_tokens(std::vector<AddedToken> added) {
+  for (const AddedToken& named : special.named) {
+    const auto known =
+        std::find_if(added.begin(), added.end(), [&](const AddedToken& a) { return a.content == named.content; });
+    if (known == added.end())
+      added.push_back(named);
+    else
+      known->special = true;
+  }
+  is_special.assign(static_cast<size_t>(vocabulary.size()), false);
+  for (const AddedToken& token : added) {
+    if (token.special) is_special[static_cast<size_t>(token.id)] = true;
+    const std::string content = token.normalized ? normalize(token.content) : token.content;
+    if (content.empty() && !token.content.empty())
+      throw UserError("", fmt::format("the normalizer leaves nothing of the token \"{}\"", token.content),
+                      "set its \"normalized\" to false");
+    (token.normalized ? normalized_finder : raw_finder).add(content, token);
+  }
+}
+
+void Tokenizer::Parts::encode_words(std::string_view text, bool at_start, bool parse, std::vector<int32_t>& ids) const {
+  static const HiddenTokens kNone;
   Words words{std::string(text), {{0, text.size()}}, at_start};
   if (pre_tokenizer) pre_tokenizer->apply(words);
   std::vector<std::string_view> list;
   list.reserve(words.ranges.size());
   for (const Range& range : words.ranges) list.push_back(words.word(range));
-  model->tokenize(list, ids);
+  model->tokenize(list, parse ? kNone : is_special, ids);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) const {
@@ -199,7 +249,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) c
       if (section.id >= 0)
         ids.push_back(section.id);
       else
-        parts_->encode_words(section.text, at_start, ids);
+        parts_->encode_words(section.text, at_start, parse, ids);
     }
   }
   return ids;
@@ -209,7 +259,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   std::vector<std::string> pieces;
   pieces.reserve(ids.size());
   for (const int32_t id : ids) {
-    const bool skip = !parts_->vocabulary.has(id) || (skip_special && parts_->special_ids.count(id));
+    const bool skip = !parts_->vocabulary.has(id) || (skip_special && parts_->is_special[id]);
     if (!skip) pieces.emplace_back(parts_->vocabulary.token(id));
   }
   std::string text;
@@ -221,11 +271,22 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   return text;
 }
 
+std::string Tokenizer::decode_after(std::span<const int32_t> before, std::span<const int32_t> ids,
+                                    bool skip_special) const {
+  std::vector<int32_t> all(before.begin(), before.end());
+  all.insert(all.end(), ids.begin(), ids.end());
+  const std::string front = decode(before, skip_special), whole = decode(all, skip_special);
+  return whole.compare(0, front.size(), front) == 0 ? whole.substr(front.size()) : decode(ids, skip_special);
+}
+
 int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
 std::optional<int32_t> Tokenizer::bos() const { return parts_->special.bos; }
 std::optional<int32_t> Tokenizer::eos() const { return parts_->special.eos; }
-bool Tokenizer::add_bos() const { return parts_->special.add_bos; }
-bool Tokenizer::add_eos() const { return parts_->special.add_eos; }
+std::span<const int32_t> Tokenizer::front() const { return parts_->around.front; }
+std::span<const int32_t> Tokenizer::back() const { return parts_->around.back; }
+bool Tokenizer::add_bos() const { return bos() && std::find(front().begin(), front().end(), *bos()) != front().end(); }
+bool Tokenizer::add_eos() const { return eos() && std::find(back().begin(), back().end(), *eos()) != back().end(); }
+const std::string& Tokenizer::notice() const { return parts_->notice; }
 std::optional<int32_t> Tokenizer::token_id(std::string_view token) const { return parts_->vocabulary.find(token); }
 std::string_view Tokenizer::token(int32_t id) const { return parts_->vocabulary.token(id); }
 uint64_t Tokenizer::fingerprint() const { return parts_->fingerprint; }

@@ -26,7 +26,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  /// What text that spells a special token ("<s>") becomes: the token, or the tokens of its letters.
+  /// What text that spells a special token ("<s>") becomes: the token, or what it would be if the vocabulary did not have
+  /// that token: the tokens of its letters, or the unknown one.
   /// Added tokens that the file does not call special are always recognised.
   enum class Special { parse, plain };
 
@@ -39,6 +40,12 @@ class Tokenizer {
   /// @param skip_special  leave out the tokens that the file calls special
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
+  /// The text that `ids` add to that of `before`: what comes of both, less what comes of `before` alone. Unlike the text of
+  /// `ids` alone it has the space that parts them. Where the end of `before` reads otherwise with `ids` behind it, the text
+  /// of `ids` alone.
+  std::string decode_after(std::span<const int32_t> before, std::span<const int32_t> ids,
+                           bool skip_special = false) const;
+
   /// Largest id + 1, added tokens included.
   int32_t vocab_size() const;
 
@@ -46,10 +53,17 @@ class Tokenizer {
   std::optional<int32_t> bos() const;
   std::optional<int32_t> eos() const;
 
-  /// Whether the model expects BOS in front (EOS behind) of a text: `add_bos_token` of tokenizer_config.json if it is
-  /// there, else what the template of tokenizer.json does.
+  /// What the model expects in front of a text and behind it: as a rule BOS, EOS or nothing. See docs/tokenizers.md for
+  /// what decides.
+  std::span<const int32_t> front() const;
+  std::span<const int32_t> back() const;
+
+  /// Whether BOS is in front() (EOS in back()).
   bool add_bos() const;
   bool add_eos() const;
+
+  /// What deserves a word about how the files were read; empty otherwise.
+  const std::string& notice() const;
 
   /// The id of a token as the vocabulary spells it (byte-level "Ġthe", SentencePiece "▁the").
   std::optional<int32_t> token_id(std::string_view token) const;

@@ -172,6 +172,27 @@ TEST_F(TokenFile, SpecialTokensAreTextUnlessATemplateIsUsed) {
   EXPECT_THAT(load_split(config, words_, Split::train).tokens, ElementsAre(1, 3, 3, 2, 4, 2));
 }
 
+TEST_F(TokenFile, ATokenThatATemplateWritesIsNotAddedAgain) {
+  DataConfig config;
+  config.prompt_template = "<s> {x}";
+  config.completion_template = " {y} </s>";
+  // <s> a b </s>, whether the template or the tokenizer writes them.
+  EXPECT_THAT(encode_example(words_, config, {"<s> a", " b </s>"}).tokens, ElementsAre(1, 3, 4, 2));
+  EXPECT_THAT(encode_example(words_, config, {"a", " b"}).tokens, ElementsAre(1, 3, 4, 2));
+  EXPECT_EQ(encode_example(words_, config, {"<s> a", " b </s>"}).prompt_tokens, 2);
+  EXPECT_THAT(encode_prompt(words_, config, "<s> a"), ElementsAre(1, 3));
+  EXPECT_THAT(
+      reading_notices(words_, config),
+      ElementsAre("note: data.prompt_template writes <s>, which the tokenizer adds by itself: it is there once",
+                  "note: data.completion_template writes </s>, which the tokenizer adds by itself: it is there once"));
+  config.prompt_template = "";
+  config.completion_template = "<s> {text} </s>";
+  EXPECT_THAT(encode_example(words_, config, {"", "<s> a </s>"}).tokens, ElementsAre(1, 3, 2));
+  EXPECT_EQ(reading_notices(words_, config).size(), 2u);
+  config.completion_template = "{text}";
+  EXPECT_THAT(reading_notices(words_, config), ElementsAre());
+}
+
 TEST_F(TokenFile, IsMadeOnceAndThenRead) {
   const DataConfig config = source(R"({"text": "a b"})");
   std::string first, second;

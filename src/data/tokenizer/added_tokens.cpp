@@ -47,6 +47,7 @@ void TokenFinder::add(std::string_view content, const AddedToken& token) {
     nodes_.emplace_back();
     node = fresh;
   }
+  if (nodes_[node].token >= 0) return;  // the normalizer makes one of two tokens: the first counts
   nodes_[node].token = static_cast<int32_t>(tokens_.size());
   first_bytes_[static_cast<uint8_t>(content[0])] = true;
   tokens_.push_back(token);
@@ -79,15 +80,16 @@ std::vector<Section> TokenFinder::cut(std::string_view text, bool parse_special)
       continue;
     }
     size_t begin = i, end = match.end;
-    i = end;
+    i = end;  // the search goes on here, also where the token takes white space behind it along
     const AddedToken& token = tokens_[match.token];
     if (token.special && !parse_special) continue;
     if (token.single_word && !is_single_word(text, begin, end)) continue;
     if (token.lstrip) begin = std::max(done, begin - trailing_white_space(text.substr(0, begin)));
     if (token.rstrip) end += leading_white_space(text.substr(end));
+    if (begin >= end) continue;  // in white space that the token before took along
     add_text_until(begin);
     sections.push_back({text.substr(begin, end - begin), static_cast<int32_t>(token.id)});
-    done = i = end;
+    done = end;
   }
   add_text_until(text.size());
   return sections;

@@ -82,7 +82,9 @@ class Word {
     symbols_.push_back({id, index - 1, kNone});
   }
 
-  void merge_all(const MergeTable& merges) {
+  /// Merges whatever can be, but into no hidden token.
+  void merge_all(const MergeTable& merges, const HiddenTokens& hidden) {
+    hidden_ = &hidden;
     heap_.clear();
     for (size_t i = 0; i + 1 < symbols_.size(); ++i) offer(merges, static_cast<int32_t>(i));
     std::make_heap(heap_.begin(), heap_.end(), later);
@@ -113,7 +115,8 @@ class Word {
   /// Adds the merge of the symbols at `left` and after it to the end of the heap's array.
   bool offer(const MergeTable& merges, int32_t left) {
     const Merge merge = merges.find(symbols_[left].id, symbols_[symbols_[left].next].id);
-    if (merge.rank == kNone) return false;
+    const bool is_hidden = static_cast<size_t>(merge.id) < hidden_->size() && (*hidden_)[merge.id];
+    if (merge.rank == kNone || is_hidden) return false;
     heap_.push_back({merge.rank, left, merge.id});
     return true;
   }
@@ -136,6 +139,7 @@ class Word {
     if (left.next != kNone && offer(merges, candidate.left)) std::push_heap(heap_.begin(), heap_.end(), later);
   }
 
+  const HiddenTokens* hidden_ = nullptr;
   std::vector<Symbol> symbols_;
   std::vector<Candidate> heap_;
 };
@@ -153,16 +157,18 @@ class Bpe : public Model {
     read_merges(json.at("merges").items());
   }
 
-  void tokenize(const std::vector<std::string_view>& words, std::vector<int32_t>& ids) const override {
+  void tokenize(const std::vector<std::string_view>& words, const HiddenTokens& hidden,
+                std::vector<int32_t>& ids) const override {
     struct Place {
       size_t begin, end;
     };
     std::unordered_map<std::string_view, Place> seen;  // where in `ids` a word's ids are; most words come again
     Word scratch;
+    const Output output{scratch, hidden, ids};
     for (const std::string_view word : words) {
       const auto [place, is_new] = seen.try_emplace(word, Place{ids.size(), 0});
       if (is_new) {
-        tokenize_word(word, scratch, ids);
+        tokenize_word(word, output);
         place->second.end = ids.size();
       } else {
         for (size_t i = place->second.begin; i < place->second.end; ++i) ids.push_back(ids[i]);
@@ -171,6 +177,13 @@ class Bpe : public Model {
   }
 
  private:
+  /// Where a word's tokens go, and which may not be among them.
+  struct Output {
+    Word& symbols;
+    const HiddenTokens& hidden;
+    std::vector<int32_t>& ids;
+  };
+
   static void refuse_unsupported(const Json& json) {
     const Json* dropout = json.find("dropout");
     if (dropout && dropout->as_number() != 0) {
@@ -251,44 +264,53 @@ class Bpe : public Model {
 
   int32_t character_id(CodePoint code_point, std::string_view text) const {
     const bool is_listed = code_point.value >= 0 && code_point.value < kListedCharacters;
-    return is_listed ? characters_[code_point.value] : vocabulary_.find(text).value_or(kNone);
+    return is_listed ? characters_[code_point.value] : vocabulary_.find_of_model(text).value_or(kNone);
   }
 
-  void tokenize_word(std::string_view word, Word& symbols, std::vector<int32_t>& ids) const {
-    if (const auto whole = ignore_merges_ ? vocabulary_.find(word) : std::nullopt) {
-      ids.push_back(*whole);
-      return;
+  void tokenize_word(std::string_view word, const Output& to) const {
+    if (const auto whole = ignore_merges_ ? vocabulary_.find_of_model(word) : std::nullopt) {
+      if (!is_hidden(to.hidden, *whole)) return to.ids.push_back(*whole);
     }
-    bool after_unknown = false;
+    // As in the reference library the unknown token waits for the next known or unknown character, and lets bytes pass.
+    bool is_waiting = false;
     while (!word.empty()) {
       const CodePoint next = first_code_point(word);
       const std::string_view character = word.substr(0, next.length);
       word.remove_prefix(next.length);
       const int32_t id = character_id(next, character);
-      if (id != kNone) add(id, symbols, ids);
-      const bool known = id != kNone || add_bytes(character, symbols, ids);
-      if (!known && unknown_ && !(after_unknown && fuse_unknown_)) add(*unknown_, symbols, ids);
-      after_unknown = !known;
+      const bool is_known = id != kNone && !(is_hidden(to.hidden, id) && has_other_spelling(character));
+      if (!is_known && add_bytes(character, to)) continue;
+      if (is_waiting && (is_known || !fuse_unknown_)) add(*unknown_, to);
+      is_waiting = !is_known && unknown_;
+      if (is_known) add(id, to);
     }
-    finish(symbols, ids);
+    if (is_waiting) add(*unknown_, to);
+    finish(to);
   }
 
-  bool add_bytes(std::string_view character, Word& symbols, std::vector<int32_t>& ids) const {
-    for (const char c : character)
-      if (bytes_[static_cast<uint8_t>(c)] == kNone) return false;
-    for (const char c : character) add(bytes_[static_cast<uint8_t>(c)], symbols, ids);
+  /// A hidden character is written in bytes or is unknown. Where there is neither it stays, for text is never lost.
+  bool has_other_spelling(std::string_view character) const { return unknown_ || has_bytes(character); }
+
+  bool has_bytes(std::string_view character) const {
+    return std::all_of(character.begin(), character.end(),
+                       [&](char c) { return bytes_[static_cast<uint8_t>(c)] != kNone; });
+  }
+
+  bool add_bytes(std::string_view character, const Output& to) const {
+    if (!has_bytes(character)) return false;
+    for (const char c : character) add(bytes_[static_cast<uint8_t>(c)], to);
     return true;
   }
 
-  void add(int32_t id, Word& symbols, std::vector<int32_t>& ids) const {
-    if (cuts_ && !symbols.empty() && joins_.find(symbols.last(), id).rank == kNone) finish(symbols, ids);
-    symbols.add(id);
+  void add(int32_t id, const Output& to) const {
+    if (cuts_ && !to.symbols.empty() && joins_.find(to.symbols.last(), id).rank == kNone) finish(to);
+    to.symbols.add(id);
   }
 
-  void finish(Word& symbols, std::vector<int32_t>& ids) const {
-    symbols.merge_all(merges_);
-    symbols.append_to(ids);
-    symbols.clear();
+  void finish(const Output& to) const {
+    to.symbols.merge_all(merges_, to.hidden);
+    to.symbols.append_to(to.ids);
+    to.symbols.clear();
   }
 
   static constexpr int32_t kListedCharacters = 0x180;

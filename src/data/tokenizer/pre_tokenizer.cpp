@@ -102,6 +102,15 @@ class Split : public PreTokenizer {
   Cutter cutter_;
 };
 
+/// What the library counts as punctuation: the marks of ASCII, and the category P of Unicode 8, which lacks those of later
+/// versions and has two characters that became letters and symbols since.
+constexpr const char* kPunctuation =
+    R"((?![\x{61D}\x{9FD}\x{A76}\x{C77}\x{C84}\x{1B7D}\x{1B7E}\x{2E43}-\x{2E5D}\x{10EAD}\x{10F55}-\x{10F59})"
+    R"(\x{10F86}-\x{10F89}\x{1144B}-\x{1144F}\x{1145A}-\x{1145D}\x{11660}-\x{1166C}\x{116B9}\x{1183B})"
+    R"(\x{11944}-\x{11946}\x{119E2}\x{11A3F}-\x{11A46}\x{11A9A}-\x{11AA2}\x{11C41}-\x{11C45}\x{11C70}\x{11C71})"
+    R"(\x{11EF7}\x{11EF8}\x{11FFF}\x{12FF1}\x{12FF2}\x{16E97}-\x{16E9A}\x{16FE2}\x{1E95E}\x{1E95F}]))"
+    R"([\p{P}$+<=>^`|~\x{166D}\x{111C9}])";
+
 std::unique_ptr<PreTokenizer> make_split(const char* pattern, Behavior behavior, bool invert = false) {
   return std::make_unique<Split>(Cutter(Regex(pattern), behavior, invert));
 }
@@ -111,6 +120,35 @@ std::unique_ptr<PreTokenizer> make_split(const Json& json) {
                                         read_behavior(json.at("behavior").as_string()),
                                         flag_or(json, "invert", false)));
 }
+
+/// Cuts into runs of word characters and runs of others, and drops white space.
+class Whitespace : public PreTokenizer {
+ public:
+  void apply(Words& words) const override {
+    std::vector<Range> result;
+    for (const Range& word : words.ranges) cut(words.text, word, result);
+    words.ranges = std::move(result);
+  }
+
+ private:
+  enum class Kind { space, word, other };
+  static void cut(std::string_view text, const Range& word, std::vector<Range>& result) {
+    Kind before = Kind::space;
+    for (size_t at = word.begin; at < word.end;) {
+      const CodePoint next = first_code_point(text.substr(at, word.end - at));
+      const Kind kind = is_white_space(next.value)      ? Kind::space
+                        : is_word_character(next.value) ? Kind::word
+                                                        : Kind::other;
+      const size_t end = at + static_cast<size_t>(next.length);
+      if (kind != Kind::space && kind == before)
+        result.back().end = end;
+      else if (kind != Kind::space)
+        result.push_back({at, end});
+      before = kind;
+      at = end;
+    }
+  }
+};
 
 /// Spells words in the byte alphabet, after GPT-2's cut where it is asked for.
 class ByteLevel : public PreTokenizer {
@@ -223,12 +261,9 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& json) {
     return make_split(R"(\p{N})",
                       flag_or(json, "individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
   }
-  if (type == "Whitespace") return make_split(R"(\w+|[^\w\s]+)", Behavior::removed, true);
+  if (type == "Whitespace") return std::make_unique<Whitespace>();
   if (type == "WhitespaceSplit") return make_split(R"(\s)", Behavior::removed);
-  if (type == "Punctuation") {
-    const Behavior behavior = read_behavior(text_or(json, "behavior", "Isolated"));
-    return make_split(R"([\p{P}$+<=>^`|~])", behavior);
-  }
+  if (type == "Punctuation") return make_split(kPunctuation, read_behavior(text_or(json, "behavior", "Isolated")));
   not_supported("pre_tokenizer", type,
                 "Sequence, ByteLevel, Metaspace, Split, Digits, Whitespace, WhitespaceSplit, Punctuation");
 }

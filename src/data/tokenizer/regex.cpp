@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "core/error.h"
 #include "data/tokenizer/unicode.h"
@@ -12,55 +13,187 @@ namespace tessera::tokenizer {
 namespace {
 
 // PCRE2 10.42 counts U+180E as white space and no marks as word characters; Oniguruma has it the other way round.
-// The ranges are the circled and squared letters, which have the Alphabetic property without being letters.
+// The ranges are the circled and squared letters, which have the Alphabetic property without being letters, and ² ³ ¹ ¼ ½ ¾,
+// which Oniguruma takes for word characters outside of sets.
 constexpr std::string_view kSpace = R"(\p{Z}\t-\r\x85)";
-constexpr std::string_view kWord =
+constexpr std::string_view kNoSpace =
+    R"(\x{0}-\x{8}\x{E}-\x{1F}\x{21}-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F}\x{1681}-\x{1FFF}\x{200B}-\x{2027})"
+    R"(\x{202A}-\x{202E}\x{2030}-\x{205E}\x{2060}-\x{2FFF}\x{3001}-\x{10FFFF})";
+constexpr std::string_view kPosixWord =  // and what \w is inside of a set
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+constexpr std::string_view kWord =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})"
+    R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+constexpr std::string_view kHex = "0-9A-Fa-f";  // \h, which is a space to PCRE2
 
-/// Spells out \s and \w (everywhere) and \S and \W (outside of character classes).
-std::string spell_out_classes(std::string_view pattern) {
-  std::string result;
-  bool in_class = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      const char kind = pattern[++i];
-      const bool negated = kind == 'S' || kind == 'W';
-      const bool known = kind == 's' || kind == 'w' || (negated && !in_class);
-      if (!known)
-        result.append({c, kind});
-      else {
-        const std::string_view set = kind == 's' || kind == 'S' ? kSpace : kWord;
-        if (in_class)
-          result += set;
-        else
-          result.append(negated ? "[^" : "[").append(set).append("]");
-      }
-      continue;
-    }
-    if (in_class && pattern.substr(i, 2) == "[:") {  // a POSIX name: "[[:alpha:]]"
-      const size_t end = std::min(pattern.find(":]", i), pattern.size() - 2);
-      result += pattern.substr(i, end + 2 - i);
-      i = end + 1;
-      continue;
-    }
-    if (in_class && (c == '[' || pattern.substr(i, 2) == "&&")) {
-      throw UserError(
-          "", fmt::format("the regular expression \"{}\" has a set inside of a set, which is not supported", pattern));
-    }
-    if (c == '[') {
-      in_class = true;
-      // A bracket right after "[" or "[^" is a member, not the end.
-      result += c;
-      if (i + 1 < pattern.size() && pattern[i + 1] == '^') result += pattern[++i];
-      if (i + 1 < pattern.size() && pattern[i + 1] == ']') result += pattern[++i];
-      continue;
-    }
-    if (c == ']') in_class = false;
-    result += c;
+/// The members of a set that a letter behind a backslash stands for; empty when it stands for something else.
+std::string_view members_of(char letter) {
+  switch (letter) {
+    case 's':
+    case 'S':
+      return kSpace;
+    case 'w':
+    case 'W':
+      return kWord;
+    case 'h':
+    case 'H':
+      return kHex;
+    default:
+      return {};
   }
-  return result;
 }
+
+/// The members of a POSIX set as Oniguruma has them; empty for those that PCRE2 knows the same.
+std::string_view members_of_posix(std::string_view name) {
+  if (name == "punct") return R"(\p{P}\p{S})";
+  if (name == "word") return kPosixWord;
+  if (name == "space") return kSpace;
+  if (name == "digit") return R"(\p{Nd})";
+  if (name == "xdigit") return kHex;
+  return {};
+}
+
+/// Sequences of letters that Oniguruma takes for one character where case does not matter ("ss" for "ß").
+bool has_folded_letters(std::string_view pattern) {
+  std::string lower(pattern);
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const char* letters : {"ss", "ß", "ẞ", "ff", "fi", "fl", "st"})
+    if (lower.find(letters) != std::string::npos) return true;
+  return false;
+}
+
+/// A general category, which both libraries know by this name.
+bool is_category(std::string_view name) {
+  if (name.empty() || std::string_view("LMNPSZC").find(name[0]) == std::string_view::npos) return false;
+  constexpr std::string_view kSecond[] = {"ultmo", "nce", "dlo", "cdseifo", "mcko", "slp", "cfon"};
+  const std::string_view second = kSecond[std::string_view("LMNPSZC").find(name[0])];
+  return name.size() == 1 || (name.size() == 2 && second.find(name[1]) != std::string_view::npos);
+}
+
+/// Rewrites what the two libraries read differently, one element at a time.
+class Translation {
+ public:
+  explicit Translation(std::string_view pattern) : pattern_(pattern) {}
+
+  std::string run() {
+    while (at_ < pattern_.size()) {
+      const char c = pattern_[at_];
+      if (c == '\\' && at_ + 1 < pattern_.size())
+        escape(pattern_[at_ + 1]);
+      else if (in_set_)
+        member(c);
+      else
+        element(c);
+    }
+    return result_;
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view what) const {
+    throw UserError("", fmt::format("the regular expression \"{}\" has {}, which is not supported", pattern_, what));
+  }
+  void copy(size_t count) {
+    result_ += pattern_.substr(at_, count);
+    at_ += count;
+  }
+  void put(std::string_view text, size_t count) {
+    result_ += text;
+    at_ += count;
+  }
+  bool is_next(std::string_view text) const { return pattern_.substr(at_, text.size()) == text; }
+
+  void escape(char letter) {
+    const std::string_view members = members_of(letter);
+    const bool is_negated = letter == 'S' || letter == 'W' || letter == 'H';
+    if (!members.empty() && !in_set_) return put(fmt::format("[{}{}]", is_negated ? "^" : "", members), 2);
+    if (letter == 'w') return put(kPosixWord, 2);
+    if (letter == 'S') return put(kNoSpace, 2);
+    if (!members.empty() && !is_negated) return put(members, 2);
+    if (!members.empty()) refuse(fmt::format("\"\\{}\" inside of a set", letter));
+    if (letter == 'b' && !in_set_) return put(fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWord), 2);
+    if (letter == 'B' && !in_set_) return put(fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWord), 2);
+    if (letter == 'u') return code_point();
+    if (letter == 'p' || letter == 'P') return property();
+    if (letter == 'v') return put("\\x0B", 2);
+    if (std::string_view("XyYOMCQE").find(letter) != std::string_view::npos && !in_set_) {
+      refuse(fmt::format("\"\\{}\"", letter));
+    }
+    copy(2);
+  }
+
+  /// \p{L}, \p{^L} or \p{Han}, which PCRE2 would take for the script and what else is written in it.
+  void property() {
+    const size_t end = pattern_.find('}', at_);
+    if (pattern_.substr(at_ + 2, 1) != "{" || end == std::string_view::npos) refuse("\"\\p\" without a name in braces");
+    std::string_view name = pattern_.substr(at_ + 3, end - at_ - 3);
+    const bool is_negated = name.substr(0, 1) == "^";
+    if (is_negated) name.remove_prefix(1);
+    put(fmt::format("{}{{{}{}{}}}", pattern_.substr(at_, 2), is_negated ? "^" : "",
+                    is_category(name) || name == "Any" ? "" : "sc:", name),
+        end + 1 - at_);
+  }
+
+  /// \uHHHH
+  void code_point() {
+    const std::string_view digits = pattern_.substr(at_ + 2, 4);
+    if (digits.size() < 4 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string_view::npos)
+      refuse("\"\\u\" without four digits");
+    put(fmt::format("\\x{{{}}}", digits), 6);
+  }
+
+  void member(char c) {
+    if (is_next("[:")) return posix();
+    if (c == '[' || is_next("&&")) refuse("a set inside of a set");
+    if (c == ']') in_set_ = false;
+    copy(1);
+  }
+
+  void posix() {
+    const size_t end = pattern_.find(":]", at_);
+    if (end == std::string_view::npos) refuse("\"[:\" without \":]\"");
+    const std::string_view name = pattern_.substr(at_ + 2, end - at_ - 2), members = members_of_posix(name);
+    if (members.empty()) refuse(fmt::format("\"[:{}:]\"", name));
+    put(members, end + 2 - at_);
+  }
+
+  void element(char c) {
+    if (c == '[') {
+      in_set_ = true;
+      copy(is_next("[^") ? 2 : 1);
+      if (at_ < pattern_.size() && pattern_[at_] == ']') copy(1);  // right behind the bracket it is a member
+      return;
+    }
+    if (is_next("(?")) return group();
+    if (is_next("(*")) refuse("\"(*\"");
+    if (is_next("{,")) return put("{0,", 2);
+    copy(1);
+  }
+
+  /// Groups that both libraries read alike: (?:, (?=, (?!, (?<=, (?<!, (?>, (?#, named ones, and the flags i, x and m, of
+  /// which m is what PCRE2 calls s.
+  void group() {
+    size_t end = at_ + 2;
+    while (end < pattern_.size() && std::string_view("imx-").find(pattern_[end]) != std::string_view::npos) ++end;
+    const bool is_flags = end > at_ + 2 && end < pattern_.size() && (pattern_[end] == ':' || pattern_[end] == ')');
+    if (is_flags) {
+      std::string flags(pattern_.substr(at_, end - at_));
+      const bool is_caseless = flags.find('i') < flags.find('-');
+      if (is_caseless && has_folded_letters(pattern_))
+        refuse("\"(?i\" and letters that are folded together (\"ss\", \"st\", ...)");
+      std::replace(flags.begin(), flags.end(), 'm', 's');
+      return put(flags, flags.size());
+    }
+    const char kind = at_ + 2 < pattern_.size() ? pattern_[at_ + 2] : '\0';
+    if (kind == '\0' || std::string_view(":=!<>#").find(kind) == std::string_view::npos)
+      refuse(fmt::format("\"(?{}\"", kind == '\0' ? "" : std::string(1, kind)));
+    copy(3);
+  }
+
+  std::string_view pattern_;
+  size_t at_ = 0;
+  bool in_set_ = false;
+  std::string result_;
+};
 
 std::string error_text(int code) {
   PCRE2_UCHAR text[256] = {};
@@ -78,11 +211,12 @@ void Regex::Free::operator()(void* code) const { pcre2_code_free(static_cast<pcr
 
 Regex::Regex(const std::string& pattern) : pattern_(pattern) {
   if (!is_valid_utf8(pattern)) throw UserError("", "a regular expression is not valid UTF-8");
-  const std::string text = spell_out_classes(pattern);
+  const std::string text = Translation(pattern).run();
   int error = 0;
   PCRE2_SIZE offset = 0;
   code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
+                            nullptr));
   if (!code_) {
     throw UserError("", fmt::format("the regular expression \"{}\" is not valid: {} at byte {} of \"{}\"", pattern,
                                     error_text(error), offset, text));

@@ -1,71 +1,115 @@
 #include "data/tokenizer/special_tokens.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "data/tokenizer/component.h"
 
 namespace tessera::tokenizer {
 namespace {
 
-/// A token's role is given as text or as {"content": text, ...}.
-const std::string* find_role(const Json& json, std::string_view role) {
-  const Json* token = json.find(role);
-  if (!token) return nullptr;
-  return token->is_string() ? &token->as_string() : &token->at("content").as_string();
+/// The tokens that the classes of `transformers` mean where no file names others.
+struct ClassDefaults {
+  const char *name, *bos, *eos, *unknown;
+};
+constexpr ClassDefaults kDefaults[] = {
+    {"LlamaTokenizer", "<s>", "</s>", "<unk>"},
+    {"CodeLlamaTokenizer", "<s>", "</s>", "<unk>"},
+    {"GemmaTokenizer", "<bos>", "<eos>", "<unk>"},
+    {"CohereTokenizer", "<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<UNK>"},
+    {"GPT2Tokenizer", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"},
+    {"GPTNeoXTokenizer", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"},
+    {"Qwen2Tokenizer", nullptr, "<|endoftext|>", "<|endoftext|>"},
+};
+
+const char* class_default(const std::string& class_name, std::string_view role) {
+  for (const ClassDefaults& each : kDefaults) {
+    if (class_name != each.name) continue;
+    if (role == "bos_token") return each.bos;
+    if (role == "eos_token") return each.eos;
+    if (role == "unk_token") return each.unknown;
+  }
+  return nullptr;
 }
 
-/// Whether a TemplateProcessing's template for one text begins (ends) with this token.
-bool has_token_at(const Json& processor, bool front, std::optional<int32_t> id, const Vocabulary& vocabulary) {
-  const auto& items = processor.at("single").items();
-  if (items.empty() || !id) return false;
-  const Json* token = (front ? items.front() : items.back()).find("SpecialToken");
-  return token && vocabulary.find(token->at("id").as_string()) == id;
+/// A token's role is given as text or as {"content": text, ...}; nullptr for anything else under such a name.
+const std::string* content_of(const Json& token) {
+  if (token.is_string()) return &token.as_string();
+  const Json* content = token.find("content");
+  return content ? &content->as_string() : nullptr;
+}
+
+/// The member itself, which may be null: a class's default is then not meant.
+const Json* find_member(const Json& json, std::string_view key) {
+  if (!json.is_object()) return nullptr;
+  for (const auto& [name, value] : json.members())
+    if (name == key) return &value;
+  return nullptr;
+}
+
+/// What the files say of a role; nullptr when they do not name it.
+const Json* find_role(const Json& config, const Json& special_map, std::string_view role) {
+  const bool is_legacy = !config.find("added_tokens_decoder");
+  const Json* first = find_member(is_legacy ? special_map : config, role);
+  return first ? first : find_member(is_legacy ? config : special_map, role);
+}
+
+bool is_role(std::string_view key) { return key.size() > 6 && key.substr(key.size() - 6) == "_token"; }
+
+/// The keys "..._token" of both files, and the roles that a class may know by itself.
+std::vector<std::string> all_roles(const Json& config, const Json& special_map) {
+  std::vector<std::string> roles = {"bos_token", "eos_token", "unk_token"};
+  for (const Json* json : {&config, &special_map}) {
+    if (!json->is_object()) continue;
+    for (const auto& [key, value] : json->members())
+      if (is_role(key) && std::find(roles.begin(), roles.end(), key) == roles.end()) roles.push_back(key);
+  }
+  return roles;
+}
+
+/// Tokens without a role of their own: lists, or objects whose values they are.
+void read_further(const Json& json, const Vocabulary& vocabulary, std::vector<AddedToken>& named) {
+  const auto add = [&](const Json& token) {
+    const std::string* content = content_of(token);
+    const auto id = content ? vocabulary.find(*content) : std::nullopt;
+    if (id) named.push_back({.content = *content, .id = *id, .special = true, .normalized = false});
+  };
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    const Json* tokens = json.find(key);
+    if (tokens && tokens->is_array()) std::for_each(tokens->items().begin(), tokens->items().end(), add);
+    if (tokens && tokens->is_object())
+      for (const auto& [name, token] : tokens->members()) add(token);
+  }
 }
 
 }  // namespace
 
 SpecialTokens SpecialTokens::read(const Json& config, const Json& special_map, const Vocabulary& vocabulary) {
   SpecialTokens special;
-  for (const char* role : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-    const std::string* content = find_role(config, role);
-    if (!content) content = find_role(special_map, role);
-    if (!content) continue;
-    const std::optional<int32_t> id = vocabulary.find(*content);
-    const bool is_bos = role == std::string_view("bos_token"), is_eos = role == std::string_view("eos_token");
-    if (!id && (is_bos || is_eos)) vocabulary.at(*content, fmt::format("\"{}\"", role));
+  const std::string class_name = tokenizer_class(config);
+  for (const std::string& role : all_roles(config, special_map)) {
+    const bool is_bos = role == "bos_token", is_eos = role == "eos_token";
+    const Json* told = find_role(config, special_map, role);
+    const std::string* content = told ? content_of(*told) : nullptr;
+    const char* usual = told ? nullptr : class_default(class_name, role);
+    if (!content && !usual) continue;
+    const std::string token = content ? *content : usual;
+    const std::optional<int32_t> id = vocabulary.find(token);
+    if (!id && content && (is_bos || is_eos)) vocabulary.at(token, fmt::format("\"{}\"", role));
     if (!id) continue;  // a padding token outside of the vocabulary does no harm: nothing here pads
     if (is_bos) special.bos = id;
     if (is_eos) special.eos = id;
-    special.named.push_back({.content = *content, .id = *id, .special = true, .normalized = false});
+    special.named.push_back({.content = token, .id = *id, .special = true, .normalized = false});
   }
+  read_further(config, vocabulary, special.named);
+  read_further(special_map, vocabulary, special.named);
   return special;
 }
 
-void SpecialTokens::read_post_processor(const Json& tokenizer, const Json& config, const Vocabulary& vocabulary) {
-  std::vector<const Json*> open;
-  if (const Json* processor = tokenizer.find("post_processor")) open.push_back(processor);
-  while (!open.empty()) {
-    const Json& processor = *open.back();
-    open.pop_back();
-    const std::string& type = type_of(processor);
-    if (type == "Sequence") {
-      for (const Json& part : processor.at("processors").items()) open.push_back(&part);
-    } else if (type == "TemplateProcessing") {
-      add_bos |= has_token_at(processor, true, bos, vocabulary);
-      add_eos |= has_token_at(processor, false, eos, vocabulary);
-    } else if (type != "ByteLevel") {
-      not_supported("post_processor", type, "Sequence, TemplateProcessing, ByteLevel");
-    }
-  }
-  // The Llama and Gemma classes of `transformers` add BOS, and no EOS, whatever the template says.
-  const std::string name = text_or(config, "tokenizer_class", "");
-  for (const char* family : {"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"}) {
-    if (name == family || name == std::string(family) + "Fast") {
-      add_bos = true;
-      add_eos = false;
-    }
-  }
-  add_bos = flag_or(config, "add_bos_token", add_bos) && bos;
-  add_eos = flag_or(config, "add_eos_token", add_eos) && eos;
+std::string tokenizer_class(const Json& config) {
+  std::string name = text_or(config, "tokenizer_class", "");
+  if (name.size() > 4 && name.compare(name.size() - 4, 4, "Fast") == 0) name.resize(name.size() - 4);
+  return name;
 }
 
 }  // namespace tessera::tokenizer

@@ -1,5 +1,5 @@
 #pragma once
-// BOS and EOS: which tokens they are and whether a text gets them.
+// Tokens with a role: BOS, EOS, unknown, padding and whatever else a configuration names.
 
 #include <cstdint>
 #include <optional>
@@ -13,15 +13,17 @@ namespace tessera::tokenizer {
 
 struct SpecialTokens {
   std::optional<int32_t> bos, eos;
-  bool add_bos = false, add_eos = false;
-  std::vector<AddedToken> named;  // every token with a role (bos, eos, unk, pad), which makes it special
+  std::vector<AddedToken> named;  // every token that has a role, which makes it special
 
-  /// @param config       tokenizer_config.json (null if there is none), which comes before
+  /// As `transformers` reads them: special_tokens_map.json comes before tokenizer_config.json, unless the latter lists
+  /// its added tokens; what neither names is what the tokenizer's class means by default.
+  /// @param config       tokenizer_config.json (null if there is none)
   /// @param special_map  special_tokens_map.json (null if there is none)
+  /// @throws UserError for BOS or EOS that is not in the vocabulary
   static SpecialTokens read(const Json& config, const Json& special_map, const Vocabulary& vocabulary);
-
-  /// Finds out add_bos and add_eos: the configuration's word, else the tokenizer class's habit, else the template's.
-  void read_post_processor(const Json& tokenizer, const Json& config, const Vocabulary& vocabulary);
 };
+
+/// `tokenizer_class` of tokenizer_config.json without the "Fast" at its end; empty when it is not there.
+std::string tokenizer_class(const Json& config);
 
 }  // namespace tessera::tokenizer

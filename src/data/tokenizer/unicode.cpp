@@ -132,7 +132,15 @@ size_t trailing_white_space(std::string_view text) {
   return bytes;
 }
 
+bool is_assigned(int32_t code_point) { return utf8proc_category(code_point) != UTF8PROC_CATEGORY_CN; }
+
 bool is_word_character(int32_t code_point) {
+  const auto is_between = [code_point](int32_t first, int32_t last) {
+    return first <= code_point && code_point <= last;
+  };
+  if (is_between(0x200C, 0x200D) || is_between(0x24B6, 0x24E9) || is_between(0x1F130, 0x1F149) ||
+      is_between(0x1F150, 0x1F169) || is_between(0x1F170, 0x1F189))
+    return true;
   switch (utf8proc_category(code_point)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:

@@ -38,8 +38,12 @@ std::string lowercase(std::string_view text);
 
 bool is_white_space(int32_t code_point);
 
-/// Letter, mark, digit or connecting punctuation: what \w means to the tokenizers that files were written for.
+/// Letter, mark, digit, connecting punctuation, circled or squared letter, or one of the two joiners: what a word is made of
+/// to the library that files were written for, where no pattern of a file asks. (There \w has no joiners, but ² ³ ¹ ¼ ½ ¾.)
 bool is_word_character(int32_t code_point);
+
+/// Whether Unicode has given the code point a character, as far as the library knows that is linked here.
+bool is_assigned(int32_t code_point);
 
 /// Bytes of white space at the front (at the back) of valid UTF-8.
 size_t leading_white_space(std::string_view text);

@@ -15,6 +15,7 @@ Vocabulary::Vocabulary(const Json& vocab) {
   known_.reserve(members.size());
   ids_.reserve(members.size());
   for (const auto& [token, id] : members) add(token, id.as_integer());
+  of_model_ = known_;
 }
 
 void Vocabulary::add(const std::string& token, int64_t id) {

@@ -19,13 +19,18 @@ class Vocabulary {
   /// @throws UserError on an id that is negative, unreasonably large or given twice
   explicit Vocabulary(const Json& vocab);
 
-  /// Adds a token; nothing happens if it is there already under this id.
+  /// Adds a token that the model does not know; nothing happens if it is there already under this id.
   /// @throws UserError if it has another id, or the id another token
   void add(const std::string& token, int64_t id);
 
   std::optional<int32_t> find(std::string_view token) const {
     const auto found = ids_.find(token);
     return found == ids_.end() ? std::nullopt : std::optional(found->second);
+  }
+  /// The same for the model's own tokens, which are all that a word can become.
+  std::optional<int32_t> find_of_model(std::string_view token) const {
+    const auto id = find(token);
+    return id && *id < static_cast<int32_t>(of_model_.size()) && of_model_[*id] ? id : std::nullopt;
   }
   /// The id of a token that `user`, a place in the file, needs. @throws UserError if it is not there
   int32_t at(std::string_view token, std::string_view user) const;
@@ -41,6 +46,7 @@ class Vocabulary {
   };
   std::vector<std::string> tokens_;
   std::vector<bool> known_;  // an id between others may be unused
+  std::vector<bool> of_model_;
   std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
 };
 

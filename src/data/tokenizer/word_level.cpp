@@ -8,16 +8,18 @@ namespace {
 class WordLevel : public Model {
  public:
   WordLevel(const Json& json, const Vocabulary& vocabulary) : vocabulary_(vocabulary) {
-    if (const Json* unknown = json.find("unk_token")) unknown_ = vocabulary.find(unknown->as_string());
+    if (const Json* unknown = json.find("unk_token")) unknown_ = vocabulary.find_of_model(unknown->as_string());
   }
 
-  void tokenize(const std::vector<std::string_view>& words, std::vector<int32_t>& ids) const override {
+  void tokenize(const std::vector<std::string_view>& words, const HiddenTokens& hidden,
+                std::vector<int32_t>& ids) const override {
     for (const std::string_view word : words) {
-      const auto id = vocabulary_.find(word);
-      if (!id && !unknown_) {
+      const auto id = vocabulary_.find_of_model(word);
+      const bool is_usable = id && !is_hidden(hidden, *id);
+      if (!is_usable && !unknown_) {
         throw UserError("", fmt::format("the tokenizer has no token for \"{}\" and no unknown token", word));
       }
-      ids.push_back(id ? *id : *unknown_);
+      ids.push_back(is_usable ? *id : *unknown_);
     }
   }
 
