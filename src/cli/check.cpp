@@ -54,7 +54,8 @@ int check_job(const JobInputs& in, bool as_json) {
              in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   for (const std::string& note : model.notes()) fmt::print("{}\n", note);
-  if (const std::string notice = length_notice(in, model); !notice.empty()) fmt::print("{}\n", notice);
+  if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
+    fmt::print("{}\n", notice);
   fmt::print("the recipe is in order\n");
   return kDone;
 }
@@ -62,6 +63,7 @@ int check_job(const JobInputs& in, bool as_json) {
 int show_batch(const JobInputs& in) {
   const Datasets sets = load_datasets(in, true);
   if (in.world.rank() != 0) return kDone;
+  for (const std::string& notice : sets.notices) tell(in, notice);
   const auto rows = step_rows(*sets.train, 0, {0, in.config.trainer.train.batch});
   const PackedBatch batch = sets.train->batch(rows, 0);
   std::set<int64_t> documents;

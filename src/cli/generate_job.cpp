@@ -1,10 +1,11 @@
 // job = "generate": continues prompts with the model and the adapter that a training left.
 
 #include <algorithm>
-#include <sstream>
 
 #include "cli/results.h"
+#include "data/prompts.h"
 #include "infer/generate.h"
+#include "infer/stop_ids.h"
 #include "io/files.h"
 #include "kernels/table.h"
 
@@ -16,32 +17,120 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \n\r\t") + 1 - begin);
 }
 
-std::vector<TextExample> lines_of(const std::filesystem::path& file) {
-  std::vector<TextExample> examples;
-  std::istringstream text(read_text_file(file));
-  for (std::string line; std::getline(text, line);)
-    if (!trimmed(line).empty()) examples.push_back({trimmed(line), ""});
-  return examples;
-}
-
 std::vector<TextExample> examples_of(const JobInputs& in) {
   const GenerateConfig& g = in.config.generate;
   std::vector<TextExample> examples;
   if (!g.prompts.empty()) {
     for (const std::string& prompt : g.prompts) examples.push_back({prompt, ""});
-  } else if (!g.prompts_file.empty() && g.prompts_file.extension() != ".jsonl") {
-    examples = lines_of(g.prompts_file);
+  } else if (!g.prompts_file.empty()) {
+    examples = load_prompts(g.prompts_file, in.config.data, g.limit);
   } else {
-    DataConfig data = in.config.data;
-    if (!g.prompts_file.empty()) data.eval = g.prompts_file;
-    if (data.eval.empty() && data.eval_fraction == 0)
+    if (!in.config.data.has_eval())
       throw UserError(in.recipe.where("generate", ""), "there is nothing to continue",
                       "give generate.prompts, generate.prompts_file or data.eval");
-    examples = load_examples(data, Split::eval, g.limit);
+    examples = load_examples(in.config.data, Split::eval, g.limit);
+    if (examples.empty())
+      throw UserError(in.config.data.eval.string(), "the file holds no prompts", "write one a line");
   }
-  if (examples.empty()) throw UserError(g.prompts_file.string(), "the file holds no prompts", "write one a line");
   if (g.limit > 0 && static_cast<int64_t>(examples.size()) > g.limit) examples.resize(static_cast<size_t>(g.limit));
   return examples;
+}
+
+/// The prompts that have tokens, and what became of all of them.
+struct Asked {
+  std::vector<std::vector<int32_t>> prompts;  // those with tokens
+  std::vector<size_t> numbers;                // of these among all
+  std::vector<Generated> results;             // of all
+
+  Asked(const JobInputs& in, const Tokenizer& tokenizer, const std::vector<TextExample>& examples)
+      : results(examples.size()) {
+    for (size_t i = 0; i < examples.size(); ++i) {
+      std::vector<int32_t> tokens = encode_prompt(tokenizer, in.config.data, examples[i].prompt);
+      if (tokens.empty()) {
+        results[i] = {{}, Finish::failed, "the prompt has no tokens, and this tokenizer puts none in front of a text"};
+        continue;
+      }
+      prompts.push_back(std::move(tokens));
+      numbers.push_back(i);
+    }
+  }
+
+  int64_t longest() const {
+    size_t longest = 0;
+    for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+    return static_cast<int64_t>(longest);
+  }
+};
+
+/// Continues all prompts that have tokens.
+void answer(const JobInputs& in, const Tokenizer& tokenizer, Asked& asked) {
+  const GenerateConfig& config = in.config.generate;
+  const int64_t most = asked.longest() + config.max_new_tokens;
+  const Model::Settings settings = trained_model_settings(in, most);
+  Model model(settings);
+  for (const auto& prompt : asked.prompts)
+    for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
+  tell(in, length_notice(model, "prompts and continuations", most));
+  use_trained_adapter(in, model);
+  const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));
+  Arena arena(plan_generation_bytes(model, asked.prompts, options, in.threads));
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
+  model.assemble(ctx);
+  std::vector<Generated> results = generate(ctx, model, asked.prompts, options);
+  const auto failed = [](const Generated& result) { return result.finish == Finish::failed; };
+  const bool any_failed = std::any_of(results.begin(), results.end(), failed);
+  const std::string broken = any_failed ? model.broken_base_weight() : "";
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (failed(results[i]) && !broken.empty()) results[i].fault += ": " + broken;
+    asked.results[asked.numbers[i]] = std::move(results[i]);
+  }
+}
+
+/// What samples.jsonl says of each prompt, and what is told of all.
+struct Samples {
+  std::string lines, shown;
+  int64_t exact = 0, asked = 0;
+};
+
+Samples samples_of(const Tokenizer& tokenizer, const std::vector<TextExample>& examples, const Asked& asked) {
+  Samples samples;
+  std::vector<std::vector<int32_t>> prompts(examples.size());
+  for (size_t i = 0; i < asked.numbers.size(); ++i) prompts[asked.numbers[i]] = asked.prompts[i];
+  for (size_t i = 0; i < examples.size(); ++i) {
+    const Generated& result = asked.results[i];
+    const std::string text = tokenizer.decode_after(prompts[i], result.ids, true);
+    Json line =
+        Json::object().set("prompt", examples[i].prompt).set("completion", text).set("finish", name_of(result.finish));
+    if (!result.fault.empty()) line.set("fault", result.fault);
+    if (!examples[i].completion.empty()) {
+      // A model that was never taught to end its answer is judged by the answer's beginning.
+      const std::string expected = trimmed(examples[i].completion), found = trimmed(text);
+      const bool ends = !tokenizer.back().empty();
+      const bool right =
+          result.fault.empty() && (ends ? found == expected : found.compare(0, expected.size(), expected) == 0);
+      line.set("expected", examples[i].completion).set("exact", right);
+      samples.exact += right;
+      ++samples.asked;
+    }
+    samples.lines += line.dump() + "\n";
+    samples.shown += fmt::format("{}{}\n", examples[i].prompt, text);
+  }
+  return samples;
+}
+
+/// @throws UserError naming the first prompt that could not be continued
+void report_faults(const std::vector<Generated>& results, const std::filesystem::path& file) {
+  const auto failed = [](const Generated& result) { return result.finish == Finish::failed; };
+  const auto first = std::find_if(results.begin(), results.end(), failed);
+  if (first == results.end()) return;
+  throw UserError(
+      fmt::format("prompt {}", first - results.begin() + 1), first->fault,
+      fmt::format("{} of {} prompts could not be continued; all are in {}, these with what went wrong as \"fault\"",
+                  std::count_if(results.begin(), results.end(), failed), results.size(), file.string()));
 }
 
 }  // namespace
@@ -50,54 +139,21 @@ int generate_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   const GenerateConfig& config = in.config.generate;
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
-  const auto examples = examples_of(in);
-  std::vector<std::vector<int32_t>> prompts;
-  int64_t longest = 0;
-  for (const TextExample& example : examples) {
-    prompts.push_back(encode_prompt(tokenizer, in.config.data, example.prompt));
-    longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
-  }
-  Model model(trained_model_settings(in, longest + config.max_new_tokens));
-  for (const auto& prompt : prompts)
-    for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
-  use_trained_adapter(in, model);
-  const GenerateOptions options =
-      config.options(tokenizer.eos() ? std::vector<int32_t>{*tokenizer.eos()} : std::vector<int32_t>{});
-  Arena arena(plan_generation_bytes(model, prompts, options, in.threads));
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
-  model.assemble(ctx);
-  const auto outputs = generate(ctx, model, prompts, options);
+  for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
+  const std::vector<TextExample> examples = examples_of(in);
+  Asked asked(in, tokenizer, examples);
+  if (!asked.prompts.empty()) answer(in, tokenizer, asked);
 
+  const Samples samples = samples_of(tokenizer, examples, asked);
   RunFolder folder(run_folder_path(in), "auto");
-  std::string samples;
-  int64_t exact = 0, asked = 0;
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const std::string text = tokenizer.decode(outputs[i].ids, true);
-    Json line = Json::object()
-                    .set("prompt", examples[i].prompt)
-                    .set("completion", text)
-                    .set("finish", name_of(outputs[i].finish));
-    if (!examples[i].completion.empty()) {
-      // A model that was never taught to end its answer is judged by the answer's beginning.
-      const std::string expected = trimmed(examples[i].completion), found = trimmed(text);
-      const bool right = tokenizer.add_eos() ? found == expected : found.compare(0, expected.size(), expected) == 0;
-      line.set("expected", examples[i].completion).set("exact", right);
-      exact += right;
-      ++asked;
-    }
-    samples += line.dump() + "\n";
-    if (!in.quiet && config.prompts.size() == outputs.size())
-      fmt::print("{}{}{}\n", examples[i].prompt, text.empty() || text[0] == ' ' ? "" : " ", text);
-  }
-  write_text_file(folder / config.output, samples);
-  if (asked > 0)
-    fmt::print("completions right: {} of {} ({:.1f} %)\n", exact, asked,
-               100.0 * static_cast<double>(exact) / static_cast<double>(asked));
-  if (!in.quiet) fmt::print("samples: {}\n", (folder / config.output).string());
+  const std::filesystem::path file = folder / config.output;
+  write_text_file(file, samples.lines);  // first: whoever reads what is printed may have gone
+  if (!in.quiet && !config.prompts.empty()) fmt::print("{}", samples.shown);
+  if (samples.asked > 0)
+    fmt::print("completions right: {} of {} ({:.1f} %)\n", samples.exact, samples.asked,
+               100.0 * static_cast<double>(samples.exact) / static_cast<double>(samples.asked));
+  if (!in.quiet) fmt::print("samples: {}\n", file.string());
+  report_faults(asked.results, file);
   return kDone;
 }
 

@@ -48,6 +48,8 @@ int evaluate_job(const JobInputs& in) {
   require_equal(in.world, "whether run.dir holds a trained model", is_recipes ? "no" : "yes");
   Model model(settings);
   require_known_tokens(in, model, sets);
+  for (const std::string& notice : sets.notices) tell(in, notice);
+  tell(in, length_notice(model, "rows", in.config.trainer.train.sequence_length));
   use_trained_adapter(in, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());

@@ -109,7 +109,8 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
                            megabytes(wire_bytes_per_step(in, model))));
   else
     report.say(fmt::format("all-reduced a step: {}", megabytes(wire_bytes_per_step(in, model))));
-  if (const std::string notice = length_notice(in, model); !notice.empty()) report.say(notice);
+  if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
+    report.say(notice);
 }
 
 void say_outcome(Reporter& report, const JobInputs& in, Model& model, const TrainOutcome& outcome,

@@ -52,6 +52,7 @@ DataConfig data_config(const JobInputs& in) {
 Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
   Datasets sets{
       .tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .train = {}, .eval = {}, .notices = {}};
+  sets.notices = reading_notices(sets.tokenizer, in.config.data);
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
@@ -91,11 +92,15 @@ void require_known_tokens(const JobInputs& in, const Model& model, const Dataset
   if (sets.eval) require_known_token(in, model, sets.tokenizer, sets.eval->largest_id());
 }
 
-std::string length_notice(const JobInputs& in, const Model& model) {
-  const int64_t length = in.config.trainer.train.sequence_length, known = model.config().max_position_embeddings;
-  if (length <= known) return "";
-  return fmt::format("note: rows of {} tokens are longer than the {} positions that config.json says the model knows",
-                     length, known);
+std::string length_notice(const Model& model, const std::string& what, int64_t tokens) {
+  const int64_t known = model.config().max_position_embeddings;
+  if (tokens <= known) return "";
+  return fmt::format("note: {} of {} tokens are longer than the {} positions that config.json says the model knows",
+                     what, tokens, known);
+}
+
+void tell(const JobInputs& in, const std::string& notice) {
+  if (in.world.rank() == 0 && !in.quiet && !notice.empty()) fmt::print(stderr, "{}\n", notice);
 }
 
 Model::Settings model_settings(const JobInputs& in, int64_t max_position) {

@@ -22,8 +22,11 @@ Datasets load_datasets(const JobInputs&, bool need_train, Rules = kNewestRules);
 void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);
 void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
 
-/// What deserves a word when rows are longer than what the model was trained on; empty otherwise.
-std::string length_notice(const JobInputs&, const Model&);
+/// What deserves a word when `what` ("rows") has more tokens than the model was trained on; empty otherwise.
+std::string length_notice(const Model&, const std::string& what, int64_t tokens);
+
+/// A notice of a job that has no log, on stderr: once, unless it is to be quiet or there is nothing to say.
+void tell(const JobInputs&, const std::string& notice);
 
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 

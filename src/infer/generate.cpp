@@ -141,8 +141,15 @@ class Generator {
   void extend(int64_t slot, std::span<const float> logits) {
     Sequence& sequence = sequences_[static_cast<size_t>(slot)];
     Generated& result = results_[static_cast<size_t>(sequence.prompt)];
-    const int32_t id =
-        choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
+    int32_t id = 0;
+    try {
+      id = choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
+    } catch (const UserError& fault) {
+      result.finish = Finish::failed;
+      result.fault = fault.message();
+      sequence.prompt = -1;
+      return;
+    }
     const bool stop = std::find(options_.stop.begin(), options_.stop.end(), id) != options_.stop.end();
     if (!stop) {
       result.ids.push_back(id);
@@ -175,7 +182,7 @@ class Generator {
 }  // namespace
 
 std::string_view name_of(Finish finish) {
-  constexpr std::string_view kNames[] = {"stop", "max_new_tokens", "max_position"};
+  constexpr std::string_view kNames[] = {"stop", "max_new_tokens", "max_position", "failed"};
   return kNames[static_cast<int>(finish)];
 }
 

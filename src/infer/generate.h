@@ -1,6 +1,7 @@
 #pragma once
 // Generation: prompts in, continuations out.
 
+#include <string>
 #include <vector>
 
 #include "infer/sampler.h"
@@ -16,13 +17,14 @@ struct GenerateOptions {
   int64_t batch = 16;              // sequences that are continued together
 };
 
-/// Why a continuation ended: a stop token, options.max_new_tokens, or the last position the model was set up for.
-enum class Finish { stop, max_new_tokens, max_position };
+/// Why a continuation ended: a stop token, options.max_new_tokens, the last position the model was set up for, or a fault.
+enum class Finish { stop, max_new_tokens, max_position, failed };
 std::string_view name_of(Finish);
 
 struct Generated {
   std::vector<int32_t> ids;  // without the prompt and without the stop token
   Finish finish = Finish::max_new_tokens;
+  std::string fault = {};  // with Finish::failed: what went wrong behind the last of `ids`
 };
 
 /// Continues every prompt. `options.batch` sequences share a pass, and one that ends makes room for the next prompt. A pass
@@ -30,6 +32,7 @@ struct Generated {
 /// not grow with them beyond the cache.
 /// A draw is a function of (seed, number of the prompt, number of the new token); which prompts share a pass can change a
 /// token only through the rounding of sums.
+/// A sequence whose logits are not finite fails; the others go on.
 /// The bound adapter, if any, must be assembled. Scratch: plan_generation_bytes.
 /// @throws UserError for a prompt without tokens or with more than the model has positions
 std::vector<Generated> generate(const Context&, Model&, const std::vector<std::vector<int32_t>>& prompts,
