@@ -39,6 +39,7 @@ int train_job(const JobInputs& in) {
 
   Reporter report(folder.get(),
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
+  if (const std::string notice = folder ? folder->notice() : ""; !notice.empty()) notices.push_back(notice);
   notices.insert(notices.end(), sets.notices.begin(), sets.notices.end());
   for (const std::string& notice : notices) report.say(notice);
   start_from_saved_adapter(in.config, model);

@@ -22,6 +22,7 @@ class FileDescriptor {
   ~FileDescriptor();
 
   int get() const { return descriptor_; }
+  const std::filesystem::path& path() const { return path_; }
   int64_t size() const;
   /// Reads until the span is full or the file ends; returns the bytes read.
   size_t read(std::span<std::byte>) const;

@@ -1,8 +1,11 @@
 #include "io/files.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <random>
 #include <vector>
 
 #include "core/error.h"
@@ -18,16 +21,44 @@ constexpr size_t kBufferBytes = size_t{1} << 20;
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
 constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr size_t kRandomDigits = 16, kLongestName = 255;  // NAME_MAX of every common file system
 
-fs::path temporary_of(const fs::path& file) {
-  return folder_of(file) / fmt::format(".{}{}{}", file.filename().string(), kTemporaryMark, ::getpid());
+/// Not of the process id: two containers, or two hosts, have equal ones.
+uint64_t random_word() {
+  uint64_t word = 0;
+  if (::getrandom(&word, sizeof(word), 0) == sizeof(word)) return word;
+  std::random_device source;  // a kernel without the call
+  return (uint64_t{source()} << 32) | source();
+}
+
+/// The beginning of a name, no longer than `bytes`, that does not end within a UTF-8 character.
+std::string shortened(const std::string& name, size_t bytes) {
+  if (name.size() <= bytes) return name;
+  while (bytes > 0 && (static_cast<unsigned char>(name[bytes]) & 0xC0) == 0x80) --bytes;
+  return name.substr(0, bytes);
 }
 
 bool is_temporary(std::string_view name) {
   const size_t mark = name.rfind(kTemporaryMark);
   if (mark == std::string_view::npos || name[0] != '.') return false;
-  const std::string_view process = name.substr(mark + kTemporaryMark.size());
-  return !process.empty() && process.find_first_not_of("0123456789") == std::string_view::npos;
+  const std::string_view end = name.substr(mark + kTemporaryMark.size());
+  const bool is_process = end.find_first_not_of("0123456789") == std::string_view::npos;  // of earlier versions
+  const bool is_random =
+      end.size() == kRandomDigits && end.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return !end.empty() && (is_process || is_random);
+}
+
+/// A new, empty temporary of this call's own.
+fs::path claim_temporary(const fs::path& file) {
+  while (true) {
+    const fs::path temporary = temporary_beside(file);
+    const int descriptor = ::open(temporary.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+    if (descriptor >= 0) {
+      ::close(descriptor);
+      return temporary;
+    }
+    if (errno != EEXIST && errno != EINTR) throw_file_error(file, "cannot be created", errno);
+  }
 }
 
 /// Runs `write` and syncs; its errors about the temporary are told about the file that the user knows.
@@ -61,8 +92,14 @@ std::string read_text_file(const fs::path& path) {
   return text;
 }
 
+fs::path temporary_beside(const fs::path& file) {
+  const size_t added = 1 + kTemporaryMark.size() + kRandomDigits;
+  return folder_of(file) / fmt::format(".{}{}{:016x}", shortened(file.filename().string(), kLongestName - added),
+                                       kTemporaryMark, random_word());
+}
+
 void write_file_atomically(const fs::path& file, const std::function<void(const fs::path& temporary)>& write) {
-  const fs::path temporary = temporary_of(file);
+  const fs::path temporary = claim_temporary(file);
   try {
     write_temporary(file, temporary, write);
   } catch (...) {
@@ -95,7 +132,7 @@ void sync_folder(const fs::path& folder) {
 void remove_temporaries(const fs::path& folder) {
   std::error_code ignored;  // who cannot remove them can still work
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
-    if (is_temporary(entry.path().filename().string())) fs::remove(entry.path(), ignored);
+    if (is_temporary(entry.path().filename().string())) fs::remove_all(entry.path(), ignored);
 }
 
 std::string hex_text(std::span<const std::byte> bytes) {

@@ -6,8 +6,9 @@
 #include <thread>
 
 #include "core/error.h"
+#include "io/file_lock.h"
 #include "io/files.h"
-#include "steplog/file_lock.h"
+#include "io/numbered_name.h"
 #include "steplog/log_engine.h"
 #include "steplog/step_log.h"
 #include "steplog/wire.h"
@@ -23,6 +24,7 @@ using std::chrono::milliseconds;
 
 constexpr uint32_t kRoundsKept = 16;  // far more than any lag that a vote may have
 constexpr milliseconds kPatience{30'000};
+constexpr std::string_view kVotes = ".votes";
 
 /// votes/<seed round>.votes: messages, each with its u16 length in front.
 class VoteFolder {
@@ -32,7 +34,7 @@ class VoteFolder {
   void add(std::span<const std::byte> message) {
     TS_CHECK(!message.empty() && message.size() <= 0xFFFF, "a vote of {} bytes", message.size());
     const uint32_t round = seed_round_of(message);
-    const FileDescriptor file = FileDescriptor::open_or_create(folder_ / fmt::format("{:08}.votes", round));
+    const FileDescriptor file = FileDescriptor::open_or_create(folder_ / numbered_name("", round, kVotes));
     const auto lock = FileLock::take(file, kPatience);
     if (!lock) return;  // a vote may be lost
     ByteWriter entry;
@@ -76,10 +78,9 @@ class VoteFolder {
   }
 
   static std::optional<uint32_t> round_of_name(const fs::path& name) {
-    const std::string digits = name.stem().string();
-    if (name.extension() != ".votes" || digits.size() < 8 || digits.size() > 10) return std::nullopt;
-    if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
-    return static_cast<uint32_t>(std::stoull(digits));
+    const auto round = number_in_name(name.string(), "", kVotes);
+    if (!round || *round > std::numeric_limits<uint32_t>::max()) return std::nullopt;
+    return static_cast<uint32_t>(*round);
   }
 
   std::vector<std::pair<std::string, struct stat>> list() const {

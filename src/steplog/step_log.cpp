@@ -5,9 +5,9 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "io/file_lock.h"
 #include "io/files.h"
 #include "steplog/archive.h"
-#include "steplog/file_lock.h"
 #include "steplog/segment.h"
 #include "steplog/wire.h"
 
@@ -572,6 +572,8 @@ StepLog StepLog::open(const fs::path& folder, Options options) {
   if (options.access == Access::write) impl->lock.emplace(impl->take_lock(kWriterPatience));
   if (options.access == Access::shared) impl->lock.emplace(impl->take_lock(kSharedPatience));
   if (impl->may_change()) remove_temporaries(folder);
+  if (impl->lock)
+    if (const std::string notice = impl->lock->notice(); !notice.empty()) impl->notices.push_back(notice);
   impl->load();
   if (options.access == Access::shared) impl->lock.reset();
   return StepLog(std::move(impl));

@@ -29,7 +29,8 @@ class BackpropStepper final : public Stepper {
       : in_(in),
         params_(in.model.pool().trainable()),
         optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules)),
-        micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {
+        micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
+        retention_{.keep = in.config.checkpoint.keep} {
     packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
   }
 
@@ -39,6 +40,7 @@ class BackpropStepper final : public Stepper {
       saved = Restored{.meta = read_checkpoint_meta(in_.resume_from)};
       load_checkpoint(in_.resume_from, params_, *optimizer_);
       rows_consumed_ = saved->meta.rows_consumed;
+      retention_.gone_on_from = saved->meta.step;
       in_.report.say(fmt::format("going on from step {} ({})", saved->meta.step, in_.resume_from.filename().string()));
     }
     in_.model.assemble(in_.ctx);
@@ -69,8 +71,7 @@ class BackpropStepper final : public Stepper {
   }
 
   void checkpoint(const CheckpointMeta& meta, bool is_best) override {
-    if (in_.folder)
-      save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, in_.config.checkpoint.keep, is_best);
+    if (in_.folder) save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, retention_, is_best);
   }
 
  private:
@@ -110,6 +111,7 @@ class BackpropStepper final : public Stepper {
   FlatParams& params_;
   std::unique_ptr<Optimizer> optimizer_;
   int64_t micro_rows_, rows_consumed_ = 0;
+  Retention retention_;
   std::vector<float> packed_;
 };
 

@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "io/numbered_name.h"
 #include "train/evaluation.h"
 
 namespace tessera {
@@ -12,17 +13,44 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kFormatVersion = 1;
-constexpr const char* kBest = "best.h5";
+constexpr const char *kBest = "best.h5", *kLatest = "latest";
 
-std::vector<fs::path> checkpoint_files(const fs::path& folder) {  // newest first
-  std::vector<fs::path> files;
-  if (!fs::is_directory(folder)) return files;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.rfind("step-", 0) == 0 && entry.path().extension() == ".h5") files.push_back(entry.path());
+constexpr std::string_view kPrefix = "step-", kSuffix = ".h5";
+
+std::vector<int64_t> steps_in(const fs::path& folder) {  // newest first
+  std::vector<int64_t> steps;
+  if (!fs::is_directory(folder)) return steps;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (const auto step = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
+        step && entry.is_regular_file())
+      steps.push_back(*step);
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+bool is_whole(const fs::path& file) {
+  try {
+    read_checkpoint_meta(file);
+    return true;
+  } catch (const UserError&) {
+    return false;
   }
-  std::sort(files.rbegin(), files.rend());
-  return files;
+}
+
+void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
+  int64_t kept = 0;
+  for (const int64_t step : steps_in(folder)) {
+    if (step > written) continue;
+    const fs::path file = checkpoint_file(folder, step);
+    if (kept >= retention.keep && step != retention.gone_on_from) {
+      fs::remove(file);
+      retention.whole.erase(step);
+    } else if (retention.whole.count(step) || is_whole(file)) {
+      retention.whole.insert(step);
+      ++kept;
+    }
+  }
+  retention.gone_on_from = 0;
 }
 
 TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
@@ -60,11 +88,13 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
 
 }  // namespace
 
-fs::path checkpoint_file(const fs::path& folder, int64_t step) { return folder / fmt::format("step-{:08}.h5", step); }
+fs::path checkpoint_file(const fs::path& folder, int64_t step) {
+  return folder / numbered_name(kPrefix, step, kSuffix);
+}
 
 void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const FlatParams& params, Optimizer& optimizer,
-                     int64_t keep, bool is_best) {
-  fs::create_directories(folder);
+                     Retention& retention, bool is_best) {
+  create_folder(folder);
   const fs::path file = checkpoint_file(folder, meta.step);
   const auto write = [&](const fs::path& temporary) {
     Hdf5File h5 = Hdf5File::create(temporary);
@@ -73,10 +103,10 @@ void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const F
     h5.seal();
   };
   write_file_atomically(file, write);
-  write_text_file(folder / "latest", file.filename().string() + "\n");
+  write_text_file(folder / kLatest, file.filename().string() + "\n");
   if (is_best) write_file_atomically(folder / kBest, write);
-  const auto files = checkpoint_files(folder);
-  for (size_t i = static_cast<size_t>(keep); i < files.size(); ++i) fs::remove(files[i]);
+  retention.whole.insert(meta.step);
+  remove_old(folder, meta.step, retention);
 }
 
 CheckpointMeta read_checkpoint_meta(const fs::path& file) {
@@ -128,9 +158,24 @@ void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimi
   });
 }
 
+namespace {
+
+/// @throws UserError when the folder says that it held checkpoints, and none is left
+void refuse_lost(const fs::path& folder) {
+  if (!fs::exists(folder / kLatest)) return;
+  std::string name = read_text_file(folder / kLatest);
+  name = name.substr(0, name.find('\n'));
+  if (!number_in_name(name, kPrefix, kSuffix)) return;  // a snapshot: the log is the checkpoint
+  throw UserError(folder.string(), fmt::format("\"{}\" names {}, and no checkpoint is here any more", kLatest, name),
+                  "put back a copy, or remove the folder to train from the start");
+}
+
+}  // namespace
+
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
   std::string damaged;
-  for (const fs::path& file : checkpoint_files(folder)) {
+  for (const int64_t step : steps_in(folder)) {
+    const fs::path file = checkpoint_file(folder, step);
     try {
       read_checkpoint_meta(file);
       return file;
@@ -139,7 +184,10 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<st
       notices.push_back(fmt::format("{}\n  this checkpoint is skipped", error.what()));
     }
   }
-  if (damaged.empty()) return std::nullopt;
+  if (damaged.empty()) {
+    refuse_lost(folder);
+    return std::nullopt;
+  }
   throw UserError(folder.string(), "every checkpoint of this run is damaged",
                   damaged + "put back a copy, or remove the folder to train from the start");
 }

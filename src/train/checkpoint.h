@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,9 +35,17 @@ struct CheckpointMeta {
 /// checkpoints/step-00001000.h5
 std::filesystem::path checkpoint_file(const std::filesystem::path& folder, int64_t step);
 
-/// Writes the file atomically, points `latest` at it, and removes all but the newest `keep` (and `best`).
+/// Which checkpoints of a folder stay.
+struct Retention {
+  int64_t keep = 2;           // the newest readable ones, the one just written among them
+  int64_t gone_on_from = 0;   // the step that this process began with: its file stays until a second one is written
+  std::set<int64_t> whole{};  // steps whose files are known to be readable: written by this process, or looked at
+};
+
+/// Writes the file atomically, points `latest` at it, and removes older ones that Retention does not keep. Files of later steps stay:
+/// those that a run went back behind are damaged, and do not count.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&,
-                     int64_t keep, bool is_best);
+                     Retention&, bool is_best);
 
 /// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
@@ -45,7 +54,9 @@ CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
 
 /// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in `notices` and skipped.
-/// @throws UserError when there are checkpoints and all are damaged: to start anew is for the user to decide
+/// A checkpoint is what checkpoint_file names: copies under other names are the user's.
+/// @throws UserError when there are checkpoints and all are damaged, or `latest` names one and all are gone: to start anew is for the
+/// user to decide
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder,
                                                        std::vector<std::string>& notices);
 

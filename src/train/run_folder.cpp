@@ -1,48 +1,79 @@
 #include "train/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <thread>
+#include <system_error>
 
-#include "io/file_descriptor.h"
 #include "io/files.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
+namespace {
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience)
-    : path_(std::move(folder)) {
-  if (resume != "auto") {
-    const fs::path first = path_;
-    for (int number = 2; fs::exists(path_); ++number) path_ = first.string() + "-" + std::to_string(number);
-  }
-  std::error_code failure;
-  fs::create_directories(path_, failure);
-  const fs::path lock_file = path_ / ".lock";
-  lock_ = failure ? -1 : open(lock_file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (lock_ < 0)
-    throw UserError(path_.string(), "this run folder cannot be made or written",
-                    "set run.dir to a folder that can be written");
-  // Ranks can outlive a killed launcher by a second or two.
-  const auto give_up = std::chrono::steady_clock::now() + patience;
-  while (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    if (std::chrono::steady_clock::now() >= give_up) {
-      close(lock_);
-      throw UserError(path_.string(), "another process is using this run folder",
-                      "wait for it to end, or set run.dir to another folder");
-    }
-    std::this_thread::sleep_for(std::min(patience, std::chrono::milliseconds(100)));
-  }
-  for (const char* part : {"", "checkpoints", "adapter", "model", "peft"}) remove_temporaries(path_ / part);
+constexpr const char* kLock = ".lock";
+
+[[noreturn]] void fail(const fs::path& folder, const std::string& reason) {
+  throw UserError(folder.string(), "this run folder cannot be made or written: " + reason,
+                  "set run.dir to a folder that can be written");
 }
 
-RunFolder::~RunFolder() {
-  if (lock_ >= 0) close(lock_);
+void make_folders(const fs::path& wanted, const fs::path& folder) {
+  std::error_code failure;
+  if (!folder.empty()) fs::create_directories(folder, failure);
+  if (!failure && !folder.empty() && !fs::is_directory(folder))
+    failure = std::make_error_code(std::errc::not_a_directory);
+  if (failure) fail(wanted, failure.message());
+}
+
+/// Whether the folder was made here: of several processes that try at once, one does.
+bool make_new(const fs::path& folder) {
+  if (::mkdir(folder.c_str(), 0777) == 0) return true;
+  if (errno != EEXIST) fail(folder, std::generic_category().message(errno));
+  return false;
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience)
+    : path_((folder / "").parent_path()) {
+  if (resume == "auto") {
+    make_folders(path_, path_);
+    if (!lock(patience))  // ranks can outlive a killed launcher by a second or two
+      throw UserError(path_.string(), "another process is using this run folder",
+                      "wait for it to end, or set run.dir to another folder");
+  } else {
+    take_a_new_one();
+  }
+  for (const char* part : {"", "checkpoints", "adapter", "sharing", "model", "peft"}) remove_temporaries(path_ / part);
+}
+
+void RunFolder::take_a_new_one() {
+  const std::string first = path_.string();
+  make_folders(path_, path_.parent_path());
+  // Between making and locking, a process that goes on with whatever it finds may have come in.
+  for (int number = 2; !(make_new(path_) && lock({}) && is_untouched()); ++number) {
+    lock_.reset();
+    lock_file_.reset();
+    path_ = fmt::format("{}-{}", first, number);
+  }
+}
+
+bool RunFolder::lock(std::chrono::milliseconds patience) {
+  try {
+    lock_file_.emplace(FileDescriptor::open_or_create(path_ / kLock));
+  } catch (const UserError& error) {
+    fail(path_, fmt::format("{} {}", kLock, error.message()));
+  }
+  if (auto taken = FileLock::take(*lock_file_, patience)) lock_.emplace(std::move(*taken));
+  return lock_.has_value();
+}
+
+bool RunFolder::is_untouched() const {
+  return std::all_of(fs::directory_iterator(path_), fs::directory_iterator(),
+                     [](const fs::directory_entry& entry) { return entry.path().filename() == kLock; });
 }
 
 void append_to_file(const fs::path& path, std::string_view bytes) {
@@ -52,14 +83,36 @@ void append_to_file(const fs::path& path, std::string_view bytes) {
   if (!file || std::fclose(file) != 0 || !written) throw_file_error(path, "cannot be written", errno);
 }
 
+namespace {
+
+/// A line of metrics: an object whose step, if it has one, is a whole number.
+Json parse_metrics(std::string_view line, const fs::path& file, int64_t number) {
+  std::string fault;
+  try {
+    Json json = Json::parse(line, "");
+    const Json* step = json.find("step");
+    if (json.is_object() && (!step || step->is_integer())) return json;
+    fault = "it is no object with a step";
+  } catch (const UserError& error) {
+    fault = error.what();
+  }
+  throw UserError(fmt::format("{}:{}", file.string(), number), "this line of metrics is damaged: " + fault,
+                  fmt::format("remove it, the run goes on without it: sed -i {}d '{}'", number, file.string()));
+}
+
+}  // namespace
+
 std::vector<Json> MetricsFile::lines() const {
   std::vector<Json> lines;
   if (!fs::exists(file_)) return lines;
   const std::string text = read_text_file(file_);
+  int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;  // torn by a kill
-    lines.push_back(Json::parse(std::string_view(text).substr(begin, end - begin), file_.string()));
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    ++number;
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back(parse_metrics(line, file_, number));
     begin = end + 1;
   }
   return lines;

@@ -100,6 +100,36 @@ TEST(WriteFileAtomically, ReadersSeeTheOldFileUntilTheNewOneIsWhole) {
   EXPECT_EQ(static_cast<char>(mapped->bytes()[0]), 'o');  // who mapped the old file keeps it
 }
 
+// As two containers, or two hosts, whose process ids are equal.
+TEST(WriteFileAtomically, TwoWritersOfOneFileBothSucceed) {
+  const test::TemporaryFolder folder;
+  write_file_atomically(folder / "a", [&](const fs::path& first) {
+    test::write_file(first, "first");
+    write_file_atomically(folder / "a", [&](const fs::path& second) {
+      EXPECT_NE(first, second);
+      test::write_file(second, "second");
+    });
+    EXPECT_EQ(test::read_file(folder / "a"), "second");
+  });
+  EXPECT_EQ(test::read_file(folder / "a"), "first");
+  EXPECT_EQ(files_in(folder.path()), 1);
+}
+
+TEST(WriteFileAtomically, TakesTheLongestNameThatAFileSystemTakes) {
+  const test::TemporaryFolder folder;
+  const std::string longest = std::string(250, 'x') + ".json";
+  write_text_file(folder / longest, "text");
+  EXPECT_EQ(test::read_file(folder / longest), "text");
+  std::string accents;
+  for (int i = 0; i < 127; ++i) accents += "\xc3\xa9";
+  write_file_atomically(folder / accents, [](const fs::path& temporary) {
+    const std::string name = temporary.filename().string();
+    EXPECT_EQ(name.find(".tmp-") % 2, 1u);  // behind the dot, whole characters
+    test::write_file(temporary, "text");
+  });
+  EXPECT_EQ(files_in(folder.path()), 2);
+}
+
 TEST(WriteFileAtomically, TakesANameWithoutAFolder) {
   const test::TemporaryFolder folder;
   const fs::path before = fs::current_path();
@@ -111,12 +141,13 @@ TEST(WriteFileAtomically, TakesANameWithoutAFolder) {
 
 TEST(RemoveTemporaries, TakesWhatKilledProcessesLeftAndNothingElse) {
   const test::TemporaryFolder folder;
-  for (const char* name : {".a.h5.tmp-123", ".b.tmp-9", "a.tmp-1", ".a.tmp-", ".a.tmp-x1", ".hidden", "a.h5"})
+  for (const char* name : {".a.h5.tmp-123", ".b.tmp-9", ".c.tmp-0123456789abcdef", "a.tmp-1", ".a.tmp-", ".a.tmp-x1",
+                           ".a.tmp-abc", ".hidden", "a.h5"})
     test::write_file(folder / name, "x");
   remove_temporaries(folder.path());
-  for (const char* name : {"a.tmp-1", ".a.tmp-", ".a.tmp-x1", ".hidden", "a.h5"})
+  for (const char* name : {"a.tmp-1", ".a.tmp-", ".a.tmp-x1", ".a.tmp-abc", ".hidden", "a.h5"})
     EXPECT_TRUE(fs::exists(folder / name)) << name;
-  EXPECT_EQ(files_in(folder.path()), 5);
+  EXPECT_EQ(files_in(folder.path()), 6);
   EXPECT_NO_THROW(remove_temporaries(folder / "absent"));
 }
 

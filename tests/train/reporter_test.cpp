@@ -5,6 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <set>
 #include <thread>
 
 #include "support/paths.h"
@@ -69,9 +73,38 @@ TEST(RunFolder, NeverResumingTakesTheNextFreeNumber) {
 TEST(RunFolder, APlaceThatCannotHoldItIsNamed) {
   const test::TemporaryFolder root;
   test::write_file(root / "file", "");
-  EXPECT_EQ(refusal(root / "file/run", "auto"),
-            (root / "file/run").string() +
-                ": this run folder cannot be made or written\n  set run.dir to a folder that can be written");
+  EXPECT_EQ(
+      refusal(root / "file/run", "auto"),
+      (root / "file/run").string() +
+          ": this run folder cannot be made or written: Not a directory\n  set run.dir to a folder that can be written");
+  fs::create_directories(root / "run/.lock");
+  EXPECT_EQ(
+      refusal(root / "run", "auto"),
+      (root / "run").string() +
+          ": this run folder cannot be made or written: .lock cannot be created: Is a directory\n  set run.dir to a folder that can be written");
+}
+
+TEST(RunFolder, StartedSeveralTimesAtOnceEachTakesItsOwn) {
+  const test::TemporaryFolder root;
+  std::vector<std::unique_ptr<RunFolder>> runs(12);
+  std::vector<std::thread> starts;
+  for (auto& run : runs) starts.emplace_back([&] { run = std::make_unique<RunFolder>(root / "a/run/", "never"); });
+  for (std::thread& start : starts) start.join();
+  std::set<std::string> names;
+  for (const auto& run : runs) names.insert(run->path().filename().string());
+  EXPECT_EQ(names.size(), runs.size());
+  EXPECT_EQ(names.count("run"), 1u);
+  EXPECT_EQ(names.count("run-12"), 1u);
+}
+
+TEST(RunFolder, TheLockHasTheModeThatTheUmaskLeaves) {
+  const test::TemporaryFolder root;
+  const mode_t before = umask(002);
+  const RunFolder run(root / "run", "auto");
+  umask(before);
+  struct stat status {};
+  ASSERT_EQ(stat((root / "run/.lock").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0664u);
 }
 
 TEST(RunFolder, LosesTheTemporariesOfAKilledRun) {
@@ -94,6 +127,30 @@ TEST(MetricsFile, RewindingDropsLaterStepsTheDoneEventAndATornLine) {
                    kept + "{\"step\":3,\"split\":\"train\"}\n{\"event\":\"done\",\"step\":2}\n{\"step\":2,\"spl");
   MetricsFile(root / "m").rewind(2);
   EXPECT_EQ(test::read_file(root / "m"), kept);
+}
+
+TEST(MetricsFile, BlankLinesDoNotCount) {
+  const test::TemporaryFolder root;
+  test::write_file(root / "m", "\n{\"step\":0,\"split\":\"eval\"}\n  \r\n{\"step\":1,\"split\":\"train\"}\n\n");
+  EXPECT_EQ(MetricsFile(root / "m").lines().size(), 2u);
+}
+
+TEST(MetricsFile, ALineTornInsideIsNamedWithItsCure) {
+  for (const std::string torn : {"{\"step\":1,\"spl", "7", "{\"step\":\"one\"}", "\x01"}) {
+    const test::TemporaryFolder root;
+    const fs::path file = root / "m";
+    test::write_file(file, "{\"step\":0,\"split\":\"eval\"}\n" + torn + "\n{\"step\":2,\"split\":\"train\"}\n");
+    std::string message;
+    try {
+      MetricsFile(file).rewind(2);
+    } catch (const UserError& error) {
+      message = error.what();
+    }
+    EXPECT_EQ(message.rfind(file.string() + ":2: this line of metrics is damaged: ", 0), 0u) << message;
+    const std::string cure = message.substr(message.rfind("sed "));
+    ASSERT_EQ(std::system(cure.c_str()), 0);
+    EXPECT_EQ(MetricsFile(file).lines().size(), 2u);
+  }
 }
 
 TEST(MetricsFile, RewindingToTheStartEmptiesItAndAnAbsentFileStaysAbsent) {

@@ -1,7 +1,5 @@
 #include "train/spsa/branch.h"
 
-#include <unistd.h>
-
 #include "io/files.h"
 #include "io/sha256.h"
 #include "train/run_folder.h"
@@ -93,8 +91,7 @@ void write_branch(const Context& ctx, const fs::path& folder, const StepLog& fro
   const fs::path target = fs::absolute(folder).lexically_normal();
   const fs::path whole = target.has_filename() ? target : target.parent_path();
   create_folder(whole.parent_path());
-  const fs::path making = whole.parent_path() / fmt::format(".{}.tmp-{}", whole.filename().string(), getpid());
-  fs::remove_all(making);
+  const fs::path making = temporary_beside(whole);
   try {
     fill(making, ctx, from, run, at);
   } catch (...) {

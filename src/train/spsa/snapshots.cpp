@@ -1,9 +1,17 @@
 #include "train/spsa/snapshots.h"
 
 #include <algorithm>
+#include <limits>
+
+#include "io/numbered_name.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kPrefix = "round-", kSuffix = ".safetensors";
+
+}  // namespace
 
 std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
   std::map<uint32_t, KnownSnapshot> known;
@@ -15,18 +23,15 @@ std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
 }
 
 fs::path snapshot_file(const fs::path& folder, uint32_t round) {
-  return folder / fmt::format("round-{:08}.safetensors", round);
+  return folder / numbered_name(kPrefix, round, kSuffix);
 }
 
 std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
   std::vector<uint32_t> rounds;
   if (!fs::is_directory(folder)) return rounds;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    uint32_t round = 0;
-    if (std::sscanf(name.c_str(), "round-%8u.safetensors", &round) == 1 &&
-        snapshot_file(folder, round).filename() == name)
-      rounds.push_back(round);
+    const auto round = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
+    if (round && *round <= std::numeric_limits<uint32_t>::max()) rounds.push_back(static_cast<uint32_t>(*round));
   }
   std::sort(rounds.rbegin(), rounds.rend());
   return rounds;
@@ -61,6 +66,7 @@ uint64_t Snapshots::remove_old(uint32_t written) const {
   int64_t good = 0, others = 0;  // others: the log does not vouch for them
   uint64_t index = 0;
   for (const uint32_t round : snapshot_rounds(folder_)) {
+    if (round > written) continue;  // of rounds that the log has lost: they do not count
     const auto found = known_.find(round);
     const bool is_good = found != known_.end();
     if ((good == keep_ || (!is_good && others == keep_)) && round != written) {
