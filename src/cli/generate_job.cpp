@@ -71,7 +71,7 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, Asked& asked) {
   for (const auto& prompt : asked.prompts)
     for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
   tell(in, length_notice(model, "prompts and continuations", most));
-  use_trained_adapter(in, model);
+  use_trained_weights(in, model);
   const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));
   Arena arena(plan_generation_bytes(model, asked.prompts, options, in.threads));
   const Context ctx{.device = {},

@@ -1,52 +1,131 @@
 #include "cli/going_on.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
+#include <map>
 #include <set>
+
+#include "model/config_fingerprint.h"
+#include "train/divergence.h"
+#include "train/optimizers/optimizer.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-/// Keys that may change between a run and its continuation.
+using Keys = std::set<std::string>;
+
+std::string section_of(const std::string& key) { return key.substr(0, key.find('.')); }
+
+/// How a run is made and what else is done with it, not what it trains.
 bool may_differ(const std::string& key) {
-  const std::string section = key.substr(0, key.find('.'));
-  static const std::set<std::string> keys = {"data.cache",        "spsa.logs",   "spsa.compact", "spsa.perturb",
-                                             "spsa.side_by_side", "spsa.shared", "spsa.machine", "spsa.machines"};
-  return section == "run" || section == "checkpoint" || section == "log" || section == "evaluate" ||
-         section == "replay" || keys.count(key) > 0;
+  static const Keys sections = {"run", "checkpoint", "log", "evaluate", "export", "generate", "replay"};
+  static const Keys keys = {"data.cache",        "spsa.logs",   "spsa.compact", "spsa.perturb",
+                            "spsa.side_by_side", "spsa.shared", "spsa.machine", "spsa.machines"};
+  return sections.count(section_of(key)) > 0 || keys.count(key) > 0;
 }
 
-}  // namespace
+/// Files and folders, which may be moved: their contents are compared. The data's hash is also of its tokenizer.
+bool is_data_path(const std::string& key) {
+  return key == "data.train" || key == "data.eval" || key == "model.tokenizer";
+}
+bool is_weights_path(const std::string& key) {
+  return key == "model.path" || key == "sharing.load" || key == "adapter.load";
+}
 
-void require_same_run(const Recipe& recipe, const PackedDataset& data, const CheckpointMeta& saved,
-                      const fs::path& file) {
-  std::string differences;
-  const std::map<std::string, std::string> before(saved.recipe.begin(), saved.recipe.end());
-  for (const auto& [key, value] : recipe.flat()) {
-    const auto found = before.find(key);
-    const std::string old = found == before.end() ? "" : found->second;
-    if (may_differ(key) || old == value) continue;
-    differences +=
-        fmt::format("{} was {}, now {}\n", key, old.empty() ? "not set" : old, value.empty() ? "not set" : value);
+bool is_length(const std::string& key) { return key == "train.steps" || key == "train.epochs"; }
+
+/// What may be tried from a checkpoint in a new folder: the rate, and all else that an optimizer's state does not depend on.
+bool may_differ_in_new_folder(const std::string& key) {
+  return is_length(key) || key == "train.clip" ||
+         (section_of(key) == "optimizer" && key != "optimizer.name" && key != "optimizer.momentum");
+}
+
+/// Every key at its default.
+const std::map<std::string, std::string>& default_values() {
+  static const std::map<std::string, std::string> values = [] {
+    Recipe recipe = Recipe::from_text("", "");
+    JobConfig config;
+    try {
+      read_job(recipe, config);
+    } catch (const UserError&) {  // a recipe that names no model is not in order
+    }
+    const auto flat = recipe.flat();
+    return std::map<std::string, std::string>(flat.begin(), flat.end());
+  }();
+  return values;
+}
+
+/// A key whose value is not the run's.
+struct Difference {
+  std::string key, before, now;
+  std::string text() const {
+    const auto told = [](const std::string& value) { return value.empty() ? std::string("not set") : value; };
+    return fmt::format("{} was {}, now {}", key, told(before), told(now));
   }
-  if (!differences.empty())
-    throw UserError(
-        file.string(), "this run cannot go on with another recipe",
-        differences + (file.filename() == "run.json"
-                           ? "undo the change, start anew with run.resume=never or another run.dir, or go on from a "
-                             "round of it in a branch: job=replay replay.branch=FOLDER"
-                           : "undo the change, or start anew with run.resume=never or another run.dir"));
-  if (saved.data_hash != data.hash())
-    throw UserError(
-        file.string(), "this run cannot go on with other training data",
-        "data.train has other contents now: undo the change, or start anew with run.resume=never or another run.dir");
+};
+
+/// A key that the run's version of the program did not have stood at its default.
+std::vector<Difference> differences(const Recipe& recipe, const CheckpointMeta& saved) {
+  std::vector<Difference> found;
+  const std::map<std::string, std::string> before(saved.recipe.begin(), saved.recipe.end());
+  for (const auto& [key, now] : recipe.flat()) {
+    const auto there = before.find(key);
+    const auto standard = default_values().find(key);
+    const std::string old = there != before.end()                ? there->second
+                            : standard != default_values().end() ? standard->second
+                                                                 : "";
+    if (old != now) found.push_back({key, old, now});
+  }
+  return found;
 }
 
-void require_same_base(const std::string& base, const CheckpointMeta& saved, const fs::path& file) {
+constexpr const char* kStartAnew = "undo the change, or start anew with run.resume=never or another run.dir";
+
+[[noreturn]] void refuse_recipe(const fs::path& file, const std::vector<Difference>& found, const std::string& cure) {
+  std::string text;
+  for (const Difference& difference : found) text += difference.text() + "\n";
+  throw UserError(file.string(), "this run cannot go on with another recipe", text + cure);
+}
+
+std::string cure_of(const std::vector<Difference>& found, const fs::path& file) {
+  if (file.filename() == "run.json")
+    return "undo the change, start anew with run.resume=never or another run.dir, or go on from a round of it in a branch: "
+           "job=replay replay.branch=FOLDER";
+  const bool may =
+      std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
+  return may ? fmt::format("{}\nor go on with the change in a new folder: {}", kStartAnew,
+                           shell_word("run.resume=" + file.string()))
+             : kStartAnew;
+}
+
+/// [train] and [optimizer] of a run, as far as this version of the program knows them.
+TrainerConfig config_of(const CheckpointMeta& saved) {
+  TrainerConfig config;
+  std::string text;
+  for (const std::string section : {"train", "optimizer"}) {
+    text += "[" + section + "]\n";
+    for (const auto& [key, value] : saved.recipe)
+      if (section_of(key) == section && !value.empty()) text += key.substr(section.size() + 1) + " = " + value + "\n";
+  }
+  Recipe recipe = Recipe::from_text(text, "the recipe in the checkpoint");
+  recipe.read("train", config.train);
+  recipe.read("optimizer", config.optimizer);
+  return config;
+}
+
+void require_same_base(Model& model, const std::string& base, const CheckpointMeta& saved, const fs::path& file) {
+  const std::string what = "this run cannot go on with another base model";
+  if (const std::string config = config_fingerprint(model.config());
+      !saved.config_fingerprint.empty() && saved.config_fingerprint != config)
+    throw UserError(
+        file.string(), what,
+        "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
+        "it back, or start anew with run.resume=never or another run.dir");
   if (saved.base_fingerprint != base)
     throw UserError(
-        file.string(), "this run cannot go on with another base model",
+        file.string(), what,
         fmt::format(
             "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
             "{}): put them back, or start anew with run.resume=never or another run.dir",
@@ -54,12 +133,32 @@ void require_same_base(const std::string& base, const CheckpointMeta& saved, con
             base.empty() ? "of its own" : base));
 }
 
+/// The "done" line of a run that is continued where it lies.
+std::optional<Json> done_in(const JobInputs& in, const RunFolder* folder) {
+  if (!folder || in.config.run.resume != "auto") return std::nullopt;
+  return MetricsFile(*folder / "metrics.jsonl").done();
+}
+
+/// A finished run needs no checkpoint any more.
+std::optional<fs::path> newest_in(const JobInputs& in, const RunFolder& folder, std::vector<std::string>& notices) {
+  try {
+    return newest_checkpoint(folder / "checkpoints", notices);
+  } catch (const UserError&) {
+    if (!done_in(in, &folder)) throw;
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+bool names_checkpoint(const RunConfig& run) { return run.resume != "auto" && run.resume != "never"; }
+
 fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<std::string>& notices) {
   std::string chosen;
   if (folder) {
     const std::string& resume = in.config.run.resume;
     if (resume == "auto") {
-      if (const auto newest = newest_checkpoint(*folder / "checkpoints", notices)) chosen = newest->string();
+      if (const auto newest = newest_in(in, *folder, notices)) chosen = newest->string();
     } else if (resume != "never") {
       chosen = resume;
     }
@@ -67,15 +166,93 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
   return broadcast_text(in.world, chosen);
 }
 
-bool already_done(const JobInputs& in, const RunFolder* folder) {
+bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
   std::array<double, 1> done{0};
-  if (folder && in.config.run.resume == "auto")
-    if (const auto line = MetricsFile(*folder / "metrics.jsonl").done()) {
+  if (const auto line = done_in(in, folder)) {
+    const bool is_spsa = in.config.trainer.train.estimator == "spsa";  // whose log has ended
+    const int64_t step = line->at("step").as_integer();
+    if (!is_spsa && step < steps && start.empty())
+      throw UserError(
+          (*folder / "checkpoints").string(),
+          fmt::format("this run ended with step {}, {} steps are asked for, and it has no checkpoint to go on "
+                      "from",
+                      step, steps),
+          "put back a copy, or train anew with run.resume=never");
+    if (is_spsa || step >= steps) {
       std::puts(line->dump().c_str());
       done[0] = 1;
     }
+  }
   in.world.all_reduce_max(std::span<double>(done));
   return done[0] > 0;
+}
+
+std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
+  if (!folder || start.empty()) return std::nullopt;
+  GoingOn going{.saved = read_checkpoint_meta(start),
+                .file = start,
+                .steps = steps,
+                .is_new_folder = names_checkpoint(in.config.run)};
+  const int64_t asked = config_of(going.saved).train.steps.value_or(-1);
+  going.is_finished = !going.is_new_folder && (asked == going.saved.step || done_in(in, folder).has_value());
+  return going;
+}
+
+void require_same_run(const Recipe& recipe, const PackedDataset& data, const GoingOn& going) {
+  std::vector<Difference> found;
+  for (const Difference& difference : differences(recipe, going.saved)) {
+    const std::string& key = difference.key;
+    if (may_differ(key) || is_data_path(key) || is_weights_path(key)) continue;
+    if (going.is_new_folder && may_differ_in_new_folder(key)) continue;
+    if (going.is_finished && is_length(key) && going.steps > going.saved.step) continue;
+    found.push_back(difference);
+  }
+  if (!found.empty()) refuse_recipe(going.file, found, cure_of(found, going.file));
+  if (going.saved.data_hash != data.hash())
+    throw UserError(
+        going.file.string(), "this run cannot go on with other training data",
+        fmt::format("data.train has other contents now, or model.tokenizer reads it in another way: {}", kStartAnew));
+}
+
+void require_same_content(const Recipe& recipe, Model& model, const std::string& base, const GoingOn& going) {
+  require_same_base(model, base, going.saved, going.file);
+  if (going.file.filename() == "run.json") return;  // the log's header holds the digest of the values it begins with
+  const bool is_known = !going.saved.start_values.empty();
+  std::vector<Difference> moved;
+  for (const Difference& difference : differences(recipe, going.saved))
+    // An adapter's base was compared above, whatever version wrote the checkpoint.
+    if (is_weights_path(difference.key) && (is_known || !model.adapter() || difference.key != "model.path"))
+      moved.push_back(difference);
+  if (moved.empty() || (is_known && going.saved.start_values == values_hash(model.pool().trainable()))) return;
+  refuse_recipe(going.file, moved,
+                is_known ? fmt::format("what is there is not what the run began with: {}", kStartAnew) : kStartAnew);
+}
+
+void require_same_model(const Recipe& recipe, Model& model, const CheckpointMeta& saved, const fs::path& file) {
+  static const Keys free = {"sharing.load", "adapter.load", "adapter.dropout"};
+  std::string text;
+  for (const Difference& difference : differences(recipe, saved)) {
+    const std::string section = section_of(difference.key);
+    const bool counts = section == "sharing" || section == "adapter" || difference.key == "train.freeze";
+    if (counts && free.count(difference.key) == 0) text += difference.text() + "\n";
+  }
+  if (!text.empty())
+    throw UserError(file.string(), "the checkpoint belongs to another recipe", text + "set them as the run had them");
+  require_same_base(model, model.start_fingerprint(), saved, file);
+}
+
+std::string rate_notice(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
+  std::string text;
+  for (const Difference& difference : differences(in.recipe, going.saved))
+    if (difference.key != "train.clip" && may_differ_in_new_folder(difference.key)) text += difference.text() + "; ";
+  if (text.empty() || going.steps <= going.saved.step) return "";
+  const TrainerConfig before = config_of(going.saved);
+  const Rules rules = going.saved.rules;
+  const int64_t step = going.saved.step,
+                old_steps = total_steps(before, data, static_cast<int>(going.saved.ranks), rules);
+  return fmt::format("{}the learning rate of step {} is {:.3g}, that of step {} was {:.3g}", text, step + 1,
+                     learning_rate(in.config.trainer.optimizer, step + 1, going.steps), step,
+                     learning_rate(before.optimizer, step, old_steps));
 }
 
 }  // namespace tessera

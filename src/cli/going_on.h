@@ -6,16 +6,40 @@
 
 namespace tessera {
 
-/// @throws UserError listing every key whose value is not the checkpoint's, or telling that the training data changed
-void require_same_run(const Recipe&, const PackedDataset&, const CheckpointMeta& saved,
-                      const std::filesystem::path& file);
-/// @param base  Model::start_fingerprint
-void require_same_base(const std::string& base, const CheckpointMeta& saved, const std::filesystem::path& file);
+/// Whether run.resume names a file: a checkpoint to start a new folder from, or for other jobs to work with.
+bool names_checkpoint(const RunConfig&);
 
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
 std::filesystem::path choose_start(const JobInputs&, const RunFolder*, std::vector<std::string>& notices);
 
-/// Whether the folder's run is finished: rank 0's word. It prints the last line again.
-bool already_done(const JobInputs&, const RunFolder*);
+/// Whether the folder's run is finished and the recipe asks for no more steps: rank 0's word. It prints the last line again.
+bool already_done(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
+
+/// What a run goes on from, and may change on the way.
+struct GoingOn {
+  CheckpointMeta saved;
+  std::filesystem::path file;  // a checkpoint, or run.json
+  int64_t steps = 0;           // that this recipe asks for
+  bool is_new_folder = false;  // from a checkpoint's path: the rate and how long to train may be others
+  bool is_finished = false;    // all steps that were asked for are done: more of them may be asked for
+};
+
+/// The checkpoint `start` of rank 0's run folder; nothing on other ranks, and for a run that starts.
+std::optional<GoingOn> going_on(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
+
+/// Keys that name files are not compared here: what they hold is (require_same_content). A key that the run's version of the
+/// program did not have stood at its default.
+/// @throws UserError listing every key whose value is not the run's, or telling that the training data changed
+void require_same_run(const Recipe&, const PackedDataset&, const GoingOn&);
+
+/// The model that the run began with, whatever its path is now.
+/// @param base  Model::start_fingerprint
+void require_same_content(const Recipe&, Model&, const std::string& base, const GoingOn&);
+
+/// For jobs that take weights from a checkpoint: its model, sharing and adapter are the recipe's. @throws UserError otherwise
+void require_same_model(const Recipe&, Model&, const CheckpointMeta& saved, const std::filesystem::path& file);
+
+/// What deserves a word: the learning rate before and after, when a key that decides it has changed; empty otherwise.
+std::string rate_notice(const JobInputs&, const PackedDataset&, const GoingOn&);
 
 }  // namespace tessera

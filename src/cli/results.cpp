@@ -1,5 +1,6 @@
 #include "cli/results.h"
 
+#include "cli/going_on.h"
 #include "cli/plan.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
@@ -66,6 +67,10 @@ void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, 
 
 Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings = model_settings(in, max_position);
+  if (names_checkpoint(in.config.run)) {  // its values go where training has them
+    settings.train_base = in.config.adapter.method == "none";
+    return settings;
+  }
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
   if (in.config.adapter.method != "none" || is_adapter_run(run)) return settings;
   if (in.config.sharing.method != "none") {
@@ -88,6 +93,7 @@ void refuse_base_export(const JobInputs& in) {
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
   if (in.config.adapter.method != "none") return;
   refuse_own_folder(trained, in.config.model.path);
+  if (names_checkpoint(in.config.run)) return;
   require_same_sharing(in, run);
   if (holds_sharing(run)) return;
   if (holds_model(trained))
@@ -103,7 +109,24 @@ void start_from_saved_adapter(const JobConfig& config, Model& model) {
   if (!config.adapter.load.empty() && model.adapter()) load_adapter(config.adapter.load, model, "adapter.load");
 }
 
-void use_trained_adapter(const JobInputs& in, Model& model) {
+namespace {
+
+void use_checkpoint(const JobInputs& in, Model& model) {
+  const std::filesystem::path file = in.config.run.resume;
+  if (file.extension() == ".safetensors")
+    throw UserError(in.recipe.where("run", "resume"), fmt::format("\"{}\" is no checkpoint's file", file.string()),
+                    "the weights of an SPSA run at any round: job=replay replay.round=N");
+  const CheckpointMeta saved = read_checkpoint_meta(file);
+  require_same_model(in.recipe, model, saved, file);
+  load_values(file, model.pool().trainable());
+  if (in.world.rank() == 0 && !in.quiet)
+    fmt::print(stderr, "the weights after step {}: {}\n", saved.step, file.string());
+}
+
+}  // namespace
+
+void use_trained_weights(const JobInputs& in, Model& model) {
+  if (names_checkpoint(in.config.run)) return use_checkpoint(in, model);
   if (!model.adapter() || !in.config.adapter.load.empty()) return start_from_saved_adapter(in.config, model);
   const std::filesystem::path trained = run_folder_path(in) / "adapter";
   if (!std::filesystem::exists(trained / "adapter.json"))

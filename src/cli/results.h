@@ -6,7 +6,7 @@
 namespace tessera {
 
 /// model_settings of a job that works with what a training left: without an adapter, the model that run.dir holds, else
-/// the recipe's; with shared weights, those that run.dir holds. Every rank looks into its own run.dir. Rank 0 says which.
+/// the recipe's; with shared weights, those that run.dir holds. With a checkpoint in run.resume the model as training has it. Every rank looks into its own run.dir. Rank 0 says which.
 /// @throws UserError when a training of all weights has begun in run.dir and has not ended, or left them held in another way
 Model::Settings trained_model_settings(const JobInputs&, int64_t max_position);
 
@@ -17,9 +17,10 @@ void refuse_base_export(const JobInputs&);
 /// Loads adapter.load into the model when it is set: where a training starts from.
 void start_from_saved_adapter(const JobConfig&, Model&);
 
-/// Loads what a job other than training works with: adapter.load, else the adapter that the run's folder holds.
+/// Loads what a job other than training works with: the checkpoint that run.resume names, or adapter.load, else the adapter that the
+/// run's folder holds. @throws UserError when the checkpoint is not of the recipe's model
 /// @throws UserError when the recipe has an adapter and neither is there: the base model alone would be measured in its name
-void use_trained_adapter(const JobInputs&, Model&);
+void use_trained_weights(const JobInputs&, Model&);
 
 /// Writes what [export] asks for into a run's folder; full training always exports the model.
 /// @param say  told each folder that was written; may be empty

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "cli/going_on.h"
 #include "cli/plan.h"
 #include "cli/results.h"
 #include "kernels/table.h"
@@ -50,7 +51,7 @@ int evaluate_job(const JobInputs& in) {
   require_known_tokens(in, model, sets);
   for (const std::string& notice : sets.notices) tell(in, notice);
   tell(in, length_notice(model, "rows", in.config.trainer.train.sequence_length));
-  use_trained_adapter(in, model);
+  use_trained_weights(in, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
   Arena arena(plan_activation_bytes(model, rows, in.config.trainer.train.sequence_length, in.threads, {}));
@@ -76,11 +77,28 @@ int evaluate_job(const JobInputs& in) {
   return kDone;
 }
 
+namespace {
+
+/// What adapter.load or sharing.load takes, which the run itself writes at its end only.
+void export_native(Model& model, const std::filesystem::path& folder) {
+  if (model.adapter()) {
+    save_adapter(folder / "adapter", model);
+    fmt::print("adapter: {}\n", (folder / "adapter").string());
+  } else if (model.is_shared()) {
+    save_sharing(folder / "sharing", model);
+    fmt::print("shared weights: {}\n", (folder / "sharing").string());
+  }
+}
+
+}  // namespace
+
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
-  Model model(in.config.sharing.method == "none" ? model_settings(in, 16) : trained_model_settings(in, 16));
-  use_trained_adapter(in, model);
-  RunFolder folder(run_folder_path(in), "auto");
+  const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
+  Model model(is_checkpoint || is_shared ? trained_model_settings(in, 16) : model_settings(in, 16));
+  use_trained_weights(in, model);
+  // Of a checkpoint, into a new folder: what the run left at its end stays.
+  RunFolder folder(run_folder_path(in), is_checkpoint ? in.config.run.resume : "auto");
   refuse_base_export(in);
   Arena arena(64 << 20);
   const Context ctx{.device = {},
@@ -97,6 +115,7 @@ int export_job(const JobInputs& in) {
     export_peft(folder / "peft", model);
     fmt::print("PEFT adapter: {}\n", (folder / "peft").string());
   }
+  if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
   return kDone;
 }
 

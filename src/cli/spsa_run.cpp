@@ -2,6 +2,7 @@
 
 #include "cli/going_on.h"
 #include "io/files.h"
+#include "model/config_fingerprint.h"
 #include "steplog/log_engine.h"
 
 namespace tessera {
@@ -24,28 +25,34 @@ std::optional<CheckpointMeta> meta_of(const KeptRun& kept) {
     saved.data_hash = json.at("data_hash").as_string();
     saved.base_fingerprint = json.at("base").as_string();
     saved.rules = json.find("rules") ? rules_of(json.at("rules").as_integer()) : Rules::first;
+    if (const Json* config = json.find("config")) saved.config_fingerprint = config->as_string();
   });
   return saved;
 }
 
 /// Compared when a run goes on, and by each process that shares a folder with others.
-void require_same_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base,
+void require_same_spsa_run(const JobInputs& in, Model& model, const PackedDataset& data, const std::string& base,
                            const KeptRun& kept) {
-  if (const auto saved = meta_of(kept)) {
-    require_same_run(in.recipe, data, *saved, kept.file);
-    require_same_base(base, *saved, kept.file);
-  }
+  const auto saved = meta_of(kept);
+  if (!saved) return;
+  const GoingOn going{.saved = *saved, .file = kept.file};
+  require_same_run(in.recipe, data, going);
+  require_same_content(in.recipe, model, base, going);
 }
 
 /// A log that is begun, or that a branch brought along, is this recipe's from now on.
-void keep_spsa_run(const JobInputs& in, const PackedDataset& data, const std::string& base, Rules rules,
-                   const KeptRun& kept, const std::string& header) {
+void keep_spsa_run(const JobInputs& in, const Model& model, const PackedDataset& data, const std::string& base,
+                   Rules rules, const KeptRun& kept, const std::string& header) {
   const bool has_log = fs::exists(kept.header);
   if (has_log && (fs::exists(kept.file) || read_text_file(kept.header) != header))
     return;  // another header is refused later on
   Json recipe = Json::object();
   for (const auto& [key, value] : in.recipe.flat()) recipe.set(key, value);
-  Json run = Json::object().set("base", base).set("data_hash", data.hash()).set("recipe", recipe);
+  Json run = Json::object()
+                 .set("base", base)
+                 .set("config", config_fingerprint(model.config()))
+                 .set("data_hash", data.hash())
+                 .set("recipe", recipe);
   if (rules != Rules::first) run.set("rules", static_cast<int64_t>(rules));
   write_text_file(kept.file, run.dump(1) + "\n");
 }
@@ -83,7 +90,7 @@ std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const
   spsa->shared = shared_folder(in);
   std::string text;
   if (in.world.rank() == 0) {
-    require_same_spsa_run(in, data, base, kept_by_run(run_path));
+    require_same_spsa_run(in, model, data, base, kept_by_run(run_path));
     const int machines = file ? static_cast<int>(config.machines) : in.world.size();
     text = make_header(config, in.config.trainer.train, in.config.trainer.optimizer, model, base, machines, rules,
                        run_path / "log", ctx)
@@ -93,12 +100,12 @@ std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const
       const KeptRun shared = kept_by_shared(spsa->shared);
       spsa->seat = std::make_unique<Seat>(spsa->shared, static_cast<uint32_t>(config.machine),
                                           static_cast<uint32_t>(config.machines), [&] {
-                                            require_same_spsa_run(in, data, base, shared);
+                                            require_same_spsa_run(in, model, data, base, shared);
                                             make_file_engine(spsa->shared, text);  // the first one makes the log
-                                            keep_spsa_run(in, data, base, rules, shared, text);
+                                            keep_spsa_run(in, model, data, base, rules, shared, text);
                                           });
     }
-    keep_spsa_run(in, data, base, rules, kept_by_run(run_path), text);
+    keep_spsa_run(in, model, data, base, rules, kept_by_run(run_path), text);
   }
   spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
   spsa->prober = make_prober(config, model);

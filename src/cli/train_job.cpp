@@ -31,11 +31,13 @@ int train_job(const JobInputs& in) {
   const Rules rules = rules_of_run(in, start, run_path);
   Datasets sets = load_datasets(in, true, rules);
   require_known_tokens(in, model, sets);
-  if (!start.empty()) require_same_run(in.recipe, *sets.train, read_checkpoint_meta(start), start);
+  const int64_t steps = total_steps(in.config.trainer, *sets.train, in.world.size(), rules);
+  const auto going = going_on(in, folder.get(), start, steps);
+  if (going) require_same_run(in.recipe, *sets.train, *going);
   if (folder)
     if (const auto saved = meta_of_log(run_path))
-      require_same_run(in.recipe, *sets.train, *saved, run_path / "run.json");
-  if (already_done(in, folder.get())) return kDone;
+      require_same_run(in.recipe, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
+  if (already_done(in, folder.get(), start, steps)) return kDone;
 
   Reporter report(folder.get(),
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
@@ -46,7 +48,10 @@ int train_job(const JobInputs& in) {
   const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
   const std::string base = folder ? model.start_fingerprint() : "";
-  if (folder && !start.empty()) require_same_base(base, read_checkpoint_meta(start), start);
+  if (going) require_same_content(in.recipe, model, base, *going);
+  const std::string start_values = going && !going->saved.start_values.empty() ? going->saved.start_values
+                                   : folder                                    ? values_hash(model.pool().trainable())
+                                                                               : "";
   Arena arena(memory.activations);
   const Context ctx{.device = {},
                     .stream = {},
@@ -56,7 +61,9 @@ int train_job(const JobInputs& in) {
 
   if (folder)
     write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
-  say_plan(report, in, model, memory, sets, total_steps(in.config.trainer, *sets.train, in.world.size(), rules));
+  say_plan(report, in, model, memory, sets, steps);
+  if (going)
+    if (const std::string notice = rate_notice(in, *sets.train, *going); !notice.empty()) report.say(notice);
 
   std::unique_ptr<SpsaInputs> spsa;
   if (in.config.trainer.train.estimator == "spsa")
@@ -71,6 +78,7 @@ int train_job(const JobInputs& in) {
                                              .folder = folder.get(),
                                              .recipe = in.recipe.flat(),
                                              .base_fingerprint = base,
+                                             .start_values = start_values,
                                              .resume_from = start,
                                              .stop_requested = stop_requested,
                                              .run_path = run_path,

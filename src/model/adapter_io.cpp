@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "model/config_fingerprint.h"
 #include "model/native_folder.h"
 
 namespace tessera {
@@ -46,8 +47,9 @@ void save_adapter(const fs::path& folder, Model& model) {
   TS_CHECK(model.adapter(), "save_adapter: the model has no adapter");
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const NamedValues& slot : adapter_slots(model)) tensors.emplace_back(slot.name, slot.values);
-  NativeFolder::write(kAdapter, folder, method_of(model) + ".safetensors", tensors, model.adapter()->descriptor(),
-                      {{"base_fingerprint", model.base_fingerprint()}});
+  NativeFolder::write(
+      kAdapter, folder, method_of(model) + ".safetensors", tensors, model.adapter()->descriptor(),
+      {{"base_fingerprint", model.base_fingerprint()}, {"config_fingerprint", config_fingerprint(model.config())}});
 }
 
 void load_adapter(const fs::path& folder, Model& model, const std::string& where) {
@@ -67,6 +69,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
   const Json fingerprint = model.base_fingerprint();
   saved.require_equal("base_fingerprint", saved.json().find("base_fingerprint"), &fingerprint,
                       "it belongs to another base model: set model.path and [sharing] to what it was trained on");
+  saved.require_same_config(model.config());
 
   const auto reader = saved.open_tensors(file_name);
   const std::string file = (folder / file_name).string();

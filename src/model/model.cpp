@@ -45,6 +45,7 @@ Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method
                          .seed = s.seed};
   require_sensible_freeze(specs, base);
   auto weights = sharing_->bind(specs, pool_, base);
+  if (saved_) saved_->require_same_config(config_);
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);

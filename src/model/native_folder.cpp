@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "io/files.h"
+#include "model/config_fingerprint.h"
 
 namespace tessera {
 
@@ -65,6 +66,16 @@ void NativeFolder::require_same(const Json& ours, const std::vector<std::string>
       require_equal(key, i < there.size() ? &there[i] : nullptr, i < here.size() ? &here[i] : nullptr,
                     hint_of_list(key));
   }
+}
+
+void NativeFolder::require_same_config(const ModelConfig& config) const {
+  const Json* saved = json_.find("config_fingerprint");
+  const Json ours = config_fingerprint(config);
+  if (saved)
+    require_equal(
+        "config_fingerprint", saved, &ours,
+        "the config.json of model.path has other numbers now (sizes, heads, rms_norm_eps, rope, tied weights): put "
+        "back the one that it was trained with");
 }
 
 void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const std::string& file_name,

@@ -10,6 +10,7 @@
 
 #include "core/json.h"
 #include "io/safetensors.h"
+#include "model/model_config.h"
 
 namespace tessera {
 
@@ -39,6 +40,9 @@ class NativeFolder {
   /// @param hint_of_list  for a key that holds a list; otherwise the hint names the recipe's key
   void require_same(const Json& ours, const std::vector<std::string>& except,
                     const std::function<std::string(const std::string& key)>& hint_of_list) const;
+
+  /// The numbers of config.json that the trained numbers belong to; folders of earlier versions do not tell.
+  void require_same_config(const ModelConfig&) const;
 
   /// Writes tensors and description. @param extra  further keys of the description
   static void write(const NativeKind&, const std::filesystem::path& folder, const std::string& file_name,

@@ -1,5 +1,6 @@
 #include "model/sharing_io.h"
 
+#include "model/config_fingerprint.h"
 #include "model/model.h"
 
 namespace tessera {
@@ -65,7 +66,7 @@ void save_sharing(const fs::path& folder, Model& model) {
     tensors.emplace_back(model.pool().name(id), model.pool().values(id));
   const Json description = model.sharing().descriptor();
   NativeFolder::write(kSharing, folder, description.at("method").as_string() + ".safetensors", tensors, description,
-                      {});
+                      {{"config_fingerprint", config_fingerprint(model.config())}});
 }
 
 }  // namespace tessera

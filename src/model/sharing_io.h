@@ -23,6 +23,7 @@ class SavedSharing {
   const Json& description() const;
   /// @throws UserError with the first value of the description that differs from this run's, both shown
   void require_same(const Json& descriptor) const;
+  void require_same_config(const ModelConfig& config) const { folder_.require_same_config(config); }
   /// A slot's numbers. @param readers  tells who reads an element, when one is not finite
   /// @throws UserError when it is missing, of another shape, or not finite
   ConstView at(const std::string& name, const Shape& shape, const std::function<std::string(int64_t)>& readers) const;

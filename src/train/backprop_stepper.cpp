@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/elementwise.h"
+#include "train/divergence.h"
 #include "train/stepper.h"
 
 namespace tessera {
@@ -37,8 +38,7 @@ class BackpropStepper final : public Stepper {
   std::optional<Restored> restore() override {
     std::optional<Restored> saved;
     if (!in_.resume_from.empty()) {
-      saved = Restored{.meta = read_checkpoint_meta(in_.resume_from)};
-      load_checkpoint(in_.resume_from, params_, *optimizer_);
+      saved = Restored{.meta = receive_checkpoint(in_.resume_from, in_.world, params_, *optimizer_)};
       rows_consumed_ = saved->meta.rows_consumed;
       retention_.gone_on_from = saved->meta.step;
       in_.report.say(fmt::format("going on from step {} ({})", saved->meta.step, in_.resume_from.filename().string()));
@@ -104,7 +104,7 @@ class BackpropStepper final : public Stepper {
     if (std::isfinite(nll) && std::isfinite(norm)) return;
     refuse_broken_base(in_.model, step);
     throw UserError(fmt::format("step {}", step), "the loss or the gradient is not finite: " + name_broken(in_.model),
-                    "the step was not taken and the last checkpoint is whole; lower optimizer.lr, or set train.clip");
+                    "the step was not taken; " + way_out_of_divergence(in_));
   }
 
   const TrainerInputs& in_;

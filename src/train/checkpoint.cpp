@@ -1,6 +1,7 @@
 #include "train/checkpoint.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "core/json.h"
 #include "io/files.h"
@@ -17,17 +18,6 @@ constexpr const char *kBest = "best.h5", *kLatest = "latest";
 
 constexpr std::string_view kPrefix = "step-", kSuffix = ".h5";
 
-std::vector<int64_t> steps_in(const fs::path& folder) {  // newest first
-  std::vector<int64_t> steps;
-  if (!fs::is_directory(folder)) return steps;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (const auto step = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
-        step && entry.is_regular_file())
-      steps.push_back(*step);
-  std::sort(steps.rbegin(), steps.rend());
-  return steps;
-}
-
 bool is_whole(const fs::path& file) {
   try {
     read_checkpoint_meta(file);
@@ -39,7 +29,7 @@ bool is_whole(const fs::path& file) {
 
 void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
   int64_t kept = 0;
-  for (const int64_t step : steps_in(folder)) {
+  for (const int64_t step : checkpoint_steps(folder)) {
     if (step > written) continue;
     const fs::path file = checkpoint_file(folder, step);
     if (kept >= retention.keep && step != retention.gone_on_from) {
@@ -66,24 +56,72 @@ void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer)
   });
 }
 
+using RecipeValues = std::vector<std::pair<std::string, std::string>>;
+
+Json to_json(const RecipeValues& values) {
+  Json json = Json::object();
+  for (const auto& [key, value] : values) json.set(key, value);
+  return json;
+}
+
+RecipeValues values_of(const Json& json) {
+  RecipeValues values;
+  for (const auto& [key, value] : json.members()) values.emplace_back(key, value.as_string());
+  return values;
+}
+
+/// Whether files of earlier versions have the field.
+enum class Since { ever, later };
+
+/// Calls f(name, member, since) for every field, in the order of the file.
+template <class Meta, class F> void visit_meta(Meta& meta, F&& f) {
+  f("rules", meta.rules, Since::later);
+  f("step", meta.step, Since::ever);
+  f("rows_consumed", meta.rows_consumed, Since::ever);
+  f("ranks", meta.ranks, Since::ever);
+  f("tokens", meta.tokens, Since::ever);
+  f("seconds", meta.seconds, Since::ever);
+  f("last_loss", meta.last_loss, Since::ever);
+  f("best_loss", meta.best_loss, Since::ever);
+  f("first_eval", meta.first_eval, Since::ever);
+  f("last_eval", meta.last_eval, Since::ever);
+  f("eval_set", meta.eval_set, Since::later);
+  f("recipe", meta.recipe, Since::ever);
+  f("data_hash", meta.data_hash, Since::ever);
+  f("base_fingerprint", meta.base_fingerprint, Since::ever);
+  f("config_fingerprint", meta.config_fingerprint, Since::later);
+  f("start_values", meta.start_values, Since::later);
+}
+
+struct MetaWriter {
+  Hdf5File& file;
+  void put(const std::string& path, Rules rules) const { file.write_integer(path, static_cast<int64_t>(rules)); }
+  void put(const std::string& path, int64_t value) const { file.write_integer(path, value); }
+  void put(const std::string& path, double value) const { file.write_number(path, value); }
+  void put(const std::string& path, const std::string& text) const { file.write_text(path, text); }
+  void put(const std::string& path, const LossSums& sums) const { file.write_text(path, to_json(sums).dump()); }
+  void put(const std::string& path, const RecipeValues& values) const { file.write_text(path, to_json(values).dump()); }
+};
+
+struct MetaReader {
+  const Hdf5File& file;
+  std::string where;
+  Json json(const std::string& path) const { return Json::parse(file.read_text(path), where); }
+  void get(const std::string& path, Rules& rules) const {
+    rules = with_place(where, [&] { return rules_of(file.read_integer(path)); });
+  }
+  void get(const std::string& path, int64_t& value) const { value = file.read_integer(path); }
+  void get(const std::string& path, double& value) const { value = file.read_number(path); }
+  void get(const std::string& path, std::string& text) const { text = file.read_text(path); }
+  void get(const std::string& path, LossSums& sums) const { sums = loss_sums_of(json(path)); }
+  void get(const std::string& path, RecipeValues& values) const { values = values_of(json(path)); }
+};
+
 void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
-  Json recipe = Json::object();
-  for (const auto& [key, value] : meta.recipe) recipe.set(key, value);
   file.write_integer("/meta/format_version", kFormatVersion);
-  file.write_integer("/meta/rules", static_cast<int64_t>(meta.rules));
-  file.write_integer("/meta/step", meta.step);
-  file.write_integer("/meta/rows_consumed", meta.rows_consumed);
-  file.write_integer("/meta/ranks", meta.ranks);
-  file.write_integer("/meta/tokens", meta.tokens);
-  file.write_number("/meta/seconds", meta.seconds);
-  file.write_number("/meta/last_loss", meta.last_loss);
-  file.write_number("/meta/best_loss", meta.best_loss);
-  file.write_text("/meta/first_eval", to_json(meta.first_eval).dump());
-  file.write_text("/meta/last_eval", to_json(meta.last_eval).dump());
-  file.write_text("/meta/eval_set", meta.eval_set);
-  file.write_text("/meta/recipe", recipe.dump());
-  file.write_text("/meta/data_hash", meta.data_hash);
-  file.write_text("/meta/base_fingerprint", meta.base_fingerprint);
+  visit_meta(meta, [writer = MetaWriter{file}](const char* name, const auto& member, Since) {
+    writer.put(std::string("/meta/") + name, member);
+  });
 }
 
 }  // namespace
@@ -115,47 +153,148 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   if (version != kFormatVersion)
     throw UserError(file.string(), fmt::format("checkpoint format {}, this program reads {}", version, kFormatVersion));
   CheckpointMeta meta;
-  meta.rules = with_place(file.string(), [&] {
-    return h5.contains("/meta/rules") ? rules_of(h5.read_integer("/meta/rules")) : Rules::first;
+  meta.rules = Rules::first;  // where no number stands
+  visit_meta(meta, [&, reader = MetaReader{h5, file.string()}](const char* name, auto& member, Since since) {
+    const std::string path = std::string("/meta/") + name;
+    if (since == Since::ever || h5.contains(path)) reader.get(path, member);
   });
-  meta.step = h5.read_integer("/meta/step");
-  meta.rows_consumed = h5.read_integer("/meta/rows_consumed");
-  meta.ranks = h5.read_integer("/meta/ranks");
-  meta.tokens = h5.read_integer("/meta/tokens");
-  meta.seconds = h5.read_number("/meta/seconds");
-  meta.last_loss = h5.read_number("/meta/last_loss");
-  meta.best_loss = h5.read_number("/meta/best_loss");
-  meta.first_eval = loss_sums_of(Json::parse(h5.read_text("/meta/first_eval"), file.string()));
-  meta.last_eval = loss_sums_of(Json::parse(h5.read_text("/meta/last_eval"), file.string()));
-  if (h5.contains("/meta/eval_set")) meta.eval_set = h5.read_text("/meta/eval_set");
-  const Json recipe = Json::parse(h5.read_text("/meta/recipe"), file.string());
-  for (const auto& [key, value] : recipe.members()) meta.recipe.emplace_back(key, value.as_string());
-  meta.data_hash = h5.read_text("/meta/data_hash");
-  meta.base_fingerprint = h5.read_text("/meta/base_fingerprint");
   return meta;
 }
 
-void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimizer) {
-  const Hdf5File h5 = Hdf5File::open(file, false);  // the seal was verified with the meta
-  const auto check = [&](const std::string& path, const Shape& shape) {
-    if (!h5.contains(path))
-      throw UserError(file.string(), fmt::format("holds no \"{}\"", path),
-                      "the checkpoint belongs to another model or adapter");
-    if (!(h5.shape_of(path) == shape))
-      throw UserError(file.string(),
-                      fmt::format("\"{}\" is {}, expected {}", path, h5.shape_of(path).text(), shape.text()));
-  };
-  for (const TrainableSlot& slot : params.slots) {
-    check("/pool/" + slot.name, slot.shape);
-    optimizer.visit_state(
-        [&](const std::string& name, std::span<float>) { check("/optimizer/" + slot.name + "/" + name, slot.shape); });
+namespace {
+
+/// A file whose seal was verified with the meta, and whose slots are asked for before any is read.
+class StateReader {
+ public:
+  explicit StateReader(const fs::path& file) : file_(file), h5_(Hdf5File::open(file, false)) {}
+
+  void require(const FlatParams& params) const {
+    for (const TrainableSlot& slot : params.slots) require("/pool/" + slot.name, slot.shape);
   }
-  for (const TrainableSlot& slot : params.slots) h5.read("/pool/" + slot.name, slot_view(params.values, slot));
-  optimizer.visit_state([&](const std::string& name, std::span<float> state) {
-    const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
-    for (const TrainableSlot& slot : params.slots)
-      h5.read("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
+  void require(const FlatParams& params, Optimizer& optimizer) const {
+    optimizer.visit_state([&](const std::string& name, std::span<float>) {
+      for (const TrainableSlot& slot : params.slots) require("/optimizer/" + slot.name + "/" + name, slot.shape);
+    });
+  }
+  void read(FlatParams& params) const {
+    for (const TrainableSlot& slot : params.slots) h5_.read("/pool/" + slot.name, slot_view(params.values, slot));
+  }
+  void read(const FlatParams& params, Optimizer& optimizer) const {
+    optimizer.visit_state([&](const std::string& name, std::span<float> state) {
+      const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
+      for (const TrainableSlot& slot : params.slots)
+        h5_.read("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
+    });
+  }
+
+ private:
+  void require(const std::string& path, const Shape& shape) const {
+    if (!h5_.contains(path))
+      throw UserError(file_.string(), fmt::format("holds no \"{}\"", path),
+                      "the checkpoint belongs to another model, adapter or optimizer");
+    if (!(h5_.shape_of(path) == shape))
+      throw UserError(file_.string(),
+                      fmt::format("\"{}\" is {}, expected {}", path, h5_.shape_of(path).text(), shape.text()));
+  }
+
+  fs::path file_;
+  Hdf5File h5_;
+};
+
+}  // namespace
+
+void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimizer) {
+  const StateReader reader(file);
+  reader.require(params);
+  reader.require(params, optimizer);
+  reader.read(params);
+  reader.read(params, optimizer);
+}
+
+void load_values(const fs::path& file, FlatParams& params) {
+  const StateReader reader(file);
+  reader.require(params);
+  reader.read(params);
+}
+
+namespace {
+
+/// Values as text that is read back to the bit.
+struct MetaPacker {
+  Json packed = Json::object();
+  void put(const char* name, Rules rules) { packed.set(name, static_cast<int64_t>(rules)); }
+  void put(const char* name, int64_t value) { packed.set(name, value); }
+  void put(const char* name, double value) { packed.set(name, fmt::format("{:a}", value)); }
+  void put(const char* name, const std::string& text) { packed.set(name, text); }
+  void put(const char* name, const LossSums& sums) {
+    Json json = Json::object();
+    LossSums::visit(
+        [&](const char* part, auto member) { json.set(part, fmt::format("{:a}", static_cast<double>(sums.*member))); });
+    packed.set(name, json);
+  }
+  void put(const char* name, const RecipeValues& values) { packed.set(name, to_json(values)); }
+};
+
+double number_of(const Json& text) { return std::strtod(text.as_string().c_str(), nullptr); }
+
+struct MetaUnpacker {
+  const Json& packed;
+  void get(const char* name, Rules& rules) const { rules = rules_of(packed.at(name).as_integer()); }
+  void get(const char* name, int64_t& value) const { value = packed.at(name).as_integer(); }
+  void get(const char* name, double& value) const { value = number_of(packed.at(name)); }
+  void get(const char* name, std::string& text) const { text = packed.at(name).as_string(); }
+  void get(const char* name, LossSums& sums) const {
+    LossSums::visit([&](const char* part, auto member) {
+      sums.*member = static_cast<std::decay_t<decltype(sums.*member)>>(number_of(packed.at(name).at(part)));
+    });
+  }
+  void get(const char* name, RecipeValues& values) const { values = values_of(packed.at(name)); }
+};
+
+void send_numbers(Communicator& world, std::span<float> numbers) {
+  constexpr size_t kTogether = size_t{1} << 24;
+  for (size_t begin = 0; begin < numbers.size(); begin += kTogether) {
+    const auto part = std::as_writable_bytes(numbers.subspan(begin, std::min(kTogether, numbers.size() - begin)));
+    std::vector<std::byte> bytes(part.begin(), part.end());
+    world.broadcast(bytes, 0);
+    std::copy(bytes.begin(), bytes.end(), part.begin());
+  }
+}
+
+}  // namespace
+
+CheckpointMeta receive_checkpoint(const fs::path& file, Communicator& world, FlatParams& params, Optimizer& optimizer) {
+  MetaPacker packer;
+  if (world.rank() == 0) {
+    CheckpointMeta meta = read_checkpoint_meta(file);
+    load_checkpoint(file, params, optimizer);
+    if (world.size() == 1) return meta;
+    visit_meta(meta, [&](const char* name, const auto& member, Since) { packer.put(name, member); });
+  }
+  const Json packed = Json::parse(broadcast_text(world, packer.packed.dump()), file.string());
+  CheckpointMeta meta;
+  visit_meta(meta, [&, unpacker = MetaUnpacker{packed}](const char* name, auto& member, Since) {
+    unpacker.get(name, member);
   });
+  send_numbers(world, params.values.as<float>());
+  optimizer.visit_state([&](const std::string&, std::span<float> state) { send_numbers(world, state); });
+  return meta;
+}
+
+std::string values_hash(const FlatParams& params) {
+  return sha256_hex(
+      std::span(static_cast<const std::byte*>(params.values.data), static_cast<size_t>(params.values.bytes())));
+}
+
+std::vector<int64_t> checkpoint_steps(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  if (!fs::is_directory(folder)) return steps;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (const auto step = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
+        step && entry.is_regular_file())
+      steps.push_back(*step);
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
 }
 
 namespace {
@@ -174,7 +313,7 @@ void refuse_lost(const fs::path& folder) {
 
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
   std::string damaged;
-  for (const int64_t step : steps_in(folder)) {
+  for (const int64_t step : checkpoint_steps(folder)) {
     const fs::path file = checkpoint_file(folder, step);
     try {
       read_checkpoint_meta(file);

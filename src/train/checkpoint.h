@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "core/rules.h"
 #include "model/parameter_pool.h"
 #include "train/backprop.h"
@@ -30,6 +31,10 @@ struct CheckpointMeta {
   int64_t evaluated_at = -1;                                    // step of last_eval; checkpoints do not keep it
   std::vector<std::pair<std::string, std::string>> recipe;      // key -> value, what resume compares
   std::string data_hash, base_fingerprint;
+  // Files of earlier versions have none of these.
+  std::string config_fingerprint;  // of the model's config.json
+  std::string
+      start_values;  // values_hash of the trained numbers before step 1: what model.path, *.load and seeds led to
 };
 
 /// checkpoints/step-00001000.h5
@@ -52,6 +57,17 @@ CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 
 /// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape; nothing is changed then
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
+/// Fills the values alone: for jobs that do not train on.
+void load_values(const std::filesystem::path& file, FlatParams&);
+
+/// read_checkpoint_meta and load_checkpoint on rank 0, which is the only one that needs to see the file; sent to the others.
+CheckpointMeta receive_checkpoint(const std::filesystem::path& file, Communicator&, FlatParams&, Optimizer&);
+
+/// SHA-256 of all trained numbers.
+std::string values_hash(const FlatParams&);
+
+/// Steps of the checkpoints in a folder, newest first, whole or not.
+std::vector<int64_t> checkpoint_steps(const std::filesystem::path& folder);
 
 /// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in `notices` and skipped.
 /// A checkpoint is what checkpoint_file names: copies under other names are the user's.

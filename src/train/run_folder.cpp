@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <exception>
 #include <system_error>
 
 #include "io/files.h"
@@ -59,6 +60,13 @@ void RunFolder::take_a_new_one() {
     lock_file_.reset();
     path_ = fmt::format("{}-{}", first, number);
   }
+  is_new_ = true;
+}
+
+RunFolder::~RunFolder() {
+  if (!is_new_ || std::uncaught_exceptions() == 0 || !is_untouched()) return;
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
 }
 
 bool RunFolder::lock(std::chrono::milliseconds patience) {
@@ -72,7 +80,8 @@ bool RunFolder::lock(std::chrono::milliseconds patience) {
 }
 
 bool RunFolder::is_untouched() const {
-  return std::all_of(fs::directory_iterator(path_), fs::directory_iterator(),
+  std::error_code ignored;  // a folder that cannot be read is none of ours
+  return std::all_of(fs::directory_iterator(path_, ignored), fs::directory_iterator(),
                      [](const fs::directory_entry& entry) { return entry.path().filename() == kLock; });
 }
 

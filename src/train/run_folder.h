@@ -24,6 +24,8 @@ class RunFolder {
   /// Temporaries that a killed run left in it are removed.
   RunFolder(std::filesystem::path folder, const std::string& resume,
             std::chrono::milliseconds patience = std::chrono::seconds(5));
+  /// A folder that was made here and in which an error left nothing is gone again.
+  ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
@@ -38,6 +40,7 @@ class RunFolder {
   bool is_untouched() const;
 
   std::filesystem::path path_;
+  bool is_new_ = false;
   std::optional<FileDescriptor> lock_file_;
   std::optional<FileLock> lock_;
 };

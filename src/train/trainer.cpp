@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "core/decimal.h"
+#include "model/config_fingerprint.h"
+#include "train/divergence.h"
 #include "train/evaluation.h"
 #include "train/stepper.h"
 
@@ -82,6 +84,8 @@ class Loop {
     meta_.recipe = in_.recipe;
     meta_.data_hash = in_.data.hash();
     meta_.base_fingerprint = in_.base_fingerprint;
+    meta_.config_fingerprint = config_fingerprint(in_.model.config());
+    meta_.start_values = in_.start_values;
     in_.report.rewind(saved ? saved->meta.step : -1);
     if (saved && saved->meta.step > steps_)
       throw UserError("train.steps",
@@ -157,7 +161,7 @@ class Loop {
     if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
-                      "the last checkpoint is whole; lower optimizer.lr, or set train.clip");
+                      way_out_of_divergence(in_));
     }
     meta_.last_eval = sums;
     meta_.eval_set = evaluation_set(*in_.eval, in_.config.evaluate.rows);

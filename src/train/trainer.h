@@ -35,6 +35,7 @@ struct TrainerInputs {
   const RunFolder* folder = nullptr;                          // rank 0 only
   std::vector<std::pair<std::string, std::string>> recipe{};  // stored in checkpoints
   std::string base_fingerprint{};                             // stored in checkpoints: Model::start_fingerprint
+  std::string start_values{};                                 // stored in checkpoints: values_hash before step 1
   std::filesystem::path resume_from{};                        // a checkpoint file, or empty
   std::function<bool()> stop_requested{};                     // asked after each step, on every rank
   std::filesystem::path run_path{};                           // the run's folder, on every rank
