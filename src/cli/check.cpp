@@ -2,12 +2,14 @@
 
 #include <set>
 
+#include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
 
 namespace tessera {
 
 int check_job(const JobInputs& in, bool as_json) {
+  require_free_outputs(in);
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
   start_from_saved_adapter(in.config, model);
   const MemoryPlan memory = plan_memory(in, model);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/outputs.h"
 #include "cli/results.h"
 #include "data/prompts.h"
 #include "infer/generate.h"
@@ -137,6 +138,7 @@ void report_faults(const std::vector<Generated>& results, const std::filesystem:
 
 int generate_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
+  require_free_outputs(in);
   const GenerateConfig& config = in.config.generate;
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cli/jobs.h"
+#include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
 #include "train/optimizers/optimizer.h"
 
@@ -143,10 +144,30 @@ void check_exports(Recipe& recipe, const JobConfig& c) {
 
 void check_generation(Recipe& recipe, const GenerateConfig& g) {
   const std::filesystem::path output = g.output;
+  if (g.output.size() > 255)
+    recipe.fault("generate", "output", fmt::format("generate.output is a name of {} bytes", g.output.size()),
+                 "a file's name has 255 at most");
   if (output.filename() != output || output.extension() != ".jsonl" || output == "metrics.jsonl")
     recipe.fault(
         "generate", "output", fmt::format("generate.output is \"{}\"", g.output),
         "give a plain file name that ends in .jsonl, and not metrics.jsonl: it is written into the run's folder");
+}
+
+/// What a run writes about itself is UTF-8 text: its recipe, checkpoints, reports.
+void check_utf8(Recipe& recipe, const JobConfig& c) {
+  const auto fault = [&](const std::string& section, const std::string& key, const std::string& what) {
+    recipe.fault(section, key, what + " holds bytes that are not UTF-8",
+                 "rename the file or folder, or reach it through a link with another name");
+  };
+  for (const auto& [name, value] : recipe.flat()) {
+    if (tokenizer::is_valid_utf8(value)) continue;
+    const size_t dot = name.find('.');
+    fault(dot == std::string::npos ? "" : name.substr(0, dot), name.substr(dot + 1), name);
+  }
+  const std::filesystem::path folder = c.run.dir.empty() ? std::filesystem::path("runs") / recipe.name() : c.run.dir;
+  if (!tokenizer::is_valid_utf8(std::filesystem::absolute(folder).string()) &&
+      tokenizer::is_valid_utf8(c.run.dir.string()))
+    fault("run", "dir", "the path of the run's folder");
 }
 
 void check_files(Recipe& recipe, const JobConfig& c) {
@@ -197,6 +218,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_exports(recipe, c);
   check_generation(recipe, c.generate);
   check_files(recipe, c);
+  check_utf8(recipe, c);
   recipe.finish();
 }
 

@@ -4,8 +4,10 @@
 
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "cli/spsa_run.h"
 #include "io/files.h"
 #include "kernels/table.h"
+#include "model/config_fingerprint.h"
 #include "model/export.h"
 #include "train/spsa/branch.h"
 #include "train/spsa/spsa_inputs.h"
@@ -90,6 +92,15 @@ void require_same_start(const RunHeader& header, Model& model, const std::string
                                 header.start, mine));
 }
 
+/// A log's header knows the weights; run.json beside it, if it is there, also the numbers of config.json.
+void require_same_config(const RunPlaces& source, const Model& model) {
+  const auto saved = meta_of_log(source.run);
+  if (!saved || saved->config_fingerprint.empty() || saved->config_fingerprint == config_fingerprint(model.config()))
+    return;
+  throw UserError((source.run / "run.json").string(), "the log belongs to another base model",
+                  "config.json of model.path has other numbers now: put back what the run had");
+}
+
 /// @return what the weights were rounded to in the folder, when they were
 std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
   refuse_own_folder(target / "model", in.config.model.path);
@@ -133,6 +144,7 @@ int replay_job(const JobInputs& in) {
                     .scratch = arena,
                     .threads = in.threads};
   require_same_start(header, model, where, ctx);
+  require_same_config(source, model);
   Replica replica(header, model.pool().trainable());
   const auto begin = Clock::now();
   const ReplayCount count =

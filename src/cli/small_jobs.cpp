@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cli/going_on.h"
+#include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
 #include "kernels/table.h"
@@ -94,6 +95,7 @@ void export_native(Model& model, const std::filesystem::path& folder) {
 
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
+  require_free_outputs(in);
   const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
   Model model(is_checkpoint || is_shared ? trained_model_settings(in, 16) : model_settings(in, 16));
   use_trained_weights(in, model);

@@ -1,6 +1,7 @@
 // job = "train": the main job, from a recipe to a trained, saved adapter or model.
 
 #include "cli/going_on.h"
+#include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
 #include "cli/run_rules.h"
@@ -20,6 +21,7 @@ int train_job(const JobInputs& in) {
     throw UserError(in.recipe.where("spsa", "transport"),
                     fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
                     "start the processes one by one without a launcher, or leave spsa.transport out");
+  require_free_outputs(in);
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");

@@ -418,6 +418,8 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
     return true;
   });
   TokenData data = preparation.finish();
+  if (source.mapped->change() == MappedFile::Change::altered)
+    throw UserError(source.file.string(), "was written to while it was read", "start again when it is whole");
   if (data.documents() == 0) fail_empty(source);
   data.hash = key;
   make_folder(config.cache);

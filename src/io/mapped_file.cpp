@@ -1,6 +1,5 @@
 #include "io/mapped_file.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,21 +8,41 @@
 
 namespace tessera {
 
-std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
+std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path, Map map) {
   struct Constructible : MappedFile {};  // lets make_shared reach the private constructor
   const FileDescriptor descriptor = FileDescriptor::open_to_read(path);
-  const auto size = static_cast<size_t>(descriptor.size());
   auto file = std::make_shared<Constructible>();
   file->path_ = path;
+  if (::fstat(descriptor.get(), &file->opened_) != 0) throw_file_error(path, "cannot be read", errno);
+  const auto size = static_cast<size_t>(file->opened_.st_size);
   if (size == 0) return file;  // mmap refuses a length of 0
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor.get(), 0);
-  if (address == MAP_FAILED) throw_file_error(path, "cannot be mapped into memory", errno);
+  void* address = MAP_FAILED;
+  for (const int kind : {MAP_SHARED, MAP_PRIVATE}) {
+    address = map(nullptr, size, PROT_READ, kind, descriptor.get(), 0);
+    if (address != MAP_FAILED) break;
+    if (errno != ENODEV) throw_file_error(path, "cannot be mapped into memory", errno);
+  }
+  if (address == MAP_FAILED) {
+    file->copy_ = Tensor({static_cast<int64_t>(size)}, DType::u8);
+    address = file->copy_.view().mutable_data();
+    const size_t read = descriptor.read({static_cast<std::byte*>(address), size});
+    if (read != size) throw_file_error(path, "became shorter while it was read", EIO);
+  }
   file->bytes_ = {static_cast<const std::byte*>(address), size};
   return file;
 }
 
+MappedFile::Change MappedFile::change() const {
+  struct stat now;
+  if (::stat(path_.c_str(), &now) != 0 || now.st_ino != opened_.st_ino || now.st_dev != opened_.st_dev)
+    return Change::replaced;
+  const bool is_same = now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
+                       now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
+  return is_same ? Change::none : Change::altered;
+}
+
 void MappedFile::forget(std::span<const std::byte> part) const {
-  if (part.data() < bytes_.data() || part.data() + part.size() > bytes_.data() + bytes_.size()) return;
+  if (!is_mapped() || part.data() < bytes_.data() || part.data() + part.size() > bytes_.data() + bytes_.size()) return;
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));  // the mapping begins with one
   const auto begin = (static_cast<size_t>(part.data() - bytes_.data()) + page - 1) / page * page;
   const size_t end = static_cast<size_t>(part.data() + part.size() - bytes_.data()) / page * page;
@@ -31,7 +50,7 @@ void MappedFile::forget(std::span<const std::byte> part) const {
 }
 
 MappedFile::~MappedFile() {
-  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  if (!bytes_.empty() && is_mapped()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
 }  // namespace tessera

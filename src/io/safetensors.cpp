@@ -177,6 +177,7 @@ bool is_aligned(const void* address, DType dtype) {
 
 void SafetensorsReader::add_file(const fs::path& path) {
   const auto file = MappedFile::open(path);
+  files_.push_back(file);
   const std::span<const std::byte> bytes = file->bytes();
   try {
     const std::string_view header = header_of(bytes);

@@ -33,6 +33,8 @@ class SafetensorsReader {
   /// @throws UserError when absent, with the nearest name
   ConstView at(const std::string& name) const;
   std::shared_ptr<const MappedFile> file_of(const std::string& name) const;
+  /// Every file that tensors lie in.
+  std::vector<std::shared_ptr<const MappedFile>> files() const { return files_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
@@ -44,6 +46,7 @@ class SafetensorsReader {
   void sort_names();
   std::string where_;  // the file or folder, for errors
   std::vector<std::string> names_;
+  std::vector<std::shared_ptr<const MappedFile>> files_;
   std::map<std::string, Entry> tensors_;
   std::map<std::string, std::string> metadata_;
 };

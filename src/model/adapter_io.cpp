@@ -38,7 +38,7 @@ void check_tensor(const ConstView& stored, const NamedValues& slot, const Adapte
   if (const int64_t broken = first_broken(stored); broken >= 0)
     throw UserError(
         file, fmt::format("the adapter holds {}: {}", element(stored, broken), adapter.readers(slot.name, broken)),
-        "the run that wrote it had diverged: take an earlier adapter");
+        "the run that wrote it had diverged: job=export run.resume=RUN/checkpoints/step-N.h5 writes the one of an earlier checkpoint");
 }
 
 }  // namespace

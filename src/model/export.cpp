@@ -101,8 +101,9 @@ void check_finite(const ConstView& weight, const std::string& name) {
     if (!std::isfinite(element(weight, i)))
       throw UserError(
           "", fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
-          weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
-                                     : "the run has diverged: export an earlier checkpoint");
+          weight.dtype == DType::f16
+              ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
+              : "the run has diverged: run.resume=RUN/checkpoints/step-N.h5 exports an earlier checkpoint");
 }
 
 Json config_of(const Model& model, DType dtype) {

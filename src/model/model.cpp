@@ -83,8 +83,39 @@ std::string Model::frozen_text() const {
   return text;
 }
 
+std::vector<std::shared_ptr<const MappedFile>> Model::mapped_files() const {
+  return source_  ? source_->files()
+         : saved_ ? saved_->tensors().files()
+                  : std::vector<std::shared_ptr<const MappedFile>>();
+}
+
+std::string Model::check_files() {
+  if (pool_.frozen_mapped_bytes() == 0) return "";  // all was copied when it was opened
+  std::string replaced;
+  for (const auto& file : mapped_files()) {
+    const MappedFile::Change change = file->change();
+    if (change == MappedFile::Change::none) continue;
+    if (change == MappedFile::Change::replaced) {
+      replaced =
+          fmt::format("{}: was replaced or removed; this run keeps the old contents, and to go on it needs them there",
+                      file->path().string());
+      continue;
+    }
+    const std::string before = base_fingerprint_;
+    base_fingerprint_.clear();
+    if (!before.empty() && base_fingerprint() == before) continue;  // another time, the same bytes
+    throw UserError(file->path().string(), "was written to while the run read its weights from it",
+                    "the steps since the last checkpoint are lost: put the old contents back and go on from there");
+  }
+  return replaced;
+}
+
 std::vector<std::string> Model::notes() const {
   std::vector<std::string> lines = sharing_->notes();
+  for (const auto& file : mapped_files())
+    if (!file->is_mapped())
+      lines.push_back(fmt::format("{}: its file system cannot map files: each rank holds a copy of {} bytes",
+                                  file->path().string(), file->bytes().size()));
   if (adapter_)
     for (const std::string& line : adapter_->notes()) lines.push_back(line);
   return lines;

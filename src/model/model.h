@@ -70,6 +70,10 @@ class Model {
   std::string start_fingerprint();
   /// The first weight in the base model's files that is not finite, as text; empty when there is none. Reads them all.
   std::string broken_base_weight() const;
+  /// Whether the files that frozen weights are read from are still as they were when they were opened; a file that only looks changed
+  /// is hashed again. @return what is to be told of one that was replaced, whose old contents this process keeps; mostly empty
+  /// @throws UserError naming a file that was written to: what was computed since is of weights that nothing describes
+  std::string check_files();
   /// What base and adapter say of themselves.
   std::vector<std::string> notes() const;
   /// Which weights read element `index` of a slot: for error messages.
@@ -84,6 +88,7 @@ class Model {
   ModelConfig config_;
   void open_weights(const Settings&);
   std::string frozen_text() const;
+  std::vector<std::shared_ptr<const MappedFile>> mapped_files() const;
 
   bool is_shared_;
   std::optional<SafetensorsReader> source_;  // a dense model

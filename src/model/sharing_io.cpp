@@ -55,8 +55,9 @@ ConstView SavedSharing::at(const std::string& name, const Shape& shape,
                                 shape.text()),
                     "it belongs to another model");
   if (const int64_t broken = first_broken(view); broken >= 0)
-    throw UserError(file, fmt::format("holds {}: {}", element(view, broken), readers(broken)),
-                    "the run that wrote it had diverged: take an earlier one");
+    throw UserError(
+        file, fmt::format("holds {}: {}", element(view, broken), readers(broken)),
+        "the run that wrote it had diverged: job=export run.resume=RUN/checkpoints/step-N.h5 writes the one of an earlier checkpoint");
   return view;
 }
 

@@ -28,6 +28,7 @@ class SavedSharing {
   /// @throws UserError when it is missing, of another shape, or not finite
   ConstView at(const std::string& name, const Shape& shape, const std::function<std::string(int64_t)>& readers) const;
   std::shared_ptr<const MappedFile> file_of(const std::string& name) const { return tensors_.file_of(name); }
+  const SafetensorsReader& tensors() const { return tensors_; }
 
  private:
   NativeFolder folder_;

@@ -33,8 +33,7 @@ struct CheckpointMeta {
   std::string data_hash, base_fingerprint;
   // Files of earlier versions have none of these.
   std::string config_fingerprint;  // of the model's config.json
-  std::string
-      start_values;  // values_hash of the trained numbers before step 1: what model.path, *.load and seeds led to
+  std::string start_values;        // values_hash before step 1: of what model.path, *.load and seeds led to
 };
 
 /// checkpoints/step-00001000.h5

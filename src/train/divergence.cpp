@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <limits>
+#include <map>
 
 #include "train/run_folder.h"
 
@@ -11,16 +11,18 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-/// The training loss that the run began with; infinite when nothing tells.
-double first_loss(const fs::path& run) {
+/// Training losses by step. That of step s + 1 is of the weights that a checkpoint of step s holds; the one in the checkpoint itself is of
+/// those before its last step.
+std::map<int64_t, double> told_losses(const fs::path& run) {
+  std::map<int64_t, double> losses;
   try {
     for (const Json& line : MetricsFile(run / "metrics.jsonl").lines())
-      if (const Json* split = line.find("split"), *loss = line.find("loss");
-          split && loss && split->dump() == "\"train\"" && loss->is_number())
-        return loss->as_number();
+      if (const Json* split = line.find("split"), *step = line.find("step"), *loss = line.find("loss");
+          split && step && loss && loss->is_number() && split->dump() == "\"train\"")
+        losses[step->as_integer()] = loss->as_number();
   } catch (const UserError&) {  // a damaged file: it is not what this message is about
   }
-  return std::numeric_limits<double>::infinity();
+  return losses;
 }
 
 struct Healthy {
@@ -29,18 +31,20 @@ struct Healthy {
   double loss;
 };
 
-/// The newest checkpoint whose last step was no worse than the run's first; else the one that the run itself began from.
+/// The newest checkpoint, else the one that the run itself began from, whose weights gave about the first loss or a lower one.
 std::optional<Healthy> healthy_checkpoint(const TrainerInputs& in) {
-  const double first = first_loss(in.run_path);
+  const auto losses = told_losses(in.run_path);
+  if (losses.empty()) return std::nullopt;
+  const double most = 1.2 * losses.begin()->second;
   std::vector<fs::path> files;
   for (const int64_t step : checkpoint_steps(in.run_path / "checkpoints"))
     files.push_back(checkpoint_file(in.run_path / "checkpoints", step));
   if (!in.resume_from.empty()) files.push_back(in.resume_from);
   for (const fs::path& file : files) {
     try {
-      const CheckpointMeta meta = read_checkpoint_meta(file);
-      if (std::isfinite(meta.last_loss) && (meta.last_loss <= first || file == in.resume_from))
-        return Healthy{file, meta.step, meta.last_loss};
+      const int64_t step = read_checkpoint_meta(file).step;
+      const auto next = losses.find(step + 1);
+      if (next != losses.end() && next->second <= most) return Healthy{file, step, next->second};
     } catch (const UserError&) {  // a damaged one: the one before may do
     }
   }
@@ -57,8 +61,8 @@ std::string way_out_of_divergence(const TrainerInputs& in) {
   if (!saved)
     return fmt::format("no checkpoint from before is left: start anew with a lower rate, run.resume=never {}",
                        overrides);
-  return fmt::format("go on from step {}, whose loss was {:.4g}, with a lower rate in a new folder: {} {}", saved->step,
-                     saved->loss, shell_word("run.resume=" + saved->file.string()), overrides);
+  return fmt::format("go on from step {}, where the loss was still {:.4g}, with a lower rate in a new folder: {} {}",
+                     saved->step, saved->loss, shell_word("run.resume=" + saved->file.string()), overrides);
 }
 
 std::string shell_word(const std::string& text) {

@@ -66,8 +66,10 @@ class Loop {
       bool is_best = false;
       if (in_.eval && (last || due(in_.config.evaluate.every, step))) is_best = evaluate_now();
       stopped_ = !last && report->stop;
-      if (last || stopped_ || due(in_.config.checkpoint.every, step) || (in_.config.checkpoint.best && is_best))
+      if (last || stopped_ || due(in_.config.checkpoint.every, step) || (in_.config.checkpoint.best && is_best)) {
+        check_files();
         stepper_->checkpoint(meta_, in_.config.checkpoint.best && is_best);
+      }
     }
     if (!stopped_) stepper_->finish();
     return {meta_, stopped_};
@@ -75,6 +77,12 @@ class Loop {
 
  private:
   static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+  /// Nothing is sealed under the fingerprint of weights that are others now.
+  void check_files() {
+    const std::string notice = in_.model.check_files();
+    if (!notice.empty() && notice != told_of_files_) in_.report.say(told_of_files_ = notice);
+  }
 
   void resume_or_start() {
     const auto saved = stepper_->restore();
@@ -184,6 +192,7 @@ class Loop {
   int64_t steps_, micro_rows_;
   CheckpointMeta meta_;
   bool stopped_ = false;
+  std::string told_of_files_;
 };
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
@@ -205,6 +207,46 @@ TEST(MappedFile, WhatIsForgottenReadsTheSameAgain) {
   file->forget(std::as_bytes(std::span(text)));  // not of the mapping: left alone
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()), text);
   EXPECT_EQ(text[99'999], static_cast<char>('a' + 99'999 % 23));
+}
+
+template <int kKinds> void* lacking(void* address, size_t size, int protection, int kind, int file, off_t offset) {
+  if (kKinds & kind) return ::mmap(address, size, protection, kind, file, offset);
+  errno = ENODEV;
+  return MAP_FAILED;
+}
+
+TEST(MappedFile, IsMappedPrivatelyOrReadWhereTheFileSystemLacksMappings) {
+  const test::TemporaryFolder folder;
+  std::string text(10'000, 'a');
+  text.back() = 'z';
+  test::write_file(folder / "a", text);
+  const auto bytes = [](const MappedFile& file) {
+    return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  };
+  const auto privately = MappedFile::open(folder / "a", lacking<MAP_PRIVATE>);
+  EXPECT_TRUE(privately->is_mapped());
+  EXPECT_EQ(bytes(*privately), text);
+  const auto read = MappedFile::open(folder / "a", lacking<0>);
+  EXPECT_FALSE(read->is_mapped());
+  read->forget(read->bytes());
+  EXPECT_EQ(bytes(*read), text);
+}
+
+TEST(MappedFile, KnowsWhetherItsFileWasReplacedOrAltered) {
+  const test::TemporaryFolder folder;
+  test::write_file(folder / "a", "abc");
+  const auto file = MappedFile::open(folder / "a");
+  EXPECT_EQ(file->change(), MappedFile::Change::none);
+  fs::last_write_time(folder / "a", fs::last_write_time(folder / "a") + std::chrono::seconds(1));
+  EXPECT_EQ(file->change(), MappedFile::Change::altered);
+  const auto again = MappedFile::open(folder / "a");
+  test::write_file(folder / "a", "abcd");
+  EXPECT_EQ(again->change(), MappedFile::Change::altered);
+  const auto third = MappedFile::open(folder / "a");
+  write_text_file(folder / "a", "abcd");
+  EXPECT_EQ(third->change(), MappedFile::Change::replaced);
+  fs::remove(folder / "a");
+  EXPECT_EQ(third->change(), MappedFile::Change::replaced);
 }
 
 TEST(MappedFile, ErrorsNameTheFile) {

@@ -253,7 +253,9 @@ TEST_F(SharingFolder, WithABrokenCellNamesTheTensorsAndPositionsThatReadIt) {
       const Fault found = fault(rps(4), train);
       EXPECT_EQ(found.where, file());
       EXPECT_EQ(found.message, fmt::format("holds {}: cell 700 of rps.pool, read by 4 weights: {}", broken, readers));
-      EXPECT_EQ(found.hint, "the run that wrote it had diverged: take an earlier one");
+      EXPECT_EQ(
+          found.hint,
+          "the run that wrote it had diverged: job=export run.resume=RUN/checkpoints/step-N.h5 writes the one of an earlier checkpoint");
     }
   }
   test::fill_all_normal(model->pool(), 5, 0.3);

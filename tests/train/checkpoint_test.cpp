@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "comm/pretended_ranks.h"
 #include "support/paths.h"
 
 namespace tessera {
@@ -18,7 +19,7 @@ using testing::UnorderedElementsAre;
 class Checkpoints : public testing::Test {
  protected:
   Checkpoints() : optimizer_(make_optimizer({}, 128)) {
-    pool_.reserve("slot", {.shape = {3}, .init = {.kind = Init::Kind::ones}});
+    pool_.reserve("slot", {.shape = {3}, .init = {Init::Kind::ones, 0, {}}});
     pool_.allocate(1);
   }
   void save(int64_t step, Retention& retention) {
@@ -101,6 +102,59 @@ TEST_F(Checkpoints, StepsAreComparedAsNumbers) {
   for (const int64_t step : {99'999'998, 99'999'999, 100'000'000, 100'000'001}) save(step, retention);
   EXPECT_EQ(newest(), "step-100000001");
   EXPECT_THAT(files(), UnorderedElementsAre("step-100000000", "step-100000001"));
+}
+
+/// Two ranks one after the other: what rank 0 sends is kept for rank 1.
+class OneByOne : public test::PretendedRanks {
+ public:
+  OneByOne() : PretendedRanks({"", ""}) {}
+  int rank() const override { return is_second ? 1 : 0; }
+  void broadcast(std::vector<std::byte>& bytes, int) override {
+    if (!is_second) return sent.push_back(bytes);
+    bytes = sent.at(next++);
+  }
+  bool is_second = false;
+  std::vector<std::vector<std::byte>> sent;
+  size_t next = 0;
+};
+
+TEST_F(Checkpoints, ARankThatCannotSeeTheFileIsSentIt) {
+  for (float& value : pool_.trainable().values.as<float>()) value = 0.1f;
+  optimizer_->visit_state([](const std::string& name, std::span<float> state) {
+    for (float& value : state) value = name == "m" ? 0.2f : 0.3f;
+  });
+  CheckpointMeta meta;
+  meta.step = 7;
+  meta.rows_consumed = int64_t{1} << 60;
+  meta.seconds = 0.1;
+  meta.first_eval.nll = 1.0 / 3;
+  meta.first_eval.scored = 3;
+  meta.recipe = {{"train.steps", "9"}};
+  meta.start_values = "hash";
+  meta.rules = Rules::first;
+  Retention all;
+  save_checkpoint(folder_.path(), meta, pool_.trainable(), *optimizer_, all, false);
+
+  OneByOne world;
+  receive_checkpoint(checkpoint_file(folder_.path(), 7), world, pool_.trainable(), *optimizer_);
+  world.is_second = true;
+  ParameterPool there;
+  there.reserve("slot", {.shape = {3}, .init = {Init::Kind::zeros, 0, {}}});
+  there.allocate(1);
+  const auto optimizer = make_optimizer({}, 128);
+  const CheckpointMeta received = receive_checkpoint("/absent", world, there.trainable(), *optimizer);
+  EXPECT_EQ(received.step, 7);
+  EXPECT_EQ(received.rows_consumed, meta.rows_consumed);
+  EXPECT_EQ(received.seconds, 0.1);
+  EXPECT_EQ(received.first_eval.nll, 1.0 / 3);
+  EXPECT_EQ(received.first_eval.scored, 3);
+  EXPECT_EQ(received.best_loss, std::numeric_limits<double>::infinity());
+  EXPECT_EQ(received.recipe, meta.recipe);
+  EXPECT_EQ(received.start_values, "hash");
+  EXPECT_EQ(received.rules, Rules::first);
+  EXPECT_EQ(values_hash(there.trainable()), values_hash(pool_.trainable()));
+  optimizer->visit_state(
+      [](const std::string& name, std::span<float> state) { EXPECT_EQ(state[2], name == "m" ? 0.2f : 0.3f); });
 }
 
 TEST_F(Checkpoints, ThatAreAllGoneAreMissed) {

@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "io/file_descriptor.h"
-#include "steplog/file_lock.h"
+#include "io/file_lock.h"
 
 namespace tessera {
 
