@@ -3,14 +3,14 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/record.h"
+#include "data/data_record.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string fill(const RecordTemplate& text, const Record& record) {
+std::string fill(const RecordTemplate& text, const DataRecord& record) {
   std::string out;
   for (const RecordTemplate::Part& part : text.parts()) out += part.is_member ? record.spelled(part.text) : part.text;
   return out;
@@ -29,7 +29,7 @@ std::string_view without_byte_order_mark(std::string_view text) {
 
 void read_lines(const fs::path& file, std::string_view content, const DataConfig& config,
                 const std::function<bool(TextExample)>& use) {
-  const RecordReader reader(config);
+  const JsonlReader reader(config);
   int64_t documents = 0;
   for_each_line(file, content, [&](std::string_view line, const std::string& where) {
     ++documents;
@@ -49,7 +49,7 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
   use({"", std::string(content)});
 }
 
-bool holds(const Record& record, const std::string& field) { return !field.empty() && record.find(field); }
+bool holds(const DataRecord& record, const std::string& field) { return !field.empty() && record.find(field); }
 
 }  // namespace
 
@@ -79,7 +79,7 @@ RecordTemplate::RecordTemplate(std::string_view text, const std::string& key) {
   if (!literal.empty()) parts_.push_back({std::move(literal), false});
 }
 
-RecordReader::RecordReader(const DataConfig& config)
+JsonlReader::JsonlReader(const DataConfig& config)
     : text_field_(config.text_field),
       prompt_field_(config.prompt_field),
       completion_field_(config.completion_field),
@@ -90,7 +90,7 @@ RecordReader::RecordReader(const DataConfig& config)
   for (size_t choice = 0; choice < label_words_.size(); ++choice) labels_.push_back(config.label(choice));
 }
 
-TextExample RecordReader::with_label_word(std::string prompt, const Record& record) const {
+TextExample JsonlReader::with_label_word(std::string prompt, const DataRecord& record) const {
   const std::string label = record.spelled(label_field_);
   const auto found = std::find(labels_.begin(), labels_.end(), label);
   if (found == labels_.end()) {
@@ -104,8 +104,8 @@ TextExample RecordReader::with_label_word(std::string prompt, const Record& reco
   return {std::move(prompt), label_words_[choice], static_cast<int32_t>(choice)};
 }
 
-TextExample RecordReader::read(std::string_view line, const std::string& where) const {
-  const Record record(line, where);
+TextExample JsonlReader::read(std::string_view line, const std::string& where) const {
+  const DataRecord record(line, where);
   if (!label_words_.empty())
     return with_label_word(prompt_ ? fill(*prompt_, record) : record.text(prompt_field_), record);
   if (prompt_ || completion_) {
@@ -128,8 +128,8 @@ TextExample RecordReader::read(std::string_view line, const std::string& where) 
                       "data.completion_field, or use templates");
 }
 
-TextExample RecordReader::read_prompt(std::string_view line, const std::string& where) const {
-  const Record record(line, where);
+TextExample JsonlReader::read_prompt(std::string_view line, const std::string& where) const {
+  const DataRecord record(line, where);
   const bool has_text = holds(record, text_field_), has_prompt = holds(record, prompt_field_);
   if (!prompt_ && !has_prompt && has_text) return {record.text(text_field_), ""};
   if (!prompt_ && !has_prompt && !has_text)
@@ -138,7 +138,7 @@ TextExample RecordReader::read_prompt(std::string_view line, const std::string& 
   return {prompt_ ? fill(*prompt_, record) : record.text(prompt_field_), expected_completion(record)};
 }
 
-std::string RecordReader::expected_completion(const Record& record) const {
+std::string JsonlReader::expected_completion(const DataRecord& record) const {
   if (!label_words_.empty()) return record.find(label_field_) ? with_label_word("", record).completion : "";
   if (!completion_) return holds(record, completion_field_) ? record.text(completion_field_) : "";
   const auto& parts = completion_->parts();

@@ -11,7 +11,7 @@
 
 namespace tessera {
 
-class Record;
+class DataRecord;
 
 /// A document before it becomes tokens. The prompt is read, the completion is scored; a text document has an empty prompt.
 struct TextExample {
@@ -39,10 +39,10 @@ class RecordTemplate {
 ///   a template is given   prompt and completion come from the templates; a part without template is its plain field
 ///   label words are given the prompt as above; the completion is the word of the label that `label_field` says
 ///   otherwise             the member `text_field`, or the members `prompt_field` and `completion_field`
-class RecordReader {
+class JsonlReader {
  public:
   /// @throws UserError naming the key of a malformed template
-  explicit RecordReader(const DataConfig&);
+  explicit JsonlReader(const DataConfig&);
   /// @param where  "file:line", for errors
   /// @throws UserError: not UTF-8, no JSON object, a member missing or of the wrong kind, a label without a word
   TextExample read(std::string_view line, const std::string& where) const;
@@ -52,8 +52,8 @@ class RecordReader {
   TextExample read_prompt(std::string_view line, const std::string& where) const;
 
  private:
-  TextExample with_label_word(std::string prompt, const Record& record) const;
-  std::string expected_completion(const Record& record) const;
+  TextExample with_label_word(std::string prompt, const DataRecord& record) const;
+  std::string expected_completion(const DataRecord& record) const;
 
   std::string text_field_, prompt_field_, completion_field_, label_field_;
   std::vector<std::string> labels_, label_words_;

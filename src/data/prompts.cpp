@@ -1,7 +1,7 @@
 #include "data/prompts.h"
 
 #include "core/error.h"
-#include "data/record.h"
+#include "data/data_record.h"
 #include "io/files.h"
 
 namespace tessera {
@@ -13,7 +13,7 @@ int64_t lesser_bound(int64_t a, int64_t b) { return a == 0 || (b != 0 && b < a) 
 }  // namespace
 
 std::vector<TextExample> load_prompts(const std::filesystem::path& file, const DataConfig& config, int64_t limit) {
-  const RecordReader reader(config);
+  const JsonlReader reader(config);
   const bool is_lines = is_jsonl(file);
   const std::string content = read_text_file(file);
   const int64_t bound = lesser_bound(limit, config.max_documents);

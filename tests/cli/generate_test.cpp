@@ -69,6 +69,9 @@ TEST_F(Generation, ReadsPromptsByTheRulesOfTheData) {
   EXPECT_EQ(samples().at(0).find("expected"), nullptr);
   write("p.txt", "copy\ncop\xFF\n");
   EXPECT_THAT(generate({"generate.prompts_file=p.txt"}, 2).err, HasSubstr("p.txt:2: byte 4 is not UTF-8 (0xff)"));
+  write("p.jsonl", "{\"prompt\": \"copy\", \"completion\": 3}\n");
+  EXPECT_THAT(generate({"generate.prompts_file=p.jsonl"}, 2).err,
+              HasSubstr("p.jsonl:1: the member \"completion\" is no text: 3"));
   write("p.csv", "copy\n");
   EXPECT_THAT(generate({"generate.prompts_file=p.csv"}, 2).err, HasSubstr("p.csv: .csv files are not read"));
 }

@@ -3,7 +3,7 @@
 //
 //   {"price": 1.10, "of": [1e400, 7]}   ->   {"price": 0, "of": [1, 2]}   and   "1.10", "1e400", "7"
 
-#include "data/record.h"
+#include "data/data_record.h"
 
 #include <algorithm>
 #include <cctype>
@@ -118,7 +118,7 @@ void require_utf8(std::string_view text, const std::string& where) {
                     "convert the file to UTF-8");
 }
 
-Record::Record(std::string_view line, std::string where) : line_(line), where_(std::move(where)) {
+DataRecord::DataRecord(std::string_view line, std::string where) : line_(line), where_(std::move(where)) {
   require_utf8(line, where_);
   const std::string without_numbers = take_numbers(line, numbers_);
   try {
@@ -131,22 +131,22 @@ Record::Record(std::string_view line, std::string where) : line_(line), where_(s
     throw UserError(where_, fmt::format("a record is a JSON object {{...}}, found {:.40}", shown("")));
 }
 
-const Json* Record::find(std::string_view path) const { return find_in(json_, path); }
+const Json* DataRecord::find(std::string_view path) const { return find_in(json_, path); }
 
-std::vector<std::string> Record::member_names() const {
+std::vector<std::string> DataRecord::member_names() const {
   std::vector<std::string> names;
   for (const auto& [name, value] : json_.members()) names.push_back(name);
   return names;
 }
 
-std::string Record::members_hint() const {
+std::string DataRecord::members_hint() const {
   std::string hint = "members here: ";
   const std::vector<std::string> names = member_names();
   for (size_t i = 0; i < names.size(); ++i) hint += (i ? ", " : "") + names[i];
   return hint;
 }
 
-void Record::fail_missing(const std::string& path) const {
+void DataRecord::fail_missing(const std::string& path) const {
   const std::string near = nearest_name(path, member_names());
   const bool is_near = !near.empty() && near != path;
   throw UserError(where_, fmt::format("the member \"{}\" is missing or null", path),
@@ -154,7 +154,7 @@ void Record::fail_missing(const std::string& path) const {
 }
 
 /// Part of the line, or with an empty path all of it, for messages.
-std::string Record::shown(std::string_view path) const {
+std::string DataRecord::shown(std::string_view path) const {
   try {
     const Json whole = Json::parse(line_, where_);
     return (path.empty() ? &whole : find_in(whole, path))->dump();
@@ -163,11 +163,11 @@ std::string Record::shown(std::string_view path) const {
   }
 }
 
-std::string Record::spelling(const Json& value) const {
+std::string DataRecord::spelling(const Json& value) const {
   return value.is_integer() ? numbers_[static_cast<size_t>(value.as_integer())] : value.dump();
 }
 
-const std::string& Record::text(const std::string& path) const {
+const std::string& DataRecord::text(const std::string& path) const {
   const Json* value = find(path);
   if (!value) fail_missing(path);
   if (!value->is_string())
@@ -176,7 +176,7 @@ const std::string& Record::text(const std::string& path) const {
   return value->as_string();
 }
 
-std::string Record::spelled(const std::string& path) const {
+std::string DataRecord::spelled(const std::string& path) const {
   const Json* value = find(path);
   if (!value) fail_missing(path);
   if (value->is_array() || value->is_object())

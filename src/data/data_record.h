@@ -9,12 +9,12 @@
 
 namespace tessera {
 
-class Record {
+class DataRecord {
  public:
   /// @param line   must outlive the record
   /// @param where  "file:line", for errors
   /// @throws UserError: not UTF-8, no JSON, no object
-  Record(std::string_view line, std::string where);
+  DataRecord(std::string_view line, std::string where);
 
   /// A member by its name, else by its path ("instances.0.input"); nullptr when it is not there or null.
   const Json* find(std::string_view path) const;
