@@ -217,15 +217,13 @@ void require_same_run(const Recipe& recipe, const PackedDataset& data, const Goi
 void require_same_content(const Recipe& recipe, Model& model, const std::string& base, const GoingOn& going) {
   require_same_base(model, base, going.saved, going.file);
   if (going.file.filename() == "run.json") return;  // the log's header holds the digest of the values it begins with
-  const bool is_known = !going.saved.start_values.empty();
+  if (going.saved.start_values.empty())
+    return;  // of an earlier version: what is trained comes from the checkpoint anyway
   std::vector<Difference> moved;
   for (const Difference& difference : differences(recipe, going.saved))
-    // An adapter's base was compared above, whatever version wrote the checkpoint.
-    if (is_weights_path(difference.key) && (is_known || !model.adapter() || difference.key != "model.path"))
-      moved.push_back(difference);
-  if (moved.empty() || (is_known && going.saved.start_values == values_hash(model.pool().trainable()))) return;
-  refuse_recipe(going.file, moved,
-                is_known ? fmt::format("what is there is not what the run began with: {}", kStartAnew) : kStartAnew);
+    if (is_weights_path(difference.key)) moved.push_back(difference);
+  if (moved.empty() || going.saved.start_values == values_hash(model.pool().trainable())) return;
+  refuse_recipe(going.file, moved, fmt::format("what is there is not what the run began with: {}", kStartAnew));
 }
 
 void require_same_model(const Recipe& recipe, Model& model, const CheckpointMeta& saved, const fs::path& file) {

@@ -197,9 +197,11 @@ TEST_F(GoingOn, AKeyThatAnOlderVersionDidNotWriteStoodAtItsDefault) {
   train("straight", 8);
   stopped_run("run");
   write_as_before(checkpoint("run", 4));
-  EXPECT_THAT(command_error(with(words_of("run"), {"adapter.scale=rs"})),
+  fs::rename(*this / "base", *this / "moved");
+  const Words moved = with(words_of("run"), {"model.path=moved"});
+  EXPECT_THAT(command_error(with(moved, {"adapter.scale=rs"})),
               HasSubstr("adapter.scale was \"standard\", now \"rs\""));
-  expect_done(trainer(words_of("run")));
+  expect_done(trainer(moved));
   EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
 }
 
