@@ -144,6 +144,9 @@ int generate_job(const JobInputs& in) {
   for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
   const std::vector<TextExample> examples = examples_of(in);
   Asked asked(in, tokenizer, examples);
+  std::vector<int32_t> tokens;
+  for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+  tell(in, unknown_words(tokens, tokenizer, "prompts'"));
   if (!asked.prompts.empty()) answer(in, tokenizer, asked);
 
   const Samples samples = samples_of(tokenizer, examples, asked);

@@ -33,6 +33,7 @@ struct Tokenizer::Parts {
   HiddenTokens is_special;                    // [ids]
   SpecialTokens special;
   Surroundings around;
+  std::optional<int32_t> unknown;
   std::string chat_template, notice;
   uint64_t fingerprint = 0;
 
@@ -177,6 +178,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
     const Json& model = document.json.at("model");
     parts->vocabulary = Vocabulary(model.at("vocab"));
     parts->model = make_model(model, parts->vocabulary);
+    if (const Json* unknown = model.find("unk_token")) parts->unknown = parts->vocabulary.find(unknown->as_string());
   });
 
   std::vector<AddedToken> added = read_added_tokens(document, config);
@@ -282,6 +284,7 @@ std::string Tokenizer::decode_after(std::span<const int32_t> before, std::span<c
 int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
 std::optional<int32_t> Tokenizer::bos() const { return parts_->special.bos; }
 std::optional<int32_t> Tokenizer::eos() const { return parts_->special.eos; }
+std::optional<int32_t> Tokenizer::unknown() const { return parts_->unknown; }
 std::span<const int32_t> Tokenizer::front() const { return parts_->around.front; }
 std::span<const int32_t> Tokenizer::back() const { return parts_->around.back; }
 bool Tokenizer::add_bos() const { return bos() && std::find(front().begin(), front().end(), *bos()) != front().end(); }
