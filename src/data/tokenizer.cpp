@@ -156,6 +156,20 @@ void refuse_shifted_start(const Json& tokenizer) {
                     "text's beginning");
 }
 
+/// Some classes of `transformers` go by a key that the file may contradict.
+std::string prefix_space_notice(const Json& tokenizer, const Json& config) {
+  const Json* key = config.find("add_prefix_space");
+  if (!key || !key->is_bool()) return "";
+  const bool differs = has_component(tokenizer.find("pre_tokenizer"), "ByteLevel", [&](const Json& json) {
+    return flag_or(json, "add_prefix_space", true) != key->as_bool();
+  });
+  if (!differs) return "";
+  return fmt::format(
+      "note: add_prefix_space is {} in tokenizer_config.json and {} in the pre_tokenizer of tokenizer.json, which is "
+      "followed",
+      key->as_bool(), !key->as_bool());
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
@@ -190,6 +204,8 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   parts->around = in_part(path, "post_processor", [&] {
     return read_surroundings(document.json, config.json, parts->special, parts->vocabulary, parts->notice);
   });
+  if (const std::string notice = prefix_space_notice(document.json, config.json); !notice.empty())
+    parts->notice += (parts->notice.empty() ? "" : "\n") + notice;
   in_part(path, "added_tokens", [&] { parts->add_tokens(std::move(added)); });
   parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
   for (const std::string_view text :
