@@ -4,6 +4,7 @@
 
 #include "cli/outputs.h"
 #include "cli/plan.h"
+#include "cli/rates.h"
 #include "cli/results.h"
 
 namespace tessera {
@@ -54,9 +55,15 @@ int check_job(const JobInputs& in, bool as_json) {
   fmt::print("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
   fmt::print("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
              in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
+  const OptimizerConfig& optimizer = in.config.trainer.optimizer;
+  const auto steps = in.config.trainer.train.steps;
+  if (in.config.job == "train") fmt::print("learning rate    {}\n", rates_in_words(optimizer, steps));
   fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   for (const std::string& note : model.notes()) fmt::print("{}\n", note);
   if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
+    fmt::print("{}\n", notice);
+  if (const std::string notice = steps ? schedule_notice(optimizer, *steps, kNewestRules) : "";
+      in.config.job == "train" && !notice.empty())
     fmt::print("{}\n", notice);
   fmt::print("the recipe is in order\n");
   return kDone;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/inputs.h"
 #include "cli/outputs.h"
 #include "cli/results.h"
 #include "data/prompts.h"
@@ -143,14 +144,12 @@ int generate_job(const JobInputs& in) {
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
   const std::vector<TextExample> examples = examples_of(in);
+  RunFolder folder(run_folder_path(in), "auto");
+  refuse_overwritten_inputs(in, folder.path());
   Asked asked(in, tokenizer, examples);
-  std::vector<int32_t> tokens;
-  for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-  tell(in, unknown_words(tokens, tokenizer, "prompts'"));
   if (!asked.prompts.empty()) answer(in, tokenizer, asked);
 
   const Samples samples = samples_of(tokenizer, examples, asked);
-  RunFolder folder(run_folder_path(in), "auto");
   const std::filesystem::path file = folder / config.output;
   write_text_file(file, samples.lines);  // first: whoever reads what is printed may have gone
   if (!in.quiet && !config.prompts.empty()) fmt::print("{}", samples.shown);

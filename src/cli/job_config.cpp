@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cli/held_values.h"
 #include "cli/jobs.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
@@ -211,6 +212,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
   if (c.job == "train") check_training(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);
+  check_held_values(recipe, c);
   check_label_words(recipe, c.data);
   check_objective(recipe, c);
   check_sharing(recipe, c);

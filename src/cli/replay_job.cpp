@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "cli/inputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
 #include "cli/spsa_run.h"
@@ -133,9 +134,14 @@ int replay_job(const JobInputs& in) {
   const std::string where = (source.log / "header.json").string();
   const RunHeader header = RunHeader::parse(log.header(), where);
   const uint32_t round = wanted_round(in, log);
-  if (!config.branch.empty()) require_free_for_branch(config.branch, log);
+  if (!config.branch.empty())
+    require_free_for_branch(config.branch, log);
+  else
+    refuse_overwritten_inputs(in, target);
 
-  Model model(model_settings(in, 16));
+  Model::Settings settings = model_settings(in, 16);
+  settings.sharing.rules = header.rules;
+  Model model(settings);
   start_from_saved_adapter(in.config, model);
   Arena arena(64 << 20);
   const Context ctx{.device = {},

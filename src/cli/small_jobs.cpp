@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cli/going_on.h"
+#include "cli/inputs.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
@@ -102,6 +103,7 @@ int export_job(const JobInputs& in) {
   // Of a checkpoint, into a new folder: what the run left at its end stays.
   RunFolder folder(run_folder_path(in), is_checkpoint ? in.config.run.resume : "auto");
   refuse_base_export(in);
+  refuse_overwritten_inputs(in, folder.path());
   Arena arena(64 << 20);
   const Context ctx{.device = {},
                     .stream = {},

@@ -1,8 +1,10 @@
 // job = "train": the main job, from a recipe to a trained, saved adapter or model.
 
 #include "cli/going_on.h"
+#include "cli/inputs.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
+#include "cli/rates.h"
 #include "cli/results.h"
 #include "cli/run_rules.h"
 #include "cli/spsa_run.h"
@@ -25,12 +27,18 @@ int train_job(const JobInputs& in) {
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
-  Model model(
-      model_settings(in, in.config.trainer.train.sequence_length));  // first: its faults show before data is prepared
-  if (folder && writes_model(in, model)) refuse_own_folder(*folder / "model", in.config.model.path);
+  if (folder) refuse_overwritten_inputs(in, folder->path());
   std::vector<std::string> notices;
   const fs::path start = choose_start(in, folder.get(), notices);
   const Rules rules = rules_of_run(in, start, run_path);
+  Model::Settings settings = model_settings(in, in.config.trainer.train.sequence_length);
+  settings.sharing.rules = rules;
+  Model model(settings);  // its faults show before data is prepared
+  if (folder) {
+    if (writes_model(in, model)) refuse_own_folder(*folder / "model", in.config.model.path);
+    if (writes_model(in, model)) refuse_foreign_model(*folder / "model");
+    if (model.adapter() && in.config.exports.peft) refuse_foreign_peft(*folder / "peft");
+  }
   Datasets sets = load_datasets(in, true, rules);
   require_known_tokens(in, model, sets);
   const int64_t steps = total_steps(in.config.trainer, *sets.train, in.world.size(), rules);
@@ -61,9 +69,10 @@ int train_job(const JobInputs& in) {
                     .scratch = arena,
                     .threads = in.threads};
 
-  if (folder)
-    write_text_file(*folder / "recipe.toml", "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir"));
+  if (folder) keep_recipe(in, *folder / "recipe.toml");
   say_plan(report, in, model, memory, sets, steps);
+  if (const std::string notice = schedule_notice(in.config.trainer.optimizer, steps, rules); !notice.empty())
+    report.say(notice);
   if (going)
     if (const std::string notice = rate_notice(in, *sets.train, *going); !notice.empty()) report.say(notice);
 

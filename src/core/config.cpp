@@ -102,6 +102,7 @@ std::string allowed_text(const Rule& rule) {
     return text;
   }
   const bool low = std::isfinite(rule.min), high = std::isfinite(rule.max);
+  if (low && high && rule.above_min) return fmt::format("more than {}, at most {}", rule.min, rule.max);
   if (low && high) return fmt::format("{} to {}", rule.min, rule.max);
   if (low) return fmt::format("{} {}", rule.above_min ? "more than" : "at least", rule.min);
   return high ? fmt::format("at most {}", rule.max) : "";
@@ -109,6 +110,20 @@ std::string allowed_text(const Rule& rule) {
 
 bool number_allowed(const Rule& rule, double value) {
   return std::isfinite(value) && value <= rule.max && (rule.above_min ? value > rule.min : value >= rule.min);
+}
+
+/// Whether a text is a number that TOML's are too small for: only those are read as texts.
+bool is_typed_number(const toml::node& node) {
+  const std::string text = node.value_or(std::string());
+  return !text.empty() && text.find_first_not_of("+-.0123456789eE_") == std::string::npos &&
+         text.find_first_of("0123456789") != std::string::npos;
+}
+
+/// Behind "at least 0": where numbers end.
+std::string largest_text(const FieldTarget& target) {
+  const std::string kind = wanted_kind(target);
+  if (kind == "a whole number") return fmt::format(", at most {}", std::numeric_limits<int64_t>::max());
+  return kind == "a number" ? fmt::format(", at most {}", std::numeric_limits<double>::max()) : "";
 }
 
 /// "a,b" or "[a, b]" as a list of texts.
@@ -162,7 +177,8 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
                              ? "command line"
                              : fmt::format("{}:{}:{}", file, node.source().begin.line, node.source().begin.column);
   const auto bad = [&](const std::string& found) {
-    const std::string allowed = allowed_text(field.rule);
+    std::string allowed = allowed_text(field.rule);
+    if (is_typed_number(node) && !std::isfinite(field.rule.max)) allowed += largest_text(field.target);
     const bool only_choice = node.is_string() && !field.rule.choices.empty();  // the kind is right, the text is not
     std::string text = fmt::format("{}: {} is {}, expected {}", at, full, found,
                                    only_choice ? allowed : std::string(wanted_kind(field.target)));
@@ -342,6 +358,16 @@ void add_override(toml::table& table, const Override& given, const toml::node& v
   scope->insert_or_assign(given.key, value);
 }
 
+/// Of numbers that TOML's are too small for; the description tells the rest.
+std::string hint_of(const toml::parse_error& error) {
+  const std::string_view description = error.description();
+  if (description.find("not representable in 64 bits") != std::string_view::npos)
+    return fmt::format("the largest whole number is {}", std::numeric_limits<int64_t>::max());
+  if (description.find("parsing floating-point") != std::string_view::npos)
+    return fmt::format("the largest number is {}", std::numeric_limits<double>::max());
+  return "";
+}
+
 }  // namespace
 
 Recipe::Recipe(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -370,7 +396,7 @@ Recipe Recipe::from_text(const std::string& toml, const std::string& name, const
     state->table = toml::parse(toml, name);
   } catch (const toml::parse_error& error) {
     throw UserError(fmt::format("{}:{}:{}", name, error.source().begin.line, error.source().begin.column),
-                    "not valid TOML: " + std::string(error.description()));
+                    "not valid TOML: " + std::string(error.description()), hint_of(error));
   }
   for (const std::string& text : overrides) {
     const Override given = parse_override(text);

@@ -51,4 +51,15 @@ int64_t ceil_of_share(double value, int64_t count, int64_t divisor) {
   return static_cast<int64_t>(std::min(product, kMost));
 }
 
+int64_t quotient_of(int64_t count, double value, Rounding rounding) {
+  TS_CHECK(std::isfinite(value) && value > 0 && count >= 0 && count <= int64_t{1} << 56, "{} / {}", count, value);
+  if (value < 1) return static_cast<int64_t>(std::min(static_cast<double>(count) / value, 0x1p62));
+  Decimal decimal = shortest_decimal(value);
+  Wide above = static_cast<Wide>(count), below = decimal.digits;
+  for (; decimal.exponent < 0; ++decimal.exponent) above *= 10;  // at most 16 times
+  for (; decimal.exponent > 0 && below <= 2 * above; --decimal.exponent) below *= 10;
+  if (rounding == Rounding::nearest) above = 2 * above + below, below *= 2;
+  return static_cast<int64_t>(std::min(above / below, kMost));
+}
+
 }  // namespace tessera

@@ -1,12 +1,17 @@
 #include "model/export.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 
 #include "io/files.h"
+#include "io/folders.h"
 #include "io/safetensors.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "model/native_folder.h"
+#include "model/sealed_folder.h"
 
 namespace tessera {
 namespace {
@@ -97,13 +102,11 @@ bool are_equal(const ConstView& a, const ConstView& b) {
 }
 
 void check_finite(const ConstView& weight, const std::string& name) {
-  for (int64_t i = 0; i < weight.shape.count(); ++i)
-    if (!std::isfinite(element(weight, i)))
-      throw UserError(
-          "", fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
-          weight.dtype == DType::f16
-              ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
-              : "the run has diverged: run.resume=RUN/checkpoints/step-N.h5 exports an earlier checkpoint");
+  if (const int64_t i = first_broken(weight); i >= 0)
+    throw UserError("",
+                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
+                    weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
+                                               : "the run has diverged: export an earlier checkpoint");
 }
 
 Json config_of(const Model& model, DType dtype) {
@@ -113,12 +116,40 @@ Json config_of(const Model& model, DType dtype) {
   return config;
 }
 
-void copy_tokenizer(const fs::path& from, const fs::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json", "chat_template.jinja"}) {
-    if (!fs::exists(from / name) || (fs::exists(to / name) && fs::equivalent(from / name, to / name))) continue;
-    write_text_file(to / name, read_text_file(from / name));
-  }
+constexpr const char* kGeneration = "generation_config.json";
+
+/// What tokenizers of Hugging Face folders are kept in, whichever class reads them.
+constexpr std::array kTokenizerFiles = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "tokenizer.model",
+                                        "merges.txt",
+                                        "vocab.json",
+                                        "vocab.txt",
+                                        "spiece.model",
+                                        "sentencepiece.bpe.model",
+                                        "chat_template.jinja",
+                                        "chat_template.json"};
+
+bool is_model_file(const std::string& name) {
+  return name == "config.json" || name == "model.safetensors" || name == kGeneration || name == kSealFile ||
+         std::find(kTokenizerFiles.begin(), kTokenizerFiles.end(), name) != kTokenizerFiles.end();
+}
+
+bool is_peft_file(const std::string& name) {
+  return name == "adapter_config.json" || name == "adapter_model.safetensors";
+}
+
+void copy_if_there(const fs::path& from, const fs::path& to, const std::string& name) {
+  if (fs::is_regular_file(from / name)) write_text_file(to / name, read_text_file(from / name));
+}
+
+/// @param base  the base model's folder or config.json, whose generation_config.json goes before the tokenizer's
+void copy_companions(const fs::path& base, const fs::path& tokenizer, const fs::path& to) {
+  for (const char* name : kTokenizerFiles) copy_if_there(tokenizer, to, name);
+  copy_if_there(tokenizer, to, kGeneration);
+  if (fs::is_directory(base)) copy_if_there(base, to, kGeneration);
 }
 
 }  // namespace
@@ -131,9 +162,11 @@ void refuse_own_folder(const fs::path& folder, const fs::path& base) {
                     "name another folder with run.dir");
 }
 
+void refuse_foreign_model(const fs::path& folder) { refuse_foreign_weights(folder, is_model_file); }
+void refuse_foreign_peft(const fs::path& folder) { refuse_foreign_weights(folder, is_peft_file); }
+
 void export_peft(const fs::path& folder, Model& model) {
   TS_CHECK(model.adapter(), "export_peft: the model has no adapter");
-  create_folder(folder);
   const auto adapted = adapted_weights(model);
   std::vector<Tensor> transposes;
   std::vector<std::pair<std::string, ConstView>> tensors;
@@ -144,13 +177,17 @@ void export_peft(const fs::path& folder, Model& model) {
     tensors.emplace_back(name + ".lora_A.weight", a.matrices->a);
     tensors.emplace_back(name + ".lora_B.weight", transposes.back().view());
   }
-  write_safetensors(folder / "adapter_model.safetensors", tensors, {{"format", "pt"}});
-  write_text_file(folder / "adapter_config.json", peft_config(model, adapted).dump(2) + "\n");
+  with_place(folder.string(), [&] { require_finite("PEFT adapter", tensors); });
+  refuse_foreign_peft(folder);
+  replace_folder(folder, is_peft_file, [&](const fs::path& to) {
+    write_safetensors(to / "adapter_model.safetensors", tensors, {{"format", "pt"}});
+    write_text_file(to / "adapter_config.json", peft_config(model, adapted).dump(2) + "\n");
+  });
 }
 
 bool export_merged(const fs::path& folder, Model& model, const fs::path& tokenizer_folder, const Context& ctx) {
   refuse_own_folder(folder, model.options().path);
-  create_folder(folder);
+  refuse_foreign_model(folder);
   model.assemble(ctx);
   const DType dtype = model.export_dtype();
   const auto& specs = model.decoder().specs();
@@ -181,9 +218,12 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
     is_exact = is_exact && !delta && are_equal(base, owned.back());
     tensors.emplace_back(specs[i].name, owned.back().view());
   }
-  copy_tokenizer(tokenizer_folder, folder);
-  write_text_file(folder / "config.json", config_of(model, dtype).dump(2) + "\n");
-  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  replace_folder(folder, is_model_file, [&](const fs::path& to) {
+    copy_companions(model.options().path, tokenizer_folder, to);
+    write_text_file(to / "config.json", config_of(model, dtype).dump(2) + "\n");
+    write_safetensors(to / "model.safetensors", tensors, {{"format", "pt"}});
+    seal_folder(to);
+  });
   return is_exact;
 }
 

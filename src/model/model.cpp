@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "io/files.h"
+#include "model/sealed_folder.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -36,7 +37,9 @@ Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method
   open_weights(s);
   const auto specs = weight_specs(config_);
   if (source_) refuse_unknown_weights(*source_, specs);
-  sharing_ = make_sharing(s.sharing, s.where_sharing);
+  SharingConfig sharing = s.sharing;
+  sharing.rules = sharing_rules_ = saved_ ? saved_->rules() : s.sharing.rules;
+  sharing_ = make_sharing(sharing, s.where_sharing);
   const BaseOptions base{.trainable = s.train_base,
                          .freeze = s.freeze,
                          .storage = parse_storage(options_.dtype, config_.dtype),
@@ -65,6 +68,7 @@ void Model::open_weights(const Settings& s) {
   if (is_file && !drawn)
     throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
                     "name the folder that holds config.json and the weights");
+  if (!drawn && s.check_seal) require_seal(options_.path);
   config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
   if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
   if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing);

@@ -45,6 +45,8 @@ class Model {
     uint64_t seed = 0;                  // of drawn weights
     std::string where_model, where_sharing, where_adapter;
     DType compute = DType::f32;
+    bool check_seal =
+        true;  // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
   };
   /// @throws UserError for files, configs and adapters at fault
   explicit Model(const Settings&);
@@ -57,6 +59,8 @@ class Model {
   BaseSharing& sharing() { return *sharing_; }
   /// Whether weights are views of fewer numbers.
   bool is_shared() const { return is_shared_; }
+  /// By which the shared numbers were counted: the run's, or those of what was loaded.
+  Rules sharing_rules() const { return sharing_rules_; }
   Adapter* adapter() { return adapter_.get(); }
   const Adapter* adapter() const { return adapter_.get(); }
   BoundAdapter* bound_adapter() { return bound_.get(); }
@@ -91,6 +95,7 @@ class Model {
   std::vector<std::shared_ptr<const MappedFile>> mapped_files() const;
 
   bool is_shared_;
+  Rules sharing_rules_ = kNewestRules;
   std::optional<SafetensorsReader> source_;  // a dense model
   std::optional<SavedSharing> saved_;        // or a saved pool
   std::unique_ptr<BaseSharing> sharing_;

@@ -1,14 +1,28 @@
 #include "model/native_folder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "io/files.h"
+#include "io/folders.h"
 #include "model/config_fingerprint.h"
 
 namespace tessera {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+/// By the exponents: whole numbers, of which compilers make vectors.
+bool all_finite(std::span<const float> values) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  bool broken = false;
+  for (const float value : values) broken |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
+  return !broken;
+}
+
+}  // namespace
 
 void NativeFolder::read(const std::string& hint_of_missing) {
   if (!fs::is_directory(folder_))
@@ -81,18 +95,32 @@ void NativeFolder::require_same_config(const ModelConfig& config) const {
 void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const std::string& file_name,
                          const std::vector<std::pair<std::string, ConstView>>& tensors, const Json& description,
                          const std::vector<std::pair<std::string, Json>>& extra) {
-  create_folder(folder);
-  write_safetensors(folder / file_name, tensors);
+  with_place(folder.string(), [&] { require_finite(kind.what, tensors); });
   int64_t parameters = 0;
   for (const auto& [name, values] : tensors) parameters += values.shape.count();
   Json json =
       Json::object().set("format", kind.format).set("format_version", kFormatVersion).set(kind.what, description);
   for (const auto& [key, value] : extra) json.set(key, value);
-  json.set("parameters", parameters).set("file", file_name).set("sha256", sha256_of_file(folder / file_name));
-  write_text_file(folder / kind.description, json.dump(2) + "\n");
+  const std::string description_file = kind.description;
+  const auto is_ours = [&](const std::string& name) { return name == description_file || name == file_name; };
+  replace_folder(folder, is_ours, [&](const fs::path& to) {
+    write_safetensors(to / file_name, tensors);
+    json.set("parameters", parameters).set("file", file_name).set("sha256", sha256_of_file(to / file_name));
+    write_text_file(to / description_file, json.dump(2) + "\n");
+  });
+}
+
+void require_finite(const std::string& what, const std::vector<std::pair<std::string, ConstView>>& tensors) {
+  for (const auto& [name, values] : tensors)
+    if (const int64_t broken = first_broken(values); broken >= 0)
+      throw UserError(
+          "",
+          fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name, element(values, broken)),
+          "the training has diverged: train with a lower optimizer.lr");
 }
 
 int64_t first_broken(const ConstView& view) {
+  if (view.dtype == DType::f32 && all_finite(view.as<float>())) return -1;
   for (int64_t i = 0; i < view.shape.count(); ++i)
     if (!std::isfinite(element(view, i))) return i;
   return -1;

@@ -56,6 +56,9 @@ class NativeFolder {
   Json json_;
 };
 
+/// @throws UserError naming the first number that is not finite, of tensors that are about to be saved as `what`
+void require_finite(const std::string& what, const std::vector<std::pair<std::string, ConstView>>& tensors);
+
 /// The first element that is not finite, or -1. Any floating dtype.
 int64_t first_broken(const ConstView&);
 

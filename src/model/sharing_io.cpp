@@ -34,6 +34,11 @@ SavedSharing::SavedSharing(const fs::path& folder, const std::string& method, co
 
 const Json& SavedSharing::description() const { return folder_.json().at(kSharing.what); }
 
+Rules SavedSharing::rules() const {
+  const Json* number = folder_.json().find("rules");
+  return number ? rules_of(number->as_integer()) : Rules::first;
+}
+
 void SavedSharing::require_same(const Json& descriptor) const {
   const Json& saved = folder_.json().at(kSharing.what);
   for (const auto& [key, hint] :
@@ -66,8 +71,10 @@ void save_sharing(const fs::path& folder, Model& model) {
   for (SlotId id = 0; id < model.pool().count(); ++id)
     tensors.emplace_back(model.pool().name(id), model.pool().values(id));
   const Json description = model.sharing().descriptor();
+  std::vector<std::pair<std::string, Json>> extra = {{"config_fingerprint", config_fingerprint(model.config())}};
+  if (model.sharing_rules() != Rules::first) extra.emplace_back("rules", static_cast<int64_t>(model.sharing_rules()));
   NativeFolder::write(kSharing, folder, description.at("method").as_string() + ".safetensors", tensors, description,
-                      {{"config_fingerprint", config_fingerprint(model.config())}});
+                      extra);
 }
 
 }  // namespace tessera

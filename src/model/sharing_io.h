@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <string>
 
+#include "core/rules.h"
 #include "model/native_folder.h"
 
 namespace tessera {
@@ -21,6 +22,8 @@ class SavedSharing {
   SavedSharing(const std::filesystem::path& folder, const std::string& method, const std::string& where);
   /// What BaseSharing::descriptor said when it was saved.
   const Json& description() const;
+  /// By which its numbers were counted.
+  Rules rules() const;
   /// @throws UserError with the first value of the description that differs from this run's, both shown
   void require_same(const Json& descriptor) const;
   void require_same_config(const ModelConfig& config) const { folder_.require_same_config(config); }

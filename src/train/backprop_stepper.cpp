@@ -71,6 +71,11 @@ class BackpropStepper final : public Stepper {
   }
 
   void checkpoint(const CheckpointMeta& meta, bool is_best) override {
+    try {
+      require_finite_state(meta.step, params_, *optimizer_);
+    } catch (const UserError& broken) {
+      throw UserError(broken.where(), broken.message(), way_out_of_divergence(in_));
+    }
     if (in_.folder) save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, retention_, is_best);
   }
 

@@ -7,6 +7,7 @@
 #include "io/files.h"
 #include "io/hdf5_file.h"
 #include "io/numbered_name.h"
+#include "model/native_folder.h"
 #include "train/evaluation.h"
 
 namespace tessera {
@@ -128,6 +129,16 @@ void write_meta(Hdf5File& file, const CheckpointMeta& meta) {
 
 fs::path checkpoint_file(const fs::path& folder, int64_t step) {
   return folder / numbered_name(kPrefix, step, kSuffix);
+}
+
+void require_finite_state(int64_t step, const FlatParams& params, Optimizer& optimizer) {
+  std::vector<std::pair<std::string, ConstView>> tensors;
+  for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name, slot_view(params.values, slot));
+  optimizer.visit_state([&](const std::string& name, std::span<float> state) {
+    const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
+    for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name + "/" + name, slot_view(flat, slot));
+  });
+  with_place(fmt::format("step {}", step), [&] { require_finite("checkpoint", tensors); });
 }
 
 void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const FlatParams& params, Optimizer& optimizer,

@@ -46,6 +46,10 @@ struct Retention {
   std::set<int64_t> whole{};  // steps whose files are known to be readable: written by this process, or looked at
 };
 
+/// A state that is not finite leads nowhere: the checkpoint before it stays the newest.
+/// @throws UserError naming the first trained number, or number of the optimizer's state, that is not finite
+void require_finite_state(int64_t step, const FlatParams&, Optimizer&);
+
 /// Writes the file atomically, points `latest` at it, and removes older ones that Retention does not keep. Files of later steps stay:
 /// those that a run went back behind are damaged, and do not count.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&,

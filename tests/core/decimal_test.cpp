@@ -46,5 +46,29 @@ TEST(CeilOfShare, OfRandomDecimalsIsTheIntegersAnswer) {
   }
 }
 
+TEST(Quotient, TakesTheDecimalThatIsSpelled) {
+  EXPECT_EQ(quotient_of(165, 1.1, Rounding::down), 150);  // 149.99... in doubles
+  EXPECT_EQ(quotient_of(164, 1.1, Rounding::down), 149);
+  EXPECT_EQ(quotient_of(24576, 5, Rounding::down), 4915);
+  EXPECT_EQ(quotient_of(6, 2.5, Rounding::nearest), 2);
+  EXPECT_EQ(quotient_of(5, 2, Rounding::nearest), 3);
+  EXPECT_EQ(quotient_of(7, 1000, Rounding::nearest), 0);
+  EXPECT_EQ(quotient_of(7, 1e300, Rounding::down), 0);
+  EXPECT_EQ(quotient_of(6, 0.5, Rounding::nearest), 12);
+  EXPECT_EQ(quotient_of(int64_t{1} << 56, 1.2345678901234567, Rounding::down), 58366651696021497);
+}
+
+TEST(Quotient, OfRandomDecimalsIsTheIntegersAnswer) {
+  std::mt19937_64 random(21);
+  for (int i = 0; i < 20000; ++i) {
+    const auto hundredths = static_cast<int64_t>(100 + random() % 5000),
+               count = static_cast<int64_t>(random() % 10000000);
+    const double value = std::stod(fmt::format("{}e-2", hundredths));
+    EXPECT_EQ(quotient_of(count, value, Rounding::down), 100 * count / hundredths) << count << " / " << value;
+    EXPECT_EQ(quotient_of(count, value, Rounding::nearest), (200 * count + hundredths) / (2 * hundredths))
+        << count << " / " << value;
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/json.h"
+#include "core/rules.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
 
@@ -26,6 +27,7 @@ struct SharingConfig {
   double sigma_0 = 0.04;
   int64_t tile_rows = 32, tile_cols = 32;
   std::filesystem::path load;
+  Rules rules = kNewestRules;  // of the run, or of what is loaded; not a key
 
   void visit(Fields& v);
 };

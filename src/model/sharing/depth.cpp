@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/decimal.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -85,8 +86,11 @@ int64_t depth_blocks(const SharingConfig& config, int64_t layers, const std::str
   if (config.blocks && *config.blocks > layers)
     throw UserError(where, fmt::format("depth: {} blocks for {} layers", *config.blocks, layers),
                     fmt::format("sharing.blocks may be 1 .. {}", layers));
-  const double wanted = std::round(static_cast<double>(layers) / config.compression);
-  return config.blocks ? *config.blocks : std::max<int64_t>(1, static_cast<int64_t>(std::min(wanted, 1.0 * layers)));
+  if (config.blocks) return *config.blocks;
+  const auto rounded = [&] { return std::min(std::round(static_cast<double>(layers) / config.compression), 0x1p62); };
+  const int64_t wanted = config.rules == Rules::first ? static_cast<int64_t>(rounded())
+                                                      : quotient_of(layers, config.compression, Rounding::nearest);
+  return std::clamp<int64_t>(wanted, 1, layers);
 }
 
 std::unique_ptr<BaseSharing> make_depth(const SharingConfig& config, const std::string& where) {

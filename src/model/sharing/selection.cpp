@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/decimal.h"
 #include "model/sharing/regex_of.h"
 
 namespace tessera {
@@ -82,9 +83,17 @@ void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions
                       "leave it out of sharing.shared, or out of train.freeze");
 }
 
+namespace {
+
+int64_t wanted_cells(const SharingConfig& config, int64_t weights) {
+  if (config.rules != Rules::first) return quotient_of(weights, config.compression, Rounding::down);
+  return static_cast<int64_t>(std::min(std::floor(static_cast<double>(weights) / config.compression), 0x1p62));
+}
+
+}  // namespace
+
 int64_t cells_of(const SharingConfig& config, int64_t weights, const std::string& where) {
-  const double wanted = std::floor(static_cast<double>(weights) / config.compression);
-  const int64_t cells = config.pool ? *config.pool : static_cast<int64_t>(std::min(wanted, 0x1p62));
+  const int64_t cells = config.pool ? *config.pool : wanted_cells(config, weights);
   if (cells > weights)
     throw UserError(where,
                     fmt::format("{}: pool {} is larger than the {} shared weights: nothing to share (use 1x)",

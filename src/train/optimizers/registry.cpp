@@ -36,7 +36,8 @@ void OptimizerConfig::visit(Fields& v) {
   v("warmup_steps", warmup_steps, at_least(0),
     "steps of linear warm-up, from a rate of 0 at step 1; no more than all steps");
   v("warmup_ratio", warmup_ratio, in_range(0, 1), "warm-up as a share of all steps, used when warmup_steps is 0");
-  v("final_ratio", final_ratio, in_range(0, 1), "learning rate at the end as a share of lr (linear, cosine)");
+  v("final_ratio", final_ratio, in_range(0, 1),
+    "share of lr that the rate falls to (linear, cosine), reached one step after the last");
 }
 
 int64_t warmup_steps(const OptimizerConfig& config, int64_t total, Rules rules) {

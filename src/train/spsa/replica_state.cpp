@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "io/safetensors.h"
+#include "model/native_folder.h"
 #include "train/spsa/replica.h"
 
 namespace tessera {
@@ -70,6 +71,7 @@ void Replica::save(const std::filesystem::path& file) {
   for (const auto& [name, vector] : vectors())
     for (const TrainableSlot& slot : params_.slots)
       tensors.emplace_back(slot.name + "/" + name, slot_view(vector->view(), slot));
+  with_place(fmt::format("round {}", round_), [&] { require_finite("snapshot", tensors); });
   write_safetensors(file, tensors, {{kState, numbers().dump()}});
 }
 

@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kMostEmptyRounds = 16;
+constexpr int kMostEmptyRounds = 16, kManyZeroRounds = 16;
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
 class SpsaStepper final : public Stepper {
@@ -115,6 +115,10 @@ class SpsaStepper final : public Stepper {
   }
 
   void finish() override {
+    if (replica_.empty_rounds() > 0)
+      throw UserError(fmt::format("step {}", replica_.round()),
+                      "no vote of the last round was valid: the losses are not finite",
+                      "lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
     append_once(record_head(replica_, run_, tip_, RecordType::end));
     const std::string digest = replica_.digest(in_.ctx).text();
     require_equal(in_.world, "the digests of the trained weights", digest);
@@ -340,6 +344,16 @@ class SpsaStepper final : public Stepper {
         "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
   }
 
+  /// Once for each time that votes stay 0: the two sides of a probe are then too near for their losses to differ.
+  void tell_zero_votes(int64_t step) {
+    const RoundStats& round = replica_.last();
+    zero_rounds_ = round.valid > 0 && round.vote_rms == 0 ? zero_rounds_ + 1 : 0;
+    if (zero_rounds_ == kManyZeroRounds)
+      in_.report.say(
+          fmt::format("step {}: all votes of the last {} rounds are 0, nothing is learned: raise spsa.eps ({:g})", step,
+                      zero_rounds_, replica_.header().eps));
+  }
+
   /// The rate of the round's update: as offered, or, when another machine packed with another, what the record tells of it.
   float rate_of_update(const RoundStats& round, float offered) const {
     const float unit = std::ldexp(1.0f, -round.unit), valid = static_cast<float>(round.valid);
@@ -359,6 +373,7 @@ class SpsaStepper final : public Stepper {
     else if (2 * round.valid < round.votes)
       in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
                                  round.votes - round.valid, round.votes));
+    tell_zero_votes(step);
     StepReport result;
     result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
     result.lr = rate_of_update(round, std::ldexp(offer(step).rate, -halvings));
@@ -395,6 +410,7 @@ class SpsaStepper final : public Stepper {
   std::optional<uint32_t> voted_, digest_told_;   // rounds: of this machine's last vote, of the last digest record
   int64_t scored_ = 0, dropped_ = 0;
   bool ended_ = false, heard_ = true;  // heard: this machine's last vote is in its round's record
+  int zero_rounds_ = 0;                // in a row, as seen by this process
 };
 
 }  // namespace

@@ -1,0 +1,115 @@
+#include "cli/inputs.h"
+
+#include <algorithm>
+
+#include "io/files.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+struct Input {
+  std::string key;  // of the recipe
+  fs::path path;    // a file or a folder
+};
+
+/// The recipe's file: where a key is told to be that is nowhere.
+fs::path recipe_file(const JobInputs& in) { return in.recipe.where("?", "?"); }
+
+std::string resolved_recipe(const JobInputs& in) {
+  return "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir");
+}
+
+std::string behind_first_line(const std::string& text) { return text.substr(std::min(text.find('\n'), text.size())); }
+
+/// Whether the file holds the resolved recipe already, as this version or another wrote it.
+bool holds_recipe(const JobInputs& in, const fs::path& file) {
+  return behind_first_line(read_text_file(file)) == behind_first_line(resolved_recipe(in));
+}
+
+bool is_same(const fs::path& a, const fs::path& b) {
+  std::error_code failure;
+  return fs::equivalent(a, b, failure) && !failure;
+}
+
+/// Whether the path, links resolved, is the folder or lies in it.
+bool is_within(const fs::path& path, const fs::path& folder) {
+  std::error_code failure;
+  const fs::path inner = fs::canonical(path, failure), outer = failure ? fs::path() : fs::canonical(folder, failure);
+  if (failure) return false;
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+std::vector<Input> inputs_of(const JobInputs& in) {
+  const JobConfig& c = in.config;
+  std::vector<Input> all = {{"data.train", c.data.train},
+                            {"data.eval", c.data.eval},
+                            {"generate.prompts_file", c.generate.prompts_file},
+                            {"model.path", c.model.path},
+                            {"model.tokenizer", c.model.tokenizer},
+                            {"adapter.load", c.adapter.load},
+                            {"sharing.load", c.sharing.load}};
+  all.erase(std::remove_if(all.begin(), all.end(), [](const Input& input) { return input.path.empty(); }), all.end());
+  const size_t named = all.size();
+  for (size_t i = 0; i < named; ++i) {  // a folder is read by its files, any of which may be a link's other end
+    std::error_code failure;
+    for (const fs::directory_entry& entry : fs::directory_iterator(all[i].path, failure))
+      if (entry.is_regular_file(failure)) all.push_back({all[i].key, entry.path()});
+  }
+  return all;
+}
+
+struct Outputs {
+  std::vector<std::string> files, folders;  // in the run's folder
+};
+
+Outputs outputs_of(const JobInputs& in, const fs::path& run) {
+  const JobConfig& c = in.config;
+  if (c.job == "generate") return {{c.generate.output}, {}};
+  Outputs out;
+  if (c.exports.merged || c.job == "export" || (c.adapter.method == "none" && c.sharing.method == "none"))
+    out.folders.push_back("model");
+  if (c.exports.peft) out.folders.push_back("peft");
+  if (c.job == "export") return out;
+  if (c.exports.native && c.adapter.method != "none") out.folders.push_back("adapter");
+  if (c.exports.native && c.sharing.method != "none" && c.adapter.method == "none") out.folders.push_back("sharing");
+  if (c.job == "replay") return out;
+  out.files = {"metrics.jsonl", "log.txt", "report.html", "run.json", "figures.json"};
+  std::error_code failure;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run, failure))
+    if (entry.path().filename().string().rfind("events.out.tfevents.", 0) == 0)
+      out.files.push_back(entry.path().filename().string());
+  for (const char* folder : {"checkpoints", "log"}) out.folders.emplace_back(folder);
+  return out;
+}
+
+[[noreturn]] void refuse(const std::string& key, const fs::path& input, const fs::path& output) {
+  throw UserError(output.string(),
+                  fmt::format("this job would write over what it reads: {} \"{}\"", key, input.string()),
+                  "name another folder with run.dir, or copy the input to another place");
+}
+
+}  // namespace
+
+void refuse_overwritten_inputs(const JobInputs& in, const fs::path& run) {
+  const Outputs outputs = outputs_of(in, run);
+  for (const Input& input : inputs_of(in)) {
+    for (const std::string& file : outputs.files)
+      if (is_same(input.path, run / file)) refuse(input.key, input.path, run / file);
+    for (const std::string& folder : outputs.folders)
+      if (!(input.key == "model.path" && folder == "model") &&  // refuse_own_folder knows more about that
+          is_within(input.path, run / folder))
+        refuse(input.key, input.path, run / folder);
+  }
+  const fs::path recipe = recipe_file(in);
+  for (const std::string& file : outputs.files)
+    if (is_same(recipe, run / file)) refuse("the recipe", recipe, run / file);
+  if (in.config.job == "train" && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe))
+    refuse("the recipe", recipe, run / "recipe.toml");
+}
+
+void keep_recipe(const JobInputs& in, const fs::path& file) {
+  if (!is_same(recipe_file(in), file)) write_text_file(file, resolved_recipe(in));
+}
+
+}  // namespace tessera

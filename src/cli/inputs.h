@@ -1,0 +1,16 @@
+#pragma once
+// What a job reads is never written by it: not through another spelling, not through a link.
+
+#include <filesystem>
+
+#include "cli/jobs.h"
+
+namespace tessera {
+
+/// @throws UserError naming the input that a file or a folder of this job's run folder is, or holds
+void refuse_overwritten_inputs(const JobInputs&, const std::filesystem::path& run);
+
+/// Writes the resolved recipe, unless the file is the recipe that was given: that one says the same already, and stays as it is.
+void keep_recipe(const JobInputs&, const std::filesystem::path& file);
+
+}  // namespace tessera
