@@ -147,6 +147,9 @@ int generate_job(const JobInputs& in) {
   RunFolder folder(run_folder_path(in), "auto");
   refuse_overwritten_inputs(in, folder.path());
   Asked asked(in, tokenizer, examples);
+  std::vector<int32_t> tokens;
+  for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+  tell(in, unknown_words(tokens, tokenizer, "prompts'"));
   if (!asked.prompts.empty()) answer(in, tokenizer, asked);
 
   const Samples samples = samples_of(tokenizer, examples, asked);

@@ -29,18 +29,6 @@ const char* file_of(const JobInputs& in, Split split) {
                                        : "data.eval";
 }
 
-/// A warning when the tokenizer does not know more than one word in a hundred; empty otherwise.
-std::string unknown_words(const TokenData& data, const Tokenizer& tokenizer) {
-  const auto unknown = tokenizer.token_id("<unk>");
-  if (!unknown) return "";
-  const auto count = std::count(data.tokens.begin(), data.tokens.end(), *unknown);
-  const double share = static_cast<double>(count) / static_cast<double>(std::max<size_t>(1, data.tokens.size()));
-  if (share <= 0.01) return "";
-  return fmt::format(
-      "warning: {:.0f} % of the data's tokens are <unk>: the model's tokenizer does not know these words (--show-batch shows them)",
-      100 * share);
-}
-
 }  // namespace
 
 DataConfig data_config(const JobInputs& in) {
@@ -59,8 +47,8 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice);
     if (!notice.empty()) sets.notices.push_back(notice);
     if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
-    if (const std::string warning = unknown_words(data, sets.tokenizer); !warning.empty())
-      sets.notices.push_back(warning);
+    if (const std::string warning = unknown_words(data.tokens, sets.tokenizer, "data's"); !warning.empty())
+      sets.notices.push_back(warning + " (--show-batch shows them)");
     const bool is_shuffled_by_seed = split == Split::train || rules == Rules::first;
     PackedDataset set(std::move(data), train.sequence_length,
                       is_shuffled_by_seed ? static_cast<uint64_t>(train.seed) : kEvaluationOrder, rules);
@@ -90,6 +78,16 @@ void require_known_token(const JobInputs& in, const Model& model, const Tokenize
 void require_known_tokens(const JobInputs& in, const Model& model, const Datasets& sets) {
   if (sets.train) require_known_token(in, model, sets.tokenizer, sets.train->largest_id());
   if (sets.eval) require_known_token(in, model, sets.tokenizer, sets.eval->largest_id());
+}
+
+std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer& tokenizer, const std::string& whose) {
+  const auto unknown = tokenizer.unknown();
+  if (!unknown || tokens.empty()) return "";
+  const auto count = std::count(tokens.begin(), tokens.end(), *unknown);
+  const double share = static_cast<double>(count) / static_cast<double>(tokens.size());
+  if (share <= 0.01) return "";
+  return fmt::format("warning: {:.0f} % of the {} tokens are {}: the model's tokenizer does not know these words",
+                     100 * share, whose, tokenizer.token(*unknown));
 }
 
 std::string length_notice(const Model& model, const std::string& what, int64_t tokens) {

@@ -22,6 +22,9 @@ Datasets load_datasets(const JobInputs&, bool need_train, Rules = kNewestRules);
 void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);
 void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
 
+/// A warning when more than one in a hundred of the tokens that are `whose` ("data's") is the unknown one; empty otherwise.
+std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer&, const std::string& whose);
+
 /// What deserves a word when `what` ("rows") has more tokens than the model was trained on; empty otherwise.
 std::string length_notice(const Model&, const std::string& what, int64_t tokens);
 

@@ -33,6 +33,7 @@ struct Tokenizer::Parts {
   HiddenTokens is_special;                    // [ids]
   SpecialTokens special;
   Surroundings around;
+  std::optional<int32_t> unknown;
   std::string chat_template, notice;
   uint64_t fingerprint = 0;
 
@@ -155,6 +156,20 @@ void refuse_shifted_start(const Json& tokenizer) {
                     "text's beginning");
 }
 
+/// Some classes of `transformers` go by a key that the file may contradict.
+std::string prefix_space_notice(const Json& tokenizer, const Json& config) {
+  const Json* key = config.find("add_prefix_space");
+  if (!key || !key->is_bool()) return "";
+  const bool differs = has_component(tokenizer.find("pre_tokenizer"), "ByteLevel", [&](const Json& json) {
+    return flag_or(json, "add_prefix_space", true) != key->as_bool();
+  });
+  if (!differs) return "";
+  return fmt::format(
+      "note: add_prefix_space is {} in tokenizer_config.json and {} in the pre_tokenizer of tokenizer.json, which is "
+      "followed",
+      key->as_bool(), !key->as_bool());
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
@@ -177,6 +192,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
     const Json& model = document.json.at("model");
     parts->vocabulary = Vocabulary(model.at("vocab"));
     parts->model = make_model(model, parts->vocabulary);
+    if (const Json* unknown = model.find("unk_token")) parts->unknown = parts->vocabulary.find(unknown->as_string());
   });
 
   std::vector<AddedToken> added = read_added_tokens(document, config);
@@ -188,6 +204,8 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   parts->around = in_part(path, "post_processor", [&] {
     return read_surroundings(document.json, config.json, parts->special, parts->vocabulary, parts->notice);
   });
+  if (const std::string notice = prefix_space_notice(document.json, config.json); !notice.empty())
+    parts->notice += (parts->notice.empty() ? "" : "\n") + notice;
   in_part(path, "added_tokens", [&] { parts->add_tokens(std::move(added)); });
   parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
   for (const std::string_view text :
@@ -282,6 +300,7 @@ std::string Tokenizer::decode_after(std::span<const int32_t> before, std::span<c
 int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
 std::optional<int32_t> Tokenizer::bos() const { return parts_->special.bos; }
 std::optional<int32_t> Tokenizer::eos() const { return parts_->special.eos; }
+std::optional<int32_t> Tokenizer::unknown() const { return parts_->unknown; }
 std::span<const int32_t> Tokenizer::front() const { return parts_->around.front; }
 std::span<const int32_t> Tokenizer::back() const { return parts_->around.back; }
 bool Tokenizer::add_bos() const { return bos() && std::find(front().begin(), front().end(), *bos()) != front().end(); }

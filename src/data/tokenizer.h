@@ -53,6 +53,9 @@ class Tokenizer {
   std::optional<int32_t> bos() const;
   std::optional<int32_t> eos() const;
 
+  /// What words become that the model has no other token for, where it has such a token.
+  std::optional<int32_t> unknown() const;
+
   /// What the model expects in front of a text and behind it: as a rule BOS, EOS or nothing. See docs/tokenizers.md for
   /// what decides.
   std::span<const int32_t> front() const;

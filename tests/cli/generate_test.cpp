@@ -106,6 +106,11 @@ TEST_F(Generation, SaysWhenThereAreMoreTokensThanTheModelKnows) {
   EXPECT_THAT(expect_done(trainer(evaluate)).err, HasSubstr("note: rows of 4096 tokens are longer than"));
 }
 
+TEST_F(Generation, SaysThatTheTokenizerDoesNotKnowThePromptsWords) {
+  EXPECT_THAT(generate({"generate.prompts=[\"what is this\"]"}).err, HasSubstr("of the prompts' tokens are <unk>"));
+  EXPECT_THAT(generate({"generate.prompts=[\"copy da =\"]"}).err, Not(HasSubstr("<unk>")));
+}
+
 TEST_F(Generation, SaysThatATemplateWritesWhatTheTokenizerAdds) {
   const char* note = "note: data.prompt_template writes <s>, which the tokenizer adds by itself: it is there once";
   write("p.jsonl", "{\"q\": \"da\"}\n");

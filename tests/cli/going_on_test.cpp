@@ -291,8 +291,11 @@ TEST_F(GoingOn, ADamagedNewerCheckpointTakesNobodysPlace) {
   stopped_run("run");
   fs::remove(checkpoint("run", 2));
   test::write_file(checkpoint("run", 8), "damaged");
+  const fs::path told = *this / "run/metrics.jsonl";
+  test::write_file(told, "");
   test::Process killed(trainer(with(words_of("run"), {"checkpoint.keep=1"})));
-  ASSERT_TRUE(test::wait_until([&] { return fs::exists(checkpoint("run", 6)) || !killed.running(); }));
+  ASSERT_TRUE(test::wait_until(
+      [&] { return test::read_file(told).find("{\"step\":7,") != std::string::npos || !killed.running(); }));
   killed.send(SIGKILL);
   killed.wait();
   expect_done(trainer(with(words_of("run"), {"checkpoint.keep=1"})));

@@ -198,6 +198,18 @@ TEST(Surroundings, WhereTransformers4And5DifferItIsSaid) {
   EXPECT_EQ(agreed.notice(), "");
 }
 
+TEST(Surroundings, APrefixSpaceThatTheFileContradictsIsNamed) {
+  const std::string json =
+      R"({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "model": {"type": "BPE",
+    "merges": [], "vocab": {"a": 0, "Ġ": 1}}})";
+  const Tokenizer tokenizer = load(json, R"({"add_prefix_space": true})");
+  EXPECT_EQ(tokenizer.encode("a"), Ids{0});
+  EXPECT_EQ(tokenizer.notice(),
+            "note: add_prefix_space is true in tokenizer_config.json and false in the pre_tokenizer of tokenizer.json, "
+            "which is followed");
+  EXPECT_EQ(load(json, R"({"add_prefix_space": false})").notice(), "");
+}
+
 TEST(DecodeAfter, KeepsTheSpaceThatPartsPromptAndContinuation) {
   const Tokenizer tokenizer = load(words());
   EXPECT_EQ(tokenizer.decode(Ids{3, 3}), "a a");
