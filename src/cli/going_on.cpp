@@ -89,10 +89,22 @@ constexpr const char* kStartAnew = "undo the change, or start anew with run.resu
   throw UserError(file.string(), "this run cannot go on with another recipe", text + cure);
 }
 
+/// What a log's header does not hold, so that a branch of the log may have it otherwise.
+bool may_differ_in_branch(const std::string& key) {
+  static const Keys of_spsa = {"spsa.sides", "spsa.log_loss", "spsa.transport"};
+  static const Keys of_header = {"optimizer.name", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2",
+                                 "optimizer.eps",  "train.seed",         "train.freeze",    "train.estimator"};
+  const std::string section = section_of(key);
+  return of_spsa.count(key) > 0 ||
+         ((section == "optimizer" || section == "train" || section == "data") && of_header.count(key) == 0);
+}
+
 std::string cure_of(const std::vector<Difference>& found, const fs::path& file) {
   if (file.filename() == "run.json")
-    return "undo the change, start anew with run.resume=never or another run.dir, or go on from a round of it in a branch: "
-           "job=replay replay.branch=FOLDER";
+    return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
+               ? "undo the change, start anew with run.resume=never or another run.dir, or go on from a round of it in a "
+                 "branch: job=replay replay.branch=FOLDER, then train with run.dir=FOLDER"
+               : kStartAnew;
   const bool may =
       std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
   return may ? fmt::format("{}\nor go on with the change in a new folder: {}", kStartAnew,

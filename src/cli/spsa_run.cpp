@@ -40,6 +40,20 @@ void require_same_spsa_run(const JobInputs& in, Model& model, const PackedDatase
   require_same_content(in.recipe, model, base, going);
 }
 
+/// The same for the folder that processes share, in words for those who come later.
+void require_same_as_peers(const JobInputs& in, Model& model, const PackedDataset& data, const std::string& base,
+                           const KeptRun& shared) {
+  try {
+    require_same_spsa_run(in, model, data, base, shared);
+  } catch (const UserError& error) {
+    const size_t end = error.hint().rfind('\n');  // behind the keys that differ
+    throw UserError(error.where(),
+                    "the processes that share this folder have another recipe, other data or another base",
+                    (end == std::string::npos ? error.message() : error.hint().substr(0, end)) +
+                        "\ngive all of them the same, or name another folder with spsa.shared and run.dir");
+  }
+}
+
 /// A log that is begun, or that a branch brought along, is this recipe's from now on.
 void keep_spsa_run(const JobInputs& in, const Model& model, const PackedDataset& data, const std::string& base,
                    Rules rules, const KeptRun& kept, const std::string& header) {
@@ -100,7 +114,7 @@ std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const
       const KeptRun shared = kept_by_shared(spsa->shared);
       spsa->seat = std::make_unique<Seat>(spsa->shared, static_cast<uint32_t>(config.machine),
                                           static_cast<uint32_t>(config.machines), [&] {
-                                            require_same_spsa_run(in, model, data, base, shared);
+                                            require_same_as_peers(in, model, data, base, shared);
                                             make_file_engine(spsa->shared, text);  // the first one makes the log
                                             keep_spsa_run(in, model, data, base, rules, shared, text);
                                           });

@@ -24,6 +24,7 @@ struct Restored {
   CheckpointMeta meta;           // what is known of the run so far
   std::vector<Json> lines{};     // metrics of steps that were done and not yet told
   bool owes_evaluation = false;  // of the last step
+  int64_t steps = 0;             // of the whole run, where that depends on its past; 0: as the recipe says
 };
 
 class Stepper {

@@ -87,6 +87,7 @@ class Loop {
   void resume_or_start() {
     const auto saved = stepper_->restore();
     if (saved) meta_ = saved->meta;
+    if (saved && saved->steps > 0) steps_ = saved->steps;
     meta_.rules = in_.rules;
     meta_.ranks = in_.world.size();
     meta_.recipe = in_.recipe;

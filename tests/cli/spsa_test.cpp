@@ -6,12 +6,14 @@
 #include <csignal>
 #include <random>
 
+#include "core/error.h"
 #include "support/workbench.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
 
 class Spsa : public test::Workbench {
@@ -207,6 +209,29 @@ TEST_F(Spsa, GoesOnUnderAnotherNumberOfRanks) {
   EXPECT_EQ(metrics("run").at(metrics("run").size() - 3).at("votes").as_integer(), 6);
 }
 
+TEST_F(Spsa, EpochsGoOnUnderAnotherNumberOfRanksWithWhatIsLeftOfThem) {
+  TESSERA_NEEDS_MPI();
+  std::string text = test::read_file(*this / "spsa_mos.toml");
+  replace(text, "steps = 50", "epochs = 30.0");
+  test::write_file(*this / "epochs.toml", text);
+  const Words words = {"epochs.toml", "run.dir=run", "log.progress=none"};
+  stop_after(9, ranks(2, words));
+  const auto done = static_cast<int64_t>(losses("run").size());
+  const test::Ended ended = expect_done(trainer(words));
+  const size_t at = ended.out.find("data: ");
+  const int64_t rows = std::stoll(ended.out.substr(at + 6)), read = done * 2 * 2 * 2, left = (30 * rows - read + 3) / 4;
+  EXPECT_THAT(ended.out,
+              HasSubstr(fmt::format("{} rows are read so far; what is left of the epochs takes {} steps", read, left)));
+  EXPECT_EQ(static_cast<int64_t>(losses("run").size()), done + left);
+  // Killed behind its last record, it is done for any number of ranks.
+  const std::string lines = test::read_file(*this / "run/metrics.jsonl");
+  for (const int count : {1, 2}) {
+    test::write_file(*this / "run/metrics.jsonl", lines.substr(0, lines.find("{\"event\"")));
+    expect_done(ranks(count, words));
+    EXPECT_EQ(metrics("run").back().at("step").as_integer(), done + left);
+  }
+}
+
 TEST_F(Spsa, OtherFamiliesVotesSidesAndOptimizersTrainAndGoOn) {
   const std::vector<Words> variants = {{"spsa.directions=shared"},
                                        {"spsa.directions=hadamard"},
@@ -334,7 +359,11 @@ TEST_F(Spsa, ARunThatHasEndedIsMadeLongerByABranchOnly) {
   fs::remove(*this / "run/run.json");
   fs::remove(*this / "run/metrics.jsonl");
   EXPECT_THAT(expect_exit(2, trainer({"spsa_lora.toml", "run.dir=run", "train.steps=20"})).err,
-              HasSubstr("the run has ended with round 10, and 20 steps are asked for"));
+              AllOf(HasSubstr("the run has ended with round 10, and 20 steps are asked for"),
+                    HasSubstr("job=replay replay.branch=FOLDER, then train with run.dir=FOLDER")));
+  expect_done(trainer({"spsa_lora.toml", "run.dir=run", "train.steps=20", "job=replay", "replay.branch=longer"}));
+  expect_done(trainer({"spsa_lora.toml", "run.dir=longer", "train.steps=20"}));
+  EXPECT_EQ(losses("longer").size(), 20u);
 }
 
 TEST_F(Spsa, RanksWithoutALogTakeOneWhoseFirstRoundsWereDropped) {

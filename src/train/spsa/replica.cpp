@@ -7,6 +7,7 @@
 
 #include "core/minifloat.h"
 #include "kernels/optimizer_steps.h"
+#include "train/spsa/divergence.h"
 #include "train/spsa/vote_codec.h"
 
 namespace tessera {
@@ -274,7 +275,7 @@ void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
     }
     if (!fits)
       throw UserError(fmt::format("round {}", round_), "a sum of the seed pool has left its 64 bits",
-                      "lower optimizer.lr or raise spsa.unit, and start anew or from a branch (job=replay)");
+                      hint_of_lower_rate("raise spsa.unit", round_ / 2));
     for (const TrainableSlot& slot : params_.slots)
       for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
         const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
@@ -357,15 +358,21 @@ StateDigest Replica::digest(const Context& ctx) const {
   return digest;
 }
 
-void Replica::check_digest(const Context& ctx, const Record& record) const {
+void Replica::check_digest(const Context& ctx, const Record& record) {
   if (record.round != round_) return;
   const StateDigest mine = digest(ctx), theirs{record.digest[0], record.digest[1]};
-  if (mine == theirs) return;
+  if (mine == theirs) {
+    if (round_ > verified_[0]) verified_ = {round_, verified_[0]};
+    return;
+  }
   throw UserError(
       fmt::format("round {}", round_),
       fmt::format("this replica's weights differ from what the log says of machine {}: digest {} here, {} there",
                   record.machine, mine.text(), theirs.text()),
-      "one of the two has bad memory or another base model: rebuild it from base and log with job=replay");
+      fmt::format(
+          "a machine's memory failed: start it again, so that it rebuilds its weights; when the difference stays, it "
+          "is in the log, and job=replay replay.round={} replay.branch=FOLDER goes on from what was compared last",
+          verified_[verified_[0] < round_ ? 0 : 1]));
 }
 
 int64_t Replica::state_bytes() const {

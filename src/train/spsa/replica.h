@@ -80,7 +80,7 @@ class Replica {
   void update_pool(const Context&, std::span<const Group>);
   void write_pool_values(std::span<float>) const;
   void rebuild_pool();
-  void check_digest(const Context&, const Record&) const;
+  void check_digest(const Context&, const Record&);
   void end_round(const Record&);
   std::vector<std::pair<std::string, Tensor*>> vectors();  // flat vectors beside the values
   Json numbers() const;                                    // what else the state is made of
@@ -89,6 +89,7 @@ class Replica {
   RunHeader header_;
   FlatParams& params_;
   uint32_t round_ = 0;
+  std::array<uint32_t, 2> verified_{};  // rounds of the last digests that held, the newest first
   int unit_, halvings_ = 0, empty_rounds_ = 0;
   std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
   std::vector<std::optional<uint32_t>> roster_;

@@ -9,8 +9,10 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/decimal.h"
 #include "train/evaluation.h"
 #include "train/spsa/catching_up.h"
+#include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
@@ -45,7 +47,8 @@ class SpsaStepper final : public Stepper {
                 .header = replica_.header(),
                 .prober = *in.spsa->prober},
                machine_),
-        snapshots_(in.folder ? *in.folder / "checkpoints" : fs::path(), in.config.checkpoint.keep, config_.compact) {}
+        snapshots_(in.folder ? *in.folder / "checkpoints" : fs::path(), in.config.checkpoint.keep, config_.compact),
+        steps_(total_steps(in)) {}
 
   std::optional<Restored> restore() override {
     const std::string header = in_.spsa->header.text();
@@ -53,7 +56,6 @@ class SpsaStepper final : public Stepper {
     if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
     if (log_) {
       for (const std::string& notice : log_->notices()) in_.report.say(notice);
-      refuse_ended_log();
     }
     if (is_file_) {
       engine_ = make_file_engine(in_.spsa->shared, header);
@@ -67,10 +69,16 @@ class SpsaStepper final : public Stepper {
     in_.world.all_reduce_max(std::span<double>(ended));
     ended_ = ended[0] > 0;
     in_.model.assemble(in_.ctx);
-    if (replica_.round() == 0) return std::nullopt;
+    std::optional<Restored> run;
+    if (replica_.round() > 0) run = restored_run();
+    refuse_ended_log();
+    if (!run) return run;
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
                                replica_.digest(in_.ctx).text()));
-    return restored_run();
+    if (steps_ != total_steps(in_))
+      in_.report.say(fmt::format("{} rows are read so far; what is left of the epochs takes {} steps with {} machines",
+                                 run->meta.rows_consumed, steps_ - replica_.round(), machines_));
+    return run;
   }
 
   void keep_figures(const CheckpointMeta& meta) override {
@@ -131,11 +139,11 @@ class SpsaStepper final : public Stepper {
   fs::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
 
   void refuse_ended_log() const {
-    if (!log_->chain().ended() || rounds_in(*log_) >= total_steps(in_)) return;
+    if (!ended_ || replica_.round() >= steps_) return;
     throw UserError(
         log_folder().string(),
-        fmt::format("the run has ended with round {}, and {} steps are asked for", rounds_in(*log_), total_steps(in_)),
-        "a branch of it goes on: job=replay with replay.branch");
+        fmt::format("the run has ended with round {}, and {} steps are asked for", replica_.round(), steps_),
+        "a branch of it goes on: job=replay replay.branch=FOLDER, then train with run.dir=FOLDER");
   }
 
   // --- what was there before
@@ -155,7 +163,8 @@ class SpsaStepper final : public Stepper {
     run.meta.step = step;
     run.meta.tokens = run.meta.rows_consumed * in_.data.sequence_length();
     const int64_t every = in_.config.evaluate.every;
-    const bool due = step == total_steps(in_) || (every > 0 && step % every == 0);
+    steps_ = run.steps = steps_after(step, run.meta.rows_consumed);
+    const bool due = step == steps_ || (every > 0 && step % every == 0);
     run.owes_evaluation = due && run.meta.evaluated_at < step;
     return run;
   }
@@ -180,11 +189,19 @@ class SpsaStepper final : public Stepper {
     return run;
   }
 
+  /// Steps of the whole run: those done, and with train.epochs what is left of these, however many machines there were before.
+  int64_t steps_after(int64_t done, int64_t rows) const {
+    const int64_t a_step = rows_per_step(in_.config, in_.world.size());
+    if (in_.config.train.steps || rows == done * a_step) return total_steps(in_);
+    const int64_t all = ceil_of_share(in_.config.train.epochs.value_or(1.0), in_.data.rows());
+    return done + (std::max<int64_t>(0, all - rows) + a_step - 1) / a_step;
+  }
+
   // --- a machine's votes
 
   Vote::Offer offer(int64_t step) const {
     const OptimizerConfig& optimizer = in_.config.optimizer;
-    const double lr = learning_rate(optimizer, step, total_steps(in_), in_.rules);
+    const double lr = learning_rate(optimizer, step, steps_, in_.rules);
     return {static_cast<float>(lr), static_cast<float>(1 - lr * optimizer.weight_decay)};
   }
 
@@ -341,7 +358,8 @@ class SpsaStepper final : public Stepper {
     throw UserError(
         fmt::format("step {}", step),
         fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
-        "the losses are not finite; lower optimizer.lr or spsa.eps, and start anew or from a branch (job=replay)");
+        "the losses are not finite: " +
+            hint_of_lower_rate("spsa.eps", log_ ? last_good_round(*log_, replica_.header().bytes_per_probe()) : 0));
   }
 
   /// Once for each time that votes stay 0: the two sides of a probe are then too near for their losses to differ.
@@ -408,6 +426,7 @@ class SpsaStepper final : public Stepper {
   std::unique_ptr<LogEngine> engine_;
   std::map<uint32_t, Vote> votes_, early_votes_;  // of this round, and of the next
   std::optional<uint32_t> voted_, digest_told_;   // rounds: of this machine's last vote, of the last digest record
+  int64_t steps_;                                 // of the whole run
   int64_t scored_ = 0, dropped_ = 0;
   bool ended_ = false, heard_ = true;  // heard: this machine's last vote is in its round's record
   int zero_rounds_ = 0;                // in a row, as seen by this process
