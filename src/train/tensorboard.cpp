@@ -116,10 +116,21 @@ std::string host_name() {
   return name.data();
 }
 
+/// <prefix><seconds>.<host>.<process id>: a copy under another name is the user's.
+bool is_event_file(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return false;
+  name.remove_prefix(kPrefix.size());
+  const size_t host = name.find('.'), process = name.rfind('.');
+  const auto is_number = [](std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return host < process && is_number(name.substr(0, host)) && is_number(name.substr(process + 1));
+}
+
 void remove_other_event_files(const fs::path& keep) {
   std::vector<fs::path> old;
   for (const auto& entry : fs::directory_iterator(keep.parent_path()))
-    if (entry.path().filename().string().starts_with(kPrefix) && entry.path() != keep) old.push_back(entry.path());
+    if (is_event_file(entry.path().filename().string()) && entry.path() != keep) old.push_back(entry.path());
   for (const fs::path& file : old) fs::remove(file);
 }
 

@@ -254,9 +254,15 @@ TEST(TensorBoard, ARunThatStartsAnewForgetsWhatWasThere) {
   const test::TemporaryFolder folder;
   const RunFolder run(folder / "run", "auto");
   test::write_file(run / "events.out.tfevents.1.earlier.1", "anything");
+  for (const char* copy :
+       {"events.out.tfevents.1.earlier.1.bak", "events.out.tfevents.mine", "events.out.tfevents.1.2"})
+    test::write_file(run / copy, "the user's");
   test::write_file(run / "metrics.jsonl", "{\"step\":1,\"split\":\"train\",\"loss\":1.0}\n");
   Reporter report(&run, Progress::none);
   report.rewind(-1);
+  for (const char* copy :
+       {"events.out.tfevents.1.earlier.1.bak", "events.out.tfevents.mine", "events.out.tfevents.1.2"})
+    EXPECT_TRUE(fs::remove(run / copy)) << copy;
   ASSERT_EQ(event_files(run.path()).size(), 1u);
   EXPECT_TRUE(tags_and_steps(read_events(event_files(run.path()).front())).empty());
 }
