@@ -4,6 +4,7 @@
 
 #include "cli/outputs.h"
 #include "cli/plan.h"
+#include "cli/preflight.h"
 #include "cli/rates.h"
 #include "cli/results.h"
 
@@ -13,6 +14,7 @@ int check_job(const JobInputs& in, bool as_json) {
   require_free_outputs(in);
   Model model(model_settings(in, in.config.trainer.train.sequence_length));
   start_from_saved_adapter(in.config, model);
+  preflight(in, model);
   const MemoryPlan memory = plan_memory(in, model);
   if (in.world.rank() != 0) return kDone;
   const int64_t trained = model.pool().trainable_count(), physical = trained + model.pool().frozen_count(),

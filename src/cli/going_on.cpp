@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <set>
 
+#include "cli/spsa_run.h"
 #include "model/config_fingerprint.h"
 #include "train/divergence.h"
 #include "train/optimizers/optimizer.h"
@@ -152,11 +154,11 @@ std::optional<Json> done_in(const JobInputs& in, const RunFolder* folder) {
 }
 
 /// A finished run needs no checkpoint any more.
-std::optional<fs::path> newest_in(const JobInputs& in, const RunFolder& folder, std::vector<std::string>& notices) {
+std::optional<fs::path> newest_in(const fs::path& run, bool is_done, std::vector<std::string>& notices) {
   try {
-    return newest_checkpoint(folder / "checkpoints", notices);
+    return newest_checkpoint(run / "checkpoints", notices);
   } catch (const UserError&) {
-    if (!done_in(in, &folder)) throw;
+    if (!is_done) throw;
     return std::nullopt;
   }
 }
@@ -170,7 +172,8 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
   if (folder) {
     const std::string& resume = in.config.run.resume;
     if (resume == "auto") {
-      if (const auto newest = newest_in(in, *folder, notices)) chosen = newest->string();
+      if (const auto newest = newest_in(folder->path(), done_in(in, folder).has_value(), notices))
+        chosen = newest->string();
     } else if (resume != "never") {
       chosen = resume;
     }
@@ -210,7 +213,9 @@ std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, co
   return going;
 }
 
-void require_same_run(const Recipe& recipe, const PackedDataset& data, const GoingOn& going) {
+namespace {
+
+void require_same_keys(const Recipe& recipe, const GoingOn& going) {
   std::vector<Difference> found;
   for (const Difference& difference : differences(recipe, going.saved)) {
     const std::string& key = difference.key;
@@ -220,6 +225,32 @@ void require_same_run(const Recipe& recipe, const PackedDataset& data, const Goi
     found.push_back(difference);
   }
   if (!found.empty()) refuse_recipe(going.file, found, cure_of(found, going.file));
+}
+
+}  // namespace
+
+void look_at_run(const JobInputs& in, const fs::path& run) {
+  if (in.config.run.resume == "never") return;
+  if (const auto saved = meta_of_log(run)) require_same_keys(in.recipe, {.saved = *saved, .file = run / "run.json"});
+  GoingOn going{.saved = {}, .file = {}, .is_new_folder = names_checkpoint(in.config.run)};
+  const bool is_done = !going.is_new_folder && MetricsFile(run / "metrics.jsonl").done();
+  if (going.is_new_folder) {
+    going.file = in.config.run.resume;
+  } else {
+    std::vector<std::string> ignored;
+    const auto newest = newest_in(run, is_done, ignored);
+    if (!newest) return;
+    going.file = *newest;
+  }
+  going.saved = read_checkpoint_meta(going.file);
+  going.steps = in.config.trainer.train.steps.value_or(std::numeric_limits<int64_t>::max());
+  going.is_finished =
+      is_done || (!going.is_new_folder && config_of(going.saved).train.steps.value_or(-1) == going.saved.step);
+  require_same_keys(in.recipe, going);
+}
+
+void require_same_run(const Recipe& recipe, const PackedDataset& data, const GoingOn& going) {
+  require_same_keys(recipe, going);
   if (going.saved.data_hash != data.hash())
     throw UserError(
         going.file.string(), "this run cannot go on with other training data",

@@ -27,6 +27,10 @@ struct GoingOn {
 /// The checkpoint `start` of rank 0's run folder; nothing on other ranks, and for a run that starts.
 std::optional<GoingOn> going_on(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
 
+/// What --check sees of all this: the recipe against the run that it would go on with, before data is read. Nothing is written.
+/// @param run  the run's folder, which need not exist
+void look_at_run(const JobInputs&, const std::filesystem::path& run);
+
 /// Keys that name files are not compared here: what they hold is (require_same_content). A key that the run's version of the
 /// program did not have stood at its default.
 /// @throws UserError listing every key whose value is not the run's, or telling that the training data changed

@@ -80,12 +80,17 @@ void refuse_own_as_shared(const fs::path& shared, const fs::path& run_path) {
 
 }  // namespace
 
-fs::path own_run_folder(const JobInputs& in) {
+fs::path own_run_path(const JobInputs& in) {
   const SpsaConfig& spsa = in.config.trainer.spsa;
   const fs::path folder = run_folder_path(in);
-  if (in.config.trainer.train.estimator != "spsa" || spsa.transport != "file" || spsa.machine == 0) return folder;
-  create_folder(folder);
-  return folder / fmt::format("machine-{:05}", spsa.machine);
+  const bool is_alone = in.config.trainer.train.estimator != "spsa" || spsa.transport != "file" || spsa.machine == 0;
+  return is_alone ? folder : folder / fmt::format("machine-{:05}", spsa.machine);
+}
+
+fs::path own_run_folder(const JobInputs& in) {
+  const fs::path own = own_run_path(in);
+  if (own != run_folder_path(in)) create_folder(run_folder_path(in));
+  return own;
 }
 
 fs::path shared_folder(const JobInputs& in) {

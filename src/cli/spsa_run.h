@@ -7,7 +7,8 @@
 
 namespace tessera {
 
-/// A process beside others of one run keeps its things in a folder of its own.
+/// A process beside others of one run keeps its things in a folder of its own. own_run_folder makes the folder around it.
+std::filesystem::path own_run_path(const JobInputs&);
 std::filesystem::path own_run_folder(const JobInputs&);
 
 /// transport = "file": the folder of the shared log.

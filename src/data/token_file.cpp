@@ -434,6 +434,32 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   return data;
 }
 
+TokenData load_sample(const DataConfig& config, const Tokenizer& tokenizer, Split split, int64_t documents,
+                      bool& whole) {
+  constexpr size_t kLongest = size_t{1} << 20;
+  const Source source = open_source(config, split);
+  require_distinct_words(tokenizer, config);
+  Preparation preparation(tokenizer, config);
+  int64_t taken = 0;
+  whole = true;
+  for_each_document(source.file, source.content(), config, [&](TextExample document) {
+    if (!source.takes(document)) return true;
+    if (taken == documents) return whole = false;
+    if (document.completion.size() > kLongest) {
+      whole = false;
+      size_t end = kLongest;
+      while ((static_cast<unsigned char>(document.completion[end]) & 0xc0) == 0x80) --end;  // not inside a character
+      document.completion.resize(end);
+    }
+    preparation.add(std::move(document));
+    ++taken;
+    return true;
+  });
+  TokenData data = preparation.finish();
+  if (data.documents() == 0 && whole) fail_empty(source);
+  return data;
+}
+
 std::vector<TextExample> load_examples(const DataConfig& config, Split split, int64_t limit) {
   const Source source = open_source(config, split);
   std::vector<TextExample> examples;

@@ -41,6 +41,11 @@ enum class Split { train, eval };
 ///         label words that are no tokens, or the same tokens
 TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr);
 
+/// The split's first documents (at most `documents`, of a text file its first megabyte), prepared and not cached: what shows early that
+/// the data cannot be read as [data] says. @param whole  set to whether that is all of the split
+/// @throws UserError as load_split
+TokenData load_sample(const DataConfig&, const Tokenizer&, Split, int64_t documents, bool& whole);
+
 /// The documents of the split as text, for generation: prompt and completion after templates, in the file's order.
 /// @param limit  how many at most; 0: all
 std::vector<TextExample> load_examples(const DataConfig&, Split, int64_t limit);

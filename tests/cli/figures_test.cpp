@@ -56,7 +56,7 @@ TEST_F(Figures, AreThoseOfTheModelThatWasWrittenWhenItWasRounded) {
   EXPECT_NE(told, trained);
   EXPECT_EQ(trained, losses("run", "eval").back());
   EXPECT_EQ(rounded.at("written").at("model").at("eval_loss").as_number(), told);
-  EXPECT_THAT(ended.out, HasSubstr("\n" + (path() / "run/model").string() + ": held-out "));
+  EXPECT_THAT(ended.out, HasSubstr(std::string("\n") + (path() / "run/model").string() + ": held-out "));
   EXPECT_THAT(ended.out, HasSubstr("before they were rounded to bf16: "));
   EXPECT_THAT(ended.out, HasSubstr("; a run of its own with model.dtype=f32 keeps them\n"));
   EXPECT_THAT(test::read_file(*this / "run/report.html"), HasSubstr("trained, before rounding"));
@@ -85,8 +85,8 @@ TEST_F(Figures, OfAnAdapterAreTheTrainedOnesAndOfTheMergedModelItsOwn) {
                 .at("loss")
                 .as_number(),
             merged);
-  EXPECT_THAT(out, HasSubstr("\n" + (path() / "run/adapter").string() + ": held-out "));
-  EXPECT_THAT(out, HasSubstr("\n" + (path() / "run/model").string() + ": held-out "));
+  EXPECT_THAT(out, HasSubstr(std::string("\n") + (path() / "run/adapter").string() + ": held-out "));
+  EXPECT_THAT(out, HasSubstr(std::string("\n") + (path() / "run/model").string() + ": held-out "));
   EXPECT_THAT(out,
               HasSubstr("; job=export model.dtype=f32 run.dir=" + (path() / "run").string() + " writes it in f32\n"));
   // What the hint says.

@@ -1,0 +1,36 @@
+#include "cli/preflight.h"
+
+#include <algorithm>
+
+#include "cli/going_on.h"
+#include "cli/spsa_run.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kDocuments = 64;
+
+void look_at_split(const JobInputs& in, const Model& model, const Tokenizer& tokenizer, Split split) {
+  const TrainConfig& train = in.config.trainer.train;
+  bool whole = false;
+  TokenData data = load_sample(data_config(in), tokenizer, split, kDocuments, whole);
+  if (data.tokens.empty()) return;
+  require_known_token(in, model, tokenizer, *std::max_element(data.tokens.begin(), data.tokens.end()));
+  if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
+  if (whole) PackedDataset(std::move(data), train.sequence_length, 0, kNewestRules);
+}
+
+}  // namespace
+
+void preflight(const JobInputs& in, const Model& model) {
+  if (in.world.rank() != 0) return;
+  if (in.config.job == "train") look_at_run(in, own_run_path(in));
+  const std::string& job = in.config.job;
+  const DataConfig& data = in.config.data;
+  if (job != "train" && job != "prepare" && job != "evaluate") return;
+  const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
+  if (job != "evaluate") look_at_split(in, model, tokenizer, Split::train);
+  if (!data.eval.empty() || data.eval_fraction > 0) look_at_split(in, model, tokenizer, Split::eval);
+}
+
+}  // namespace tessera
