@@ -3,7 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/error.h"
+#include "core/json.h"
+#include "core/random.h"
+#include "data/data_record.h"
 #include "data/prompts.h"
 #include "support/paths.h"
 
@@ -192,6 +197,39 @@ TEST(Jsonl, RefusesFilesWhoseNameSaysAnotherFormat) {
 
 TEST(Jsonl, ATextFileIsOneDocumentByteForByte) {
   EXPECT_THAT(documents("book.txt", "one\r\n\ntwo\n"), ElementsAre("|one\r\n\ntwo\n"));
+}
+
+/// The fault of an attempt, or "".
+template <class Attempt> std::string fault_in(const Attempt& attempt) {
+  try {
+    attempt();
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(DataRecord, AcceptsAndRefusesWhatTheParserDoes) {
+  const std::string line = R"({"a": -1.10e+5, "b": [0, 12, {"c": "1.5\"2"}], "d": true, "e": null, "f": 3})";
+  for (uint64_t seed = 0; seed < 4000; ++seed) {
+    std::string changed = line;
+    for (uint64_t i = 0, n = 1 + seed % 2; i < n; ++i)
+      changed[draw_below(seed, 2 * i, changed.size())] = R"(01-+.eE"\ ,:[]{}ntxu)"[draw_below(seed, 2 * i + 1, 21)];
+    const std::string parsed = fault_in([&] { Json::parse(changed, "a:1"); });
+    const std::string read = fault_in([&] { DataRecord(changed, "a:1"); });
+    EXPECT_EQ(read, parsed) << changed;
+    if (!read.empty()) continue;
+    const DataRecord record(changed, "a:1");
+    const Json whole = Json::parse(changed, "a:1");
+    for (const auto& [name, value] : whole.members()) {
+      const auto is_namesake = [&, key = name](const auto& member) { return member.first == key; };
+      const bool is_once = std::count_if(whole.members().begin(), whole.members().end(), is_namesake) == 1;
+      if (is_once && value.is_number()) {
+        EXPECT_EQ(Json::parse(record.spelled(name), "").as_number(), value.as_number()) << changed;
+        EXPECT_NE(changed.find(record.spelled(name)), std::string::npos) << changed;
+      }
+    }
+  }
 }
 
 class Prompts : public testing::Test {
