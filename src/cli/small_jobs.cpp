@@ -71,6 +71,8 @@ int evaluate_job(const JobInputs& in) {
                     "the base model is damaged, or the adapter's training diverged");
   }
   if (in.world.rank() != 0) return kDone;
+  if (const std::string note = left_out_notice(*sets.eval, "the held-out data"); !note.empty() && !in.quiet)
+    fmt::print(stderr, "{}\n", note);
   Json line =
       Json::object().set("loss", loss).set("scored_tokens", sums.scored).set("token_accuracy", sums.token_accuracy());
   if (sums.completions > 0) line.set("exact_match", sums.exact_match()).set("completions", sums.completions);

@@ -52,9 +52,7 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     const bool is_shuffled_by_seed = split == Split::train || rules == Rules::first;
     PackedDataset set(std::move(data), train.sequence_length,
                       is_shuffled_by_seed ? static_cast<uint64_t>(train.seed) : kEvaluationOrder, rules);
-    if (set.rows_left_out() > 0)
-      sets.notices.push_back(fmt::format("note: {} of {} rows of {} have no scored token and are left out",
-                                         set.rows_left_out(), set.rows_left_out() + set.rows(), file_of(in, split)));
+    if (const std::string note = left_out_notice(set, file_of(in, split)); !note.empty()) sets.notices.push_back(note);
     return set;
   };
   const auto load_all = [&] {
@@ -65,6 +63,12 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
   in.world.barrier();
   if (in.world.local_rank() != 0) load_all();
   return sets;
+}
+
+std::string left_out_notice(const PackedDataset& set, const std::string& source) {
+  if (set.rows_left_out() == 0) return "";
+  return fmt::format("note: {} of {} rows of {} have no scored token and are left out", set.rows_left_out(),
+                     set.rows_left_out() + set.rows(), source);
 }
 
 void require_known_token(const JobInputs& in, const Model& model, const Tokenizer& tokenizer, int32_t largest_id) {

@@ -18,6 +18,9 @@ struct Datasets {
 };
 Datasets load_datasets(const JobInputs&, bool need_train, Rules = kNewestRules);
 
+/// What is told of rows that packing left out; empty when it left out none.
+std::string left_out_notice(const PackedDataset&, const std::string& source);
+
 /// Refuses ids that the model's embedding has no row for: a tokenizer of another model, or with tokens added to it.
 void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);
 void require_known_tokens(const JobInputs&, const Model&, const Datasets&);

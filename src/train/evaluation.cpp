@@ -24,8 +24,12 @@ Json evaluation_line(int64_t step, const LossSums& sums, Objective objective) {
 }
 
 std::string evaluation_text(int64_t step, const LossSums& sums, Objective objective) {
-  std::string text = fmt::format("step {}  held-out loss {:.4f}  perplexity {:.4g}  tokens right {:.1f} %", step,
-                                 sums.mean_loss(objective), std::exp(sums.mean_nll()), 100 * sums.token_accuracy());
+  std::string text = fmt::format("step {}  held-out", step);
+  if (sums.objective_count(objective) > 0) text += fmt::format(" loss {:.4f}", sums.mean_loss(objective));
+  if (sums.scored > 0)
+    text += fmt::format("  perplexity {:.4g}  tokens right {:.1f} %", std::exp(sums.mean_nll()),
+                        100 * sums.token_accuracy());
+  if (sums.objective_count(objective) == 0) text += " rows have nothing to score";
   if (sums.completions > 0)
     text += fmt::format("  completions right {:.1f} % of {}", 100 * sums.exact_match(), sums.completions);
   if (sums.choices > 0) text += fmt::format("  choices right {:.1f} % of {}", 100 * sums.accuracy(), sums.choices);

@@ -177,6 +177,11 @@ TEST_F(Figures, RowsWithNothingToScoreAreLeftOutAndCounted) {
       expect_done(trainer({"lora.toml", "run.dir=run", "train.sequence_length=16", "train.batch=1", "train.steps=12"}));
   EXPECT_THAT(ended.out, HasSubstr("of data.train have no scored token and are left out"));
   for (const double loss : losses("run")) EXPECT_GT(loss, 0);
+  test::write_file(*this / "long.jsonl", records(3, 40));
+  EXPECT_THAT(expect_done(trainer({"full.toml", "run.dir=other", "data.eval=long.jsonl", "job=evaluate",
+                                   "train.sequence_length=16"}))
+                  .err,
+              HasSubstr("rows of the held-out data have no scored token and are left out"));
 }
 
 TEST_F(Figures, CompletionsAreWholeDocumentsOnAnyNumberOfRanks) {
