@@ -161,7 +161,7 @@ void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch&
   range.end = place + length;
   range.document = piece.document;
   range.pieces = piece.scored_pieces;
-  range.has_prompt = rules_ != Rules::first && has_prompt(piece.document);
+  if (rules_ != Rules::first) range.has_prompt = has_prompt(piece.document);
   if (data_.choices > 0) {
     range.choice = static_cast<int32_t>(piece.document % data_.choices);
     range.answer = range.choice == data_.answers[piece.document / data_.choices];

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,11 +16,11 @@ namespace tessera {
 /// behind the other in one row, choice 0 first.
 struct TokenRange {
   int64_t begin, end;
-  int32_t choice = -1;      // number of the label word that the document ends with; -1: the document is no choice
-  bool answer = false;      // it is the right choice of its example
-  int64_t document = -1;    // its number in the data set, the same in all batches
-  int32_t pieces = 1;       // of that document with a scored token, this one or others
-  bool has_prompt = false;  // that document begins with a prompt; a first label that is not scored tells it too
+  int32_t choice = -1;    // number of the label word that the document ends with; -1: the document is no choice
+  bool answer = false;    // it is the right choice of its example
+  int64_t document = -1;  // its number in the data set, the same in all batches
+  int32_t pieces = 1;     // of that document with a scored token, this one or others
+  std::optional<bool> has_prompt{};  // that document begins with a prompt; not told: when its first label is not scored
 };
 
 /// Rows of equal length, one behind the other. Padding (id 0) lies outside every range and is never scored.

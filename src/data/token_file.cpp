@@ -91,9 +91,6 @@ Tokenizer::Special special_mode(const DataConfig& config) {
   return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
 }
 
-/// Whether documents begin with a token of the tokenizer's own.
-bool has_bos(const Tokenizer& tokenizer) { return !tokenizer.front().empty(); }
-
 /// The tokens of a text that stands behind other text.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
                                          Tokenizer::Special special) {
@@ -157,10 +154,10 @@ void require_distinct_words(const Tokenizer& tokenizer, const DataConfig& config
   }
 }
 
-/// Whether a scored second token tells that the document has no prompt: a prompt of one token with nothing in front of it looks like
-/// a text's first token.
-bool marks_tell_prompts(const TokenData& data, bool has_bos) {
-  if (has_bos) return true;
+/// Whether a second token that is not scored tells of a prompt, and a scored one of none. With nothing in front of documents a prompt of
+/// one token looks like a text's first; several tokens in front of a text look like a prompt.
+bool marks_tell_prompts(const TokenData& data, const Tokenizer& tokenizer) {
+  if (!tokenizer.front().empty()) return tokenizer.front().size() == 1;
   for (int64_t d = 0, begin = 0; d < data.documents(); begin = data.ends[d++])
     if (begin + 1 < data.ends[d] && data.scored[begin + 1]) return false;
   return true;
@@ -180,7 +177,7 @@ class Preparation {
   }
   TokenData finish() {
     encode_waiting();
-    if (marks_tell_prompts(data_, has_bos(tokenizer_))) data_.has_prompt.clear();
+    if (marks_tell_prompts(data_, tokenizer_)) data_.has_prompt.clear();
     return std::move(data_);
   }
   int64_t skipped() const { return skipped_; }
@@ -294,7 +291,7 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
       (!data.has_prompt.empty() && data.has_prompt.size() != data.ends.size()) || !ids_known ||
       data.choices != static_cast<int64_t>(choices) || (choices > 0 && !choices_fit(data)))
     throw UserError(path.string(), "the token file contradicts itself");
-  if (data.has_prompt.empty() && !marks_tell_prompts(data, has_bos(tokenizer)))
+  if (data.has_prompt.empty() && !marks_tell_prompts(data, tokenizer))
     throw UserError(path.string(), "an older version of this program made it");
   return data;
 }

@@ -21,7 +21,7 @@ struct TokenData {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> scored;
   std::vector<int64_t> ends;
-  std::vector<uint8_t> has_prompt{};  // [documents] 1: begins with a prompt; empty: scored second tokens tell of none
+  std::vector<uint8_t> has_prompt{};  // [documents] 1: begins with a prompt; empty: when its second token is not scored
   std::string hash;                   // of the content and of how it was made: ranks compare it
   int64_t choices = 0;                // documents an example; 0: documents stand alone
   std::vector<int32_t> answers;       // [examples], empty without choices

@@ -96,7 +96,7 @@ LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstV
       any = true;
       all = all && hit;
     }
-    if (!any || !(document.has_prompt || batch.labels[document.begin] < 0)) continue;
+    if (!any || !document.has_prompt.value_or(batch.labels[document.begin] < 0)) continue;
     if (document.pieces > 1) {
       sums.cut.push_back({document.document, document.pieces, all});
       continue;

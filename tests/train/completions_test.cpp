@@ -81,6 +81,13 @@ TEST(Completions, OfPromptsOfOneTokenWithoutBosAreCountedAndTextsAreNot) {
   EXPECT_EQ(found(PackedDataset(data, 40, 5), 8, 8, 1, 1).completions, 0) << "the marks do not tell";
 }
 
+TEST(Completions, OfTextsWithSeveralTokensInFrontAreNone) {
+  TokenData data = documents_of(10, 2, 6, kEach);
+  data.has_prompt.assign(10, 0);
+  const PackedDataset dataset(data, 40, 5);
+  EXPECT_EQ(found(dataset, 8, 8, 1, dataset.rows()).completions, 0);
+}
+
 TEST(Completions, OfAnOldRunArePiecesThatBeginWithAPrompt) {
   const TokenData data = documents_of(64, 4, 15, kEach);
   const PackedDataset dataset(data, 16, 5, Rules::first);
