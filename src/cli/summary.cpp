@@ -4,6 +4,9 @@
 #include <cmath>
 #include <optional>
 
+#include "train/checkpoint.h"
+#include "train/divergence.h"
+
 namespace tessera {
 namespace {
 
@@ -44,23 +47,25 @@ std::optional<Figure> find_figure(const LossSums& sums, Objective objective, con
 }
 
 /// How the trained values come out as they are.
-std::string unrounded_hint(const JobInputs& in, const Written& result) {
-  const std::string run = result.folder.parent_path().string();
-  if (in.config.adapter.method != "none" || std::filesystem::exists(result.folder.parent_path() / "sharing"))
-    return fmt::format("job=export model.dtype=f32 run.dir={} writes it in f32", run);
+std::string unrounded_hint(const JobInputs& in, const Written& result, int64_t step) {
+  const std::filesystem::path run = result.folder.parent_path();
+  const auto with = [](const char* key, const std::filesystem::path& path) { return shell_word(key + path.string()); };
+  if (in.config.adapter.method != "none" || std::filesystem::exists(run / "sharing"))
+    return fmt::format("job=export model.dtype=f32 {} writes it in f32", with("run.dir=", run));
   if (in.config.trainer.train.estimator == "spsa")
-    return fmt::format("job=replay model.dtype=f32 replay.log={} run.dir=FOLDER writes them in f32", run);
-  return "a run of its own with model.dtype=f32 keeps them";
+    return fmt::format("job=replay model.dtype=f32 {} run.dir=FOLDER writes them in f32", with("replay.log=", run));
+  return fmt::format("job=export model.dtype=f32 {} run.dir=FOLDER writes them in f32",
+                     with("run.resume=", checkpoint_file(run / "checkpoints", step)));
 }
 
 /// A folder and its figures; where they are not those of the trained values, these too.
-void say_written(Reporter& report, const JobInputs& in, const Written& result, const LossSums& trained) {
+void say_written(Reporter& report, const JobInputs& in, const Written& result, const CheckpointMeta& meta) {
   if (!result.sums) return;
   const Objective objective = objective_of(in.config.trainer.train.objective);
   std::string text, others;
   for (const Figure& figure : figures_of(*result.sums, objective)) {
     text += fmt::format("{}held-out {} {}", text.empty() ? "" : ", ", figure.name, figure.text());
-    const auto before = find_figure(trained, objective, figure.key);
+    const auto before = find_figure(meta.last_eval, objective, figure.key);
     if (before && before->text() != figure.text())
       others += fmt::format("{}{} {}", others.empty() ? "" : ", ", figure.name, before->text());
   }
@@ -69,7 +74,7 @@ void say_written(Reporter& report, const JobInputs& in, const Written& result, c
   const std::string why =
       result.rounded_to ? fmt::format("before they were rounded to {}", name_of(*result.rounded_to)) : "apart from it";
   report.say(fmt::format("the trained values, {}: {}{}", why, others,
-                         result.rounded_to ? "; " + unrounded_hint(in, result) : ""));
+                         result.rounded_to ? "; " + unrounded_hint(in, result, meta.step) : ""));
 }
 
 /// Parameters of a plain LoRA of the rank that the adapter's layers work with.
@@ -125,7 +130,7 @@ void say_outcome(Reporter& report, const JobInputs& in, Model& model, const Trai
   const auto before = find_figure(first, objective, "loss"), after = find_figure(last, objective, "loss");
   if (before && after && after->value > 1.02 * before->value)
     report.say("warning: the held-out loss rose: lower optimizer.lr (a round with fewer votes bears less)");
-  for (const Written& result : written) say_written(report, in, result, outcome.meta.last_eval);
+  for (const Written& result : written) say_written(report, in, result, outcome.meta);
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());

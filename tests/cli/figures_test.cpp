@@ -58,9 +58,14 @@ TEST_F(Figures, AreThoseOfTheModelThatWasWrittenWhenItWasRounded) {
   EXPECT_EQ(rounded.at("written").at("model").at("eval_loss").as_number(), told);
   EXPECT_THAT(ended.out, HasSubstr(std::string("\n") + (path() / "run/model").string() + ": held-out "));
   EXPECT_THAT(ended.out, HasSubstr("before they were rounded to bf16: "));
-  EXPECT_THAT(ended.out, HasSubstr("; a run of its own with model.dtype=f32 keeps them\n"));
+  const std::string checkpoint = (path() / "run/checkpoints/step-00000050.h5").string();
+  EXPECT_THAT(ended.out, HasSubstr("; job=export model.dtype=f32 run.resume=" + checkpoint +
+                                   " run.dir=FOLDER writes them in f32\n"));
   EXPECT_THAT(test::read_file(*this / "run/report.html"), HasSubstr("trained, before rounding"));
   // What the hint says.
+  expect_done(trainer({"full.toml", "job=export", "model.dtype=f32", "run.resume=" + checkpoint, "run.dir=exported"}));
+  EXPECT_EQ(printed({"full.toml", "run.dir=exported", "job=evaluate"}).at("loss").as_number(), trained);
+  // And a run that rounds nothing.
   expect_done(trainer({"full.toml", "run.dir=whole", "model.dtype=f32", "optimizer.lr=1e-4"}));
   const Json whole = done("whole");
   EXPECT_EQ(whole.at("eval_loss").as_number(), trained);
