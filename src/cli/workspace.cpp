@@ -44,7 +44,7 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
-    TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice);
+    TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice, rules);
     if (!notice.empty()) sets.notices.push_back(notice);
     if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
     if (const std::string warning = unknown_words(data.tokens, sets.tokenizer, "data's"); !warning.empty())

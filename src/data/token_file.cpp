@@ -87,6 +87,11 @@ fs::path cache_path(const DataConfig& config, const std::string& key) {
   return config.cache / fmt::format("tokens-{:.32}-{}.h5", key, kReading);
 }
 
+/// The file of the same data by the first rules of reading, which had no number.
+fs::path first_cache_path(const DataConfig& config, const std::string& key) {
+  return config.cache / fmt::format("tokens-{:.32}.h5", key);
+}
+
 Tokenizer::Special special_mode(const DataConfig& config) {
   return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
 }
@@ -397,13 +402,22 @@ TokenData answers_only(TokenData data) {
   return answers;
 }
 
-TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split split, std::string* notice) {
+TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split split, std::string* notice,
+                     Rules rules) {
   static std::mutex one_at_a_time;  // ranks that are threads share a process, hence the temporary file's name
   const std::lock_guard lock(one_at_a_time);
   const Source source = open_source(config, split);
   const std::string recipe = recipe_of(source, config, tokenizer), key = sha256_hex(recipe);
   const fs::path path = cache_path(config, key);
   std::string damage;
+  if (rules == Rules::first) {
+    std::optional<TokenData> first =
+        read_cached(first_cache_path(config, key), recipe, tokenizer, config.label_words.size(), damage);
+    if (first) {
+      first->hash = key;
+      return std::move(*first);
+    }
+  }
   if (std::optional<TokenData> cached = read_cached(path, recipe, tokenizer, config.label_words.size(), damage)) {
     cached->hash = key;
     return std::move(*cached);

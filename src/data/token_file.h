@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/rules.h"
 #include "data/data_config.h"
 #include "data/jsonl.h"
 #include "data/tokenizer.h"
@@ -39,7 +40,9 @@ enum class Split { train, eval };
 /// Documents without scored tokens are skipped and counted in the notice, as are examples of choices whose prompt has no token.
 /// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document;
 ///         label words that are no tokens, or the same tokens
-TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr);
+/// @param rules  of the run that reads: one of the first rules goes on with the tokens that it began with, where their file is
+///               still there
+TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr, Rules = kNewestRules);
 
 /// The split's first documents (at most `documents`, of a text file its first megabyte), prepared and not cached: what shows early that
 /// the data cannot be read as [data] says. @param whole  set to whether that is all of the split

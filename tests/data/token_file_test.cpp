@@ -208,6 +208,20 @@ TEST_F(TokenFile, IsMadeOnceAndThenRead) {
   EXPECT_EQ(made.hash.size(), 64u);
 }
 
+TEST_F(TokenFile, ARunOfTheFirstRulesGoesOnWithTheTokensThatItBeganWith) {
+  const DataConfig config = source(R"({"text": "a b"})");
+  const TokenData made = load_split(config, words_, Split::train);
+  const fs::path path = cached().at(0);
+  const std::string name = path.filename().string();
+  ASSERT_THAT(name, testing::EndsWith("-2.h5"));
+  fs::rename(path, path.parent_path() / (name.substr(0, name.size() - 5) + ".h5"));
+  std::string notice;
+  EXPECT_EQ(load_split(config, words_, Split::train, &notice, Rules::first).tokens, made.tokens);
+  EXPECT_EQ(notice, "");
+  load_split(config, words_, Split::train, &notice);
+  EXPECT_THAT(notice, testing::StartsWith("prepared " + path.string()));
+}
+
 TEST_F(TokenFile, HasTheLayoutOfItsPage) {
   const DataConfig config = source(R"({"text": "a b"})");
   load_split(config, words_, Split::train);
