@@ -169,7 +169,7 @@ void write_as_before(const fs::path& file) {
     Hdf5File to = Hdf5File::create(old);
     for (const std::string& name : from.list("/meta")) {
       const std::string at = "/meta/" + name;
-      if (name == "config_fingerprint" || name == "start_values") continue;
+      if (name == "config_fingerprint" || name == "start_values" || name == "eval_set") continue;
       if (name == "recipe") {
         const Json recipe = Json::parse(from.read_text(at), "recipe");
         Json kept = Json::object();
