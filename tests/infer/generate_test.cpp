@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "core/json.h"
@@ -12,6 +14,7 @@
 #include "io/files.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"
+#include "support/paths.h"
 
 namespace tessera {
 namespace {
@@ -126,6 +129,42 @@ TEST(Generate, NamesAPromptThatDoesNotFit) {
   }
   EXPECT_THROW(generate(engine.ctx, *model, {{}}, {}), UserError);
   EXPECT_TRUE(generate(engine.ctx, *model, {}, {}).empty());
+}
+
+/// Writes infinity over a row of the embedding in a folder's model.safetensors.
+void damage_embedding(const std::filesystem::path& folder, int64_t row, int64_t width) {
+  const std::filesystem::path file = folder / "model.safetensors";
+  std::string bytes = test::read_file(file);
+  uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof length);
+  const Json header = Json::parse(std::string_view(bytes).substr(8, length), "header");
+  const int64_t begin = header.at("model.embed_tokens.weight").at("data_offsets").items()[0].as_integer();
+  const std::vector<float> infinite(static_cast<size_t>(width), std::numeric_limits<float>::infinity());
+  std::memcpy(&bytes[8 + length + static_cast<uint64_t>(begin + 4 * row * width)], infinite.data(),
+              infinite.size() * 4);
+  test::write_file(file, bytes);
+}
+
+TEST(Generate, ASequenceThatBreaksLosesNoOther) {
+  const Engine engine;
+  const Prompts prompts = {counting_ids(3), counting_ids(5, 33)};
+  const GenerateOptions options{.max_new_tokens = 4};
+  const auto expected = generate(engine.ctx, *test::load_model(test::golden("gqa"), 64), prompts, options);
+  int32_t unused = 70;  // by what goes well
+  const auto is_in = [&](const std::vector<int32_t>& ids) { return std::count(ids.begin(), ids.end(), unused) > 0; };
+  while (is_in(prompts[0]) || is_in(prompts[1]) || is_in(expected[0].ids) || is_in(expected[1].ids)) --unused;
+
+  const test::TemporaryFolder folder;
+  std::filesystem::copy(test::golden("gqa"), folder.path(), std::filesystem::copy_options::recursive);
+  damage_embedding(folder.path(), unused, 48);
+  const auto found =
+      generate(engine.ctx, *test::load_model(folder.path(), 64), {prompts[0], {3, unused, 5}, prompts[1]}, options);
+  EXPECT_EQ(found[0].ids, expected[0].ids);
+  EXPECT_EQ(found[2].ids, expected[1].ids);
+  EXPECT_EQ(found[1].finish, Finish::failed);
+  EXPECT_EQ(found[1].fault, "the model's logits are not finite");
+  EXPECT_EQ(found[1].ids, std::vector<int32_t>{});
+  EXPECT_EQ(found[0].fault, "");
 }
 
 TEST(Generate, ASampleIsAFunctionOfSeedAndPromptNumberAlone) {
