@@ -7,6 +7,7 @@
 #include "cli/preflight.h"
 #include "cli/rates.h"
 #include "cli/results.h"
+#include "io/output.h"
 
 namespace tessera {
 
@@ -23,51 +24,51 @@ int check_job(const JobInputs& in, bool as_json) {
   if (as_json) {
     Json notes = Json::array();
     for (const std::string& note : model.notes()) notes.push_back(note);
-    fmt::print("{}\n", Json::object()
-                           .set("parameters", Json::object()
-                                                  .set("trained", trained)
-                                                  .set("frozen", model.pool().frozen_count())
-                                                  .set("virtual", virtual_count))
-                           .set("weights", Json::object().set("physical", physical).set("virtual", virtual_count))
-                           .set("bytes_per_rank", memory.owned())
-                           .set("bytes", Json::object()
-                                             .set("mapped", memory.mapped)
-                                             .set("weights_and_gradients", memory.weights_and_gradients)
-                                             .set("optimizer", memory.optimizer)
-                                             .set("activations", memory.activations)
-                                             .set("assembled", memory.assembled)
-                                             .set("held_bytes", bytes.held)
-                                             .set("dense_bytes", bytes.dense))
-                           .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
-                           .set("notes", notes)
-                           .set("ranks", in.world.size())
-                           .set("threads", in.threads)
-                           .dump());
+    print_out("{}\n", Json::object()
+                          .set("parameters", Json::object()
+                                                 .set("trained", trained)
+                                                 .set("frozen", model.pool().frozen_count())
+                                                 .set("virtual", virtual_count))
+                          .set("weights", Json::object().set("physical", physical).set("virtual", virtual_count))
+                          .set("bytes_per_rank", memory.owned())
+                          .set("bytes", Json::object()
+                                            .set("mapped", memory.mapped)
+                                            .set("weights_and_gradients", memory.weights_and_gradients)
+                                            .set("optimizer", memory.optimizer)
+                                            .set("activations", memory.activations)
+                                            .set("assembled", memory.assembled)
+                                            .set("held_bytes", bytes.held)
+                                            .set("dense_bytes", bytes.dense))
+                          .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
+                          .set("notes", notes)
+                          .set("ranks", in.world.size())
+                          .set("threads", in.threads)
+                          .dump());
     return kDone;
   }
-  fmt::print("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(),
-             virtual_count);
+  print_out("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(),
+            virtual_count);
   if (virtual_count > physical)
-    fmt::print("against dense    {} of weights, gradients and moments; each weight for itself: {} ({:.1f} %)\n",
-               megabytes(bytes.held), megabytes(bytes.dense),
-               100 * static_cast<double>(bytes.held) / static_cast<double>(bytes.dense));
-  fmt::print("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n",
-             megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
-             megabytes(memory.activations), megabytes(memory.assembled));
-  fmt::print("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
-  fmt::print("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
-             in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
+    print_out("against dense    {} of weights, gradients and moments; each weight for itself: {} ({:.1f} %)\n",
+              megabytes(bytes.held), megabytes(bytes.dense),
+              100 * static_cast<double>(bytes.held) / static_cast<double>(bytes.dense));
+  print_out("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n",
+            megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
+            megabytes(memory.activations), megabytes(memory.assembled));
+  print_out("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
+  print_out("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
+            in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
   const OptimizerConfig& optimizer = in.config.trainer.optimizer;
   const auto steps = in.config.trainer.train.steps;
-  if (in.config.job == "train") fmt::print("learning rate    {}\n", rates_in_words(optimizer, steps));
-  fmt::print("ranks, threads   {} x {}\n", in.world.size(), in.threads);
-  for (const std::string& note : model.notes()) fmt::print("{}\n", note);
+  if (in.config.job == "train") print_out("learning rate    {}\n", rates_in_words(optimizer, steps));
+  print_out("ranks, threads   {} x {}\n", in.world.size(), in.threads);
+  for (const std::string& note : model.notes()) print_out("{}\n", note);
   if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
-    fmt::print("{}\n", notice);
+    print_out("{}\n", notice);
   if (const std::string notice = steps ? schedule_notice(optimizer, *steps, kNewestRules) : "";
       in.config.job == "train" && !notice.empty())
-    fmt::print("{}\n", notice);
-  fmt::print("the recipe is in order\n");
+    print_out("{}\n", notice);
+  print_out("the recipe is in order\n");
   return kDone;
 }
 
@@ -79,13 +80,13 @@ int show_batch(const JobInputs& in) {
   const PackedBatch batch = sets.train->batch(rows, 0);
   std::set<int64_t> documents;
   for (const TokenRange& piece : batch.documents) documents.insert(piece.document);
-  fmt::print("the first batch: {} rows of {} tokens, {} documents{}, {} scored tokens. [scored] text is in brackets.\n",
-             batch.rows, batch.sequence_length, documents.size(),
-             documents.size() < batch.documents.size() ? fmt::format(" in {} pieces", batch.documents.size()) : "",
-             batch.scored());
+  print_out("the first batch: {} rows of {} tokens, {} documents{}, {} scored tokens. [scored] text is in brackets.\n",
+            batch.rows, batch.sequence_length, documents.size(),
+            documents.size() < batch.documents.size() ? fmt::format(" in {} pieces", batch.documents.size()) : "",
+            batch.scored());
   int64_t row = -1;
   for (const TokenRange& document : batch.documents) {
-    if (const int64_t at = document.begin / batch.sequence_length; at != row) fmt::print("-- row {}\n", row = at);
+    if (const int64_t at = document.begin / batch.sequence_length; at != row) print_out("-- row {}\n", row = at);
     std::string text;
     // A token is scored as the target of the position before it.
     for (int64_t begin = document.begin; begin < document.end;) {
@@ -97,8 +98,8 @@ int show_batch(const JobInputs& in) {
       begin = end;
     }
     const char* mark = document.choice < 0 ? "" : document.answer ? "right  " : "wrong  ";
-    fmt::print("   {:>5}..{:<5} {}{}\n", document.begin % batch.sequence_length,
-               (document.end - 1) % batch.sequence_length + 1, mark, text);
+    print_out("   {:>5}..{:<5} {}{}\n", document.begin % batch.sequence_length,
+              (document.end - 1) % batch.sequence_length + 1, mark, text);
   }
   return kDone;
 }

@@ -9,6 +9,7 @@
 #include "infer/generate.h"
 #include "infer/stop_ids.h"
 #include "io/files.h"
+#include "io/output.h"
 #include "kernels/table.h"
 
 namespace tessera {
@@ -155,11 +156,11 @@ int generate_job(const JobInputs& in) {
   const Samples samples = samples_of(tokenizer, examples, asked);
   const std::filesystem::path file = folder / config.output;
   write_text_file(file, samples.lines);  // first: whoever reads what is printed may have gone
-  if (!in.quiet && !config.prompts.empty()) fmt::print("{}", samples.shown);
+  if (!in.quiet && !config.prompts.empty()) print_out("{}", samples.shown);
   if (samples.asked > 0)
-    fmt::print("completions right: {} of {} ({:.1f} %)\n", samples.exact, samples.asked,
-               100.0 * static_cast<double>(samples.exact) / static_cast<double>(samples.asked));
-  if (!in.quiet) fmt::print("samples: {}\n", file.string());
+    print_out("completions right: {} of {} ({:.1f} %)\n", samples.exact, samples.asked,
+              100.0 * static_cast<double>(samples.exact) / static_cast<double>(samples.asked));
+  if (!in.quiet) print_out("samples: {}\n", file.string());
   report_faults(asked.results, file);
   return kDone;
 }

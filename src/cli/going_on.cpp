@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cli/spsa_run.h"
+#include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "train/divergence.h"
 #include "train/optimizers/optimizer.h"
@@ -194,7 +195,7 @@ bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& 
                       step, steps),
           "put back a copy, or train anew with run.resume=never");
     if (is_spsa || step >= steps) {
-      std::puts(line->dump().c_str());
+      print_out("{}\n", line->dump());
       done[0] = 1;
     }
   }

@@ -45,12 +45,4 @@ int log_command(const std::filesystem::path& run, std::optional<int64_t> last, b
 /// Exit codes: the outside contract.
 constexpr int kDone = 0, kOurFault = 1, kUserError = 2, kStopped = 130;
 
-/// True once SIGINT, SIGTERM (alone) or SIGUSR1 asked for a stop after the step in hand.
-bool stop_requested();
-/// For jobs that ask stop_requested().
-void install_signal_handlers(bool launched);
-/// For every job, first of all: a stream that the caller closed leads nowhere, instead of into the next file that is
-/// opened; a reader that leaves (`| head`) does not end a run; a mapped file that shrinks ends it with a message.
-void guard_process();
-
 }  // namespace tessera

@@ -6,6 +6,7 @@
 
 #include "cli/jobs.h"
 #include "io/files.h"
+#include "io/output.h"
 #include "train/spsa/rounds.h"
 #include "train/spsa/vote_codec.h"
 
@@ -229,42 +230,42 @@ void print_json(const Summary& s, size_t last) {
   for (const Mark& mark : s.snapshots) snapshots.push_back(mark_json(mark));
   for (size_t i = s.rounds.size() - std::min(last, s.rounds.size()); i < s.rounds.size(); ++i)
     rounds.push_back(round_json(s.rounds[i]));
-  fmt::print("{}\n", Json::object()
-                         .set("log", s.folder)
-                         .set("run", s.run)
-                         .set("header", header_json(s.header))
-                         .set("round", s.total_rounds)
-                         .set("first_round", s.first_round)
-                         .set("ended", s.ended)
-                         .set("roster", roster)
-                         .set("records", s.records)
-                         .set("votes", s.votes)
-                         .set("votes_valid", optional_number(ratio(s.valid, s.votes)))
-                         .set("bytes", s.bytes)
-                         .set("bytes_per_vote", optional_number(ratio(s.bytes, s.votes)))
-                         .set("digests", digests)
-                         .set("snapshots", snapshots)
-                         .set("notices", notices)
-                         .set("rounds", rounds)
-                         .dump());
+  print_out("{}\n", Json::object()
+                        .set("log", s.folder)
+                        .set("run", s.run)
+                        .set("header", header_json(s.header))
+                        .set("round", s.total_rounds)
+                        .set("first_round", s.first_round)
+                        .set("ended", s.ended)
+                        .set("roster", roster)
+                        .set("records", s.records)
+                        .set("votes", s.votes)
+                        .set("votes_valid", optional_number(ratio(s.valid, s.votes)))
+                        .set("bytes", s.bytes)
+                        .set("bytes_per_vote", optional_number(ratio(s.bytes, s.votes)))
+                        .set("digests", digests)
+                        .set("snapshots", snapshots)
+                        .set("notices", notices)
+                        .set("rounds", rounds)
+                        .dump());
 }
 
 // --- for people
 
 void print_header(const Summary& s) {
   const RunHeader& h = s.header;
-  fmt::print("{}\n", s.folder);
-  fmt::print("run         {}\n", s.run);
-  if (!h.parent.empty()) fmt::print("parent      {}\n", h.parent);
-  fmt::print("base        {}\n", h.base.empty() ? "none: all weights are trained" : h.base);
-  fmt::print("trained     {}: {} tensors, {} numbers; they start with digest {}\n", method_of(h), h.manifest.size(),
-             trained_numbers(h), h.start);
-  fmt::print("probes      {} a machine and round, eps {:g}, directions {}, seed {}\n", h.m, h.eps,
-             directions_in_words(h), h.seed);
-  fmt::print("votes       {}, in units of 2^-{}{}, {}\n", votes_in_words(h.votes), h.unit_of(h.unit),
-             h.adapt_unit ? " to begin with" : "",
-             h.clip > 0 ? fmt::format("clipped at {} medians", h.clip) : "not clipped");
-  fmt::print("optimizer   {}{}\n", h.optimizer, h.momentum != 0 ? fmt::format(" with momentum {:g}", h.momentum) : "");
+  print_out("{}\n", s.folder);
+  print_out("run         {}\n", s.run);
+  if (!h.parent.empty()) print_out("parent      {}\n", h.parent);
+  print_out("base        {}\n", h.base.empty() ? "none: all weights are trained" : h.base);
+  print_out("trained     {}: {} tensors, {} numbers; they start with digest {}\n", method_of(h), h.manifest.size(),
+            trained_numbers(h), h.start);
+  print_out("probes      {} a machine and round, eps {:g}, directions {}, seed {}\n", h.m, h.eps,
+            directions_in_words(h), h.seed);
+  print_out("votes       {}, in units of 2^-{}{}, {}\n", votes_in_words(h.votes), h.unit_of(h.unit),
+            h.adapt_unit ? " to begin with" : "",
+            h.clip > 0 ? fmt::format("clipped at {} medians", h.clip) : "not clipped");
+  print_out("optimizer   {}{}\n", h.optimizer, h.momentum != 0 ? fmt::format(" with momentum {:g}", h.momentum) : "");
 }
 
 std::string roster_in_words(const std::vector<std::optional<uint32_t>>& roster) {
@@ -288,31 +289,31 @@ std::string marks_in_words(const std::vector<Mark>& marks, size_t last) {
 }
 
 void print_totals(const Summary& s, size_t last) {
-  fmt::print("rounds      {}{}, {}\n", s.total_rounds,
-             s.first_round > 0 ? fmt::format(" (those before {} were dropped)", s.first_round) : "",
-             s.ended ? "ended" : "not ended");
-  fmt::print("voters      {}\n", roster_in_words(s.roster));
+  print_out("rounds      {}{}, {}\n", s.total_rounds,
+            s.first_round > 0 ? fmt::format(" (those before {} were dropped)", s.first_round) : "",
+            s.ended ? "ended" : "not ended");
+  print_out("voters      {}\n", roster_in_words(s.roster));
   if (s.votes == 0)
-    fmt::print("votes       0; {} bytes on disk\n", s.bytes);
+    print_out("votes       0; {} bytes on disk\n", s.bytes);
   else
-    fmt::print("votes       {}, {:.2f} % valid; {} bytes on disk, {:.2f} a vote\n", s.votes,
-               100 * *ratio(s.valid, s.votes), s.bytes, *ratio(s.bytes, s.votes));
-  fmt::print("digests     {}\n", marks_in_words(s.digests, last));
-  fmt::print("snapshots   {}\n", marks_in_words(s.snapshots, last));
-  for (const std::string& notice : s.notices) fmt::print("notice      {}\n", notice);
+    print_out("votes       {}, {:.2f} % valid; {} bytes on disk, {:.2f} a vote\n", s.votes,
+              100 * *ratio(s.valid, s.votes), s.bytes, *ratio(s.bytes, s.votes));
+  print_out("digests     {}\n", marks_in_words(s.digests, last));
+  print_out("snapshots   {}\n", marks_in_words(s.snapshots, last));
+  for (const std::string& notice : s.notices) print_out("notice      {}\n", notice);
 }
 
 void print_table(const Summary& s, size_t last) {
   const size_t count = std::min(last, s.rounds.size());
   if (count == 0) return;
-  fmt::print("\n{:>8} {:>11} {:>7} {:>7} {:>11} {:>5} {:>9} {:>11}\n", "round", "machines", "votes", "valid", "alpha",
-             "unit", "loss", "median |g|");
+  print_out("\n{:>8} {:>11} {:>7} {:>7} {:>11} {:>5} {:>9} {:>11}\n", "round", "machines", "votes", "valid", "alpha",
+            "unit", "loss", "median |g|");
   for (size_t i = s.rounds.size() - count; i < s.rounds.size(); ++i) {
     const RoundLine& line = s.rounds[i];
-    fmt::print("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}\n", line.round,
-               fmt::format("{}/{}", line.machines, line.lanes), line.votes, line.valid, line.alpha,
-               fmt::format("2^{}", -line.unit), line.loss ? fmt::format("{:.4f}", *line.loss) : "-",
-               line.median ? fmt::format("{:.4g}", *line.median) : "-");
+    print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}\n", line.round,
+              fmt::format("{}/{}", line.machines, line.lanes), line.votes, line.valid, line.alpha,
+              fmt::format("2^{}", -line.unit), line.loss ? fmt::format("{:.4f}", *line.loss) : "-",
+              line.median ? fmt::format("{:.4g}", *line.median) : "-");
   }
 }
 

@@ -3,12 +3,15 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <sstream>
 #include <thread>
 
 #include "cli/jobs.h"
+#include "cli/signals.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
 #include "core/error.h"
+#include "io/output.h"
 
 namespace tessera {
 namespace {
@@ -25,8 +28,6 @@ std::pair<std::string, int> describe_error() {
     throw;
   } catch (const UserError& error) {
     return {error.what(), kUserError};
-  } catch (const Stopped& stop) {
-    return {stop.what(), kStopped};
   } catch (const std::filesystem::filesystem_error& error) {
     return {UserError(error.path1().string(), error.code().message()).what(), kUserError};
   } catch (const std::bad_alloc&) {
@@ -57,10 +58,19 @@ std::string request_text(const Arguments& arguments, const Recipe& recipe) {
   return text;
 }
 
+/// The OpenMP library ends the program when it cannot start a thread.
+void require_threads(const Recipe& recipe, int threads) {
+  if (can_start_threads(threads - 1)) return;
+  throw UserError(recipe.where("run", "threads"),
+                  fmt::format("{} threads (run.threads) cannot be started here", threads),
+                  "set run.threads to fewer, or raise the limit of processes or of memory (ulimit -u, ulimit -v)");
+}
+
 int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config, Communicator& world) {
   const bool launched = launched_by_mpi();
   require_equal(world, "the recipe", request_text(arguments, recipe));
   const ThreadPlan threads = threads_per_rank(world, find_cores(), static_cast<int>(config.run.threads));
+  require_threads(recipe, threads.threads);
   if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
   const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
   if (arguments.check) return check_job(inputs, arguments.json);
@@ -81,7 +91,7 @@ int explain(Recipe& recipe, const std::string& key) {
   for (const auto& [name, text] : recipe.explain()) {
     known.push_back(name);
     if (key != "all" && name != key && name.substr(0, name.find('.')) != key) continue;
-    fmt::print("{}\n  {}\n", name, text);
+    print_out("{}\n  {}\n", name, text);
     found = true;
   }
   if (found) return kDone;
@@ -99,15 +109,25 @@ int run_recipe(const Arguments& arguments) {
     if (!arguments.explain.empty()) return rank == 0 ? explain(recipe, arguments.explain) : kDone;
     JobConfig config;
     read_job(recipe, config);
-    if (config.job == "train" && !arguments.check && !arguments.show_batch) install_signal_handlers(launched_by_mpi());
+    if (!arguments.check) install_stop_signals(launched_by_mpi());
     world = world_communicator();
     return run_job(arguments, recipe, config, *world);
+  } catch (const Stopped& stop) {  // the other ranks have left the job too, or wait for its end
+    if (rank == 0 && !arguments.quiet) fmt::print(stderr, "{}; the same command starts again\n", stop.what());
+    return kStopped;
   } catch (...) {
     const auto [message, code] = describe_error();
     print_once(rank, message);
     if (world && world->size() > 1) world->abort(code);
     return code;
   }
+}
+
+int tell_help(const CLI::App& app, const CLI::ParseError& help) {
+  std::ostringstream text;
+  const int code = app.exit(help, text, text);
+  put_out(text.str());
+  return code;
 }
 
 /// trainer log RUN [--json] [--last N]
@@ -124,7 +144,7 @@ int run_log(int argc, char** argv) {
     app.parse(argc, argv);
     return log_command(run, last, json);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    if (error.get_exit_code() == 0) return tell_help(app, error);
     print_once(0, UserError("command line", error.what(), "trainer log RUN [--json] [--last N]").what());
     return kUserError;
   } catch (...) {
@@ -134,10 +154,8 @@ int run_log(int argc, char** argv) {
   }
 }
 
-}  // namespace
-
-int run_program(int argc, char** argv) {
-  guard_process();
+/// The arguments say what to do.
+int run_command(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "log") return run_log(argc - 1, argv + 1);
   Arguments arguments;
   CLI::App app{"Trains and evaluates language models; driven by a TOML recipe. Keys: --explain all", "trainer"};
@@ -156,7 +174,7 @@ int run_program(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return launched_rank() == 0 ? app.exit(error) : kDone;  // --help
+    if (error.get_exit_code() == 0) return launched_rank() == 0 ? tell_help(app, error) : kDone;
     print_once(launched_rank(), UserError("command line", error.what(), "trainer --help lists what there is").what());
     return kUserError;
   }
@@ -164,7 +182,10 @@ int run_program(int argc, char** argv) {
     const std::string text = arguments.version        ? "trainer " TESSERA_VERSION "\n"
                              : arguments.list.empty() ? ""
                                                       : list_kind(arguments.list);
-    if (!text.empty()) return launched_rank() == 0 ? std::fputs(text.c_str(), stdout) : 0, kDone;
+    if (!text.empty()) {
+      if (launched_rank() == 0) put_out(text);
+      return kDone;
+    }
     if (arguments.recipe.empty() && !arguments.explain.empty()) {
       if (launched_rank() != 0) return kDone;
       Recipe recipe = Recipe::from_text("", "");
@@ -178,6 +199,20 @@ int run_program(int argc, char** argv) {
     return code;
   }
   return run_recipe(arguments);
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  guard_process();
+  const int code = run_command(argc, argv);
+  try {
+    finish_output();
+  } catch (const UserError& error) {  // results in files are whole; what was to be read here is lost
+    print_once(launched_rank(), error.what());
+    return code == kDone ? kUserError : code;
+  }
+  return code;
 }
 
 }  // namespace tessera

@@ -7,6 +7,7 @@
 #include "cli/results.h"
 #include "cli/spsa_run.h"
 #include "io/files.h"
+#include "io/output.h"
 #include "kernels/table.h"
 #include "model/config_fingerprint.h"
 #include "model/export.h"
@@ -173,7 +174,7 @@ int replay_job(const JobInputs& in) {
                   .set("rounds_per_second", static_cast<double>(count.rounds) / seconds)
                   .set(config.branch.empty() ? "results" : "branch", target.string());
   if (rounded_to) line.set("rounded_to", std::string(name_of(*rounded_to)));
-  fmt::print("{}\n", line.dump());
+  print_out("{}\n", line.dump());
   return kDone;
 }
 

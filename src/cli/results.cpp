@@ -63,6 +63,20 @@ void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, 
     fmt::print(stderr, "the shared weights that the run trained: {}\n", settings.sharing.load.string());
 }
 
+/// What holds the trained weights while the results are being written.
+std::string what_is_kept(const JobInputs& in, Model& model, const std::filesystem::path& folder) {
+  const auto whole = [&](const char* what, const char* name) {
+    return fmt::format("the trained {} whole in \"{}\": job=export run.dir={} writes the rest", what,
+                       (folder / name).string(), folder.string());
+  };
+  if (in.config.exports.native && model.adapter()) return whole("adapter is", "adapter");
+  if (in.config.exports.native && model.is_shared() && model.sharing().is_loadable())
+    return whole("shared weights are", "sharing");
+  if (in.config.job == "replay") return "the log is as it was";
+  return fmt::format("the trained weights are whole in \"{}\": the same command goes on",
+                     (folder / (in.config.trainer.train.estimator == "spsa" ? "log" : "checkpoints")).string());
+}
+
 }  // namespace
 
 Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position) {
@@ -150,34 +164,43 @@ std::string dense_notice(Model& model) {
                      static_cast<double>(dense_parameters(model)) / static_cast<double>(held));
 }
 
+void naming_what_is_kept(const std::string& kept, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const UserError& error) {
+    throw UserError(error.where(), error.message(), error.hint().empty() ? kept : error.hint() + "\n" + kept);
+  } catch (const std::bad_alloc&) {
+    throw UserError("", "out of memory while the results were written", kept);
+  }
+}
+
 std::vector<Written> export_results(const JobInputs& in, const Context& ctx, Model& model,
                                     const std::filesystem::path& folder,
                                     const std::function<void(const std::string&)>& say) {
   std::vector<Written> written;
-  const auto told = [&](const char* what, const char* name) {
+  const auto told = [&](const std::string& what, const char* name) {
     written.push_back({.name = name, .folder = folder / name});
     if (say) say(fmt::format("{}: {}", what, (folder / name).string()));
   };
-  if (writes_model(in, model)) {
-    const bool is_exact = export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    told(dense_notice(model).c_str(), "model");
-    written.back().is_trained = is_exact;
-    if (!is_exact && model.export_dtype() != DType::f32) written.back().rounded_to = model.export_dtype();
-  }
-  if (!model.adapter()) {
-    if (!model.is_shared() || !in.config.exports.native) return written;
-    save_sharing(folder / "sharing", model);
-    told("shared weights", "sharing");
-    return written;
-  }
-  if (in.config.exports.native) {
+  if (in.config.exports.native && model.adapter()) {
     save_adapter(folder / "adapter", model);
     told("adapter", "adapter");
+  } else if (in.config.exports.native && model.is_shared()) {
+    save_sharing(folder / "sharing", model);
+    told("shared weights", "sharing");
   }
-  if (in.config.exports.peft) {
-    export_peft(folder / "peft", model);
-    told("PEFT adapter", "peft");
-  }
+  naming_what_is_kept(what_is_kept(in, model, folder), [&] {
+    if (writes_model(in, model)) {
+      const bool is_exact = export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
+      told(dense_notice(model), "model");
+      written.back().is_trained = is_exact;
+      if (!is_exact && model.export_dtype() != DType::f32) written.back().rounded_to = model.export_dtype();
+    }
+    if (in.config.exports.peft && model.adapter()) {
+      export_peft(folder / "peft", model);
+      told("PEFT adapter", "peft");
+    }
+  });
   return written;
 }
 

@@ -22,8 +22,13 @@ void start_from_saved_adapter(const JobConfig&, Model&);
 /// @throws UserError when the recipe has an adapter and neither is there: the base model alone would be measured in its name
 void use_trained_weights(const JobInputs&, Model&);
 
-/// Writes what [export] asks for into a run's folder; full training always exports the model.
+/// Runs `work`; where it fails, the hint goes on with what is kept nevertheless.
+void naming_what_is_kept(const std::string& kept, const std::function<void()>& work);
+
+/// Writes what [export] asks for into a run's folder; full training always exports the model. What was trained comes first, as it
+/// is: an adapter or shared weights; what is made of it and may fail (merging, another dtype, another format) comes behind.
 /// @param say  told each folder that was written; may be empty
+/// @throws UserError whose hint ends with what is kept, and how the rest is written once the fault is mended
 /// @return the folders, without figures
 std::vector<Written> export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
                                     const std::function<void(const std::string&)>& say);

@@ -7,6 +7,7 @@
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "io/output.h"
 #include "kernels/table.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
@@ -32,10 +33,10 @@ int prepare_job(const JobInputs& in) {
   const Datasets sets = load_datasets(in, true);
   if (in.world.rank() != 0 || in.quiet) return kDone;
   const auto say = [&](const char* name, const PackedDataset& set) {
-    fmt::print("{}: {} rows of {} tokens, {} scored tokens, {:.1f} % filled, hash {}\n", name, set.rows(),
-               set.sequence_length(), set.scored_tokens(), 100 * set.fill(), set.hash());
+    print_out("{}: {} rows of {} tokens, {} scored tokens, {:.1f} % filled, hash {}\n", name, set.rows(),
+              set.sequence_length(), set.scored_tokens(), 100 * set.fill(), set.hash());
   };
-  for (const std::string& notice : sets.notices) fmt::print("{}\n", notice);
+  for (const std::string& notice : sets.notices) print_out("{}\n", notice);
   say("train", *sets.train);
   if (sets.eval) say("eval", *sets.eval);
   return kDone;
@@ -77,7 +78,7 @@ int evaluate_job(const JobInputs& in) {
       Json::object().set("loss", loss).set("scored_tokens", sums.scored).set("token_accuracy", sums.token_accuracy());
   if (sums.completions > 0) line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
   if (sums.choices > 0) line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
-  fmt::print("{}\n", line.dump());
+  print_out("{}\n", line.dump());
   return kDone;
 }
 
@@ -87,10 +88,10 @@ namespace {
 void export_native(Model& model, const std::filesystem::path& folder) {
   if (model.adapter()) {
     save_adapter(folder / "adapter", model);
-    fmt::print("adapter: {}\n", (folder / "adapter").string());
+    print_out("adapter: {}\n", (folder / "adapter").string());
   } else if (model.is_shared()) {
     save_sharing(folder / "sharing", model);
-    fmt::print("shared weights: {}\n", (folder / "sharing").string());
+    print_out("shared weights: {}\n", (folder / "sharing").string());
   }
 }
 
@@ -115,11 +116,11 @@ int export_job(const JobInputs& in) {
   model.assemble(ctx);
   if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
     export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    fmt::print("{}: {}\n", dense_notice(model), (folder / "model").string());
+    print_out("{}: {}\n", dense_notice(model), (folder / "model").string());
   }
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);
-    fmt::print("PEFT adapter: {}\n", (folder / "peft").string());
+    print_out("PEFT adapter: {}\n", (folder / "peft").string());
   }
   if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
   return kDone;

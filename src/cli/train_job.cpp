@@ -8,7 +8,10 @@
 #include "cli/results.h"
 #include "cli/run_rules.h"
 #include "cli/spsa_run.h"
+#include "cli/stopped.h"
 #include "cli/summary.h"
+#include "comm/stop_together.h"
+#include "core/stop.h"
 #include "io/files.h"
 #include "kernels/table.h"
 #include "model/export.h"
@@ -17,19 +20,35 @@
 namespace tessera {
 
 namespace fs = std::filesystem;
+namespace {
 
-int train_job(const JobInputs& in) {
-  if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
-    throw UserError(in.recipe.where("spsa", "transport"),
-                    fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
-                    "start the processes one by one without a launcher, or leave spsa.transport out");
-  require_free_outputs(in);
-  std::unique_ptr<RunFolder> folder;
-  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
-  const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
-  if (folder) refuse_overwritten_inputs(in, folder->path());
+void say_stopped(const JobInputs& in, Reporter& report, const RunFolder& folder, int64_t step) {
+  const std::string how = how_it_goes_on(in, folder.path());
+  if (step == 0) return report.say("stopped before step 1; " + how);
+  naming_what_is_kept(fmt::format("the checkpoint of step {} is whole; {}", step, how),
+                      [&] { write_report(folder.path()); });
+  report.say(fmt::format("stopped after step {}; {}", step, how));
+}
+
+/// Rank 0 exports; all leave when a stop is asked for meanwhile.
+std::vector<Written> export_together(const JobInputs& in, const Context& ctx, Model& model, const RunFolder* folder,
+                                     Reporter& report) {
+  std::vector<Written> written;
+  bool is_left = false;
+  try {
+    if (folder)
+      written = export_results(in, ctx, model, folder->path(), [&](const std::string& line) { report.say(line); });
+  } catch (const Stopped&) {
+    is_left = true;
+  }
+  leave_together(in.world, is_left, "exporting");
+  return written;
+}
+
+/// Trains in a run's folder, which rank 0 has.
+int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path) {
   std::vector<std::string> notices;
-  const fs::path start = choose_start(in, folder.get(), notices);
+  const fs::path start = choose_start(in, folder, notices);
   const Rules rules = rules_of_run(in, start, run_path);
   Model::Settings settings = model_settings(in, in.config.trainer.train.sequence_length);
   settings.sharing.rules = rules;
@@ -42,14 +61,14 @@ int train_job(const JobInputs& in) {
   Datasets sets = load_datasets(in, true, rules);
   require_known_tokens(in, model, sets);
   const int64_t steps = total_steps(in.config.trainer, *sets.train, in.world.size(), rules);
-  const auto going = going_on(in, folder.get(), start, steps);
+  const auto going = going_on(in, folder, start, steps);
   if (going) require_same_run(in.recipe, *sets.train, *going);
   if (folder)
     if (const auto saved = meta_of_log(run_path))
       require_same_run(in.recipe, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
-  if (already_done(in, folder.get(), start, steps)) return kDone;
+  if (already_done(in, folder, start, steps)) return kDone;
 
-  Reporter report(folder.get(),
+  Reporter report(folder,
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
   if (const std::string notice = folder ? folder->notice() : ""; !notice.empty()) notices.push_back(notice);
   notices.insert(notices.end(), sets.notices.begin(), sets.notices.end());
@@ -86,7 +105,7 @@ int train_job(const JobInputs& in) {
                                              .world = in.world,
                                              .ctx = ctx,
                                              .report = report,
-                                             .folder = folder.get(),
+                                             .folder = folder,
                                              .recipe = in.recipe.flat(),
                                              .base_fingerprint = base,
                                              .start_values = start_values,
@@ -96,21 +115,39 @@ int train_job(const JobInputs& in) {
                                              .spsa = spsa.get(),
                                              .rules = rules});
   if (outcome.stopped) {
-    if (folder) write_report(folder->path());
-    report.say(fmt::format("stopped after step {}; the same command goes on", outcome.meta.step));
+    if (folder) say_stopped(in, report, *folder, outcome.meta.step);
     return kStopped;
   }
-  std::vector<Written> written;
-  if (folder)
-    written = export_results(in, ctx, model, folder->path(), [&](const std::string& line) { report.say(line); });
+  std::vector<Written> written = export_together(in, ctx, model, folder, report);
   if (sets.eval) evaluate_written(in, ctx, *sets.eval, outcome.meta.last_eval, written);
-  if (folder) {
-    say_outcome(report, in, model, outcome, written);
-    report.metric(done_line(in, outcome, model, written));
-    write_report(folder->path());
-    report.say(fmt::format("report: {}", (*folder / "report.html").string()));
-  }
+  if (folder)
+    naming_what_is_kept("the results are whole", [&] {
+      say_outcome(report, in, model, outcome, written);
+      report.metric(done_line(in, outcome, model, written));
+      write_report(folder->path());
+      report.say(fmt::format("report: {}", (*folder / "report.html").string()));
+    });
   return kDone;
+}
+
+}  // namespace
+
+int train_job(const JobInputs& in) {
+  if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
+    throw UserError(in.recipe.where("spsa", "transport"),
+                    fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
+                    "start the processes one by one without a launcher, or leave spsa.transport out");
+  require_free_outputs(in);
+  std::unique_ptr<RunFolder> folder;
+  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
+  const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
+  if (folder) refuse_overwritten_inputs(in, folder->path());
+  try {
+    return train_in(in, folder.get(), run_path);
+  } catch (const Stopped& stop) {  // before the first step, or behind the last
+    if (folder && !in.quiet) fmt::print(stderr, "{}; {}\n", stop.what(), how_it_goes_on(in, run_path));
+    return kStopped;
+  }
 }
 
 }  // namespace tessera

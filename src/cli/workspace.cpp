@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "comm/stop_together.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "model/config_fingerprint.h"
 
@@ -59,9 +61,15 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     if (need_train) sets.train.emplace(load(Split::train));
     if (!in.config.data.eval.empty() || in.config.data.eval_fraction > 0) sets.eval.emplace(load(Split::eval));
   };
-  if (in.world.local_rank() == 0) load_all();
-  in.world.barrier();
-  if (in.world.local_rank() != 0) load_all();
+  for (const bool is_first : {true, false}) {  // a rank of each machine prepares, the others read what it left
+    bool is_left = false;
+    try {
+      if ((in.world.local_rank() == 0) == is_first) load_all();
+    } catch (const Stopped&) {
+      is_left = true;
+    }
+    leave_together(in.world, is_left, "preparing data");
+  }
   return sets;
 }
 

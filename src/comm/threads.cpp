@@ -7,6 +7,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <future>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 namespace tessera {
 namespace {
@@ -78,6 +82,21 @@ ThreadPlan threads_per_rank(const Communicator& world, const Cores& cores, int w
         "use them",
         cores.bound, cores.available, cores.available - ranks * plan.threads);
   return plan;
+}
+
+bool can_start_threads(int count) {
+  std::promise<void> end;
+  const std::shared_future<void> ended = end.get_future().share();
+  std::vector<std::thread> threads;
+  bool all = true;
+  try {
+    while (static_cast<int>(threads.size()) < count) threads.emplace_back([ended] { ended.wait(); });
+  } catch (const std::system_error&) {
+    all = false;
+  }
+  end.set_value();
+  for (std::thread& thread : threads) thread.join();
+  return all;
 }
 
 }  // namespace tessera

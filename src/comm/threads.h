@@ -29,4 +29,7 @@ Cores find_cores();
 /// @param world  all ranks of the job, not a part of them
 ThreadPlan threads_per_rank(const Communicator& world, const Cores& cores = find_cores(), int wanted = 0);
 
+/// Whether so many threads can run beside this one at present. Starts them, and ends them again.
+bool can_start_threads(int count);
+
 }  // namespace tessera

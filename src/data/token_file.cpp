@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/stop.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
 #include "io/mapped_file.h"
@@ -191,12 +192,14 @@ class Preparation {
   static constexpr size_t kBatchBytes = size_t{4} << 20;
 
   void encode_waiting() {
+    leave_if_asked("preparing data");
     std::vector<std::vector<EncodedExample>> encoded(waiting_.size());
     const size_t threads =
         std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
     std::vector<std::future<void>> workers;
     for (size_t t = 0; t < threads; ++t)
-      workers.push_back(std::async(std::launch::async, [&, t] {
+      // Deferred where no more threads can be started: get() then does the work.
+      workers.push_back(std::async(std::launch::async | std::launch::deferred, [&, t] {
         for (size_t i = t; i < waiting_.size(); i += threads)
           encoded[i] = encode_documents(tokenizer_, config_, waiting_[i]);
       }));

@@ -38,6 +38,7 @@ enum class Split { train, eval };
 /// The cache key covers the source's bytes, the tokenizer's fingerprint and every [data] key that matters. A damaged cache
 /// file is made again. Safe when several ranks call it at once (the file appears whole, or is made twice). Layout: docs/token_file.md.
 /// Documents without scored tokens are skipped and counted in the notice, as are examples of choices whose prompt has no token.
+/// @throws Stopped between two batches of documents when a stop was asked for; nothing is kept then
 /// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document;
 ///         label words that are no tokens, or the same tokens
 /// @param rules  of the run that reads: one of the first rules goes on with the tokens that it began with, where their file is

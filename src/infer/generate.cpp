@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "core/random.h"
+#include "core/stop.h"
 #include "infer/forward.h"
 #include "infer/kv_cache.h"
 
@@ -98,6 +99,7 @@ class Generator {
 
   std::vector<Generated> run() {
     for (Feed feed = next_feed(); !feed.ids.empty(); feed = next_feed()) {
+      leave_if_asked("generating");
       const auto scope = ctx_.scratch.scope();
       const TensorView logits = run_pass(ctx_, model_, cache_, feed);
       for (size_t i = 0; i < feed.slots.size(); ++i)

@@ -35,6 +35,7 @@ struct Generated {
 /// A sequence whose logits are not finite fails; the others go on.
 /// The bound adapter, if any, must be assembled. Scratch: plan_generation_bytes.
 /// @throws UserError for a prompt without tokens or with more than the model has positions
+/// @throws Stopped between two passes when a stop was asked for
 std::vector<Generated> generate(const Context&, Model&, const std::vector<std::vector<int32_t>>& prompts,
                                 const GenerateOptions&);
 

@@ -24,7 +24,9 @@ template <class Call> auto retry_interrupted(Call call) {
 void throw_file_error(const std::filesystem::path& path, const std::string& what, int error) {
   const bool is_full = error == ENOSPC || error == EDQUOT;
   throw UserError(path.string(), fmt::format("{}: {}", what, std::generic_category().message(error)),
-                  is_full ? "free some space, or choose another folder" : "");
+                  is_full          ? "free some space, or choose another folder"
+                  : error == EFBIG ? "raise the limit of a file's size (ulimit -f), or choose another folder"
+                                   : "");
 }
 
 FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)

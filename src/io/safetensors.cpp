@@ -319,14 +319,17 @@ std::string encode_header(const NamedTensors& tensors, const Metadata& metadata)
 
 }  // namespace
 
-void write_safetensors(const fs::path& file, const NamedTensors& tensors, const Metadata& metadata) {
+void write_safetensors(const fs::path& file, const NamedTensors& tensors, const Metadata& metadata,
+                       const std::function<void()>& before_each) {
   const NamedTensors ordered = in_layout_order(tensors);
   const std::string header = encode_header(ordered, metadata);
   write_file_atomically(file, [&](const fs::path& temporary) {
     const FileDescriptor out = FileDescriptor::create(temporary);
     out.write(std::as_bytes(std::span(header)));
-    for (const auto& [name, view] : ordered)
+    for (const auto& [name, view] : ordered) {
+      if (before_each) before_each();
       out.write({static_cast<const std::byte*>(view.data), static_cast<size_t>(view.bytes())});
+    }
   });
 }
 

@@ -3,6 +3,7 @@
 // index.
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -55,8 +56,10 @@ class SafetensorsReader {
 /// Data start at a multiple of 64 bytes. Tensors are laid out by descending element size, and in the order given within
 /// one size: so each is aligned to its elements without holes, which the format forbids.
 /// @param metadata  `transformers` wants {"format": "pt"} of a model's file
+/// @param before_each  called before each tensor is written, for long writes; what it throws leaves `file` as it was
 /// @throws UserError naming `file` when it cannot be written
 void write_safetensors(const std::filesystem::path& file, const std::vector<std::pair<std::string, ConstView>>& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {},
+                       const std::function<void()>& before_each = {});
 
 }  // namespace tessera

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/stop.h"
 #include "io/files.h"
 #include "io/folders.h"
 #include "io/safetensors.h"
@@ -171,6 +172,7 @@ void export_peft(const fs::path& folder, Model& model) {
   std::vector<Tensor> transposes;
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const Adapted& a : adapted) {
+    leave_if_asked("exporting");
     TS_CHECK(!a.spec->transposed, "{}: transposed storage", a.spec->name);
     const std::string name = "base_model.model." + module_of(*a.spec);
     transposes.push_back(transposed(a.matrices->bt));
@@ -196,6 +198,7 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].storage != specs[i].name) continue;  // a tied head is its embedding
+    leave_if_asked("exporting");
     TS_CHECK(!specs[i].transposed, "{}: transposed storage", specs[i].name);
     const WeightView& view = *model.decoder().weight(static_cast<int>(i));
     ConstView base = view.direct({&model.pool()});
@@ -221,7 +224,7 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   replace_folder(folder, is_model_file, [&](const fs::path& to) {
     copy_companions(model.options().path, tokenizer_folder, to);
     write_text_file(to / "config.json", config_of(model, dtype).dump(2) + "\n");
-    write_safetensors(to / "model.safetensors", tensors, {{"format", "pt"}});
+    write_safetensors(to / "model.safetensors", tensors, {{"format", "pt"}}, [] { leave_if_asked("exporting"); });
     seal_folder(to);
   });
   return is_exact;

@@ -28,6 +28,7 @@ void refuse_foreign_peft(const std::filesystem::path& folder);
 /// @return whether the folder holds the model's own numbers bit for bit: no delta was added and none was rounded
 /// @throws UserError when `folder` is the base model's own, a file cannot be written, or a weight does not fit the
 /// dtype
+/// @throws Stopped between two tensors when a stop was asked for; there is no new model.safetensors then
 bool export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder,
                    const Context&);
 

@@ -39,6 +39,7 @@ class BackpropStepper final : public Stepper {
     std::optional<Restored> saved;
     if (!in_.resume_from.empty()) {
       saved = Restored{.meta = receive_checkpoint(in_.resume_from, in_.world, params_, *optimizer_)};
+      saved->owes_evaluation = saved->meta.owes_evaluation != 0;
       rows_consumed_ = saved->meta.rows_consumed;
       retention_.gone_on_from = saved->meta.step;
       in_.report.say(fmt::format("going on from step {} ({})", saved->meta.step, in_.resume_from.filename().string()));

@@ -87,6 +87,7 @@ template <class Meta, class F> void visit_meta(Meta& meta, F&& f) {
   f("first_eval", meta.first_eval, Since::ever);
   f("last_eval", meta.last_eval, Since::ever);
   f("eval_set", meta.eval_set, Since::later);
+  f("owes_evaluation", meta.owes_evaluation, Since::later);
   f("recipe", meta.recipe, Since::ever);
   f("data_hash", meta.data_hash, Since::ever);
   f("base_fingerprint", meta.base_fingerprint, Since::ever);

@@ -27,6 +27,7 @@ struct CheckpointMeta {
   double last_loss = std::numeric_limits<double>::quiet_NaN();  // of the last step
   LossSums first_eval, last_eval;                               // before step 1, and the latest
   double best_loss = std::numeric_limits<double>::infinity();   // of all evaluations
+  int64_t owes_evaluation = 0;                                  // 1: a stop left that of this step
   std::string eval_set;                                         // evaluation_set of these; empty: not known
   int64_t evaluated_at = -1;                                    // step of last_eval; checkpoints do not keep it
   std::vector<std::pair<std::string, std::string>> recipe;      // key -> value, what resume compares

@@ -3,6 +3,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
+
+#include "io/file_descriptor.h"
+#include "io/output.h"
+
 namespace tessera {
 
 Progress progress_kind(const LogConfig& config, bool quiet, bool launched) {
@@ -16,8 +21,8 @@ Reporter::Reporter(const RunFolder* folder, Progress kind) : kind_(kind) {
   if (!folder) return;
   folder_ = folder->path();
   metrics_ = std::make_unique<MetricsFile>(*folder / "metrics.jsonl");
-  log_ = std::fopen((*folder / "log.txt").c_str(), "ab");
-  if (!log_) throw UserError((*folder / "log.txt").string(), "cannot be written");
+  log_ = std::fopen((folder_ / "log.txt").c_str(), "ab");
+  if (!log_) throw_file_error(folder_ / "log.txt", "cannot be written", errno);
 }
 
 Reporter::~Reporter() {
@@ -26,26 +31,30 @@ Reporter::~Reporter() {
 }
 
 void Reporter::clear_live_line() {
-  if (live_open_) std::fputs("\n", stdout);
+  if (live_open_) put_out("\n");
   live_open_ = false;
 }
 
+void Reporter::write_log(const std::string& line) {
+  if (!log_) return;
+  errno = 0;
+  if (std::fputs((line + "\n").c_str(), log_) < 0 || std::fflush(log_) != 0)
+    throw_file_error(folder_ / "log.txt", "cannot be written", errno);
+}
+
 void Reporter::say(const std::string& line) {
-  if (log_) {
-    std::fputs((line + "\n").c_str(), log_);
-    std::fflush(log_);
-  }
+  write_log(line);
   if (kind_ == Progress::none) return;
   clear_live_line();
-  std::puts(line.c_str());
-  std::fflush(stdout);
+  put_out(line + "\n");
+  flush_output();
 }
 
 void Reporter::progress(const std::string& line) {
   if (kind_ != Progress::live) return say(line);
-  if (log_) std::fputs((line + "\n").c_str(), log_);
-  std::fputs(("\r\x1b[K" + line).c_str(), stdout);
-  std::fflush(stdout);
+  write_log(line);
+  put_out("\r\x1b[K" + line);
+  flush_output();
   live_open_ = true;
 }
 

@@ -36,6 +36,7 @@ class Reporter {
 
  private:
   void clear_live_line();
+  void write_log(const std::string& line);
   Progress kind_;
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<EventFile> events_;  // from rewind on

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "comm/stop_together.h"
 #include "core/decimal.h"
 #include "model/config_fingerprint.h"
 #include "train/divergence.h"
@@ -62,13 +63,12 @@ class Loop {
         break;
       }
       finish_step(step, *report, seconds_since(start), in_.world.traffic().total_bytes() - traffic_before);
-      const bool last = step == steps_;
-      bool is_best = false;
-      if (in_.eval && (last || due(in_.config.evaluate.every, step))) is_best = evaluate_now();
-      stopped_ = !last && report->stop;
-      if (last || stopped_ || due(in_.config.checkpoint.every, step) || (in_.config.checkpoint.best && is_best)) {
+      const bool last = step == steps_, evaluates = in_.eval && (last || due(in_.config.evaluate.every, step));
+      stopped_ = report->stop && (!last || evaluates);  // else nothing is left to stop
+      const bool is_best = evaluates && evaluate_or_owe();
+      if (last || stopped_ || due(in_.config.checkpoint.every, step) || is_best) {
         check_files();
-        stepper_->checkpoint(meta_, in_.config.checkpoint.best && is_best);
+        stepper_->checkpoint(meta_, is_best);
       }
     }
     if (!stopped_) stepper_->finish();
@@ -102,14 +102,15 @@ class Loop {
                       "ask for more steps, or for another run.dir");
     if (saved) {
       for (const Json& line : saved->lines) in_.report.metric(line);
+      meta_.owes_evaluation = 0;
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
         begin_evaluations(saved->meta.first_eval.scored > 0);
       else if (in_.eval && saved->owes_evaluation)
-        evaluate_now();
+        evaluate_between_steps(Begins::no);
       return;
     }
-    if (in_.eval) evaluate_now();
+    if (in_.eval) evaluate_or_owe();
   }
 
   void forget_evaluations() {
@@ -133,8 +134,7 @@ class Loop {
                                            : "nothing is known of the run's evaluations so far",
                                meta_.step));
     forget_evaluations();
-    const bool is_best = evaluate_now(Begins::yes);
-    if (in_.config.checkpoint.best && is_best) stepper_->checkpoint(meta_, true);
+    evaluate_between_steps(Begins::yes);
   }
 
   void finish_step(int64_t step, const StepReport& report, double seconds, int64_t comm_bytes) {
@@ -164,9 +164,32 @@ class Loop {
 
   enum class Begins { no, yes };  // whether later evaluations are compared with this one
 
+  void evaluate_between_steps(Begins begins) {
+    const bool is_best = evaluate_or_owe(begins);
+    const bool is_elsewhere = stopped_ && !in_.resume_from.empty();  // the file may lie in another run's folder
+    if (is_best || is_elsewhere) stepper_->checkpoint(meta_, is_best);
+  }
+
+  /// Evaluates, unless a stop is asked for before it is done: then the run owes it.
+  /// @return whether checkpoint.best wants a checkpoint of it
+  bool evaluate_or_owe(Begins begins = Begins::no) {
+    meta_.owes_evaluation = 1;
+    if (stopped_) return false;
+    try {
+      const bool is_best = evaluate_now(begins);
+      meta_.owes_evaluation = 0;
+      stopped_ = any_asked(in_.world, in_.stop_requested && in_.stop_requested());
+      return is_best && in_.config.checkpoint.best;
+    } catch (const Stopped&) {
+      stopped_ = true;
+      return false;
+    }
+  }
+
   /// @return whether the loss is the lowest so far
-  bool evaluate_now(Begins begins = Begins::no) {
-    const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows);
+  bool evaluate_now(Begins begins) {
+    const LossSums sums =
+        evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows, in_.stop_requested);
     if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
@@ -253,15 +276,18 @@ int64_t micro_batch_rows(const TrainConfig& config, int ranks) {
 }
 
 LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world, int64_t micro_batch,
-                  int64_t rows) {
+                  int64_t rows, const std::function<bool()>& stop) {
   const int64_t total = rows > 0 ? std::min(rows, data.rows()) : data.rows();
   const RowShare share = row_share(total, world.rank(), world.size());
   LossSums sums;
+  bool is_left = false;
   for (int64_t begin = share.begin; begin < share.end; begin += micro_batch) {
+    if ((is_left = stop && stop())) break;
     std::vector<int64_t> numbers;
     for (int64_t row = begin; row < std::min(begin + micro_batch, share.end); ++row) numbers.push_back(row);
     sums += run_batch(ctx, model, data.batch(numbers, begin), {});
   }
+  leave_together(world, is_left, "evaluating");
   gather_cut_completions(world, sums);
   sums = sum_over_ranks(world, sums);
   sums.count_cut_completions();

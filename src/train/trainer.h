@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/stop.h"
 #include "train/backprop.h"
 #include "train/checkpoint.h"
 #include "train/reporter.h"
@@ -37,7 +38,7 @@ struct TrainerInputs {
   std::string base_fingerprint{};                             // stored in checkpoints: Model::start_fingerprint
   std::string start_values{};                                 // stored in checkpoints: values_hash before step 1
   std::filesystem::path resume_from{};                        // a checkpoint file, or empty
-  std::function<bool()> stop_requested{};                     // asked after each step, on every rank
+  std::function<bool()> stop_requested{};                     // asked in each step and evaluation, on every rank
   std::filesystem::path run_path{};                           // the run's folder, on every rank
   const SpsaInputs* spsa = nullptr;                           // train.estimator = "spsa"
   Rules rules = kNewestRules;                                 // of the run, as it began
@@ -59,9 +60,12 @@ int64_t total_steps(const TrainerInputs&);
 int64_t micro_batch_rows(const TrainConfig&, int ranks);
 
 /// Loss and accuracy over the dataset's rows (the first `rows`, 0 = all), shared by the ranks; the same sums on every rank.
-LossSums evaluate(const Context&, Model&, const PackedDataset&, Communicator&, int64_t micro_batch, int64_t rows = 0);
+/// @throws Stopped on every rank when `stop` said so between two batches on any
+LossSums evaluate(const Context&, Model&, const PackedDataset&, Communicator&, int64_t micro_batch, int64_t rows = 0,
+                  const std::function<bool()>& stop = stop_requested);
 
-/// Trains to the last step, or until a stop is asked for, which leaves a checkpoint.
+/// Trains to the last step, or until a stop is asked for: a step is finished, an evaluation is left between two batches and made when
+/// the run goes on; a checkpoint of the last step that was done is left.
 /// The loss of a step is the summed loss over the scored tokens of the global batch divided by their global count.
 /// @throws UserError when a loss or gradient is not finite: the step is not taken, the message names what broke
 TrainOutcome run_training(const TrainerInputs&);

@@ -86,6 +86,49 @@ TEST_F(Loop, AStopAskedForInTheLastStepChangesNothing) {
   EXPECT_FALSE(train(*model, [&] { return ++asked == 6; }).stopped);
 }
 
+TEST_F(Loop, LeavesAnEvaluationBetweenTwoBatchesAndOwesIt) {
+  const PackedDataset held_out(tokens_of(8, 12), 12, 1);  // 8 batches of one row
+  config_.train.micro_batch = 1;
+  config_.evaluate.every = 2;
+  const RunFolder folder(folder_.path() / "run", "auto");
+  const auto train_with = [&](std::function<bool()> stop, const std::filesystem::path& from) {
+    const auto model = make_model("mos");
+    return run_training({.config = config_,
+                         .model = *model,
+                         .data = data_,
+                         .eval = &held_out,
+                         .world = *world_,
+                         .ctx = own_.ctx,
+                         .report = report_,
+                         .folder = &folder,
+                         .resume_from = from,
+                         .stop_requested = std::move(stop)});
+  };
+  const TrainOutcome straight = train_with({}, {});
+  int asked = 0;
+  // Asked for each batch of the first evaluation, once behind it, once in each of two steps, then for each batch again.
+  const TrainOutcome left = train_with([&] { return ++asked == 8 + 1 + 2 + 3; }, {});
+  EXPECT_TRUE(left.stopped);
+  EXPECT_EQ(left.meta.step, 2);
+  EXPECT_TRUE(left.meta.owes_evaluation);
+  EXPECT_EQ(asked, 14) << "the evaluation went on";
+  const auto file = checkpoint_file(folder / "checkpoints", 2);
+  EXPECT_TRUE(read_checkpoint_meta(file).owes_evaluation);
+
+  asked = 0;
+  const TrainOutcome again = train_with([&] { return ++asked == 5; }, file);
+  EXPECT_TRUE(again.stopped);
+  EXPECT_EQ(again.meta.step, 2) << "a step was taken before the owed evaluation was made";
+  EXPECT_EQ(asked, 5);
+
+  const TrainOutcome whole = train_with({}, file);
+  EXPECT_FALSE(whole.stopped);
+  EXPECT_FALSE(whole.meta.owes_evaluation);
+  EXPECT_EQ(whole.meta.last_eval.nll, straight.meta.last_eval.nll);
+  EXPECT_EQ(whole.meta.best_loss, straight.meta.best_loss);
+  EXPECT_FALSE(read_checkpoint_meta(checkpoint_file(folder / "checkpoints", 6)).owes_evaluation);
+}
+
 TEST_F(Loop, NamesThePoolTheRowAndTheLayersOfABrokenNumber) {
   const auto model = make_model("mos");
   const std::string slot = "mos.self_attn.q_proj.pool_a";

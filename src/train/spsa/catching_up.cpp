@@ -4,6 +4,9 @@
 #include <array>
 #include <cstring>
 
+#include "comm/stop_together.h"
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 
@@ -64,10 +67,16 @@ ChainTip catch_up_with_ranks(const Replicated& mine) {
   for (uint64_t begin = send_start(mine, holder); begin < size; begin += kRun)
     send_records(mine, holder, begin, std::min(size, begin + kRun));
   std::vector<std::byte> state;
-  if (mine.world.rank() == holder) {
-    replay(mine.ctx, mine.replica, *mine.log, mine.snapshots, rounds_in(*mine.log));
-    state = mine.replica.pack();
+  bool is_left = false;
+  try {
+    if (mine.world.rank() == holder) {
+      replay(mine.ctx, mine.replica, *mine.log, mine.snapshots, rounds_in(*mine.log));
+      state = mine.replica.pack();
+    }
+  } catch (const Stopped&) {
+    is_left = true;
   }
+  leave_together(mine.world, is_left, "replaying");
   mine.world.broadcast(state, holder);
   if (mine.world.rank() != holder) mine.replica.unpack(state);
   return broadcast_value(mine.world, mine.log ? tip_of(*mine.log) : ChainTip{}, holder);

@@ -1,12 +1,14 @@
 #include "train/spsa/rounds.h"
 
+#include "core/stop.h"
 #include "train/spsa/snapshots.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kTogether = 256;  // records handed to the replica at once
+constexpr size_t kTogether = 256;           // records handed to the replica at once,
+constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one update of a replica without state
 
 /// The log does not reach back to where the replica is.
 [[noreturn]] void throw_dropped(const StepLog& log, uint32_t first, const fs::path& snapshots) {
@@ -45,10 +47,13 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
   load_snapshot(replica, log, snapshots, last_round);
   ReplayCount count;
   std::vector<Record> records;
+  size_t bytes = 0;  // of their votes
   uint32_t next = replica.round();
   const auto flush = [&] {
+    leave_if_asked("replaying");
     replica.apply(ctx, records);
     records.clear();
+    bytes = 0;
   };
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
     if (record.type == RecordType::round) {
@@ -64,7 +69,8 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
       count.snapshots += record.type == RecordType::snapshot;
     }
     records.push_back(record);
-    if (records.size() == kTogether) flush();
+    bytes += record.bytes.size();
+    if (records.size() == kTogether || bytes >= kTogetherBytes) flush();
     return true;
   });
   flush();

@@ -90,19 +90,18 @@ class SpsaStepper final : public Stepper {
     TS_CHECK(replica_.round() == round, "step {} after {} rounds", step, replica_.round());
     const LogEngine::Traffic before = engine_->traffic();
     const int halvings = replica_.halvings();
-    const bool stop = in_.stop_requested && in_.stop_requested();
     votes_ = std::exchange(early_votes_, {});
     read_records(Rounds::next);  // the others may not have waited for this machine
     if (replica_.round() == round) {
       const Measured measured = voter_.measure(round, replica_.unit());
       scored_ = measured.scored;
-      engine_->publish_vote(encode(my_vote(measured, step, stop)));
+      engine_->publish_vote(encode(my_vote(measured, step)));
       voted_ = round;
       if (!finish_round(round, step)) return std::nullopt;
     }
     in_.model.assemble(in_.ctx);
     refuse_empty_rounds(step);
-    return report(step, before, halvings, stop);
+    return report(step, before, halvings);
   }
 
   void checkpoint(const CheckpointMeta& meta, bool is_best) override {
@@ -205,14 +204,14 @@ class SpsaStepper final : public Stepper {
     return {static_cast<float>(lr), static_cast<float>(1 - lr * optimizer.weight_decay)};
   }
 
-  Vote my_vote(const Measured& measured, int64_t step, bool stop) const {
+  Vote my_vote(const Measured& measured, int64_t step) const {
     Vote vote;
     vote.run = run_.prefix();
     vote.seed_round = replica_.round();
     vote.machine = machine_;
     vote.bytes = measured.bytes;
     vote.loss = to_float16(static_cast<float>(measured.loss)).bits;
-    vote.stop = stop && !is_file_;
+    vote.stop = !is_file_ && is_asked_to_stop();
     if (!is_file_ && machine_ == 0) vote.offer = offer(step);
     if (digest_due()) {
       const StateDigest digest = replica_.digest(in_.ctx);
@@ -220,6 +219,8 @@ class SpsaStepper final : public Stepper {
     }
     return vote;
   }
+
+  bool is_asked_to_stop() const { return in_.stop_requested && in_.stop_requested(); }
 
   bool digest_due() const { return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0; }
 
@@ -246,7 +247,7 @@ class SpsaStepper final : public Stepper {
       if (votes_.size() == machines_) {
         if (!is_file_ || waited >= machine_ * kPatience) pack(step);
       } else if (waited > std::chrono::seconds(5)) {
-        if (in_.stop_requested && in_.stop_requested()) return false;
+        if (is_file_ && is_asked_to_stop()) return false;  // a rank leaves with the others, by its vote
         if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of {}", step, first_missing()));
         told = true;
       }
@@ -380,9 +381,9 @@ class SpsaStepper final : public Stepper {
   }
 
   /// @param halvings  before the round
-  StepReport report(int64_t step, const LogEngine::Traffic& before, int halvings, bool stop) {
+  StepReport report(int64_t step, const LogEngine::Traffic& before, int halvings) {
     const RoundStats& round = replica_.last();
-    bool asked = is_file_ && stop;
+    bool asked = is_file_ && is_asked_to_stop();
     for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
     const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
     if (round.valid == 0)

@@ -1,0 +1,32 @@
+#include "cli/stopped.h"
+
+#include "train/checkpoint.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool holds_steps(const fs::path& run) {
+  std::vector<std::string> ignored;
+  return fs::exists(run / "log" / "header.json") || newest_checkpoint(run / "checkpoints", ignored).has_value();
+}
+
+/// As a shell reads it back.
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=,:+@%-";
+  if (text.find_first_not_of(kPlain) == std::string::npos) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+}  // namespace
+
+std::string how_it_goes_on(const JobInputs& in, const fs::path& run) {
+  if (!holds_steps(run)) return "the same command starts again";
+  if (in.config.run.resume == "auto") return "the same command goes on";
+  return fmt::format("the same command with run.resume=auto {} goes on", shell_word("run.dir=" + run.string()));
+}
+
+}  // namespace tessera

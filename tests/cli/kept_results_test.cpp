@@ -1,0 +1,65 @@
+// What was trained comes out first: a failure behind it says what is kept, and the hint can be followed.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/workbench.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class KeptResults : public test::Workbench {
+ protected:
+  /// The trainer where no file may be longer.
+  test::Command limited(int kilobytes, const Words& words) const {
+    test::Command command = trainer(words);
+    command.arguments.insert(command.arguments.begin(),
+                             {"bash", "-c", "ulimit -f " + std::to_string(kilobytes) + "; exec \"$@\"", "bash"});
+    return command;
+  }
+  static Words joined(Words words, const Words& more) {
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+};
+
+TEST_F(KeptResults, AnAdapterOrAPoolIsWholeWhereTheMergedModelFails) {
+  for (const auto& [recipe, name, verb] :
+       {std::tuple{"mos", "adapter", "adapter is"}, {"rps", "sharing", "shared weights are"}}) {
+    const Words words = {std::string(recipe) + ".toml", "train.steps=3", "export.merged=true"};
+    for (const char* left : {"straight", "run"}) fs::remove_all(*this / left);
+    expect_done(trainer(joined(words, {"run.dir=straight"})));
+    const test::Ended failed = expect_exit(2, limited(100, joined(words, {"run.dir=run"})));
+    EXPECT_THAT(
+        failed.err,
+        AllOf(HasSubstr("run/model/model.safetensors: cannot be written: File too large\n"),
+              HasSubstr("\n  the trained " + std::string(verb) + " whole in \"" + (*this / "run" / name).string() +
+                        "\": job=export run.dir=" + (*this / "run").string() + " writes the rest\n")));
+    EXPECT_THAT(temporaries("run"), IsEmpty());
+    expect_done(trainer(joined(words, {"job=export", "run.dir=" + (*this / "run").string()})));
+    for (const std::string file : {"model/model.safetensors", "model/config.json"})
+      EXPECT_EQ(test::read_file(*this / "run" / file), test::read_file(*this / "straight" / file)) << recipe;
+    EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
+    expect_done(trainer(joined(words, {"run.dir=run"})));  // or the same command
+    EXPECT_EQ(timeless_metrics("run"), timeless_metrics("straight"));
+  }
+}
+
+TEST_F(KeptResults, AnAdapterIsWholeWhereAnotherDtypeCannotHoldTheMergedWeights) {
+  expect_done(trainer({"full.toml", "train.steps=2", "run.dir=dense"}));
+  const Words words = {"lora.toml",         "model.path=dense/model", "model.init=pretrained", "train.steps=2",
+                       "adapter.alpha=1e9", "export.merged=true",     "adapter.dropout=0",     "run.dir=run"};
+  const test::Ended failed = expect_exit(2, trainer(joined(words, {"model.dtype=f16"})));
+  EXPECT_THAT(failed.err, AllOf(HasSubstr("f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\"\n"),
+                                HasSubstr("  the trained adapter is whole in \"" + (*this / "run/adapter").string())));
+  expect_done(trainer(joined(words, {"job=export", "model.dtype=f32"})));
+  EXPECT_TRUE(fs::exists(*this / "run/model/model.safetensors"));
+}
+
+}  // namespace
+}  // namespace tessera
