@@ -4,6 +4,7 @@
 #include "cli/plan.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
+#include "train/divergence.h"
 
 namespace tessera {
 namespace {
@@ -63,18 +64,24 @@ void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, 
     fmt::print(stderr, "the shared weights that the run trained: {}\n", settings.sharing.load.string());
 }
 
-/// What holds the trained weights while the results are being written.
-std::string what_is_kept(const JobInputs& in, Model& model, const std::filesystem::path& folder) {
+/// What holds the trained weights while the results are being written, and how these are written after all.
+std::string what_is_kept(const JobInputs& in, Model& model, const std::filesystem::path& run) {
+  const auto with = [](const char* key, const std::filesystem::path& path) { return shell_word(key + path.string()); };
   const auto whole = [&](const char* what, const char* name) {
-    return fmt::format("the trained {} whole in \"{}\": job=export run.dir={} writes the rest", what,
-                       (folder / name).string(), folder.string());
+    return fmt::format("the trained {} whole in \"{}\": job=export {} writes the rest", what, (run / name).string(),
+                       with("run.dir=", run));
   };
   if (in.config.exports.native && model.adapter()) return whole("adapter is", "adapter");
   if (in.config.exports.native && model.is_shared() && model.sharing().is_loadable())
     return whole("shared weights are", "sharing");
   if (in.config.job == "replay") return "the log is as it was";
-  return fmt::format("the trained weights are whole in \"{}\": the same command goes on",
-                     (folder / (in.config.trainer.train.estimator == "spsa" ? "log" : "checkpoints")).string());
+  const auto steps = checkpoint_steps(run / "checkpoints");
+  const auto file = steps.empty() ? run / "log" : checkpoint_file(run / "checkpoints", steps.front());
+  return fmt::format(
+      "the trained weights are whole in \"{}\": the same command goes on, or {} run.dir=FOLDER writes them, with another "
+      "model.dtype as well",
+      file.string(),
+      steps.empty() ? "job=replay " + with("replay.log=", run) : "job=export " + with("run.resume=", file));
 }
 
 }  // namespace

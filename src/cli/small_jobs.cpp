@@ -114,6 +114,7 @@ int export_job(const JobInputs& in) {
                     .scratch = arena,
                     .threads = in.threads};
   model.assemble(ctx);
+  if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
   if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
     export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
     print_out("{}: {}\n", dense_notice(model), (folder / "model").string());
@@ -122,7 +123,6 @@ int export_job(const JobInputs& in) {
     export_peft(folder / "peft", model);
     print_out("PEFT adapter: {}\n", (folder / "peft").string());
   }
-  if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
   return kDone;
 }
 

@@ -1,6 +1,7 @@
 #include "cli/stopped.h"
 
 #include "train/checkpoint.h"
+#include "train/divergence.h"
 
 namespace tessera {
 namespace {
@@ -10,15 +11,6 @@ namespace fs = std::filesystem;
 bool holds_steps(const fs::path& run) {
   std::vector<std::string> ignored;
   return fs::exists(run / "log" / "header.json") || newest_checkpoint(run / "checkpoints", ignored).has_value();
-}
-
-/// As a shell reads it back.
-std::string shell_word(const std::string& text) {
-  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=,:+@%-";
-  if (text.find_first_not_of(kPlain) == std::string::npos) return text;
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 }  // namespace

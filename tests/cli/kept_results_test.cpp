@@ -61,5 +61,20 @@ TEST_F(KeptResults, AnAdapterIsWholeWhereAnotherDtypeCannotHoldTheMergedWeights)
   EXPECT_TRUE(fs::exists(*this / "run/model/model.safetensors"));
 }
 
+TEST_F(KeptResults, TheCheckpointIsWholeWhereAnotherDtypeCannotHoldTheTrainedWeights) {
+  expect_done(trainer({"full.toml", "train.steps=2", "run.dir=dense"}));
+  const Words words = {"full.toml",     "model.path=dense/model", "model.init=pretrained",
+                       "train.steps=1", "optimizer.lr=70000",     "optimizer.schedule=constant"};
+  const test::Ended failed = expect_exit(2, trainer(joined(words, {"model.dtype=f16", "run.dir=run"})));
+  const std::string file = (*this / "run/checkpoints/step-00000001.h5").string();
+  EXPECT_THAT(failed.err, HasSubstr("f16 ends at 65504"));
+  EXPECT_THAT(failed.err, HasSubstr("  the trained weights are whole in \"" + file +
+                                    "\": the same command goes on, or job=export run.resume=" + file +
+                                    " run.dir=FOLDER writes them, with another model.dtype as well\n"));
+  expect_done(trainer(joined(words, {"job=export", "model.dtype=f32", "run.resume=" + file, "run.dir=FOLDER"})));
+  expect_done(trainer(joined(words, {"run.dir=straight"})));
+  EXPECT_EQ(test::read_file(*this / "FOLDER/model/model.safetensors"), saved_bytes("straight"));
+}
+
 }  // namespace
 }  // namespace tessera
