@@ -11,7 +11,7 @@ namespace tessera {
 int64_t ceil_of_share(double value, int64_t count, int64_t divisor = 1);
 
 enum class Rounding { down, nearest };
-/// count / value, exactly, of the same decimal: 165 / 1.1 is 150, which doubles just miss. Halves are rounded up.
+/// count / value, exactly, of the same decimal: 535 / 1.07 is 500, which doubles just miss. Halves are rounded up.
 /// @param value  above 0; by one below 1 it is divided in doubles. No more than 2^62
 /// @param count  0 to 2^56
 int64_t quotient_of(int64_t count, double value, Rounding);

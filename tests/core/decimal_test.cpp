@@ -47,11 +47,12 @@ TEST(CeilOfShare, OfRandomDecimalsIsTheIntegersAnswer) {
 }
 
 TEST(Quotient, TakesTheDecimalThatIsSpelled) {
-  EXPECT_EQ(quotient_of(165, 1.1, Rounding::down), 150);  // 149.99... in doubles
-  EXPECT_EQ(quotient_of(164, 1.1, Rounding::down), 149);
+  EXPECT_EQ(quotient_of(535, 1.07, Rounding::down), 500);  // 499.99... in doubles
+  EXPECT_EQ(quotient_of(534, 1.07, Rounding::down), 499);
   EXPECT_EQ(quotient_of(24576, 5, Rounding::down), 4915);
   EXPECT_EQ(quotient_of(6, 2.5, Rounding::nearest), 2);
   EXPECT_EQ(quotient_of(5, 2, Rounding::nearest), 3);
+  EXPECT_EQ(quotient_of(14, 1.12, Rounding::nearest), 13);  // 12.49... in doubles
   EXPECT_EQ(quotient_of(7, 1000, Rounding::nearest), 0);
   EXPECT_EQ(quotient_of(7, 1e300, Rounding::down), 0);
   EXPECT_EQ(quotient_of(6, 0.5, Rounding::nearest), 12);

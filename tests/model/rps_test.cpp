@@ -171,6 +171,7 @@ class RpsModel : public testing::Test {
     Model::Settings s = test::tiny_settings(folder_.path(), config);
     Model model(s);
     export_merged(folder_ / name, model, folder_.path(), own_.ctx);
+    fs::remove(folder_ / name / "tessera.json");  // tests change the files
     return folder_ / name;
   }
   /// Settings to share the weights in a folder.
