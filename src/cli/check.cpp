@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "cli/going_on.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/preflight.h"
@@ -11,64 +12,111 @@
 
 namespace tessera {
 
-int check_job(const JobInputs& in, bool as_json) {
-  require_free_outputs(in);
-  Model model(model_settings(in, in.config.trainer.train.sequence_length));
-  start_from_saved_adapter(in.config, model);
-  preflight(in, model);
-  const MemoryPlan memory = plan_memory(in, model);
-  if (in.world.rank() != 0) return kDone;
-  const int64_t trained = model.pool().trainable_count(), physical = trained + model.pool().frozen_count(),
-                virtual_count = model.virtual_parameters();
-  const Footprint bytes = footprint(model, memory);
-  if (as_json) {
-    Json notes = Json::array();
-    for (const std::string& note : model.notes()) notes.push_back(note);
-    print_out("{}\n", Json::object()
-                          .set("parameters", Json::object()
-                                                 .set("trained", trained)
-                                                 .set("frozen", model.pool().frozen_count())
-                                                 .set("virtual", virtual_count))
-                          .set("weights", Json::object().set("physical", physical).set("virtual", virtual_count))
-                          .set("bytes_per_rank", memory.owned())
-                          .set("bytes", Json::object()
-                                            .set("mapped", memory.mapped)
-                                            .set("weights_and_gradients", memory.weights_and_gradients)
-                                            .set("optimizer", memory.optimizer)
-                                            .set("activations", memory.activations)
-                                            .set("assembled", memory.assembled)
-                                            .set("held_bytes", bytes.held)
-                                            .set("dense_bytes", bytes.dense))
-                          .set("wire_bytes_per_step", wire_bytes_per_step(in, model))
-                          .set("notes", notes)
-                          .set("ranks", in.world.size())
-                          .set("threads", in.threads)
-                          .dump());
-    return kDone;
+namespace {
+
+/// Parameters as --check tells them; none of a job without a model.
+struct Counts {
+  int64_t trained = 0, frozen = 0, virtual_count = 0;
+  Footprint bytes{};
+
+  explicit Counts(const JobPlan& plan) {
+    if (!plan.model) return;
+    trained = plan.model->pool().trainable_count();
+    frozen = plan.model->pool().frozen_count();
+    virtual_count = plan.model->virtual_parameters();
+    bytes = footprint(*plan.model, plan.memory);
   }
-  print_out("parameters       trained {}, frozen {}, virtual {}\n", trained, model.pool().frozen_count(),
-            virtual_count);
-  if (virtual_count > physical)
+  int64_t physical() const { return trained + frozen; }
+};
+
+/// The adapter that the job would start with must fit; where there is none yet, a note says so.
+void check_adapter(const JobInputs& in, JobPlan& plan) {
+  if (!plan.model || !plan.model->adapter()) return;
+  if (in.config.job != "train" && names_checkpoint(in.config.run)) return;  // the job reads its values from there
+  if (in.config.job == "train" || in.config.job == "replay") return start_from_saved_adapter(in.config, *plan.model);
+  if (in.config.adapter.load.empty() && !std::filesystem::exists(run_folder_path(in) / "adapter" / "adapter.json"))
+    plan.notes.push_back(fmt::format(
+        "note: as things stand the job would end: adapter.load is not set and \"{}\" holds no trained adapter",
+        run_folder_path(in).string()));
+  else
+    use_trained_weights(in, *plan.model);
+}
+
+Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
+  const Counts counts(plan);
+  const MemoryPlan& memory = plan.memory;
+  Json notes = Json::array();
+  for (const std::string& note : plan.notes) notes.push_back(note);
+  return Json::object()
+      .set("parameters", Json::object()
+                             .set("trained", counts.trained)
+                             .set("frozen", counts.frozen)
+                             .set("virtual", counts.virtual_count))
+      .set("weights", Json::object().set("physical", counts.physical()).set("virtual", counts.virtual_count))
+      .set("bytes_per_rank", memory.owned())
+      .set("bytes", Json::object()
+                        .set("mapped", memory.mapped)
+                        .set("read_back", memory.read_back)
+                        .set("weights_and_gradients", memory.weights_and_gradients)
+                        .set("optimizer", memory.optimizer)
+                        .set("activations", memory.activations)
+                        .set("assembled", memory.assembled)
+                        .set("tables", memory.tables)
+                        .set("data", memory.data)
+                        .set("results", memory.results)
+                        .set("held_bytes", counts.bytes.held)
+                        .set("dense_bytes", counts.bytes.dense))
+      .set("wire_bytes_per_step", plan.wire_bytes)
+      .set("notes", notes)
+      .set("ranks", in.world.size())
+      .set("threads", in.threads);
+}
+
+void print_plan(const JobInputs& in, const JobPlan& plan) {
+  const Counts counts(plan);
+  const MemoryPlan& memory = plan.memory;
+  print_out("parameters       trained {}, frozen {}, virtual {}\n", counts.trained, counts.frozen,
+            counts.virtual_count);
+  if (counts.virtual_count > counts.physical())
     print_out("against dense    {} of weights, gradients and moments; each weight for itself: {} ({:.1f} %)\n",
-              megabytes(bytes.held), megabytes(bytes.dense),
-              100 * static_cast<double>(bytes.held) / static_cast<double>(bytes.dense));
-  print_out("memory a rank    {}: weights and gradients {}, optimizer {}, activations {}, assembled adapter {}\n",
-            megabytes(memory.owned()), megabytes(memory.weights_and_gradients), megabytes(memory.optimizer),
-            megabytes(memory.activations), megabytes(memory.assembled));
+              megabytes(counts.bytes.held), megabytes(counts.bytes.dense),
+              100 * static_cast<double>(counts.bytes.held) / static_cast<double>(counts.bytes.dense));
+  print_out("memory a rank    {}: {}\n", megabytes(memory.owned()), memory.text());
   print_out("mapped           {} a machine, shared by its ranks\n", megabytes(memory.mapped));
-  print_out("sent             {} a step and rank: {}\n", megabytes(wire_bytes_per_step(in, model)),
-            in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
+  if (memory.read_back > 0)
+    print_out("read back        {} a machine, at the end: the dense model that is written\n",
+              megabytes(memory.read_back));
+  const bool trains = in.config.job == "train";
   const OptimizerConfig& optimizer = in.config.trainer.optimizer;
   const auto steps = in.config.trainer.train.steps;
-  if (in.config.job == "train") print_out("learning rate    {}\n", rates_in_words(optimizer, steps));
+  if (trains)
+    print_out("sent             {} a step and rank: {}\n", megabytes(plan.wire_bytes),
+              in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
+  if (trains) print_out("learning rate    {}\n", rates_in_words(optimizer, steps));
   print_out("ranks, threads   {} x {}\n", in.world.size(), in.threads);
-  for (const std::string& note : model.notes()) print_out("{}\n", note);
-  if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
+  for (const std::string& note : plan.notes) print_out("{}\n", note);
+  const int64_t length = in.config.trainer.train.sequence_length;
+  if (const std::string notice = plan.model ? length_notice(*plan.model, "rows", length) : ""; !notice.empty())
     print_out("{}\n", notice);
   if (const std::string notice = steps ? schedule_notice(optimizer, *steps, kNewestRules) : "";
-      in.config.job == "train" && !notice.empty())
+      trains && !notice.empty())
     print_out("{}\n", notice);
   print_out("the recipe is in order\n");
+}
+
+}  // namespace
+
+int check_job(const JobInputs& in, bool as_json) {
+  require_free_outputs(in);
+  JobPlan plan = job_of(in.config).plan(in);
+  require_memory(in, plan);
+  check_adapter(in, plan);
+  preflight(in, plan.model.get());
+  if (in.world.rank() != 0) return kDone;
+  if (as_json)
+    print_out("{}\n", plan_as_json(in, plan).dump());
+  else
+    print_plan(in, plan);
   return kDone;
 }
 

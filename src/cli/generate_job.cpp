@@ -4,6 +4,7 @@
 
 #include "cli/inputs.h"
 #include "cli/outputs.h"
+#include "cli/plan.h"
 #include "cli/results.h"
 #include "data/prompts.h"
 #include "infer/generate.h"
@@ -65,10 +66,19 @@ struct Asked {
   }
 };
 
+JobPlan plan_of_prompts(const JobInputs& in, const Asked& asked) {
+  const GenerateConfig& config = in.config.generate;
+  JobPlan plan = plan_of_results(in, asked.longest() + config.max_new_tokens);
+  plan.memory.activations = plan_generation_bytes(*plan.model, asked.prompts, config.options({}), in.threads);
+  plan.one_rank = true;
+  return plan;
+}
+
 /// Continues all prompts that have tokens.
 void answer(const JobInputs& in, const Tokenizer& tokenizer, Asked& asked) {
   const GenerateConfig& config = in.config.generate;
   const int64_t most = asked.longest() + config.max_new_tokens;
+  const MemoryPlan memory = require_memory(in, plan_of_prompts(in, asked));
   const Model::Settings settings = trained_model_settings(in, most);
   Model model(settings);
   for (const auto& prompt : asked.prompts)
@@ -76,7 +86,7 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, Asked& asked) {
   tell(in, length_notice(model, "prompts and continuations", most));
   use_trained_weights(in, model);
   const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));
-  Arena arena(plan_generation_bytes(model, asked.prompts, options, in.threads));
+  Arena arena(memory.activations);
   const Context ctx{.device = {},
                     .stream = {},
                     .kernels = kernels_for({}, in.config.run.backend),
@@ -137,6 +147,11 @@ void report_faults(const std::vector<Generated>& results, const std::filesystem:
 }
 
 }  // namespace
+
+JobPlan plan_generate(const JobInputs& in) {
+  const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
+  return plan_of_prompts(in, Asked(in, tokenizer, examples_of(in)));
+}
 
 int generate_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it

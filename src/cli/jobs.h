@@ -19,11 +19,18 @@ struct JobInputs {
   bool quiet = false, launched = false;
 };
 
+struct JobPlan;
+struct MemoryPlan;
+
 struct Job {
   std::string_view name, help;
-  int (*run)(const JobInputs&);  // returns the exit code
+  int (*run)(const JobInputs&);                                 // returns the exit code
+  JobPlan (*plan)(const JobInputs&);                            // what it will take, found without taking it
+  std::string (*smaller)(const JobConfig&, const MemoryPlan&);  // which keys make it take less, as a hint
 };
 const std::vector<Job>& jobs();
+/// The recipe's.
+const Job& job_of(const JobConfig&);
 
 int train_job(const JobInputs&);
 int prepare_job(const JobInputs&);
@@ -31,6 +38,19 @@ int evaluate_job(const JobInputs&);
 int generate_job(const JobInputs&);
 int export_job(const JobInputs&);
 int replay_job(const JobInputs&);
+
+JobPlan plan_train(const JobInputs&);
+JobPlan plan_prepare(const JobInputs&);
+JobPlan plan_evaluate(const JobInputs&);
+JobPlan plan_generate(const JobInputs&);
+JobPlan plan_export(const JobInputs&);
+JobPlan plan_replay(const JobInputs&);
+
+std::string smaller_training(const JobConfig&, const MemoryPlan&);
+std::string smaller_preparation(const JobConfig&, const MemoryPlan&);
+std::string smaller_evaluation(const JobConfig&, const MemoryPlan&);
+std::string smaller_generation(const JobConfig&, const MemoryPlan&);
+std::string smaller_export(const JobConfig&, const MemoryPlan&);
 
 /// --check: the plan as text, or as one JSON object.
 int check_job(const JobInputs&, bool as_json);

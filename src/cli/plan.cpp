@@ -1,54 +1,76 @@
 #include "cli/plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
-#include "train/spsa/spsa_inputs.h"
+#include "cli/memory_limit.h"
+#include "cli/results.h"
+#include "model/export.h"
 
 namespace tessera {
-namespace {
 
-int64_t available_memory() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE); }
-
-/// Moments, or the seed pool's sums, of the replica.
-int64_t spsa_state_bytes(const JobInputs& in, Model& model) {
-  const int64_t count = model.pool().trainable().values.shape.count();
-  const OptimizerConfig& optimizer = in.config.trainer.optimizer;
-  if (in.config.trainer.spsa.directions == "pool") return 12 * count;
-  return optimizer.name == "adamw" ? 8 * count : optimizer.momentum != 0 ? 4 * count : 0;
+std::string MemoryPlan::text() const {
+  std::string text =
+      fmt::format("weights and gradients {}, optimizer {}, activations {}, assembled adapter {}",
+                  megabytes(weights_and_gradients), megabytes(optimizer), megabytes(activations), megabytes(assembled));
+  if (tables > 0) text += ", tables " + megabytes(tables);
+  if (data > 0) text += ", data about " + megabytes(data);
+  if (results > 0) text += ", writing results " + megabytes(results);
+  return text;
 }
 
-}  // namespace
-
-MemoryPlan plan_memory(const JobInputs& in, Model& model) {
-  const TrainConfig& train = in.config.trainer.train;
-  MemoryPlan plan{};
-  plan.mapped = model.pool().frozen_mapped_bytes();
-  plan.weights_and_gradients = model.pool().owned_bytes();
-  plan.optimizer =
-      make_optimizer(in.config.trainer.optimizer, model.pool().trainable().values.shape.count())->state_bytes();
-  plan.assembled = model.bound_adapter() ? model.bound_adapter()->assembled_bytes() : 0;
-  if (train.estimator == "spsa") {
-    const auto prober = make_prober(in.config.trainer.spsa, model);
-    plan.optimizer = spsa_state_bytes(in, model);
-    plan.assembled += prober->owned_bytes();
-    plan.activations = std::max(
-        prober->plan_bytes(prober->micro_rows(train), train.sequence_length, in.threads),
-        plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads, {}));
-  } else {
-    plan.activations = plan_activation_bytes(
-        model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-        {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations});
-  }
-  const int64_t node = plan.owned() * in.world.local_size() + plan.mapped;
-  if (node > available_memory())
-    throw UserError(
-        in.recipe.where("train", "batch"),
-        fmt::format("this run needs {} on this machine ({} ranks), which has {}", megabytes(node),
-                    in.world.local_size(), megabytes(available_memory())),
-        "lower train.micro_batch or train.sequence_length, set train.checkpoint_activations = true, or start fewer ranks");
+JobPlan plan_of_model(Model::Settings settings) {
+  settings.memory = Memory::counted;
+  settings.check_seal = false;  // the job does
+  JobPlan plan{.model = std::make_unique<Model>(settings)};
+  Model& model = *plan.model;
+  plan.memory = {.mapped = model.pool().frozen_mapped_bytes(),
+                 .weights_and_gradients = model.pool().owned_bytes(),
+                 .assembled = model.bound_adapter() ? model.bound_adapter()->assembled_bytes() : 0,
+                 .tables = model.table_bytes()};
+  plan.notes = model.notes();
   return plan;
+}
+
+JobPlan plan_of_results(const JobInputs& in, int64_t max_position) {
+  JobInputs silent = in;
+  silent.quiet = true;  // the job itself says what it found
+  std::optional<Model::Settings> settings;
+  std::string missing;
+  try {
+    settings = trained_model_settings(silent, max_position);
+  } catch (const UserError& error) {
+    missing = error.what();
+  }
+  JobPlan plan = plan_of_model(settings ? *settings : model_settings(in, max_position));
+  if (!missing.empty()) plan.notes.push_back("note: as things stand the job would end with: " + missing);
+  return plan;
+}
+
+int64_t plan_results(const JobInputs& in, Model& model) {
+  return std::max(writes_model(in, model) ? plan_merged_bytes(model) : 0,
+                  model.adapter() && in.config.exports.peft ? plan_peft_bytes(model) : 0);
+}
+
+std::string smaller_hint(const JobConfig& config, const MemoryPlan& plan) {
+  return job_of(config).smaller(config, plan);
+}
+
+MemoryPlan require_memory(const JobInputs& in, const JobPlan& plan) {
+  const int64_t ranks = plan.one_rank ? 1 : in.world.local_size(), mine = plan.memory.owned();
+  const std::string where = in.config.job == "train" ? in.recipe.where("train", "batch") : in.recipe.where("", "job");
+  const std::string hint = smaller_hint(in.config, plan.memory) + (ranks > 1 ? ", or start fewer ranks" : "");
+  const int64_t node = (mine + held_bytes()) * ranks + plan.memory.mapped + plan.memory.read_back;
+  if (const MemoryLimit limit = node_memory_limit(); node > limit.bytes)
+    throw UserError(where,
+                    fmt::format("this run needs {} on this machine ({} ranks), {} {}", megabytes(node), ranks,
+                                limit.who, megabytes(limit.bytes)),
+                    hint);
+  if (const MemoryLimit limit = process_memory_limit(); mine > limit.bytes)
+    throw UserError(where,
+                    fmt::format("this run needs {} beside what it holds already, {} {}", megabytes(mine), limit.who,
+                                megabytes(limit.bytes)),
+                    hint);
+  return plan.memory;
 }
 
 int64_t dense_parameters(Model& model) {

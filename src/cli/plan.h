@@ -1,5 +1,5 @@
 #pragma once
-// What a job will take: memory a rank, traffic a step.
+// What a job will take: memory a rank, traffic a step. Known without taking it, and compared with what there is before anything is allocated.
 
 #include "cli/workspace.h"
 
@@ -7,10 +7,38 @@ namespace tessera {
 
 /// Bytes a rank needs: what it owns, what it shares with the ranks of its node, and what a step takes.
 struct MemoryPlan {
-  int64_t mapped, weights_and_gradients, optimizer, activations, assembled;
-  int64_t owned() const { return weights_and_gradients + optimizer + activations + assembled; }
+  int64_t mapped = 0, weights_and_gradients = 0, optimizer = 0, activations = 0, assembled = 0;
+  int64_t read_back = 0;  // mapped as well, at the end: the dense model that was written, to be evaluated
+  int64_t tables = 0;     // rotary positions, and which weight reads which number of a pool
+  int64_t data = 0;       // prepared tokens, about
+  int64_t results = 0;    // what writing them takes beyond what is free by then, or handing SPSA's state to other ranks
+  int64_t owned() const {
+    return weights_and_gradients + optimizer + activations + assembled + tables + data + results;
+  }
+  /// "weights and gradients 1.2 MB, optimizer 2.4 MB, ...": the parts of `owned`.
+  std::string text() const;
 };
-MemoryPlan plan_memory(const JobInputs&, Model&);
+
+/// What a job will take. Each job has a function that finds it; --check prints it, and the job itself refuses to start when there is less.
+struct JobPlan {
+  std::unique_ptr<Model> model{};  // laid out and not allocated; null: the job has none
+  MemoryPlan memory{};
+  int64_t wire_bytes = 0;  // payload that a rank hands to collectives in a step
+  std::vector<std::string> notes{};
+  bool one_rank = false;  // the other ranks of the job do nothing
+};
+
+/// The part of a plan that the model makes, laid out as the settings say.
+JobPlan plan_of_model(Model::Settings);
+/// The same for what a training left (trained_model_settings). Where there is nothing yet, a note says so and the recipe's model is planned.
+JobPlan plan_of_results(const JobInputs&, int64_t max_position);
+/// Bytes that exporting the results of a training takes ([export]).
+int64_t plan_results(const JobInputs&, Model&);
+
+/// The plan's memory. @throws UserError when the machine, a control group or a limit of this process allows less; the hint is the job's
+MemoryPlan require_memory(const JobInputs&, const JobPlan&);
+/// What makes the recipe's job smaller, as a hint: that which matters in the plan, or all when none is given.
+std::string smaller_hint(const JobConfig&, const MemoryPlan& = {});
 
 /// Numbers of the dense model: one a weight, adapters apart.
 int64_t dense_parameters(Model&);
@@ -21,7 +49,7 @@ struct Footprint {
 };
 Footprint footprint(Model&, const MemoryPlan&);
 
-/// Payload that a rank hands to collectives in a step: its gradients, or its vote (19 bytes, the probes', and the loss;
+/// Payload that a rank hands to collectives in a training step: its gradients, or its vote (19 bytes, the probes', and the loss;
 /// under MPI 8 of its length).
 int64_t wire_bytes_per_step(const JobInputs&, Model&);
 

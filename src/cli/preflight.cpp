@@ -10,19 +10,19 @@ namespace {
 
 constexpr int64_t kDocuments = 64;
 
-void look_at_split(const JobInputs& in, const Model& model, const Tokenizer& tokenizer, Split split) {
+void look_at_split(const JobInputs& in, const Model* model, const Tokenizer& tokenizer, Split split) {
   const TrainConfig& train = in.config.trainer.train;
   bool whole = false;
   TokenData data = load_sample(data_config(in), tokenizer, split, kDocuments, whole);
   if (data.tokens.empty()) return;
-  require_known_token(in, model, tokenizer, *std::max_element(data.tokens.begin(), data.tokens.end()));
+  if (model) require_known_token(in, *model, tokenizer, *std::max_element(data.tokens.begin(), data.tokens.end()));
   if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
   if (whole) PackedDataset(std::move(data), train.sequence_length, 0, kNewestRules);
 }
 
 }  // namespace
 
-void preflight(const JobInputs& in, const Model& model) {
+void preflight(const JobInputs& in, const Model* model) {
   if (in.world.rank() != 0) return;
   if (in.config.job == "train") look_at_run(in, own_run_path(in));
   const std::string& job = in.config.job;

@@ -6,11 +6,11 @@
 #include <sstream>
 #include <thread>
 
-#include "cli/jobs.h"
+#include "cli/plan.h"
 #include "cli/signals.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
-#include "core/error.h"
+#include "core/out_of_memory.h"
 #include "io/output.h"
 
 namespace tessera {
@@ -23,17 +23,18 @@ struct Arguments {
 };
 
 /// What went wrong, as the user reads it, and the exit code. Call inside a catch block.
-std::pair<std::string, int> describe_error() {
+/// @param smaller  what would take less memory
+std::pair<std::string, int> describe_error(const std::string& smaller = "use a machine with more memory") {
   try {
     throw;
+  } catch (const OutOfMemory& error) {
+    return {UserError(error.where(), error.message(), smaller).what(), kUserError};
   } catch (const UserError& error) {
     return {error.what(), kUserError};
   } catch (const std::filesystem::filesystem_error& error) {
     return {UserError(error.path1().string(), error.code().message()).what(), kUserError};
   } catch (const std::bad_alloc&) {
-    return {
-        "out of memory\n  lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations=true",
-        kUserError};
+    return {UserError("", "out of memory", smaller).what(), kUserError};
   } catch (const std::exception& error) {
     return {fmt::format("this is a fault of trainer, not yours: {}\n  please report it with the recipe", error.what()),
             kOurFault};
@@ -104,10 +105,10 @@ int run_recipe(const Arguments& arguments) {
   const int rank = launched_rank();
   if (rank > 0 && started_by_srun_without_pmix()) return kUserError;  // rank 0 says so; nobody ends the others
   std::unique_ptr<Communicator> world;
+  JobConfig config;
   try {
     Recipe recipe = Recipe::load(arguments.recipe, arguments.overrides);
     if (!arguments.explain.empty()) return rank == 0 ? explain(recipe, arguments.explain) : kDone;
-    JobConfig config;
     read_job(recipe, config);
     if (!arguments.check) install_stop_signals(launched_by_mpi());
     world = world_communicator();
@@ -116,7 +117,7 @@ int run_recipe(const Arguments& arguments) {
     if (rank == 0 && !arguments.quiet) fmt::print(stderr, "{}; the same command starts again\n", stop.what());
     return kStopped;
   } catch (...) {
-    const auto [message, code] = describe_error();
+    const auto [message, code] = describe_error(smaller_hint(config));
     print_once(rank, message);
     if (world && world->size() > 1) world->abort(code);
     return code;

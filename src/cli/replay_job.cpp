@@ -140,11 +140,12 @@ int replay_job(const JobInputs& in) {
   else
     refuse_overwritten_inputs(in, target);
 
-  Model::Settings settings = model_settings(in, 16);
+  const MemoryPlan memory = require_memory(in, plan_replay(in));
+  Model::Settings settings = model_settings(in, kExportPositions);
   settings.sharing.rules = header.rules;
   Model model(settings);
   start_from_saved_adapter(in.config, model);
-  Arena arena(64 << 20);
+  Arena arena(memory.activations);
   const Context ctx{.device = {},
                     .stream = {},
                     .kernels = kernels_for({}, in.config.run.backend),

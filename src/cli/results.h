@@ -5,6 +5,9 @@
 
 namespace tessera {
 
+/// Positions that jobs which read no tokens set the model up for, and the scratch that they assemble and merge in.
+constexpr int64_t kExportPositions = 16, kExportScratch = 64 << 20;
+
 /// model_settings of a job that works with what a training left: without an adapter, the model that run.dir holds, else
 /// the recipe's; with shared weights, those that run.dir holds. With a checkpoint in run.resume the model as training has it. Every rank looks into its own run.dir. Rank 0 says which.
 /// @throws UserError when a training of all weights has begun in run.dir and has not ended, or left them held in another way

@@ -1,5 +1,6 @@
 // The jobs that are a few lines each: prepare, evaluate, export.
 
+#include <algorithm>
 #include <cmath>
 
 #include "cli/going_on.h"
@@ -16,17 +17,23 @@ namespace tessera {
 
 const std::vector<Job>& jobs() {
   static const std::vector<Job> all = {
-      {"train", "fine-tune or train a model", train_job},
-      {"prepare", "tokenize the data into the cache and stop", prepare_job},
-      {"evaluate", "loss and accuracy on data.eval", evaluate_job},
-      {"generate", "continue prompts", generate_job},
+      {"train", "fine-tune or train a model", train_job, plan_train, smaller_training},
+      {"prepare", "tokenize the data into the cache and stop", prepare_job, plan_prepare, smaller_preparation},
+      {"evaluate", "loss and accuracy on data.eval", evaluate_job, plan_evaluate, smaller_evaluation},
+      {"generate", "continue prompts", generate_job, plan_generate, smaller_generation},
       {"export",
        "write the trained adapter merged into the model as a Hugging Face folder, and with export.peft=true for PEFT",
-       export_job},
+       export_job, plan_export, smaller_export},
       {"replay", "rebuild the weights of an SPSA run at any round from the base model and its log, or branch off there",
-       replay_job},
+       replay_job, plan_replay, smaller_export},
   };
   return all;
+}
+
+const Job& job_of(const JobConfig& config) {
+  const auto job = std::find_if(jobs().begin(), jobs().end(), [&](const Job& j) { return j.name == config.job; });
+  TS_CHECK(job != jobs().end(), "job \"{}\" passed the recipe's check", config.job);
+  return *job;
 }
 
 int prepare_job(const JobInputs& in) {
@@ -46,6 +53,7 @@ int evaluate_job(const JobInputs& in) {
   const Datasets sets = load_datasets(in, false);
   if (!sets.eval)
     throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
+  const MemoryPlan memory = require_memory(in, plan_evaluate(in));
   const Model::Settings settings = trained_model_settings(in, in.config.trainer.train.sequence_length);
   const bool is_recipes =
       settings.model.path == in.config.model.path && settings.sharing.load == in.config.sharing.load;
@@ -57,7 +65,7 @@ int evaluate_job(const JobInputs& in) {
   use_trained_weights(in, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
-  Arena arena(plan_activation_bytes(model, rows, in.config.trainer.train.sequence_length, in.threads, {}));
+  Arena arena(memory.activations);
   const Context ctx{.device = {},
                     .stream = {},
                     .kernels = kernels_for({}, in.config.run.backend),
@@ -100,14 +108,16 @@ void export_native(Model& model, const std::filesystem::path& folder) {
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   require_free_outputs(in);
+  const MemoryPlan memory = require_memory(in, plan_export(in));
   const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
-  Model model(is_checkpoint || is_shared ? trained_model_settings(in, 16) : model_settings(in, 16));
+  Model model(is_checkpoint || is_shared ? trained_model_settings(in, kExportPositions)
+                                         : model_settings(in, kExportPositions));
   use_trained_weights(in, model);
   // Of a checkpoint, into a new folder: what the run left at its end stays.
   RunFolder folder(run_folder_path(in), is_checkpoint ? in.config.run.resume : "auto");
   refuse_base_export(in);
   refuse_overwritten_inputs(in, folder.path());
-  Arena arena(64 << 20);
+  Arena arena(memory.activations);
   const Context ctx{.device = {},
                     .stream = {},
                     .kernels = kernels_for({}, in.config.run.backend),

@@ -105,10 +105,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
     report.say(
         fmt::format("note: a pass over the data has {} row{} and a step takes {}: a step reads rows more than once",
                     rows, rows == 1 ? "" : "s", taken));
-  report.say(fmt::format(
-      "memory a rank: weights and gradients {}, optimizer {}, activations {}, assembled {}; mapped once a machine: {}",
-      megabytes(memory.weights_and_gradients), megabytes(memory.optimizer), megabytes(memory.activations),
-      megabytes(memory.assembled), megabytes(memory.mapped)));
+  report.say(fmt::format("memory a rank: {}; mapped once a machine: {}", memory.text(), megabytes(memory.mapped)));
   if (in.config.trainer.train.estimator == "spsa")
     report.say(fmt::format("sent by a machine in a round: {}; no gradients, no saved activations",
                            megabytes(wire_bytes_per_step(in, model))));

@@ -46,7 +46,7 @@ std::vector<Written> export_together(const JobInputs& in, const Context& ctx, Mo
 }
 
 /// Trains in a run's folder, which rank 0 has.
-int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path) {
+int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, const MemoryPlan& memory) {
   std::vector<std::string> notices;
   const fs::path start = choose_start(in, folder, notices);
   const Rules rules = rules_of_run(in, start, run_path);
@@ -74,7 +74,6 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path) {
   notices.insert(notices.end(), sets.notices.begin(), sets.notices.end());
   for (const std::string& notice : notices) report.say(notice);
   start_from_saved_adapter(in.config, model);
-  const MemoryPlan memory = plan_memory(in, model);
   require_agreement(in, model, sets);
   const std::string base = folder ? model.start_fingerprint() : "";
   if (going) require_same_content(in.recipe, model, base, *going);
@@ -138,12 +137,13 @@ int train_job(const JobInputs& in) {
                     fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
                     "start the processes one by one without a launcher, or leave spsa.transport out");
   require_free_outputs(in);
+  const MemoryPlan memory = require_memory(in, plan_train(in));
   std::unique_ptr<RunFolder> folder;
   if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   if (folder) refuse_overwritten_inputs(in, folder->path());
   try {
-    return train_in(in, folder.get(), run_path);
+    return train_in(in, folder.get(), run_path, memory);
   } catch (const Stopped& stop) {  // before the first step, or behind the last
     if (folder && !in.quiet) fmt::print(stderr, "{}; {}\n", stop.what(), how_it_goes_on(in, run_path));
     return kStopped;

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <new>
 
+#include "core/out_of_memory.h"
+
 namespace tessera {
 
 int64_t size_of(DType dtype) {
@@ -116,8 +118,7 @@ std::byte* allocate_aligned(int64_t bytes) {
   const size_t rounded = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + 63) / 64 * 64;
   void* memory = std::aligned_alloc(64, rounded);
   if (memory == nullptr)
-    throw UserError("", fmt::format("out of memory: {} MB could not be reserved", rounded >> 20),
-                    "lower train.micro_batch or train.sequence_length, or set train.checkpoint_activations = true");
+    throw OutOfMemory("", fmt::format("out of memory: {} MB could not be reserved", rounded >> 20));
   std::memset(memory, 0, rounded);
   return static_cast<std::byte*>(memory);
 }

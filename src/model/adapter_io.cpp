@@ -66,9 +66,11 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
         return key == "tables" ? "the index tables were drawn in another way: this adapter cannot be read"
                                : "compare adapter.targets and the model";
       });
-  const Json fingerprint = model.base_fingerprint();
-  saved.require_equal("base_fingerprint", saved.json().find("base_fingerprint"), &fingerprint,
-                      "it belongs to another base model: set model.path and [sharing] to what it was trained on");
+  if (model.knows_base()) {
+    const Json fingerprint = model.base_fingerprint();
+    saved.require_equal("base_fingerprint", saved.json().find("base_fingerprint"), &fingerprint,
+                        "it belongs to another base model: set model.path and [sharing] to what it was trained on");
+  }
   saved.require_same_config(model.config());
 
   const auto reader = saved.open_tensors(file_name);
@@ -77,6 +79,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
   for (const NamedValues& slot : slots) check_tensor(reader.at(slot.name), slot, *model.adapter(), file);
   if (reader.names().size() != slots.size())
     throw UserError(file, fmt::format("holds {} tensors, expected {}", reader.names().size(), slots.size()));
+  if (model.pool().memory() == Memory::counted) return;
   for (const NamedValues& slot : slots)
     std::memcpy(slot.values.mutable_data(), reader.at(slot.name).data, static_cast<size_t>(slot.values.bytes()));
 }

@@ -28,16 +28,17 @@ class BoundAdapter {
   const Matrices* find(int weight) const { return by_weight_[weight].a.empty() ? nullptr : &by_weight_[weight]; }
   int64_t rank(int weight) const { return by_weight_[weight].a.empty() ? 0 : by_weight_[weight].a.shape[0]; }
   const AdapterWeights& weights() const { return weights_; }
-  int64_t assembled_bytes() const;
+  int64_t assembled_bytes() const { return storage_.bytes(); }
 
  private:
   struct Buffers {
-    Tensor a, bt, da, dbt;
+    TensorView a, bt, da, dbt;  // empty where the view shows its matrix in place
   };
   void bind(bool gradients);
   AdapterWeights weights_;
   ParameterPool& pool_;
   PoolRead read_;
+  Storage storage_;  // of the pool's kind
   std::vector<Matrices> by_weight_;
   std::vector<Buffers> buffers_;
 };

@@ -64,17 +64,22 @@ RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType co
   return table;
 }
 
-DecoderModel::DecoderModel(const ModelConfig& config, std::vector<ViewPtr> weights, int64_t max_position, DType compute)
+DecoderModel::DecoderModel(const ModelConfig& config, std::vector<ViewPtr> weights, int64_t max_position, DType compute,
+                           Memory memory)
     : config_(config),
       specs_(weight_specs(config)),
       weights_(std::move(weights)),
-      rope_(make_rope_table(config, max_position, compute)),
+      max_position_(max_position),
+      rope_(make_rope_table(config, memory == Memory::counted ? std::min<int64_t>(1, max_position) : max_position,
+                            compute)),
       compute_(compute) {
   TS_CHECK(weights_.size() == specs_.size(), "{} weights for {} specs", weights_.size(), specs_.size());
   for (size_t i = 0; i < specs_.size(); ++i)
     TS_CHECK(weights_[i]->shape() == specs_[i].shape, "{} is {}, expected {}", specs_[i].name,
              weights_[i]->shape().text(), specs_[i].shape.text());
 }
+
+int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(compute_); }
 
 int DecoderModel::linear_index(int layer, int which) const {
   return 1 + layer * kWeightsPerLayer + kLinearOffset[which];

@@ -82,13 +82,16 @@ class DecoderModel {
  public:
   /// @param weights      one view per spec of weight_specs(config), in that order
   /// @param max_position positions 0 .. max_position-1 may occur
-  DecoderModel(const ModelConfig&, std::vector<ViewPtr> weights, int64_t max_position, DType compute = DType::f32);
+  /// @param memory       counted: only position 0 may occur, and only in a counting pass
+  DecoderModel(const ModelConfig&, std::vector<ViewPtr> weights, int64_t max_position, DType compute = DType::f32,
+               Memory memory = Memory::held);
 
   const ModelConfig& config() const { return config_; }
   const std::vector<WeightSpec>& specs() const { return specs_; }
   const ViewPtr& weight(int index) const { return weights_[index]; }
   DType compute() const { return compute_; }
-  int64_t max_position() const { return rope_.cos.shape()[0]; }
+  int64_t max_position() const { return max_position_; }
+  int64_t table_bytes() const;  // of the rotary positions
   int num_layers() const { return static_cast<int>(config_.num_hidden_layers); }
   /// Weight number of linear 0..6 (q, k, v, o, gate, up, down) of a layer.
   int linear_index(int layer, int which) const;
@@ -136,6 +139,7 @@ class DecoderModel {
   ModelConfig config_;
   std::vector<WeightSpec> specs_;
   std::vector<ViewPtr> weights_;
+  int64_t max_position_;
   RopeTable rope_;
   DType compute_;
 };

@@ -230,4 +230,27 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   return is_exact;
 }
 
+int64_t plan_peft_bytes(Model& model) {
+  int64_t bytes = 0;
+  for (const Adapted& a : adapted_weights(model)) bytes += a.matrices->bt.bytes();
+  return bytes;
+}
+
+int64_t plan_merged_bytes(Model& model) {
+  const DType dtype = model.export_dtype();
+  int64_t kept = 0, passing = 0;  // passing: what is let go before the next tensor
+  const auto& specs = model.decoder().specs();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].storage != specs[i].name) continue;
+    const int number = static_cast<int>(i);
+    const ConstView direct = model.decoder().weight(number)->direct({&model.pool()});
+    const int64_t count = specs[i].shape.count(), gathered = direct.empty() ? count * size_of(DType::f32) : 0;
+    const bool has_delta = model.bound_adapter() && model.bound_adapter()->find(number);
+    const bool as_it_is = !has_delta && (direct.empty() ? DType::f32 : direct.dtype) == dtype;
+    kept += as_it_is ? gathered : count * size_of(dtype);
+    if (!as_it_is) passing = std::max(passing, gathered + count * size_of(DType::f32));
+  }
+  return kept + passing;
+}
+
 }  // namespace tessera

@@ -14,6 +14,9 @@ namespace tessera {
 /// @throws UserError naming the file that cannot be written
 void export_peft(const std::filesystem::path& folder, Model&);
 
+/// Bytes that export_peft takes.
+int64_t plan_peft_bytes(Model&);
+
 /// @throws UserError when `folder` is the base model's own, which an export would overwrite
 void refuse_own_folder(const std::filesystem::path& folder, const std::filesystem::path& base);
 
@@ -31,5 +34,8 @@ void refuse_foreign_peft(const std::filesystem::path& folder);
 /// @throws Stopped between two tensors when a stop was asked for; there is no new model.safetensors then
 bool export_merged(const std::filesystem::path& folder, Model&, const std::filesystem::path& tokenizer_folder,
                    const Context&);
+
+/// Bytes that export_merged takes.
+int64_t plan_merged_bytes(Model&);
 
 }  // namespace tessera

@@ -33,7 +33,8 @@ void refuse_unknown_weights(const SafetensorsReader& source, const std::vector<W
 
 }  // namespace
 
-Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute) {
+Model::Model(const Settings& s)
+    : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute, s.memory) {
   open_weights(s);
   const auto specs = weight_specs(config_);
   if (source_) refuse_unknown_weights(*source_, specs);
@@ -53,7 +54,7 @@ Model::Model(const Settings& s) : options_(s.model), is_shared_(s.sharing.method
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute);
+  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 

@@ -47,6 +47,7 @@ class Model {
     DType compute = DType::f32;
     bool check_seal =
         true;  // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
+    Memory memory = Memory::held;  // counted: all is laid out for a plan, and nothing of the model's size is allocated
   };
   /// @throws UserError for files, configs and adapters at fault
   explicit Model(const Settings&);
@@ -68,6 +69,8 @@ class Model {
   void assemble(const Context& ctx) {
     if (bound_) bound_->assemble(ctx);
   }
+  /// Whether base_fingerprint can tell: of a model that is only counted, when its weights are a dense model's files.
+  bool knows_base() const { return pool_.memory() == Memory::held || (!is_shared_ && source_); }
   /// Of config and stored weights (names, shapes, bytes; of a shared base its description and slots): what an adapter belongs to.
   const std::string& base_fingerprint();
   /// What a run must find again when it goes on, beside its recipe: the weights below an adapter, or the layout of a shared base.
@@ -85,6 +88,7 @@ class Model {
   /// Hash of every view: ranks compare it before step 1.
   uint64_t views_fingerprint() const;
   int64_t virtual_parameters() const;  // of the dense model with assembled deltas
+  int64_t table_bytes() const { return decoder_->table_bytes() + sharing_->table_bytes(); }
   DType export_dtype() const;
 
  private:

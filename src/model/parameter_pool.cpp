@@ -35,7 +35,7 @@ SlotId ParameterPool::reserve(std::string name, SlotOptions options) {
   Slot slot;
   slot.name = std::move(name);
   slot.trainable = options.trainable;
-  slot.options = options;
+  slot.options = std::move(options);
   slots_.push_back(std::move(slot));
   return static_cast<SlotId>(slots_.size()) - 1;
 }
@@ -43,6 +43,7 @@ SlotId ParameterPool::reserve(std::string name, SlotOptions options) {
 SlotId ParameterPool::adopt(std::string name, ConstView mapped, std::shared_ptr<const MappedFile> file) {
   const SlotId id = reserve(std::move(name), {.shape = mapped.shape, .trainable = false, .init = {}});
   slots_[id].frozen = mapped;
+  slots_[id].in_file = true;
   slots_[id].file = std::move(file);
   return id;
 }
@@ -57,9 +58,9 @@ void ParameterPool::lay_out() {
   std::vector<std::pair<std::string, FlatRange>> parts;
   int64_t total = 0;
   for (Slot* slot : order) {
-    const SlotOptions& o = slot->options;
+    SlotOptions& o = slot->options;
     slot->begin = total;
-    flat_.slots.push_back({slot->name, o.shape, total, o.weight_decay, o.step_scale, o.adaptive_steps});
+    flat_.slots.push_back({slot->name, o.shape, total, o.weight_decay, o.step_scale, std::move(o.adaptive_steps)});
     int64_t begin = total;
     for (const SlotPart& part : o.parts) {
       parts.push_back({part.name, {begin, total + part.end}});
@@ -70,27 +71,21 @@ void ParameterPool::lay_out() {
   }
   std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (const auto& [name, range] : parts) flat_.parts.push_back(range);
-  values_ = Tensor(Shape{total}, compute_);
-  flat_.values = values_;
+  flat_.values = storage_.allocate({total}, compute_);
 }
 
 void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
   TS_CHECK(!allocated_, "allocate() called twice");
   allocated_ = true;
   lay_out();
-  if (gradients == Gradients::yes) {
-    grads_ = Tensor(flat_.values.shape, compute_);
-    flat_.grads = grads_;
-  }
+  if (gradients == Gradients::yes) flat_.grads = storage_.allocate(flat_.values.shape, compute_);
   for (Slot& slot : slots_) {
-    if (slot.trainable) {
-      const auto id = static_cast<SlotId>(&slot - slots_.data());
-      write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
-    } else if (!slot.file && slot.frozen.empty()) {
-      slot.owned = Tensor(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
-      write_first_values(slot.options.init, seed, slot.name, slot.owned);
-      slot.frozen = slot.owned.view();
-    }
+    if (!slot.trainable && slot.in_file) continue;
+    if (!slot.trainable)
+      slot.frozen = storage_.allocate(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
+    if (memory() == Memory::counted) continue;
+    const auto id = static_cast<SlotId>(&slot - slots_.data());
+    write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
   }
 }
 
@@ -155,13 +150,6 @@ int64_t ParameterPool::frozen_count() const {
 int64_t ParameterPool::frozen_mapped_bytes() const {
   int64_t bytes = 0;
   for (const Slot& slot : slots_) bytes += slot.file ? slot.frozen.bytes() : 0;
-  return bytes;
-}
-
-int64_t ParameterPool::owned_bytes() const {
-  int64_t bytes = flat_.values.bytes() + (flat_.grads.empty() ? 0 : flat_.grads.bytes());
-  for (const Slot& slot : slots_)
-    if (!slot.trainable && !slot.file) bytes += slot.frozen.bytes();
   return bytes;
 }
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/tensor.h"
+#include "core/storage.h"
 #include "io/mapped_file.h"
 
 namespace tessera {
@@ -89,7 +89,9 @@ class ParameterPool {
  public:
   static constexpr int64_t kSlotAlignment = 128;
   /// @param compute  dtype of trainable values and gradients: f32, or f64 for gradient checks
-  explicit ParameterPool(DType compute = DType::f32) : compute_(compute) {}
+  /// @param memory   counted: `allocate` lays out and counts, and neither takes memory nor draws or reads a value
+  explicit ParameterPool(DType compute = DType::f32, Memory memory = Memory::held)
+      : storage_(memory), compute_(compute) {}
 
   SlotId reserve(std::string name, SlotOptions);
   /// A frozen slot that is read where the file was mapped: one copy for all ranks of a node.
@@ -107,6 +109,7 @@ class ParameterPool {
   const std::string& name(SlotId id) const { return slots_[id].name; }
   SlotId count() const { return static_cast<SlotId>(slots_.size()); }
   DType compute() const { return compute_; }
+  Memory memory() const { return storage_.memory(); }
 
   const FlatParams& trainable() const { return flat_; }
   FlatParams& trainable() { return flat_; }
@@ -114,22 +117,22 @@ class ParameterPool {
   int64_t trainable_count() const;  // without the gaps
   int64_t frozen_count() const;
   int64_t frozen_mapped_bytes() const;
-  int64_t owned_bytes() const;  // values, gradients and frozen tensors that this process holds itself
+  int64_t owned_bytes() const { return storage_.bytes(); }  // values, gradients and frozen tensors that lie in no file
 
  private:
   struct Slot {
     std::string name;
     bool trainable;
     SlotOptions options;
+    bool in_file = false;  // frozen, and read where it lies
     int64_t begin = 0;
     ConstView frozen;
-    Tensor owned;
     std::shared_ptr<const MappedFile> file;
   };
   void lay_out();
   std::vector<Slot> slots_;
   FlatParams flat_;
-  Tensor values_, grads_;
+  Storage storage_;
   DType compute_;
   bool allocated_ = false;
 };

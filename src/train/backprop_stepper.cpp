@@ -1,6 +1,7 @@
 // train.estimator = "backprop": gradients of the summed loss, reduced over the ranks, clipped, handed to the optimizer.
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels/elementwise.h"
 #include "train/divergence.h"
@@ -9,18 +10,24 @@
 namespace tessera {
 namespace {
 
-/// Gradients of all slots summed over the ranks. The gaps between slots are not sent.
-void all_reduce_grads(Communicator& world, FlatParams& params, std::vector<float>& packed) {
-  if (world.size() == 1 && params.slots.empty()) return;
+/// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it, and back, so that
+/// no copy is needed. The sum of one rank is its own.
+void all_reduce_grads(Communicator& world, FlatParams& params) {
   const auto grads = params.grads.as<float>();
-  packed.clear();
-  for (const TrainableSlot& slot : params.slots)
-    packed.insert(packed.end(), grads.begin() + slot.begin, grads.begin() + slot.begin + slot.shape.count());
-  world.all_reduce_sum(std::span<float>(packed));
-  auto from = packed.begin();
+  const auto move = [&](int64_t from, int64_t count, int64_t to) {
+    if (world.size() > 1) std::memmove(&grads[to], &grads[from], static_cast<size_t>(count) * sizeof(float));
+  };
+  int64_t packed = 0, end = params.grads.shape.count();
   for (const TrainableSlot& slot : params.slots) {
-    std::copy(from, from + slot.shape.count(), grads.begin() + slot.begin);
-    from += slot.shape.count();
+    move(slot.begin, slot.shape.count(), packed);
+    packed += slot.shape.count();
+  }
+  world.all_reduce_sum(grads.first(static_cast<size_t>(packed)));
+  for (auto slot = params.slots.rbegin(); slot != params.slots.rend(); ++slot) {
+    packed -= slot->shape.count();
+    move(packed, slot->shape.count(), slot->begin);
+    std::fill(grads.begin() + slot->begin + slot->shape.count(), grads.begin() + end, 0.0f);  // the gap
+    end = slot->begin;
   }
 }
 
@@ -31,9 +38,7 @@ class BackpropStepper final : public Stepper {
         params_(in.model.pool().trainable()),
         optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules)),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
-        retention_{.keep = in.config.checkpoint.keep} {
-    packed_.reserve(static_cast<size_t>(in.model.pool().trainable_count()));
-  }
+        retention_{.keep = in.config.checkpoint.keep} {}
 
   std::optional<Restored> restore() override {
     std::optional<Restored> saved;
@@ -51,7 +56,7 @@ class BackpropStepper final : public Stepper {
   std::optional<StepReport> take(int64_t step) override {
     in_.model.pool().zero_grads();
     const LossSums mine = local_gradients(step);
-    all_reduce_grads(in_.world, params_, packed_);
+    all_reduce_grads(in_.world, params_);
     const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
     const auto sums = sum_over_ranks(in_.world, {mine.nll, static_cast<double>(mine.scored), stop});
     const double nll = sums[0], scored = std::max(1.0, sums[1]);
@@ -118,7 +123,6 @@ class BackpropStepper final : public Stepper {
   std::unique_ptr<Optimizer> optimizer_;
   int64_t micro_rows_, rows_consumed_ = 0;
   Retention retention_;
-  std::vector<float> packed_;
 };
 
 }  // namespace

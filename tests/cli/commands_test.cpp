@@ -124,7 +124,7 @@ TEST_F(Trainer, RefusesAPlanThatTheMachineCannotHold) {
   test::write_file(*this / "base/config.json", config);
   const std::string text = fault({"mos.toml", "--check", "train.sequence_length=1000000"});
   EXPECT_THAT(text, AllOf(HasSubstr("this run needs"), HasSubstr("on this machine (1 ranks), which has"),
-                          HasSubstr("lower train.micro_batch")));
+                          HasSubstr("lower train.sequence_length")));
 }
 
 TEST_F(Trainer, ShowsTheFirstBatchWithScoredTextInBrackets) {

@@ -52,6 +52,8 @@ class BaseSharing {
   virtual std::vector<ViewPtr> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
   /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
   virtual Json descriptor() const = 0;
+  /// Bytes of the tables that tell which weight reads which number, beside the pool. Call after ParameterPool::allocate.
+  virtual int64_t table_bytes() const { return 0; }
   /// Whether bind can read what save_sharing writes. Where it cannot, a training ends with the dense model, too.
   virtual bool is_loadable() const { return true; }
   /// Lines for --check and the start of a run. Call after ParameterPool::allocate.

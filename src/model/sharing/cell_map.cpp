@@ -9,12 +9,13 @@ constexpr uint64_t kPrime = 45007;  // of the released kernel
 
 }  // namespace
 
-CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed, bool isometric)
+CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed, bool isometric, Memory memory)
     : plan_(plan),
       mapper_(mapper),
       cell_key_(hash_key({seed, 0x43454C4C})),
       isometric_(isometric),
-      cells_(static_cast<size_t>(plan.cells())) {
+      cells_(memory == Memory::counted ? 0 : static_cast<size_t>(plan.cells())) {
+  if (memory == Memory::counted) return;
   for (size_t j = 0; j < cells_.size(); ++j) cells_[j] = {static_cast<int64_t>(j) + 1, 0, 0, 0};
   for (const FoldedTensor& t : plan_.tensors)
     for (int64_t row = 0; row < t.layout.rows; ++row)

@@ -18,15 +18,17 @@ class CellMap {
  public:
   /// `plan` has the tensors' places and scales, the number of cells and the signs' key; its runs do not hold here.
   /// @param isometric  weights have a factor 1/sqrt(D) of their cell beside sign and scale
-  CellMap(const RpsPlan& plan, CellMapper, uint64_t seed, bool isometric);
+  /// @param memory     counted: the cells are not looked at, and nothing can be read through the map
+  CellMap(const RpsPlan& plan, CellMapper, uint64_t seed, bool isometric, Memory memory = Memory::held);
 
   int64_t cell(const FoldedTensor&, int64_t row, int64_t col) const;
   /// w = rows of the tensor, read from the pool; dpool += the adjoint of the whole, one reader after the other.
   void expand(const Context&, const FoldedTensor&, RowRange rows, ConstView pool, TensorView w) const;
   void contract(const FoldedTensor&, ConstView dw, TensorView dpool) const;
   const RpsPlan& plan() const { return plan_; }
-  /// Readers, D and Σ|λ| of every cell; `end` is the cell's number plus one.
+  /// Readers, D and Σ|λ| of every cell; `end` is the cell's number plus one. Empty when only counted.
   const std::vector<CellRun>& cells() const { return cells_; }
+  int64_t bytes() const { return plan_.cells() * static_cast<int64_t>(sizeof(CellRun)); }
   uint64_t fingerprint() const;
 
  private:

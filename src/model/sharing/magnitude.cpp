@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <map>
 
 #include "core/random.h"
@@ -14,21 +15,46 @@ namespace {
 
 constexpr const char* kSlot = "magnitude.pool";
 
+/// Visits the magnitudes of all shared weights, in their order; the same ones each time.
+using Magnitudes = std::function<void(const std::function<void(double)>&)>;
+
+/// The `kept`-th largest, and how many equal ones are kept. Found 16 bits at a time from the top, since the patterns of numbers that are not
+/// negative ascend with them: a list of all would be larger than the pool.
+struct Least {
+  uint64_t pattern = 0;
+  int64_t equals;
+
+  Least(const Magnitudes& magnitudes, int64_t kept) : equals(kept) {
+    for (int shift = 48; shift >= 0; shift -= 16) {
+      std::vector<int64_t> counts(1 << 16);
+      magnitudes([&](double x) {
+        const auto bits = std::bit_cast<uint64_t>(x);
+        if (shift == 48 || bits >> (shift + 16) == pattern >> (shift + 16)) ++counts[bits >> shift & 0xffff];
+      });
+      auto digit = static_cast<uint64_t>(counts.size() - 1);
+      for (; counts[digit] < equals; --digit) equals -= counts[digit];
+      pattern |= digit << shift;
+      if (counts[digit] == equals) return;  // all numbers with these digits are kept, whatever follows
+    }
+  }
+};
+
 /// A bit for each of N weights, and for every 64 the number of those kept before them.
 class KeptWeights {
  public:
-  /// Keeps the `kept` largest, the first of equals.
-  KeptWeights(const std::vector<double>& magnitudes, int64_t kept) {
-    const auto count = static_cast<int64_t>(magnitudes.size());
-    std::vector<double> sorted = magnitudes;
-    std::nth_element(sorted.begin(), sorted.begin() + (kept - 1), sorted.end(), std::greater<>());
-    const double least = sorted[static_cast<size_t>(kept - 1)];
-    int64_t equals = kept - std::count_if(magnitudes.begin(), magnitudes.end(), [&](double x) { return x > least; });
+  /// Keeps the `kept` largest of `count`, the first of equals.
+  KeptWeights(const Magnitudes& magnitudes, int64_t count, int64_t kept) {
+    const Least least(magnitudes, kept);
+    int64_t i = 0, equals = least.equals;
     bits_.assign(static_cast<size_t>((count + 63) / 64), 0);
-    for (int64_t i = 0; i < count; ++i) {
-      const double x = magnitudes[static_cast<size_t>(i)];
-      if (x > least || (x == least && equals-- > 0)) bits_[static_cast<size_t>(i / 64)] |= uint64_t{1} << (i % 64);
-    }
+    bits_.reserve(bits_.size() + 1);
+    magnitudes([&](double x) {
+      const auto bits = std::bit_cast<uint64_t>(x);
+      if (bits > least.pattern || (bits == least.pattern && equals-- > 0))
+        bits_[static_cast<size_t>(i / 64)] |= uint64_t{1} << (i % 64);
+      ++i;
+    });
+    before_.reserve(bits_.size() + 1);
     int64_t before = 0;
     for (const uint64_t word : bits_) {
       before_.push_back(before);
@@ -54,6 +80,8 @@ class KeptWeights {
     }
   }
   uint64_t fingerprint() const { return fnv1a(bits_.data(), bits_.size() * sizeof(uint64_t)); }
+  /// Of the mask of so many weights.
+  static int64_t bytes(int64_t count) { return (count + 63) / 64 * int64_t{sizeof(uint64_t) + sizeof(int64_t)}; }
 
  private:
   std::vector<uint64_t> bits_;
@@ -70,15 +98,16 @@ struct PrunedTensor {
 /// A matrix of kept weights and zeros. One that is kept whole is read in place.
 class PrunedView final : public WeightView {
  public:
+  /// @param kept  null in a plan: the matrix is planned as one that is not whole
   PrunedView(const ParameterPool& pool, SlotId cells, std::shared_ptr<const KeptWeights> kept,
              const PrunedTensor& tensor)
       : cells_(cells),
         kept_(std::move(kept)),
         shape_(tensor.spec.shape),
         begin_(tensor.begin),
-        first_(kept_->cell(tensor.begin)),
+        first_(kept_ ? kept_->cell(tensor.begin) : 0),
         trainable_(pool.is_trainable(cells)),
-        whole_(kept_->cell(tensor.end()) - first_ == shape_.count()) {}
+        whole_(kept_ && kept_->cell(tensor.end()) - first_ == shape_.count()) {}
   Shape shape() const override { return shape_; }
   bool is_trainable() const override { return trainable_; }
   using WeightView::gather;
@@ -158,8 +187,10 @@ class Magnitude final : public BaseSharing {
     cells_ = cells_of(config_, weights_, where_);
     seed_ = options.saved ? saved_seed(*options.saved) : options.seed;
     source_ = options.saved ? nullptr : options.source;
-    kept_ = std::make_shared<const KeptWeights>(first_magnitudes(pool.compute()), cells_);
-    if (options.saved) options.saved->require_same(descriptor());
+    if (pool.memory() == Memory::held) {
+      kept_ = std::make_shared<const KeptWeights>(magnitudes_in(pool.compute()), weights_, cells_);
+      if (options.saved) options.saved->require_same(descriptor());
+    }
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
                       [this](int64_t j) { return readers(kSlot, j); });
     return make_views(specs, pool, options);
@@ -169,8 +200,10 @@ class Magnitude final : public BaseSharing {
     Json json = Json::object().set("method", "magnitude").set("version", 1).set("weights", weights_);
     json.set("cells", cells_).set("drawn", source_ == nullptr);
     if (!source_) json.set("seed", static_cast<int64_t>(seed_));
-    return json.set("fnv1a", fmt::format("{:016x}", kept_->fingerprint()));
+    return kept_ ? json.set("fnv1a", fmt::format("{:016x}", kept_->fingerprint())) : json;
   }
+
+  int64_t table_bytes() const override { return KeptWeights::bytes(weights_); }
 
   /// The mask of stored weights is not saved.
   bool is_loadable() const override { return !source_; }
@@ -180,13 +213,13 @@ class Magnitude final : public BaseSharing {
         fmt::format("magnitude: the {} largest of {} weights of {} tensors are kept ({:.4g}x), the others are 0",
                     cells_, weights_, tensors_.size(), static_cast<double>(weights_) / static_cast<double>(cells_))};
     for (const PrunedTensor& t : tensors_)
-      if (kept_->cell(t.begin) == kept_->cell(t.end()))
+      if (kept_ && kept_->cell(t.begin) == kept_->cell(t.end()))
         lines.push_back(fmt::format("warning: magnitude: nothing of \"{}\" is kept", t.spec.storage));
     return lines;
   }
 
   std::string readers(const std::string& slot, int64_t index) const override {
-    if (slot != kSlot) return BaseSharing::readers(slot, index);
+    if (slot != kSlot || !kept_) return BaseSharing::readers(slot, index);
     for (const PrunedTensor& t : tensors_) {
       if (index >= kept_->cell(t.end())) continue;
       int64_t reader = 0;
@@ -208,19 +241,18 @@ class Magnitude final : public BaseSharing {
     return static_cast<uint64_t>(seed->as_integer());
   }
 
-  std::vector<double> first_magnitudes(DType dtype) const {
-    std::vector<double> magnitudes;
-    magnitudes.reserve(static_cast<size_t>(weights_));
-    for (const PrunedTensor& t : tensors_) {
-      const Tensor values = dense_values(t.spec, source_, dtype, seed_);
-      for (int64_t e = 0; e < values.shape().count(); ++e) {
-        magnitudes.push_back(std::abs(element(values.view(), e)));
-        if (!std::isfinite(magnitudes.back()))
-          throw UserError(
-              where_, fmt::format("magnitude: element {} of \"{}\" is {}", e, t.spec.name, element(values.view(), e)));
+  Magnitudes magnitudes_in(DType dtype) const {
+    return [this, dtype](const std::function<void(double)>& visit) {
+      for (const PrunedTensor& t : tensors_) {
+        const Tensor values = dense_values(t.spec, source_, dtype, seed_);
+        for (int64_t e = 0; e < values.shape().count(); ++e) {
+          const double value = element(values.view(), e);
+          if (!std::isfinite(value))
+            throw UserError(where_, fmt::format("magnitude: element {} of \"{}\" is {}", e, t.spec.name, value));
+          visit(std::abs(value));
+        }
       }
-    }
-    return magnitudes;
+    };
   }
 
   SlotOptions pool_options(bool trainable) {
@@ -230,7 +262,7 @@ class Magnitude final : public BaseSharing {
       for (const PrunedTensor& t : tensors_) keep(t, dense_values(t.spec, source_, values.dtype, seed_).view(), values);
     };
     for (const PrunedTensor& t : tensors_)
-      if (const int64_t end = kept_->cell(t.end()); end > kept_->cell(t.begin))
+      if (const int64_t end = kept_ ? kept_->cell(t.end()) : 0; end > 0 && end > kept_->cell(t.begin))
         options.parts.push_back({t.spec.storage, end});
     return options;
   }
@@ -253,7 +285,7 @@ class Magnitude final : public BaseSharing {
   uint64_t seed_ = 0;
   std::vector<PrunedTensor> tensors_;  // one a storage
   int64_t weights_ = 0, cells_ = 0;
-  std::shared_ptr<const KeptWeights> kept_;
+  std::shared_ptr<const KeptWeights> kept_;  // null in a plan
   SlotId slot_ = -1;
 };
 

@@ -32,7 +32,7 @@ class Rps final : public BaseSharing {
     for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
     if (options.source && !options.saved) require_usable(specs, *options.source);
     require_trained_alike(shared_, options, config_, where_);
-    make_plan(specs);
+    make_plan(specs, pool.memory());
     if (options.saved) options.saved->require_same(descriptor());
     source_ = options.saved ? nullptr : options.source;
     is_frozen_start_ = !options.trainable && !options.saved && plan_.cells() < plan_.weights;
@@ -58,17 +58,19 @@ class Rps final : public BaseSharing {
     return json.set("tensors", tensors).set("fnv1a", fmt::format("{:016x}", plan_.fingerprint()));
   }
 
+  int64_t table_bytes() const override {
+    int64_t bytes = map_ ? map_->bytes() : static_cast<int64_t>(plan_.runs.size() * sizeof(CellRun));
+    if (has_step_pieces())
+      bytes += (map_ ? plan_.cells() : static_cast<int64_t>(plan_.runs.size())) * int64_t{sizeof(StepPiece)};
+    for (const auto& [lambda, list] : factors_) bytes += static_cast<int64_t>(list->size() * sizeof(FoldFactor));
+    return bytes;
+  }
+
   std::vector<std::string> notes() const override {
     std::vector<std::string> lines;
-    int64_t fewest = plan_.weights, most = 0;
-    for (const CellRun& run : cell_runs()) {
-      fewest = std::min(fewest, run.readers);
-      most = std::max(most, run.readers);
-    }
-    lines.push_back(
-        fmt::format("rps: {} weights of {} tensors in a pool of {} cells ({:.4g}x), {} chunks; readers of a cell: {}",
-                    grouped(plan_.weights), plan_.tensors.size(), grouped(plan_.cells()), plan_.compression(),
-                    plan_.chunks(), fewest == most ? grouped(most) : grouped(fewest) + " to " + grouped(most)));
+    lines.push_back(fmt::format("rps: {} weights of {} tensors in a pool of {} cells ({:.4g}x), {} chunks{}",
+                                grouped(plan_.weights), plan_.tensors.size(), grouped(plan_.cells()),
+                                plan_.compression(), plan_.chunks(), readers_note()));
     lines.push_back(fmt::format(
         "rps: {} weights of {} tensors are not shared: {} numbers in all, {:.4g}x fewer than weights",
         grouped(own_weights_), own_tensors_, grouped(plan_.cells() + own_weights_),
@@ -95,7 +97,19 @@ class Rps final : public BaseSharing {
  private:
   bool has_tiles() const { return config_.layout == "tile" || config_.mapper == "roast-tile"; }
   bool is_isometric() const { return config_.precond == "D"; }
+  /// Empty when the pool is only counted and has a map.
   const std::vector<CellRun>& cell_runs() const { return map_ ? map_->cells() : plan_.runs; }
+  bool has_step_pieces() const { return is_isometric() && config_.kappa == "unit"; }
+
+  std::string readers_note() const {
+    if (cell_runs().empty()) return "";
+    int64_t fewest = plan_.weights, most = 0;
+    for (const CellRun& run : cell_runs()) {
+      fewest = std::min(fewest, run.readers);
+      most = std::max(most, run.readers);
+    }
+    return "; readers of a cell: " + (fewest == most ? grouped(most) : grouped(fewest) + " to " + grouped(most));
+  }
 
   void add_notes_of_start(std::vector<std::string>& lines) const {
     if (is_frozen_start_)
@@ -129,7 +143,7 @@ class Rps final : public BaseSharing {
     }
   }
 
-  void make_plan(std::span<const WeightSpec> specs) {
+  void make_plan(std::span<const WeightSpec> specs, Memory memory) {
     int64_t weights = 0;
     for (const WeightSpec& spec : shared_) weights += spec.shape.count();
     const int64_t cells = cells_of(config_, weights, where_);
@@ -153,10 +167,10 @@ class Rps final : public BaseSharing {
         own_weights_ += spec.shape.count();
         ++own_tensors_;
       }
-    if (config_.mapper != "randomfold") make_map();
+    if (config_.mapper != "randomfold") make_map(memory);
   }
 
-  void make_map() {
+  void make_map(Memory memory) {
     const bool hashed = config_.mapper == "hashed";
     if (!hashed && plan_.cells() <= config_.tile_rows * config_.tile_cols)
       throw UserError(where_,
@@ -164,13 +178,14 @@ class Rps final : public BaseSharing {
                                   config_.tile_cols, plan_.cells()),
                       "lower sharing.tile_rows and sharing.tile_cols, or sharing.compression");
     map_ = std::make_shared<CellMap>(plan_, hashed ? CellMapper::hashed : CellMapper::roast_tile,
-                                     static_cast<uint64_t>(config_.seed), is_isometric());
+                                     static_cast<uint64_t>(config_.seed), is_isometric(), memory);
   }
 
   SlotOptions pool_options(bool trainable) {
     SlotOptions options{.shape = {plan_.cells()}, .trainable = trainable, .init = {}};
     options.init.formula = [this](TensorView values, uint64_t seed) { write_values(values, seed); };
-    if (is_isometric() && config_.kappa == "unit")
+    if (has_step_pieces()) options.adaptive_steps.reserve(cell_runs().size());
+    if (has_step_pieces())
       for (const CellRun& run : cell_runs())
         options.adaptive_steps.push_back(
             {run.end, run.readers > 0 ? static_cast<float>(run.magnitude / std::sqrt(run.d)) : 1.0f});

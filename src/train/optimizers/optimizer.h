@@ -31,9 +31,12 @@ class Optimizer {
 struct OptimizerKind {
   std::string_view name, help;
   std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count, Rules);
+  int64_t (*state_vectors)(const OptimizerConfig&);  // that visit_state will show
 };
 const std::vector<OptimizerKind>& optimizer_kinds();
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count, Rules = kNewestRules);
+/// Optimizer::state_bytes of the optimizer that make_optimizer would make.
+int64_t optimizer_state_bytes(const OptimizerConfig&, int64_t count);
 
 std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rules);
 std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules);

@@ -9,17 +9,31 @@ namespace tessera {
 
 const std::vector<OptimizerKind>& optimizer_kinds() {
   static const std::vector<OptimizerKind> kinds = {
-      {"adamw", "Adam with decoupled weight decay", make_adamw},
-      {"sgd", "stochastic gradient descent with momentum", make_sgd},
+      {"adamw", "Adam with decoupled weight decay", make_adamw, [](const OptimizerConfig&) { return int64_t{2}; }},
+      {"sgd", "stochastic gradient descent with momentum", make_sgd,
+       [](const OptimizerConfig& config) { return int64_t{config.momentum > 0}; }},
   };
   return kinds;
 }
 
+namespace {
+
+const OptimizerKind& kind_of(const OptimizerConfig& config) {
+  const auto& kinds = optimizer_kinds();
+  const auto kind =
+      std::find_if(kinds.begin(), kinds.end(), [&](const OptimizerKind& k) { return k.name == config.name; });
+  TS_CHECK(kind != kinds.end(), "optimizer \"{}\" passed the recipe's check", config.name);
+  return *kind;
+}
+
+}  // namespace
+
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count, Rules rules) {
-  for (const OptimizerKind& kind : optimizer_kinds())
-    if (kind.name == config.name) return kind.make(config, count, rules);
-  TS_CHECK(false, "optimizer \"{}\" passed the recipe's check", config.name);
-  return nullptr;
+  return kind_of(config).make(config, count, rules);
+}
+
+int64_t optimizer_state_bytes(const OptimizerConfig& config, int64_t count) {
+  return kind_of(config).state_vectors(config) * count * size_of(DType::f32);
 }
 
 void OptimizerConfig::visit(Fields& v) {

@@ -39,14 +39,14 @@ struct Repeated {
 }  // namespace
 
 Prober::Prober(Model& model, Perturb perturb, int64_t side_by_side)
-    : model_(model), perturb_(perturb), lanes_(static_cast<size_t>(side_by_side)) {
+    : model_(model), perturb_(perturb), copies_(model.pool().memory()), lanes_(static_cast<size_t>(side_by_side)) {
   TS_CHECK(perturb == Perturb::copies || !model.bound_adapter(), "an adapter is perturbed in copies");
   for (Lane& lane : lanes_) {
     lane.read.pool = &model.pool();
     if (perturb == Perturb::copies) {
       const TensorView values = model.pool().trainable().values;
-      lane.copy = Tensor(values.shape, values.dtype);
-      lane.read.flat = lane.copy.view();
+      lane.copy = copies_.allocate(values.shape, values.dtype);
+      lane.read.flat = lane.copy;
     }
     if (const BoundAdapter* bound = model.bound_adapter())
       lane.adapter = std::make_unique<BoundAdapter>(bound->weights(), model.pool(), lane.read);
@@ -126,11 +126,9 @@ int64_t Prober::micro_rows(const TrainConfig& train) const {
 }
 
 int64_t Prober::owned_bytes() const {
-  int64_t bytes = 0;
-  for (const Lane& lane : lanes_) {
-    if (lane.copy.shape().rank) bytes += lane.copy.view().bytes();
+  int64_t bytes = copies_.bytes();
+  for (const Lane& lane : lanes_)
     if (lane.adapter) bytes += lane.adapter->assembled_bytes();
-  }
   return bytes;
 }
 

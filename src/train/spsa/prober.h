@@ -28,14 +28,14 @@ class Prober {
   std::vector<LossSums> losses(const Context&, std::span<const PackedBatch> batches, std::span<const Point> points);
   /// Rows of one pass over a probe's batch: train.micro_batch, or about 512 tokens; 2048 when each pass has to perturb all weights.
   int64_t micro_rows(const TrainConfig&) const;
-  /// Memory beside the model: the copies.
+  /// Memory beside the model: the copies, which are only counted where the model is.
   int64_t owned_bytes() const;
   /// Bytes of the arena that `losses` needs for batches of this size: a dry run with a counting arena.
   int64_t plan_bytes(int64_t rows, int64_t sequence_length, int threads);
 
  private:
   struct Lane {  // what one of the side-by-side points reads
-    Tensor copy;
+    TensorView copy;
     PoolRead read;
     Point point;
     std::unique_ptr<BoundAdapter> adapter;
@@ -47,6 +47,7 @@ class Prober {
   int64_t plan_pass(int64_t rows, int64_t sequence_length, int threads);
   Model& model_;
   Perturb perturb_;
+  Storage copies_;
   std::vector<Lane> lanes_;
 };
 

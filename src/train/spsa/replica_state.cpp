@@ -101,6 +101,9 @@ std::vector<std::byte> Replica::pack() {
   const std::string json = numbers().dump();
   const uint64_t length = json.size();
   std::vector<std::byte> bytes;
+  size_t total = sizeof(length) + json.size() + static_cast<size_t>(params_.values.bytes());
+  for (const auto& [name, vector] : vectors()) total += static_cast<size_t>(vector->view().bytes());
+  bytes.reserve(total);  // it is as large as the model: no room to grow by
   const auto append = [&](const void* data, size_t count) {
     bytes.resize(bytes.size() + count);
     std::memcpy(bytes.data() + bytes.size() - count, data, count);

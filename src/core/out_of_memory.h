@@ -1,0 +1,12 @@
+#pragma once
+#include "core/error.h"
+
+namespace tessera {
+
+/// Memory could not be reserved. What would need less of it depends on the job, which whoever prints the error knows.
+class OutOfMemory : public UserError {
+ public:
+  using UserError::UserError;
+};
+
+}  // namespace tessera

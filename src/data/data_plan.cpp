@@ -1,0 +1,60 @@
+#include "data/data_plan.h"
+
+#include <algorithm>
+
+#include "data/jsonl.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kSmall = size_t{1} << 20;     // files that nobody needs a plan for
+constexpr size_t kSample = size_t{256} << 10;  // bytes of a file that are encoded
+
+constexpr int64_t kTokenBytes = sizeof(int32_t) + sizeof(uint8_t);  // the token, and whether it is scored
+constexpr int64_t kPieceBytes = 3 * sizeof(int64_t), kEndBytes = sizeof(int64_t);  // of PackedDataset and TokenData
+
+bool is_inside_character(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
+
+/// The first part of a file: whole lines of JSONL, whole characters of text.
+std::string_view sample_of(std::string_view content, bool jsonl) {
+  size_t end = std::min(content.size(), kSample);
+  if (jsonl) {
+    const size_t last = content.rfind('\n', end - 1);
+    end = last != std::string_view::npos ? last + 1 : std::min(content.find('\n'), content.size());
+  }
+  while (!jsonl && end < content.size() && is_inside_character(content[end])) --end;
+  return content.substr(0, end);
+}
+
+}  // namespace
+
+int64_t plan_data_bytes(const DataConfig& config, const std::filesystem::path& tokenizer_folder, Split split,
+                        int64_t sequence_length) {
+  const bool own_file = split == Split::eval && !config.eval.empty();
+  const std::filesystem::path& file = own_file ? config.eval : config.train;
+  const auto mapped = MappedFile::open(file);
+  if (mapped->bytes().size() < kSmall) return 0;
+  const Tokenizer tokenizer = Tokenizer::load(tokenizer_folder);
+  const std::string_view content(reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size());
+  const std::string_view sample = sample_of(content, is_jsonl(file));
+  int64_t bytes = 0, records = 0;
+  for_each_document(file, sample, config, [&](const TextExample& document) {
+    ++records;
+    for (const EncodedExample& encoded : encode_documents(tokenizer, config, document)) {
+      const auto tokens = static_cast<int64_t>(encoded.tokens.size());
+      const int64_t pieces = (tokens + sequence_length - 1) / sequence_length;
+      bytes += tokens * kTokenBytes + kEndBytes + 2 * pieces * kPieceBytes;  // in the document's order, and packed
+    }
+    return true;
+  });
+  double times = static_cast<double>(content.size()) / static_cast<double>(sample.size());
+  if (config.max_documents > 0)
+    times =
+        std::min(times, static_cast<double>(config.max_documents) / static_cast<double>(std::max<int64_t>(1, records)));
+  const double held_out = config.eval.empty() ? config.eval_fraction : 0;
+  return static_cast<int64_t>(static_cast<double>(bytes) * times *
+                              (split == Split::eval && !own_file ? held_out : 1 - held_out));
+}
+
+}  // namespace tessera
