@@ -16,58 +16,44 @@ import struct
 import gguf
 import numpy as np
 
+import gguf_layout
+from gguf_layout import ROPE_FACTORS, hf_name
 from gguf_metadata import UnreadableModel
 
 DTYPES = {"f32": ("F32", "float32", 4), "bf16": ("BF16", "bfloat16", 2), "f16": ("F16", "float16", 2)}
 
-TOP_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-ROPE_FACTORS = "rope_freqs.weight"  # Llama-3 scaling as one divisor per frequency; goes into config.json
-
 
 def config(metadata, tensors, dtype):
     """The config.json of LlamaForCausalLM."""
+    gguf_layout.check_one_file(metadata, tensors)
     architecture = metadata.require("general.architecture")
     if architecture != "llama":
         raise UnreadableModel(f'the architecture "{architecture}" is not supported; supported: llama')
     if metadata.get("llama.expert_count", 0):
         raise UnreadableModel("a mixture of experts (llama.expert_count > 0) is not supported")
+    gguf_layout.check_arithmetic(metadata)
 
     names = {tensor.name for tensor in tensors}
-    hidden_size = metadata.require("llama.embedding_length")
-    heads = metadata.require("llama.attention.head_count")
-    head_dim = metadata.get("llama.attention.key_length", hidden_size // heads)
+    hidden_size = metadata.number("llama.embedding_length")
+    heads = metadata.number("llama.attention.head_count")
+    head_dim = metadata.number("llama.attention.key_length", hidden_size // heads)
     check_head_dims(metadata, head_dim)
     result = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": hidden_size,
-        "intermediate_size": metadata.require("llama.feed_forward_length"),
-        "num_hidden_layers": metadata.require("llama.block_count"),
+        "intermediate_size": metadata.number("llama.feed_forward_length"),
+        "num_hidden_layers": metadata.number("llama.block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get("llama.attention.head_count_kv", heads),
+        "num_key_value_heads": metadata.number("llama.attention.head_count_kv", heads),
         "head_dim": head_dim,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "rms_norm_eps": shortest_float(metadata.require("llama.attention.layer_norm_rms_epsilon")),
+        "rms_norm_eps": shortest_float(metadata.number("llama.attention.layer_norm_rms_epsilon")),
         "rope_theta": shortest_float(metadata.get("llama.rope.freq_base", 10000.0)),
         "rope_scaling": rope_scaling(metadata, tensors, head_dim),
-        "max_position_embeddings": metadata.require("llama.context_length"),
+        "max_position_embeddings": metadata.number("llama.context_length"),
         "vocab_size": len(metadata.require("tokenizer.ggml.tokens")),
         "tie_word_embeddings": "output.weight" not in names,
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
@@ -75,8 +61,7 @@ def config(metadata, tensors, dtype):
         "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
         "torch_dtype": DTYPES[dtype][1],
     }
-    for tensor in tensors:
-        hf_name(tensor.name)
+    gguf_layout.check_tensors(tensors, result)
     return {key: value for key, value in result.items() if value is not None}
 
 
@@ -92,16 +77,11 @@ def shortest_float(value):
 
 
 def rope_scaling(metadata, tensors, head_dim):
-    kind = metadata.get("llama.rope.scaling.type", "none")
-    factor = metadata.get("llama.rope.scaling.factor", 1.0)
+    gguf_layout.rope_kind(metadata)
     factors = [tensor for tensor in tensors if tensor.name == ROPE_FACTORS]
     if factors:
         return llama3_scaling(dequantise(factors[0]), metadata, head_dim)
-    if kind == "none" or factor == 1.0:
-        return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": factor}
-    raise UnreadableModel(f'the RoPE scaling "{kind}" is not supported; supported: none, linear, and Llama 3\'s factors')
+    return None
 
 
 def llama3_scaling(factors, metadata, head_dim):
@@ -141,18 +121,9 @@ def write_weights(tensors, config, dtype, path):
     with open(unfinished, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
-            file.write(encode(weight(tensor, config), dtype).tobytes())
+            file.write(encode(tensor.name, weight(tensor, config), dtype).tobytes())
     unfinished.replace(path)
     return offset
-
-
-def hf_name(name):
-    if name in TOP_NAMES or name == ROPE_FACTORS:
-        return TOP_NAMES.get(name)
-    parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[3] == "weight" and parts[2] in LAYER_NAMES:
-        return f"model.layers.{parts[1]}.{LAYER_NAMES[parts[2]]}.weight"
-    raise UnreadableModel(f'the tensor "{name}" has no place in a Llama model')
 
 
 def weight(tensor, config):
@@ -177,12 +148,14 @@ def unpermute(values, heads):
     return values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def encode(values, dtype):
+def encode(name, values, dtype):
+    if not np.isfinite(values).all():
+        raise UnreadableModel(f'the tensor "{name}" holds numbers that are not finite')
     if dtype == "f32":
         return values
     if dtype == "f16":
         if np.abs(values).max() > np.finfo(np.float16).max:
-            raise UnreadableModel("a weight is too large for f16; use --dtype f32 or bf16")
+            raise UnreadableModel(f'a weight of "{name}" is too large for f16; use --dtype f32 or bf16')
         return values.astype(np.float16)
     bits = values.view(np.uint32)  # bf16 is the upper half of f32, rounded to nearest even
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

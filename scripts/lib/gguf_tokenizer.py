@@ -48,6 +48,7 @@ def convert(metadata, pre=None):
     kind = metadata.require("tokenizer.ggml.model")
     tokens = metadata.require("tokenizer.ggml.tokens")
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    require_one_each("tokenizer.ggml.token_type", types, tokens)
     if kind == "gpt2":
         parts = byte_level_parts(metadata, tokens, pre)
     elif kind == "llama":
@@ -70,6 +71,8 @@ def convert(metadata, pre=None):
 def byte_level_parts(metadata, tokens, pre):
     rules = pre_tokenizer_rules(pre or metadata.get("tokenizer.ggml.pre", "default"))
     merges = [merge.split(" ", 1) for merge in metadata.require("tokenizer.ggml.merges")]
+    if any(len(pair) != 2 for pair in merges):
+        raise UnreadableModel('"tokenizer.ggml.merges" has an entry that is not two tokens with a space between')
     return {"normalizer": rules.get("normalizer"), "pre_tokenizer": rules["pre_tokenizer"],
             "post_processor": byte_level(use_regex=True), "decoder": byte_level(use_regex=True),
             "model": bpe(tokens, merges, ignore_merges=rules.get("ignore_merges", False)),
@@ -87,6 +90,7 @@ def pre_tokenizer_rules(name):
 
 def sentencepiece_parts(metadata, tokens, types):
     scores = metadata.require("tokenizer.ggml.scores")
+    require_one_each("tokenizer.ggml.scores", scores, tokens)
     prefix_space = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     normalizers = [{"type": "Prepend", "prepend": SPACE}] if prefix_space else []
@@ -94,7 +98,7 @@ def sentencepiece_parts(metadata, tokens, types):
                 {"type": "Fuse"}]
     if prefix_space:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    unknown = token_of(metadata, "tokenizer.ggml.unknown_token_id", tokens, 0)
     return {"normalizer": {"type": "Sequence", "normalizers": normalizers + [spaces]}, "pre_tokenizer": None,
             "post_processor": None, "decoder": {"type": "Sequence", "decoders": decoders},
             "model": bpe(tokens, merges_from_scores(tokens, types, scores), unknown=unknown),
@@ -123,8 +127,21 @@ def bpe(tokens, merges, unknown=None, ignore_merges=False):
 
 def special_tokens(metadata, tokens):
     ids = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    indices = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in ids.items()}
-    return {name: None if index is None else tokens[index] for name, index in indices.items()}
+    return {name: token_of(metadata, f"tokenizer.ggml.{key}_token_id", tokens) for name, key in ids.items()}
+
+
+def token_of(metadata, key, tokens, default=None):
+    index = metadata.get(key, default)
+    if index is None:
+        return None
+    if not 0 <= index < len(tokens):
+        raise UnreadableModel(f'"{key}" is {index}, and the vocabulary has {len(tokens)} tokens')
+    return tokens[index]
+
+
+def require_one_each(key, values, tokens):
+    if len(values) != len(tokens):
+        raise UnreadableModel(f'"{key}" has {len(values)} entries for {len(tokens)} tokens')
 
 
 def added_tokens(tokens, types, special):

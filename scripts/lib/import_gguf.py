@@ -16,12 +16,18 @@ import gguf_tokenizer
 from gguf_metadata import UnreadableModel, Metadata
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 def main():
     options = parse_arguments()
     try:
         import_gguf(options.model, options.out, options.dtype, options.pre)
     except UnreadableModel as error:
         print(f"{options.model}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"{error.filename or options.out}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -53,10 +59,18 @@ def import_gguf(model, out, dtype, pre):
 
 
 def open_reader(path):
+    if not path.is_file():
+        raise UnreadableModel("is no file" if path.exists() else "does not exist")
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UnreadableModel('is a git-lfs pointer: the file itself was not fetched (run "git lfs pull")')
     try:
-        return gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError) as error:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError) as error:
         raise UnreadableModel(f"cannot be read as a GGUF file: {error}") from None
+    if reader.endianess != gguf.GGUFEndian.LITTLE:
+        raise UnreadableModel("is a big-endian file, which is not supported; convert it for this machine first")
+    return reader
 
 
 def write_json(path, value):

@@ -5,8 +5,11 @@
 
 #include "cli/held_values.h"
 #include "cli/jobs.h"
+#include "cli/unread_keys.h"
+#include "data/jsonl.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
+#include "model/sharing/regex_of.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -117,7 +120,19 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
                  "job = \"replay\" with replay.branch starts a new run from any round");
 }
 
+/// A section whose options are given and whose method is not even named: what was wanted would not happen, without a word.
+/// method = "none" says that it is meant.
+void require_method(Recipe& recipe, const std::string& section, std::set<std::string> said,
+                    const std::string& otherwise, const std::string& methods) {
+  said.erase("load");  // which has a word of its own
+  if (recipe.has(section, "method") || said.empty()) return;
+  recipe.fault(section, *said.begin(),
+               fmt::format("{0}.{1} is given, but {0}.method is not: {2}", section, *said.begin(), otherwise),
+               fmt::format("set {}.method to {}, or to \"none\" if this is meant", section, methods));
+}
+
 void check_adapter(Recipe& recipe, const JobConfig& c) {
+  require_method(recipe, "adapter", said_keys(c.adapter), "all weights would be trained", "\"lora\" or \"mos\"");
   if (c.adapter.targets.empty())
     recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
   if (c.adapter.method != "none" && !c.trainer.train.freeze.empty())
@@ -130,6 +145,8 @@ void check_adapter(Recipe& recipe, const JobConfig& c) {
 
 void check_sharing(Recipe& recipe, const JobConfig& c) {
   const SharingConfig& s = c.sharing;
+  require_method(recipe, "sharing", said_keys(s), "every weight would be a number of its own",
+                 "\"rps\", \"depth\" or \"magnitude\"");
   if (s.method == "none" && !s.load.empty())
     recipe.fault("sharing", "load", "sharing.load is given, but sharing.method is \"none\"",
                  "set sharing.method and its options to the saved ones: its sharing.json names them");
@@ -171,21 +188,100 @@ void check_utf8(Recipe& recipe, const JobConfig& c) {
     fault("run", "dir", "the path of the run's folder");
 }
 
-void check_files(Recipe& recipe, const JobConfig& c) {
-  const auto exists = [&](const std::filesystem::path& path, const char* section, const char* key) {
-    if (!path.empty() && !std::filesystem::exists(path))
-      recipe.fault(section, key, fmt::format("{}.{} \"{}\" does not exist", section, key, path.string()));
+/// A fault of what a key holds, found by who reads it.
+void pass_on(Recipe& recipe, const std::string& section, const std::string& key, const UserError& error) {
+  const std::string name = section + "." + key;
+  const bool is_named = recipe.where(section, key).ends_with(name);  // "command line: train.freeze"
+  recipe.fault(section, key, is_named ? error.message() : name + ": " + error.message(), error.hint());
+}
+
+/// Regular expressions of tensors' names: whether they are any shows without a model.
+void check_patterns(Recipe& recipe, const JobConfig& c) {
+  const auto check = [&](const std::vector<std::string>& patterns, const char* section, const char* key) {
+    for (const std::string& pattern : patterns) try {
+        regex_of(pattern, "");
+      } catch (const UserError& error) {
+        pass_on(recipe, section, key, error);
+      }
   };
-  if (c.job != "replay") {  // which reads no data
-    exists(c.data.train, "data", "train");
-    exists(c.data.eval, "data", "eval");
+  check(c.trainer.train.freeze, "train", "freeze");
+  check(c.sharing.shared, "sharing", "shared");
+}
+
+void check_templates(Recipe& recipe, const DataConfig& data) {
+  for (const auto& [key, text] : {std::pair{"prompt_template", &data.prompt_template},
+                                  std::pair{"completion_template", &data.completion_template}})
+    try {
+      RecordTemplate(*text, "");
+    } catch (const UserError& error) {
+      pass_on(recipe, "data", key, error);
+    }
+}
+
+/// What every job but train, which has a check of its own, needs to begin with.
+void check_job_inputs(Recipe& recipe, const JobConfig& c) {
+  const DataConfig& data = c.data;
+  const bool prompts = !c.generate.prompts.empty() || !c.generate.prompts_file.empty();
+  if (c.job == "evaluate" && !data.has_eval())
+    recipe.fault("data", "eval", "data.eval is not set", "name the file to evaluate on");
+  if (c.job == "generate" && !prompts && !data.has_eval())
+    recipe.fault("generate", "", "there is nothing to continue",
+                 "give generate.prompts, generate.prompts_file or data.eval");
+  const bool draws_eval =
+      data.eval.empty() && data.eval_fraction > 0 && (c.job == "evaluate" || (c.job == "generate" && !prompts));
+  if (data.train.empty() && (c.job == "prepare" || draws_eval))
+    recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
+}
+
+/// A path that the job reads.
+void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key) {
+  namespace fs = std::filesystem;
+  std::error_code fault;
+  const fs::file_status status = fs::status(path, fault);
+  if (!path.empty() && !fs::exists(status))
+    recipe.fault(section, key,
+                 status.type() == fs::file_type::not_found
+                     ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
+                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()));
+}
+
+/// A file that the job reads records or text from.
+void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,
+                     const char* key) {
+  namespace fs = std::filesystem;
+  check_path(recipe, path, section, key);
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (path.empty() || !fs::exists(status)) return;
+  const std::string what = fmt::format("{}.{} \"{}\"", section, key, path.string());
+  if (fs::is_directory(status)) return recipe.fault(section, key, what + " is a folder", "name a file");
+  if (!fs::is_regular_file(status))
+    return recipe.fault(section, key, what + " is a pipe or a device and no file",
+                        "write what comes from there to a file, and name that: files are read more than once");
+  try {
+    const bool records = is_jsonl(path);
+    if (!records && c.data.has_choices() && std::string(section) == "data")
+      recipe.fault(section, key, what + " is a text file, and data.label_words is set: a text file has no labels",
+                   "give a .jsonl file whose records have a label, or leave data.label_words out");
+  } catch (const UserError& error) {
+    recipe.fault(section, key, fmt::format("{}.{} \"{}\": {}", section, key, path.string(), error.message()),
+                 error.hint());
   }
-  exists(c.model.path, "model", "path");
-  exists(c.model.tokenizer, "model", "tokenizer");
-  exists(c.sharing.load, "sharing", "load");
-  exists(c.adapter.load, "adapter", "load");
-  exists(c.replay.log, "replay", "log");
-  if (c.run.resume != "auto" && c.run.resume != "never") exists(c.run.resume, "run", "resume");
+}
+
+void check_files(Recipe& recipe, const JobConfig& c) {
+  if (c.job != "replay" && c.job != "export") {  // which read no data
+    check_data_file(recipe, c, c.data.train, "data", "train");
+    check_data_file(recipe, c, c.data.eval, "data", "eval");
+  }
+  if (c.job == "generate" && c.generate.prompts.empty())
+    check_data_file(recipe, c, c.generate.prompts_file, "generate", "prompts_file");
+  check_path(recipe, c.model.path, "model", "path");
+  check_path(recipe, c.model.tokenizer, "model", "tokenizer");
+  check_path(recipe, c.sharing.load, "sharing", "load");
+  check_path(recipe, c.adapter.load, "adapter", "load");
+  if (c.job == "replay") check_path(recipe, c.replay.log, "replay", "log");
+  if (c.run.resume != "auto" && c.run.resume != "never") check_path(recipe, c.run.resume, "run", "resume");
 }
 
 }  // namespace
@@ -219,9 +315,13 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_adapter(recipe, c);
   check_exports(recipe, c);
   check_generation(recipe, c.generate);
+  check_patterns(recipe, c);
+  check_templates(recipe, c.data);
+  check_job_inputs(recipe, c);
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();
+  c.notes = unread_keys(c);
 }
 
 std::string list_kind(const std::string& kind) {

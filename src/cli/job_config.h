@@ -23,6 +23,7 @@ struct JobConfig {
   ExportConfig exports;
   GenerateConfig generate;
   ReplayConfig replay;
+  std::vector<std::string> notes;  // what the user should know of a recipe that is in order
 
   void visit(Fields& v);  // the top-level keys
 };

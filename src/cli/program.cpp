@@ -73,6 +73,8 @@ int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config,
   const ThreadPlan threads = threads_per_rank(world, find_cores(), static_cast<int>(config.run.threads));
   require_threads(recipe, threads.threads);
   if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
+  if (world.rank() == 0 && !arguments.quiet)
+    for (const std::string& note : config.notes) fmt::print(stderr, "{}\n", note);
   const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
   if (arguments.check) return check_job(inputs, arguments.json);
   if (arguments.show_batch) return show_batch(inputs);

@@ -2,6 +2,7 @@
 
 #include "cli/going_on.h"
 #include "io/files.h"
+#include "io/json_file.h"
 #include "model/config_fingerprint.h"
 #include "steplog/log_engine.h"
 
@@ -20,7 +21,7 @@ std::optional<CheckpointMeta> meta_of(const KeptRun& kept) {
   if (!fs::exists(kept.header) || !fs::exists(kept.file)) return std::nullopt;
   CheckpointMeta saved;
   with_place(kept.file.string(), [&] {
-    const Json json = Json::parse(read_text_file(kept.file), kept.file.string());
+    const Json json = read_configuration(kept.file);
     for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
     saved.data_hash = json.at("data_hash").as_string();
     saved.base_fingerprint = json.at("base").as_string();

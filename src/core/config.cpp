@@ -126,6 +126,9 @@ std::string largest_text(const FieldTarget& target) {
   return kind == "a number" ? fmt::format(", at most {}", std::numeric_limits<double>::max()) : "";
 }
 
+/// Whether a shell would put something else in the place of this path's beginning: "~/models", "$HOME/models".
+bool is_for_a_shell(const std::string& path) { return !path.empty() && (path.front() == '~' || path.front() == '$'); }
+
 /// "a,b" or "[a, b]" as a list of texts.
 toml::array bare_list(std::string text) {
   if (text.size() >= 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
@@ -260,17 +263,23 @@ void Recipe::State::assign(const std::string& section, const Field& field, const
     }
   };
   const fs::path base = from_override ? fs::current_path() : fs::absolute(folder);
-  if (!std::visit(Setter{node, field.rule, base, number()}, field.target)) bad(found);
+  if (std::holds_alternative<fs::path*>(field.target) && node.is_string() && is_for_a_shell(*node.value<std::string>()))
+    faults.push_back(UserError(at, fmt::format("{} is {}: \"~\" and \"$\" are not expanded here", full, found),
+                               "write the whole path; a folder of that very name is \"./~\"")
+                         .what());
+  else if (!std::visit(Setter{node, field.rule, base, number()}, field.target))
+    bad(found);
 }
 
 /// A shell eats quotes, so a text may be anything that was typed, and a list may be bare: a,b or [a, b].
 void Recipe::State::assign_override(const std::string& section, const Field& field, const toml::node& node) {
-  const toml::node& typed = *find(override_texts, section, field.key);
+  const toml::node* typed = find(override_texts, section, field.key);
+  if (!typed || !typed->is_string()) return assign(section, field, node, true);  // a section of the key's name
   const bool wants_text =
       std::holds_alternative<std::string*>(field.target) || std::holds_alternative<fs::path*>(field.target);
   const bool wants_list = std::holds_alternative<std::vector<std::string>*>(field.target);
-  const std::string text = *typed.value<std::string>();
-  if (wants_text && !node.is_string()) return assign(section, field, typed, true);
+  const std::string text = *typed->value<std::string>();
+  if (wants_text && !node.is_string()) return assign(section, field, *typed, true);
   if (wants_list && node.is_string() && node.value<std::string>() == text)
     return assign(section, field, bare_list(text), true);
   assign(section, field, node, true);
@@ -348,6 +357,14 @@ toml::table parse_value(const std::string& text) {
   return toml::table{{"v", text}};
 }
 
+/// A value as it would be typed.
+std::string typed_text(const toml::node& value) {
+  if (value.is_string()) return *value.value<std::string>();
+  std::ostringstream text;
+  text << toml::node_view<const toml::node>(value);
+  return text.str();
+}
+
 void add_override(toml::table& table, const Override& given, const toml::node& value) {
   toml::table* scope = &table;
   if (!given.section.empty()) {
@@ -376,12 +393,20 @@ Recipe& Recipe::operator=(Recipe&&) noexcept = default;
 Recipe::~Recipe() = default;
 
 Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overrides) {
+  std::error_code fault;
+  const fs::file_status status = fs::status(file, fault);
+  if (fs::exists(status) && !fs::is_directory(status) && !fs::is_regular_file(status))  // opening a pipe would wait
+    throw UserError(file.string(), "this recipe is a pipe or a device and no file",
+                    "write it to a file, and name that: it is read by every rank");
   std::ifstream stream(file, std::ios::binary);
-  if (!stream || fs::is_directory(file))
+  if (!stream || fs::is_directory(status))
     throw UserError(file.string(), "this recipe cannot be read",
                     "the first argument of trainer is the path of a TOML file");
   std::stringstream text;
   text << stream.rdbuf();
+  if (text.view().starts_with("version https://git-lfs.github.com/spec/"))
+    throw UserError(file.string(), "is a git-lfs pointer: the recipe itself was not fetched",
+                    "run \"git lfs pull\" in its repository, or download the file");
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
   return from_text(text.str(), file.string(), overrides, folder);
 }
@@ -400,8 +425,18 @@ Recipe Recipe::from_text(const std::string& toml, const std::string& name, const
   }
   for (const std::string& text : overrides) {
     const Override given = parse_override(text);
-    add_override(state->overrides, given, *parse_value(given.text).get("v"));
-    add_override(state->override_texts, given, toml::value<std::string>(given.text));
+    const toml::table parsed = parse_value(given.text);
+    const toml::node& value = *parsed.get("v");
+    const auto add = [&](const Override& one, const toml::node& as_toml) {
+      add_override(state->overrides, one, as_toml);
+      add_override(state->override_texts, one, toml::value<std::string>(one.text));
+    };
+    if (!given.section.empty() || !value.is_table() || value.as_table()->empty()) {
+      add(given, value);
+      continue;
+    }
+    for (auto&& [key, inner] : *value.as_table())  // train={steps=3} is what [train] steps = 3 is
+      add({given.key, std::string(key.str()), typed_text(inner)}, inner);
   }
   return Recipe(std::move(state));
 }

@@ -135,8 +135,9 @@ const Json::Object& Json::members() const {
 
 const Json* Json::find(std::string_view key) const {
   if (!is_object()) return nullptr;
-  for (const auto& [name, value] : members())
-    if (name == key) return value.is_null() ? nullptr : &value;
+  const Object& all = members();
+  for (auto member = all.rbegin(); member != all.rend(); ++member)  // of a key that appears twice, the last
+    if (member->first == key) return member->second.is_null() ? nullptr : &member->second;
   return nullptr;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "data/data_record.h"
 
 namespace tessera {
@@ -50,6 +51,14 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
 }
 
 bool holds(const DataRecord& record, const std::string& field) { return !field.empty() && record.find(field); }
+
+bool is_object(std::string_view line) {
+  try {
+    return Json::parse(line, "").is_object();
+  } catch (const UserError&) {
+    return false;
+  }
+}
 
 }  // namespace
 
@@ -152,7 +161,7 @@ bool is_jsonl(const fs::path& file) {
   std::string extension = file.extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
-  if (extension == ".jsonl" || extension == ".ndjson") return true;
+  if (extension == ".jsonl" || extension == ".jsonlines" || extension == ".ndjson") return true;
   for (const char* other : {".json", ".gz", ".zst", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".csv", ".tsv", ".h5"})
     if (extension == other)
       throw UserError(file.string(), fmt::format("{} files are not read", extension),
@@ -171,6 +180,27 @@ void for_each_line(const fs::path& file, std::string_view content,
     if (line.back() == '\r') line.remove_suffix(1);
     if (!use(line, fmt::format("{}:{}", file.string(), number))) return;
   }
+}
+
+std::string look_at_text(const fs::path& file, std::string_view content) {
+  content = without_byte_order_mark(content);
+  const size_t brace = content.find_first_not_of(" \t\r\n"), after = content.find_first_not_of(" \t\r\n", brace + 1);
+  if (brace == std::string_view::npos || content[brace] != '{' || after == std::string_view::npos ||
+      (content[after] != '"' && content[after] != '}'))
+    return "";
+  bool are_objects = true;
+  int lines = 0;
+  for_each_line(file, content, [&](std::string_view line, const std::string&) {
+    are_objects = are_objects && is_object(line);
+    return are_objects && ++lines < 2;
+  });
+  if (are_objects)
+    throw UserError(file.string(), "holds JSON lines, and its name says that it is plain text",
+                    "give it a name that ends in .jsonl, or make a link of such a name\n"
+                    "what is to be trained on as it stands belongs into a record: {\"text\": \"...\"}");
+  return fmt::format(
+      "note: {} begins with a JSON object and is read as plain text, since its name does not end in .jsonl",
+      file.string());
 }
 
 void for_each_document(const fs::path& file, std::string_view content, const DataConfig& config,

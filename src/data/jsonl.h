@@ -60,7 +60,7 @@ class JsonlReader {
   std::optional<RecordTemplate> prompt_, completion_;
 };
 
-/// Whether the file's name says JSONL (.jsonl, .ndjson); all other files are text: one document a file.
+/// Whether the file's name says JSONL (.jsonl, .jsonlines, .ndjson); all other files are text: one document a file.
 /// @throws UserError for names that are neither (.json, .gz, .parquet, ...)
 bool is_jsonl(const std::filesystem::path&);
 
@@ -68,6 +68,11 @@ bool is_jsonl(const std::filesystem::path&);
 /// which do not belong to them; blank ones are skipped. A byte order mark is dropped.
 void for_each_line(const std::filesystem::path& file, std::string_view content,
                    const std::function<bool(std::string_view line, const std::string& where)>& use);
+
+/// Looks at a text file that could have been meant otherwise.
+/// @return  a notice when the text begins with a JSON object; empty otherwise
+/// @throws UserError when it is JSON lines under another name: its first two lines, or its only one, are JSON objects
+std::string look_at_text(const std::filesystem::path&, std::string_view content);
 
 /// Calls `use` with each document of a file in order until it returns false, at most config.max_documents times (0: no bound).
 /// @param content  the file's bytes. JSONL: lines end with "\n" or "\r\n", blank lines are skipped. A byte order mark is dropped.

@@ -33,6 +33,7 @@ struct Source {
   std::shared_ptr<const MappedFile> mapped;
   Split split;
   double eval_fraction;  // 0: all documents
+  std::string notice;
 
   std::string_view content() const {
     return {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()};
@@ -52,7 +53,9 @@ Source open_source(const DataConfig& config, Split split) {
   if (config.has_choices() && !is_jsonl(file))
     throw UserError(file.string(), "data.label_words is set, and a text file has no labels",
                     "give a .jsonl file whose records have a label, or leave data.label_words out");
-  return {file, MappedFile::open(file), split, config.eval.empty() ? config.eval_fraction : 0.0};
+  Source source{file, MappedFile::open(file), split, config.eval.empty() ? config.eval_fraction : 0.0, ""};
+  if (!is_jsonl(file)) source.notice = look_at_text(file, source.content());
+  return source;
 }
 
 [[noreturn]] void fail_empty(const Source& source) {
@@ -413,6 +416,7 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   const std::string recipe = recipe_of(source, config, tokenizer), key = sha256_hex(recipe);
   const fs::path path = cache_path(config, key);
   std::string damage;
+  if (notice) *notice = source.notice;
   if (rules == Rules::first) {
     std::optional<TokenData> first =
         read_cached(first_cache_path(config, key), recipe, tokenizer, config.label_words.size(), damage);
@@ -440,8 +444,8 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   write_file_atomically(
       path, [&](const fs::path& temporary) { write_token_file(temporary, data, recipe, preparation.skipped()); });
   if (notice) {
-    *notice = fmt::format("prepared {}: {} documents, {} tokens, from {}", path.string(), data.documents(),
-                          data.tokens.size(), source.file.string());
+    *notice += fmt::format("{}prepared {}: {} documents, {} tokens, from {}", notice->empty() ? "" : "\n",
+                           path.string(), data.documents(), data.tokens.size(), source.file.string());
     if (preparation.skipped() > 0) *notice += fmt::format("; skipped {} with nothing to score", preparation.skipped());
     if (!damage.empty()) *notice += "; it was there, but " + damage;
   }

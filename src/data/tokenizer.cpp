@@ -1,7 +1,6 @@
 #include "data/tokenizer.h"
 
 #include <algorithm>
-#include <fstream>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -17,6 +16,8 @@
 #include "data/tokenizer/special_tokens.h"
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/vocabulary.h"
+#include "io/files.h"
+#include "io/json_file.h"
 
 namespace tessera {
 
@@ -62,14 +63,9 @@ struct Document {
   std::string text;
   Json json;
 
-  static std::string read_text(const fs::path& path) {
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) throw UserError(path.string(), "the file cannot be read");
-    return std::string(std::istreambuf_iterator<char>(stream), {});
-  }
   static Document read(const fs::path& path) {
-    Document document{path, read_text(path), {}};
-    document.json = Json::parse(document.text, path.string());
+    Document document{path, read_text_file(path), {}};
+    document.json = parse_configuration(document.text, path.string());
     if (!document.json.is_object()) throw UserError(path.string(), "expected a JSON object");
     return document;
   }
@@ -109,7 +105,7 @@ std::vector<AddedToken> read_added_tokens(const Document& tokenizer, const Docum
 /// A chat template is text, or a list of named ones, or a file of its own.
 std::string read_chat_template(const fs::path& folder, const Document& config) {
   const fs::path own_file = folder / "chat_template.jinja";
-  if (fs::exists(own_file)) return Document::read_text(own_file);
+  if (fs::exists(own_file)) return read_text_file(own_file);
   const Json* json = config.json.find("chat_template");
   if (!json) return {};
   if (json->is_string()) return json->as_string();

@@ -4,14 +4,14 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "io/files.h"
+#include "io/json_file.h"
 
 namespace tessera {
 namespace {
 
 void add_ids_of(const std::filesystem::path& file, std::vector<int32_t>& ids) {
   if (!std::filesystem::exists(file)) return;
-  const Json config = Json::parse(read_text_file(file), file.string());
+  const Json config = read_configuration(file);
   const Json* named = config.find("eos_token_id");
   if (!named) return;
   const Json::Array one = {*named};

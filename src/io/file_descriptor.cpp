@@ -19,6 +19,14 @@ template <class Call> auto retry_interrupted(Call call) {
   return result;
 }
 
+constexpr std::string_view kLfsPointer = "version https://git-lfs.github.com/spec/";
+
+const char* kind_of(mode_t mode) {
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
 }  // namespace
 
 void throw_file_error(const std::filesystem::path& path, const std::string& what, int error) {
@@ -36,10 +44,16 @@ FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)
 }
 
 FileDescriptor FileDescriptor::open_to_read(const std::filesystem::path& path) {
-  FileDescriptor file(path, O_RDONLY);
+  FileDescriptor file(path, O_RDONLY | O_NONBLOCK);  // a pipe without a writer would be waited for; files do not care
   struct stat status;
-  if (::fstat(file.descriptor_, &status) == 0 && S_ISDIR(status.st_mode))
-    throw_file_error(path, "cannot be opened", EISDIR);
+  if (::fstat(file.descriptor_, &status) != 0) throw_file_error(path, "cannot be opened", errno);
+  if (S_ISDIR(status.st_mode)) throw_file_error(path, "cannot be opened", EISDIR);
+  if (!S_ISREG(status.st_mode))
+    throw UserError(path.string(), fmt::format("is {} and no file", kind_of(status.st_mode)),
+                    "write what comes from there to a file, and name that: files are read more than once");
+  if (file.begins_with(kLfsPointer))
+    throw UserError(path.string(), "is a git-lfs pointer: the file itself was not fetched",
+                    "run \"git lfs pull\" in its repository, or download the file");
   return file;
 }
 
@@ -56,6 +70,11 @@ FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept
 
 FileDescriptor::~FileDescriptor() {
   if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+bool FileDescriptor::begins_with(std::string_view text) const {
+  std::string front(text.size(), '\0');
+  return read_at(0, std::as_writable_bytes(std::span(front))) == text.size() && front == text;
 }
 
 int64_t FileDescriptor::size() const {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace tessera {
 
@@ -13,7 +14,9 @@ namespace tessera {
 /// device").
 class FileDescriptor {
  public:
-  static FileDescriptor open_to_read(const std::filesystem::path&);    // refuses folders
+  /// Refuses what is no ordinary file (a folder, a pipe, a device: opening never waits), and the pointer that git-lfs leaves in place of
+  /// a file that was not fetched.
+  static FileDescriptor open_to_read(const std::filesystem::path&);
   static FileDescriptor open_to_change(const std::filesystem::path&);  // existing, written in place
   static FileDescriptor open_or_create(const std::filesystem::path&);  // the same, or new
   static FileDescriptor create(const std::filesystem::path&);          // new or emptied
@@ -34,6 +37,7 @@ class FileDescriptor {
   void sync() const;  // to the disk
 
  private:
+  bool begins_with(std::string_view) const;
   FileDescriptor(std::filesystem::path, int flags);
   std::filesystem::path path_;
   int descriptor_;

@@ -80,7 +80,7 @@ void write_temporary(const fs::path& file, const fs::path& temporary,
 
 std::string read_text_file(const fs::path& path) {
   const FileDescriptor file = FileDescriptor::open_to_read(path);
-  // One byte more than the size: a short read then proves the end. Pipes, whose size is 0, take the loop.
+  // One byte more than the size: a short read then proves the end. Files of /proc, whose size is 0, take the loop.
   std::string text(static_cast<size_t>(file.size()) + 1, '\0');
   size_t length = 0;
   while (true) {

@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "io/file_descriptor.h"
 #include "io/files.h"
+#include "io/json_file.h"
 
 // A file:   | u64 header length | header: JSON, padded with spaces | data                     |
 //                                 {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...}
@@ -55,8 +56,9 @@ std::string quoted_tensor(const std::string& name) { return fmt::format("tensor 
 DType parse_dtype(const std::string& text) {
   for (const auto& [name, dtype] : kDTypes)
     if (text == name) return dtype;
-  throw UserError("", fmt::format("the dtype \"{}\" is not supported", text),
-                  "supported: F64, F32, BF16, F16, I64, I32, I8, U8, BOOL");
+  throw UserError(
+      "", fmt::format("the dtype \"{}\" is not supported", text),
+      "weights are read from F32, BF16 and F16: a quantised model has to be converted to one of them first");
 }
 
 /// Refuses sizes whose strides or bytes would overflow, even where another dimension is 0.
@@ -198,6 +200,7 @@ void SafetensorsReader::add_file(const fs::path& path) {
 }
 
 void SafetensorsReader::sort_names() {
+  names_.clear();
   for (const auto& [name, entry] : tensors_) names_.push_back(name);  // a map's order is sorted
 }
 
@@ -213,7 +216,7 @@ namespace {
 
 /// weight_map of an index: tensor -> shard, in the file's order.
 std::vector<std::pair<std::string, std::string>> read_index(const fs::path& path) {
-  const Json index = Json::parse(read_text_file(path), path.string());
+  const Json index = read_configuration(path);
   try {
     std::vector<std::pair<std::string, std::string>> shard_of;
     for (const auto& member : index.at("weight_map").members()) {
@@ -259,6 +262,14 @@ ConstView SafetensorsReader::at(const std::string& name) const {
   const std::string nearest = nearest_name(name, names_);
   throw UserError(where_, fmt::format("has no tensor \"{}\"", name),
                   nearest.empty() ? "" : fmt::format("the nearest name is \"{}\"", nearest));
+}
+
+void SafetensorsReader::rename(const std::string& name, const std::string& other) {
+  TS_CHECK(contains(name) && !contains(other), "\"{}\" cannot become \"{}\"", name, other);
+  auto node = tensors_.extract(name);
+  node.key() = other;
+  tensors_.insert(std::move(node));
+  sort_names();
 }
 
 std::shared_ptr<const MappedFile> SafetensorsReader::file_of(const std::string& name) const {

@@ -36,6 +36,8 @@ class SafetensorsReader {
   std::shared_ptr<const MappedFile> file_of(const std::string& name) const;
   /// Every file that tensors lie in.
   std::vector<std::shared_ptr<const MappedFile>> files() const { return files_; }
+  /// From now on the tensor is known by another name, which is free.
+  void rename(const std::string& name, const std::string& other);
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:

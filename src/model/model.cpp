@@ -1,10 +1,10 @@
 #include "model/model.h"
 
 #include <cmath>
-#include <set>
 
 #include "core/random.h"
 #include "io/files.h"
+#include "model/base_files.h"
 #include "model/sealed_folder.h"
 #include "model/sharing_io.h"
 
@@ -16,28 +16,12 @@ DType parse_storage(const std::string& name, DType otherwise) {
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
 }
 
-/// A weight that the model of config.json does not have would be left out in silence: another model's file, too few
-/// layers, or biases.
-void refuse_unknown_weights(const SafetensorsReader& source, const std::vector<WeightSpec>& specs) {
-  std::set<std::string> known;
-  for (const WeightSpec& spec : specs) known.insert(spec.name);  // a tied head, too, which may be stored all the same
-  const std::string_view buffer = ".rotary_emb.inv_freq";        // a table of rope_theta, kept by old files
-  for (const std::string& name : source.names()) {
-    if (known.count(name) || (name.size() > buffer.size() && name.substr(name.size() - buffer.size()) == buffer))
-      continue;
-    throw UserError(source.file_of(name)->path().string(),
-                    fmt::format("holds the tensor \"{}\", which the model of config.json does not have", name),
-                    "config.json and the weights do not belong together");
-  }
-}
-
 }  // namespace
 
 Model::Model(const Settings& s)
     : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute, s.memory) {
   open_weights(s);
   const auto specs = weight_specs(config_);
-  if (source_) refuse_unknown_weights(*source_, specs);
   SharingConfig sharing = s.sharing;
   sharing.rules = sharing_rules_ = saved_ ? saved_->rules() : s.sharing.rules;
   sharing_ = make_sharing(sharing, s.where_sharing);
@@ -50,6 +34,7 @@ Model::Model(const Settings& s)
   require_sensible_freeze(specs, base);
   auto weights = sharing_->bind(specs, pool_, base);
   if (saved_) saved_->require_same_config(config_);
+  if (source_) require_equal_ties(*source_, specs);
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
@@ -68,10 +53,13 @@ void Model::open_weights(const Settings& s) {
     throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
   if (is_file && !drawn)
     throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
-                    "name the folder that holds config.json and the weights");
+                    options_.path.extension() == ".gguf"
+                        ? "scripts/import_gguf makes a folder of a GGUF file that can be read"
+                        : "name the folder that holds config.json and the weights");
+  refuse_other_folder(options_.path, s.where_model);
   if (!drawn && s.check_seal) require_seal(options_.path);
   config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
-  if (!drawn) source_ = SafetensorsReader::open_folder(options_.path);
+  if (!drawn) source_ = open_base(options_.path, weight_specs(config_));
   if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing);
 }
 

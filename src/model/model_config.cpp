@@ -1,6 +1,6 @@
 #include "model/model_config.h"
 
-#include "io/files.h"
+#include "io/json_file.h"
 #include "model/families/families.h"
 
 namespace tessera {
@@ -27,7 +27,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
 }
 
 ModelConfig read_model_config(const std::filesystem::path& config_json) {
-  return parse_model_config(Json::parse(read_text_file(config_json), config_json.string()), config_json.string());
+  return parse_model_config(read_configuration(config_json), config_json.string());
 }
 
 std::vector<WeightSpec> weight_specs(const ModelConfig& config) {

@@ -6,6 +6,7 @@
 
 #include "io/files.h"
 #include "io/folders.h"
+#include "io/json_file.h"
 #include "model/config_fingerprint.h"
 
 namespace tessera {
@@ -30,7 +31,7 @@ void NativeFolder::read(const std::string& hint_of_missing) {
   if (!fs::exists(folder_ / kind_.description))
     throw UserError(where_, fmt::format("\"{}\" holds no {}", folder_.string(), kind_.description), hint_of_missing);
   const std::string file = (folder_ / kind_.description).string();
-  json_ = Json::parse(read_text_file(file), file);
+  json_ = read_configuration(file);
   const Json* format = json_.find("format");
   if (!format || format->dump() != Json(kind_.format).dump())
     throw UserError(

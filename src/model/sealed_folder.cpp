@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "io/files.h"
+#include "io/json_file.h"
 
 namespace tessera {
 
@@ -25,7 +26,7 @@ void seal_folder(const fs::path& folder) {
 void require_seal(const fs::path& folder) {
   const fs::path seal = folder / kSealFile;
   if (!fs::exists(seal)) return;
-  const Json json = Json::parse(read_text_file(seal), seal.string());
+  const Json json = read_configuration(seal);
   const auto hashes = with_place(seal.string(), [&] { return json.at("sha256").members(); });
   for (const auto& [name, saved] : hashes) {
     const fs::path file = folder / name;

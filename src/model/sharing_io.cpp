@@ -2,6 +2,7 @@
 
 #include "model/config_fingerprint.h"
 #include "model/model.h"
+#include "model/sharing/base.h"
 
 namespace tessera {
 namespace {
@@ -54,7 +55,7 @@ ConstView SavedSharing::at(const std::string& name, const Shape& shape,
                            const std::function<std::string(int64_t)>& readers) const {
   const ConstView view = tensors_.at(name);
   const std::string file = tensors_.file_of(name)->path().string();
-  if (!is_floating(view.dtype) || !(view.shape == shape))
+  if (!is_weight_type(view.dtype) || !(view.shape == shape))
     throw UserError(file,
                     fmt::format("tensor \"{}\" is {} {}, expected f32 {}", name, name_of(view.dtype), view.shape.text(),
                                 shape.text()),

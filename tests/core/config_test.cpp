@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "core/error.h"
 #include "support/paths.h"
@@ -328,6 +329,46 @@ TEST(Recipe, ExplainsHelpKindRangeAndDefaultWhateverIsGiven) {
           testing::Contains(Pair("train.shuffle", "whether to shuffle\n  kind: true or false\n  default: true")),
           testing::Contains(Pair(
               "train.clip", "largest gradient norm\n  kind: a number\n  allowed: more than 0\n  default: not set"))));
+}
+
+TEST(Recipe, AnOverrideMayBeAWholeSection) {
+  const All all = values("[train]\nsteps = 7\nlr = 1\n", {"train={steps=3, note=\"a b\", epochs=4}", "train.epochs=5"});
+  EXPECT_EQ(all.train.steps, 3);
+  EXPECT_EQ(all.train.lr, 1);
+  EXPECT_EQ(all.train.note, "a b");
+  EXPECT_EQ(all.train.epochs, 5);
+  EXPECT_THAT(values("", {"files={targets=[\"k_proj\", \"v_proj\"]}"}).files.targets, ElementsAre("k_proj", "v_proj"));
+  EXPECT_EQ(faults("", {"train={steps=0}"}),
+            "command line: train.steps is 0, expected a whole number\n  allowed: at least 1");
+  EXPECT_THAT(faults("", {"train={stepz=1}"}), testing::HasSubstr("unknown key \"stepz\" in [train]"));
+  EXPECT_THAT(faults("", {"trian={steps=1}"}), testing::HasSubstr("unknown section \"trian\""));
+}
+
+TEST(Recipe, OverridesOfTheWrongShapeAreFaults) {
+  for (const char* text : {"train.steps={a=1}", "train.note={}", "train.steps=[[1]]", "train={steps={a=1}}", "job={}",
+                           "job={a=1}", "job.a=1", "train=3", "train=[]", "files.train={a=\"b\"}"})
+    EXPECT_NE(faults("", {text}), "") << text;
+  EXPECT_NE(faults("", {"train.steps=3", "train=5"}), "");
+}
+
+TEST(Recipe, WhatAShellWouldExpandIsNoPathHere) {
+  EXPECT_EQ(faults("[files]\ntrain = \"~/data.jsonl\"\n"),
+            "recipes/a.toml:2:9: files.train is \"~/data.jsonl\": \"~\" and \"$\" are not expanded here\n"
+            "  write the whole path; a folder of that very name is \"./~\"");
+  EXPECT_THAT(faults("", {"files.cache=$HOME/cache"}),
+              testing::StartsWith("command line: files.cache is \"$HOME/cache\": \"~\" and \"$\" are not expanded"));
+  EXPECT_EQ(values("[files]\ntrain = \"./~\"\n", {}, "/a").files.train, fs::path("/a/~"));
+}
+
+TEST(Recipe, APipeInPlaceOfAFileIsNotWaitedFor) {
+  const test::TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "a.toml").c_str(), 0600), 0);
+  try {
+    Recipe::load(folder / "a.toml");
+    FAIL() << "accepted";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.message(), "this recipe is a pipe or a device and no file");
+  }
 }
 
 }  // namespace

@@ -27,6 +27,15 @@ TEST(Check, SaysWhatWasFound) {
   }
 }
 
+TEST(Check, NamesThePlaceInTheSourceTreeAndNotTheBuildMachine) {
+  try {
+    fail_check("/home/builder/src/checkout/src/core/tensor.cpp", 12, "a == b", "they differ");
+    FAIL() << "nothing was thrown";
+  } catch (const InternalError& error) {
+    EXPECT_STREQ(error.what(), "src/core/tensor.cpp:12: check failed: a == b: they differ");
+  }
+}
+
 TEST(NearestName, FindsTypingMistakes) {
   const std::vector<std::string> known = {"rank", "shards", "private_rank", "alpha"};
   EXPECT_EQ(nearest_name("shard", known), "shards");

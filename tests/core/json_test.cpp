@@ -112,5 +112,11 @@ TEST(Json, TextIsEscapedAndBrokenUtf8Replaced) {
   EXPECT_EQ(Json("\xff").dump(), "\"\xef\xbf\xbd\"");
 }
 
+TEST(Json, OfAKeyThatAppearsTwiceTheLastCounts) {
+  const Json json = Json::parse(R"({"z": 1, "a": 2, "z": 3})", "test");
+  EXPECT_EQ(json.at("z").as_integer(), 3);
+  EXPECT_EQ(Json::parse(R"({"z": 1, "z": null})", "test").find("z"), nullptr);
+}
+
 }  // namespace
 }  // namespace tessera

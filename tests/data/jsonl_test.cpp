@@ -307,5 +307,30 @@ TEST(RecordTemplate, NamesTheKeyAndPlaceOfAFault) {
   EXPECT_EQ(fault_of("{{}} {a}"), "no fault");
 }
 
+TEST(Jsonl, NamesThatSayJsonl) {
+  for (const char* name : {"a.jsonl", "a.JSONL", "a.ndjson", "a.jsonlines"}) EXPECT_TRUE(is_jsonl(name)) << name;
+  for (const char* name : {"a.txt", "a", "jsonl", "a.jsonl.txt", "a.jsonl.bak"}) EXPECT_FALSE(is_jsonl(name)) << name;
+}
+
+TEST(Jsonl, JsonLinesUnderAnotherNameAreNotTakenForText) {
+  const auto look = [](const std::string& content) {
+    try {
+      return look_at_text("d.jsonl.txt", content);
+    } catch (const UserError& error) {
+      return error.message();
+    }
+  };
+  const std::string refused = "holds JSON lines, and its name says that it is plain text";
+  EXPECT_EQ(look("{\"text\": \"a\"}\n{\"text\": \"b\"}\n"), refused);
+  EXPECT_EQ(look("\xEF\xBB\xBF\n {\"text\": \"a\"}\r\n\n{}"), refused);
+  EXPECT_EQ(look("{\"text\": \"a\"}"), refused);
+  const std::string told =
+      "note: d.jsonl.txt begins with a JSON object and is read as plain text, since its name does not end in .jsonl";
+  EXPECT_EQ(look("{\n  \"text\": \"a\"\n}\n"), told);
+  EXPECT_EQ(look("{\"text\": \"a\"}\nis a record\n"), told);
+  for (const char* text : {"", " \n", "Once upon a time", "{x} and {y}", "{", "[1, 2]", "{{\"a\"}}"})
+    EXPECT_EQ(look(text), "") << text;
+}
+
 }  // namespace
 }  // namespace tessera

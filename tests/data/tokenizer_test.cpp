@@ -631,5 +631,57 @@ TEST(Tokenizer, WrongKindsGiveUserErrorsOnly) {
   }
 }
 
+TEST(Tokenizer, ReplacementsThatWouldTakeAllMemoryAreGivenUp) {
+  std::string list;
+  for (int i = 0; i < 40; ++i)
+    list += std::string(i ? "," : "") + R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
+  const auto fault = [](const std::function<void()>& run) {
+    try {
+      run();
+    } catch (const UserError& error) {
+      return std::string(error.message());
+    }
+    return std::string();
+  };
+  Json json = byte_level();
+  json.set("normalizer", parse(R"({"type": "Sequence", "normalizers": [)" + list + "]}"));
+  const Tokenizer doubling = load(json);
+  EXPECT_EQ(doubling.encode("bc"), (Ids{'b', 'c'}));
+  EXPECT_EQ(fault([&] { doubling.encode("a"); }),
+            "the tokenizer would replace \"a\" and make 33554432 bytes of text, at most 16777224 are allowed");
+  Json decoding = byte_level();
+  decoding.set("decoder", parse(R"({"type": "Sequence", "decoders": [)" + list + "]}"));
+  EXPECT_NE(fault([&] { load(decoding).decode(Ids{'a'}); }).find("the tokenizer would replace \"a\""),
+            std::string::npos);
+}
+
+TEST(Tokenizer, WhatIsNoFileIsNamed) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}) {
+    const TemporaryFolder folder;
+    test::write_file(folder / "tokenizer.json", byte_level().dump());
+    fs::remove(folder / name);
+    fs::create_directory(folder / name);
+    try {
+      Tokenizer::load(folder.path());
+      FAIL() << name;
+    } catch (const UserError& error) {
+      EXPECT_EQ(std::string(error.what()), (folder / name).string() + ": cannot be opened: Is a directory");
+    }
+  }
+}
+
+TEST(Tokenizer, AKeyTwiceIsRefused) {
+  const TemporaryFolder folder;
+  test::write_file(folder / "tokenizer.json", byte_level().dump());
+  test::write_file(folder / "tokenizer_config.json", R"({"add_bos_token": true, "add_bos_token": false})");
+  try {
+    Tokenizer::load(folder.path());
+    FAIL() << "accepted";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.message(), "the key \"add_bos_token\" appears twice in one object");
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #include "io/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <chrono>
@@ -253,6 +254,30 @@ TEST(MappedFile, ErrorsNameTheFile) {
   const test::TemporaryFolder folder;
   const std::string absent = (folder / "absent").string();
   EXPECT_EQ(error_text([&] { MappedFile::open(absent); }), absent + ": cannot be opened: No such file or directory");
+}
+
+TEST(OpenToRead, WhatIsNoFileIsNamedAndNotWaitedFor) {
+  const test::TemporaryFolder folder;
+  const std::string pipe = (folder / "pipe").string();
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(error_text([&] { read_text_file(pipe); }),
+            pipe +
+                ": is a pipe and no file\n"
+                "  write what comes from there to a file, and name that: files are read more than once");
+  EXPECT_EQ(error_text([&] { MappedFile::open(pipe); }).find(pipe + ": is a pipe and no file"), 0u);
+  EXPECT_EQ(error_text([&] { sha256_of_file(pipe); }).find(pipe + ": is a pipe and no file"), 0u);
+  EXPECT_EQ(error_text([&] { read_text_file("/dev/zero"); }).find("/dev/zero: is a device and no file"), 0u);
+}
+
+TEST(OpenToRead, APointerOfGitLfsIsNoContent) {
+  const test::TemporaryFolder folder;
+  const std::string file = (folder / "model.safetensors").string();
+  test::write_file(file, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
+  EXPECT_EQ(error_text([&] { MappedFile::open(file); }),
+            file +
+                ": is a git-lfs pointer: the file itself was not fetched\n"
+                "  run \"git lfs pull\" in its repository, or download the file");
+  EXPECT_EQ(error_text([&] { read_text_file(file); }).find(file + ": is a git-lfs pointer"), 0u);
 }
 
 }  // namespace

@@ -12,6 +12,8 @@ namespace {
 
 using Pieces = std::vector<std::string>;
 
+constexpr size_t kMostBytes = size_t{1} << 26;  // that a replacement may make of a piece
+
 class Sequence : public Decoder {
  public:
   explicit Sequence(const Json& json) {
@@ -84,7 +86,7 @@ class Replace : public Decoder {
   explicit Replace(const Json& json)
       : pattern_(read_pattern(json.at("pattern"))), content_(json.at("content").as_string()) {}
   Pieces apply(Pieces pieces) const override {
-    for (std::string& piece : pieces) piece = pattern_.replace_all(piece, content_);
+    for (std::string& piece : pieces) piece = pattern_.replace_all(piece, content_, kMostBytes);
     return pieces;
   }
 
@@ -131,7 +133,7 @@ class Metaspace : public Decoder {
   }
   Pieces apply(Pieces pieces) const override {
     for (size_t i = 0; i < pieces.size(); ++i) {
-      pieces[i] = mark_.replace_all(pieces[i], i == 0 && strips_first_ ? "" : " ");
+      pieces[i] = mark_.replace_all(pieces[i], i == 0 && strips_first_ ? "" : " ", kMostBytes);
     }
     return pieces;
   }

@@ -14,8 +14,8 @@ class Sequence : public Normalizer {
   explicit Sequence(const Json& json) {
     for (const Json& part : json.at("normalizers").items()) parts_.push_back(make_normalizer(part));
   }
-  std::string apply(std::string text) const override {
-    for (const auto& part : parts_) text = part->apply(std::move(text));
+  std::string apply_within(size_t most, std::string text) const override {
+    for (const auto& part : parts_) text = part->apply_within(most, std::move(text));
     return text;
   }
 
@@ -26,7 +26,7 @@ class Sequence : public Normalizer {
 class ToNormalForm : public Normalizer {
  public:
   explicit ToNormalForm(NormalForm form) : form_(form) {}
-  std::string apply(std::string text) const override { return normal_form(text, form_); }
+  std::string apply_within(size_t, std::string text) const override { return normal_form(text, form_); }
 
  private:
   NormalForm form_;
@@ -35,7 +35,13 @@ class ToNormalForm : public Normalizer {
 class Prepend : public Normalizer {
  public:
   explicit Prepend(const Json& json) : prefix_(json.at("prepend").as_string()) {}
-  std::string apply(std::string text) const override { return text.empty() ? text : prefix_ + text; }
+  std::string apply_within(size_t most, std::string text) const override {
+    if (text.empty()) return text;
+    if (prefix_.size() + text.size() > most)
+      throw UserError("", fmt::format("the tokenizer would make {} bytes of text, at most {} are allowed",
+                                      prefix_.size() + text.size(), most));
+    return prefix_ + text;
+  }
 
  private:
   std::string prefix_;
@@ -45,7 +51,9 @@ class Replace : public Normalizer {
  public:
   explicit Replace(const Json& json)
       : pattern_(read_pattern(json.at("pattern"))), content_(json.at("content").as_string()) {}
-  std::string apply(std::string text) const override { return pattern_.replace_all(text, content_); }
+  std::string apply_within(size_t most, std::string text) const override {
+    return pattern_.replace_all(text, content_, most);
+  }
 
  private:
   Regex pattern_;
@@ -56,7 +64,7 @@ class Strip : public Normalizer {
  public:
   explicit Strip(const Json& json)
       : left_(flag_or(json, "strip_left", true)), right_(flag_or(json, "strip_right", true)) {}
-  std::string apply(std::string text) const override {
+  std::string apply_within(size_t, std::string text) const override {
     const size_t begin = left_ ? leading_white_space(text) : 0;
     const size_t end = right_ ? std::max(begin, text.size() - trailing_white_space(text)) : text.size();
     return text.substr(begin, end - begin);
@@ -68,7 +76,7 @@ class Strip : public Normalizer {
 
 class Lowercase : public Normalizer {
  public:
-  std::string apply(std::string text) const override { return lowercase(text); }
+  std::string apply_within(size_t, std::string text) const override { return lowercase(text); }
 };
 
 }  // namespace

@@ -12,7 +12,13 @@ class Normalizer {
  public:
   virtual ~Normalizer() = default;
   /// @param text  valid UTF-8, and so is the result
-  virtual std::string apply(std::string text) const = 0;
+  /// @throws UserError when replacements make the text many times as long: a chain of them could take all memory
+  std::string apply(std::string text) const {
+    const size_t most = (size_t{16} << 20) + 8 * text.size();
+    return apply_within(most, std::move(text));
+  }
+  /// @param most  bytes that a replacement may make
+  virtual std::string apply_within(size_t most, std::string text) const = 0;
 };
 
 /// NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip, Lowercase or a Sequence of them.

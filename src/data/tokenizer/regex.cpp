@@ -1,8 +1,5 @@
 #include "data/tokenizer/regex.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 #include <cctype>
 
@@ -195,35 +192,20 @@ class Translation {
   std::string result_;
 };
 
-std::string error_text(int code) {
-  PCRE2_UCHAR text[256] = {};
-  pcre2_get_error_message(code, text, sizeof text);
-  return reinterpret_cast<const char*>(text);
+tessera::Regex compiled(const std::string& pattern) {
+  if (!is_valid_utf8(pattern)) throw UserError("", "a regular expression is not valid UTF-8");
+  const std::string text = Translation(pattern).run();
+  try {
+    return tessera::Regex(text, Anchors::lines);
+  } catch (const UserError& error) {
+    throw UserError(
+        "", fmt::format("the regular expression \"{}\" is not valid: {} of \"{}\"", pattern, error.message(), text));
+  }
 }
-
-struct FreeMatch {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-};
 
 }  // namespace
 
-void Regex::Free::operator()(void* code) const { pcre2_code_free(static_cast<pcre2_code*>(code)); }
-
-Regex::Regex(const std::string& pattern) : pattern_(pattern) {
-  if (!is_valid_utf8(pattern)) throw UserError("", "a regular expression is not valid UTF-8");
-  const std::string text = Translation(pattern).run();
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                            nullptr));
-  if (!code_) {
-    throw UserError("", fmt::format("the regular expression \"{}\" is not valid: {} at byte {} of \"{}\"", pattern,
-                                    error_text(error), offset, text));
-  }
-  // Without JIT support the interpreter does the same, more slowly.
-  pcre2_jit_compile(static_cast<pcre2_code*>(code_.get()), PCRE2_JIT_COMPLETE);
-}
+Regex::Regex(const std::string& pattern) : pattern_(pattern), compiled_(compiled(pattern)) {}
 
 Regex Regex::literal(std::string_view text) {
   std::string pattern;
@@ -236,38 +218,26 @@ Regex Regex::literal(std::string_view text) {
 }
 
 void Regex::find_all(std::string_view text, std::vector<Range>& matches) const {
-  const auto* code = static_cast<const pcre2_code*>(code_.get());
-  const std::unique_ptr<pcre2_match_data, FreeMatch> match(pcre2_match_data_create(1, nullptr));
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const PCRE2_SIZE* found = pcre2_get_ovector_pointer(match.get());
-  size_t from = 0, last_end = std::string_view::npos;
-  while (from <= text.size()) {
-    // Without NO_UTF_CHECK each call would read the whole rest of the text.
-    int status = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, match.get(), nullptr);
-    if (status == PCRE2_ERROR_JIT_STACKLIMIT) {
-      status = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match.get(), nullptr);
-    }
-    if (status == PCRE2_ERROR_NOMATCH) return;
-    if (status < 0) {
-      throw UserError(
-          "", fmt::format("the tokenizer's regular expression \"{}\" gave up at byte {} of a text of {} bytes: {}",
-                          pattern_, from, text.size(), error_text(status)));
-    }
-    const Range range{found[0], found[1]};
-    if (range.begin == range.end && range.end == last_end) {
-      from += from < text.size() ? character_length(text[from]) : 1;
-      continue;
-    }
-    matches.push_back(range);
-    from = last_end = range.end;
+  try {
+    compiled_.find_all(text, matches);
+  } catch (const UserError& error) {
+    throw UserError("", fmt::format("the tokenizer's regular expression \"{}\" {}", pattern_, error.message()));
   }
 }
 
-std::string Regex::replace_all(std::string_view text, std::string_view content) const {
+std::string Regex::replace_all(std::string_view text, std::string_view content, size_t most) const {
   std::vector<Range> matches;
   find_all(text, matches);
+  size_t bytes = text.size();
+  for (const Range& match : matches) bytes += content.size() - (match.end - match.begin);
+  if (bytes > most)
+    throw UserError(
+        "",
+        fmt::format("the tokenizer would replace \"{:.40}\" and make {} bytes of text, at most {} are allowed",
+                    pattern_, bytes, most),
+        "look at the normalizer and the decoder in tokenizer.json");
   std::string result;
-  result.reserve(text.size());
+  result.reserve(bytes);
   size_t done = 0;
   for (const Range& match : matches) {
     result.append(text.substr(done, match.begin - done)).append(content);

@@ -1,17 +1,15 @@
 #pragma once
-// Regular expressions over UTF-8, on PCRE2. The only file that knows PCRE2 is regex.cpp.
+// Regular expressions as tokenizer.json files are written for them, on io/regex.h.
 
-#include <cstddef>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "io/regex.h"
+
 namespace tessera::tokenizer {
 
-struct Range {
-  size_t begin, end;  // bytes, half open
-};
+using Range = TextRange;
 
 /// A compiled pattern; move-only, safe to use from many threads.
 class Regex {
@@ -29,14 +27,13 @@ class Regex {
   void find_all(std::string_view text, std::vector<Range>& matches) const;
 
   /// `text` with every match replaced by `content`, taken literally.
-  std::string replace_all(std::string_view text, std::string_view content) const;
+  /// @param most  bytes that the result may have at most
+  /// @throws UserError when it would have more
+  std::string replace_all(std::string_view text, std::string_view content, size_t most) const;
 
  private:
-  struct Free {
-    void operator()(void* code) const;
-  };
   std::string pattern_;
-  std::unique_ptr<void, Free> code_;  // pcre2_code
+  tessera::Regex compiled_;
 };
 
 }  // namespace tessera::tokenizer

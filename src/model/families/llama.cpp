@@ -1,6 +1,7 @@
 // Llama: RMSNorm, rotary positions (with Llama-3's scaling), grouped-query attention, SwiGLU, tied or untied head.
 
 #include <algorithm>
+#include <limits>
 
 #include "model/families/families.h"
 
@@ -27,6 +28,9 @@ double above_zero_or(const Json& json, std::string_view key, double otherwise, c
   if (!value) return otherwise;
   if (!value->is_number() || !(value->as_number() > 0))
     throw UserError(where, fmt::format("\"{}\" is {}, expected a number above 0", key, value->dump()));
+  constexpr double kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
+  if (value->as_number() < kLeast || value->as_number() > kMost)  // it is computed with in f32
+    throw UserError(where, fmt::format("\"{}\" is {}, expected {:.3g} to {:.3g}", key, value->dump(), kLeast, kMost));
   return value->as_number();
 }
 

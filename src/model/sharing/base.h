@@ -76,6 +76,9 @@ std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const std::strin
 /// drawn when there is none.
 std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string& where);
 
+/// Whether weights are read from a file's tensors of this type: f32, bf16, f16.
+bool is_weight_type(DType);
+
 /// A dense model's tensor for a spec. @throws UserError when it is missing, has another shape or no floating dtype
 ConstView source_of(const SafetensorsReader&, const WeightSpec&);
 

@@ -26,12 +26,14 @@ SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool
 
 }  // namespace
 
+bool is_weight_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+
 ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
   const ConstView view = source.at(spec.name);
   const std::string file = source.file_of(spec.name)->path().string();
-  if (!is_floating(view.dtype))
+  if (!is_weight_type(view.dtype))
     throw UserError(file, fmt::format("tensor \"{}\" is stored as {}", spec.name, name_of(view.dtype)),
-                    "weights are read as f32, bf16 or f16");
+                    "weights are read from f32, bf16 and f16: write the model out in one of them");
   if (!(view.shape == spec.shape))
     throw UserError(
         file, fmt::format("tensor \"{}\" is {}, config.json says {}", spec.name, view.shape.text(), spec.shape.text()),
@@ -57,16 +59,18 @@ Tensor dense_values(const WeightSpec& spec, const SafetensorsReader* source, DTy
 bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
   return options.trainable &&
          std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
-           return std::regex_search(spec.storage, regex_of(pattern, "train.freeze"));
+           return with_place("train.freeze",
+                             [&] { return regex_of(pattern, "train.freeze").is_found_in(spec.storage); });
          });
 }
 
 void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOptions& options) {
   if (!options.trainable) return;
   for (const std::string& entry : options.freeze) {
-    const std::regex pattern = regex_of(entry, "train.freeze");
-    if (std::none_of(specs.begin(), specs.end(),
-                     [&](const WeightSpec& spec) { return std::regex_search(spec.storage, pattern); }))
+    const Regex pattern = regex_of(entry, "train.freeze");
+    if (std::none_of(specs.begin(), specs.end(), [&](const WeightSpec& spec) {
+          return with_place("train.freeze", [&] { return pattern.is_found_in(spec.storage); });
+        }))
       throw UserError(
           "train.freeze", fmt::format("train.freeze \"{}\" is found in no tensor's name", entry),
           fmt::format("names are like \"{}\" and \"{}\"", specs.front().name, specs[specs.size() / 2].name));

@@ -1,16 +1,15 @@
 #pragma once
-#include <regex>
-
 #include "core/error.h"
+#include "io/regex.h"
 
 namespace tessera {
 
-/// @throws UserError when the text is no regular expression
-inline std::regex regex_of(const std::string& text, const std::string& where) {
+/// A pattern of tensors' names. @throws UserError when the text is no regular expression
+inline Regex regex_of(const std::string& text, const std::string& where) {
   try {
-    return std::regex(text);
-  } catch (const std::regex_error& error) {
-    throw UserError(where, fmt::format("\"{}\" is no regular expression: {}", text, error.what()),
+    return Regex(text);
+  } catch (const UserError& error) {
+    throw UserError(where, fmt::format("\"{:.80}\" is no regular expression: {}", text, error.message()),
                     "it is searched for in tensors' names, such as \"mlp\" or \"layers.0.\"");
   }
 }

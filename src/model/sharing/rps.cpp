@@ -127,7 +127,7 @@ class Rps final : public BaseSharing {
   /// One address range needs one tensor: a head that is stored beside the embedding it is tied to must equal it.
   void require_usable(std::span<const WeightSpec> specs, const SafetensorsReader& source) const {
     for (const WeightSpec& spec : shared_) {
-      if (const ConstView stored = source.at(spec.name); !is_floating(stored.dtype))
+      if (const ConstView stored = source.at(spec.name); !is_weight_type(stored.dtype))
         throw UserError(where_, fmt::format("rps: \"{}\" is stored as {}", spec.name, name_of(stored.dtype)),
                         "a quantised base cannot be shared: write it out in f32, bf16 or f16 first");
       for (const WeightSpec& other : specs) {

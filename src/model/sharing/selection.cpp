@@ -10,14 +10,14 @@ namespace tessera {
 namespace {
 
 /// Whether an entry of sharing.shared names the spec.
-bool is_named(const WeightSpec& spec, const std::string& entry, const std::regex* pattern) {
+bool is_named(const WeightSpec& spec, const std::string& entry, const Regex* pattern) {
   if (entry == "linears") return spec.role == Role::linear;
   if (entry == "embedding") return spec.role == Role::embedding;
   if (entry == "head") return spec.role == Role::head;
-  return std::regex_search(spec.name, *pattern);
+  return pattern->is_found_in(spec.name);
 }
 
-std::optional<std::regex> pattern_of(const std::string& entry, const std::string& where) {
+std::optional<Regex> pattern_of(const std::string& entry, const std::string& where) {
   if (entry == "linears" || entry == "embedding" || entry == "head") return std::nullopt;
   return regex_of(entry, where + ": sharing.shared");
 }
@@ -47,7 +47,9 @@ std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingCo
     const auto pattern = pattern_of(entry, where);
     bool found = false;
     for (const WeightSpec& spec : specs) {
-      if (spec.shape.rank != 2 || !is_named(spec, entry, pattern ? &*pattern : nullptr)) continue;
+      const bool named =
+          with_place(where + ": sharing.shared", [&] { return is_named(spec, entry, pattern ? &*pattern : nullptr); });
+      if (spec.shape.rank != 2 || !named) continue;
       found = true;
       if (spec.shape.count() >= config.min_numel) chosen.insert(spec.storage);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "io/files.h"
+#include "io/json_file.h"
 #include "train/evaluation.h"
 
 namespace tessera {
@@ -44,7 +45,7 @@ std::optional<CheckpointMeta> read_figures(const fs::path& run, int64_t last_ste
   const fs::path file = file_in(run);
   if (!fs::exists(file)) return std::nullopt;
   CheckpointMeta meta;
-  with_place(file.string(), [&] { meta = meta_of_figures(Json::parse(read_text_file(file), file.string())); });
+  with_place(file.string(), [&] { meta = meta_of_figures(read_configuration(file)); });
   if (meta.step > last_step) meta.step = meta.rows_consumed = 0;
   if (meta.evaluated_at > last_step) {
     meta.evaluated_at = -1;

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "io/json_file.h"
 
 namespace tessera {
 namespace {
@@ -66,7 +67,7 @@ std::string RunHeader::text() const {
 RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
   RunHeader h;
   with_place(where, [&] {
-    const Json json = Json::parse(text, where);
+    const Json json = parse_configuration(text, where);
     if (const int64_t format = json.at("format").as_integer(); format != kFormat)
       throw UserError("", fmt::format("the log has format {}, this program reads {}", format, kFormat));
     h.adapt_unit = json.at("adapt_unit").as_bool();

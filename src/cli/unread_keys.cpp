@@ -1,0 +1,143 @@
+#include "cli/unread_keys.h"
+
+#include "data/jsonl.h"
+
+namespace tessera {
+namespace {
+
+using Keys = std::set<std::string>;
+
+/// Gathers the lines: what of a section was said, and is not read.
+class Notes {
+ public:
+  void add(const std::string& section, const Keys& said, const Keys& unread, const std::string& why) {
+    std::string names;
+    int count = 0;
+    for (const std::string& key : said)
+      if (unread.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
+    if (count > 0) lines_.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
+  }
+  std::vector<std::string> take() { return std::move(lines_); }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
+
+void add_adapter(Notes& notes, const AdapterConfig& adapter) {
+  const Keys said = said_keys(adapter);
+  Keys unread = said;
+  if (adapter.method == "mos") return;
+  if (adapter.method == "lora") unread = {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"};
+  notes.add("adapter", said, unread, is("adapter.method", adapter.method));
+}
+
+void add_sharing(Notes& notes, const JobConfig& c) {
+  const SharingConfig& sharing = c.sharing;
+  const Keys said = said_keys(sharing);
+  const Keys of_rps = {"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"};
+  Keys unread;
+  if (sharing.method == "none") unread = said;
+  if (sharing.method == "rps") unread = {"blocks"};
+  if (sharing.method == "magnitude" || sharing.method == "depth") unread = of_rps;
+  if (sharing.method == "magnitude") unread.insert("blocks");
+  if (sharing.method == "depth") unread.insert({"pool", "shared", "min_numel"});
+  notes.add("sharing", said, unread, is("sharing.method", sharing.method));
+  if (sharing.method != "rps") return;
+  if (sharing.layout != "tile" && sharing.mapper != "roast-tile")
+    notes.add("sharing", said, {"tile_rows", "tile_cols"},
+              "sharing.layout is not \"tile\", nor sharing.mapper \"roast-tile\"");
+  if (sharing.precond != "D")
+    notes.add("sharing", said, {"kappa"}, is("sharing.precond", sharing.precond));
+  else if (c.job == "train" && c.trainer.optimizer.name != "adamw")
+    notes.add("sharing", said, {"kappa"}, is("optimizer.name", c.trainer.optimizer.name));
+}
+
+void add_optimizer(Notes& notes, const OptimizerConfig& optimizer) {
+  Keys said = said_keys(optimizer);
+  if (optimizer.momentum == 0) said.erase("momentum");  // what SPSA begins with
+  const Keys of_adamw = {"beta1", "beta2", "eps"}, of_sgd = {"momentum"};
+  notes.add("optimizer", said, optimizer.name == "adamw" ? of_sgd : of_adamw, is("optimizer.name", optimizer.name));
+  if (optimizer.schedule == "constant")
+    notes.add("optimizer", said, {"final_ratio"}, is("optimizer.schedule", optimizer.schedule));
+  if (optimizer.warmup_steps > 0)
+    notes.add("optimizer", said, {"warmup_ratio"}, "optimizer.warmup_steps is given, and goes before it");
+}
+
+void add_spsa(Notes& notes, const JobConfig& c) {
+  const SpsaConfig& spsa = c.trainer.spsa;
+  const Keys said = said_keys(spsa);
+  const std::string& estimator = c.trainer.train.estimator;
+  if (estimator != "spsa") return notes.add("spsa", said, said, is("train.estimator", estimator));
+  if (spsa.directions != "pool") notes.add("spsa", said, {"pool_size"}, is("spsa.directions", spsa.directions));
+  if (spsa.transport != "file")
+    notes.add("spsa", said, {"shared", "machine", "machines"}, is("spsa.transport", spsa.transport));
+  if (spsa.votes != "byte") notes.add("spsa", said, {"adapt_unit"}, is("spsa.votes", spsa.votes));
+  notes.add("checkpoint", said_keys(c.trainer.checkpoint), {"best"},
+            is("train.estimator", estimator) + ", whose log leads back to every round (job = \"replay\")");
+}
+
+void add_training(Notes& notes, const JobConfig& c) {
+  add_optimizer(notes, c.trainer.optimizer);
+  add_spsa(notes, c);
+  if (!c.data.has_eval()) {
+    const std::string why = "there is no held-out data: data.eval and data.eval_fraction are not set";
+    notes.add("evaluate", said_keys(c.trainer.evaluate), {"every", "rows"}, why);
+    if (c.trainer.train.estimator != "spsa") notes.add("checkpoint", said_keys(c.trainer.checkpoint), {"best"}, why);
+  }
+  if (c.adapter.method == "none")
+    notes.add("export", said_keys(c.exports), {"peft"}, is("adapter.method", c.adapter.method));
+}
+
+/// Whether all data of the recipe are plain text.
+bool is_text(const DataConfig& data) {
+  bool text = true;
+  for (const auto& file : {data.train, data.eval}) text = text && (file.empty() || !is_jsonl(file));
+  return text && !(data.train.empty() && data.eval.empty());
+}
+
+void add_data(Notes& notes, const DataConfig& data) {
+  const Keys said = said_keys(data);
+  if (!data.eval.empty()) notes.add("data", said, {"eval_fraction"}, "data.eval names the held-out data");
+  if (is_text(data))
+    return notes.add("data", said,
+                     {"text_field", "prompt_field", "completion_field", "prompt_template", "completion_template",
+                      "label_field", "max_documents"},
+                     "the data are plain text, a document a file, and hold no records");
+  if (!data.prompt_template.empty())
+    notes.add("data", said, {"prompt_field"}, "data.prompt_template says how a prompt is made");
+  if (!data.completion_template.empty())
+    notes.add("data", said, {"completion_field"}, "data.completion_template says how a completion is made");
+}
+
+void add_generation(Notes& notes, const GenerateConfig& generate) {
+  const Keys said = said_keys(generate);
+  if (generate.temperature == 0)
+    notes.add("generate", said, {"top_k", "top_p", "seed"},
+              "generate.temperature is 0, which always takes the most likely token");
+  if (!generate.prompts.empty()) notes.add("generate", said, {"prompts_file"}, "generate.prompts is given");
+}
+
+}  // namespace
+
+bool same_value(const FieldTarget& a, const FieldTarget& b) {
+  return std::visit(
+      [&](auto* value) {
+        const auto* other = std::get_if<decltype(value)>(&b);
+        return other && **other == *value;
+      },
+      a);
+}
+
+std::vector<std::string> unread_keys(const JobConfig& c) {
+  Notes notes;
+  if (c.job == "train") add_training(notes, c);
+  if (c.job != "replay" && c.job != "export") add_data(notes, c.data);
+  if (c.job == "generate") add_generation(notes, c.generate);
+  add_sharing(notes, c);
+  add_adapter(notes, c.adapter);
+  return notes.take();
+}
+
+}  // namespace tessera

@@ -1,0 +1,31 @@
+#pragma once
+// Keys that say something which nobody reads: what the user wanted does not happen.
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cli/job_config.h"
+
+namespace tessera {
+
+/// The keys of a section that hold something else than their defaults. A stored recipe spells out every default: that says nothing.
+template <class Config> std::set<std::string> said_keys(Config config);
+
+/// A line for each group of keys that the recipe's job, method or optimizer does not read.
+std::vector<std::string> unread_keys(const JobConfig&);
+
+bool same_value(const FieldTarget&, const FieldTarget&);
+
+template <class Config> std::set<std::string> said_keys(Config config) {
+  Config unset;
+  Fields given, defaults;
+  config.visit(given);
+  unset.visit(defaults);
+  std::set<std::string> keys;
+  for (size_t i = 0; i < given.list.size(); ++i)
+    if (!same_value(given.list[i].target, defaults.list[i].target)) keys.insert(given.list[i].key);
+  return keys;
+}
+
+}  // namespace tessera

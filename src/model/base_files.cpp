@@ -1,0 +1,108 @@
+#include "model/base_files.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "core/config.h"
+#include "io/json_file.h"
+#include "model/model.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kRotaryTable = ".rotary_emb.inv_freq";  // made from rope_theta, kept by old files
+
+/// A weight that the model of config.json does not have would be left out in silence: another model's file, too few
+/// layers, or biases.
+void refuse_unknown_weights(const SafetensorsReader& source, std::span<const WeightSpec> specs) {
+  std::set<std::string> known;
+  for (const WeightSpec& spec : specs) known.insert(spec.name);  // a tied head, too, which may be stored all the same
+  for (const std::string& name : source.names())
+    if (!known.count(name) && !name.ends_with(kRotaryTable))
+      throw UserError(source.file_of(name)->path().string(),
+                      fmt::format("holds the tensor \"{}\", which the model of config.json does not have", name),
+                      "config.json and the weights do not belong together");
+}
+
+bool is_run(const fs::path& folder) {
+  return fs::exists(folder / "recipe.toml") &&
+         (fs::exists(folder / "metrics.jsonl") || fs::exists(folder / "checkpoints"));
+}
+
+/// model.path of a run's recipe; empty when it cannot be told.
+fs::path base_of_run(const fs::path& run) {
+  try {
+    ModelOptions options;
+    Recipe recipe = Recipe::load(run / "recipe.toml");
+    recipe.read("model", options);
+    return options.path;
+  } catch (const UserError&) {
+    return {};
+  }
+}
+
+std::string base_hint(const std::string& base) {
+  if (base.empty()) return "set model.path to the base model that it was trained on";
+  return fmt::format("set model.path to the base model that it was trained on: \"{}\"", base);
+}
+
+std::string peft_base(const fs::path& folder) {
+  const Json config = read_configuration(folder / "adapter_config.json");
+  const Json* base = config.find("base_model_name_or_path");
+  return base && base->is_string() ? base->as_string() : "";
+}
+
+}  // namespace
+
+void refuse_other_folder(const fs::path& folder, const std::string& where) {
+  if (fs::exists(folder / "config.json") || !fs::is_directory(folder)) return;
+  const auto fail = [&](const std::string& what, const std::string& hint) {
+    throw UserError(where, fmt::format("model.path \"{}\" is {} and no model", folder.string(), what), hint);
+  };
+  if (fs::exists(folder / "adapter_config.json"))
+    fail("an adapter in PEFT's format",
+         base_hint(peft_base(folder)) +
+             "\nan adapter of PEFT is not read: what a run of this program trained is, by adapter.load");
+  if (fs::exists(folder / "adapter.json"))
+    fail("a saved adapter", base_hint(base_of_run(fs::absolute(folder).parent_path())) +
+                                fmt::format("\nand adapter.load to \"{}\"", folder.string()));
+  if (fs::exists(folder / "sharing.json"))
+    fail("a saved pool", base_hint(base_of_run(fs::absolute(folder).parent_path())) +
+                             fmt::format("\nand sharing.load to \"{}\"", folder.string()));
+  if (!is_run(folder)) return;
+  if (fs::exists(folder / "model" / "config.json"))
+    fail("the folder of a run",
+         fmt::format("set model.path to the model that it wrote: \"{}\"", (folder / "model").string()));
+  std::string hint = base_hint(base_of_run(folder));
+  for (const char* part : {"adapter", "sharing"})
+    if (fs::exists(folder / part)) hint += fmt::format("\nand {}.load to \"{}\"", part, (folder / part).string());
+  fail("the folder of a run", hint);
+}
+
+SafetensorsReader open_base(const fs::path& folder, std::span<const WeightSpec> specs) {
+  SafetensorsReader source = SafetensorsReader::open_folder(folder);
+  refuse_unknown_weights(source, specs);
+  for (const WeightSpec& spec : specs)
+    if (spec.storage != spec.name && source.contains(spec.name) && !source.contains(spec.storage))
+      source.rename(spec.name, spec.storage);
+  return source;
+}
+
+void require_equal_ties(const SafetensorsReader& source, std::span<const WeightSpec> specs) {
+  for (const WeightSpec& spec : specs) {
+    if (spec.storage == spec.name || !source.contains(spec.name)) continue;
+    const ConstView read = source.at(spec.storage), other = source.at(spec.name);
+    if (read.dtype == other.dtype && read.shape == other.shape &&
+        std::memcmp(read.data, other.data, static_cast<size_t>(read.bytes())) == 0)
+      continue;
+    throw UserError(
+        source.file_of(spec.name)->path().string(),
+        fmt::format("\"{}\" and \"{}\" are tied by config.json, but their stored weights differ", spec.storage,
+                    spec.name),
+        fmt::format("set \"tie_word_embeddings\" to false in config.json, or take \"{}\" out of the file", spec.name));
+  }
+}
+
+}  // namespace tessera
