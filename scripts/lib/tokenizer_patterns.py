@@ -12,6 +12,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
 PATTERNS = [
+    r"\d{1,3}+", r"\d{2}+", r"\d{2}?", r"\d{1,3}?", r"\d{2,}?", r"\s++$", r"\s+$",
     r"^a", r"a$", r"^", r"$", r"\Aa", r"a\z", r"a\Z", r".", r".+", r"(?m).+", r"(?s).+", r"(?x) a b", r"(?i)ß",
     r"(?i)ss", r"(?i)σ", r"(?i)k", r"(?i:k)", r"(?-i:k)", r"a{,2}", r"a{1,}", r"a{2}", r"a++", r"a*+b", r"(?>a+)b",
     r"\R", r"\X", r"a\Kb", r"\h+", r"\H+", r"\d+", r"\D+", r"\S+", r"\W+", r"[\W]+", r"[\S]+", r"[^\W]+", r"[^\S]+",

@@ -112,6 +112,8 @@ class Translation {
     if (letter == 'u') return code_point();
     if (letter == 'p' || letter == 'P') return property();
     if (letter == 'v') return put("\\x0B", 2);
+    if (letter == 'x' && pattern_.substr(at_ + 2, 1) == "{")
+      return copy(std::min(pattern_.find('}', at_), pattern_.size() - 1) + 1 - at_);
     if (std::string_view("XyYOMCQE").find(letter) != std::string_view::npos && !in_set_) {
       refuse(fmt::format("\"\\{}\"", letter));
     }
@@ -162,8 +164,23 @@ class Translation {
     }
     if (is_next("(?")) return group();
     if (is_next("(*")) refuse("\"(*\"");
-    if (is_next("{,")) return put("{0,", 2);
+    if (c == '{') return interval();
     copy(1);
+  }
+
+  /// {n}, {n,}, {n,m} or {,m}; any other brace is itself.
+  void interval() {
+    const size_t end = std::min(pattern_.find('}', at_), pattern_.size());
+    const std::string_view inner = pattern_.substr(at_ + 1, end - at_ - 1);
+    const bool is_one = end < pattern_.size() && inner.find_first_not_of("0123456789,") == std::string_view::npos &&
+                        inner.find(',') == inner.rfind(',') &&
+                        inner.find_first_of("0123456789") != std::string_view::npos;
+    if (!is_one) return copy(1);
+    // Oniguruma repeats the interval there, where PCRE2 makes it possessive or lazy.
+    const char next = end + 1 < pattern_.size() ? pattern_[end + 1] : '\0';
+    if (next == '+' || (next == '?' && inner.find(',') == std::string_view::npos))
+      refuse(fmt::format("\"{{{}}}{}\"", inner, next));
+    put(fmt::format("{{{}{}}}", inner[0] == ',' ? "0" : "", inner), end + 1 - at_);
   }
 
   /// Groups that both libraries read alike: (?:, (?=, (?!, (?<=, (?<!, (?>, (?#, named ones, and the flags i, x and m, of
