@@ -288,6 +288,8 @@ TEST_F(Prompts, NameFileAndLineOfAFault) {
   EXPECT_THAT(fault_of("a.jsonl", "{\"prompt\": \"p\"}\n{\"q\": 1}"),
               testing::StartsWith("a.jsonl:2: the record has neither \"prompt\" nor \"text\"\n  members here: q"));
   EXPECT_THAT(fault_of("a.csv", "one\n"), testing::StartsWith("a.csv: .csv files are not read"));
+  EXPECT_THAT(fault_of("a.jsonl.txt", "{\"prompt\": \"p\"}\n{\"prompt\": \"q\"}\n"),
+              testing::StartsWith("a.jsonl.txt: holds JSON lines, and its name says that it is plain text"));
   EXPECT_EQ(fault_of("a.txt", " \n"), "a.txt: the file holds no prompts\n  write one a line");
 }
 
