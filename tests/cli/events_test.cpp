@@ -1,6 +1,6 @@
-// What happens to runs, in random order: killed, stopped, moved, their newest checkpoint damaged, gone on with other ranks. After each
+// What happens to runs with shared weights and by one-byte SPSA (never_worse_off_test.cpp: with an adapter), in random order: killed, stopped, moved, their newest checkpoint damaged, gone on with other ranks. After each
 // event the run is never worse off than its newest readable checkpoint, and at its end it is the run that nothing happened to.
-// 20 sequences; with TESSERA_LONG=1 200. TESSERA_SEED repeats one.
+// 10 sequences; with TESSERA_LONG=1 200. TESSERA_SEED repeats one.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ struct Kind {
   std::string recipe, steps, every;
   bool has_log;  // one-byte SPSA: the log of rounds counts, whatever happens to snapshots
 };
-const Kind kKinds[] = {{"mos.toml", "90", "7", false}, {"rps.toml", "90", "7", false}, {"spsa.toml", "60", "6", true}};
+const Kind kKinds[] = {{"rps.toml", "90", "7", false}, {"spsa.toml", "60", "6", true}};
 
 class Events : public test::Workbench {
  protected:
@@ -143,7 +143,7 @@ class Events : public test::Workbench {
 
   void one_sequence(uint64_t seed) {
     random_.seed(seed);
-    kind_ = &kKinds[below(3)];
+    kind_ = &kKinds[below(2)];
     keep_ = 1 + below(3);
     history_ = "TESSERA_SEED=" + std::to_string(seed) + " " + kind_->recipe + " keep " + std::to_string(keep_) + "\n";
     run_name_ = "run";
@@ -205,7 +205,7 @@ TEST_F(Events, NeverLeaveARunWorseOffThanItsNewestReadableCheckpoint) {
   const char* given = std::getenv("TESSERA_SEED");
   const uint64_t seed = given ? std::stoull(given) : std::random_device{}();
   std::cout << "TESSERA_SEED=" << seed << "\n";
-  const int sequences = given ? 1 : std::getenv("TESSERA_LONG") ? 200 : 20;
+  const int sequences = given ? 1 : std::getenv("TESSERA_LONG") ? 200 : 10;
   for (int i = 0; i < sequences && !HasFailure(); ++i) one_sequence(seed + static_cast<uint64_t>(i));
 }
 
