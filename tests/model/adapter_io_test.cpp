@@ -235,8 +235,8 @@ TEST_F(AdapterFolder, WithABrokenNumberNamesPoolRowAndReaders) {
     pool.row<float>(row)[1] = broken;
     EXPECT_THROW(save_adapter(folder(), *model), UserError);
     std::vector<std::pair<std::string, ConstView>> tensors;  // as an earlier version saved them all the same
-    for (const std::string& name : SafetensorsReader::open(folder() / "mos.safetensors").names())
-      tensors.emplace_back(name, test::slot_of(model->pool(), name));
+    const auto names = SafetensorsReader::open(folder() / "mos.safetensors").names();
+    for (const std::string& name : names) tensors.emplace_back(name, test::slot_of(model->pool(), name));
     write_safetensors(folder() / "mos.safetensors", tensors);
     seal("mos.safetensors");
     EXPECT_EQ(
