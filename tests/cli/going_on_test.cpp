@@ -167,23 +167,17 @@ void write_as_before(const fs::path& file) {
   {
     const Hdf5File from = Hdf5File::open(file);
     Hdf5File to = Hdf5File::create(old);
-    for (const std::string& name : from.list("/meta")) {
-      const std::string at = "/meta/" + name;
-      if (name == "config_fingerprint" || name == "start_values" || name == "eval_set") continue;
-      if (name == "recipe") {
-        const Json recipe = Json::parse(from.read_text(at), "recipe");
-        Json kept = Json::object();
-        for (const auto& [key, value] : recipe.members())
-          if (key != "train.freeze" && key != "spsa.side_by_side" && key != "adapter.scale") kept.set(key, value);
-        to.write_text(at, kept.dump());
-      } else if (name == "data_hash" || name == "base_fingerprint" || name.find("_eval") != std::string::npos) {
-        to.write_text(at, from.read_text(at));
-      } else if (name == "seconds" || name.find("_loss") != std::string::npos) {
-        to.write_number(at, from.read_number(at));
-      } else {
-        to.write_integer(at, from.read_integer(at));
-      }
-    }
+    for (const char* name : {"format_version", "rules", "step", "rows_consumed", "ranks", "tokens"})
+      to.write_integer(std::string("/meta/") + name, from.read_integer(std::string("/meta/") + name));
+    for (const char* name : {"seconds", "last_loss", "best_loss"})
+      to.write_number(std::string("/meta/") + name, from.read_number(std::string("/meta/") + name));
+    for (const char* name : {"first_eval", "last_eval", "data_hash", "base_fingerprint"})
+      to.write_text(std::string("/meta/") + name, from.read_text(std::string("/meta/") + name));
+    const Json recipe = Json::parse(from.read_text("/meta/recipe"), "recipe");
+    Json kept = Json::object();
+    for (const auto& [key, value] : recipe.members())
+      if (key != "train.freeze" && key != "spsa.side_by_side" && key != "adapter.scale") kept.set(key, value);
+    to.write_text("/meta/recipe", kept.dump());
     for (const std::string& slot : from.list("/pool")) to.write("/pool/" + slot, from.read("/pool/" + slot).view());
     for (const std::string& slot : from.list("/optimizer"))
       for (const std::string& state : from.list("/optimizer/" + slot))
