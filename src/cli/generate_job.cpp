@@ -75,10 +75,9 @@ JobPlan plan_of_prompts(const JobInputs& in, const Asked& asked) {
 }
 
 /// Continues all prompts that have tokens.
-void answer(const JobInputs& in, const Tokenizer& tokenizer, Asked& asked) {
+void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& memory, Asked& asked) {
   const GenerateConfig& config = in.config.generate;
   const int64_t most = asked.longest() + config.max_new_tokens;
-  const MemoryPlan memory = require_memory(in, plan_of_prompts(in, asked));
   const Model::Settings settings = trained_model_settings(in, most);
   Model model(settings);
   for (const auto& prompt : asked.prompts)
@@ -160,13 +159,14 @@ int generate_job(const JobInputs& in) {
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
   const std::vector<TextExample> examples = examples_of(in);
+  Asked asked(in, tokenizer, examples);
+  const MemoryPlan memory = asked.prompts.empty() ? MemoryPlan{} : require_memory(in, plan_of_prompts(in, asked));
   RunFolder folder(run_folder_path(in), "auto");
   refuse_overwritten_inputs(in, folder.path());
-  Asked asked(in, tokenizer, examples);
   std::vector<int32_t> tokens;
   for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
   tell(in, unknown_words(tokens, tokenizer, "prompts'"));
-  if (!asked.prompts.empty()) answer(in, tokenizer, asked);
+  if (!asked.prompts.empty()) answer(in, tokenizer, memory, asked);
 
   const Samples samples = samples_of(tokenizer, examples, asked);
   const std::filesystem::path file = folder / config.output;
