@@ -27,6 +27,7 @@ class BaseFiles : public testing::Test {
     fs::create_directories(drawn);
     Model model(test::tiny_settings(drawn, {.tied = tied}));
     export_merged(folder, model, "", own_.ctx);
+    fs::remove(folder / "tessera.json");  // tests change the files
     return folder;
   }
   Model::Settings given(const fs::path& folder) const {
