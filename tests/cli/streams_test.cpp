@@ -50,6 +50,7 @@ class Streams : public test::Workbench {
 constexpr const char* kUnwritable = "standard output: cannot be written: No space left on device\n";
 
 TEST_F(Streams, AReaderThatHasGoneIsNoFault) {
+  expect_done(trainer({"mos.toml", "job=prepare"}));  // which --show-batch would tell of on stderr
   for (const Words& words : questions()) EXPECT_EQ(expect_exit(0, without_reader(words)).err, "") << words.back();
 }
 
