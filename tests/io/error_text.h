@@ -20,6 +20,10 @@ template <class Call> std::string error_text(Call call) {
   return "nothing was thrown";
 }
 
+/// What a call says that met such a limit, behind the place.
+inline const std::string kFileTooLarge =
+    "File too large\n  raise the limit of a file's size (ulimit -f), or choose another folder";
+
 /// While it lives, no file can grow beyond `bytes`: writing fails as it does on a full disk.
 class FileSizeLimit {
  public:

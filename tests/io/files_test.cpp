@@ -68,7 +68,7 @@ TEST(WriteTextFile, ADiskThatFillsUpLeavesTheOldFile) {
   write_text_file(file, "old");
   const test::FileSizeLimit limit(1000);
   EXPECT_EQ(error_text([&] { write_text_file(file, std::string(2000, 'x')); }),
-            file + ": cannot be written: File too large");
+            file + ": cannot be written: " + test::kFileTooLarge);
   EXPECT_EQ(test::read_file(file), "old");
   EXPECT_EQ(files_in(folder.path()), 1);
 }

@@ -304,7 +304,7 @@ TEST_F(Hdf5, ADiskThatFillsUpIsNamedAndTheProgramGoesOn) {
   {
     const test::FileSizeLimit limit(50000);
     const std::string fault = error_text([&] { write_file_atomically(file(), write_large); });
-    EXPECT_EQ(fault, named("dataset \"/x\" cannot be written: File too large"));
+    EXPECT_EQ(fault, named("dataset \"/x\" cannot be written: " + test::kFileTooLarge));
   }
   EXPECT_EQ(Hdf5File::open(file()).read_integer("/meta/step"), 7);
   write_file_atomically(file(), write_large);
@@ -321,7 +321,7 @@ TEST_F(Hdf5, ADiskThatFillsUpAtTheVeryEndIsNamedToo) {
     const test::FileSizeLimit limit(bytes);
     const std::string verb = bytes == 600 ? "created" : "written";  // the superblock is written at once
     EXPECT_EQ(error_text([&] { write_file_atomically(file(), write); }),
-              named("cannot be " + verb + ": File too large"));
+              named("cannot be " + verb + ": " + test::kFileTooLarge));
     EXPECT_FALSE(fs::exists(file()));
   }
   write_file_atomically(file(), write);

@@ -245,7 +245,7 @@ TEST_F(Safetensors, AFullDiskIsNamedAndTheOldFileStays) {
   EXPECT_EQ(error_text([&] {
               write_safetensors(file(), {{"x", view_of(std::span(large), {1000})}});
             }),
-            file().string() + ": cannot be written: File too large");
+            file().string() + ": cannot be written: " + test::kFileTooLarge);
   EXPECT_EQ(SafetensorsReader::open(file()).at("x").shape, Shape({1}));
 }
 
