@@ -9,6 +9,7 @@
 #include "cli/rates.h"
 #include "cli/results.h"
 #include "io/output.h"
+#include "train/spsa/rounds.h"
 
 namespace tessera {
 
@@ -40,6 +41,20 @@ void check_adapter(const JobInputs& in, JobPlan& plan) {
         run_folder_path(in).string()));
   else
     use_trained_weights(in, *plan.model);
+}
+
+/// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts: a note says so.
+void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
+  const auto note = [&](auto look) {
+    try {
+      look();
+    } catch (const UserError& error) {
+      plan.notes.push_back(fmt::format("note: as things stand the job would end with: {}", error.what()));
+    }
+  };
+  const std::filesystem::path& log = in.config.replay.log;
+  if (in.config.job == "replay") note([&] { find_log(log.empty() ? run_folder_path(in) : log); });
+  if (in.config.job == "export") note([&] { refuse_base_export(in); });
 }
 
 Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
@@ -112,6 +127,7 @@ int check_job(const JobInputs& in, bool as_json) {
   require_memory(in, plan);
   check_adapter(in, plan);
   preflight(in, plan.model.get());
+  note_what_would_stop(in, plan);
   if (in.world.rank() != 0) return kDone;
   if (as_json)
     print_out("{}\n", plan_as_json(in, plan).dump());
