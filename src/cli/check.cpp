@@ -9,7 +9,6 @@
 #include "cli/rates.h"
 #include "cli/results.h"
 #include "io/output.h"
-#include "train/spsa/rounds.h"
 
 namespace tessera {
 
@@ -52,8 +51,7 @@ void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
       plan.notes.push_back(fmt::format("note: as things stand the job would end with: {}", error.what()));
     }
   };
-  const std::filesystem::path& log = in.config.replay.log;
-  if (in.config.job == "replay") note([&] { find_log(log.empty() ? run_folder_path(in) : log); });
+  if (in.config.job == "replay" && plan.model) note([&] { look_at_replay(in, *plan.model); });
   if (in.config.job == "export") note([&] { refuse_base_export(in); });
 }
 

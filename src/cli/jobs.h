@@ -38,6 +38,9 @@ int evaluate_job(const JobInputs&);
 int generate_job(const JobInputs&);
 int export_job(const JobInputs&);
 int replay_job(const JobInputs&);
+/// What --check sees of a replay: its log, the round, where results go, and that the recipe's model is the run's. Values of weights are not compared.
+/// @param laid_out  the recipe's model; it needs no values
+void look_at_replay(const JobInputs&, Model& laid_out);
 
 JobPlan plan_train(const JobInputs&);
 JobPlan plan_prepare(const JobInputs&);

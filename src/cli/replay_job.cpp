@@ -74,15 +74,20 @@ void require_same_selection(const std::string& there, Model& model, const std::s
                   fmt::format("set [{}] as the run had it", section));
 }
 
+/// What is trained, and where each number of it lies; no value is looked at.
+void require_same_layout(const RunHeader& header, Model& model, const std::string& where) {
+  // Of a pool, the description tells more than the one tensor that it is.
+  if (model.is_shared() && !model.adapter() && header.selection.rfind("{", 0) == 0)
+    require_same_selection(header.selection, model, where);
+  require_same_manifest(header, model.pool().trainable(), where);
+  require_same_selection(header.selection, model, where);
+}
+
 /// The header is the authority: the recipe's model must be the one that the run started with.
 /// @throws UserError naming the first thing that differs
 void require_same_start(const RunHeader& header, Model& model, const std::string& where, const Context& ctx) {
   const FlatParams& params = model.pool().trainable();
-  // Of a pool, the description tells more than the one tensor that it is.
-  if (model.is_shared() && !model.adapter() && header.selection.rfind("{", 0) == 0)
-    require_same_selection(header.selection, model, where);
-  require_same_manifest(header, params, where);
-  require_same_selection(header.selection, model, where);
+  require_same_layout(header, model, where);
   if (const std::string mine = model.start_fingerprint(); mine != header.base)
     throw UserError(where, "the log belongs to another base model",
                     fmt::format("its frozen weights have the hash {}, those of model.path \"{}\" {}", header.base,
@@ -121,6 +126,20 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
 }
 
 }  // namespace
+
+void look_at_replay(const JobInputs& in, Model& laid_out) {
+  const RunPlaces source = source_of(in);
+  const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
+  const std::string where = (source.log / "header.json").string();
+  const RunHeader header = RunHeader::parse(log.header(), where);
+  wanted_round(in, log);
+  if (in.config.replay.branch.empty())
+    refuse_overwritten_inputs(in, results_folder(in, source));
+  else
+    require_free_for_branch(in.config.replay.branch, log);
+  require_same_layout(header, laid_out, where);
+  require_same_config(source, laid_out);
+}
 
 int replay_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
