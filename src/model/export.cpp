@@ -106,8 +106,9 @@ void check_finite(const ConstView& weight, const std::string& name) {
   if (const int64_t i = first_broken(weight); i >= 0)
     throw UserError("",
                     fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
-                    weight.dtype == DType::f16 ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
-                                               : "the run has diverged: export an earlier checkpoint");
+                    weight.dtype == DType::f16
+                        ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
+                        : "the run has diverged: job=export run.resume=FILE exports an earlier checkpoint of it");
 }
 
 Json config_of(const Model& model, DType dtype) {
