@@ -51,6 +51,8 @@ std::string obstacle(const fs::path& path, Kind kind) {
   if (!fs::exists(there)) return "is a link to nowhere: remove it, or make what it points to";
   if (kind == Kind::folder && !fs::is_directory(there)) return "is a file, and a folder belongs there: move it away";
   if (kind == Kind::file && fs::is_directory(there)) return "is a folder, and a file belongs there: move it away";
+  if (kind == Kind::file && (fs::is_fifo(there) || fs::is_socket(there)))
+    return "is a pipe or a socket, and a file belongs there: move it away";
   if (kind == Kind::folder && ::access(path.c_str(), W_OK | X_OK) != 0)
     return "cannot be written: " + std::generic_category().message(errno);
   return "";

@@ -311,6 +311,13 @@ void Recipe::State::check_names(const toml::table& root, bool from_override) {
     const std::string name(key.str());
     const bool known_section = std::find(sections.begin(), sections.end(), name) != sections.end();
     if (!node.is_table()) {
+      if (known_section) {
+        faults.push_back(
+            fmt::format("{}: {} is a section, expected a table of keys\n  write {}.KEY=VALUE, or {}={{KEY=VALUE}} "
+                        "with each key once",
+                        at(key, name), name, name, name));
+        continue;
+      }
       const auto known = known_keys("");
       if (std::find(known.begin(), known.end(), name) == known.end()) unknown(at(key, name), name, "", known);
       continue;

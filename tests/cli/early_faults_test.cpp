@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -21,7 +22,7 @@ class EarlyFaults : public test::Workbench {
       if (is_check) all.push_back("--check");
       const test::Ended ended = expect_exit(2, trainer(all));
       EXPECT_THAT(ended.err, HasSubstr(text));
-      EXPECT_FALSE(fs::exists(*this / "run/metrics.jsonl"));
+      EXPECT_FALSE(fs::is_regular_file(*this / "run/metrics.jsonl"));
     }
   }
 };
@@ -30,6 +31,11 @@ TEST_F(EarlyFaults, OfWhatStandsWhereARunWillWrite) {
   fs::create_directories(*this / "run/report.html");
   expect_early({"mos.toml", "run.dir=run"}, "run/report.html: is a folder, and a file belongs there");
   fs::remove(*this / "run/report.html");
+  for (const char* name : {"log.txt", "report.html", "metrics.jsonl"}) {  // opening a pipe waits for its reader
+    ASSERT_EQ(mkfifo((*this / "run" / name).c_str(), 0600), 0);
+    expect_early({"mos.toml", "run.dir=run"}, std::string(name) + ": is a pipe or a socket, and a file belongs there");
+    fs::remove(*this / "run" / name);
+  }
   for (const std::string name : {"adapter", "model", "peft"}) {
     test::write_file(*this / "run" / name, "mine");
     expect_early({"mos.toml", "run.dir=run", "export.merged=true", "export.peft=true"},

@@ -349,6 +349,10 @@ TEST(Recipe, OverridesOfTheWrongShapeAreFaults) {
                            "job={a=1}", "job.a=1", "train=3", "train=[]", "files.train={a=\"b\"}"})
     EXPECT_NE(faults("", {text}), "") << text;
   EXPECT_NE(faults("", {"train.steps=3", "train=5"}), "");
+  for (const char* text : {"train=3", "train={steps=3, steps=4}", "train={steps="})
+    EXPECT_THAT(faults("", {text}),
+                testing::HasSubstr("train is a section, expected a table of keys\n  write train.KEY=VALUE"))
+        << text;
 }
 
 TEST(Recipe, WhatAShellWouldExpandIsNoPathHere) {
