@@ -36,6 +36,7 @@ void gather_cut_completions(Communicator& world, LossSums& sums) {
   for (const CutCompletion& piece : sums.cut) mine.insert(mine.end(), {piece.document, piece.pieces, piece.exact});
   sums.cut.clear();
   for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
+    if (bytes.empty()) continue;
     std::vector<int64_t> numbers(bytes.size() / sizeof(int64_t));
     std::memcpy(numbers.data(), bytes.data(), bytes.size());
     for (size_t i = 0; i + 2 < numbers.size(); i += 3)
