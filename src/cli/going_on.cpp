@@ -102,17 +102,19 @@ bool may_differ_in_branch(const std::string& key) {
          ((section == "optimizer" || section == "train" || section == "data") && of_header.count(key) == 0);
 }
 
-std::string cure_of(const std::vector<Difference>& found, const fs::path& file) {
+std::string cure_of(const std::vector<Difference>& found, const GoingOn& going) {
+  const fs::path& file = going.file;
   if (file.filename() == "run.json")
     return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
                ? "undo the change, start anew with run.resume=never or another run.dir, or go on from a round of it in a "
                  "branch: job=replay replay.branch=FOLDER, then train with run.dir=FOLDER"
                : kStartAnew;
+  const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =
       std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
-  return may ? fmt::format("{}\nor go on with the change in a new folder: {}", kStartAnew,
-                           shell_word("run.resume=" + file.string()))
-             : kStartAnew;
+  return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder: {}", kStartAnew,
+                                        shell_word("run.resume=" + file.string()))
+                          : kStartAnew;
 }
 
 /// [train] and [optimizer] of a run, as far as this version of the program knows them.
@@ -187,13 +189,16 @@ bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& 
   if (const auto line = done_in(in, folder)) {
     const bool is_spsa = in.config.trainer.train.estimator == "spsa";  // whose log has ended
     const int64_t step = line->at("step").as_integer();
-    if (!is_spsa && step < steps && start.empty())
+    if (!is_spsa && step < steps && start.empty()) {
+      std::vector<std::string> ignored;
+      newest_checkpoint(*folder / "checkpoints", ignored);  // names those that are there and damaged
       throw UserError(
           (*folder / "checkpoints").string(),
           fmt::format("this run ended with step {}, {} steps are asked for, and it has no checkpoint to go on "
                       "from",
                       step, steps),
           "put back a copy, or train anew with run.resume=never");
+    }
     if (is_spsa || step >= steps) {
       print_out("{}\n", line->dump());
       done[0] = 1;
@@ -225,7 +230,7 @@ void require_same_keys(const Recipe& recipe, const GoingOn& going) {
     if (going.is_finished && is_length(key) && going.steps > going.saved.step) continue;
     found.push_back(difference);
   }
-  if (!found.empty()) refuse_recipe(going.file, found, cure_of(found, going.file));
+  if (!found.empty()) refuse_recipe(going.file, found, cure_of(found, going));
 }
 
 }  // namespace
@@ -245,6 +250,10 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
   }
   going.saved = read_checkpoint_meta(going.file);
   going.steps = in.config.trainer.train.steps.value_or(std::numeric_limits<int64_t>::max());
+  if (going.is_new_folder && going.steps < going.saved.step)
+    throw UserError(in.recipe.where("train", "steps"),
+                    fmt::format("the run has {} steps behind it, train.steps is {}", going.saved.step, going.steps),
+                    "ask for more steps, or start anew with run.resume=never");
   going.is_finished =
       is_done || (!going.is_new_folder && config_of(going.saved).train.steps.value_or(-1) == going.saved.step);
   require_same_keys(in.recipe, going);

@@ -156,7 +156,11 @@ void use_trained_weights(const JobInputs& in, Model& model) {
     throw UserError(
         in.recipe.where("adapter", "load"),
         fmt::format("there is no trained adapter: adapter.load is not set and \"{}\" holds none", trained.string()),
-        "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone");
+        "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone" +
+            (checkpoint_steps(run_folder_path(in) / "checkpoints").empty()
+                 ? std::string()
+                 : "\nthe training has not ended: the same command as began it goes on, and run.resume=FILE works with a "
+                   "checkpoint of it"));
   load_adapter(trained, model, "run.dir");
 }
 

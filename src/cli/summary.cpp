@@ -126,7 +126,8 @@ void say_outcome(Reporter& report, const JobInputs& in, Model& model, const Trai
   }
   const auto before = find_figure(first, objective, "loss"), after = find_figure(last, objective, "loss");
   if (before && after && after->value > 1.02 * before->value)
-    report.say("warning: the held-out loss rose: lower optimizer.lr (a round with fewer votes bears less)");
+    report.say(std::string("warning: the held-out loss rose: lower optimizer.lr") +
+               (in.config.trainer.train.estimator == "spsa" ? " (a round with fewer votes bears less)" : ""));
   for (const Written& result : written) say_written(report, in, result, outcome.meta);
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);
