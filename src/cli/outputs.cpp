@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "cli/going_on.h"
+#include "cli/spsa_run.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -71,10 +72,7 @@ fs::path nearest_existing(fs::path path) {
 void require_free_outputs(const JobInputs& in) {
   const std::vector<Output> outputs = outputs_of(in.config);
   if (outputs.empty() || in.world.rank() != 0) return;
-  fs::path folder = run_folder_path(in);
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  if (in.config.trainer.train.estimator == "spsa" && spsa.transport == "file" && spsa.machine > 0)
-    folder /= fmt::format("machine-{:05}", spsa.machine);
+  fs::path folder = own_run_path(in);
   const fs::path existing = nearest_existing(folder);
   if (const std::string what = obstacle(existing, Kind::folder); !what.empty())
     throw UserError(folder.string(),

@@ -26,11 +26,10 @@ void preflight(const JobInputs& in, const Model* model) {
   if (in.world.rank() != 0) return;
   if (in.config.job == "train") look_at_run(in, own_run_path(in));
   const std::string& job = in.config.job;
-  const DataConfig& data = in.config.data;
   if (job != "train" && job != "prepare" && job != "evaluate") return;
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   if (job != "evaluate") look_at_split(in, model, tokenizer, Split::train);
-  if (!data.eval.empty() || data.eval_fraction > 0) look_at_split(in, model, tokenizer, Split::eval);
+  if (in.config.data.has_eval()) look_at_split(in, model, tokenizer, Split::eval);
 }
 
 }  // namespace tessera
