@@ -1,6 +1,7 @@
 # tessera_module(name DEPENDS ...): the static library tessera_<name> of src/<name>/**.cpp.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
+                         -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
                          $<$<BOOL:${TESSERA_WERROR}>:-Werror>)
   if(TESSERA_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

@@ -40,10 +40,7 @@ UserError::UserError(std::string where, std::string what, std::string hint)
       hint_(std::move(hint)) {}
 
 void fail_check(const char* file, int line, const char* condition, const std::string& details) {
-  // The place in the source tree; where that lay on the machine that built the program is nobody's concern.
-  std::string_view place = file;
-  if (const size_t root = place.rfind("/src/"); root != std::string_view::npos) place.remove_prefix(root + 1);
-  throw InternalError(fmt::format("{}:{}: check failed: {}: {}", place, line, condition, details));
+  throw InternalError(fmt::format("{}:{}: check failed: {}: {}", file, line, condition, details));
 }
 
 std::string nearest_name(std::string_view found, const std::vector<std::string>& known) {
