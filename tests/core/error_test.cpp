@@ -36,7 +36,7 @@ TEST(Check, NamesThePlaceInTheSourceTreeAndNotTheBuildMachine) {
   } catch (const InternalError& error) {
     const std::string text = error.what();
     EXPECT_NE(text.find("tests/core/error_test.cpp:"), std::string::npos) << text;
-    EXPECT_EQ(text.find(source_dir().string()), std::string::npos) << text;
+    EXPECT_EQ(text.find(test::source_dir().string()), std::string::npos) << text;
   }
 }
 
