@@ -5,17 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <cstdlib>
 #include <mutex>
 #include <utility>
 
 #include "io/file_descriptor.h"
-#include "io/files.h"
+#include "io/seal.h"
 
-// A sealed file:   | user block: 512 bytes | HDF5: superblock, groups, datasets ... |
-//                    the seal, text padded    what the seal's SHA-256 covers
-//                    with zeros
 // Files are functions of their contents: HDF5's timestamps are off, and nothing else in them depends on when or where.
 
 namespace tessera {
@@ -141,57 +137,6 @@ class LibraryTurn {
   std::lock_guard<std::recursive_mutex> lock_;
 };
 
-// ---- the seal
-
-constexpr std::string_view kMagic = "tessera sealed file, version 1\nsha256 ";
-constexpr std::string_view kSizeLabel = "\nbytes ";
-constexpr std::string_view kHdf5Signature{"\x89HDF\r\n\x1a\n", 8};
-constexpr size_t kDigestDigits = 64;
-constexpr size_t kUserBlockBytes = 512;
-constexpr const char* kDamagedHint = "take another copy, or make the file again";
-
-struct Seal {
-  std::string sha256;  // hex, of bytes [512, end)
-  int64_t bytes = 0;   // of the whole file
-};
-
-std::string render(const Seal& seal) {
-  std::string block = fmt::format("{}{}{}{}\n", kMagic, seal.sha256, kSizeLabel, seal.bytes);
-  block.resize(kUserBlockBytes, '\0');
-  return block;
-}
-
-/// The seal as it stands in the file, well-formed and of the file's length; the digest is not yet compared.
-Seal read_seal(const fs::path& path) {
-  const FileDescriptor file = FileDescriptor::open_to_read(path);
-  std::string start(kUserBlockBytes + kHdf5Signature.size(), '\0');
-  start.resize(file.read(std::as_writable_bytes(std::span(start))));
-  const std::string block = start.substr(0, kUserBlockBytes);
-  if (!block.starts_with(kMagic)) {
-    const bool is_hdf5 = start.starts_with(kHdf5Signature) || start.substr(block.size()) == kHdf5Signature;
-    if (!is_hdf5) throw UserError(path.string(), "not an HDF5 file");
-    throw UserError(path.string(), "not sealed: its writing was interrupted, or another program made it", kDamagedHint);
-  }
-  if (block.size() < kUserBlockBytes)
-    throw UserError(path.string(), fmt::format("has {} bytes, fewer than its seal: it was cut short", block.size()),
-                    kDamagedHint);
-  Seal seal;
-  const size_t size_begin = kMagic.size() + kDigestDigits + kSizeLabel.size();
-  seal.sha256 = block.substr(kMagic.size(), kDigestDigits);
-  std::from_chars(block.data() + size_begin, block.data() + block.size(), seal.bytes);
-  // Rendering it again compares every byte, the padding included.
-  if (block != render(seal)) throw UserError(path.string(), "its seal is damaged", kDamagedHint);
-  if (seal.bytes != file.size())
-    throw UserError(path.string(), fmt::format("has {} bytes, its seal says {}", file.size(), seal.bytes),
-                    kDamagedHint);
-  return seal;
-}
-
-void verify_contents(const fs::path& path, const Seal& seal) {
-  if (sha256_of_file(path, kUserBlockBytes) != seal.sha256)
-    throw UserError(path.string(), "does not match its seal: the file was altered or damaged", kDamagedHint);
-}
-
 }  // namespace
 
 struct Hdf5File::State {
@@ -302,7 +247,7 @@ Hdf5File Hdf5File::create(const fs::path& path) {
 
 Hdf5File Hdf5File::open(const fs::path& path, bool verify_seal) {
   const Seal seal = read_seal(path);
-  if (verify_seal) verify_contents(path, seal);
+  if (verify_seal) require_sealed_contents(path, seal);
   const LibraryTurn turn;
   const Handle access = file_access();
   auto state = std::make_unique<State>();
@@ -435,10 +380,7 @@ void Hdf5File::seal() {
     const LibraryTurn turn;
     if (!state_->file.close()) throw_hdf5_error(state_->path, "cannot be written");
   }
-  const FileDescriptor file = FileDescriptor::open_to_change(state_->path);
-  const std::string block = render({sha256_of_file(state_->path, kUserBlockBytes), file.size()});
-  file.write(std::as_bytes(std::span(block)));
-  file.sync();
+  write_seal(state_->path);
 }
 
 std::string Hdf5File::seal_of(const fs::path& path) { return read_seal(path).sha256; }
