@@ -1,0 +1,77 @@
+#include "steplog/log_header.h"
+
+#include <optional>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "io/files.h"
+#include "steplog/segment.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path header_file(const fs::path& folder) { return folder / "header.json"; }
+
+struct Difference {
+  std::string key;
+  const Json *there, *here;  // null where the key is missing
+};
+
+std::string in_words(const Json* value) { return value ? value->dump() : "missing"; }
+
+std::optional<Difference> first_difference(const Json& there, const Json& here, const std::string& prefix) {
+  if (!there.is_object() || !here.is_object()) {
+    if (there.dump() == here.dump()) return std::nullopt;
+    return Difference{prefix.empty() ? "header" : prefix, &there, &here};
+  }
+  const auto path_of = [&](const std::string& key) { return prefix.empty() ? key : prefix + "." + key; };
+  for (const auto& [key, value] : there.members()) {
+    const Json* other = here.find(key);
+    if (!other && value.is_null()) continue;
+    if (!other) return Difference{path_of(key), &value, nullptr};
+    if (auto inside = first_difference(value, *other, path_of(key))) return inside;
+  }
+  for (const auto& [key, value] : here.members())
+    if (!value.is_null() && !there.find(key)) return Difference{path_of(key), nullptr, &value};
+  return std::nullopt;
+}
+
+void require_same_header(const fs::path& file, const std::string& there, const std::string& here) {
+  if (there == here) return;
+  const Json stored = Json::parse(there, file.string()), wanted = Json::parse(here, "the run header");
+  const auto difference = first_difference(stored, wanted, "");
+  const std::string what = difference
+                               ? fmt::format("the log belongs to another run: \"{}\" is {} there and {} here",
+                                             difference->key, in_words(difference->there), in_words(difference->here))
+                               : "the log belongs to another run: the same keys and values, in another order or layout";
+  throw UserError(file.string(), what, "continue with the settings that the run began with, or choose another folder");
+}
+
+void refuse_records(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+    if (parse_segment_name(entry.path()))
+      throw UserError(folder.string(), "has records but no header.json",
+                      "take header.json from another machine of the run");
+}
+
+}  // namespace
+
+bool has_log_header(const fs::path& folder) { return fs::exists(header_file(folder)); }
+
+std::string read_log_header(const fs::path& folder) {
+  if (!has_log_header(folder))
+    throw UserError(folder.string(), "is no step log: it has no header.json", "check the path");
+  return read_text_file(header_file(folder));
+}
+
+void keep_log_header(const fs::path& folder, const std::string& header_json) {
+  const fs::path file = header_file(folder);
+  if (fs::exists(file)) return require_same_header(file, read_text_file(file), header_json);
+  refuse_records(folder);
+  remove_temporaries(folder);
+  write_text_file(file, header_json);
+}
+
+}  // namespace tessera

@@ -1,0 +1,18 @@
+#pragma once
+// header.json of a log's folder: the text whose SHA-256 is the run's id.
+
+#include <filesystem>
+#include <string>
+
+namespace tessera {
+
+bool has_log_header(const std::filesystem::path& folder);
+
+/// @throws UserError when the folder has none
+std::string read_log_header(const std::filesystem::path& folder);
+
+/// Writes it into a folder that has neither header nor records, or finds it there.
+/// @throws UserError when another one is there, naming the first key that differs; when there are records and no header
+void keep_log_header(const std::filesystem::path& folder, const std::string& header_json);
+
+}  // namespace tessera
