@@ -6,6 +6,8 @@
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "data/data_source.h"
+#include "data/encoding.h"
 #include "data/prompts.h"
 #include "infer/generate.h"
 #include "infer/stop_ids.h"

@@ -4,6 +4,8 @@
 
 #include "cli/going_on.h"
 #include "cli/spsa_run.h"
+#include "data/preparation.h"
+#include "data/token_data.h"
 
 namespace tessera {
 namespace {

@@ -4,6 +4,9 @@
 
 #include "comm/stop_together.h"
 #include "core/error.h"
+#include "data/encoding.h"
+#include "data/token_data.h"
+#include "data/token_file.h"
 #include "io/files.h"
 #include "model/config_fingerprint.h"
 

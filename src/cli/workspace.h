@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cli/jobs.h"
+#include "data/tokenizer.h"
 
 namespace tessera {
 

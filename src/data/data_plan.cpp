@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/encoding.h"
 #include "data/jsonl.h"
 #include "io/mapped_file.h"
 

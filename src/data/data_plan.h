@@ -1,7 +1,7 @@
 #pragma once
 // How much memory a split will take, before it is read.
 
-#include "data/token_file.h"
+#include "data/data_source.h"
 
 namespace tessera {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/rules.h"
-#include "data/token_file.h"
+#include "data/token_data.h"
 
 namespace tessera {
 

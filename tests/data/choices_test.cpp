@@ -9,7 +9,10 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/data_source.h"
 #include "data/packed_dataset.h"
+#include "data/token_data.h"
+#include "data/token_file.h"
 #include "io/hdf5_file.h"
 #include "support/paths.h"
 

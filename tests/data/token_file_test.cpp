@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "core/error.h"
+#include "data/data_source.h"
+#include "data/encoding.h"
 #include "io/hdf5_file.h"
 #include "support/paths.h"
 

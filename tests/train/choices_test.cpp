@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "data/token_data.h"
 #include "support/tiny_model.h"
 #include "train/trainer.h"
 

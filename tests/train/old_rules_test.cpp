@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "data/token_file.h"
 #include "support/tiny_model.h"
 #include "train/trainer.h"
 
