@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "core/config.h"
+#include "core/recipe.h"
 #include "data/data_config.h"
 #include "infer/generate_config.h"
 #include "model/model.h"

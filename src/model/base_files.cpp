@@ -4,7 +4,7 @@
 #include <cstring>
 #include <set>
 
-#include "core/config.h"
+#include "core/recipe.h"
 #include "io/json_file.h"
 #include "model/model.h"
 

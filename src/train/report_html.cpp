@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/config.h"
+#include "core/recipe.h"
 #include "io/files.h"
 #include "train/chart.h"
 #include "train/run_folder.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "core/fields.h"
 #include "core/json.h"
 #include "model/weights.h"
 

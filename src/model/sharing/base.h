@@ -6,7 +6,7 @@
 #include <memory>
 #include <span>
 
-#include "core/config.h"
+#include "core/fields.h"
 #include "core/json.h"
 #include "core/rules.h"
 #include "io/safetensors.h"

@@ -1,0 +1,24 @@
+#include "core/fields.h"
+
+namespace tessera {
+
+Rule anything() { return {}; }
+Rule in_range(double min, double max) {
+  Rule rule;
+  rule.min = min;
+  rule.max = max;
+  return rule;
+}
+Rule at_least(double min) { return in_range(min, std::numeric_limits<double>::infinity()); }
+Rule above(double min, double max) {
+  Rule rule = in_range(min, max);
+  rule.above_min = true;
+  return rule;
+}
+Rule one_of(std::vector<std::string> choices) {
+  Rule rule;
+  rule.choices = std::move(choices);
+  return rule;
+}
+
+}  // namespace tessera

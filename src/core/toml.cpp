@@ -1,0 +1,78 @@
+#include "core/toml.h"
+
+#include <fmt/core.h>
+#include <toml++/toml.h>
+
+#include <limits>
+#include <sstream>
+
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+/// Of numbers that TOML's are too small for; the description tells the rest.
+std::string hint_of(const toml::parse_error& error) {
+  const std::string_view description = error.description();
+  if (description.find("not representable in 64 bits") != std::string_view::npos)
+    return fmt::format("the largest whole number is {}", std::numeric_limits<int64_t>::max());
+  if (description.find("parsing floating-point") != std::string_view::npos)
+    return fmt::format("the largest number is {}", std::numeric_limits<double>::max());
+  return "";
+}
+
+TomlPlace place_of(const toml::source_region& source) { return {source.begin.line, source.begin.column}; }
+
+TomlTable copied_table(const toml::table&);
+
+TomlValue copied(const toml::node& node) {
+  TomlValue copy;
+  std::ostringstream text;
+  text << toml::node_view<const toml::node>(node);
+  copy.text = text.str();
+  copy.place = place_of(node.source());
+  if (const auto* truth = node.as_boolean())
+    copy.value = truth->get();
+  else if (const auto* integer = node.as_integer())
+    copy.value = integer->get();
+  else if (const auto* number = node.as_floating_point())
+    copy.value = number->get();
+  else if (const auto* string = node.as_string())
+    copy.value = string->get();
+  else if (const auto* table = node.as_table())
+    copy.value = copied_table(*table);
+  else if (const auto* array = node.as_array())
+    for (auto& items = copy.value.emplace<TomlValue::Array>(); const toml::node& item : *array)
+      items.push_back(copied(item));
+  return copy;
+}
+
+TomlTable copied_table(const toml::table& table) {
+  TomlTable copy;
+  for (auto&& [key, node] : table) {
+    TomlValue& value = copy[std::string(key.str())] = copied(node);
+    value.key_place = place_of(key.source());
+  }
+  return copy;
+}
+
+}  // namespace
+
+const TomlValue* find_value(const TomlTable& table, const std::string& section, const std::string& key) {
+  const auto found = table.find(section.empty() ? key : section);
+  if (found == table.end()) return nullptr;
+  if (section.empty()) return &found->second;
+  const auto* inner = found->second.as<TomlTable>();
+  return inner ? find_value(*inner, "", key) : nullptr;
+}
+
+TomlTable parse_toml(const std::string& text, const std::string& name) {
+  try {
+    return copied_table(toml::parse(text, name));
+  } catch (const toml::parse_error& error) {
+    throw UserError(fmt::format("{}:{}:{}", name, error.source().begin.line, error.source().begin.column),
+                    "not valid TOML: " + std::string(error.description()), hint_of(error));
+  }
+}
+
+}  // namespace tessera
