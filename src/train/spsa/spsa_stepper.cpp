@@ -9,14 +9,13 @@
 #include <chrono>
 #include <cmath>
 
-#include "core/decimal.h"
 #include "train/evaluation.h"
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/restored_run.h"
 #include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
-#include "train/spsa/told_metrics.h"
 #include "train/spsa/voter.h"
 #include "train/stepper.h"
 
@@ -37,7 +36,6 @@ class SpsaStepper final : public Stepper {
         is_file_(config_.transport == "file"),
         machine_(is_file_ ? static_cast<uint32_t>(config_.machine) : static_cast<uint32_t>(in.world.rank())),
         machines_(is_file_ ? static_cast<uint32_t>(config_.machines) : static_cast<uint32_t>(in.world.size())),
-        objective_(objective_of(in.config.train.objective)),
         params_(in.model.pool().trainable()),
         replica_(in.spsa->header, params_),
         voter_({.ctx = in.ctx,
@@ -70,7 +68,10 @@ class SpsaStepper final : public Stepper {
     ended_ = ended[0] > 0;
     in_.model.assemble(in_.ctx);
     std::optional<Restored> run;
-    if (replica_.round() > 0) run = restored_run();
+    if (replica_.round() > 0) {
+      run = restored_run(in_, replica_, log_ ? &*log_ : nullptr, machines_);
+      steps_ = run->steps;
+    }
     refuse_ended_log();
     if (!run) return run;
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
@@ -148,53 +149,6 @@ class SpsaStepper final : public Stepper {
   // --- what was there before
 
   Replicated mine() { return {in_.ctx, in_.world, replica_, log_ ? &*log_ : nullptr, snapshots_.folder()}; }
-
-  Restored restored_run() {
-    Restored run;
-    const int64_t step = replica_.round();
-    if (in_.folder) run = remembered_run(step);
-    const double seconds = run.meta.seconds, last_loss = run.meta.last_loss;
-    // Ranks decide alike only by the same figures.
-    run.meta =
-        meta_of_figures(Json::parse(broadcast_text(in_.world, figures_of(run.meta).dump()), "the run's figures"));
-    run.meta.seconds = seconds;
-    run.meta.last_loss = last_loss;
-    run.meta.step = step;
-    run.meta.tokens = run.meta.rows_consumed * in_.data.sequence_length();
-    const int64_t every = in_.config.evaluate.every;
-    steps_ = run.steps = steps_after(step, run.meta.rows_consumed);
-    const bool due = step == steps_ || (every > 0 && step % every == 0);
-    run.owes_evaluation = due && run.meta.evaluated_at < step;
-    return run;
-  }
-
-  /// What the files in the run's folder tell.
-  Restored remembered_run(int64_t step) const {
-    const ToldMetrics told = read_told_metrics(*in_.folder / "metrics.jsonl", step, objective_);
-    Restored run{.meta = told.meta, .lines = untold_rounds(*log_, told.last_step, replica_.header().bytes_per_probe())};
-    const Json* untold = run.lines.empty() ? nullptr : run.lines.back().find("loss");
-    if (untold) run.meta.last_loss = untold->as_number();
-    if (auto kept = read_figures(in_.folder->path(), step)) {
-      kept->seconds = run.meta.seconds;
-      kept->last_loss = run.meta.last_loss;
-      run.meta = *kept;
-      if (kept->evaluated_at > told.last_evaluation)  // killed before it was told
-        run.lines.push_back(evaluation_line(kept->evaluated_at, kept->last_eval, objective_));
-    }
-    const int64_t all = rows_per_step(in_.config, in_.world.size());
-    const RoundsRead read = rows_read(*log_, run.meta.step, all / machines_);
-    const int64_t not_in_log = step - run.meta.step - read.rounds;  // dropped, by a program that kept no figures
-    run.meta.rows_consumed += read.rows + not_in_log * all;
-    return run;
-  }
-
-  /// Steps of the whole run: those done, and with train.epochs what is left of these, however many machines there were before.
-  int64_t steps_after(int64_t done, int64_t rows) const {
-    const int64_t a_step = rows_per_step(in_.config, in_.world.size());
-    if (in_.config.train.steps || rows == done * a_step) return total_steps(in_);
-    const int64_t all = ceil_of_share(in_.config.train.epochs.value_or(1.0), in_.data.rows());
-    return done + (std::max<int64_t>(0, all - rows) + a_step - 1) / a_step;
-  }
 
   // --- a machine's votes
 
@@ -416,7 +370,6 @@ class SpsaStepper final : public Stepper {
   const SpsaConfig& config_;
   bool is_file_;
   uint32_t machine_, machines_;
-  Objective objective_;
   FlatParams& params_;
   Replica replica_;
   Voter voter_;
