@@ -12,7 +12,6 @@
 
 #include "core/random.h"
 #include "core/stop.h"
-#include "infer/forward.h"
 #include "infer/kv_cache.h"
 
 namespace tessera {
@@ -52,7 +51,7 @@ TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, co
   const TensorView logits =
       ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
   const auto scope = ctx.scratch.scope();
-  const TensorView hidden = run_blocks(pass, decoder, cache);
+  const TensorView hidden = decoder.forward(pass, cache);
   if (!feed.rows.empty()) decoder.logits(pass, hidden, feed.rows, logits);
   return logits;
 }

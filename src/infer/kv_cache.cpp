@@ -1,7 +1,6 @@
 #include "infer/kv_cache.h"
 
 #include "kernels/elementwise.h"
-#include "kernels/rope.h"
 
 namespace tessera {
 
@@ -32,9 +31,7 @@ void CachedAttention::truncate(int64_t slot, int64_t length) {
 void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch, TensorView q,
                              TensorView k, ConstView v, TensorView out, TensorView lse) {
   const Layer& layer = layers_[static_cast<size_t>(spec.layer)];
-  for (const TensorView& turned : {q, k})
-    rope(ctx, turned, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(),
-         RopeDirection::forward);
+  rotate(ctx, spec, batch, RopeDirection::forward, q, k);
   for (const AttentionSegment& s : batch.segments) {
     const int64_t first = s.k_end - (s.q_end - s.q_begin);
     convert(ctx, k.slice_rows(s.q_begin, s.q_end), layer.k.slice_rows(first, s.k_end));

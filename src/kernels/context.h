@@ -33,4 +33,7 @@ struct Context {
 /// @throws UserError for an unknown name, or CUDA when it was not built
 const Kernels& kernels_for(Device, std::string_view backend = {});
 
+/// The context of a dry run that counts memory in `arena`, a counting one.
+Context counting_context(Arena& arena, int threads);
+
 }  // namespace tessera

@@ -26,4 +26,8 @@ const Kernels& kernels_for(Device device, std::string_view backend) {
   throw UserError("", fmt::format("unknown backend \"{}\"", backend), hint);
 }
 
+Context counting_context(Arena& arena, int threads) {
+  return {.device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
+}
+
 }  // namespace tessera

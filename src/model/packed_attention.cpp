@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "kernels/rope.h"
-
 namespace tessera {
 namespace {
 
@@ -27,8 +25,7 @@ void clear_padding(const Context& ctx, const TokenBatch& batch, TensorView view)
 
 void PackedAttention::attend(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch, TensorView q,
                              TensorView k, ConstView v, TensorView out, TensorView lse) {
-  rope(ctx, q, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(), RopeDirection::forward);
-  rope(ctx, k, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(), RopeDirection::forward);
+  rotate(ctx, spec, batch, RopeDirection::forward, q, k);
   clear_padding(ctx, batch, out);
   attention(ctx, {.q = q,
                   .k = k,
@@ -43,15 +40,14 @@ void PackedAttention::attend(const Context& ctx, const AttentionSpec& spec, cons
 }
 
 void PackedAttention::attend_backward(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch,
-                                      const BlockSaved& s, ConstView dattended, TensorView dq, TensorView dk,
-                                      TensorView dv) {
+                                      const Attended& a, ConstView dout, TensorView dq, TensorView dk, TensorView dv) {
   for (const TensorView& view : {dq, dk, dv}) clear_padding(ctx, batch, view);
-  attention_backward(ctx, {.q = s.q,
-                           .k = s.k,
-                           .v = s.v,
-                           .out = s.attended,
-                           .lse = s.lse,
-                           .dout = dattended,
+  attention_backward(ctx, {.q = a.q,
+                           .k = a.k,
+                           .v = a.v,
+                           .out = a.out,
+                           .lse = a.lse,
+                           .dout = dout,
                            .dq = dq,
                            .dk = dk,
                            .dv = dv,
@@ -60,8 +56,7 @@ void PackedAttention::attend_backward(const Context& ctx, const AttentionSpec& s
                            .head_dim = spec.head_dim,
                            .scale = spec.scale,
                            .segments = batch.segments});
-  rope(ctx, dq, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(), RopeDirection::backward);
-  rope(ctx, dk, spec.head_dim, batch.positions, spec.rope->cos.view(), spec.rope->sin.view(), RopeDirection::backward);
+  rotate(ctx, spec, batch, RopeDirection::backward, dq, dk);
 }
 
 }  // namespace tessera

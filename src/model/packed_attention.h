@@ -1,5 +1,5 @@
 #pragma once
-#include "model/decoder.h"
+#include "model/attention.h"
 
 namespace tessera {
 
@@ -8,7 +8,7 @@ class PackedAttention final : public TrainableAttention {
  public:
   void attend(const Context&, const AttentionSpec&, const TokenBatch&, TensorView q, TensorView k, ConstView v,
               TensorView out, TensorView lse) override;
-  void attend_backward(const Context&, const AttentionSpec&, const TokenBatch&, const BlockSaved&, ConstView dattended,
+  void attend_backward(const Context&, const AttentionSpec&, const TokenBatch&, const Attended&, ConstView dout,
                        TensorView dq, TensorView dk, TensorView dv) override;
 };
 

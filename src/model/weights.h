@@ -16,12 +16,16 @@ namespace tessera {
 
 enum class Role { embedding, linear, norm, head };
 
+/// What a weight does in the decoder: between input_norm and down, in the block of its layer.
+enum class Part { embedding, input_norm, q, k, v, o, mlp_norm, gate, up, down, final_norm, head };
+
 /// What the model asks for. Names are Hugging Face's.
 struct WeightSpec {
   std::string name;  // "model.layers.3.self_attn.q_proj.weight"
   std::string type;  // path inside the block as HF writes it: "self_attn.q_proj"; empty outside blocks
   int layer = -1;    // -1 outside blocks
   Role role = Role::linear;
+  Part part = Part::q;
   Shape shape;  // [out, in] for linears, whatever the storage order
   Init init;
   std::string storage;      // equal storage = one physical tensor (a tied head)

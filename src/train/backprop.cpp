@@ -1,8 +1,5 @@
 #include "train/backprop.h"
 
-#include <cstring>
-#include <numeric>
-
 #include "kernels/table.h"
 #include "model/packed_attention.h"
 
@@ -17,52 +14,27 @@ LossSums run_batch(const Context& ctx, Model& model, const PackedBatch& batch, c
   const TokenBatch tokens{batch.ids, batch.positions, batch.draw_index, segments, {&group, 1}};
   const Pass pass{ctx, tokens, {&model.pool()}, &model.pool(), options.seed, options.step, options.dropout};
   PackedAttention attention;
-  const int layers = decoder.num_layers();
-  const int64_t width = model.config().hidden_size;
-
-  const auto wide = [&] { return ctx.scratch.allocate({batch.tokens(), width}, decoder.compute()); };
-  const TensorView hidden = wide();
-  const TensorView nll =
-      ctx.scratch.allocate({std::max<int64_t>(1, static_cast<int64_t>(scored.rows.size()))}, decoder.compute());
+  const auto rows = static_cast<int64_t>(scored.rows.size());
+  const TensorView nll = ctx.scratch.allocate({std::max<int64_t>(1, rows)}, decoder.compute());
   std::vector<int32_t> best(scored.rows.size());
-  std::vector<BlockSaved> saved(static_cast<size_t>(layers));
-  const bool keep = options.backward && !options.checkpoint_activations;
+  std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
+  const Keep keep = !options.backward                ? Keep::nothing
+                    : options.checkpoint_activations ? Keep::inputs
+                                                     : Keep::everything;
 
-  decoder.embed(pass, hidden);
-  for (int layer = 0; layer < layers; ++layer) {
-    if (keep) saved[layer] = decoder.allocate_saved(pass);
-    if (options.backward && !keep) {
-      saved[layer].input = wide();
-      convert(ctx, hidden, saved[layer].input);
-    }
-    decoder.block(pass, layer, attention, keep ? &saved[layer] : nullptr, hidden);
-  }
-  DecoderModel::Head head{.rows = scored.rows,
-                          .labels = scored.labels,
-                          .nll = nll.slice_rows(0, static_cast<int64_t>(scored.rows.size())),
-                          .best = best,
-                          .dhidden = {}};
+  const TensorView hidden = decoder.embed(pass);
+  decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
+  TensorView dhidden;
   if (options.backward) {
-    head.dhidden = wide();
-    if (!ctx.scratch.is_counting())
-      std::memset(head.dhidden.mutable_data(), 0, static_cast<size_t>(head.dhidden.bytes()));
+    dhidden = pass.rows(hidden.cols(), decoder.compute());
+    clear(ctx, dhidden);
   }
-  decoder.head(pass, hidden, head);
-
+  decoder.head(
+      pass, hidden,
+      {.rows = scored.rows, .labels = scored.labels, .nll = nll.slice_rows(0, rows), .best = best, .dhidden = dhidden});
   if (options.backward) {
-    const bool train_embedding = decoder.trains_embedding();
-    for (int layer = layers - 1; layer >= 0; --layer) {
-      const auto layer_scope = ctx.scratch.scope();
-      if (!keep) {  // run the block again from its kept input, this time keeping everything
-        const TensorView again = wide();
-        convert(ctx, saved[layer].input, again);
-        BlockSaved full = decoder.allocate_saved(pass);
-        decoder.block(pass, layer, attention, &full, again);
-        saved[layer] = full;
-      }
-      decoder.block_backward(pass, layer, attention, saved[layer], head.dhidden, layer > 0 || train_embedding);
-    }
-    decoder.embed_backward(pass, head.dhidden);
+    decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
+    decoder.embed_backward(pass, dhidden);
   }
   if (ctx.scratch.is_counting()) return {};
   return sum_up(batch, scored, nll, best);
@@ -89,9 +61,7 @@ int64_t plan_activation_bytes(Model& model, int64_t rows, int64_t sequence_lengt
   for (const int64_t document : {sequence_length, int64_t{2}}) {
     const PackedBatch batch = widest_batch(rows, sequence_length, document);
     Arena arena = Arena::counting();
-    const Context ctx{
-        .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
-    run_batch(ctx, model, batch, options);
+    run_batch(counting_context(arena, threads), model, batch, options);
     bytes = std::max(bytes, arena.peak_bytes());
   }
   return bytes;

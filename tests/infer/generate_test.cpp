@@ -10,7 +10,6 @@
 
 #include "core/json.h"
 #include "data/tokenizer.h"
-#include "infer/forward.h"
 #include "io/files.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"
@@ -46,8 +45,8 @@ std::vector<float> last_logits(const Engine& engine, Model& model, const std::ve
   const Pass pass{engine.ctx, batch, {&model.pool()}};
   PackedAttention attention;
   const TensorView logits = engine.ctx.scratch.allocate({1, model.config().vocab_size}, DType::f32);
-  model.decoder().logits(pass, run_blocks(pass, model.decoder(), attention),
-                         std::span<const int32_t>(positions).last(1), logits);
+  model.decoder().logits(pass, model.decoder().forward(pass, attention), std::span<const int32_t>(positions).last(1),
+                         logits);
   return {logits.as<float>().begin(), logits.as<float>().end()};
 }
 

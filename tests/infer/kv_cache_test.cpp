@@ -8,7 +8,6 @@
 #include <numeric>
 
 #include "core/random.h"
-#include "infer/forward.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"
 
@@ -43,7 +42,7 @@ std::vector<std::vector<float>> run(const Engine& engine, Model& model, Attentio
   std::vector<int32_t> rows(ids.size());
   std::iota(rows.begin(), rows.end(), 0);
   const TensorView logits = engine.ctx.scratch.allocate({batch.tokens(), model.config().vocab_size}, DType::f32);
-  model.decoder().logits(pass, run_blocks(pass, model.decoder(), attention), rows, logits);
+  model.decoder().logits(pass, model.decoder().forward(pass, attention), rows, logits);
   std::vector<std::vector<float>> all;
   for (int64_t t = 0; t < batch.tokens(); ++t)
     all.emplace_back(logits.row<float>(t), logits.row<float>(t) + logits.cols());

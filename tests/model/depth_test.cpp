@@ -53,7 +53,7 @@ class Depth : public testing::Test {
     std::vector<int> readers;
     std::vector<const void*> seen;
     for (int layer = 0; layer < model.decoder().num_layers(); ++layer) {
-      const void* at = model.decoder().weight(model.decoder().linear_index(layer, 4))->direct({&model.pool()}).data;
+      const void* at = model.decoder().weight(model.decoder().block_weights(layer).gate)->direct({&model.pool()}).data;
       const auto found = std::find(seen.begin(), seen.end(), at);
       readers.push_back(static_cast<int>(found - seen.begin()));
       seen.push_back(at);
@@ -95,7 +95,7 @@ TEST_F(Depth, CountsEachBlockOnceAndEveryLayersNorms) {
 TEST_F(Depth, AllReadersOfABlockAddToItsGradientExactly) {
   const auto model = load(depth(2));
   ParameterPool& pool = model->pool();
-  const auto view = [&](int layer) { return model->decoder().weight(model->decoder().linear_index(layer, 6)); };
+  const auto view = [&](int layer) { return model->decoder().weight(model->decoder().block_weights(layer).down); };
   Tensor sum(view(0)->shape(), DType::f32), v(view(0)->shape(), DType::f32);
   pool.zero_grads();
   for (const int layer : {2, 1, 0}) {

@@ -90,7 +90,7 @@ TEST_F(Export, MergedWeightIsTheBaseAndTheScaledProductExactly) {
   Model model(settings);
   for (const TrainableSlot& slot : model.pool().trainable().slots)
     test::fill_integers(test::slot_of(model.pool(), slot.name), static_cast<uint32_t>(slot.begin));
-  const int index = model.decoder().linear_index(1, 3);
+  const int index = model.decoder().block_weights(1).o;
   test::fill_integers(TensorView(model.decoder().weight(index)->direct({&model.pool()})), 3);
   export_merged(folder_ / "out", model, "", own_.ctx);
   const auto reader = SafetensorsReader::open(folder_ / "out" / "model.safetensors");
@@ -145,7 +145,7 @@ TEST_F(Export, RoundsAMergedWeightOnceFromF32) {
   const auto model = adapted(settings);
   export_merged(folder_ / "out", *model, "", own_.ctx);
   const auto written = SafetensorsReader::open_folder(folder_ / "out");
-  const int index = model->decoder().linear_index(0, 6);
+  const int index = model->decoder().block_weights(0).down;
   const ConstView base = model->decoder().weight(index)->direct({&model->pool()}),
                   merged = written.at("model.layers.0.mlp.down_proj.weight");
   const auto& m = *model->bound_adapter()->find(index);
@@ -237,7 +237,7 @@ TEST_F(Export, ForPeftHoldsTheAssembledMatricesUnderPeftsNames) {
   const auto written = SafetensorsReader::open(folder_ / "peft" / "adapter_model.safetensors");
   const auto theirs = SafetensorsReader::open(test::golden("lora") / "adapter" / "adapter_model.safetensors");
   EXPECT_EQ(written.names(), theirs.names());
-  const auto& m = *model->bound_adapter()->find(model->decoder().linear_index(1, 4));
+  const auto& m = *model->bound_adapter()->find(model->decoder().block_weights(1).gate);
   const std::string name = "base_model.model.model.layers.1.mlp.gate_proj.lora_";
   EXPECT_TRUE(test::same_bytes(written.at(name + "A.weight"), m.a));
   const ConstView b = written.at(name + "B.weight");

@@ -140,7 +140,7 @@ TEST_F(Magnitude, IsALinearMapAndItsAdjointExactly) {
 
 TEST_F(Magnitude, ReadsSomeRowsAsItReadsAll) {
   const auto model = load(magnitude(3));
-  const int index = model->decoder().linear_index(1, 5);
+  const int index = model->decoder().block_weights(1).up;
   const Tensor all = weight(*model, index);
   for (int64_t row = 0; row < all.shape()[0]; ++row) {
     Tensor one({1, all.shape()[1]}, DType::f32);

@@ -279,11 +279,11 @@ class MosModel : public testing::Test {
     model->assemble(own_.ctx);
     return model;
   }
-  static const BoundAdapter::Matrices& matrices(Model& model, int layer, int which = 0) {
-    return *model.bound_adapter()->find(model.decoder().linear_index(layer, which));
+  static const BoundAdapter::Matrices& matrices(Model& model, int layer, int BlockWeights::*which = &BlockWeights::q) {
+    return *model.bound_adapter()->find(model.decoder().block_weights(layer).*which);
   }
   static const std::vector<int32_t>& table(Model& model, int layer, int side) {
-    const auto& delta = *model.bound_adapter()->weights().by_weight[model.decoder().linear_index(layer, 0)];
+    const auto& delta = *model.bound_adapter()->weights().by_weight[model.decoder().block_weights(layer).q];
     return dynamic_cast<const ShardView&>(side == 0 ? *delta.a : *delta.bt).table();
   }
   /// scale · (x Aᵀ) Bt of every layer's q_proj for one fixed x.

@@ -69,9 +69,7 @@ inline Tensor logits_of(const Context& ctx, Model& model, const std::vector<int3
   const Pass pass{ctx, batch, {&model.pool()}};
   PackedAttention attention;
   DecoderModel& decoder = model.decoder();
-  const TensorView hidden = ctx.scratch.allocate({tokens, model.config().hidden_size}, decoder.compute());
-  decoder.embed(pass, hidden);
-  for (int layer = 0; layer < decoder.num_layers(); ++layer) decoder.block(pass, layer, attention, nullptr, hidden);
+  const TensorView hidden = decoder.forward(pass, attention);
   Tensor logits({tokens, model.config().vocab_size}, decoder.compute());
   decoder.logits(pass, hidden, positions, logits);
   return logits;

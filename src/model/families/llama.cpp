@@ -138,29 +138,41 @@ ModelConfig read(const Json& json, const std::string& where) {
 std::vector<WeightSpec> specs(const ModelConfig& c) {
   std::vector<WeightSpec> list;
   const Init draw{Init::Kind::normal, c.initializer_range, {}}, ones{Init::Kind::ones, 0, {}};
-  const auto outside = [&](const std::string& name, Role role, Shape shape, const Init& init) {
-    list.push_back(
-        {.name = name, .type = "", .layer = -1, .role = role, .shape = shape, .init = init, .storage = name});
+  const auto outside = [&](const std::string& name, Role role, Part part, Shape shape, const Init& init) {
+    list.push_back({.name = name,
+                    .type = "",
+                    .layer = -1,
+                    .role = role,
+                    .part = part,
+                    .shape = shape,
+                    .init = init,
+                    .storage = name});
   };
-  const auto inside = [&](int layer, const std::string& type, Role role, Shape shape, const Init& init) {
+  const auto inside = [&](int layer, const std::string& type, Role role, Part part, Shape shape, const Init& init) {
     const std::string name = fmt::format("model.layers.{}.{}.weight", layer, type);
-    list.push_back(
-        {.name = name, .type = type, .layer = layer, .role = role, .shape = shape, .init = init, .storage = name});
+    list.push_back({.name = name,
+                    .type = type,
+                    .layer = layer,
+                    .role = role,
+                    .part = part,
+                    .shape = shape,
+                    .init = init,
+                    .storage = name});
   };
-  outside("model.embed_tokens.weight", Role::embedding, {c.vocab_size, c.hidden_size}, draw);
+  outside("model.embed_tokens.weight", Role::embedding, Part::embedding, {c.vocab_size, c.hidden_size}, draw);
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
-    inside(layer, "input_layernorm", Role::norm, {c.hidden_size}, ones);
-    inside(layer, "self_attn.q_proj", Role::linear, {c.query_width(), c.hidden_size}, draw);
-    inside(layer, "self_attn.k_proj", Role::linear, {c.key_width(), c.hidden_size}, draw);
-    inside(layer, "self_attn.v_proj", Role::linear, {c.key_width(), c.hidden_size}, draw);
-    inside(layer, "self_attn.o_proj", Role::linear, {c.hidden_size, c.query_width()}, draw);
-    inside(layer, "post_attention_layernorm", Role::norm, {c.hidden_size}, ones);
-    inside(layer, "mlp.gate_proj", Role::linear, {c.intermediate_size, c.hidden_size}, draw);
-    inside(layer, "mlp.up_proj", Role::linear, {c.intermediate_size, c.hidden_size}, draw);
-    inside(layer, "mlp.down_proj", Role::linear, {c.hidden_size, c.intermediate_size}, draw);
+    inside(layer, "input_layernorm", Role::norm, Part::input_norm, {c.hidden_size}, ones);
+    inside(layer, "self_attn.q_proj", Role::linear, Part::q, {c.query_width(), c.hidden_size}, draw);
+    inside(layer, "self_attn.k_proj", Role::linear, Part::k, {c.key_width(), c.hidden_size}, draw);
+    inside(layer, "self_attn.v_proj", Role::linear, Part::v, {c.key_width(), c.hidden_size}, draw);
+    inside(layer, "self_attn.o_proj", Role::linear, Part::o, {c.hidden_size, c.query_width()}, draw);
+    inside(layer, "post_attention_layernorm", Role::norm, Part::mlp_norm, {c.hidden_size}, ones);
+    inside(layer, "mlp.gate_proj", Role::linear, Part::gate, {c.intermediate_size, c.hidden_size}, draw);
+    inside(layer, "mlp.up_proj", Role::linear, Part::up, {c.intermediate_size, c.hidden_size}, draw);
+    inside(layer, "mlp.down_proj", Role::linear, Part::down, {c.hidden_size, c.intermediate_size}, draw);
   }
-  outside("model.norm.weight", Role::norm, {c.hidden_size}, ones);
-  outside("lm_head.weight", Role::head, {c.vocab_size, c.hidden_size}, draw);
+  outside("model.norm.weight", Role::norm, Part::final_norm, {c.hidden_size}, ones);
+  outside("lm_head.weight", Role::head, Part::head, {c.vocab_size, c.hidden_size}, draw);
   if (c.tie_word_embeddings) list.back().storage = list.front().name;
   return list;
 }

@@ -84,9 +84,7 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   const TokenBatch tokens{all.ids, all.positions, {}, all.segments, groups};
   const Pass pass{ctx, tokens, {&model_.pool()}};
   PackedAttention attention;
-  const TensorView hidden = ctx.scratch.allocate({tokens.tokens(), model_.config().hidden_size}, decoder.compute());
-  decoder.embed(pass, hidden);
-  for (int layer = 0; layer < decoder.num_layers(); ++layer) decoder.block(pass, layer, attention, nullptr, hidden);
+  const TensorView hidden = decoder.forward(pass, attention);
   const auto rows = static_cast<int64_t>(all.rows.size()), share = rows / static_cast<int64_t>(sums.size());
   const TensorView nll = ctx.scratch.allocate({std::max<int64_t>(1, rows)}, decoder.compute());
   std::vector<int32_t> best(all.rows.size());
@@ -145,10 +143,8 @@ int64_t Prober::plan_pass(int64_t rows, int64_t sequence_length, int threads) {
   for (const int64_t document : {sequence_length, int64_t{2}}) {  // attention's scratch depends on the documents
     const PackedBatch batch = widest_batch(rows, sequence_length, document);
     Arena arena = Arena::counting();
-    const Context ctx{
-        .device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = arena, .threads = threads};
     const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
-    losses(ctx, {&batch, 1}, points);
+    losses(counting_context(arena, threads), {&batch, 1}, points);
     bytes = std::max(bytes, arena.peak_bytes());
   }
   return bytes;

@@ -1,16 +1,32 @@
-#include "infer/score.h"
-
 #include <gtest/gtest.h>
+
+#include <numeric>
 
 #include "core/json.h"
 #include "data/tokenizer.h"
 #include "io/files.h"
 #include "support/engine.h"
+#include "train/backprop.h"
 
 namespace tessera {
 namespace {
 
 using test::Engine;
+
+/// A text read as one document, of which every token but the first is scored.
+PackedBatch one_document(const std::vector<int32_t>& ids) {
+  PackedBatch batch;
+  batch.rows = 1;
+  batch.sequence_length = static_cast<int64_t>(ids.size());
+  batch.ids = ids;
+  batch.positions.resize(ids.size());
+  std::iota(batch.positions.begin(), batch.positions.end(), 0);
+  batch.draw_index.assign(batch.positions.begin(), batch.positions.end());
+  batch.labels.assign(ids.begin() + 1, ids.end());
+  batch.labels.push_back(-1);
+  batch.documents.push_back({0, batch.sequence_length});
+  return batch;
+}
 
 /// JSON records of the first `limit` lines.
 std::vector<Json> read_records(const std::filesystem::path& file, size_t limit) {
@@ -39,7 +55,7 @@ class StoriesScores : public testing::Test {
     if (ids.size() > 512) ids.resize(512);
     return ids;
   }
-  double nll(const std::string& text) { return sequence_nll(engine_.ctx, *model_, ids_of(text)); }
+  double nll(const std::string& text) { return run_batch(engine_.ctx, *model_, one_document(ids_of(text)), {}).nll; }
 
   Engine engine_;
   std::optional<Tokenizer> tokenizer_;
@@ -73,32 +89,6 @@ TEST_F(StoriesScores, OfMinimalPairsMatchTheReference) {
   }
   const double accuracy = static_cast<double>(right) / static_cast<double>(pairs.size());
   EXPECT_NEAR(accuracy, reference_.at("blimp_first300_every_100th_line").at("accuracy").as_number(), 1e-12);
-}
-
-TEST(Score, PlannedMemoryIsEnoughAndNoneIsKept) {
-  const auto model = test::load_model(test::golden("gqa"), 64);
-  const Engine engine("cpu", plan_score_bytes(*model, 40, 2), 2);
-  const std::vector<int32_t> ids(40, 3);
-  EXPECT_GT(sequence_nll(engine.ctx, *model, ids), 0);
-  EXPECT_EQ(engine.arena.used_bytes(), 0);
-}
-
-TEST(Score, ATextOfOneTokenHasNothingToScore) {
-  const Engine engine;
-  const auto model = test::load_model(test::golden("gqa"), 8);
-  EXPECT_EQ(sequence_nll(engine.ctx, *model, std::vector<int32_t>{3}), 0);
-  EXPECT_EQ(sequence_nll(engine.ctx, *model, {}), 0);
-}
-
-TEST(Score, NamesATextThatDoesNotFit) {
-  const Engine engine;
-  const auto model = test::load_model(test::golden("gqa"), 8);
-  try {
-    sequence_nll(engine.ctx, *model, std::vector<int32_t>(9, 3));
-    FAIL() << "no error";
-  } catch (const UserError& error) {
-    EXPECT_EQ(error.message(), "a text has 9 tokens, but there are 8 positions");
-  }
 }
 
 }  // namespace

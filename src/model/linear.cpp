@@ -1,0 +1,107 @@
+#include "model/linear.h"
+
+#include "kernels/dropout.h"
+#include "kernels/gemm.h"
+
+namespace tessera {
+namespace {
+
+/// A group of rows and the delta that they see.
+struct Delta {
+  int64_t begin, rows, rank;
+  const BoundAdapter::Matrices& matrices;
+  bool drops;
+  DropoutKey key;
+
+  ConstView of(ConstView view) const { return view.slice_rows(begin, begin + rows); }
+  TensorView of(TensorView view) const { return view.slice_rows(begin, begin + rows); }
+};
+
+/// Calls f(delta) for each group of rows whose adapter changes this weight.
+template <class F> void for_each_delta(const Pass& pass, int weight, F&& f) {
+  for (const RowGroup& group : pass.batch.groups) {
+    const auto* found = group.adapter ? group.adapter->find(weight) : nullptr;
+    if (!found) continue;
+    const auto scope = pass.ctx.scratch.scope();
+    const int64_t rows = group.end - group.begin;
+    const bool drops = pass.training && found->dropout > 0;
+    DropoutKey key{};
+    if (drops)
+      key = {pass.dropout_seed, pass.step, static_cast<uint32_t>(weight), found->dropout,
+             pass.batch.draw_index.subspan(group.begin, rows)};
+    f(Delta{group.begin, rows, found->a.shape[0], *found, drops, key});
+  }
+}
+
+/// The delta's rows of x, dropped where dropout is on.
+ConstView delta_input(const Context& ctx, const Delta& delta, ConstView x, DType compute) {
+  if (!delta.drops) return delta.of(x);
+  const TensorView dropped = ctx.scratch.allocate({delta.rows, x.cols()}, compute);
+  dropout(ctx, delta.of(x), delta.key, dropped, Write::assign);
+  return dropped;
+}
+
+void add_weight_gradient(const Pass& pass, const WeightSet& weights, int weight, ConstView x, ConstView dy) {
+  const Context& ctx = pass.ctx;
+  if (!weights.is_trainable(weight)) return;
+  if (const auto grad = weights.view(weight)->direct_grad(*pass.pool))
+    return gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = *grad, .beta = 1});
+  const TensorView dw = ctx.scratch.allocate(weights.shape(weight), weights.compute());
+  gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = dw});
+  weights.view(weight)->scatter_add(ctx, dw, *pass.pool);
+}
+
+void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, ConstView x, ConstView low_rank,
+                         ConstView dy, TensorView dx) {
+  const BoundAdapter::Matrices& m = delta.matrices;
+  const ConstView rows_dy = delta.of(dy), u = delta.of(low_rank).slice_cols(0, delta.rank);
+  const ConstView rows_x = delta_input(ctx, delta, x, compute);
+  const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank}, compute);
+  gemm(ctx, {.a = u, .a_transpose = Transpose::yes, .b = rows_dy, .c = m.dbt, .alpha = m.scale, .beta = 1});
+  gemm(ctx, {.a = rows_dy, .b = m.bt, .b_transpose = Transpose::yes, .c = du, .alpha = m.scale});
+  gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_x, .c = m.da, .beta = 1});
+  if (dx.empty()) return;
+  if (!delta.drops) return gemm(ctx, {.a = du, .b = m.a, .c = delta.of(dx), .beta = 1});
+  const TensorView dropped(rows_x);  // no longer needed: its buffer takes dU A
+  gemm(ctx, {.a = du, .b = m.a, .c = dropped});
+  dropout(ctx, dropped, delta.key, delta.of(dx), Write::accumulate);
+}
+
+}  // namespace
+
+void multiply(const Context& ctx, const WeightSet& weights, const PoolRead& read, int weight, ConstView x, double beta,
+              TensorView y) {
+  const auto scope = ctx.scratch.scope();
+  if (weights.view(weight)->multiply(ctx, read, x, beta, y)) return;
+  gemm(ctx, {.a = x, .b = weights.read(ctx, read, weight), .b_transpose = Transpose::yes, .c = y, .beta = beta});
+}
+
+void linear(const Pass& pass, const WeightSet& weights, int weight, ConstView x, double beta, TensorView y,
+            TensorView low_rank) {
+  const Context& ctx = pass.ctx;
+  weights.for_each_reading(pass, weight, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    multiply(ctx, weights, values, weight, x.slice_rows(begin, end), beta, y.slice_rows(begin, end));
+  });
+  for_each_delta(pass, weight, [&](const Delta& delta) {
+    const BoundAdapter::Matrices& m = delta.matrices;
+    const ConstView rows_x = delta_input(ctx, delta, x, weights.compute());
+    const TensorView u = low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank}, weights.compute())
+                                          : delta.of(low_rank).slice_cols(0, delta.rank);
+    gemm(ctx, {.a = rows_x, .b = m.a, .b_transpose = Transpose::yes, .c = u});
+    gemm(ctx, {.a = u, .b = m.bt, .c = delta.of(y), .alpha = m.scale, .beta = 1});
+  });
+}
+
+void linear_backward(const Pass& pass, const WeightSet& weights, int weight, ConstView x, ConstView low_rank,
+                     ConstView dy, double beta, TensorView dx) {
+  const Context& ctx = pass.ctx;
+  {
+    const auto scope = ctx.scratch.scope();
+    if (!dx.empty()) gemm(ctx, {.a = dy, .b = weights.read(pass, weight), .c = dx, .beta = beta});
+    add_weight_gradient(pass, weights, weight, x, dy);
+  }
+  for_each_delta(pass, weight,
+                 [&](const Delta& delta) { add_delta_gradients(ctx, delta, weights.compute(), x, low_rank, dy, dx); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,43 @@
+#pragma once
+// One pass over a batch of tokens: which tokens, which values their weights are read with, where gradients go.
+
+#include <span>
+
+#include "kernels/attention.h"
+#include "kernels/context.h"
+#include "model/bound_adapter.h"
+#include "model/weights.h"
+
+namespace tessera {
+
+/// Rows of a batch that read the same numbers: the base weights, and an adapter or none. A group with `values` reads trainable base weights
+/// through them, in place of the pass's own reading; frozen weights are still read once for all groups.
+struct RowGroup {
+  int64_t begin, end;
+  BoundAdapter* adapter = nullptr;
+  const PoolRead* values = nullptr;
+};
+
+/// Tokens of several documents, one behind the other. Non-owning.
+struct TokenBatch {
+  std::span<const int32_t> ids, positions;
+  std::span<const int64_t> draw_index;  // a token's number in the global batch: keys dropout
+  std::span<const AttentionSegment> segments;
+  std::span<const RowGroup> groups;  // cover all rows, in order
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+};
+
+/// What a forward pass reads and where a backward pass adds.
+struct Pass {
+  const Context& ctx;
+  const TokenBatch& batch;
+  PoolRead read;
+  ParameterPool* pool = nullptr;  // gradients; null in evaluation
+  uint64_t dropout_seed = 0, step = 0;
+  bool training = false;  // dropout is on
+
+  /// [tokens, cols] of the pass's scratch
+  TensorView rows(int64_t cols, DType dtype) const { return ctx.scratch.allocate({batch.tokens(), cols}, dtype); }
+};
+
+}  // namespace tessera
