@@ -7,6 +7,7 @@
 #include "cli/results.h"
 #include "data/data_plan.h"
 #include "model/export.h"
+#include "train/backprop.h"
 #include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
@@ -32,14 +33,13 @@ void plan_backprop(const JobInputs& in, Model& model, MemoryPlan& memory) {
   memory.optimizer = optimizer_state_bytes(in.config.trainer.optimizer, model.pool().trainable().values.shape.count());
   memory.activations =
       std::max(memory.activations,
-               plan_activation_bytes(
-                   model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-                   {.backward = true, .dropout = true, .checkpoint_activations = train.checkpoint_activations}));
+               plan_backprop_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
+                                   {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}}));
 }
 
 int64_t plan_evaluation(const JobInputs& in, Model& model) {
   const TrainConfig& train = in.config.trainer.train;
-  return plan_activation_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads, {});
+  return plan_score_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads);
 }
 
 /// Of SPSA on several ranks, which hand a replica's state to each other when a run goes on.

@@ -12,6 +12,7 @@
 #include "kernels/table.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
+#include "score/evaluate.h"
 
 namespace tessera {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/table.h"
+#include "score/evaluate.h"
 
 namespace tessera {
 namespace {
@@ -21,7 +22,7 @@ LossSums evaluate_folder(const JobInputs& in, const Context& ctx, const PackedDa
   settings.where_model = folder.string();
   Model model(settings);
   const int64_t rows = micro_batch_rows(train, in.world.size());
-  const int64_t bytes = plan_activation_bytes(model, rows, train.sequence_length, in.threads, {});
+  const int64_t bytes = plan_score_bytes(model, rows, train.sequence_length, in.threads);
   const auto with = [&](Arena& arena) {
     const Context own{
         .device = ctx.device, .stream = ctx.stream, .kernels = ctx.kernels, .scratch = arena, .threads = ctx.threads};

@@ -81,4 +81,7 @@ void require_equal(Communicator&, const std::string& what, const std::string& va
 /// Rank 0's text on every rank.
 std::string broadcast_text(Communicator&, const std::string& chosen);
 
+/// Sums a few numbers over the ranks, in rank order: the control plane, apart from gradients.
+std::vector<double> sum_over_ranks(Communicator&, const std::vector<double>& mine);
+
 }  // namespace tessera

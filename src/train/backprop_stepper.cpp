@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/elementwise.h"
+#include "train/backprop.h"
 #include "train/divergence.h"
 #include "train/stepper.h"
 
@@ -93,12 +94,11 @@ class BackpropStepper final : public Stepper {
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
       const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
       const PackedBatch batch = in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
-      sums += run_batch(in_.ctx, in_.model, batch,
-                        {.backward = true,
-                         .dropout = true,
-                         .checkpoint_activations = in_.config.train.checkpoint_activations,
-                         .seed = static_cast<uint64_t>(in_.config.train.seed),
-                         .step = static_cast<uint64_t>(step)});
+      sums += backprop_batch(
+          in_.ctx, in_.model, batch,
+          {.checkpoint_activations = in_.config.train.checkpoint_activations,
+           .dropout = {
+               .on = true, .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)}});
     }
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
     return sums;

@@ -8,7 +8,7 @@
 #include "io/hdf5_file.h"
 #include "io/numbered_name.h"
 #include "model/native_folder.h"
-#include "train/evaluation.h"
+#include "score/evaluation.h"
 
 namespace tessera {
 namespace fs = std::filesystem;

@@ -50,7 +50,4 @@ std::string name_broken(Model&);
 /// @throws UserError when the base model's files hold a number that is not finite
 void refuse_broken_base(Model&, int64_t step);
 
-/// Sums a few numbers over the ranks, in rank order: the control plane, apart from gradients.
-std::vector<double> sum_over_ranks(Communicator&, const std::vector<double>& mine);
-
 }  // namespace tessera

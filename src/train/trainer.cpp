@@ -2,13 +2,13 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "comm/stop_together.h"
 #include "core/decimal.h"
 #include "model/config_fingerprint.h"
+#include "score/evaluate.h"
+#include "score/evaluation.h"
 #include "train/divergence.h"
-#include "train/evaluation.h"
 #include "train/stepper.h"
 
 namespace tessera {
@@ -17,32 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-LossSums sum_over_ranks(Communicator& world, LossSums sums) {
-  std::vector<double> numbers;
-  LossSums::visit([&](const char*, auto member) { numbers.push_back(static_cast<double>(sums.*member)); });
-  numbers = tessera::sum_over_ranks(world, numbers);
-  size_t i = 0;
-  LossSums::visit([&](const char*, auto member) {
-    auto& number = sums.*member;
-    number = static_cast<std::decay_t<decltype(number)>>(numbers.at(i++));
-  });
-  return sums;
-}
-
-/// The pieces of cut documents that the ranks found, together on every rank.
-void gather_cut_completions(Communicator& world, LossSums& sums) {
-  std::vector<int64_t> mine;
-  for (const CutCompletion& piece : sums.cut) mine.insert(mine.end(), {piece.document, piece.pieces, piece.exact});
-  sums.cut.clear();
-  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
-    if (bytes.empty()) continue;
-    std::vector<int64_t> numbers(bytes.size() / sizeof(int64_t));
-    std::memcpy(numbers.data(), bytes.data(), bytes.size());
-    for (size_t i = 0; i + 2 < numbers.size(); i += 3)
-      sums.cut.push_back({numbers[i], static_cast<int32_t>(numbers[i + 1]), numbers[i + 2] != 0});
-  }
-}
 
 class Loop {
  public:
@@ -222,16 +196,6 @@ class Loop {
 
 }  // namespace
 
-std::vector<double> sum_over_ranks(Communicator& world, const std::vector<double>& mine) {
-  std::vector<double> total(mine.size());
-  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
-    std::vector<double> other(mine.size());
-    std::memcpy(other.data(), bytes.data(), bytes.size());
-    for (size_t i = 0; i < mine.size(); ++i) total[i] += other[i];
-  }
-  return total;
-}
-
 // One broken value breaks every gradient, so values are looked at first.
 std::string name_broken(Model& model) {
   const FlatParams& params = model.pool().trainable();
@@ -274,25 +238,6 @@ int64_t micro_batch_rows(const TrainConfig& config, int ranks) {
   const int64_t wanted =
       config.micro_batch > 0 ? config.micro_batch : std::max<int64_t>(1, 512 / config.sequence_length);
   return std::min(wanted, largest_share);
-}
-
-LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world, int64_t micro_batch,
-                  int64_t rows, const std::function<bool()>& stop) {
-  const int64_t total = rows > 0 ? std::min(rows, data.rows()) : data.rows();
-  const RowShare share = row_share(total, world.rank(), world.size());
-  LossSums sums;
-  bool is_left = false;
-  for (int64_t begin = share.begin; begin < share.end; begin += micro_batch) {
-    if ((is_left = stop && stop())) break;
-    std::vector<int64_t> numbers;
-    for (int64_t row = begin; row < std::min(begin + micro_batch, share.end); ++row) numbers.push_back(row);
-    sums += run_batch(ctx, model, data.batch(numbers, begin), {});
-  }
-  leave_together(world, is_left, "evaluating");
-  gather_cut_completions(world, sums);
-  sums = sum_over_ranks(world, sums);
-  sums.count_cut_completions();
-  return sums;
 }
 
 TrainOutcome run_training(const TrainerInputs& inputs) { return Loop(inputs).run(); }

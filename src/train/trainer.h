@@ -6,7 +6,7 @@
 
 #include "comm/communicator.h"
 #include "core/stop.h"
-#include "train/backprop.h"
+#include "model/model.h"
 #include "train/checkpoint.h"
 #include "train/reporter.h"
 #include "train/spsa/spsa_config.h"
@@ -58,11 +58,6 @@ int64_t total_steps(const TrainerInputs&);
 
 /// Rows of one pass of a rank: train.micro_batch, or about 512 tokens, no more than the rank's largest share.
 int64_t micro_batch_rows(const TrainConfig&, int ranks);
-
-/// Loss and accuracy over the dataset's rows (the first `rows`, 0 = all), shared by the ranks; the same sums on every rank.
-/// @throws Stopped on every rank when `stop` said so between two batches on any
-LossSums evaluate(const Context&, Model&, const PackedDataset&, Communicator&, int64_t micro_batch, int64_t rows = 0,
-                  const std::function<bool()>& stop = stop_requested);
 
 /// Trains to the last step, or until a stop is asked for: a step is finished, an evaluation is left between two batches and made when
 /// the run goes on; a checkpoint of the last step that was done is left.

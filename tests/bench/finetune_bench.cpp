@@ -54,7 +54,7 @@ class Finetune {
     settings.adapter.equivalent_rank = 2;
     settings.max_position = length;
     model_ = std::make_unique<Model>(settings);
-    arena_ = std::make_unique<Arena>(plan_activation_bytes(*model_, 1, length, threads, {.backward = true}));
+    arena_ = std::make_unique<Arena>(plan_backprop_bytes(*model_, 1, length, threads));
     ctx_ = std::make_unique<Context>(
         Context{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = *arena_, .threads = threads});
     optimizer_ = make_optimizer({}, model_->pool().trainable().values.shape.count());
@@ -63,7 +63,7 @@ class Finetune {
 
   void step() {
     model_->pool().zero_grads();
-    const LossSums sums = run_batch(*ctx_, *model_, batch_, {.backward = true});
+    const LossSums sums = backprop_batch(*ctx_, *model_, batch_);
     model_->bound_adapter()->finish_backward(*ctx_);
     optimizer_->step(*ctx_, model_->pool().trainable(),
                      {++steps_, 1e-4f, static_cast<float>(1.0 / static_cast<double>(sums.scored))});

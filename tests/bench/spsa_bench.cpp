@@ -80,7 +80,7 @@ class Training {
     batch_ = batch_of(rows, model_->config().vocab_size);
     const SpsaConfig config;
     prober_ = make_prober(config, *model_);
-    inference_bytes_ = plan_activation_bytes(*model_, 2 * rows.count, rows.length, threads, {});
+    inference_bytes_ = plan_score_bytes(*model_, 2 * rows.count, rows.length, threads);
     probe_bytes_ = prober_->plan_bytes(rows.count, rows.length, threads);
     arena_ = std::make_unique<Arena>(std::max(probe_bytes_, inference_bytes_));
     ctx_ = std::make_unique<Context>(
@@ -93,7 +93,7 @@ class Training {
 
   /// Two passes over the weights as they are.
   void bare() {
-    for (int side = 0; side < 2; ++side) run_batch(*ctx_, *model_, batch_, {});
+    for (int side = 0; side < 2; ++side) score_batch(*ctx_, *model_, batch_);
   }
 
   void step() {

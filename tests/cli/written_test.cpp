@@ -6,6 +6,7 @@
 
 #include "comm/pretended_ranks.h"
 #include "model/export.h"
+#include "score/evaluate.h"
 #include "support/tiny_model.h"
 
 namespace tessera {

@@ -55,7 +55,7 @@ TEST_P(GoldenModel, LossAndGradientsMatchTransformers) {
   const PackedBatch batch = test::batch_of(expected.at("input_ids"), expected.at("labels"));
   for (const bool checkpointed : {false, true}) {
     model->pool().zero_grads();
-    const LossSums sums = run_batch(ctx_, *model, batch, {.backward = true, .checkpoint_activations = checkpointed});
+    const LossSums sums = backprop_batch(ctx_, *model, batch, {.checkpoint_activations = checkpointed});
     EXPECT_NEAR(sums.mean_nll(), element(expected.at("loss"), 0), 1e-5 * element(expected.at("loss"), 0));
     expect_gradients(*model, expected, "", static_cast<double>(sums.scored));
   }
@@ -67,7 +67,7 @@ TEST_P(GoldenModel, LogitsOfTheMappedModelMatchTransformers) {
   const PackedBatch batch = test::batch_of(expected.at("input_ids"), expected.at("labels"));
   EXPECT_EQ(model->pool().trainable_count(), 0);
   EXPECT_GT(model->pool().frozen_mapped_bytes(), 0);
-  const LossSums sums = run_batch(ctx_, *model, batch, {});
+  const LossSums sums = score_batch(ctx_, *model, batch);
   EXPECT_NEAR(sums.mean_nll(), element(expected.at("loss"), 0), 1e-5 * element(expected.at("loss"), 0));
   // argmax of every scored position agrees with the stored logits
   int64_t correct = 0;
@@ -86,8 +86,8 @@ TEST_P(GoldenModel, AFrozenBaseComputesTheSameAdapterFreeLossInEveryBatchSplit) 
   const ConstView ids = expected.at("input_ids"), labels = expected.at("labels");
   LossSums split;
   for (int64_t b = 0; b < ids.shape[0]; ++b)
-    split += run_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)), {});
-  const LossSums whole = run_batch(ctx_, *model, test::batch_of(ids, labels), {});
+    split += score_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)));
+  const LossSums whole = score_batch(ctx_, *model, test::batch_of(ids, labels));
   EXPECT_EQ(split.scored, whole.scored);
   EXPECT_NEAR(split.nll, whole.nll, 1e-6 * whole.nll);
 }
@@ -110,7 +110,7 @@ TEST(GoldenPacked, DocumentsOfOneRowNeverSeeEachOther) {
     const auto lengths = expected.at("packed.document_lengths").as<int32_t>();
     const PackedBatch batch =
         test::batch_of(expected.at("packed.input_ids"), expected.at("packed.labels"), {lengths.begin(), lengths.end()});
-    const LossSums sums = run_batch(ctx, *model, batch, {.backward = true});
+    const LossSums sums = backprop_batch(ctx, *model, batch);
     EXPECT_NEAR(sums.mean_nll(), element(expected.at("packed.loss"), 0), 1e-5 * element(expected.at("packed.loss"), 0));
     expect_gradients(*model, expected, "packed.", static_cast<double>(sums.scored));
   }

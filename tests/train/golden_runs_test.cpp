@@ -23,7 +23,7 @@ class GoldenRun : public testing::TestWithParam<std::string> {
       const PackedBatch batch =
           test::batch_of(ids.slice_rows(step, step + 1).reshape(rows), labels.slice_rows(step, step + 1).reshape(rows));
       model.assemble(own_.ctx);
-      const LossSums sums = run_batch(own_.ctx, model, batch, {.backward = true});
+      const LossSums sums = backprop_batch(own_.ctx, model, batch);
       if (model.bound_adapter()) model.bound_adapter()->finish_backward(own_.ctx);
       optimizer.step(own_.ctx, model.pool(), sums.scored);
       EXPECT_NEAR(sums.mean_nll(), element(losses, step), 1e-5 * element(losses, step)) << "step " << step;

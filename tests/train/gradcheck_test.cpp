@@ -74,16 +74,15 @@ TEST_P(GradCheck, OfEveryWeight) {
   test::OwnContext own("reference");
   const PackedBatch batch = test::packed_batch();
   for (const bool checkpointed : {false, true}) {
-    PassOptions options{.dropout = true, .checkpoint_activations = checkpointed, .seed = 5, .step = 3};
+    const BackpropOptions options{.checkpoint_activations = checkpointed,
+                                  .dropout = {.on = true, .seed = 5, .step = 3}};
     const auto loss = [&] {
       model->assemble(own.ctx);
-      return run_batch(own.ctx, *model, batch, options).nll;
+      return score_batch(own.ctx, *model, batch, options.dropout).nll;
     };
     model->pool().zero_grads();
     loss();  // assembles
-    PassOptions backward = options;
-    backward.backward = true;
-    run_batch(own.ctx, *model, batch, backward);
+    backprop_batch(own.ctx, *model, batch, options);
     if (model->bound_adapter()) model->bound_adapter()->finish_backward(own.ctx);
     ASSERT_FALSE(model->pool().trainable().slots.empty());
     for (const TrainableSlot& slot : model->pool().trainable().slots)

@@ -69,19 +69,22 @@ class MemoryPlan : public testing::TestWithParam<Case> {
     settings.max_position = 400;
     return std::make_unique<Model>(settings);
   }
-  PassOptions options() const {
-    return {.backward = GetParam().backward,
-            .dropout = GetParam().backward,
-            .checkpoint_activations = GetParam().checkpoint,
-            .seed = 1,
-            .step = 1};
+  static BackpropOptions options() {
+    return {.checkpoint_activations = GetParam().checkpoint, .dropout = {.on = true, .seed = 1, .step = 1}};
+  }
+  static int64_t plan(Model& model, int64_t rows, int64_t length, int threads) {
+    return GetParam().backward ? plan_backprop_bytes(model, rows, length, threads, options())
+                               : plan_score_bytes(model, rows, length, threads);
   }
   int64_t peak(Model& model, const PackedBatch& batch, int64_t capacity, int threads) {
     Arena arena(capacity);
     const Context ctx{
         .device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = arena, .threads = threads};
     model.assemble(ctx);
-    run_batch(ctx, model, batch, options());
+    if (GetParam().backward)
+      backprop_batch(ctx, model, batch, options());
+    else
+      score_batch(ctx, model, batch);
     return arena.peak_bytes();
   }
 
@@ -96,34 +99,35 @@ TEST_P(MemoryPlan, BoundsEveryBatchThatFitsIntoIt) {
   for (int round = 0; round < 40; ++round) {
     const auto rows = static_cast<int64_t>(1 + random() % 5), length = static_cast<int64_t>(2 + random() % 300);
     const int threads = static_cast<int>(1 + random() % 4);
-    const int64_t plan = plan_activation_bytes(*model, rows, length, threads, options());
+    const int64_t planned = plan(*model, rows, length, threads);
     for (const int64_t longest : {int64_t{2}, int64_t{3}, int64_t{17}, length}) {
       const auto batch = random_batch(random, static_cast<int64_t>(1 + random() % static_cast<uint64_t>(rows)), length,
                                       longest, static_cast<double>(random() % 3) / 2);
-      ASSERT_NO_THROW(peak(*model, batch, plan, threads))
+      ASSERT_NO_THROW(peak(*model, batch, planned, threads))
           << rows << " rows of " << length << ", documents up to " << longest << ", " << threads << " threads";
     }
     const PackedBatch full = full_batch(rows, length);
-    ASSERT_NO_THROW(peak(*model, full, plan, threads))
+    ASSERT_NO_THROW(peak(*model, full, planned, threads))
         << rows << " rows of " << length << ", " << threads << " threads";
   }
 }
 
 TEST_P(MemoryPlan, AsksForLittleMoreThanIsUsed) {
   const auto model = make_model();
-  const int64_t plan = plan_activation_bytes(*model, 4, 256, 2, options());
+  const int64_t planned = plan(*model, 4, 256, 2);
   // Few rows of folded weights take a second panel a thread, which a full batch does without.
   const double panels = GetParam().method == "rps" ? 2 * 300e3 : 0;
-  EXPECT_LE(static_cast<double>(plan), 1.25 * static_cast<double>(peak(*model, full_batch(4, 256), plan, 2)) + panels);
+  EXPECT_LE(static_cast<double>(planned),
+            1.25 * static_cast<double>(peak(*model, full_batch(4, 256), planned, 2)) + panels);
 }
 
 TEST_P(MemoryPlan, NeedsLessWhenBlocksAreRunAgain) {
   if (!GetParam().backward) GTEST_SKIP() << "a forward pass keeps nothing";
   const auto model = make_model();
-  PassOptions keep = options(), again = options();
+  BackpropOptions keep = options(), again = options();
   keep.checkpoint_activations = false;
   again.checkpoint_activations = true;
-  EXPECT_LT(plan_activation_bytes(*model, 4, 256, 2, again), plan_activation_bytes(*model, 4, 256, 2, keep));
+  EXPECT_LT(plan_backprop_bytes(*model, 4, 256, 2, again), plan_backprop_bytes(*model, 4, 256, 2, keep));
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, MemoryPlan,

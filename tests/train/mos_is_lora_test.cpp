@@ -79,7 +79,7 @@ TEST_P(MosIsLora, ForTwentyStepsToTheBit) {
     const auto losses = [&](Model& model, test::AdamW& optimizer) {
       model.assemble(own.ctx);
       const LossSums sums =
-          run_batch(own.ctx, model, batch, {.backward = true, .dropout = true, .step = static_cast<uint64_t>(step)});
+          backprop_batch(own.ctx, model, batch, {.dropout = {.on = true, .step = static_cast<uint64_t>(step)}});
       model.bound_adapter()->finish_backward(own.ctx);
       optimizer.step(own.ctx, model.pool(), sums.scored);
       return sums.mean_nll();
@@ -107,7 +107,7 @@ TEST(MosTraining, FirstGradientReachesBOnly) {
   settings.adapter.method = "mos";
   Model model(settings);
   model.assemble(own.ctx);
-  run_batch(own.ctx, model, batch_of_step(0), {.backward = true});
+  backprop_batch(own.ctx, model, batch_of_step(0));
   model.bound_adapter()->finish_backward(own.ctx);
   for (const TrainableSlot& slot : model.pool().trainable().slots) {
     float largest = 0;
@@ -149,7 +149,7 @@ TEST(MosTraining, PoolGradientsAreThoseOfTheSameLoraScattered) {
       std::memcpy(const_cast<void*>(to->bt.data), from->bt.data, static_cast<size_t>(to->bt.bytes()));
     }
   for (Model* model : {&mos, &lora}) {
-    run_batch(own.ctx, *model, batch_of_step(0), {.backward = true});
+    backprop_batch(own.ctx, *model, batch_of_step(0));
     model->bound_adapter()->finish_backward(own.ctx);
   }
   for (size_t i = 0; i < specs.size(); ++i)

@@ -50,7 +50,7 @@ class ProberOf : public testing::TestWithParam<Setting> {
     perturb(own_.ctx, params.values, 0, point.z, point.scale, copy);
     std::memcpy(params.values.mutable_data(), copy.view().data, static_cast<size_t>(params.values.bytes()));
     model->assemble(own_.ctx);
-    return run_batch(own_.ctx, *model, batch, {});
+    return score_batch(own_.ctx, *model, batch);
   }
   std::vector<Prober::Perturb> ways() const {
     if (GetParam().method != "none") return {Prober::Perturb::copies};
@@ -93,7 +93,7 @@ TEST_P(ProberOf, NeverWritesTheWeights) {
       prober.losses(own_.ctx, {&batch, 1}, points);
     }
     EXPECT_TRUE(test::same_bytes(model->pool().trainable().values, untouched->pool().trainable().values));
-    EXPECT_EQ(run_batch(own_.ctx, *model, batch, {}).nll, run_batch(own_.ctx, *untouched, batch, {}).nll);
+    EXPECT_EQ(score_batch(own_.ctx, *model, batch).nll, score_batch(own_.ctx, *untouched, batch).nll);
   }
 }
 

@@ -32,7 +32,7 @@ class Baselines : public testing::TestWithParam<bool> {
   static void backward(Model& model, const std::string& backend) {
     test::Engine own(backend);
     model.pool().zero_grads();
-    run_batch(own.ctx, model, test::packed_batch(), {.backward = true});
+    backprop_batch(own.ctx, model, test::packed_batch());
   }
   /// A plain model with the other's weights.
   std::unique_ptr<Model> copy_of(Model& model) {

@@ -13,6 +13,7 @@
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 #include "support/rps.h"
+#include "train/backprop.h"
 #include "train/spsa/packer.h"
 #include "train/spsa/replica.h"
 #include "train/spsa/spsa_inputs.h"
@@ -498,8 +499,10 @@ TEST_F(RpsTraining, PlansNoMoreScratchThanTheDenseRunAndTwoMatrices) {
   for (const bool backward : {false, true})
     for (const bool checkpointed : {false, true})
       for (const int64_t rows : {1, 4}) {
-        const PassOptions options{.backward = backward, .checkpoint_activations = checkpointed};
-        const auto plan = [&](Model& model) { return plan_activation_bytes(model, rows, 48, 2, options); };
+        const auto plan = [&](Model& model) {
+          return backward ? plan_backprop_bytes(model, rows, 48, 2, {.checkpoint_activations = checkpointed})
+                          : plan_score_bytes(model, rows, 48, 2);
+        };
         EXPECT_LE(plan(folded), plan(dense) + 2 * largest + panels);
         EXPECT_LE(plan(deep), plan(deep_dense) + 2 * largest + panels) << "no matrix is kept for a layer";
         EXPECT_EQ(plan(whole), plan(dense)) << "read in place";
@@ -528,7 +531,7 @@ TEST_F(RpsTraining, AnAdapterOnAFrozenSharedBaseGetsTheGradientsItGetsOnTheDense
         test::fill_all_normal(model->pool(), 3, 0.3);
         model->pool().zero_grads();
         model->assemble(own_.ctx);
-        run_batch(own_.ctx, *model, batch(rows), {.backward = true});
+        backprop_batch(own_.ctx, *model, batch(rows));
         model->bound_adapter()->finish_backward(own_.ctx);
       }
       std::vector<double> ours, theirs;
@@ -598,7 +601,7 @@ TEST_F(RpsProbes, ReadCopiesAndGiveTheLossOfWeightsThatWereTrulyMoved) {
     Tensor copy(params.values.shape, DType::f32);
     perturb(own_.ctx, params.values, 0, points[k].z, points[k].scale, copy);
     std::memcpy(params.values.mutable_data(), copy.view().data, static_cast<size_t>(params.values.bytes()));
-    EXPECT_EQ(sums[k].nll, run_batch(own_.ctx, *moved, rows, {}).nll) << "point " << k;
+    EXPECT_EQ(sums[k].nll, score_batch(own_.ctx, *moved, rows).nll) << "point " << k;
   }
   EXPECT_TRUE(test::same_bytes(model->pool().trainable().values, untouched->pool().trainable().values));
 }
@@ -606,7 +609,7 @@ TEST_F(RpsProbes, ReadCopiesAndGiveTheLossOfWeightsThatWereTrulyMoved) {
 TEST_F(RpsProbes, FindTheGradientsPartAlongTheirDirection) {
   const auto model = make();
   const PackedBatch rows = batch();
-  run_batch(own_.ctx, *model, rows, {.backward = true});
+  backprop_batch(own_.ctx, *model, rows);
   const FlatParams& params = model->pool().trainable();
   const auto q = params.grads.as<float>();
   Prober prober(*model, Prober::Perturb::copies, 2);

@@ -44,12 +44,11 @@ int64_t largest_matrix(Model& model) {
 
 TEST_P(SpsaMemory, PlansTheArenaOfTwoForwardPassesAndOneMatrix) {
   const auto model = make_model(false);
-  const int64_t inference = plan_activation_bytes(*model, 2 * kRows, kLength, kThreads, {});
+  const int64_t inference = plan_score_bytes(*model, 2 * kRows, kLength, kThreads);
   const int64_t matrix = GetParam() == "none" ? largest_matrix(*model) : 0;
   const int64_t probe = make_prober(*model)->plan_bytes(kRows, kLength, kThreads);
   EXPECT_LE(probe, inference + matrix);
-  EXPECT_LT(3 * probe,
-            2 * plan_activation_bytes(*make_model(true, 8), 2 * kRows, kLength, kThreads, {.backward = true}))
+  EXPECT_LT(3 * probe, 2 * plan_backprop_bytes(*make_model(true, 8), 2 * kRows, kLength, kThreads))
       << "a store of activations grows with the layers";
 }
 

@@ -4,7 +4,7 @@
 
 #include "io/files.h"
 #include "io/json_file.h"
-#include "train/evaluation.h"
+#include "score/evaluation.h"
 
 namespace tessera {
 namespace fs = std::filesystem;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "core/json.h"
 #include "steplog/step_log.h"
 #include "train/checkpoint.h"
 

@@ -3,10 +3,8 @@
 #include <algorithm>
 
 #include "kernels/elementwise.h"
-#include "kernels/table.h"
 #include "kernels/votes.h"
 #include "model/packed_attention.h"
-#include "train/backprop.h"
 
 namespace tessera {
 namespace {
@@ -85,15 +83,13 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   const Pass pass{ctx, tokens, {&model_.pool()}};
   PackedAttention attention;
   const TensorView hidden = decoder.forward(pass, attention);
-  const auto rows = static_cast<int64_t>(all.rows.size()), share = rows / static_cast<int64_t>(sums.size());
-  const TensorView nll = ctx.scratch.allocate({std::max<int64_t>(1, rows)}, decoder.compute());
-  std::vector<int32_t> best(all.rows.size());
-  decoder.head(pass, hidden,
-               {.rows = all.rows, .labels = all.labels, .nll = nll.slice_rows(0, rows), .best = best, .dhidden = {}});
+  const RowScores scores = score_hidden(pass, decoder, hidden, all.rows, all.labels);
+  const auto share = static_cast<int64_t>(all.rows.size() / sums.size());
   if (ctx.scratch.is_counting()) return;
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * share;
-    sums[k] += sum_up(batch, scored, nll.slice_rows(begin, begin + share), std::span(best).subspan(begin, share));
+    sums[k] += sum_up(batch, scored, scores.nll.slice_rows(begin, begin + share),
+                      std::span(scores.best).subspan(begin, share));
   }
 }
 
@@ -139,15 +135,10 @@ int64_t Prober::plan_bytes(int64_t rows, int64_t sequence_length, int threads) {
 }
 
 int64_t Prober::plan_pass(int64_t rows, int64_t sequence_length, int threads) {
-  int64_t bytes = 0;
-  for (const int64_t document : {sequence_length, int64_t{2}}) {  // attention's scratch depends on the documents
-    const PackedBatch batch = widest_batch(rows, sequence_length, document);
-    Arena arena = Arena::counting();
-    const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
-    losses(counting_context(arena, threads), {&batch, 1}, points);
-    bytes = std::max(bytes, arena.peak_bytes());
-  }
-  return bytes;
+  const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
+  return plan_widest(rows, sequence_length, threads, [&](const Context& ctx, const PackedBatch& batch) {
+    losses(ctx, {&batch, 1}, points);
+  });
 }
 
 }  // namespace tessera

@@ -4,8 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "model/model.h"
-#include "train/batch_loss.h"
+#include "score/forward.h"
 #include "train/train_config.h"
 
 namespace tessera {

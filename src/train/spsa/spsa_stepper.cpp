@@ -9,7 +9,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "train/evaluation.h"
+#include "score/evaluation.h"
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"

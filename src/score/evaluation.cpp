@@ -1,4 +1,4 @@
-#include "train/evaluation.h"
+#include "score/evaluation.h"
 
 #include <fmt/core.h>
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/json.h"
-#include "train/batch_loss.h"
+#include "score/batch_loss.h"
 
 namespace tessera {
 

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "score/evaluate.h"
 #include "support/tiny_model.h"
-#include "train/trainer.h"
 
 namespace tessera {
 namespace {

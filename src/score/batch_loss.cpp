@@ -1,4 +1,4 @@
-#include "train/batch_loss.h"
+#include "score/batch_loss.h"
 
 #include <algorithm>
 #include <cmath>

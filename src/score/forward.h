@@ -1,0 +1,59 @@
+#pragma once
+// score/: what a batch is scored on, forward passes without gradients, evaluations. Training and generation stand on it.
+
+#include "model/model.h"
+#include "score/batch_loss.h"
+
+namespace tessera {
+
+/// A packed batch as a pass reads it. The batch outlives it.
+class BatchTokens {
+ public:
+  BatchTokens(const PackedBatch&, BoundAdapter*);
+  BatchTokens(const BatchTokens&) = delete;
+  const TokenBatch& tokens() const { return tokens_; }
+  const ScoredRows& scored() const { return scored_; }
+
+ private:
+  ScoredRows scored_;
+  std::vector<AttentionSegment> segments_;
+  RowGroup group_;
+  TokenBatch tokens_;
+};
+
+/// Of each scored row.
+struct RowScores {
+  TensorView nll;             // [rows], from the pass's scratch
+  std::vector<int32_t> best;  // arg max of the logits
+};
+/// Final norm, head and cross-entropy. @param dhidden  [T, D] += ; empty: no gradients
+RowScores score_hidden(const Pass&, const DecoderModel&, ConstView hidden, std::span<const int32_t> rows,
+                       std::span<const int32_t> labels, TensorView dhidden = {});
+
+/// Which dropout masks a pass draws; none by default.
+struct Dropout {
+  bool on = false;
+  uint64_t seed = 0, step = 0;
+};
+
+/// One forward pass over a packed batch, without gradients. A counting pass has no sums.
+LossSums score_batch(const Context&, Model&, const PackedBatch&, const Dropout& = {});
+
+/// Bytes of the activation arena that score_batch needs for batches of this size: a dry run with a counting arena.
+int64_t plan_score_bytes(Model&, int64_t rows, int64_t sequence_length, int threads);
+
+/// A batch with every token scored, in documents of that length: what plans of memory are made with.
+PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document);
+
+/// The most bytes that `pass(context, batch)` takes from the arena, for batches of this size: a dry run with a counting arena.
+template <class Pass> int64_t plan_widest(int64_t rows, int64_t sequence_length, int threads, Pass&& pass) {
+  int64_t bytes = 0;
+  for (const int64_t document : {sequence_length, int64_t{2}}) {  // attention's scratch depends on the documents
+    Arena arena = Arena::counting();
+    pass(counting_context(arena, threads), widest_batch(rows, sequence_length, document));
+    bytes = std::max(bytes, arena.peak_bytes());
+  }
+  return bytes;
+}
+
+}  // namespace tessera
