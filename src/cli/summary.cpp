@@ -80,8 +80,8 @@ void say_written(Reporter& report, const JobInputs& in, const Written& result, c
 /// Parameters of a plain LoRA of the rank that the adapter's layers work with.
 int64_t lora_parameters(const AdapterWeights& adapter) {
   int64_t count = 0;
-  for (const auto& delta : adapter.by_weight)
-    if (delta) count += delta->a->shape().count() + delta->bt->shape().count();
+  for (const auto& deltas : adapter.by_weight)
+    for (const LowRank& delta : deltas) count += delta.a->shape().count() + delta.bt->shape().count();
   return count;
 }
 

@@ -13,7 +13,8 @@ ConstView bind_values(const WeightView& view, const PoolRead& read, Storage& sto
 
 TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_place, Storage& storage,
                          TensorView& grads) {
-  if (in_place) return view.is_trainable() ? *view.direct_grad(pool) : TensorView();
+  if (!view.is_trainable()) return {};
+  if (in_place) return *view.direct_grad(pool);
   return grads = storage.allocate(view.shape(), pool.compute());
 }
 
@@ -24,6 +25,11 @@ void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& poo
 }
 
 }  // namespace
+
+template <class F> void BoundAdapter::for_each(F&& f) const {
+  for (size_t i = 0; i < by_weight_.size(); ++i)
+    for (size_t k = 0; k < by_weight_[i].size(); ++k) f(weights_.by_weight[i][k], buffers_[i][k]);
+}
 
 BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool)
     : weights_(std::move(weights)),
@@ -47,34 +53,39 @@ BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool, const Po
 
 void BoundAdapter::bind(bool gradients) {
   for (size_t i = 0; i < by_weight_.size(); ++i) {
-    const auto& delta = weights_.by_weight[i];
-    if (!delta) continue;
-    Matrices& m = by_weight_[i];
-    Buffers& b = buffers_[i];
-    m.a = bind_values(*delta->a, read_, storage_, b.a);
-    m.bt = bind_values(*delta->bt, read_, storage_, b.bt);
-    if (gradients) {
-      m.da = bind_gradient(*delta->a, pool_, b.a.empty(), storage_, b.da);
-      m.dbt = bind_gradient(*delta->bt, pool_, b.bt.empty(), storage_, b.dbt);
+    for (const LowRank& delta : weights_.by_weight[i]) {
+      Matrices m{.a = {}, .bt = {}, .da = {}, .dbt = {}, .scale = delta.scale, .dropout = delta.dropout};
+      Buffers b;
+      m.a = bind_values(*delta.a, read_, storage_, b.a);
+      m.bt = bind_values(*delta.bt, read_, storage_, b.bt);
+      if (gradients) {
+        m.da = bind_gradient(*delta.a, pool_, b.a.empty(), storage_, b.da);
+        m.dbt = bind_gradient(*delta.bt, pool_, b.bt.empty(), storage_, b.dbt);
+      }
+      by_weight_[i].push_back(m);
+      buffers_[i].push_back(b);
     }
-    m.scale = delta->scale;
-    m.dropout = delta->dropout;
   }
+}
+
+int64_t BoundAdapter::rank(int weight) const {
+  int64_t rank = 0;
+  for (const Matrices& delta : deltas(weight)) rank += delta.rank();
+  return rank;
 }
 
 void BoundAdapter::assemble(const Context& ctx) {
-  for (size_t i = 0; i < by_weight_.size(); ++i) {
-    if (!buffers_[i].a.empty()) weights_.by_weight[i]->a->gather(ctx, read_, buffers_[i].a);
-    if (!buffers_[i].bt.empty()) weights_.by_weight[i]->bt->gather(ctx, read_, buffers_[i].bt);
-  }
+  for_each([&](const LowRank& delta, const Buffers& b) {
+    if (!b.a.empty()) delta.a->gather(ctx, read_, b.a);
+    if (!b.bt.empty()) delta.bt->gather(ctx, read_, b.bt);
+  });
 }
 
 void BoundAdapter::finish_backward(const Context& ctx) {
-  for (size_t i = 0; i < by_weight_.size(); ++i) {
-    if (!weights_.by_weight[i]) continue;
-    scatter_side(ctx, *weights_.by_weight[i]->a, pool_, buffers_[i].da);
-    scatter_side(ctx, *weights_.by_weight[i]->bt, pool_, buffers_[i].dbt);
-  }
+  for_each([&](const LowRank& delta, const Buffers& b) {
+    scatter_side(ctx, *delta.a, pool_, b.da);
+    scatter_side(ctx, *delta.bt, pool_, b.dbt);
+  });
 }
 
 }  // namespace tessera

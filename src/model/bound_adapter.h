@@ -1,5 +1,5 @@
 #pragma once
-// An adapter at work: the assembled A and Bt of each adapted weight, and their gradients.
+// An adapter at work: the assembled A and Bt of each delta, and their gradients.
 
 #include <vector>
 
@@ -13,8 +13,9 @@ class BoundAdapter {
  public:
   struct Matrices {
     ConstView a, bt;     // [rank, in], [rank, out]
-    TensorView da, dbt;  // accumulated by the backward pass
+    TensorView da, dbt;  // accumulated by the backward pass; empty: frozen
     float scale, dropout;
+    int64_t rank() const { return a.shape[0]; }
   };
 
   BoundAdapter(AdapterWeights, ParameterPool&);
@@ -24,9 +25,9 @@ class BoundAdapter {
   void assemble(const Context&);
   /// Adds the collected gradients to the pool, in weight order, and clears them.
   void finish_backward(const Context&);
-  /// The delta of a weight, or nullptr.
-  const Matrices* find(int weight) const { return by_weight_[weight].a.empty() ? nullptr : &by_weight_[weight]; }
-  int64_t rank(int weight) const { return by_weight_[weight].a.empty() ? 0 : by_weight_[weight].a.shape[0]; }
+  /// The deltas of a weight, in the order in which they are added; mostly none or one.
+  std::span<const Matrices> deltas(int weight) const { return by_weight_[static_cast<size_t>(weight)]; }
+  int64_t rank(int weight) const;  // of all of them together
   const AdapterWeights& weights() const { return weights_; }
   int64_t assembled_bytes() const { return storage_.bytes(); }
 
@@ -35,12 +36,13 @@ class BoundAdapter {
     TensorView a, bt, da, dbt;  // empty where the view shows its matrix in place
   };
   void bind(bool gradients);
+  template <class F> void for_each(F&&) const;  // f(delta, its buffers), by weight
   AdapterWeights weights_;
   ParameterPool& pool_;
   PoolRead read_;
   Storage storage_;  // of the pool's kind
-  std::vector<Matrices> by_weight_;
-  std::vector<Buffers> buffers_;
+  std::vector<std::vector<Matrices>> by_weight_;
+  std::vector<std::vector<Buffers>> buffers_;
 };
 
 }  // namespace tessera

@@ -52,8 +52,8 @@ std::vector<Adapted> adapted_weights(Model& model) {
   std::vector<Adapted> adapted;
   const auto& specs = model.decoder().specs();
   for (size_t i = 0; i < specs.size(); ++i)
-    if (const auto* matrices = model.bound_adapter()->find(static_cast<int>(i)))
-      adapted.push_back({&specs[i], matrices});
+    for (const auto& matrices : model.bound_adapter()->deltas(static_cast<int>(i)))
+      adapted.push_back({&specs[i], &matrices});
   return adapted;
 }
 
@@ -87,13 +87,17 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
 }
 
 /// W0 + scale · Btᵀ A in f32.
-Tensor merged_weight(const Context& ctx, ConstView base, const BoundAdapter::Matrices* delta) {
+Tensor merged_weight(const Context& ctx, ConstView base, std::span<const BoundAdapter::Matrices> deltas) {
   Tensor merged(base.shape, DType::f32);
   convert(ctx, base, merged);
-  if (delta)
+  for (const auto& delta : deltas)
     gemm(ctx,
-         {.a = delta->bt, .a_transpose = Transpose::yes, .b = delta->a, .c = merged, .alpha = delta->scale, .beta = 1});
+         {.a = delta.bt, .a_transpose = Transpose::yes, .b = delta.a, .c = merged, .alpha = delta.scale, .beta = 1});
   return merged;
+}
+
+std::span<const BoundAdapter::Matrices> deltas_of(Model& model, int weight) {
+  return model.bound_adapter() ? model.bound_adapter()->deltas(weight) : std::span<const BoundAdapter::Matrices>();
 }
 
 bool are_equal(const ConstView& a, const ConstView& b) {
@@ -209,17 +213,17 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
       view.gather(ctx, {&model.pool()}, gathered);
       base = gathered.view();
     }
-    const auto* delta = model.bound_adapter() ? model.bound_adapter()->find(static_cast<int>(i)) : nullptr;
-    if (!delta && base.dtype == dtype) {
+    const auto deltas = deltas_of(model, static_cast<int>(i));
+    if (deltas.empty() && base.dtype == dtype) {
       check_finite(base, specs[i].name);
       if (gathered.shape().rank) owned.push_back(std::move(gathered));  // the view stays where it is
       tensors.emplace_back(specs[i].name, base);
       continue;
     }
     owned.emplace_back(base.shape, dtype);
-    convert(ctx, merged_weight(ctx, base, delta).view(), owned.back());
+    convert(ctx, merged_weight(ctx, base, deltas).view(), owned.back());
     check_finite(owned.back().view(), specs[i].name);
-    is_exact = is_exact && !delta && are_equal(base, owned.back());
+    is_exact = is_exact && deltas.empty() && are_equal(base, owned.back());
     tensors.emplace_back(specs[i].name, owned.back().view());
   }
   replace_folder(folder, is_model_file, [&](const fs::path& to) {
@@ -246,7 +250,7 @@ int64_t plan_merged_bytes(Model& model) {
     const int number = static_cast<int>(i);
     const ConstView direct = model.decoder().weight(number)->direct({&model.pool()});
     const int64_t count = specs[i].shape.count(), gathered = direct.empty() ? count * size_of(DType::f32) : 0;
-    const bool has_delta = model.bound_adapter() && model.bound_adapter()->find(number);
+    const bool has_delta = !deltas_of(model, number).empty();
     const bool as_it_is = !has_delta && (direct.empty() ? DType::f32 : direct.dtype) == dtype;
     kept += as_it_is ? gathered : count * size_of(dtype);
     if (!as_it_is) passing = std::max(passing, gathered + count * size_of(DType::f32));

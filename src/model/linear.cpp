@@ -6,30 +6,35 @@
 namespace tessera {
 namespace {
 
-/// A group of rows and the delta that they see.
+/// A group of rows and a delta that they see. `column` is where its x Aᵀ begins among those of the weight's deltas.
 struct Delta {
-  int64_t begin, rows, rank;
+  int64_t begin, rows, column;
   const BoundAdapter::Matrices& matrices;
   bool drops;
   DropoutKey key;
 
+  int64_t rank() const { return matrices.rank(); }
   ConstView of(ConstView view) const { return view.slice_rows(begin, begin + rows); }
   TensorView of(TensorView view) const { return view.slice_rows(begin, begin + rows); }
+  template <class View> View kept(View low_rank) const { return of(low_rank).slice_cols(column, column + rank()); }
 };
 
-/// Calls f(delta) for each group of rows whose adapter changes this weight.
+/// Calls f(delta) for each group of rows and each delta of its adapter that changes this weight.
 template <class F> void for_each_delta(const Pass& pass, int weight, F&& f) {
   for (const RowGroup& group : pass.batch.groups) {
-    const auto* found = group.adapter ? group.adapter->find(weight) : nullptr;
-    if (!found) continue;
-    const auto scope = pass.ctx.scratch.scope();
+    if (!group.adapter) continue;
     const int64_t rows = group.end - group.begin;
-    const bool drops = pass.training && found->dropout > 0;
-    DropoutKey key{};
-    if (drops)
-      key = {pass.dropout_seed, pass.step, static_cast<uint32_t>(weight), found->dropout,
-             pass.batch.draw_index.subspan(group.begin, rows)};
-    f(Delta{group.begin, rows, found->a.shape[0], *found, drops, key});
+    int64_t column = 0;
+    for (const auto& matrices : group.adapter->deltas(weight)) {
+      const auto scope = pass.ctx.scratch.scope();
+      const bool drops = pass.training && matrices.dropout > 0;
+      DropoutKey key{};
+      if (drops)
+        key = {pass.dropout_seed, pass.step, static_cast<uint32_t>(weight), matrices.dropout,
+               pass.batch.draw_index.subspan(group.begin, rows)};
+      f(Delta{group.begin, rows, column, matrices, drops, key});
+      column += matrices.rank();
+    }
   }
 }
 
@@ -54,12 +59,18 @@ void add_weight_gradient(const Pass& pass, const WeightSet& weights, int weight,
 void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, ConstView x, ConstView low_rank,
                          ConstView dy, TensorView dx) {
   const BoundAdapter::Matrices& m = delta.matrices;
-  const ConstView rows_dy = delta.of(dy), u = delta.of(low_rank).slice_cols(0, delta.rank);
-  const ConstView rows_x = delta_input(ctx, delta, x, compute);
-  const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank}, compute);
-  gemm(ctx, {.a = u, .a_transpose = Transpose::yes, .b = rows_dy, .c = m.dbt, .alpha = m.scale, .beta = 1});
+  if (m.da.empty() && m.dbt.empty() && dx.empty()) return;
+  const ConstView rows_dy = delta.of(dy), rows_x = delta_input(ctx, delta, x, compute);
+  const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank()}, compute);
+  if (!m.dbt.empty())
+    gemm(ctx, {.a = delta.kept(low_rank),
+               .a_transpose = Transpose::yes,
+               .b = rows_dy,
+               .c = m.dbt,
+               .alpha = m.scale,
+               .beta = 1});
   gemm(ctx, {.a = rows_dy, .b = m.bt, .b_transpose = Transpose::yes, .c = du, .alpha = m.scale});
-  gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_x, .c = m.da, .beta = 1});
+  if (!m.da.empty()) gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_x, .c = m.da, .beta = 1});
   if (dx.empty()) return;
   if (!delta.drops) return gemm(ctx, {.a = du, .b = m.a, .c = delta.of(dx), .beta = 1});
   const TensorView dropped(rows_x);  // no longer needed: its buffer takes dU A
@@ -85,8 +96,8 @@ void linear(const Pass& pass, const WeightSet& weights, int weight, ConstView x,
   for_each_delta(pass, weight, [&](const Delta& delta) {
     const BoundAdapter::Matrices& m = delta.matrices;
     const ConstView rows_x = delta_input(ctx, delta, x, weights.compute());
-    const TensorView u = low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank}, weights.compute())
-                                          : delta.of(low_rank).slice_cols(0, delta.rank);
+    const TensorView u =
+        low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank()}, weights.compute()) : delta.kept(low_rank);
     gemm(ctx, {.a = rows_x, .b = m.a, .b_transpose = Transpose::yes, .c = u});
     gemm(ctx, {.a = u, .b = m.bt, .c = delta.of(y), .alpha = m.scale, .beta = 1});
   });

@@ -158,8 +158,8 @@ uint64_t Model::views_fingerprint() const {
   for (size_t i = 0; i < decoder_->specs().size(); ++i) {
     h = hash_key({h, decoder_->weight(static_cast<int>(i))->fingerprint()});
     if (!bound_) continue;
-    if (const auto& delta = bound_->weights().by_weight[i])
-      h = hash_key({h, delta->a->fingerprint(), delta->bt->fingerprint()});
+    for (const LowRank& delta : bound_->weights().by_weight[i])
+      h = hash_key({h, delta.a->fingerprint(), delta.bt->fingerprint()});
   }
   return h;
 }
@@ -170,8 +170,8 @@ int64_t Model::virtual_parameters() const {
     const WeightSpec& spec = decoder_->specs()[i];
     if (spec.storage == spec.name) count += spec.shape.count();
     if (!bound_) continue;
-    if (const auto& delta = bound_->weights().by_weight[i])
-      count += delta->a->shape().count() + delta->bt->shape().count();
+    for (const LowRank& delta : bound_->weights().by_weight[i])
+      count += delta.a->shape().count() + delta.bt->shape().count();
   }
   return count;
 }

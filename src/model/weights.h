@@ -105,9 +105,10 @@ struct LowRank {
   int64_t rank() const { return a->shape()[0]; }
 };
 
-/// The deltas of one adapter, by weight number (index of the WeightSpec).
+/// The deltas that an adapter adds to each weight, by weight number (index of the WeightSpec), in the order in which they are added.
+/// A delta whose views are not trainable is frozen: it is read and gets no gradient.
 struct AdapterWeights {
-  std::vector<std::optional<LowRank>> by_weight;
+  std::vector<std::vector<LowRank>> by_weight;
 };
 
 }  // namespace tessera

@@ -96,7 +96,7 @@ TEST_F(Export, MergedWeightIsTheBaseAndTheScaledProductExactly) {
   const auto reader = SafetensorsReader::open(folder_ / "out" / "model.safetensors");
   const ConstView merged = reader.at("model.layers.1.self_attn.o_proj.weight"),
                   base = model.decoder().weight(index)->direct({&model.pool()});
-  const auto& m = *model.bound_adapter()->find(index);
+  const auto& m = model.bound_adapter()->deltas(index).front();
   for (int64_t o = 0; o < merged.shape[0]; ++o)
     for (int64_t i = 0; i < merged.shape[1]; ++i) {
       float sum = base.row<float>(o)[i];
@@ -148,7 +148,7 @@ TEST_F(Export, RoundsAMergedWeightOnceFromF32) {
   const int index = model->decoder().block_weights(0).down;
   const ConstView base = model->decoder().weight(index)->direct({&model->pool()}),
                   merged = written.at("model.layers.0.mlp.down_proj.weight");
-  const auto& m = *model->bound_adapter()->find(index);
+  const auto& m = model->bound_adapter()->deltas(index).front();
   for (int64_t o = 0; o < base.shape[0]; ++o)
     for (int64_t i = 0; i < base.shape[1]; ++i) {
       double sum = element(base, o * base.shape[1] + i);
@@ -237,7 +237,7 @@ TEST_F(Export, ForPeftHoldsTheAssembledMatricesUnderPeftsNames) {
   const auto written = SafetensorsReader::open(folder_ / "peft" / "adapter_model.safetensors");
   const auto theirs = SafetensorsReader::open(test::golden("lora") / "adapter" / "adapter_model.safetensors");
   EXPECT_EQ(written.names(), theirs.names());
-  const auto& m = *model->bound_adapter()->find(model->decoder().block_weights(1).gate);
+  const auto& m = model->bound_adapter()->deltas(model->decoder().block_weights(1).gate).front();
   const std::string name = "base_model.model.model.layers.1.mlp.gate_proj.lora_";
   EXPECT_TRUE(test::same_bytes(written.at(name + "A.weight"), m.a));
   const ConstView b = written.at(name + "B.weight");

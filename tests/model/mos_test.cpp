@@ -235,7 +235,7 @@ TEST(MosErrors, NameTheValueAndOneThatWorks) {
 TEST(MosErrors, ATypeOfOneLayerWorksWithAWarning) {
   ParameterPool pool;
   const auto adapter = make_adapter(mos(2, 2, 1), "");
-  EXPECT_EQ(adapter->attach(layers_of(1, 16, 16), pool).by_weight[0]->rank(), 2);
+  EXPECT_EQ(adapter->attach(layers_of(1, 16, 16), pool).by_weight[0].front().rank(), 2);
   EXPECT_THAT(
       adapter->notes(),
       testing::Contains("warning: mos: self_attn.q_proj occurs in one layer only: nothing is shared across layers"));
@@ -253,8 +253,8 @@ TEST(MosPools, AreSeparateForEachPathAndShape) {
   ParameterPool pool;
   const AdapterWeights weights = make_adapter(config, "")->attach(specs, pool);
   for (size_t i = 0; i < specs.size(); ++i) {
-    EXPECT_EQ(weights.by_weight[i]->a->shape()[1], specs[i].shape[1]);
-    EXPECT_EQ(weights.by_weight[i]->bt->shape()[1], specs[i].shape[0]);
+    EXPECT_EQ(weights.by_weight[i].front().a->shape()[1], specs[i].shape[1]);
+    EXPECT_EQ(weights.by_weight[i].front().bt->shape()[1], specs[i].shape[0]);
   }
   pool.allocate(0);
   std::vector<std::string> names;
@@ -280,10 +280,10 @@ class MosModel : public testing::Test {
     return model;
   }
   static const BoundAdapter::Matrices& matrices(Model& model, int layer, int BlockWeights::*which = &BlockWeights::q) {
-    return *model.bound_adapter()->find(model.decoder().block_weights(layer).*which);
+    return model.bound_adapter()->deltas(model.decoder().block_weights(layer).*which).front();
   }
   static const std::vector<int32_t>& table(Model& model, int layer, int side) {
-    const auto& delta = *model.bound_adapter()->weights().by_weight[model.decoder().block_weights(layer).q];
+    const LowRank& delta = model.bound_adapter()->weights().by_weight[model.decoder().block_weights(layer).q].front();
     return dynamic_cast<const ShardView&>(side == 0 ? *delta.a : *delta.bt).table();
   }
   /// scale · (x Aᵀ) Bt of every layer's q_proj for one fixed x.

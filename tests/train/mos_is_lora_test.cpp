@@ -143,20 +143,20 @@ TEST(MosTraining, PoolGradientsAreThoseOfTheSameLoraScattered) {
   };
   const auto& specs = lora.decoder().specs();
   for (size_t i = 0; i < specs.size(); ++i)
-    if (const auto* to = lora.bound_adapter()->find(static_cast<int>(i))) {
-      const auto* from = mos.bound_adapter()->find(static_cast<int>(i));
-      std::memcpy(const_cast<void*>(to->a.data), from->a.data, static_cast<size_t>(to->a.bytes()));
-      std::memcpy(const_cast<void*>(to->bt.data), from->bt.data, static_cast<size_t>(to->bt.bytes()));
+    for (const auto& to : lora.bound_adapter()->deltas(static_cast<int>(i))) {
+      const auto& from = mos.bound_adapter()->deltas(static_cast<int>(i)).front();
+      std::memcpy(const_cast<void*>(to.a.data), from.a.data, static_cast<size_t>(to.a.bytes()));
+      std::memcpy(const_cast<void*>(to.bt.data), from.bt.data, static_cast<size_t>(to.bt.bytes()));
     }
   for (Model* model : {&mos, &lora}) {
     backprop_batch(own.ctx, *model, batch_of_step(0));
     model->bound_adapter()->finish_backward(own.ctx);
   }
   for (size_t i = 0; i < specs.size(); ++i)
-    if (const auto* dense = lora.bound_adapter()->find(static_cast<int>(i))) {
-      const auto& delta = *mos.bound_adapter()->weights().by_weight[i];
-      scatter("mos." + specs[i].type + ".pool_a", *delta.a, dense->da);
-      scatter("mos." + specs[i].type + ".pool_b", *delta.bt, dense->dbt);
+    for (const auto& dense : lora.bound_adapter()->deltas(static_cast<int>(i))) {
+      const LowRank& delta = mos.bound_adapter()->weights().by_weight[i].front();
+      scatter("mos." + specs[i].type + ".pool_a", *delta.a, dense.da);
+      scatter("mos." + specs[i].type + ".pool_b", *delta.bt, dense.dbt);
     }
   const auto ours = mos.pool().trainable().grads.as<float>(), theirs = expected.as<float>();
   for (size_t i = 0; i < ours.size(); ++i) ASSERT_EQ(ours[i], theirs[i]) << i;

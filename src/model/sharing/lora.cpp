@@ -23,10 +23,10 @@ class Lora final : public Adapter {
           base + ".a",
           {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
       const SlotId bt = pool.reserve(base + ".bt", {.shape = {rank, out}, .init = {}});
-      weights.by_weight[i] = LowRank{.a = std::make_shared<SliceView>(pool, a, Shape{rank, in}),
-                                     .bt = std::make_shared<SliceView>(pool, bt, Shape{rank, out}),
-                                     .scale = adapter_scale(config_, rank),
-                                     .dropout = static_cast<float>(config_.dropout)};
+      weights.by_weight[i].push_back({.a = std::make_shared<SliceView>(pool, a, Shape{rank, in}),
+                                      .bt = std::make_shared<SliceView>(pool, bt, Shape{rank, out}),
+                                      .scale = adapter_scale(config_, rank),
+                                      .dropout = static_cast<float>(config_.dropout)});
     }
     return weights;
   }

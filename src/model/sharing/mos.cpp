@@ -125,10 +125,10 @@ class Mos final : public Adapter {
         entry.second.emplace_back(specs[members[k]].layer, view);
         return view;
       };
-      weights.by_weight[members[k]] = LowRank{.a = side(0, a, in),
-                                              .bt = side(1, b, out),
-                                              .scale = adapter_scale(config_, shape.rank),
-                                              .dropout = static_cast<float>(config_.dropout)};
+      weights.by_weight[members[k]].push_back({.a = side(0, a, in),
+                                               .bt = side(1, b, out),
+                                               .scale = adapter_scale(config_, shape.rank),
+                                               .dropout = static_cast<float>(config_.dropout)});
       ordinals_[key.type].push_back(specs[members[k]].layer);
     }
   }
