@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "core/device/memory.h"
+
 namespace tessera {
 
 Arena Arena::counting() {
@@ -12,16 +14,18 @@ Arena Arena::counting() {
   return arena;
 }
 
-Arena::Arena(int64_t capacity_bytes) : memory_(allocate_aligned(capacity_bytes)), capacity_(capacity_bytes) {}
+Arena::Arena(int64_t capacity_bytes, Device device)
+    : memory_(memory_of(device).allocate(capacity_bytes)), device_(device), capacity_(capacity_bytes) {}
 
 Arena::Arena(Arena&& other) noexcept
     : memory_(std::exchange(other.memory_, nullptr)),
+      device_(other.device_),
       capacity_(other.capacity_),
       used_(other.used_),
       peak_(other.peak_) {}
 
 Arena::~Arena() {
-  if (memory_) free_aligned(memory_);
+  if (memory_) memory_of(device_).free(memory_);
 }
 
 TensorView Arena::allocate(Shape shape, DType dtype) {
@@ -32,7 +36,7 @@ TensorView Arena::allocate(Shape shape, DType dtype) {
         "a batch was larger than the one that memory was planned for");
   // Counting mode: a made-up address that is aligned, not null and never dereferenced.
   std::byte* base = memory_ ? memory_ : reinterpret_cast<std::byte*>(int64_t{64});
-  TensorView view(base + used_, shape, dtype);
+  TensorView view(base + used_, shape, dtype, device_);
   used_ += bytes;
   peak_ = std::max(peak_, used_);
   return view;

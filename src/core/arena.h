@@ -5,12 +5,12 @@
 
 namespace tessera {
 
-/// Hands out 64-byte aligned views of one block. In counting mode there is no block: addresses are made up, nothing may
+/// Hands out 64-byte aligned views of one block of a device's memory. In counting mode there is no block: addresses are made up, nothing may
 /// be read or written through them, and only `peak_bytes()` counts. That is how memory is planned before step 0.
 class Arena {
  public:
   static Arena counting();
-  explicit Arena(int64_t capacity_bytes);
+  explicit Arena(int64_t capacity_bytes, Device device = {});
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
   ~Arena();
@@ -39,6 +39,7 @@ class Arena {
  private:
   Arena() = default;
   std::byte* memory_ = nullptr;
+  Device device_;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0;
 };
 

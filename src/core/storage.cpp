@@ -16,8 +16,8 @@ std::byte* made_up_address(int64_t bytes) {
 TensorView Storage::allocate(Shape shape, DType dtype) {
   const int64_t bytes = shape.count() * size_of(dtype);
   bytes_ += bytes;
-  if (memory_ == Memory::counted) return TensorView(made_up_address(bytes), shape, dtype);
-  return tensors_.emplace_back(shape, dtype).view();
+  if (memory_ == Memory::counted) return TensorView(made_up_address(bytes), shape, dtype, device_);
+  return tensors_.emplace_back(shape, dtype, device_).view();
 }
 
 }  // namespace tessera

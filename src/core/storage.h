@@ -14,14 +14,16 @@ enum class Memory { held, counted };
 /// before it holds it.
 class Storage {
  public:
-  explicit Storage(Memory memory = Memory::held) : memory_(memory) {}
+  explicit Storage(Memory memory = Memory::held, Device device = {}) : memory_(memory), device_(device) {}
   /// Zero-initialised, 64-byte aligned; it stays where it is when the storage is moved.
   TensorView allocate(Shape, DType);
   Memory memory() const { return memory_; }
+  Device device() const { return device_; }
   int64_t bytes() const { return bytes_; }  // of all tensors
 
  private:
   Memory memory_;
+  Device device_;
   std::vector<Tensor> tensors_;
   int64_t bytes_ = 0;
 };

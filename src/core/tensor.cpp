@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 
-#include "core/out_of_memory.h"
+#include "core/device/memory.h"
 
 namespace tessera {
 
@@ -57,6 +54,14 @@ int64_t Shape::count() const {
   for (int axis = 0; axis < rank; ++axis) product *= dims[axis];
   return product;
 }
+
+namespace {
+
+void check_host(const ConstView& view) {
+  TS_CHECK(view.device == Device{}, "elements that lie on a device are read through download()");
+}
+
+}  // namespace
 
 std::string Shape::text() const {
   std::string text = "[";
@@ -110,27 +115,18 @@ ConstView ConstView::reshape(Shape to) const {
 }
 
 void ConstView::check_flat(DType wanted) const {
+  check_host(*this);
   TS_CHECK(dtype == wanted, "view holds {}, asked for {}", name_of(dtype), name_of(wanted));
   TS_CHECK(is_contiguous(), "view {} is not contiguous", shape.text());
 }
 
-std::byte* allocate_aligned(int64_t bytes) {
-  const size_t rounded = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, rounded);
-  if (memory == nullptr)
-    throw OutOfMemory("", fmt::format("out of memory: {} MB could not be reserved", rounded >> 20));
-  std::memset(memory, 0, rounded);
-  return static_cast<std::byte*>(memory);
-}
+Tensor::Tensor(Shape shape, DType dtype, Device device)
+    : shape_(shape), dtype_(dtype), data_(memory_of(device).allocate(shape.count() * size_of(dtype)), Free{device}) {}
 
-void free_aligned(std::byte* memory) { std::free(memory); }
-
-Tensor::Tensor(Shape shape, DType dtype)
-    : shape_(shape), dtype_(dtype), data_(allocate_aligned(shape.count() * size_of(dtype))) {}
-
-void Tensor::Free::operator()(std::byte* memory) const { free_aligned(memory); }
+void Tensor::Free::operator()(std::byte* memory) const { memory_of(device).free(memory); }
 
 double element(const ConstView& view, int64_t i) {
+  check_host(view);
   switch (view.dtype) {
     case DType::f64:
       return static_cast<const double*>(view.data)[i];
@@ -148,6 +144,7 @@ double element(const ConstView& view, int64_t i) {
 }
 
 void set_element(const TensorView& view, int64_t i, double value) {
+  check_host(view);
   switch (view.dtype) {
     case DType::f64:
       static_cast<double*>(view.mutable_data())[i] = value;

@@ -44,7 +44,7 @@ template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::i8; }
 template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
 
 struct Device {
-  enum class Kind : uint8_t { cpu, cuda } kind = Kind::cpu;
+  enum class Kind : uint8_t { cpu, cuda, far } kind = Kind::cpu;  // far: for tests (core/device/memory.h)
   int index = 0;
   friend bool operator==(const Device&, const Device&) = default;
 };
@@ -83,7 +83,7 @@ struct ConstView {
   ConstView slice_cols(int64_t begin, int64_t end) const;  // along the last dimension of a rank-2 view
   ConstView reshape(Shape) const;                          // contiguous only
 
-  /// The elements as a flat span; checks dtype and contiguity.
+  /// The elements as a flat span on the host; checks device, dtype and contiguity.
   template <class T> std::span<const T> as() const {
     check_flat(DTypeOf<T>::value);
     return {static_cast<const T*>(data), static_cast<size_t>(shape.count())};
@@ -117,12 +117,12 @@ template <class T> TensorView view_of(std::span<T> values, Shape shape) {
   return TensorView(const_cast<std::remove_const_t<T>*>(values.data()), shape, DTypeOf<std::remove_const_t<T>>::value);
 }
 
-/// Owns zero-initialised, 64-byte aligned memory and yields views. Move-only.
+/// Owns zero-initialised, 64-byte aligned memory of a device and yields views. Move-only.
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(Shape shape, DType dtype);
-  TensorView view() const { return TensorView(data_.get(), shape_, dtype_); }
+  Tensor(Shape shape, DType dtype, Device device = {});
+  TensorView view() const { return TensorView(data_.get(), shape_, dtype_, data_.get_deleter().device); }
   operator TensorView() const { return view(); }
   const Shape& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
@@ -130,6 +130,7 @@ class Tensor {
 
  private:
   struct Free {
+    Device device;
     void operator()(std::byte*) const;
   };
   Shape shape_;
@@ -137,11 +138,7 @@ class Tensor {
   std::unique_ptr<std::byte[], Free> data_;
 };
 
-/// Zero-initialised memory aligned to 64 bytes (a multiple of 64 bytes is reserved).
-std::byte* allocate_aligned(int64_t bytes);
-void free_aligned(std::byte*);
-
-/// Reads element `i` of contiguous storage of any floating dtype.
+/// Reads element `i` of contiguous storage of any floating dtype, on the host.
 double element(const ConstView&, int64_t i);
 /// Writes element i, rounded to the view's floating dtype.
 void set_element(const TensorView&, int64_t i, double value);

@@ -1,6 +1,6 @@
 #include "model/bound_adapter.h"
 
-#include <cstring>
+#include "core/device/memory.h"
 
 namespace tessera {
 namespace {
@@ -21,7 +21,7 @@ TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_pl
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, const TensorView& grads) {
   if (grads.empty()) return;
   view.scatter_add(ctx, grads, pool);
-  std::memset(grads.mutable_data(), 0, static_cast<size_t>(grads.bytes()));
+  zero(grads);
 }
 
 }  // namespace

@@ -1,24 +1,18 @@
 #include "model/packed_attention.h"
 
-#include <cstring>
+#include "model/weight_set.h"
 
 namespace tessera {
 namespace {
 
 /// Padding lies outside every segment; the kernels leave those rows alone, so they are cleared here.
 void clear_padding(const Context& ctx, const TokenBatch& batch, TensorView view) {
-  if (ctx.scratch.is_counting()) return;
-  const auto clear = [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      std::memset(static_cast<std::byte*>(view.mutable_data()) + row * view.row_stride() * size_of(view.dtype), 0,
-                  static_cast<size_t>(view.cols() * size_of(view.dtype)));
-  };
   int64_t next = 0;
   for (const AttentionSegment& segment : batch.segments) {
-    clear(next, segment.q_begin);
+    clear(ctx, view.slice_rows(next, segment.q_begin));
     next = segment.q_end;
   }
-  clear(next, batch.tokens());
+  clear(ctx, view.slice_rows(next, batch.tokens()));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/device/memory.h"
 #include "core/random.h"
 
 namespace tessera {
@@ -85,7 +86,13 @@ void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
       slot.frozen = storage_.allocate(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
     if (memory() == Memory::counted) continue;
     const auto id = static_cast<SlotId>(&slot - slots_.data());
-    write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
+    if (device() == Device{}) {
+      write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
+    } else {
+      const Tensor host(slot.options.shape, mutable_values(id).dtype);
+      write_first_values(slot.options.init, seed, slot.name, host);
+      copy(host.view(), mutable_values(id));
+    }
   }
 }
 
@@ -132,7 +139,7 @@ TensorView ParameterPool::grads(SlotId id) {
 }
 
 void ParameterPool::zero_grads() {
-  if (!flat_.grads.empty()) std::memset(flat_.grads.mutable_data(), 0, static_cast<size_t>(flat_.grads.bytes()));
+  if (!flat_.grads.empty()) zero(flat_.grads);
 }
 
 int64_t ParameterPool::trainable_count() const {

@@ -90,8 +90,8 @@ class ParameterPool {
   static constexpr int64_t kSlotAlignment = 128;
   /// @param compute  dtype of trainable values and gradients: f32, or f64 for gradient checks
   /// @param memory   counted: `allocate` lays out and counts, and neither takes memory nor draws or reads a value
-  explicit ParameterPool(DType compute = DType::f32, Memory memory = Memory::held)
-      : storage_(memory), compute_(compute) {}
+  explicit ParameterPool(DType compute = DType::f32, Memory memory = Memory::held, Device device = {})
+      : storage_(memory, device), compute_(compute) {}
 
   SlotId reserve(std::string name, SlotOptions);
   /// A frozen slot that is read where the file was mapped: one copy for all ranks of a node.
@@ -110,6 +110,7 @@ class ParameterPool {
   SlotId count() const { return static_cast<SlotId>(slots_.size()); }
   DType compute() const { return compute_; }
   Memory memory() const { return storage_.memory(); }
+  Device device() const { return storage_.device(); }
 
   const FlatParams& trainable() const { return flat_; }
   FlatParams& trainable() { return flat_; }

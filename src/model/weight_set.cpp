@@ -1,6 +1,6 @@
 #include "model/weight_set.h"
 
-#include <cstring>
+#include "core/device/memory.h"
 
 namespace tessera {
 
@@ -20,8 +20,7 @@ ConstView WeightSet::read(const Context& ctx, const PoolRead& read, int weight) 
 }
 
 void clear(const Context& ctx, TensorView view) {
-  TS_CHECK(view.is_contiguous(), "clear() of a strided view");
-  if (!ctx.scratch.is_counting()) std::memset(view.mutable_data(), 0, static_cast<size_t>(view.bytes()));
+  if (!ctx.scratch.is_counting()) zero(view);
 }
 
 }  // namespace tessera
