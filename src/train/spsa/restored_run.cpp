@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/decimal.h"
-#include "train/evaluation.h"
+#include "score/evaluation.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/told_metrics.h"
 
