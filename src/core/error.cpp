@@ -1,13 +1,38 @@
 #include "core/error.h"
 
 #include <algorithm>
+#include <cctype>
 #include <numeric>
 
 namespace tessera {
 namespace {
 
+bool is_key_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; }
+
+/// Whether `text` has the key as a word of its own.
+bool names_key(std::string_view text, std::string_view key) {
+  for (size_t at = text.find(key); at != std::string_view::npos; at = text.find(key, at + 1)) {
+    const size_t end = at + key.size();
+    if ((at == 0 || !is_key_character(text[at - 1])) && (end == text.size() || !is_key_character(text[end])))
+      return true;
+  }
+  return false;
+}
+
+/// The place without a recipe key at its end ("command line: train.steps", "train.steps") that the message names itself.
+std::string place_of(const std::string& where, const std::string& what) {
+  constexpr std::string_view kCommandLine = "command line: ";
+  const bool is_typed = where.starts_with(kCommandLine);
+  const std::string key = is_typed ? where.substr(kCommandLine.size()) : where;
+  const bool is_key = std::all_of(key.begin(), key.end(), is_key_character) &&
+                      (is_typed || (key.find('.') != std::string::npos && key.front() != '.'));
+  if (key.empty() || !is_key || !names_key(what, key)) return where;
+  return is_typed ? "command line" : "";
+}
+
 std::string join_message(const std::string& where, const std::string& what, const std::string& hint) {
-  std::string text = where.empty() ? what : where + ": " + what;
+  const std::string place = place_of(where, what);
+  std::string text = place.empty() ? what : place + ": " + what;
   for (size_t begin = 0; begin < hint.size();) {
     const size_t end = std::min(hint.find('\n', begin), hint.size());
     text += "\n  " + hint.substr(begin, end - begin);

@@ -303,8 +303,7 @@ TEST_F(Resume, AFileStartsFromThatCheckpoint) {
   EXPECT_EQ(losses("run-2").size(), 30u);
   const test::Ended missing =
       expect_exit(2, trainer({"mos.toml", "run.dir=run", "run.resume=run/checkpoints/step-00000021.h5"}));
-  EXPECT_THAT(missing.err,
-              HasSubstr("command line: run.resume: run.resume \"run/checkpoints/step-00000021.h5\" does not exist\n"));
+  EXPECT_THAT(missing.err, HasSubstr("command line: run.resume \"run/checkpoints/step-00000021.h5\" does not exist\n"));
 }
 
 TEST_F(Resume, AFolderInUseIsRefused) {

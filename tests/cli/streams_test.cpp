@@ -125,7 +125,7 @@ TEST_F(Streams, ThreadsThatCannotBeStartedNameTheKey) {
   const test::Ended ended = expect_exit(
       2, shell("ulimit -s 8192; ulimit -v 4000000; \"$@\"", {"mos.toml", "run.threads=1000", "run.dir=run"}));
   EXPECT_EQ(ended.err,
-            "command line: run.threads: 1000 threads (run.threads) cannot be started here\n"
+            "command line: 1000 threads (run.threads) cannot be started here\n"
             "  set run.threads to fewer, or raise the limit of processes or of memory (ulimit -u, ulimit -v)\n");
   expect_done(shell("ulimit -s 8192; ulimit -v 4000000; \"$@\"",
                     {"mos.toml", "run.threads=3", "train.steps=1", "run.dir=run"}));

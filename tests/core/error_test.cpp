@@ -16,6 +16,19 @@ TEST(UserError, PutsPlaceMessageAndIndentedHintTogether) {
   EXPECT_STREQ(UserError("", "no place").what(), "no place");
 }
 
+TEST(UserError, TellsAKeyOnceThatPlaceAndMessageName) {
+  const auto text = [](const char* where, const char* what) { return std::string(UserError(where, what).what()); };
+  EXPECT_EQ(text("command line: data.train", "data.train \"x\" does not exist"),
+            "command line: data.train \"x\" does not exist");
+  EXPECT_EQ(text("command line: job", "job is \"x\""), "command line: job is \"x\"");
+  EXPECT_EQ(text("adapter.rank", "adapter.rank is 0"), "adapter.rank is 0");
+  EXPECT_EQ(text("command line: train.steps", "the run has train.steps_done 3"),
+            "command line: train.steps: the run has train.steps_done 3");
+  EXPECT_EQ(text("command line: train.batch", "too much"), "command line: train.batch: too much");
+  EXPECT_EQ(text("run", "this run is over"), "run: this run is over");  // a folder
+  EXPECT_EQ(text("a.toml:3:1", "data.train \"x\" does not exist"), "a.toml:3:1: data.train \"x\" does not exist");
+}
+
 TEST(Check, SaysWhatWasFound) {
   const int found = 3;
   EXPECT_NO_THROW(TS_CHECK(found == 3, "found {}", found));
