@@ -163,7 +163,7 @@ int generate_job(const JobInputs& in) {
   const std::vector<TextExample> examples = examples_of(in);
   Asked asked(in, tokenizer, examples);
   const MemoryPlan memory = asked.prompts.empty() ? MemoryPlan{} : require_memory(in, plan_of_prompts(in, asked));
-  RunFolder folder(run_folder_path(in), "auto");
+  RunFolder folder(run_folder_path(in), "auto", teller(in));
   refuse_overwritten_inputs(in, folder.path());
   std::vector<int32_t> tokens;
   for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());

@@ -139,7 +139,7 @@ int train_job(const JobInputs& in) {
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_train(in));
   std::unique_ptr<RunFolder> folder;
-  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume);
+  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume, teller(in));
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   if (folder) refuse_overwritten_inputs(in, folder->path());
   try {

@@ -116,6 +116,10 @@ void tell(const JobInputs& in, const std::string& notice) {
   if (in.world.rank() == 0 && !in.quiet && !notice.empty()) fmt::print(stderr, "{}\n", notice);
 }
 
+std::function<void(const std::string&)> teller(const JobInputs& in) {
+  return [&in](const std::string& notice) { tell(in, notice); };
+}
+
 Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   Model::Settings settings;
   settings.model = in.config.model;

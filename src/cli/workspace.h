@@ -1,6 +1,7 @@
 #pragma once
 // What jobs build from a recipe: tokenizer, prepared data, model. Each in one place, the same for every job.
 
+#include <functional>
 #include <optional>
 
 #include "cli/jobs.h"
@@ -34,6 +35,8 @@ std::string length_notice(const Model&, const std::string& what, int64_t tokens)
 
 /// A notice of a job that has no log, on stderr: once, unless it is to be quiet or there is nothing to say.
 void tell(const JobInputs&, const std::string& notice);
+/// tell, for those who have something to say while they work. The inputs must outlive it.
+std::function<void(const std::string&)> teller(const JobInputs&);
 
 Model::Settings model_settings(const JobInputs&, int64_t max_position);
 

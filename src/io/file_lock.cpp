@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include "core/stop.h"
+
 namespace tessera {
 namespace {
 
@@ -27,6 +29,16 @@ std::optional<FileLock> FileLock::take(const FileDescriptor& file, std::chrono::
     std::this_thread::sleep_for(pause);
   }
   return FileLock(file, true);
+}
+
+std::optional<FileLock> FileLock::wait(const FileDescriptor& file, std::chrono::milliseconds patience,
+                                       std::string_view work) {
+  using std::chrono::milliseconds;
+  for (milliseconds left = patience;; left -= milliseconds{50}) {
+    if (auto lock = take(file, std::clamp(left, milliseconds{0}, milliseconds{50}))) return lock;
+    if (left <= milliseconds{50}) return std::nullopt;
+    leave_if_asked(work);
+  }
 }
 
 FileLock::FileLock(FileLock&& other) noexcept : file_(std::exchange(other.file_, nullptr)), is_real_(other.is_real_) {}

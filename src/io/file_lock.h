@@ -6,6 +6,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "io/file_descriptor.h"
 
@@ -20,6 +21,8 @@ class FileLock {
   /// @param call  the system's flock, or a test's
   /// @throws UserError naming the file when it cannot be locked for another reason
   static std::optional<FileLock> take(const FileDescriptor&, std::chrono::milliseconds patience, Flock call = ::flock);
+  /// The same for a wait that a stop may end. @param work  as in leave_if_asked. @throws Stopped
+  static std::optional<FileLock> wait(const FileDescriptor&, std::chrono::milliseconds patience, std::string_view work);
   FileLock(FileLock&&) noexcept;
   FileLock& operator=(FileLock&&) = delete;
   ~FileLock();

@@ -21,12 +21,14 @@ constexpr const char* kLock = ".lock";
                   "set run.dir to a folder that can be written");
 }
 
-void make_folders(const fs::path& wanted, const fs::path& folder) {
+/// @return whether it was made here
+bool make_folders(const fs::path& wanted, const fs::path& folder) {
   std::error_code failure;
-  if (!folder.empty()) fs::create_directories(folder, failure);
+  const bool is_new = !folder.empty() && fs::create_directories(folder, failure);
   if (!failure && !folder.empty() && !fs::is_directory(folder))
     failure = std::make_error_code(std::errc::not_a_directory);
   if (failure) fail(wanted, failure.message());
+  return is_new;
 }
 
 /// Whether the folder was made here: of several processes that try at once, one does.
@@ -38,17 +40,34 @@ bool make_new(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume, std::chrono::milliseconds patience)
+RunFolder::RunFolder(fs::path folder, const std::string& resume, const std::function<void(const std::string&)>& say,
+                     std::chrono::milliseconds patience)
     : path_((folder / "").parent_path()) {
-  if (resume == "auto") {
-    make_folders(path_, path_);
+  if (resume == "auto")
+    take(say, patience);
+  else
+    take_a_new_one();
+  for (const char* part : {"", "checkpoints", "adapter", "sharing", "model", "peft"}) remove_temporaries(path_ / part);
+}
+
+void RunFolder::take(const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience) {
+  do {
+    lock_.reset();
+    is_new_ = make_folders(path_, path_);
+    if (lock({})) continue;
+    if (say)
+      say(fmt::format("{}: another process is using this run folder: waiting up to {:.0f} s for it to end",
+                      path_.string(), std::chrono::duration<double>(patience).count()));
     if (!lock(patience))  // ranks can outlive a killed launcher by a second or two
       throw UserError(path_.string(), "another process is using this run folder",
                       "wait for it to end, or set run.dir to another folder");
-  } else {
-    take_a_new_one();
-  }
-  for (const char* part : {"", "checkpoints", "adapter", "sharing", "model", "peft"}) remove_temporaries(path_ / part);
+  } while (!lock_counts());
+}
+
+bool RunFolder::lock_counts() const {
+  struct stat locked, there;
+  if (::fstat(lock_file_->get(), &locked) != 0 || ::stat((path_ / kLock).c_str(), &there) != 0) return false;
+  return locked.st_dev == there.st_dev && locked.st_ino == there.st_ino;
 }
 
 void RunFolder::take_a_new_one() {
@@ -70,12 +89,14 @@ RunFolder::~RunFolder() {
 }
 
 bool RunFolder::lock(std::chrono::milliseconds patience) {
+  lock_.reset();
   try {
     lock_file_.emplace(FileDescriptor::open_or_create(path_ / kLock));
   } catch (const UserError& error) {
     fail(path_, fmt::format("{} {}", kLock, error.message()));
   }
-  if (auto taken = FileLock::take(*lock_file_, patience)) lock_.emplace(std::move(*taken));
+  if (auto taken = FileLock::wait(*lock_file_, patience, "waiting for the run folder"))
+    lock_.emplace(std::move(*taken));
   return lock_.has_value();
 }
 

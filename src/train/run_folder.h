@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,10 +20,12 @@ class RunFolder {
  public:
   /// @param resume  "auto": use `folder`; "never": make the first of folder, folder-2, folder-3, ... that does not exist, which is
   /// this process's alone, however many start at once; a path: like "never"
-  /// @param patience  how long to wait for a process that holds the folder and is ending
+  /// @param say       told when another process holds the folder and is waited for
+  /// @param patience  how long to wait for it: it may be ending
   /// @throws UserError when another process holds the folder, or it cannot be made
   /// Temporaries that a killed run left in it are removed.
   RunFolder(std::filesystem::path folder, const std::string& resume,
+            const std::function<void(const std::string&)>& say = {},
             std::chrono::milliseconds patience = std::chrono::seconds(5));
   /// A folder that was made here and in which an error left nothing is gone again.
   ~RunFolder();
@@ -35,7 +38,10 @@ class RunFolder {
   std::string notice() const { return lock_->notice(); }
 
  private:
+  void take(const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience);
   void take_a_new_one();
+  /// Whether the lock is of the file that lies in the folder: not when the process that made the folder has removed it since.
+  bool lock_counts() const;
   bool lock(std::chrono::milliseconds patience);
   bool is_untouched() const;
 

@@ -310,9 +310,9 @@ TEST_F(Resume, AFolderInUseIsRefused) {
   test::Process first(trainer({"mos.toml", "train.batch=1000000", "run.dir=run"}));
   ASSERT_TRUE(test::wait_until([&] { return fs::exists(*this / "run/metrics.jsonl"); }));
   const test::Ended second = expect_exit(2, trainer({"mos.toml", "train.batch=1000000", "run.dir=run"}));
-  EXPECT_EQ(second.err,
-            (*this / "run").string() +
-                ": another process is using this run folder\n  wait for it to end, or set run.dir to another folder\n");
+  const std::string fault = (*this / "run").string() + ": another process is using this run folder";
+  EXPECT_EQ(second.err, fault + ": waiting up to 5 s for it to end\n" + fault +
+                            "\n  wait for it to end, or set run.dir to another folder\n");
 }
 
 TEST_F(Resume, TheResolvedRecipeRepeatsTheRun) {

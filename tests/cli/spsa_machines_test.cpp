@@ -115,6 +115,39 @@ TEST_F(Machines, OfAnotherNumberGoOnWhenAllHaveStopped) {
 
 TEST_F(Machines, WhoseVoteIsNotWaitedForSaysSo) {
   expect_done(machine(0, 1, {"spsa.shared=shared", "run.dir=alone", "train.steps=3"}));
+TEST_F(Machines, ThatWaitLeaveAtOnceWhenAsked) {
+  test::Process first(machine(0, 2));
+  wait_for(*this / "engine/votes/00000000.votes");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const auto begin = std::chrono::steady_clock::now();
+  first.send(SIGTERM);
+  EXPECT_EQ(first.wait(60).exit_code, 130);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+}
+
+TEST_F(Machines, ANewRunTakesANewSharedFolder) {
+  for (const bool is_named : {true, false}) {
+    Words words = {"spsa.toml", "spsa.transport=file", "train.steps=2"};
+    if (is_named) words.emplace_back("spsa.shared=engine");
+    const auto with = [&](const Words& more) {
+      Words all = words;
+      all.insert(all.end(), more.begin(), more.end());
+      return trainer(all);
+    };
+    const std::string run = is_named ? "run.dir=named" : "run.dir=plain";
+    expect_done(with({run}));
+    const std::string other = is_named ? "another run.dir and spsa.shared" : "another run.dir";
+    EXPECT_THAT(expect_exit(2, with({run, "train.seed=5"})).err,
+                AllOf(HasSubstr("undo the change, or start anew with " + other + "\n"), Not(HasSubstr("never"))));
+    EXPECT_THAT(expect_exit(2, with({run, "train.seed=5", "run.resume=never"})).err,
+                AllOf(HasSubstr(std::string("or name other folders with ") + (is_named ? "spsa.shared and " : "") +
+                                "run.dir: run.resume=never leaves the shared folder as it is\n")));
+    Words followed = {run + "-other", "train.seed=5"};
+    if (is_named) followed.emplace_back("spsa.shared=engine-other");
+    expect_done(with(followed));
+  }
+}
+
   test::Process second(machine(1, 2));
   wait_for(*this / "engine/votes/00000000.votes");
   {

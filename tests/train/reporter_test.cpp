@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
+#include <future>
 #include <set>
 #include <thread>
 
@@ -46,6 +47,54 @@ TEST(RunFolder, ASecondHolderIsRefused) {
                 ": another process is using this run folder\n  wait for it to end, or set run.dir to another folder");
 }
 
+TEST(RunFolder, ThatItWaitsIsSaidAtOnce) {
+  const test::TemporaryFolder root;
+  const RunFolder run(root / "run", "auto");
+  std::vector<std::string> said;
+  EXPECT_THROW(RunFolder(
+                   root / "run", "auto", [&](const std::string& line) { said.push_back(line); }, 1s),
+               UserError);
+  EXPECT_EQ(said, std::vector{(root / "run").string() +
+                              ": another process is using this run folder: waiting up to 1 s for it to end"});
+}
+
+TEST(RunFolder, WhatAnErrorLeftEmptyIsGoneAgain) {
+  const test::TemporaryFolder root;
+  const auto start = [&](const std::string& file) {
+    try {
+      const RunFolder run(root / "run", "auto");
+      if (!file.empty()) test::write_file(run / file, "");
+      throw UserError("", "an error");
+    } catch (const UserError&) {
+    }
+  };
+  start("");
+  EXPECT_FALSE(fs::exists(root / "run"));
+  start("log.txt");
+  EXPECT_TRUE(fs::exists(root / "run/log.txt"));
+  fs::remove(root / "run/log.txt");
+  start("");  // of someone else's
+  EXPECT_TRUE(fs::exists(root / "run/.lock"));
+}
+
+TEST(RunFolder, WhoWaitedForAFolderThatIsGoneMakesItAnew) {
+  const test::TemporaryFolder root;
+  std::thread second;
+  try {
+    const RunFolder first(root / "run", "auto");
+    std::promise<void> waits;
+    second = std::thread([&] {
+      const RunFolder run(
+          root / "run", "auto", [&](const std::string&) { waits.set_value(); }, 60s);
+      EXPECT_TRUE(fs::exists(root / "run/.lock"));
+    });
+    waits.get_future().wait();
+    throw UserError("", "an error");
+  } catch (const UserError&) {
+  }
+  second.join();
+}
+
 TEST(RunFolder, IsFreeAgainWhenItsHolderEnds) {
   const test::TemporaryFolder root;
   { const RunFolder run(root / "run", "auto"); }
@@ -56,7 +105,7 @@ TEST(RunFolder, WaitsForAHolderThatIsEnding) {
   const test::TemporaryFolder root;
   auto first = std::make_unique<RunFolder>(root / "run", "auto");
   std::thread ending([&] { first.reset(); });
-  EXPECT_NO_THROW(RunFolder(root / "run", "auto", 60s));
+  EXPECT_NO_THROW(RunFolder(root / "run", "auto", {}, 60s));
   ending.join();
 }
 

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/stop.h"
 #include "io/files.h"
 
 namespace tessera {
@@ -14,6 +15,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPatience{2'000};  // with a process that is ending
 constexpr milliseconds kBrief{30'000};    // with one that is taking its seat
+constexpr std::string_view kWork = "waiting for the processes that share the run";
 constexpr std::string_view kCounts = "machines ";
 
 fs::path lock_file(const fs::path& folder, uint32_t machine) { return folder / fmt::format("{:05}.lock", machine); }
@@ -72,6 +74,7 @@ void require_equal_count(const fs::path& folder, uint32_t machine, uint32_t mach
                       folder.parent_path().string(), other->machines, machines),
           fmt::format("set spsa.machines={}, or stop the others and start all of them with spsa.machines={}",
                       other->machines, machines));
+    leave_if_asked(kWork);
     std::this_thread::sleep_for(milliseconds(50));
   }
 }
@@ -82,7 +85,7 @@ Seat::Seat(const fs::path& shared, uint32_t machine, uint32_t machines, const st
     : folder_(made(shared)),
       machine_(machine),
       file_(FileDescriptor::open_or_create(lock_file(folder_, machine))),
-      lock_(FileLock::take(file_, kPatience)) {
+      lock_(FileLock::wait(file_, kPatience, kWork)) {
   if (!lock_)
     throw UserError("spsa.machine", fmt::format("machine {} runs already in \"{}\"", machine, shared.string()),
                     machines > 1 ? fmt::format("give each process a number of its own, spsa.machine=0 to {}, or wait "
@@ -91,7 +94,7 @@ Seat::Seat(const fs::path& shared, uint32_t machine, uint32_t machines, const st
                                  : "wait until that one has ended, or set spsa.machines and spsa.machine for both");
   file_.truncate(0);  // what an earlier process counted
   const FileDescriptor entrance = FileDescriptor::open_or_create(folder_ / ".lock");
-  const auto alone = FileLock::take(entrance, kBrief);  // of two that come at once, one sees the other
+  const auto alone = FileLock::wait(entrance, kBrief, kWork);  // of two that come at once, one sees the other
   require_equal_count(folder_, machine, machines);
   agree();
   const std::string text = fmt::format("{}{}\n", kCounts, machines);

@@ -198,10 +198,12 @@ class SpsaStepper final : public Stepper {
       read_records(Rounds::next);
       if (replica_.round() != round) break;
       const auto waited = Clock::now() - start;
-      if (votes_.size() == machines_) {
-        if (!is_file_ || waited >= machine_ * kPatience) pack(step);
-      } else if (waited > std::chrono::seconds(5)) {
-        if (is_file_ && is_asked_to_stop()) return false;  // a rank leaves with the others, by its vote
+      const bool has_all = votes_.size() == machines_;
+      if (has_all && (!is_file_ || waited >= machine_ * kPatience)) {
+        pack(step);
+      } else if (is_file_ && is_asked_to_stop()) {
+        return false;  // a rank leaves with the others, by its vote
+      } else if (!has_all && waited > std::chrono::seconds(5)) {
         if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of {}", step, first_missing()));
         told = true;
       }
