@@ -13,11 +13,13 @@ struct Input {
   fs::path path;    // a file or a folder
 };
 
+constexpr std::string_view kStoredRecipe = "# trainer ";  // how its first line begins
+
 /// The recipe's file: where a key is told to be that is nowhere.
 fs::path recipe_file(const JobInputs& in) { return in.recipe.where("?", "?"); }
 
 std::string resolved_recipe(const JobInputs& in) {
-  return "# trainer " TESSERA_VERSION "\n" + in.recipe.resolved("run.dir");
+  return std::string(kStoredRecipe) + TESSERA_VERSION "\n" + in.recipe.resolved("run.dir");
 }
 
 std::string behind_first_line(const std::string& text) { return text.substr(std::min(text.find('\n'), text.size())); }
@@ -30,6 +32,12 @@ bool holds_recipe(const JobInputs& in, const fs::path& file) {
 bool is_same(const fs::path& a, const fs::path& b) {
   std::error_code failure;
   return fs::equivalent(a, b, failure) && !failure;
+}
+
+/// Whether the file is what an earlier start of this very run has stored: it may be replaced, since it has been read whole.
+bool is_of_this_run(const fs::path& recipe, const fs::path& run) {
+  const bool is_stored = read_text_file(recipe).starts_with(kStoredRecipe);
+  return is_stored && is_same(fs::canonical(recipe).parent_path(), run) && fs::exists(run / "metrics.jsonl");
 }
 
 /// Whether the path, links resolved, is the folder or lies in it.
@@ -104,12 +112,13 @@ void refuse_overwritten_inputs(const JobInputs& in, const fs::path& run) {
   const fs::path recipe = recipe_file(in);
   for (const std::string& file : outputs.files)
     if (is_same(recipe, run / file)) refuse("the recipe", recipe, run / file);
-  if (in.config.job == "train" && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe))
+  if (in.config.job == "train" && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe) &&
+      !is_of_this_run(recipe, run))
     refuse("the recipe", recipe, run / "recipe.toml");
 }
 
 void keep_recipe(const JobInputs& in, const fs::path& file) {
-  if (!is_same(recipe_file(in), file)) write_text_file(file, resolved_recipe(in));
+  if (!is_same(recipe_file(in), file) || !holds_recipe(in, file)) write_text_file(file, resolved_recipe(in));
 }
 
 }  // namespace tessera

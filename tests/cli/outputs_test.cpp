@@ -158,5 +158,23 @@ TEST_F(Outputs, ARecipeInItsOwnRunFolderStaysAsItIs) {
   EXPECT_EQ(test::read_file(*this / "done/recipe.toml"), written);
 }
 
+TEST_F(Outputs, ARunsStoredRecipeGoesOnWithTheRun) {
+  expect_done(trainer({"lora.toml", "run.dir=run", "train.steps=2"}));
+  const auto run = [&](const std::string& folder, const char* steps) {
+    return trainer({folder + "/recipe.toml", "run.dir=run", steps});
+  };
+  EXPECT_THAT(expect_done(run("run", "train.steps=4")).out, HasSubstr("train.steps was 2, now 4"));
+  EXPECT_THAT(test::read_file(*this / "run/recipe.toml"), HasSubstr("\nsteps = 4\n"));
+  expect_done(run("run", "log.every=1"));  // finished
+  expect_done(trainer({"lora.toml", "run.dir=other", "train.steps=2"}));
+  const std::string others = test::read_file(*this / "other/recipe.toml");
+  fs::remove(*this / "run/recipe.toml");
+  fs::create_symlink(*this / "other/recipe.toml", *this / "run/recipe.toml");
+  for (const char* folder : {"run", "other"})
+    EXPECT_THAT(expect_exit(2, run(folder, "train.steps=6")).err,
+                HasSubstr("this job would write over what it reads: the recipe"));
+  EXPECT_EQ(test::read_file(*this / "other/recipe.toml"), others);
+}
+
 }  // namespace
 }  // namespace tessera
