@@ -6,6 +6,7 @@
 #include "cli/held_values.h"
 #include "cli/jobs.h"
 #include "cli/unread_keys.h"
+#include "core/stored_file.h"
 #include "data/jsonl.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
@@ -255,8 +256,8 @@ void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::
   if (path.empty() || !fs::exists(status)) return;
   const std::string what = fmt::format("{}.{} \"{}\"", section, key, path.string());
   if (fs::is_directory(status)) return recipe.fault(section, key, what + " is a folder", "name a file");
-  if (!fs::is_regular_file(status))
-    return recipe.fault(section, key, what + " is a pipe or a device and no file",
+  if (const std::string other = fault_of_file(path); !other.empty())
+    return recipe.fault(section, key, fmt::format("{} {}", what, other),
                         "write what comes from there to a file, and name that: files are read more than once");
   try {
     const bool records = is_jsonl(path);

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/stored_file.h"
 #include "core/field_text.h"
 #include "core/field_values.h"
 
@@ -35,8 +36,8 @@ std::string unknown_name(const std::string& at, const std::string& what, const s
 Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overrides) {
   std::error_code fault;
   const fs::file_status status = fs::status(file, fault);
-  if (fs::exists(status) && !fs::is_directory(status) && !fs::is_regular_file(status))  // opening a pipe would wait
-    throw UserError(file.string(), "this recipe is a pipe or a device and no file",
+  if (const std::string what = fault_of_file(file); !what.empty())  // opening a pipe would wait
+    throw UserError(file.string(), "this recipe " + what,
                     "write it to a file, and name that: it is read by every rank");
   std::ifstream stream(file, std::ios::binary);
   if (!stream || fs::is_directory(status))

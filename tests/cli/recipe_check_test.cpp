@@ -163,6 +163,12 @@ TEST_F(RecipeCheck, WhatIsNoFileIsNamedAtOnce) {
   EXPECT_THAT(fault({"lora.toml", "run.resume=data.jsonl"}), HasSubstr("is a pipe and no file"));
   pipe("pipe.toml");
   EXPECT_THAT(fault({"pipe.toml"}), HasSubstr("this recipe is a pipe"));
+  EXPECT_THAT(fault({"/dev/zero"}), HasSubstr("this recipe is a pipe or a device and no file"));
+  for (const char* endless : {"/proc/kmsg", "/proc/kcore"}) {
+    if (!fs::exists(endless)) continue;
+    EXPECT_THAT(fault({endless}), HasSubstr("this recipe is made up by the kernel as it is read and no file"));
+    EXPECT_THAT(fault({"lora.toml", std::string("data.train=") + endless}), HasSubstr("is made up by the kernel"));
+  }
 }
 
 TEST_F(RecipeCheck, PointersOfGitLfsAreNamed) {
