@@ -133,8 +133,8 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.check_seal = in.world.local_rank() == 0;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
   settings.where_model = in.recipe.where("model", "path");
-  settings.where_sharing = in.recipe.where("sharing", "");
-  settings.where_adapter = in.recipe.where("adapter", "");
+  settings.where_sharing = in.recipe.places("sharing");
+  settings.where_adapter = in.recipe.places("adapter");
   return settings;
 }
 

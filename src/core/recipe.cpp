@@ -101,6 +101,20 @@ std::string Recipe::where(const std::string& section, const std::string& key) co
   return found ? place_of(found->key_place) : file_;
 }
 
+KeyPlaces Recipe::places(const std::string& section) const {
+  std::map<std::string, std::string> given;
+  for (const std::string& key : known_keys(section))
+    if (has(section, key)) given[key] = where(section, key);
+  return {where(section, ""), std::move(given)};
+}
+
+std::string Recipe::given_text(const std::string& section, const std::string& key) const {
+  for (const TomlTable* table : {&overrides_.values, &overrides_.typed, &table_})
+    if (const TomlValue* value = find_value(*table, section, key))
+      if (const auto* text = value->as<std::string>()) return *text;
+  return "";
+}
+
 void Recipe::fault(const std::string& section, const std::string& key, const std::string& what,
                    const std::string& hint) {
   faults_.push_back(UserError(where(section, key), what, hint).what());

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/fields.h"
+#include "core/key_places.h"
 #include "core/overrides.h"
 
 namespace tessera {
@@ -31,6 +32,10 @@ class Recipe {
   bool has(const std::string& section, const std::string& key) const;  // given, not defaulted
   /// "file:line:column" of a key that was given, else of the section, else the file's name.
   std::string where(const std::string& section, const std::string& key) const;
+  /// `where` of every key of a section that was read.
+  KeyPlaces places(const std::string& section) const;
+  /// The text that a key was given, as it stands there: a path before it was resolved. Empty when none was.
+  std::string given_text(const std::string& section, const std::string& key) const;
   /// Adds a fault found by a cross-field rule.
   void fault(const std::string& section, const std::string& key, const std::string& what, const std::string& hint = {});
   /// Reports unknown sections and keys and throws all faults as one UserError.

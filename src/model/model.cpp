@@ -60,7 +60,7 @@ void Model::open_weights(const Settings& s) {
   if (!drawn && s.check_seal) require_seal(options_.path);
   config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
   if (!drawn) source_ = open_base(options_.path, weight_specs(config_));
-  if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing);
+  if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing.of("load"));
 }
 
 /// Names and bytes of the slots that are not trained.

@@ -43,7 +43,8 @@ class Model {
     bool gradients = true;              // memory for them; forward-only training does without
     int64_t max_position = 0;           // positions 0 .. max_position-1 occur
     uint64_t seed = 0;                  // of drawn weights
-    std::string where_model, where_sharing, where_adapter;
+    std::string where_model;
+    KeyPlaces where_sharing, where_adapter;
     DType compute = DType::f32;
     bool check_seal =
         true;  // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough

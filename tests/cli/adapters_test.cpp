@@ -93,6 +93,25 @@ TEST_F(Adapters, TrainOnBasesStoredInSixteenBits) {
   }
 }
 
+TEST_F(Adapters, FaultsNameWhereTheKeyWasGiven) {
+  const auto fault = [&](const Words& more) {
+    Words words = {"mos.toml", "train.steps=1"};
+    words.insert(words.end(), more.begin(), more.end());
+    return expect_exit(2, trainer(words)).err;
+  };
+  EXPECT_THAT(fault({"adapter.targets=x"}),
+              testing::StartsWith("command line: adapter.targets: mos: target 'x' matches none"));
+  EXPECT_THAT(fault({"adapter.shards=3"}), testing::StartsWith("command line: adapter.shards: mos: shards=3"));
+  EXPECT_THAT(fault({"adapter.private_rank=3"}),
+              testing::StartsWith("command line: adapter.private_rank: mos: private=3"));
+  EXPECT_THAT(fault({"adapter.equivalent_rank=1", "adapter.private_rank=0", "adapter.rank=9"}),
+              testing::StartsWith("command line: adapter.rank: mos: r=9"));
+  EXPECT_THAT(expect_exit(2, trainer({"rps.toml", "train.steps=1", "sharing.pool=99999999"})).err,
+              testing::StartsWith("command line: sharing.pool: rps: pool 99,999,999 is larger"));
+  EXPECT_THAT(expect_exit(2, trainer({"rps.toml", "train.steps=1", "sharing.min_numel=1000000"})).err,
+              testing::StartsWith("command line: sharing.min_numel: rps: no tensor is shared"));
+}
+
 TEST_F(Adapters, OfAnotherShapeAreRefused) {
   expect_done(trainer({"mos.toml", "run.dir=run", "train.steps=2"}));
   const test::Ended ended =

@@ -46,16 +46,16 @@ class Adapter {
 
 struct AdapterMethod {
   std::string_view name, help;
-  std::unique_ptr<Adapter> (*make)(const AdapterConfig&, const std::string& where);
+  std::unique_ptr<Adapter> (*make)(const AdapterConfig&, const KeyPlaces& where);
 };
 const std::vector<AdapterMethod>& adapter_methods();
-/// nullptr for "none". @param where  place of [adapter] in the recipe, for errors
-std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const std::string& where);
+/// nullptr for "none". @param where  places of the keys of [adapter] in the recipe, for errors
+std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const KeyPlaces& where);
 
 /// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj") or a path inside the block ("self_attn.q_proj").
 /// @throws UserError for a target that matches nothing, listing what there is
 std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets,
-                               const std::string& where, const std::string& method);
+                               const KeyPlaces& where, const std::string& method);
 
 /// alpha / rank, or alpha / sqrt(rank) for scale = "rs".
 float adapter_scale(const AdapterConfig&, int64_t rank);

@@ -66,15 +66,15 @@ class BaseSharing {
 
 struct SharingMethod {
   std::string_view name, help;
-  std::unique_ptr<BaseSharing> (*make)(const SharingConfig&, const std::string& where);
+  std::unique_ptr<BaseSharing> (*make)(const SharingConfig&, const KeyPlaces& where);
 };
 const std::vector<SharingMethod>& sharing_methods();
 /// @param where  place of [sharing] in the recipe, for errors
-std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const std::string& where);
+std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const KeyPlaces& where);
 
 /// The plain base: every storage is one slot. Weights are read from the source (frozen ones stay mapped, in the file's type) or
 /// drawn when there is none.
-std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string& where);
+std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const KeyPlaces& where);
 
 /// Whether weights are read from a file's tensors of this type: f32, bf16, f16.
 bool is_weight_type(DType);

@@ -12,14 +12,15 @@ namespace {
 
 class Depth final : public BaseSharing {
  public:
-  Depth(const SharingConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+  Depth(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
   std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
                             const BaseOptions& options) override {
     for (const WeightSpec& spec : specs) layers_ = std::max<int64_t>(layers_, spec.layer + 1);
     blocks_ = depth_blocks(config_, layers_, where_);
     if (options.source && blocks_ < layers_)
-      throw UserError(where_, "depth: starts from random weights: stored ones differ from layer to layer",
+      throw UserError(where_.of({"blocks", "method"}),
+                      "depth: starts from random weights: stored ones differ from layer to layer",
                       "set model.init = \"random\", or sharing.blocks to the number of layers");
     if (options.saved) options.saved->require_same(descriptor());
     std::map<std::string, SlotId> slots;
@@ -68,13 +69,13 @@ class Depth final : public BaseSharing {
   void require_trained_alike(const WeightSpec& spec, const WeightSpec& first, const BaseOptions& options) const {
     if (is_trained(spec, options) == is_trained(first, options)) return;
     throw UserError(
-        where_,
+        where_.section(),
         fmt::format("depth: of '{}' and '{}', which are one, train.freeze names one", first.storage, spec.storage),
         "freeze both, or none");
   }
 
   SharingConfig config_;
-  std::string where_;
+  KeyPlaces where_;
   int64_t layers_ = 0, blocks_ = 0, held_ = 0, weights_ = 0;
   std::map<std::pair<std::string, int64_t>, WeightSpec> firsts_;
   std::map<std::string, std::vector<int>> layers_of_;  // by slot
@@ -82,9 +83,9 @@ class Depth final : public BaseSharing {
 
 }  // namespace
 
-int64_t depth_blocks(const SharingConfig& config, int64_t layers, const std::string& where) {
+int64_t depth_blocks(const SharingConfig& config, int64_t layers, const KeyPlaces& where) {
   if (config.blocks && *config.blocks > layers)
-    throw UserError(where, fmt::format("depth: {} blocks for {} layers", *config.blocks, layers),
+    throw UserError(where.of("blocks"), fmt::format("depth: {} blocks for {} layers", *config.blocks, layers),
                     fmt::format("sharing.blocks may be 1 .. {}", layers));
   if (config.blocks) return *config.blocks;
   const auto rounded = [&] { return std::min(std::round(static_cast<double>(layers) / config.compression), 0x1p62); };
@@ -93,7 +94,7 @@ int64_t depth_blocks(const SharingConfig& config, int64_t layers, const std::str
   return std::clamp<int64_t>(wanted, 1, layers);
 }
 
-std::unique_ptr<BaseSharing> make_depth(const SharingConfig& config, const std::string& where) {
+std::unique_ptr<BaseSharing> make_depth(const SharingConfig& config, const KeyPlaces& where) {
   return std::make_unique<Depth>(config, where);
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 class Lora final : public Adapter {
  public:
-  Lora(const AdapterConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+  Lora(const AdapterConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
   AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool) override {
     const int64_t rank = config_.rank.value_or(8);
@@ -46,13 +46,13 @@ class Lora final : public Adapter {
 
  private:
   AdapterConfig config_;
-  std::string where_;
+  KeyPlaces where_;
   std::set<std::string> types_;
 };
 
 }  // namespace
 
-std::unique_ptr<Adapter> make_lora(const AdapterConfig& config, const std::string& where) {
+std::unique_ptr<Adapter> make_lora(const AdapterConfig& config, const KeyPlaces& where) {
   return std::make_unique<Lora>(config, where);
 }
 

@@ -175,7 +175,7 @@ class PrunedView final : public WeightView {
 
 class Magnitude final : public BaseSharing {
  public:
-  Magnitude(const SharingConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+  Magnitude(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
   std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
                             const BaseOptions& options) override {
@@ -236,7 +236,7 @@ class Magnitude final : public BaseSharing {
   uint64_t saved_seed(const SavedSharing& saved) const {
     const Json* seed = saved.description().find("seed");
     if (!seed || !seed->is_integer())
-      throw UserError(where_, "magnitude: the mask of a model that was not drawn is not saved",
+      throw UserError(where_.of({"load", "method"}), "magnitude: the mask of a model that was not drawn is not saved",
                       "use the dense model that the run wrote beside it, with sharing.method = \"none\"");
     return static_cast<uint64_t>(seed->as_integer());
   }
@@ -248,7 +248,8 @@ class Magnitude final : public BaseSharing {
         for (int64_t e = 0; e < values.shape().count(); ++e) {
           const double value = element(values.view(), e);
           if (!std::isfinite(value))
-            throw UserError(where_, fmt::format("magnitude: element {} of \"{}\" is {}", e, t.spec.name, value));
+            throw UserError(where_.section(),
+                            fmt::format("magnitude: element {} of \"{}\" is {}", e, t.spec.name, value));
           visit(std::abs(value));
         }
       }
@@ -280,7 +281,7 @@ class Magnitude final : public BaseSharing {
   }
 
   SharingConfig config_;
-  std::string where_;
+  KeyPlaces where_;
   const SafetensorsReader* source_ = nullptr;
   uint64_t seed_ = 0;
   std::vector<PrunedTensor> tensors_;  // one a storage
@@ -291,7 +292,7 @@ class Magnitude final : public BaseSharing {
 
 }  // namespace
 
-std::unique_ptr<BaseSharing> make_magnitude(const SharingConfig& config, const std::string& where) {
+std::unique_ptr<BaseSharing> make_magnitude(const SharingConfig& config, const KeyPlaces& where) {
   return std::make_unique<Magnitude>(config, where);
 }
 

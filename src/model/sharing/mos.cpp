@@ -20,10 +20,10 @@ std::string divisors_text(int64_t value) {
   return text;
 }
 
-void check_divides(int64_t shards, int64_t width, const char* side, const std::string& type, const std::string& where) {
+void check_divides(int64_t shards, int64_t width, const char* side, const std::string& type, const KeyPlaces& where) {
   if (width % shards == 0) return;
-  throw UserError(where, fmt::format("mos: shards={} does not divide {}={} of {} (divisors up to 32: {})", shards, side,
-                                     width, leaf_of(type), divisors_text(width)));
+  throw UserError(where.of("shards"), fmt::format("mos: shards={} does not divide {}={} of {} (divisors up to 32: {})",
+                                                  shards, side, width, leaf_of(type), divisors_text(width)));
 }
 
 /// One pool pair serves all layers of one path-qualified type and shape.
@@ -35,7 +35,7 @@ struct TypeKey {
 
 class Mos final : public Adapter {
  public:
-  Mos(const AdapterConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+  Mos(const AdapterConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
   AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool) override {
     std::map<TypeKey, std::vector<int>> groups;  // sorted: type numbers, hence adapters, are portable
@@ -149,7 +149,7 @@ class Mos final : public Adapter {
   }
 
   AdapterConfig config_;
-  std::string where_;
+  KeyPlaces where_;
   std::vector<std::string> types_, notes_;
   int64_t rank_ = 0, private_rank_ = 0;
   std::vector<std::pair<std::string, uint64_t>> table_hashes_;
@@ -159,7 +159,7 @@ class Mos final : public Adapter {
 
 }  // namespace
 
-MosShape mos_shape(const AdapterConfig& config, int64_t layers, const std::string& where) {
+MosShape mos_shape(const AdapterConfig& config, int64_t layers, const KeyPlaces& where) {
   MosShape s;
   s.layers = layers;
   s.equivalent_rank = config.equivalent_rank;
@@ -169,26 +169,29 @@ MosShape mos_shape(const AdapterConfig& config, int64_t layers, const std::strin
     s.private_rank = 0;
     s.rank = e * layers;
     if (config.shards != 1 || config.private_rank.value_or(0) != 0 || config.rank.value_or(s.rank) != s.rank)
-      throw UserError(where, fmt::format("mos: draw=\"pure\" means shards=1, private_rank=0 and rank=e·L={}", s.rank),
+      throw UserError(where.of("draw"),
+                      fmt::format("mos: draw=\"pure\" means shards=1, private_rank=0 and rank=e·L={}", s.rank),
                       "set shards = 1 and leave rank and private_rank out");
     return s;
   }
   s.private_rank = config.private_rank.value_or(e < 4 ? 1 : e / 4);
   const int64_t p = s.private_rank;
   if (p > e)
-    throw UserError(where, fmt::format("mos: private={} exceeds equivalent rank e={}", p, e),
+    throw UserError(where.of({"private_rank", "equivalent_rank"}),
+                    fmt::format("mos: private={} exceeds equivalent rank e={}", p, e),
                     fmt::format("set adapter.private_rank to 0..{}", e));
   s.rank = config.rank.value_or(p == e ? e : std::min(4 * e, (e - p) * layers + p));
   const int64_t r = s.rank;
   if (r < p)
-    throw UserError(where, fmt::format("mos: r={} is below private={}", r, p),
+    throw UserError(where.of({"rank", "private_rank"}), fmt::format("mos: r={} is below private={}", r, p),
                     fmt::format("set adapter.rank to at least {}", p));
   if (p == e && r != e)
-    throw UserError(where, "mos: with private=e nothing is shared, so r must equal e (plain LoRA)",
+    throw UserError(where.of({"private_rank", "rank", "equivalent_rank"}),
+                    "mos: with private=e nothing is shared, so r must equal e (plain LoRA)",
                     fmt::format("set adapter.rank = {}, or adapter.private_rank below {}", e, e));
   if (r - p > (e - p) * layers)
     throw UserError(
-        where,
+        where.of({"rank", "equivalent_rank", "private_rank"}),
         fmt::format("mos: r={} needs {} public vectors per layer, the pool has {} (e={},p={},L={}): lower r or raise e",
                     r, r - p, (e - p) * layers, e, p, layers));
   return s;
@@ -235,7 +238,7 @@ void ShardView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& poo
 
 uint64_t ShardView::fingerprint() const { return fnv1a(table_.data(), table_.size() * sizeof(int32_t)); }
 
-std::unique_ptr<Adapter> make_mos(const AdapterConfig& config, const std::string& where) {
+std::unique_ptr<Adapter> make_mos(const AdapterConfig& config, const KeyPlaces& where) {
   return std::make_unique<Mos>(config, where);
 }
 

@@ -9,7 +9,7 @@ namespace tessera {
 /// P_B [n, out/l], n = e·L·l rows, are shared by its L layers. Layer k assembles
 ///   A[j, i·s : (i+1)·s] = P_A[I_A[j,i]],   Bt[j, i·s : (i+1)·s] = P_B[I_B[j,i]],   j < r, i < l
 /// from fixed index tables drawn from a seed. Trained: e·L·(in + out) a type, whatever r, p and l are.
-std::unique_ptr<Adapter> make_mos(const AdapterConfig&, const std::string& where);
+std::unique_ptr<Adapter> make_mos(const AdapterConfig&, const KeyPlaces& where);
 
 /// The numbers of one type: r vectors of l shards in each of L layers, drawn from n = n_public + L·p·l rows.
 struct MosShape {
@@ -28,7 +28,7 @@ std::vector<int32_t> mos_table(const MosShape&, MosDraw, uint64_t seed, uint64_t
 double mos_dead_share(const MosShape&);
 
 /// r and p with their defaults; checks the whole shape. @throws UserError with the texts of the method page
-MosShape mos_shape(const AdapterConfig&, int64_t layers, const std::string& where);
+MosShape mos_shape(const AdapterConfig&, int64_t layers, const KeyPlaces& where);
 
 /// A matrix [vectors, l·s] whose vectors are joined from rows of a pool.
 class ShardView final : public WeightView {

@@ -115,6 +115,6 @@ std::vector<ViewPtr> bind_others(std::span<const WeightSpec> specs, std::map<std
   return views;
 }
 
-std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const std::string&) { return std::make_unique<Plain>(); }
+std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const KeyPlaces&) { return std::make_unique<Plain>(); }
 
 }  // namespace tessera

@@ -19,7 +19,7 @@ const std::vector<AdapterMethod>& adapter_methods() {
   return methods;
 }
 
-std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const std::string& where) {
+std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const KeyPlaces& where) {
   if (config.method == "none") return nullptr;
   for (const AdapterMethod& method : adapter_methods())
     if (method.name == config.method) return method.make(config, where);
@@ -37,7 +37,7 @@ const std::vector<SharingMethod>& sharing_methods() {
   return methods;
 }
 
-std::unique_ptr<BaseSharing> make_sharing(const SharingConfig& config, const std::string& where) {
+std::unique_ptr<BaseSharing> make_sharing(const SharingConfig& config, const KeyPlaces& where) {
   for (const SharingMethod& method : sharing_methods())
     if (method.name == config.method) return method.make(config, where);
   TS_CHECK(false, "sharing method \"{}\" passed the recipe's check", config.method);
@@ -95,7 +95,7 @@ void AdapterConfig::visit(Fields& v) {
 }
 
 std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vector<std::string>& targets,
-                               const std::string& where, const std::string& method) {
+                               const KeyPlaces& where, const std::string& method) {
   std::set<std::string> types;
   for (const WeightSpec& spec : specs)
     if (spec.role == Role::linear) types.insert(spec.type);
@@ -114,7 +114,7 @@ std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vec
     if (!found) {
       std::string known;
       for (const std::string& type : types) known += (known.empty() ? "" : ", ") + type;
-      throw UserError(where, fmt::format("{}: target '{}' matches none of: {}", method, target, known));
+      throw UserError(where.of("targets"), fmt::format("{}: target '{}' matches none of: {}", method, target, known));
     }
   }
   std::vector<int> numbers;

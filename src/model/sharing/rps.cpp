@@ -25,7 +25,7 @@ double norm_of(const ConstView& view) {
 
 class Rps final : public BaseSharing {
  public:
-  Rps(const SharingConfig& config, std::string where) : config_(config), where_(std::move(where)) {}
+  Rps(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
   std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
                             const BaseOptions& options) override {
@@ -128,7 +128,7 @@ class Rps final : public BaseSharing {
   void require_usable(std::span<const WeightSpec> specs, const SafetensorsReader& source) const {
     for (const WeightSpec& spec : shared_) {
       if (const ConstView stored = source.at(spec.name); !is_weight_type(stored.dtype))
-        throw UserError(where_, fmt::format("rps: \"{}\" is stored as {}", spec.name, name_of(stored.dtype)),
+        throw UserError(where_.section(), fmt::format("rps: \"{}\" is stored as {}", spec.name, name_of(stored.dtype)),
                         "a quantised base cannot be shared: write it out in f32, bf16 or f16 first");
       for (const WeightSpec& other : specs) {
         if (other.storage != spec.storage || other.name == spec.name || !source.contains(other.name)) continue;
@@ -173,7 +173,7 @@ class Rps final : public BaseSharing {
   void make_map(Memory memory) {
     const bool hashed = config_.mapper == "hashed";
     if (!hashed && plan_.cells() <= config_.tile_rows * config_.tile_cols)
-      throw UserError(where_,
+      throw UserError(where_.of({"tile_rows", "tile_cols", "mapper"}),
                       fmt::format("rps: a tile of {} x {} does not fit a pool of {} cells", config_.tile_rows,
                                   config_.tile_cols, plan_.cells()),
                       "lower sharing.tile_rows and sharing.tile_cols, or sharing.compression");
@@ -309,7 +309,7 @@ class Rps final : public BaseSharing {
   }
 
   SharingConfig config_;
-  std::string where_;
+  KeyPlaces where_;
   const SafetensorsReader* source_ = nullptr;
   std::vector<WeightSpec> shared_;  // one a storage
   RpsPlan plan_;
@@ -323,7 +323,7 @@ class Rps final : public BaseSharing {
 
 }  // namespace
 
-std::unique_ptr<BaseSharing> make_rps(const SharingConfig& config, const std::string& where) {
+std::unique_ptr<BaseSharing> make_rps(const SharingConfig& config, const KeyPlaces& where) {
   return std::make_unique<Rps>(config, where);
 }
 

@@ -10,6 +10,6 @@ namespace tessera {
 ///   W[i] = s(i) · (λ_k / sqrt(D)) · φ[h(i)]
 /// so that the pool's plain gradient is the dense one projected onto the shared subspace: clipping, SGD, AdamW, decay and SPSA are
 /// the ordinary ones. AdamW's steps are multiplied by Σ|λ| / sqrt(D) with kappa = "unit". Memory a weight: none.
-std::unique_ptr<BaseSharing> make_rps(const SharingConfig&, const std::string& where);
+std::unique_ptr<BaseSharing> make_rps(const SharingConfig&, const KeyPlaces& where);
 
 }  // namespace tessera

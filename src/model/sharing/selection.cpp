@@ -17,9 +17,9 @@ bool is_named(const WeightSpec& spec, const std::string& entry, const Regex* pat
   return pattern->is_found_in(spec.name);
 }
 
-std::optional<Regex> pattern_of(const std::string& entry, const std::string& where) {
+std::optional<Regex> pattern_of(const std::string& entry, const std::string& place) {
   if (entry == "linears" || entry == "embedding" || entry == "head") return std::nullopt;
-  return regex_of(entry, where + ": sharing.shared");
+  return regex_of(entry, place);
 }
 
 }  // namespace
@@ -40,22 +40,22 @@ double deviation_of(const Init& init) {
   return 0;
 }
 
-std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingConfig& config,
-                              const std::string& where) {
+std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingConfig& config, const KeyPlaces& where) {
   std::set<std::string> chosen;
+  const std::string& place = where.of("shared");
+  const std::string key_place = place.ends_with("sharing.shared") ? place : place + ": sharing.shared";
   for (const std::string& entry : config.shared) {
-    const auto pattern = pattern_of(entry, where);
+    const auto pattern = pattern_of(entry, key_place);
     bool found = false;
     for (const WeightSpec& spec : specs) {
-      const bool named =
-          with_place(where + ": sharing.shared", [&] { return is_named(spec, entry, pattern ? &*pattern : nullptr); });
+      const bool named = with_place(key_place, [&] { return is_named(spec, entry, pattern ? &*pattern : nullptr); });
       if (spec.shape.rank != 2 || !named) continue;
       found = true;
       if (spec.shape.count() >= config.min_numel) chosen.insert(spec.storage);
     }
     if (!found)
       throw UserError(
-          where, fmt::format("{}: sharing.shared \"{}\" names no matrix of this model", config.method, entry),
+          place, fmt::format("{}: sharing.shared \"{}\" names no matrix of this model", config.method, entry),
           "name \"linears\", \"embedding\", \"head\", or a regular expression of tensors' names, such as \"mlp\"");
   }
   std::vector<int> numbers;
@@ -63,23 +63,23 @@ std::vector<int> shared_specs(std::span<const WeightSpec> specs, const SharingCo
   for (size_t i = 0; i < specs.size(); ++i) {
     if (!chosen.count(specs[i].storage) || !seen.insert(specs[i].storage).second) continue;
     if (deviation_of(specs[i].init) == 0)
-      throw UserError(where,
+      throw UserError(place,
                       fmt::format("{}: '{}' is initialised to {}; exclude it", config.method, specs[i].name,
                                   specs[i].init.kind == Init::Kind::ones ? "ones" : "zeros"),
                       "a shared weight has the scale of its first values: leave the tensor out of sharing.shared");
     numbers.push_back(static_cast<int>(i));
   }
   if (numbers.empty())
-    throw UserError(where, config.method + ": no tensor is shared",
+    throw UserError(where.of({"min_numel", "shared"}), config.method + ": no tensor is shared",
                     fmt::format("lower sharing.min_numel ({}), or name more in sharing.shared", config.min_numel));
   return numbers;
 }
 
 void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions& options, const SharingConfig& config,
-                           const std::string& where) {
+                           const KeyPlaces& where) {
   for (const WeightSpec& spec : shared)
     if (options.trainable && !is_trained(spec, options))
-      throw UserError(where,
+      throw UserError(where.of({"shared", "method"}),
                       fmt::format("{}: '{}' is frozen and shares its cells: a shared cell cannot be half frozen",
                                   config.method, spec.storage),
                       "leave it out of sharing.shared, or out of train.freeze");
@@ -94,15 +94,15 @@ int64_t wanted_cells(const SharingConfig& config, int64_t weights) {
 
 }  // namespace
 
-int64_t cells_of(const SharingConfig& config, int64_t weights, const std::string& where) {
+int64_t cells_of(const SharingConfig& config, int64_t weights, const KeyPlaces& where) {
   const int64_t cells = config.pool ? *config.pool : wanted_cells(config, weights);
   if (cells > weights)
-    throw UserError(where,
+    throw UserError(where.of({"pool", "compression"}),
                     fmt::format("{}: pool {} is larger than the {} shared weights: nothing to share (use 1x)",
                                 config.method, grouped(cells), grouped(weights)),
                     "set sharing.compression to 1 or more, or sharing.pool to no more than the weights");
   if (cells < 1)
-    throw UserError(where,
+    throw UserError(where.of("compression"),
                     fmt::format("{}: {} shared weights at {:.6g}x leave no cell", config.method, grouped(weights),
                                 config.compression),
                     fmt::format("sharing.compression may be 1 .. {}", grouped(weights)));

@@ -6,15 +6,15 @@
 namespace tessera {
 
 /// m = floor(N / compression), or config.pool. @throws UserError when there is nothing to share, or no cell
-int64_t cells_of(const SharingConfig&, int64_t weights, const std::string& where);
+int64_t cells_of(const SharingConfig&, int64_t weights, const KeyPlaces& where);
 
 /// Numbers of the specs whose storage is shared, one a storage. @throws UserError for a name that matches nothing, or tensors that
 /// cannot be shared
-std::vector<int> shared_specs(std::span<const WeightSpec>, const SharingConfig&, const std::string& where);
+std::vector<int> shared_specs(std::span<const WeightSpec>, const SharingConfig&, const KeyPlaces& where);
 
 /// @throws UserError when train.freeze names a tensor that is read from a pool which is trained
 void require_trained_alike(std::span<const WeightSpec> shared, const BaseOptions&, const SharingConfig&,
-                           const std::string& where);
+                           const KeyPlaces& where);
 
 /// The standard deviation of a tensor's first values.
 double deviation_of(const Init&);
