@@ -210,7 +210,7 @@ bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& 
 
 std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
   if (!folder || start.empty()) return std::nullopt;
-  GoingOn going{.saved = read_checkpoint_meta(start),
+  GoingOn going{.saved = read_chosen_checkpoint(start),
                 .file = start,
                 .steps = steps,
                 .is_new_folder = names_checkpoint(in.config.run)};
@@ -248,7 +248,7 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
     if (!newest) return;
     going.file = *newest;
   }
-  going.saved = read_checkpoint_meta(going.file);
+  going.saved = read_chosen_checkpoint(going.file);
   going.steps = in.config.trainer.train.steps.value_or(std::numeric_limits<int64_t>::max());
   if (going.is_new_folder && going.steps < going.saved.step)
     throw UserError(in.recipe.where("train", "steps"),

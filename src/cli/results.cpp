@@ -91,7 +91,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
   if (names_checkpoint(in.config.run)) {  // its values go where training has them
     settings.train_base = in.config.adapter.method == "none";
     if (std::filesystem::exists(in.config.run.resume))
-      settings.sharing.rules = read_checkpoint_meta(in.config.run.resume).rules;
+      settings.sharing.rules = read_chosen_checkpoint(in.config.run.resume).rules;
     return settings;
   }
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";

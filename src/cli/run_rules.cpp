@@ -20,7 +20,7 @@ std::optional<Rules> rules_of_log(const fs::path& log) {
 std::optional<Rules> known_rules(const JobInputs& in, const fs::path& start, const fs::path& run_path) {
   if (in.config.trainer.train.estimator != "spsa") {
     if (start.empty() || in.world.rank() != 0) return std::nullopt;
-    return read_checkpoint_meta(start).rules;
+    return read_chosen_checkpoint(start).rules;
   }
   if (const auto own = rules_of_log(rank_log_folder(run_path, in.world.rank()))) return own;
   return in.config.trainer.spsa.transport == "file" ? rules_of_log(shared_folder(in)) : std::nullopt;

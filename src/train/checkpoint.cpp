@@ -9,6 +9,7 @@
 #include "io/numbered_name.h"
 #include "model/native_folder.h"
 #include "score/evaluation.h"
+#include "train/divergence.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -323,6 +324,22 @@ void refuse_lost(const fs::path& folder) {
 
 }  // namespace
 
+CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
+  try {
+    return read_checkpoint_meta(file);
+  } catch (const UserError& error) {
+    const auto named = number_in_name(file.filename().string(), kPrefix, kSuffix);
+    for (const int64_t step : checkpoint_steps(file.parent_path())) {
+      const fs::path earlier = checkpoint_file(file.parent_path(), step);
+      if ((named && step >= *named) || !is_whole(earlier)) continue;
+      throw UserError(error.where(), error.message(),
+                      "an earlier checkpoint is whole: " + shell_word("run.resume=" + earlier.string()));
+    }
+    throw UserError(error.where(), error.message(),
+                    "no earlier checkpoint beside it is whole: put back a copy, or train anew with run.resume=never");
+  }
+}
+
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
   std::string damaged;
   for (const int64_t step : checkpoint_steps(folder)) {
@@ -331,8 +348,9 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<st
       read_checkpoint_meta(file);
       return file;
     } catch (const UserError& error) {
-      damaged += std::string(error.what()) + "\n";
-      notices.push_back(fmt::format("{}\n  this checkpoint is skipped", error.what()));
+      const std::string what = UserError(error.where(), error.message()).what();
+      damaged += what + "\n";
+      notices.push_back(what + "\n  this checkpoint is skipped");
     }
   }
   if (damaged.empty()) {

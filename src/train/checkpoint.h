@@ -59,6 +59,9 @@ void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&,
 /// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 
+/// The same for a file that the user has named, or that a job has chosen: the error names an earlier checkpoint of its folder, if one is whole.
+CheckpointMeta read_chosen_checkpoint(const std::filesystem::path& file);
+
 /// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape; nothing is changed then
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
 /// Fills the values alone: for jobs that do not train on.

@@ -150,6 +150,47 @@ TEST_F(GoingOn, JobsTakeACheckpoint) {
         EXPECT_NE(test::read_file(*this / folder / result), before);
       }
       EXPECT_EQ(test::read_file(*this / (recipe + "-run") / result), before);
+TEST_F(GoingOn, ADamagedFileNamesAnEarlierOne) {
+  train("run", 6);
+  const auto damage = [&](int step) {
+    fs::resize_file(checkpoint("run", step), fs::file_size(checkpoint("run", step)) - 9);
+  };
+  damage(6);
+  const std::string from = "run.resume=run/checkpoints/step-0000000";
+  for (const Words& more : {Words{"job=evaluate"}, Words{"--check"}, Words{}}) {
+    const Words words = with(words_of("run"), more);
+    EXPECT_THAT(command_error(with(words, {from + "6.h5"})),
+                HasSubstr("\n  an earlier checkpoint is whole: " + from + "4.h5\n"));
+    expect_done(trainer(with(words, {from + "4.h5"})));
+  }
+  damage(4);
+  damage(2);
+  EXPECT_THAT(
+      command_error(with(words_of("run"), {from + "4.h5"})),
+      HasSubstr("no earlier checkpoint beside it is whole: put back a copy, or train anew with run.resume=never"));
+  expect_done(trainer(with(words_of("run"), {"run.resume=never"})));
+}
+
+TEST_F(GoingOn, KeysThatDoNothingMayChange) {
+  train("straight", 8);
+  stopped_run("run");
+  const test::Ended ended =
+      expect_done(trainer(with(words_of("run"), {"spsa.probes=4", "optimizer.momentum=0.5", "generate.seed=3",
+                                                 "sharing.seed=4", "optimizer.final_ratio=0"})));
+  EXPECT_THAT(ended.out, testing::Not(HasSubstr("now 4")));
+  EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
+
+  train("lora-straight", 8, {"optimizer.name=sgd"}, "lora");
+  stopped_run("lora-run", {"optimizer.name=sgd", "optimizer.beta1=0.5"}, "lora");
+  const Words lora = with(words_of("lora-run", "lora"), {"optimizer.name=sgd"});
+  EXPECT_THAT(command_error(with(lora, {"optimizer.momentum=0.5", "adapter.shards=2"})),
+              testing::AllOf(HasSubstr("optimizer.momentum was 0.9, now 0.5"), testing::Not(HasSubstr("shards"))));
+  expect_done(trainer(with(lora, {"adapter.shards=2", "optimizer.beta2=0.5"})));  // and beta1 is back
+  EXPECT_EQ(saved_bytes("lora-run"), saved_bytes("lora-straight"));
+  expect_done(
+      trainer({"lora.toml", "job=evaluate", "adapter.shards=8", "run.resume=" + checkpoint("lora-run", 4).string()}));
+}
+
       expect_done(trainer(with(words, {"job=generate", "generate.limit=2", "generate.max_new_tokens=3"})));
     }
   }
