@@ -55,13 +55,21 @@ void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
   if (in.config.job == "export") note([&] { refuse_base_export(in); });
 }
 
+/// Of a training; the last is absent where the number of steps is not known before the data is read.
+Json rates_as_json(const JobInputs& in) {
+  const Rates rates = rates_of(in.config.trainer.optimizer, in.config.trainer.train.steps);
+  Json json = Json::object().set("first", rates.first).set("highest", rates.highest);
+  if (rates.last) json.set("last", *rates.last);
+  return json;
+}
+
 Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
   const Counts counts(plan);
   const MemoryPlan& memory = plan.memory;
   Json notes = Json::array();
   for (const std::string& note : plan.notes) notes.push_back(note);
-  return Json::object()
-      .set("parameters", Json::object()
+  Json json = Json::object();
+  json.set("parameters", Json::object()
                              .set("trained", counts.trained)
                              .set("frozen", counts.frozen)
                              .set("virtual", counts.virtual_count))
@@ -83,6 +91,8 @@ Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
       .set("notes", notes)
       .set("ranks", in.world.size())
       .set("threads", in.threads);
+  if (in.config.job == "train") json.set("learning_rate", rates_as_json(in));
+  return json;
 }
 
 void print_plan(const JobInputs& in, const JobPlan& plan) {

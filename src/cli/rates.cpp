@@ -16,14 +16,21 @@ double highest_rate(const OptimizerConfig& config, int64_t steps, Rules rules) {
 
 }  // namespace
 
-std::string rates_in_words(const OptimizerConfig& config, std::optional<int64_t> steps, Rules rules) {
+Rates rates_of(const OptimizerConfig& config, std::optional<int64_t> steps, Rules rules) {
   if (steps && *steps > 0)
-    return fmt::format("first {:.3g}, highest {:.3g}, last {:.3g}", learning_rate(config, 1, *steps, rules),
-                       highest_rate(config, *steps, rules), learning_rate(config, *steps, *steps, rules));
+    return {.first = learning_rate(config, 1, *steps, rules),
+            .highest = highest_rate(config, *steps, rules),
+            .last = learning_rate(config, *steps, *steps, rules)};
   const bool warms_up = config.warmup_steps > 0 || config.warmup_ratio > 0;
+  return {.first = warms_up ? 0.0 : config.lr, .highest = config.lr, .last = {}};
+}
+
+std::string rates_in_words(const OptimizerConfig& config, std::optional<int64_t> steps, Rules rules) {
+  const Rates rates = rates_of(config, steps, rules);
+  const std::string text = fmt::format("first {:.3g}, highest {:.3g}", rates.first, rates.highest);
+  if (rates.last) return fmt::format("{}, last {:.3g}", text, *rates.last);
   const double end = config.schedule == "constant" ? config.lr : config.lr * config.final_ratio;
-  return fmt::format("first {:.3g}, highest {:.3g}; one step after the last it is {:.3g}", warms_up ? 0.0 : config.lr,
-                     config.lr, end);
+  return fmt::format("{}; one step after the last it is {:.3g}", text, end);
 }
 
 std::string schedule_notice(const OptimizerConfig& config, int64_t steps, Rules rules) {

@@ -9,8 +9,14 @@
 
 namespace tessera {
 
-/// The first, the highest and the last rate.
+/// The rates of a run; the last one where the number of steps is known.
+struct Rates {
+  double first = 0, highest = 0;
+  std::optional<double> last{};
+};
 /// @param steps  of the whole run, where they are known without the data
+Rates rates_of(const OptimizerConfig&, std::optional<int64_t> steps, Rules = kNewestRules);
+/// The same in words.
 std::string rates_in_words(const OptimizerConfig&, std::optional<int64_t> steps, Rules = kNewestRules);
 
 /// That warm-up takes the whole run, or that every rate is 0; empty otherwise.

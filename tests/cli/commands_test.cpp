@@ -115,6 +115,22 @@ TEST_F(Trainer, ChecksWithOneJsonObject) {
   EXPECT_EQ(parameters.at("virtual").as_integer(), 26784 + 3072);  // as a LoRA of rank 3
   EXPECT_EQ(plan.at("wire_bytes_per_step").as_integer(), 4 * 2048);
   EXPECT_GT(plan.at("bytes_per_rank").as_integer(), 12 * 2048);
+  const auto rates = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"mos.toml", "--check", "--json", "optimizer.lr=0.001",
+                                      "optimizer.warmup_steps=2"};
+    words.insert(words.end(), more.begin(), more.end());
+    return Json::parse(answer(words), "plan").at("learning_rate");
+  };
+  EXPECT_EQ(rates({"train.steps=4"}).at("first").as_number(), 0);
+  EXPECT_NEAR(rates({"train.steps=4"}).at("highest").as_number(), 0.001, 1e-9);
+  EXPECT_NEAR(rates({"train.steps=4"}).at("last").as_number(), 0.0005, 1e-9);
+  test::write_file(*this / "epochs.toml", "[model]\npath = \"base\"\ninit = \"random\"\ntokenizer = \"" +
+                                              (test::source_dir() / "recipes/world/tokenizer").string() +
+                                              "\"\n[data]\ntrain = \"train.jsonl\"\n[train]\nepochs = 1\n");
+  const Json epochs = Json::parse(answer({"epochs.toml", "--check", "--json"}), "plan");
+  EXPECT_GT(epochs.at("learning_rate").at("highest").as_number(), 0);
+  EXPECT_FALSE(epochs.at("learning_rate").find("last"));
+  EXPECT_FALSE(Json::parse(answer({"mos.toml", "job=prepare", "--check", "--json"}), "plan").find("learning_rate"));
 }
 
 TEST_F(Trainer, RefusesAPlanThatTheMachineCannotHold) {
