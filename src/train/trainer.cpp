@@ -104,10 +104,14 @@ class Loop {
 
   /// A new "before", and a new best.
   void begin_evaluations(bool were_others) {
-    in_.report.say(fmt::format("{}: what was before is measured anew, at step {}",
-                               were_others ? "the held-out rows are others than the run's so far"
-                                           : "nothing is known of the run's evaluations so far",
-                               meta_.step));
+    const bool is_spsa = in_.config.train.estimator == "spsa";
+    in_.report.say(fmt::format(
+        "{}: the figures that are told as \"before\" will be those of step {}, with which the run goes on",
+        were_others ? "the held-out rows are others than the run's so far"
+        : is_spsa
+            ? "no earlier evaluation is known, since the run had no held-out data or figures.json, which keeps them, is gone"
+            : "no earlier evaluation is known, since the run had no held-out data so far",
+        meta_.step));
     forget_evaluations();
     evaluate_between_steps(Begins::yes);
   }

@@ -138,8 +138,8 @@ TEST_F(Figures, BeforeAndAfterAreOfTheSameHeldOutRows) {
   const std::string other = test::read_file(*this / "train.jsonl");
   test::write_file(*this / "eval.jsonl", other.substr(0, other.find('\n', other.size() / 8) + 1));
   const auto ended = expect_done(trainer(words));
-  EXPECT_THAT(ended.out, HasSubstr("the held-out rows are others than the run's so far: what was before is measured "
-                                   "anew, at step 20\n"));
+  EXPECT_THAT(ended.out, HasSubstr("the held-out rows are others than the run's so far: the figures that are told as "
+                                   "\"before\" will be those of step 20, with which the run goes on\n"));
   const Json line = done("run");
   EXPECT_NEAR(line.at("eval_loss_before").as_number() / line.at("eval_loss").as_number(), 1, 1e-5);
   EXPECT_EQ(line.at("eval_exact_match_before").as_number(), line.at("eval_exact_match").as_number());
@@ -267,8 +267,10 @@ TEST_F(Figures, OfABranchAreItsParentsAndWithoutThoseThereIsNoFalseWarning) {
     if (kept) {
       EXPECT_EQ(done(branch).at("eval_loss_before").as_number(), before);
     } else {
-      EXPECT_THAT(out, HasSubstr("nothing is known of the run's evaluations so far: what was before is measured anew, "
-                                 "at step 20"));
+      EXPECT_THAT(
+          out,
+          HasSubstr("no earlier evaluation is known, since the run had no held-out data or figures.json, which keeps "
+                    "them, is gone: the figures that are told as \"before\" will be those of step 20"));
     }
   }
 }
