@@ -115,11 +115,7 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
   model.assemble(ctx);
   for (const Written& result : export_results(in, ctx, model, folder.path(), {})) {
     if (!result.rounded_to) continue;
-    if (!in.quiet)
-      fmt::print(stderr,
-                 "{}: the weights were rounded to {}, and the digest is of what they were before; "
-                 "model.dtype=f32 writes them as they are\n",
-                 result.folder.string(), name_of(*result.rounded_to));
+    tell(in, rounded_notice(result, ", and the digest is of what they were before"));
     return result.rounded_to;
   }
   return std::nullopt;

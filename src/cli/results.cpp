@@ -122,9 +122,10 @@ void refuse_base_export(const JobInputs& in) {
   if (holds_model(trained))
     throw UserError(
         in.recipe.where("run", "dir"),
-        fmt::format("\"{}\" holds {} already: the base model is not written over it", trained.string(),
-                    std::filesystem::exists(run / "recipe.toml") ? "the model that this run trained" : "a model"),
-        "use it as it is, or name another folder with run.dir");
+        std::filesystem::exists(run / "recipe.toml")
+            ? fmt::format("the model that this run trained is already written, in \"{}\"", trained.string())
+            : fmt::format("\"{}\" already holds a model, and the base model is not written over it", trained.string()),
+        "use it as it is; run.resume=FILE writes what a checkpoint holds, another run.dir=FOLDER the base model");
   if (!is_adapter_run(run)) require_ended(in, run);
 }
 
@@ -185,13 +186,29 @@ void naming_what_is_kept(const std::string& kept, const std::function<void()>& w
   }
 }
 
+std::string rounded_notice(const Written& result, const std::string& meaning) {
+  if (!result.rounded_to) return "";
+  return fmt::format("{}: the weights were rounded to {}{}; model.dtype=f32 writes them as they are",
+                     result.folder.string(), name_of(*result.rounded_to), meaning);
+}
+
+Written write_model(const JobInputs& in, const Context& ctx, Model& model, const std::filesystem::path& run) {
+  Written result{.name = "model", .folder = run / "model"};
+  result.is_trained = export_merged(result.folder, model, in.config.model.tokenizer_folder(), ctx);
+  if (!result.is_trained && model.export_dtype() != DType::f32) result.rounded_to = model.export_dtype();
+  return result;
+}
+
 std::vector<Written> export_results(const JobInputs& in, const Context& ctx, Model& model,
                                     const std::filesystem::path& folder,
                                     const std::function<void(const std::string&)>& say) {
   std::vector<Written> written;
+  const auto add = [&](const std::string& what, const Written& result) {
+    written.push_back(result);
+    if (say) say(fmt::format("{}: {}", what, result.folder.string()));
+  };
   const auto told = [&](const std::string& what, const char* name) {
-    written.push_back({.name = name, .folder = folder / name});
-    if (say) say(fmt::format("{}: {}", what, (folder / name).string()));
+    add(what, {.name = name, .folder = folder / name});
   };
   if (in.config.exports.native && model.adapter()) {
     save_adapter(folder / "adapter", model);
@@ -201,12 +218,7 @@ std::vector<Written> export_results(const JobInputs& in, const Context& ctx, Mod
     told("shared weights", "sharing");
   }
   naming_what_is_kept(what_is_kept(in, model, folder), [&] {
-    if (writes_model(in, model)) {
-      const bool is_exact = export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-      told(dense_notice(model), "model");
-      written.back().is_trained = is_exact;
-      if (!is_exact && model.export_dtype() != DType::f32) written.back().rounded_to = model.export_dtype();
-    }
+    if (writes_model(in, model)) add(dense_notice(model), write_model(in, ctx, model, folder));
     if (in.config.exports.peft && model.adapter()) {
       export_peft(folder / "peft", model);
       told("PEFT adapter", "peft");

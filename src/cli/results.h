@@ -36,6 +36,13 @@ void naming_what_is_kept(const std::string& kept, const std::function<void()>& w
 std::vector<Written> export_results(const JobInputs&, const Context&, Model&, const std::filesystem::path& folder,
                                     const std::function<void(const std::string&)>& say);
 
+/// Writes the dense model into a run's folder. @return the folder, and whether its numbers were rounded
+Written write_model(const JobInputs&, const Context&, Model&, const std::filesystem::path& run);
+
+/// That a folder holds rounded weights, and how they come out as they are; empty where none was rounded.
+/// @param meaning  what follows from it, behind a comma; may be empty
+std::string rounded_notice(const Written&, const std::string& meaning = {});
+
 /// Whether a training ends with a dense model: full training always, unless its weights are shared and can be loaded as such.
 bool writes_model(const JobInputs&, Model&);
 /// What a dense export is called where it is told: of a shared model with how much larger it is.

@@ -127,8 +127,9 @@ int export_job(const JobInputs& in) {
   model.assemble(ctx);
   if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
   if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
-    export_merged(folder / "model", model, in.config.model.tokenizer_folder(), ctx);
-    print_out("{}: {}\n", dense_notice(model), (folder / "model").string());
+    const Written result = write_model(in, ctx, model, folder.path());
+    print_out("{}: {}\n", dense_notice(model), result.folder.string());
+    tell(in, rounded_notice(result));
   }
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);

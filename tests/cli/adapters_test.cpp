@@ -150,8 +150,21 @@ TEST_F(TrainedModels, AreNotOverwrittenByTheBaseModel) {
   expect_done(trainer({"full.toml", "run.dir=run", "train.steps=5"}));
   const std::string weights = saved_bytes("run");
   EXPECT_THAT(expect_exit(2, trainer({"full.toml", "job=export", "run.dir=run"})).err,
-              HasSubstr("run/model\" holds the model that this run trained already"));
+              HasSubstr("the model that this run trained is already written, in \"run/model\"\n"));
   EXPECT_EQ(saved_bytes("run"), weights);
+}
+
+TEST_F(TrainedModels, ThatWereRoundedSayHowTheyComeOutAsTheyAre) {
+  expect_done(trainer({"full.toml", "run.dir=run", "train.steps=2", "model.dtype=bf16"}));
+  const Words words = {"full.toml", "job=export", "run.dir=run", "run.resume=run/checkpoints/step-00000002.h5"};
+  const auto with = [&](const char* dtype) {
+    Words all = words;
+    all.emplace_back(dtype);
+    return expect_done(trainer(all)).err;
+  };
+  EXPECT_THAT(with("model.dtype=bf16"),
+              HasSubstr("run-2/model: the weights were rounded to bf16; model.dtype=f32 writes them as they are\n"));
+  EXPECT_THAT(with("model.dtype=f32"), testing::Not(HasSubstr("rounded")));
 }
 
 TEST_F(TrainedModels, AreNotThereBeforeTheTrainingHasEnded) {
