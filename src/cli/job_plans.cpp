@@ -5,10 +5,11 @@
 #include "cli/going_on.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "cli/spsa_run.h"
 #include "data/data_plan.h"
+#include "io/files.h"
 #include "model/export.h"
 #include "train/backprop.h"
-#include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
 namespace {
@@ -124,10 +125,31 @@ JobPlan plan_export(const JobInputs& in) {
   return plan;
 }
 
+namespace {
+
+/// The recipe's training, with the optimizer and the directions of the run that is replayed: its log's header has the say.
+TrainerConfig trainer_of_log(const JobInputs& in) {
+  TrainerConfig config = in.config.trainer;
+  std::filesystem::path file;
+  try {
+    file = replayed_run(in).log / "header.json";
+  } catch (const UserError&) {
+    return config;  // a note says that there is no log yet
+  }
+  const RunHeader header = RunHeader::parse(read_text_file(file), file.string());
+  config.optimizer.name = header.optimizer;
+  config.optimizer.momentum = header.momentum;
+  config.spsa.directions = header.family == Family::pool ? "pool" : "independent";
+  config.spsa.pool_size = header.lanes;
+  return config;
+}
+
+}  // namespace
+
 JobPlan plan_replay(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, kExportPositions));
   plan.memory.activations = kExportScratch;
-  plan.memory.optimizer = spsa_state_bytes(in.config.trainer, plan.model->pool().trainable().values.shape.count());
+  plan.memory.optimizer = spsa_state_bytes(trainer_of_log(in), plan.model->pool().trainable().values.shape.count());
   plan.memory.results = in.config.replay.branch.empty() ? plan_results(in, *plan.model) : 0;
   plan.one_rank = true;
   return plan;

@@ -20,12 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-/// The run that is replayed: replay.log, or else run.dir.
-RunPlaces source_of(const JobInputs& in) {
-  const fs::path& log = in.config.replay.log;
-  return find_log(log.empty() ? run_folder_path(in) : log);
-}
-
 /// Where the results go: a folder of the replay's own.
 fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
   const bool is_named = !in.config.replay.log.empty() && !in.config.run.dir.empty();
@@ -124,7 +118,7 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
 }  // namespace
 
 void look_at_replay(const JobInputs& in, Model& laid_out) {
-  const RunPlaces source = source_of(in);
+  const RunPlaces source = replayed_run(in);
   const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
   const std::string where = (source.log / "header.json").string();
   const RunHeader header = RunHeader::parse(log.header(), where);
@@ -140,7 +134,7 @@ void look_at_replay(const JobInputs& in, Model& laid_out) {
 int replay_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   const ReplayConfig& config = in.config.replay;
-  const RunPlaces source = source_of(in);
+  const RunPlaces source = replayed_run(in);
   const fs::path target = config.branch.empty() ? results_folder(in, source) : config.branch;
   const auto start = Clock::now();
   const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});

@@ -38,6 +38,7 @@ const Job& job_of(const JobConfig& config) {
 }
 
 int prepare_job(const JobInputs& in) {
+  require_memory(in, plan_prepare(in));
   const Datasets sets = load_datasets(in, true);
   if (in.world.rank() != 0 || in.quiet) return kDone;
   const auto say = [&](const char* name, const PackedDataset& set) {

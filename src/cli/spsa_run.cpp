@@ -103,6 +103,14 @@ std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return met
 
 std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
                                         const std::string& base, Rules rules, const fs::path& run_path,
+RunPlaces replayed_run(const JobInputs& in) {
+  const fs::path given = in.config.replay.log.empty() ? run_folder_path(in) : in.config.replay.log;
+  RunPlaces places = find_log(given);
+  if (given.is_absolute()) return places;
+  for (fs::path* place : {&places.run, &places.log}) *place = place->lexically_proximate(fs::current_path());
+  return places;
+}
+
                                         const Context& ctx) {
   const SpsaConfig& config = in.config.trainer.spsa;
   const bool file = config.transport == "file";

@@ -158,6 +158,20 @@ TEST_F(Plans, AboveTheLimitOfAControlGroupAreRefused) {
   expect_done(shell(enter, {"full.toml", "train.steps=1", "run.dir=run"}));
 }
 
+TEST_F(Plans, OfAReplayFollowTheLog) {
+  const Words words = {"spsa.toml", "train.steps=2", "run.dir=run"};
+  const auto with = [&](const Words& more) {
+    Words all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto optimizer = [&](const Words& more) { return plan(with(more)).at("bytes").at("optimizer").as_integer(); };
+  const int64_t adamw = optimizer({"optimizer.name=adamw"}), sgd = optimizer({"optimizer.name=sgd"});
+  EXPECT_NE(adamw, sgd);
+  expect_done(trainer(with({"optimizer.name=adamw"})));
+  EXPECT_EQ(optimizer({"job=replay", "optimizer.name=sgd"}), adamw);
+}
+
 TEST_F(Plans, OfALargeModelTakeNothingOfItsSize) {
   replace_in_config("\"hidden_size\": 32", "\"hidden_size\": 1024");
   replace_in_config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 40");
