@@ -69,11 +69,12 @@ struct Difference {
   }
 };
 
-/// A key that the run's version of the program did not have stood at its default.
-std::vector<Difference> differences(const Recipe& recipe, const CheckpointMeta& saved) {
+/// Among the keys that somebody reads. A key that the run's version of the program did not have stood at its default.
+std::vector<Difference> differences(const JobInputs& in, const CheckpointMeta& saved) {
   std::vector<Difference> found;
   const std::map<std::string, std::string> before(saved.recipe.begin(), saved.recipe.end());
-  for (const auto& [key, now] : recipe.flat()) {
+  for (const auto& [key, now] : in.recipe.flat()) {
+    if (in.config.unread.count(key) > 0) continue;
     const auto there = before.find(key);
     const auto standard = default_values().find(key);
     const std::string old = there != before.end()                ? there->second
@@ -132,7 +133,8 @@ TrainerConfig config_of(const CheckpointMeta& saved) {
   return config;
 }
 
-void require_same_base(Model& model, const std::string& base, const CheckpointMeta& saved, const fs::path& file) {
+void require_same_base(const JobInputs& in, Model& model, const std::string& base, const CheckpointMeta& saved,
+                       const fs::path& file) {
   const std::string what = "this run cannot go on with another base model";
   if (const std::string config = config_fingerprint(model.config());
       !saved.config_fingerprint.empty() && saved.config_fingerprint != config)
@@ -221,9 +223,9 @@ std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, co
 
 namespace {
 
-void require_same_keys(const Recipe& recipe, const GoingOn& going) {
+void require_same_keys(const JobInputs& in, const GoingOn& going) {
   std::vector<Difference> found;
-  for (const Difference& difference : differences(recipe, going.saved)) {
+  for (const Difference& difference : differences(in, going.saved)) {
     const std::string& key = difference.key;
     if (may_differ(key) || is_data_path(key) || is_weights_path(key)) continue;
     if (going.is_new_folder && may_differ_in_new_folder(key)) continue;
@@ -237,7 +239,7 @@ void require_same_keys(const Recipe& recipe, const GoingOn& going) {
 
 void look_at_run(const JobInputs& in, const fs::path& run) {
   if (in.config.run.resume == "never") return;
-  if (const auto saved = meta_of_log(run)) require_same_keys(in.recipe, {.saved = *saved, .file = run / "run.json"});
+  if (const auto saved = meta_of_log(run)) require_same_keys(in, {.saved = *saved, .file = run / "run.json"});
   GoingOn going{.saved = {}, .file = {}, .is_new_folder = names_checkpoint(in.config.run)};
   const bool is_done = !going.is_new_folder && MetricsFile(run / "metrics.jsonl").done();
   if (going.is_new_folder) {
@@ -256,45 +258,45 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
                     "ask for more steps, or start anew with run.resume=never");
   going.is_finished =
       is_done || (!going.is_new_folder && config_of(going.saved).train.steps.value_or(-1) == going.saved.step);
-  require_same_keys(in.recipe, going);
+  require_same_keys(in, going);
 }
 
-void require_same_run(const Recipe& recipe, const PackedDataset& data, const GoingOn& going) {
-  require_same_keys(recipe, going);
+void require_same_run(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
+  require_same_keys(in, going);
   if (going.saved.data_hash != data.hash())
     throw UserError(
         going.file.string(), "this run cannot go on with other training data",
         fmt::format("data.train has other contents now, or model.tokenizer reads it in another way: {}", kStartAnew));
 }
 
-void require_same_content(const Recipe& recipe, Model& model, const std::string& base, const GoingOn& going) {
-  require_same_base(model, base, going.saved, going.file);
+void require_same_content(const JobInputs& in, Model& model, const std::string& base, const GoingOn& going) {
+  require_same_base(in, model, base, going.saved, going.file);
   if (going.file.filename() == "run.json") return;  // the log's header holds the digest of the values it begins with
   if (going.saved.start_values.empty())
     return;  // of an earlier version: what is trained comes from the checkpoint anyway
   std::vector<Difference> moved;
-  for (const Difference& difference : differences(recipe, going.saved))
+  for (const Difference& difference : differences(in, going.saved))
     if (is_weights_path(difference.key)) moved.push_back(difference);
   if (moved.empty() || going.saved.start_values == values_hash(model.pool().trainable())) return;
   refuse_recipe(going.file, moved, fmt::format("what is there is not what the run began with: {}", kStartAnew));
 }
 
-void require_same_model(const Recipe& recipe, Model& model, const CheckpointMeta& saved, const fs::path& file) {
+void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta& saved, const fs::path& file) {
   static const Keys free = {"sharing.load", "adapter.load", "adapter.dropout"};
   std::string text;
-  for (const Difference& difference : differences(recipe, saved)) {
+  for (const Difference& difference : differences(in, saved)) {
     const std::string section = section_of(difference.key);
     const bool counts = section == "sharing" || section == "adapter" || difference.key == "train.freeze";
     if (counts && free.count(difference.key) == 0) text += difference.text() + "\n";
   }
   if (!text.empty())
     throw UserError(file.string(), "the checkpoint belongs to another recipe", text + "set them as the run had them");
-  require_same_base(model, model.start_fingerprint(), saved, file);
+  require_same_base(in, model, model.start_fingerprint(), saved, file);
 }
 
 std::string rate_notice(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
   std::string text;
-  for (const Difference& difference : differences(in.recipe, going.saved))
+  for (const Difference& difference : differences(in, going.saved))
     if (difference.key != "train.clip" && may_differ_in_new_folder(difference.key)) text += difference.text() + "; ";
   if (text.empty() || going.steps <= going.saved.step) return "";
   const TrainerConfig before = config_of(going.saved);

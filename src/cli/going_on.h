@@ -31,17 +31,17 @@ std::optional<GoingOn> going_on(const JobInputs&, const RunFolder*, const std::f
 /// @param run  the run's folder, which need not exist
 void look_at_run(const JobInputs&, const std::filesystem::path& run);
 
-/// Keys that name files are not compared here: what they hold is (require_same_content). A key that the run's version of the
-/// program did not have stood at its default.
+/// Keys that name files are not compared here: what they hold is (require_same_content); nor are keys that nobody reads. A key that the
+/// run's version of the program did not have stood at its default.
 /// @throws UserError listing every key whose value is not the run's, or telling that the training data changed
-void require_same_run(const Recipe&, const PackedDataset&, const GoingOn&);
+void require_same_run(const JobInputs&, const PackedDataset&, const GoingOn&);
 
 /// The model that the run began with, whatever its path is now.
 /// @param base  Model::start_fingerprint
-void require_same_content(const Recipe&, Model&, const std::string& base, const GoingOn&);
+void require_same_content(const JobInputs&, Model&, const std::string& base, const GoingOn&);
 
 /// For jobs that take weights from a checkpoint: its model, sharing and adapter are the recipe's. @throws UserError otherwise
-void require_same_model(const Recipe&, Model&, const CheckpointMeta& saved, const std::filesystem::path& file);
+void require_same_model(const JobInputs&, Model&, const CheckpointMeta& saved, const std::filesystem::path& file);
 
 /// What deserves a word: the learning rate before and after, when a key that decides it has changed; empty otherwise.
 std::string rate_notice(const JobInputs&, const PackedDataset&, const GoingOn&);

@@ -322,7 +322,9 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();
-  c.notes = unread_keys(c);
+  UnreadKeys unread = unread_keys(c);
+  c.notes = std::move(unread.notes);
+  c.unread = std::move(unread.names);
 }
 
 std::string list_kind(const std::string& kind) {

@@ -1,6 +1,7 @@
 #pragma once
 // A whole recipe: every section's struct, read and cross-checked in one place.
 
+#include <set>
 #include <string>
 
 #include "core/recipe.h"
@@ -24,6 +25,7 @@ struct JobConfig {
   GenerateConfig generate;
   ReplayConfig replay;
   std::vector<std::string> notes;  // what the user should know of a recipe that is in order
+  std::set<std::string> unread;    // keys that this job, its method or its optimizer does not read
 
   void visit(Fields& v);  // the top-level keys
 };

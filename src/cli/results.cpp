@@ -140,8 +140,8 @@ void use_checkpoint(const JobInputs& in, Model& model) {
   if (file.extension() == ".safetensors")
     throw UserError(in.recipe.where("run", "resume"), fmt::format("\"{}\" is no checkpoint's file", file.string()),
                     "the weights of an SPSA run at any round: job=replay replay.round=N");
-  const CheckpointMeta saved = read_checkpoint_meta(file);
-  require_same_model(in.recipe, model, saved, file);
+  const CheckpointMeta saved = read_chosen_checkpoint(file);
+  require_same_model(in, model, saved, file);
   load_values(file, model.pool().trainable());
   if (in.world.rank() == 0 && !in.quiet)
     fmt::print(stderr, "the weights after step {}: {}\n", saved.step, file.string());

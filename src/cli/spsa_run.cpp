@@ -37,8 +37,8 @@ void require_same_spsa_run(const JobInputs& in, Model& model, const PackedDatase
   const auto saved = meta_of(kept);
   if (!saved) return;
   const GoingOn going{.saved = *saved, .file = kept.file};
-  require_same_run(in.recipe, data, going);
-  require_same_content(in.recipe, model, base, going);
+  require_same_run(in, data, going);
+  require_same_content(in, model, base, going);
 }
 
 /// The same for the folder that processes share, in words for those who come later.

@@ -62,10 +62,10 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   require_known_tokens(in, model, sets);
   const int64_t steps = total_steps(in.config.trainer, *sets.train, in.world.size(), rules);
   const auto going = going_on(in, folder, start, steps);
-  if (going) require_same_run(in.recipe, *sets.train, *going);
+  if (going) require_same_run(in, *sets.train, *going);
   if (folder)
     if (const auto saved = meta_of_log(run_path))
-      require_same_run(in.recipe, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
+      require_same_run(in, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
   if (already_done(in, folder, start, steps)) return kDone;
 
   Reporter report(folder,
@@ -76,7 +76,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   start_from_saved_adapter(in.config, model);
   require_agreement(in, model, sets);
   const std::string base = folder ? model.start_fingerprint() : "";
-  if (going) require_same_content(in.recipe, model, base, *going);
+  if (going) require_same_content(in, model, base, *going);
   const std::string start_values = going && !going->saved.start_values.empty() ? going->saved.start_values
                                    : folder                                    ? values_hash(model.pool().trainable())
                                                                                : "";

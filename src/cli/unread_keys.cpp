@@ -7,30 +7,33 @@ namespace {
 
 using Keys = std::set<std::string>;
 
-/// Gathers the lines: what of a section was said, and is not read.
+/// Gathers what of a section is not read, and lines about what of that was said.
 class Notes {
  public:
   void add(const std::string& section, const Keys& said, const Keys& unread, const std::string& why) {
     std::string names;
     int count = 0;
-    for (const std::string& key : said)
-      if (unread.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
-    if (count > 0) lines_.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
+    for (const std::string& key : unread) {
+      found_.names.insert(section + "." + key);
+      if (said.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
+    }
+    if (count > 0)
+      found_.notes.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
   }
-  std::vector<std::string> take() { return std::move(lines_); }
+  UnreadKeys take() { return std::move(found_); }
 
  private:
-  std::vector<std::string> lines_;
+  UnreadKeys found_;
 };
 
 std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
 
 void add_adapter(Notes& notes, const AdapterConfig& adapter) {
-  const Keys said = said_keys(adapter);
-  Keys unread = said;
   if (adapter.method == "mos") return;
+  Keys unread = all_keys(adapter);
+  unread.erase("method");
   if (adapter.method == "lora") unread = {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"};
-  notes.add("adapter", said, unread, is("adapter.method", adapter.method));
+  notes.add("adapter", said_keys(adapter), unread, is("adapter.method", adapter.method));
 }
 
 void add_sharing(Notes& notes, const JobConfig& c) {
@@ -38,11 +41,12 @@ void add_sharing(Notes& notes, const JobConfig& c) {
   const Keys said = said_keys(sharing);
   const Keys of_rps = {"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"};
   Keys unread;
-  if (sharing.method == "none") unread = said;
+  if (sharing.method == "none") unread = all_keys(sharing);
   if (sharing.method == "rps") unread = {"blocks"};
   if (sharing.method == "magnitude" || sharing.method == "depth") unread = of_rps;
   if (sharing.method == "magnitude") unread.insert("blocks");
   if (sharing.method == "depth") unread.insert({"pool", "shared", "min_numel"});
+  unread.erase("method");
   notes.add("sharing", said, unread, is("sharing.method", sharing.method));
   if (sharing.method != "rps") return;
   if (sharing.layout != "tile" && sharing.mapper != "roast-tile")
@@ -69,7 +73,7 @@ void add_spsa(Notes& notes, const JobConfig& c) {
   const SpsaConfig& spsa = c.trainer.spsa;
   const Keys said = said_keys(spsa);
   const std::string& estimator = c.trainer.train.estimator;
-  if (estimator != "spsa") return notes.add("spsa", said, said, is("train.estimator", estimator));
+  if (estimator != "spsa") return notes.add("spsa", said, all_keys(spsa), is("train.estimator", estimator));
   if (spsa.directions != "pool") notes.add("spsa", said, {"pool_size"}, is("spsa.directions", spsa.directions));
   if (spsa.transport != "file")
     notes.add("spsa", said, {"shared", "machine", "machines"}, is("spsa.transport", spsa.transport));
@@ -130,7 +134,7 @@ bool same_value(const FieldTarget& a, const FieldTarget& b) {
       a);
 }
 
-std::vector<std::string> unread_keys(const JobConfig& c) {
+UnreadKeys unread_keys(const JobConfig& c) {
   Notes notes;
   if (c.job == "train") add_training(notes, c);
   if (c.job != "replay" && c.job != "export") add_data(notes, c.data);

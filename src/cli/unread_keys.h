@@ -12,8 +12,15 @@ namespace tessera {
 /// The keys of a section that hold something else than their defaults. A stored recipe spells out every default: that says nothing.
 template <class Config> std::set<std::string> said_keys(Config config);
 
-/// A line for each group of keys that the recipe's job, method or optimizer does not read.
-std::vector<std::string> unread_keys(const JobConfig&);
+/// The keys of a section.
+template <class Config> std::set<std::string> all_keys(Config config);
+
+/// What the recipe's job, method or optimizer does not read.
+struct UnreadKeys {
+  std::vector<std::string> notes;  // a line for each group of keys that are given nevertheless
+  std::set<std::string> names;     // "section.key", given or not
+};
+UnreadKeys unread_keys(const JobConfig&);
 
 bool same_value(const FieldTarget&, const FieldTarget&);
 
@@ -25,6 +32,14 @@ template <class Config> std::set<std::string> said_keys(Config config) {
   std::set<std::string> keys;
   for (size_t i = 0; i < given.list.size(); ++i)
     if (!same_value(given.list[i].target, defaults.list[i].target)) keys.insert(given.list[i].key);
+  return keys;
+}
+
+template <class Config> std::set<std::string> all_keys(Config config) {
+  Fields fields;
+  config.visit(fields);
+  std::set<std::string> keys;
+  for (const Field& field : fields.list) keys.insert(field.key);
   return keys;
 }
 

@@ -106,6 +106,29 @@ TEST_F(GoingOn, AFinishedRunTrainsLongerAndTellsTheRate) {
   EXPECT_THAT(command_error(with(words_of("stopped"), {"train.steps=9"})), HasSubstr("train.steps was 8, now 9"));
 }
 
+TEST_F(GoingOn, AFinishedRunSaysThatItsFiguresAreOfOtherRows) {
+  for (const std::string recipe : {"mos", "full", "spsa"}) {
+    const Words words = {recipe + ".toml", "run.dir=" + recipe + "-run", "train.steps=10"};
+    expect_done(trainer(words));
+    EXPECT_EQ(expect_done(trainer(words)).err, "");
+    const std::string note = "note: the figures above are those of the finished run, of other held-out rows than";
+    EXPECT_THAT(expect_done(trainer(with(words, {"data.eval=train.jsonl"}))).err, HasSubstr(note));
+    const test::Ended other = expect_done(trainer(with(words, {"evaluate.rows=1"})));
+    EXPECT_THAT(other.err, testing::AllOf(HasSubstr(note), HasSubstr("the same command with job=evaluate tells")));
+    const auto loss = [](const test::Ended& ended, const char* key) {
+      return Json::parse(ended.out, "a line").at(key).as_number();
+    };
+    const test::Ended evaluated = expect_done(trainer(with(words, {"evaluate.rows=1", "job=evaluate"})));
+    EXPECT_NE(loss(evaluated, "loss"), loss(other, "eval_loss"));
+  }
+  const Words words = {"lora.toml", "run.dir=bare", "train.steps=2", "export.native=false", "export.merged=true"};
+  expect_done(trainer(words));
+  const std::string said = expect_done(trainer(with(words, {"evaluate.rows=1"}))).err;
+  const std::string file = "run.resume=" + (*this / "bare/checkpoints/step-00000002.h5").string();
+  EXPECT_THAT(said, ContainsRegex("job=evaluate run.resume=[^ ]*bare/checkpoints/step-00000002.h5 tells"));
+  expect_done(trainer(with(words, {"evaluate.rows=1", "job=evaluate", file})));
+}
+
 TEST_F(GoingOn, AFileTakesAnotherRateIntoANewFolder) {
   stopped_run("run");
   const std::string from = "run.resume=" + checkpoint("run", 4).string();
@@ -127,29 +150,6 @@ TEST_F(GoingOn, WhatIsExportedOrGeneratedMayChange) {
   EXPECT_TRUE(fs::exists(*this / "run/peft/adapter_config.json"));
 }
 
-TEST_F(GoingOn, JobsTakeACheckpoint) {
-  for (const std::string recipe : {"mos", "lora", "full", "rps"}) {
-    train(recipe + "-run", 8, {}, recipe);
-    train(recipe + "-short", 4, {"optimizer.schedule=constant"}, recipe);
-    const std::string result = recipe == "full"  ? "model/model.safetensors"
-                               : recipe == "rps" ? "sharing/rps.safetensors"
-                                                 : "adapter/" + recipe + ".safetensors";
-    const std::string before = test::read_file(*this / (recipe + "-run") / result);
-    for (const int step : {2, 8}) {
-      const Words words = {recipe + ".toml", "run.dir=" + recipe + "-run",
-                           "run.resume=" + checkpoint(recipe + "-run", step).string()};
-      const Json line = Json::parse(expect_done(trainer(with(words, {"job=evaluate"}))).out, "evaluate");
-      EXPECT_EQ(line.at("loss").as_number(), losses(recipe + "-run", "eval").at(static_cast<size_t>(step / 2)))
-          << recipe;
-      const test::Ended exported = expect_done(trainer(with(words, {"job=export"})));
-      const std::string folder = recipe + "-run-" + std::to_string(step == 2 ? 2 : 3);
-      EXPECT_THAT(exported.out, HasSubstr(folder + "/model\n"));
-      if (step == 8) {
-        EXPECT_EQ(test::read_file(*this / folder / result), before);
-      } else {
-        EXPECT_NE(test::read_file(*this / folder / result), before);
-      }
-      EXPECT_EQ(test::read_file(*this / (recipe + "-run") / result), before);
 TEST_F(GoingOn, ADamagedFileNamesAnEarlierOne) {
   train("run", 6);
   const auto damage = [&](int step) {
@@ -191,6 +191,29 @@ TEST_F(GoingOn, KeysThatDoNothingMayChange) {
       trainer({"lora.toml", "job=evaluate", "adapter.shards=8", "run.resume=" + checkpoint("lora-run", 4).string()}));
 }
 
+TEST_F(GoingOn, JobsTakeACheckpoint) {
+  for (const std::string recipe : {"mos", "lora", "full", "rps"}) {
+    train(recipe + "-run", 8, {}, recipe);
+    train(recipe + "-short", 4, {"optimizer.schedule=constant"}, recipe);
+    const std::string result = recipe == "full"  ? "model/model.safetensors"
+                               : recipe == "rps" ? "sharing/rps.safetensors"
+                                                 : "adapter/" + recipe + ".safetensors";
+    const std::string before = test::read_file(*this / (recipe + "-run") / result);
+    for (const int step : {2, 8}) {
+      const Words words = {recipe + ".toml", "run.dir=" + recipe + "-run",
+                           "run.resume=" + checkpoint(recipe + "-run", step).string()};
+      const Json line = Json::parse(expect_done(trainer(with(words, {"job=evaluate"}))).out, "evaluate");
+      EXPECT_EQ(line.at("loss").as_number(), losses(recipe + "-run", "eval").at(static_cast<size_t>(step / 2)))
+          << recipe;
+      const test::Ended exported = expect_done(trainer(with(words, {"job=export"})));
+      const std::string folder = recipe + "-run-" + std::to_string(step == 2 ? 2 : 3);
+      EXPECT_THAT(exported.out, HasSubstr(folder + "/model\n"));
+      if (step == 8) {
+        EXPECT_EQ(test::read_file(*this / folder / result), before);
+      } else {
+        EXPECT_NE(test::read_file(*this / folder / result), before);
+      }
+      EXPECT_EQ(test::read_file(*this / (recipe + "-run") / result), before);
       expect_done(trainer(with(words, {"job=generate", "generate.limit=2", "generate.max_new_tokens=3"})));
     }
   }
