@@ -85,7 +85,14 @@ std::vector<Difference> differences(const JobInputs& in, const CheckpointMeta& s
   return found;
 }
 
-constexpr const char* kStartAnew = "undo the change, or start anew with run.resume=never or another run.dir";
+/// A process that shares a folder with others would begin a run folder anew, and find the run in what is shared.
+std::string start_anew(const JobInputs& in) {
+  const SpsaConfig& spsa = in.config.trainer.spsa;
+  const bool shares = in.config.trainer.train.estimator == "spsa" && spsa.transport == "file";
+  return !shares               ? "start anew with run.resume=never or another run.dir"
+         : spsa.shared.empty() ? "start anew with another run.dir"
+                               : "start anew with another run.dir and spsa.shared";
+}
 
 [[noreturn]] void refuse_recipe(const fs::path& file, const std::vector<Difference>& found, const std::string& cure) {
   std::string text;
@@ -103,19 +110,22 @@ bool may_differ_in_branch(const std::string& key) {
          ((section == "optimizer" || section == "train" || section == "data") && of_header.count(key) == 0);
 }
 
-std::string cure_of(const std::vector<Difference>& found, const GoingOn& going) {
+std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, const GoingOn& going) {
+  const std::string undo_or_start_anew = "undo the change, or " + start_anew(in);
   const fs::path& file = going.file;
   if (file.filename() == "run.json")
     return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
-               ? "undo the change, start anew with run.resume=never or another run.dir, or go on from a round of it in a "
-                 "branch: job=replay replay.branch=FOLDER, then train with run.dir=FOLDER"
-               : kStartAnew;
+               ? fmt::format(
+                     "undo the change, {}, or go on from a round of it in a branch: job=replay replay.branch=FOLDER, "
+                     "then train with run.dir=FOLDER",
+                     start_anew(in))
+               : undo_or_start_anew;
   const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =
       std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
-  return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder: {}", kStartAnew,
+  return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder: {}", undo_or_start_anew,
                                         shell_word("run.resume=" + file.string()))
-                          : kStartAnew;
+                          : undo_or_start_anew;
 }
 
 /// [train] and [optimizer] of a run, as far as this version of the program knows them.
@@ -141,15 +151,16 @@ void require_same_base(const JobInputs& in, Model& model, const std::string& bas
     throw UserError(
         file.string(), what,
         "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
-        "it back, or start anew with run.resume=never or another run.dir");
+        "it back, or " +
+            start_anew(in));
   if (saved.base_fingerprint != base)
     throw UserError(
         file.string(), what,
         fmt::format(
             "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
-            "{}): put them back, or start anew with run.resume=never or another run.dir",
-            saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint,
-            base.empty() ? "of its own" : base));
+            "{}): put them back, or {}",
+            saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint, base.empty() ? "of its own" : base,
+            start_anew(in)));
 }
 
 /// The "done" line of a run that is continued where it lies.
@@ -255,7 +266,7 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
   if (going.is_new_folder && going.steps < going.saved.step)
     throw UserError(in.recipe.where("train", "steps"),
                     fmt::format("the run has {} steps behind it, train.steps is {}", going.saved.step, going.steps),
-                    "ask for more steps, or start anew with run.resume=never");
+                    "ask for more steps, or " + start_anew(in));
   going.is_finished =
       is_done || (!going.is_new_folder && config_of(going.saved).train.steps.value_or(-1) == going.saved.step);
   require_same_keys(in, going);
@@ -266,7 +277,9 @@ void require_same_run(const JobInputs& in, const PackedDataset& data, const Goin
   if (going.saved.data_hash != data.hash())
     throw UserError(
         going.file.string(), "this run cannot go on with other training data",
-        fmt::format("data.train has other contents now, or model.tokenizer reads it in another way: {}", kStartAnew));
+        fmt::format(
+            "data.train has other contents now, or model.tokenizer reads it in another way: undo the change, or {}",
+            start_anew(in)));
 }
 
 void require_same_content(const JobInputs& in, Model& model, const std::string& base, const GoingOn& going) {
@@ -278,7 +291,8 @@ void require_same_content(const JobInputs& in, Model& model, const std::string& 
   for (const Difference& difference : differences(in, going.saved))
     if (is_weights_path(difference.key)) moved.push_back(difference);
   if (moved.empty() || going.saved.start_values == values_hash(model.pool().trainable())) return;
-  refuse_recipe(going.file, moved, fmt::format("what is there is not what the run began with: {}", kStartAnew));
+  refuse_recipe(going.file, moved,
+                fmt::format("what is there is not what the run began with: undo the change, or {}", start_anew(in)));
 }
 
 void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta& saved, const fs::path& file) {

@@ -48,10 +48,12 @@ void require_same_as_peers(const JobInputs& in, Model& model, const PackedDatase
     require_same_spsa_run(in, model, data, base, shared);
   } catch (const UserError& error) {
     const size_t end = error.hint().rfind('\n');  // behind the keys that differ
-    throw UserError(error.where(),
-                    "the processes that share this folder have another recipe, other data or another base",
-                    (end == std::string::npos ? error.message() : error.hint().substr(0, end)) +
-                        "\ngive all of them the same, or name another folder with spsa.shared and run.dir");
+    throw UserError(
+        error.where(), "the processes that share this folder have another recipe, other data or another base",
+        fmt::format("{}\ngive all of them the same, or name other folders with {}{}",
+                    end == std::string::npos ? error.message() : error.hint().substr(0, end),
+                    in.config.trainer.spsa.shared.empty() ? "run.dir" : "spsa.shared and run.dir",
+                    in.config.run.resume == "never" ? ": run.resume=never leaves the shared folder as it is" : ""));
   }
 }
 
@@ -101,8 +103,6 @@ fs::path shared_folder(const JobInputs& in) {
 
 std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
 
-std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
-                                        const std::string& base, Rules rules, const fs::path& run_path,
 RunPlaces replayed_run(const JobInputs& in) {
   const fs::path given = in.config.replay.log.empty() ? run_folder_path(in) : in.config.replay.log;
   RunPlaces places = find_log(given);
@@ -111,6 +111,8 @@ RunPlaces replayed_run(const JobInputs& in) {
   return places;
 }
 
+std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
+                                        const std::string& base, Rules rules, const fs::path& run_path,
                                         const Context& ctx) {
   const SpsaConfig& config = in.config.trainer.spsa;
   const bool file = config.transport == "file";

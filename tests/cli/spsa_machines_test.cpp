@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
+#include <thread>
 
 #include "core/error.h"
 #include "steplog/step_log.h"
@@ -113,8 +115,6 @@ TEST_F(Machines, OfAnotherNumberGoOnWhenAllHaveStopped) {
   EXPECT_EQ(test::read_file(folder(2) / "log/00000000.tsb"), test::read_file(folder(0) / "log/00000000.tsb"));
 }
 
-TEST_F(Machines, WhoseVoteIsNotWaitedForSaysSo) {
-  expect_done(machine(0, 1, {"spsa.shared=shared", "run.dir=alone", "train.steps=3"}));
 TEST_F(Machines, ThatWaitLeaveAtOnceWhenAsked) {
   test::Process first(machine(0, 2));
   wait_for(*this / "engine/votes/00000000.votes");
@@ -148,6 +148,8 @@ TEST_F(Machines, ANewRunTakesANewSharedFolder) {
   }
 }
 
+TEST_F(Machines, WhoseVoteIsNotWaitedForSaysSo) {
+  expect_done(machine(0, 1, {"spsa.shared=shared", "run.dir=alone", "train.steps=3"}));
   test::Process second(machine(1, 2));
   wait_for(*this / "engine/votes/00000000.votes");
   {
