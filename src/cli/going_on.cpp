@@ -11,7 +11,9 @@
 #include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "train/divergence.h"
+#include "train/evaluation.h"
 #include "train/optimizers/optimizer.h"
+#include "train/spsa/figures.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -221,6 +223,37 @@ bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& 
   return done[0] > 0;
 }
 
+namespace {
+
+/// Which held-out rows a finished run's figures are of; empty when that is not known.
+std::string evaluation_set_of(const fs::path& run, const fs::path& start) {
+  if (!start.empty()) return read_checkpoint_meta(start).eval_set;
+  const auto figures = read_figures(run, std::numeric_limits<int64_t>::max());
+  return figures ? figures->eval_set : "";
+}
+
+/// What the run's command takes to evaluate what was trained: not every run has left its results in a form that is loaded.
+std::string how_to_evaluate(const JobInputs& in, const fs::path& run, const fs::path& start) {
+  const fs::path results = in.config.adapter.method != "none"   ? run / "adapter" / "adapter.json"
+                           : in.config.sharing.method != "none" ? run / "sharing" / "sharing.json"
+                                                                : run / "model" / "model.safetensors";
+  const bool from_checkpoint = !fs::exists(results) && !start.empty();
+  return "job=evaluate" + (from_checkpoint ? " " + shell_word("run.resume=" + start.string()) : "");
+}
+
+}  // namespace
+
+std::string other_figures_notice(const JobInputs& in, const RunFolder* folder, const fs::path& start,
+                                 const PackedDataset& eval) {
+  if (!folder) return "";
+  const std::string were = evaluation_set_of(folder->path(), start);
+  if (were.empty() || were == evaluation_set(eval, in.config.trainer.evaluate.rows)) return "";
+  return fmt::format(
+      "note: the figures above are those of the finished run, of other held-out rows than data.eval and evaluate.rows name "
+      "now: the same command with {} tells those of these rows",
+      how_to_evaluate(in, folder->path(), start));
+}
+
 std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
   if (!folder || start.empty()) return std::nullopt;
   GoingOn going{.saved = read_chosen_checkpoint(start),
@@ -243,7 +276,7 @@ void require_same_keys(const JobInputs& in, const GoingOn& going) {
     if (going.is_finished && is_length(key) && going.steps > going.saved.step) continue;
     found.push_back(difference);
   }
-  if (!found.empty()) refuse_recipe(going.file, found, cure_of(found, going));
+  if (!found.empty()) refuse_recipe(going.file, found, cure_of(in, found, going));
 }
 
 }  // namespace

@@ -15,6 +15,10 @@ std::filesystem::path choose_start(const JobInputs&, const RunFolder*, std::vect
 /// Whether the folder's run is finished and the recipe asks for no more steps: rank 0's word. It prints the last line again.
 bool already_done(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
 
+/// What is to be told when a finished run's figures are printed again and the recipe's held-out rows are others by now; mostly empty.
+std::string other_figures_notice(const JobInputs&, const RunFolder*, const std::filesystem::path& start,
+                                 const PackedDataset& eval);
+
 /// What a run goes on from, and may change on the way.
 struct GoingOn {
   CheckpointMeta saved;

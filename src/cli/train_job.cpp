@@ -66,7 +66,10 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   if (folder)
     if (const auto saved = meta_of_log(run_path))
       require_same_run(in, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
-  if (already_done(in, folder, start, steps)) return kDone;
+  if (already_done(in, folder, start, steps)) {
+    if (sets.eval) tell(in, other_figures_notice(in, folder, start, *sets.eval));
+    return kDone;
+  }
 
   Reporter report(folder,
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
