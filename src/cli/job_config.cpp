@@ -285,6 +285,15 @@ void check_files(Recipe& recipe, const JobConfig& c) {
   if (c.run.resume != "auto" && c.run.resume != "never") check_path(recipe, c.run.resume, "run", "resume");
 }
 
+/// Folders are told as the user would have to type them: one that was given by a relative path is one from the working directory.
+void tell_as_typed(const Recipe& recipe, const char* section, const char* key, std::filesystem::path& path) {
+  const std::filesystem::path typed = recipe.given_text(section, key);
+  const bool is_typed_here = recipe.where(section, key).starts_with("command line");
+  if (typed.empty() || typed.is_absolute() || (!is_typed_here && recipe.folder().is_absolute())) return;
+  const auto relative = path.lexically_proximate(std::filesystem::current_path());
+  if (relative.filename() != "." && relative.filename() != "..") path = relative;
+}
+
 }  // namespace
 
 void JobConfig::visit(Fields& v) { v("job", job, one_of(job_names()), "what to do"); }
@@ -322,6 +331,10 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();
+  tell_as_typed(recipe, "run", "dir", c.run.dir);
+  tell_as_typed(recipe, "replay", "log", c.replay.log);
+  tell_as_typed(recipe, "replay", "branch", c.replay.branch);
+  tell_as_typed(recipe, "spsa", "shared", c.trainer.spsa.shared);
   UnreadKeys unread = unread_keys(c);
   c.notes = std::move(unread.notes);
   c.unread = std::move(unread.names);
