@@ -17,10 +17,8 @@ class Adapters : public test::Workbench {
   void make_base(const std::string& dtype) {
     expect_done(trainer({"full.toml", "run.dir=pretrain", "train.steps=20", "model.dtype=" + dtype}));
   }
-  Words on_base(Words words, const std::string& method) const {
-    const Words base = {method + ".toml", "model.path=pretrain/model", "model.init=pretrained"};
-    words.insert(words.begin(), base.begin(), base.end());
-    return words;
+  Words on_base(const Words& words, const std::string& method) const {
+    return joined({method + ".toml", "model.path=pretrain/model", "model.init=pretrained"}, words);
   }
   double evaluate(const Words& words) {
     const test::Ended ended = expect_done(trainer(words));
@@ -193,10 +191,8 @@ TEST_F(TrainedModels, EvaluateTheSameUnderRanks) {
   EXPECT_NEAR(result.at("loss").as_number() / losses("run", "eval").back(), 1, 1e-9);
   EXPECT_EQ(test::occurrences(ended.err, kSaid), 1);
 
-  test::Command differing = ranks(1, {"full.toml", "job=evaluate", "run.dir=run"});
-  const Words second = ranks(1, {"full.toml", "job=evaluate", "run.dir=absent"}).arguments;
-  differing.arguments.push_back(":");
-  differing.arguments.insert(differing.arguments.end(), second.begin() + 1, second.end());
+  const Words words = {"full.toml", "job=evaluate"};
+  const test::Command differing = ranks_with({joined(words, {"run.dir=run"}), joined(words, {"run.dir=absent"})});
   EXPECT_THAT(expect_exit(2, differing).err, HasSubstr("the ranks differ in whether run.dir holds a trained model"));
 }
 

@@ -34,14 +34,13 @@ class Classification : public test::Workbench {
     test::write_file(*this / "labelled.jsonl", labelled);
     test::write_file(*this / "completed.jsonl", completed);
   }
-  Words with(Words more, const std::string& data = "labelled") const {
+  Words with(const Words& more, const std::string& data = "labelled") const {
     Words all = {"full.toml",      "data.train=" + data + ".jsonl",       "data.eval=" + data + ".jsonl",
                  "train.steps=12", "data.prompt_template=copy {words} =", "train.batch=8"};
     if (data == "labelled") all.push_back("data.label_words=[\" ba\", \" ke\", \" lu\"]");
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return joined(all, more);
   }
-  std::string fault(const Words& more) { return expect_exit(2, trainer(with(more))).err; }
+  std::string fault(const Words& more) { return Workbench::fault(with(more)); }
 };
 
 TEST_F(Classification, TrainsOnTheRightWordsAsOnCompletionsBitForBitAndTellsTheAccuracy) {

@@ -33,8 +33,7 @@ class Figures : public test::Workbench {
   void go_back(const std::string& run, int64_t step) const {
     for (const std::string& name : checkpoints(run))
       if (std::stoll(name.substr(5)) > step) fs::remove(*this / run / "checkpoints" / name);
-    const std::string text = test::read_file(*this / run / "metrics.jsonl");
-    test::write_file(*this / run / "metrics.jsonl", text.substr(0, text.find("{\"event\"")));
+    forget_end(run);
   }
   /// Records of a prompt of so many words and a completion.
   static std::string records(int count, int words) {
@@ -115,11 +114,7 @@ TEST_F(Figures, AreTheSameOfAnyNumberOfRanks) {
 TEST_F(Figures, ReplayTellsThatItRoundedAndHowItDoesNot) {
   const Words full = {"full.toml",      "train.estimator=spsa", "optimizer.name=sgd", "train.batch=2",
                       "train.steps=12", "spsa.eps=1e-2",        "optimizer.lr=1e-4",  "optimizer.momentum=0"};
-  const auto with = [&](const Words& more) {
-    Words all = full;
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  };
+  const auto with = [&](const Words& more) { return joined(full, more); };
   const auto ended = expect_done(trainer(with({"run.dir=run", "model.dtype=bf16"})));
   EXPECT_THAT(ended.out, HasSubstr("; job=replay model.dtype=f32 replay.log=" + (path() / "run").string() +
                                    " run.dir=FOLDER writes them in f32\n"));
@@ -249,11 +244,7 @@ TEST_F(Figures, OfSpsaComeFromItsStateAndNotFromWhatWasDisplayed) {
 
 TEST_F(Figures, OfABranchAreItsParentsAndWithoutThoseThereIsNoFalseWarning) {
   const Words words = {"spsa.toml", "evaluate.every=10"};
-  const auto with = [&](const Words& more) {
-    Words all = words;
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  };
+  const auto with = [&](const Words& more) { return joined(words, more); };
   expect_done(trainer(with({"run.dir=run"})));
   const double before = done("run").at("eval_loss_before").as_number();
   fs::remove(*this / "run/metrics.jsonl");
@@ -281,14 +272,12 @@ TEST_F(Figures, TokensOfAnSpsaRunAreThoseThatWereReadWhateverTheRanks) {
   const Words words = {"spsa.toml", "run.dir=run", "train.steps=4"};
   expect_done(ranks(2, words));
   EXPECT_EQ(done("run").at("tokens").as_integer(), 4 * 2 * 384);
-  const std::string text = test::read_file(*this / "run/metrics.jsonl");
-  test::write_file(*this / "run/metrics.jsonl", text.substr(0, text.find("{\"event\"")));
+  forget_end("run");
   for (const bool kept : {true, false}) {
     if (!kept) fs::remove(*this / "run/figures.json");
     expect_done(trainer(words));  // it has nothing left to do but to tell
     EXPECT_EQ(done("run").at("tokens").as_integer(), 4 * 2 * 384);
-    const std::string again = test::read_file(*this / "run/metrics.jsonl");
-    test::write_file(*this / "run/metrics.jsonl", again.substr(0, again.find("{\"event\"")));
+    forget_end("run");
   }
 }
 
@@ -296,9 +285,7 @@ TEST_F(Figures, OfAnSpsaRunThatGoesOnUnderOtherRanksGoOnAndAllAgreeOnWhatIsBest)
   TESSERA_NEEDS_MPI();
   const Words words = {"spsa.toml", "run.dir=run", "train.steps=60", "evaluate.every=2", "checkpoint.best=true"};
   test::Process process(ranks(2, words));
-  const fs::path file = *this / "run/metrics.jsonl";
-  ASSERT_TRUE(
-      test::wait_until([&] { return fs::exists(file) && test::occurrences(test::read_file(file), "\n") >= 20; }));
+  wait_for_lines("run", 20);
   process.send(SIGUSR1);
   EXPECT_EQ(process.wait().exit_code, 130);
   expect_done(ranks(3, words));

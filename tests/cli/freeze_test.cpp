@@ -31,11 +31,7 @@ TEST_F(Freeze, LeavesTheNamedTensorsAndTrainsTheRest) {
 
 TEST_F(Freeze, HoldsUnderSpsaToo) {
   const Words spsa = {"full.toml", "train.estimator=spsa", "optimizer.name=sgd", "train.steps=4", "train.clip=0"};
-  const auto with = [&](Words more) {
-    Words words = spsa;
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
+  const auto with = [&](const Words& more) { return joined(spsa, more); };
   expect_done(trainer(with({"run.dir=still", "optimizer.lr=0"})));
   expect_done(trainer(with({"run.dir=frozen", "optimizer.lr=1e-3", kFreeze})));
   EXPECT_EQ(tensor("frozen", "model.embed_tokens.weight"), tensor("still", "model.embed_tokens.weight"));

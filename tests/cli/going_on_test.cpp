@@ -26,33 +26,21 @@ class GoingOn : public test::Workbench {
     Words words = {recipe + ".toml",          "run.dir=" + run,    "train.steps=" + std::to_string(steps),
                    "checkpoint.every=2",      "checkpoint.keep=9", "evaluate.every=2",
                    "optimizer.warmup_steps=1"};
-    words.insert(words.end(), more.begin(), more.end());
-    expect_done(trainer(words));
+    expect_done(trainer(joined(words, more)));
   }
   /// The same, as if it had been stopped after step 4 of 8.
   void stopped_run(const std::string& run, const Words& more = {}, const std::string& recipe = "mos") {
     train(run, 8, more, recipe);
     for (const char* gone : {"checkpoints/step-00000006.h5", "checkpoints/step-00000008.h5", "adapter", "model"})
       fs::remove_all(*this / run / gone);
-    const std::string text = test::read_file(*this / run / "metrics.jsonl");
-    test::write_file(*this / run / "metrics.jsonl", text.substr(0, text.find("{\"event\"")));
+    forget_end(run);
   }
-  std::string command_error(const Words& words) { return expect_exit(2, trainer(words)).err; }
   Words words_of(const std::string& run, const std::string& recipe = "mos") {
     return {recipe + ".toml",    "run.dir=" + run,   "train.steps=8",           "checkpoint.every=2",
             "checkpoint.keep=9", "evaluate.every=2", "optimizer.warmup_steps=1"};
   }
   fs::path checkpoint(const std::string& run, int step) {
     return *this / run / ("checkpoints/step-0000000" + std::to_string(step) + ".h5");
-  }
-  static Words with(Words words, const Words& more) {
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
-  static void replace(const fs::path& file, const std::string& what, const std::string& by) {
-    std::string text = test::read_file(file);
-    ASSERT_NE(text.find(what), std::string::npos) << text;
-    test::write_file(file, text.replace(text.find(what), what.size(), by));
   }
 };
 
@@ -73,8 +61,8 @@ TEST_F(GoingOn, FoldersThatWereMovedOrAreReachedThroughALink) {
 
     fs::create_directory_symlink(path(), *this / (name + "-link"));
     const std::string link = (*this / (name + "-link")).string();
-    expect_done(trainer(
-        with(words_of(name + "-run", name), {"data.train=" + link + "/train.jsonl", "model.path=" + link + "/base"})));
+    expect_done(trainer(joined(words_of(name + "-run", name),
+                               {"data.train=" + link + "/train.jsonl", "model.path=" + link + "/base"})));
     EXPECT_EQ(saved_bytes(name + "-run"), saved_bytes(name + "-straight"));
   }
 }
@@ -83,9 +71,9 @@ TEST_F(GoingOn, AnotherFolderWithOtherContentsIsRefused) {
   train("first", 2);
   stopped_run("run", {"adapter.load=first/adapter"});
   fs::copy(*this / "first/adapter", *this / "same");
-  expect_done(trainer(with(words_of("run"), {"adapter.load=same", "run.resume=run/checkpoints/step-00000004.h5"})));
+  expect_done(trainer(joined(words_of("run"), {"adapter.load=same", "run.resume=run/checkpoints/step-00000004.h5"})));
   train("second", 4);
-  EXPECT_THAT(command_error(with(words_of("run"), {"adapter.load=second/adapter"})),
+  EXPECT_THAT(fault(joined(words_of("run"), {"adapter.load=second/adapter"})),
               testing::AllOf(HasSubstr("this run cannot go on with another recipe\n  adapter.load was \""),
                              HasSubstr("what is there is not what the run began with")));
 }
@@ -93,7 +81,7 @@ TEST_F(GoingOn, AnotherFolderWithOtherContentsIsRefused) {
 TEST_F(GoingOn, AFinishedRunTrainsLongerAndTellsTheRate) {
   train("straight", 8, {"optimizer.schedule=constant"});
   train("run", 4, {"optimizer.schedule=constant"});
-  expect_done(trainer(with(words_of("run"), {"optimizer.schedule=constant"})));
+  expect_done(trainer(joined(words_of("run"), {"optimizer.schedule=constant"})));
   EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
   EXPECT_EQ(timeless_metrics("run"), timeless_metrics("straight"));
 
@@ -103,7 +91,7 @@ TEST_F(GoingOn, AFinishedRunTrainsLongerAndTellsTheRate) {
               ContainsRegex("train.steps was 4, now 8; the learning rate of step 5 is 0.00286, that of step "
                             "4 was 0.00167\n"));
   stopped_run("stopped");
-  EXPECT_THAT(command_error(with(words_of("stopped"), {"train.steps=9"})), HasSubstr("train.steps was 8, now 9"));
+  EXPECT_THAT(fault(joined(words_of("stopped"), {"train.steps=9"})), HasSubstr("train.steps was 8, now 9"));
 }
 
 TEST_F(GoingOn, AFinishedRunSaysThatItsFiguresAreOfOtherRows) {
@@ -132,21 +120,21 @@ TEST_F(GoingOn, AFinishedRunSaysThatItsFiguresAreOfOtherRows) {
 TEST_F(GoingOn, AFileTakesAnotherRateIntoANewFolder) {
   stopped_run("run");
   const std::string from = "run.resume=" + checkpoint("run", 4).string();
-  const std::string refused = command_error(with(words_of("run"), {"optimizer.lr=0.001"}));
+  const std::string refused = fault(joined(words_of("run"), {"optimizer.lr=0.001"}));
   EXPECT_THAT(refused, EndsWith("or go on with the change in a new folder: " + from + "\n"));
   const test::Ended ended =
-      expect_done(trainer(with(words_of("run"), {"optimizer.lr=0.001", from, "train.steps=6", "train.clip=0.5"})));
+      expect_done(trainer(joined(words_of("run"), {"optimizer.lr=0.001", from, "train.steps=6", "train.clip=0.5"})));
   EXPECT_THAT(ended.out, HasSubstr("optimizer.lr was 0.005, now 0.001; the learning rate of step 5 is "));
   EXPECT_EQ(losses("run-2").size(), 2u);
   EXPECT_EQ(checkpoints("run"), (std::vector<std::string>{"step-00000002.h5", "step-00000004.h5"}));
   for (const char* other : {"optimizer.name=sgd", "adapter.alpha=3", "train.batch=12"})
-    EXPECT_THAT(command_error(with(words_of("run"), {other, from})), HasSubstr("cannot go on with another recipe"));
+    EXPECT_THAT(fault(joined(words_of("run"), {other, from})), HasSubstr("cannot go on with another recipe"));
   EXPECT_FALSE(fs::exists(*this / "run-3"));  // of refused starts, nothing is left
 }
 
 TEST_F(GoingOn, WhatIsExportedOrGeneratedMayChange) {
   stopped_run("run");
-  expect_done(trainer(with(words_of("run"), {"export.peft=true", "generate.limit=3", "replay.round=1"})));
+  expect_done(trainer(joined(words_of("run"), {"export.peft=true", "generate.limit=3", "replay.round=1"})));
   EXPECT_TRUE(fs::exists(*this / "run/peft/adapter_config.json"));
 }
 
@@ -202,10 +190,10 @@ TEST_F(GoingOn, JobsTakeACheckpoint) {
     for (const int step : {2, 8}) {
       const Words words = {recipe + ".toml", "run.dir=" + recipe + "-run",
                            "run.resume=" + checkpoint(recipe + "-run", step).string()};
-      const Json line = Json::parse(expect_done(trainer(with(words, {"job=evaluate"}))).out, "evaluate");
+      const Json line = Json::parse(expect_done(trainer(joined(words, {"job=evaluate"}))).out, "evaluate");
       EXPECT_EQ(line.at("loss").as_number(), losses(recipe + "-run", "eval").at(static_cast<size_t>(step / 2)))
           << recipe;
-      const test::Ended exported = expect_done(trainer(with(words, {"job=export"})));
+      const test::Ended exported = expect_done(trainer(joined(words, {"job=export"})));
       const std::string folder = recipe + "-run-" + std::to_string(step == 2 ? 2 : 3);
       EXPECT_THAT(exported.out, HasSubstr(folder + "/model\n"));
       if (step == 8) {
@@ -214,15 +202,14 @@ TEST_F(GoingOn, JobsTakeACheckpoint) {
         EXPECT_NE(test::read_file(*this / folder / result), before);
       }
       EXPECT_EQ(test::read_file(*this / (recipe + "-run") / result), before);
-      expect_done(trainer(with(words, {"job=generate", "generate.limit=2", "generate.max_new_tokens=3"})));
+      expect_done(trainer(joined(words, {"job=generate", "generate.limit=2", "generate.max_new_tokens=3"})));
     }
   }
   const std::string from = "run.resume=" + checkpoint("mos-run", 4).string();
   for (const std::string job : {"evaluate", "export", "generate"})
-    EXPECT_THAT(command_error({"mos.toml", "job=" + job, "run.dir=mos-run", from, "adapter.alpha=3"}),
+    EXPECT_THAT(fault({"mos.toml", "job=" + job, "run.dir=mos-run", from, "adapter.alpha=3"}),
                 HasSubstr("the checkpoint belongs to another recipe\n  adapter.alpha was 16.0, now 3.0\n"));
-  EXPECT_THAT(command_error({"lora.toml", "job=evaluate", from}),
-              HasSubstr("adapter.method was \"mos\", now \"lora\""));
+  EXPECT_THAT(fault({"lora.toml", "job=evaluate", from}), HasSubstr("adapter.method was \"mos\", now \"lora\""));
 }
 
 /// The file as a version wrote it that did not know these keys and fields.
@@ -256,9 +243,8 @@ TEST_F(GoingOn, AKeyThatAnOlderVersionDidNotWriteStoodAtItsDefault) {
   stopped_run("run");
   write_as_before(checkpoint("run", 4));
   fs::rename(*this / "base", *this / "moved");
-  const Words moved = with(words_of("run"), {"model.path=moved"});
-  EXPECT_THAT(command_error(with(moved, {"adapter.scale=rs"})),
-              HasSubstr("adapter.scale was \"standard\", now \"rs\""));
+  const Words moved = joined(words_of("run"), {"model.path=moved"});
+  EXPECT_THAT(fault(joined(moved, {"adapter.scale=rs"})), HasSubstr("adapter.scale was \"standard\", now \"rs\""));
   expect_done(trainer(moved));
   EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
 }
@@ -267,19 +253,17 @@ TEST_F(GoingOn, AChangedConfigIsRefusedThoughTheWeightsAreTheSame) {
   for (const char* recipe : {"mos", "full"}) {
     const std::string run = std::string(recipe) + "-run";
     stopped_run(run, {}, recipe);
-    replace(*this / "base/config.json", "\"rms_norm_eps\"", "\"rope_theta\": 500000, \"rms_norm_eps\"");
-    EXPECT_THAT(command_error(words_of(run, recipe)),
+    replace("base/config.json", "\"rms_norm_eps\"", "\"rope_theta\": 500000, \"rms_norm_eps\"");
+    EXPECT_THAT(fault(words_of(run, recipe)),
                 testing::AllOf(HasSubstr("this run cannot go on with another base model"), HasSubstr("rope")));
-    EXPECT_THAT(
-        command_error({std::string(recipe) + ".toml", "job=evaluate", "run.resume=" + checkpoint(run, 4).string()}),
-        HasSubstr("has another config.json now"));
-    replace(*this / "base/config.json", "\"rope_theta\": 500000, ", "\n\n");
+    EXPECT_THAT(fault({std::string(recipe) + ".toml", "job=evaluate", "run.resume=" + checkpoint(run, 4).string()}),
+                HasSubstr("has another config.json now"));
+    replace("base/config.json", "\"rope_theta\": 500000, ", "\n\n");
     expect_done(trainer(words_of(run, recipe)));
   }
-  replace(*this / "base/config.json", "\"rms_norm_eps\"", "\"rope_theta\": 500000, \"rms_norm_eps\"");
-  EXPECT_THAT(command_error({"mos.toml", "job=evaluate", "run.dir=mos-run"}),
-              HasSubstr("was saved with config_fingerprint "));
-  replace(*this / "mos-run/adapter/adapter.json", "\"config_fingerprint\"", "\"once_there_was_none\"");
+  replace("base/config.json", "\"rms_norm_eps\"", "\"rope_theta\": 500000, \"rms_norm_eps\"");
+  EXPECT_THAT(fault({"mos.toml", "job=evaluate", "run.dir=mos-run"}), HasSubstr("was saved with config_fingerprint "));
+  replace("mos-run/adapter/adapter.json", "\"config_fingerprint\"", "\"once_there_was_none\"");
   expect_done(trainer({"mos.toml", "job=evaluate", "run.dir=mos-run"}));
 }
 
@@ -291,8 +275,8 @@ TEST_F(GoingOn, SeveralNewRunsAtOnceTakeAFolderEach) {
     const Words folders = is_new ? Words{"run", "run-2", "run-3"} : Words{"first-2", "first-3", "first-4"};
     std::vector<std::unique_ptr<test::Process>> starts;
     for (int i = 0; i < 3; ++i)
-      starts.push_back(
-          std::make_unique<test::Process>(trainer(with(words_of(is_new ? "run" : "first"), {"run.resume=" + resume}))));
+      starts.push_back(std::make_unique<test::Process>(
+          trainer(joined(words_of(is_new ? "run" : "first"), {"run.resume=" + resume}))));
     for (auto& start : starts) EXPECT_EQ(start->wait(60).exit_code, 0);
     for (const std::string& folder : folders) EXPECT_EQ(saved_bytes(folder), saved_bytes(folders[0])) << folder;
     EXPECT_FALSE(fs::exists(*this / (is_new ? "run-4" : "first-5")));
@@ -303,8 +287,8 @@ TEST_F(GoingOn, ADivergedRunNamesAWayThatWorks) {
   // A healthy beginning at a warm-up's rates, then far too much: the checkpoints in between hold finite numbers that are lost.
   for (const bool has_checkpoint : {true, false}) {
     const Words words = {"mos.toml", "run.dir=run", "optimizer.lr=1e30", "checkpoint.keep=9", "checkpoint.every=1"};
-    const std::string said = command_error(
-        with(words, {has_checkpoint ? "optimizer.warmup_steps=3" : "optimizer.warmup_steps=0", "train.clip=0"}));
+    const std::string said = fault(
+        joined(words, {has_checkpoint ? "optimizer.warmup_steps=3" : "optimizer.warmup_steps=0", "train.clip=0"}));
     EXPECT_FALSE(checkpoints("run").empty());  // "whole", and of no use
     const size_t begin = said.find("run.resume=");
     ASSERT_NE(begin, std::string::npos) << said;
@@ -325,7 +309,7 @@ TEST_F(GoingOn, ADivergedRunNamesAWayThatWorks) {
 TEST_F(GoingOn, CheckpointsThatAreGoneAreMissed) {
   stopped_run("run");
   for (const int step : {2, 4}) fs::remove(checkpoint("run", step));
-  EXPECT_THAT(command_error(words_of("run")), HasSubstr("no checkpoint is here any more"));
+  EXPECT_THAT(fault(words_of("run")), HasSubstr("no checkpoint is here any more"));
   EXPECT_GT(metrics("run").size(), 8u);
 }
 
@@ -338,7 +322,7 @@ TEST_F(GoingOn, MetricsTornInsideHaveACure) {
   std::string text;
   for (size_t i = 0; i < lines.size(); ++i) text += i == 2 ? "{\"step\":9,\"sp\n\n" + lines[i] + "\n" : lines[i] + "\n";
   test::write_file(*this / "run/metrics.jsonl", text);
-  const std::string said = command_error(words_of("run"));
+  const std::string said = fault(words_of("run"));
   EXPECT_THAT(said, HasSubstr("run/metrics.jsonl:3: this line of metrics is damaged: "));
   ASSERT_EQ(std::system(said.substr(said.find("sed -i")).c_str()), 0);
   expect_done(trainer(words_of("run")));
@@ -351,12 +335,12 @@ TEST_F(GoingOn, ADamagedNewerCheckpointTakesNobodysPlace) {
   test::write_file(checkpoint("run", 8), "damaged");
   const fs::path told = *this / "run/metrics.jsonl";
   test::write_file(told, "");
-  test::Process killed(trainer(with(words_of("run"), {"checkpoint.keep=1"})));
+  test::Process killed(trainer(joined(words_of("run"), {"checkpoint.keep=1"})));
   ASSERT_TRUE(test::wait_until(
       [&] { return test::read_file(told).find("{\"step\":7,") != std::string::npos || !killed.running(); }));
   killed.send(SIGKILL);
   killed.wait();
-  expect_done(trainer(with(words_of("run"), {"checkpoint.keep=1"})));
+  expect_done(trainer(joined(words_of("run"), {"checkpoint.keep=1"})));
   EXPECT_EQ(checkpoints("run").back(), "step-00000008.h5");
   EXPECT_LE(checkpoints("run").size(), 2u);  // beside it the one gone on from
 }

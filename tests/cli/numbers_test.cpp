@@ -17,9 +17,7 @@ using testing::Not;
 class Numbers : public test::Workbench {
  protected:
   std::string checked(const std::string& recipe, const Words& overrides, int code) {
-    Words words = {recipe, "--check"};
-    words.insert(words.end(), overrides.begin(), overrides.end());
-    const test::Ended ended = expect_exit(code, trainer(words));
+    const test::Ended ended = expect_exit(code, trainer(joined({recipe, "--check"}, overrides)));
     return ended.out + ended.err;
   }
 };
@@ -69,9 +67,8 @@ TEST_F(Numbers, ARunThatLearnsNothingIsTold) {
   EXPECT_THAT(checked("lora.toml", one, 0), HasSubstr(zero));
   EXPECT_THAT(checked("lora.toml", long_one, 0), HasSubstr(never));
   EXPECT_THAT(checked("lora.toml", {"train.steps=4", "optimizer.warmup_steps=3"}, 0), Not(HasSubstr("note:")));
-  const auto run = [&](Words words, const std::string& folder) {
-    words.insert(words.begin(), {"lora.toml", "run.dir=" + folder});
-    return expect_done(trainer(words)).out;
+  const auto run = [&](const Words& words, const std::string& folder) {
+    return expect_done(trainer(joined({"lora.toml", "run.dir=" + folder}, words))).out;
   };
   EXPECT_THAT(run(one, "one"), HasSubstr(zero));
   EXPECT_THAT(run(long_one, "four"), HasSubstr(never));

@@ -25,7 +25,6 @@ std::vector<std::string> names_in(const fs::path& folder) {
 
 class Outputs : public test::Workbench {
  protected:
-  std::string refused(const Words& words) { return expect_exit(2, trainer(words)).err; }
   void write(const std::string& name, const std::string& text) {
     fs::create_directories((*this / name).parent_path());
     test::write_file(*this / name, text);
@@ -35,14 +34,14 @@ class Outputs : public test::Workbench {
 TEST_F(Outputs, WeightsOfOthersInAFolderToBeWrittenAreRefusedBeforeStep1) {
   for (const char* name : {"model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin"}) {
     write(std::string("run/model/") + name, "{}");
-    EXPECT_THAT(refused({"full.toml", "run.dir=run", "train.steps=1"}),
+    EXPECT_THAT(fault({"full.toml", "run.dir=run", "train.steps=1"}),
                 AllOf(HasSubstr("run/model"), HasSubstr(std::string("holds \"") + name + "\"")));
-    EXPECT_THAT(refused({"lora.toml", "run.dir=run", "train.steps=1", "export.merged=true"}), HasSubstr(name));
+    EXPECT_THAT(fault({"lora.toml", "run.dir=run", "train.steps=1", "export.merged=true"}), HasSubstr(name));
     EXPECT_FALSE(fs::exists(*this / "run/metrics.jsonl"));
     fs::remove_all(*this / "run");
   }
   write("run/peft/adapter_model.bin", "");
-  EXPECT_THAT(refused({"lora.toml", "run.dir=run", "train.steps=1", "export.peft=true"}),
+  EXPECT_THAT(fault({"lora.toml", "run.dir=run", "train.steps=1", "export.peft=true"}),
               HasSubstr("holds \"adapter_model.bin\""));
   EXPECT_FALSE(fs::exists(*this / "run/metrics.jsonl"));
   expect_done(trainer({"lora.toml", "run.dir=run", "train.steps=1"}));  // which writes neither of the two
@@ -88,17 +87,17 @@ TEST_F(Outputs, AFlippedByteOfATrainedModelIsFound) {
     std::string bad = good;
     bad[bad.size() / 2 + random() % (bad.size() / 2)] ^= static_cast<char>(1 << random() % 8);  // of the numbers
     test::write_file(model / "model.safetensors", bad);
-    EXPECT_THAT(refused(readers[static_cast<size_t>(time) % readers.size()]),
+    EXPECT_THAT(fault(readers[static_cast<size_t>(time) % readers.size()]),
                 AllOf(HasSubstr("model.safetensors: its SHA-256 is "), HasSubstr("tessera.json says")));
   }
   std::string bad = good;
   bad[40] ^= 1;  // of the names and shapes, which are read before all is hashed
   test::write_file(model / "model.safetensors", bad);
-  EXPECT_THAT(refused(readers[0]), HasSubstr("model.safetensors"));
+  EXPECT_THAT(fault(readers[0]), HasSubstr("model.safetensors"));
   test::write_file(model / "model.safetensors", good);
   expect_done(trainer(readers[0]));
   test::write_file(model / "config.json", test::read_file(model / "config.json") + "\n");
-  EXPECT_THAT(refused(readers[0]), HasSubstr("where the change is meant, remove tessera.json from it"));
+  EXPECT_THAT(fault(readers[0]), HasSubstr("where the change is meant, remove tessera.json from it"));
   fs::remove(model / "tessera.json");
   expect_done(trainer(readers[0]));
 }
@@ -106,8 +105,7 @@ TEST_F(Outputs, AFlippedByteOfATrainedModelIsFound) {
 TEST_F(Outputs, NoInputIsWrittenOver) {
   const auto kept = [&](const std::string& input, const Words& words, const std::string& key) {
     const std::string before = test::read_file(*this / input);
-    EXPECT_THAT(refused(words),
-                AllOf(HasSubstr("this job would write over what it reads: " + key), HasSubstr("run.dir")))
+    EXPECT_THAT(fault(words), AllOf(HasSubstr("this job would write over what it reads: " + key), HasSubstr("run.dir")))
         << input;
     EXPECT_EQ(test::read_file(*this / input), before) << input;
   };
@@ -145,7 +143,7 @@ TEST_F(Outputs, ARecipeInItsOwnRunFolderStaysAsItIs) {
   const std::string mine = test::read_file(*this / "run/recipe.toml");
   const Words words = {"run/recipe.toml",        "run.dir=run",         "train.steps=2", "model.path=base",
                        "data.train=train.jsonl", "data.eval=eval.jsonl"};
-  EXPECT_THAT(refused(words), HasSubstr("this job would write over what it reads: the recipe"));
+  EXPECT_THAT(fault(words), HasSubstr("this job would write over what it reads: the recipe"));
   EXPECT_EQ(test::read_file(*this / "run/recipe.toml"), mine);
 
   expect_done(trainer({"lora.toml", "run.dir=done", "train.steps=2"}));

@@ -22,10 +22,6 @@ using testing::Not;
 
 class Plans : public test::Workbench {
  protected:
-  Json plan(Words words) {
-    words.insert(words.end(), {"--check", "--json"});
-    return Json::parse(expect_done(trainer(words)).out, "plan");
-  }
   int64_t part(const Words& words, const char* name) { return plan(words).at("bytes").at(name).as_integer(); }
 
   /// The trainer started by a line of the shell, in which "$0" "$@" is the command.
@@ -36,12 +32,6 @@ class Plans : public test::Workbench {
   }
   test::Command with_address_space(int64_t megabytes, const Words& words) {
     return shell("ulimit -v " + std::to_string(megabytes * 1000) + " && exec \"$0\" \"$@\"", words);
-  }
-  void replace_in_config(const std::string& what, const std::string& with) {
-    std::string text = test::read_file(*this / "base/config.json");
-    const size_t at = text.find(what);
-    ASSERT_NE(at, std::string::npos) << what;
-    test::write_file(*this / "base/config.json", text.replace(at, what.size(), with));
   }
 };
 
@@ -173,8 +163,8 @@ TEST_F(Plans, OfAReplayFollowTheLog) {
 }
 
 TEST_F(Plans, OfALargeModelTakeNothingOfItsSize) {
-  replace_in_config("\"hidden_size\": 32", "\"hidden_size\": 1024");
-  replace_in_config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 40");
+  replace("base/config.json", "\"hidden_size\": 32", "\"hidden_size\": 1024");
+  replace("base/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 40");
   for (const Words& words :
        {Words{"full.toml"}, Words{"lora.toml"}, Words{"rps.toml", "sharing.mapper=hashed"},
         Words{"full.toml", "sharing.method=magnitude"},

@@ -21,21 +21,14 @@ class Resume : public test::Workbench {
  protected:
   /// The straight run that others are compared with.
   void train_straight(const std::string& recipe, const Words& more = {}, int count = 0) {
-    Words words = {recipe + ".toml", "run.dir=straight"};
-    words.insert(words.end(), more.begin(), more.end());
+    const Words words = joined({recipe + ".toml", "run.dir=straight"}, more);
     expect_done(count ? ranks(count, words) : trainer(words));
-  }
-  void expect_same_run(const std::string& run) {
-    EXPECT_EQ(saved_bytes(run), saved_bytes("straight"));
-    EXPECT_EQ(timeless_metrics(run), timeless_metrics("straight"));
   }
   /// Starts the command, waits for so many lines of metrics and sends the signal; the last step of the checkpoint it
   /// left.
   int64_t stop(const test::Command& command, const std::string& run, int signal, int64_t lines = 10) {
     test::Process process(command);
-    const fs::path file = *this / run / "metrics.jsonl";
-    EXPECT_TRUE(
-        test::wait_until([&] { return fs::exists(file) && test::occurrences(test::read_file(file), "\n") >= lines; }));
+    wait_for_lines(run, lines);
     process.send(signal);
     const test::Ended ended = process.wait();
     EXPECT_FALSE(ended.timed_out);
@@ -49,8 +42,7 @@ class Resume : public test::Workbench {
     expect_done(trainer({"mos.toml", "run.dir=run", "checkpoint.every=10", "checkpoint.keep=9"}));
     for (const char* gone : {"checkpoints/step-00000040.h5", "checkpoints/step-00000050.h5", "adapter/mos.safetensors"})
       fs::remove(*this / "run" / gone);
-    const std::string text = test::read_file(*this / "run/metrics.jsonl");
-    test::write_file(*this / "run/metrics.jsonl", text.substr(0, text.find("{\"event\"")));
+    forget_end("run");
     return "run";
   }
   static void flip_a_bit(const fs::path& file) {

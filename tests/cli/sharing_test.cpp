@@ -23,10 +23,6 @@ constexpr int64_t kWeights = 26784, kShared = 24576, kCells = 4915, kTrained = k
 
 class Sharing : public test::Workbench {
  protected:
-  static Words joined(Words words, const Words& more) {
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
   Words rps(const Words& more = {}) const { return joined({"rps.toml"}, more); }
   /// rps.toml trained by one-byte SPSA.
   Words spsa(const Words& more = {}) const {
@@ -41,9 +37,6 @@ class Sharing : public test::Workbench {
     if (!pool.empty()) words.push_back("sharing.load=" + pool + "/sharing");
     return joined(words, more);
   }
-  Json plan(const Words& words) {
-    return Json::parse(expect_done(trainer(joined(words, {"--check", "--json"}))).out, "plan");
-  }
   double evaluate(const Words& words) { return loss_in(expect_done(trainer(joined(words, {"job=evaluate"}))).out); }
   static double loss_in(const std::string& out) {
     return Json::parse(out.substr(out.find('{')), "evaluate").at("loss").as_number();
@@ -52,34 +45,19 @@ class Sharing : public test::Workbench {
   double dense_loss(const std::string& run) {
     return evaluate({"full.toml", "run.dir=elsewhere", "model.path=" + run + "/model", "model.init=pretrained"});
   }
-  std::string fault(const Words& words) {
-    const test::Ended ended = expect_exit(2, trainer(words));
-    return ended.err;
-  }
   /// "file:line:column" of a text in rps.toml.
   std::string place(const std::string& text) const {
     const std::string recipe = test::read_file(*this / "rps.toml");
     const size_t at = recipe.find(text);
     return "rps.toml:" + std::to_string(test::occurrences(recipe.substr(0, at), "\n") + 1) + ":";
   }
-  void replace_in_config(const std::string& from, const std::string& to) const {
-    std::string text = test::read_file(*this / "base/config.json");
-    text.replace(text.find(from), from.size(), to);
-    test::write_file(*this / "base/config.json", text);
-  }
   /// Ends the command, by its process or one of its children, when the run's metrics have so many lines.
   void interrupt(const test::Command& command, const std::string& run, int signal, int64_t lines = 12, int child = -1) {
     test::Process process(command);
-    const fs::path file = *this / run / "metrics.jsonl";
-    ASSERT_TRUE(test::wait_until(
-        [&] { return fs::exists(file) && test::occurrences(test::read_file(file), "\n") >= lines; }, 60));
+    wait_for_lines(run, lines);
     const auto children = process.children();
     kill(child >= 0 && child < static_cast<int>(children.size()) ? children[child] : process.pid(), signal);
     EXPECT_FALSE(process.wait(60).timed_out);
-  }
-  void expect_same_run(const std::string& run, const std::string& straight) {
-    EXPECT_EQ(saved_bytes(run), saved_bytes(straight));
-    EXPECT_EQ(timeless_metrics(run), timeless_metrics(straight));
   }
 };
 
@@ -102,7 +80,7 @@ TEST_F(Sharing, ThePlanComparesWithTheDenseModel) {
 }
 
 TEST_F(Sharing, ThePlanOfAnUntiedHeadAddsUp) {
-  replace_in_config("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+  replace("base/config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
   constexpr int64_t kHead = 256 * 32;
   EXPECT_EQ(plan(rps()).at("parameters").at("trained").as_integer(), kTrained + kHead);  // the head is not named
   const Json json = plan(rps({"sharing.shared=linears,embedding,head"}));
@@ -170,10 +148,8 @@ TEST_F(Sharing, EvaluatesTheSameUnderRanksWhichMustSeeTheSameRun) {
   expect_done(trainer(rps({"run.dir=run", "train.steps=5"})));
   EXPECT_NEAR(loss_in(expect_done(ranks(3, rps({"job=evaluate", "run.dir=run"}))).out) / losses("run", "eval").back(),
               1, 1e-9);
-  test::Command differing = ranks(1, rps({"job=evaluate", "run.dir=run"}));
-  const Words second = ranks(1, rps({"job=evaluate", "run.dir=absent"})).arguments;
-  differing.arguments.push_back(":");
-  differing.arguments.insert(differing.arguments.end(), second.begin() + 1, second.end());
+  const test::Command differing =
+      ranks_with({rps({"job=evaluate", "run.dir=run"}), rps({"job=evaluate", "run.dir=absent"})});
   EXPECT_THAT(expect_exit(2, differing).err, HasSubstr("there are no trained weights: sharing.load is not set and"));
 }
 
@@ -241,7 +217,7 @@ TEST_F(Sharing, RefusesASavedPoolThatItReadsDifferently) {
               AllOf(HasSubstr("was saved with weights 24576, this run has 26624\n"),
                     HasSubstr("compare model.path, sharing.shared and sharing.min_numel")));
   EXPECT_THAT(refused({"sharing.sigma_0=1"}), AllOf(HasSubstr("\"lambda\":2.0}"), HasSubstr("\"lambda\":0.08}")));
-  replace_in_config("\"intermediate_size\": 64", "\"intermediate_size\": 96");
+  replace("base/config.json", "\"intermediate_size\": 64", "\"intermediate_size\": 96");
   EXPECT_THAT(refused({}), HasSubstr("was saved with weights 24576, this run has 30720"));
 }
 
@@ -272,7 +248,7 @@ TEST_F(Sharing, SurvivesKillsToTheSameBits) {
   const auto command = trainer(joined(words, {"run.dir=run"}));
   for (const int64_t lines : {5, 20, 40}) interrupt(command, "run", SIGKILL, lines);
   expect_done(command);
-  expect_same_run("run", "straight");
+  expect_same_run("run");
 }
 
 TEST_F(Sharing, SurvivesTheKillOfARankToTheSameBits) {
@@ -282,7 +258,7 @@ TEST_F(Sharing, SurvivesTheKillOfARankToTheSameBits) {
   const auto command = ranks(2, joined(words, {"run.dir=run"}));
   for (const int victim : {1, 0}) interrupt(command, "run", SIGKILL, 20 + 20 * (1 - victim), victim);
   expect_done(command);
-  expect_same_run("run", "straight");
+  expect_same_run("run");
 }
 
 TEST_F(Sharing, RefusesToGoOnWithAnotherPool) {
@@ -303,7 +279,7 @@ TEST_F(Sharing, RefusesToGoOnWithAnotherPool) {
         AllOf(HasSubstr("this run cannot go on with another recipe\n"),
               HasSubstr("  sharing." + key + " was " + was + ", now " + now + "\n"), HasSubstr("undo the change")));
   }
-  replace_in_config("\"intermediate_size\": 64", "\"intermediate_size\": 96");
+  replace("base/config.json", "\"intermediate_size\": 64", "\"intermediate_size\": 96");
   EXPECT_THAT(refused({}),
               AllOf(HasSubstr("this run cannot go on with another base model\n"),
                     HasSubstr("model.path has another config.json now"), HasSubstr("Put it back, or start anew with")));
@@ -383,7 +359,7 @@ TEST_F(Sharing, AnAdapterOnAFrozenPoolGoesOnToTheSameBits) {
                std::string("sharing.load=other-run/sharing"));
   EXPECT_THAT(fault(other), HasSubstr("this run cannot go on with another base model\n"));
   expect_done(command);
-  expect_same_run("run", "straight");
+  expect_same_run("run");
 }
 
 TEST_F(Sharing, AnAdapterOnAFrozenPoolAgreesUnderRanks) {
@@ -482,10 +458,10 @@ TEST_F(Sharing, ACellThatBreaksIsNamedWithItsReaders) {
 }
 
 TEST_F(Sharing, TakesTheMemoryThatThePlanSays) {
-  replace_in_config("\"hidden_size\": 32", "\"hidden_size\": 512");
-  replace_in_config("\"intermediate_size\": 64", "\"intermediate_size\": 4096");
-  replace_in_config("\"head_dim\": 8", "\"head_dim\": 128");
-  replace_in_config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+  replace("base/config.json", "\"hidden_size\": 32", "\"hidden_size\": 512");
+  replace("base/config.json", "\"intermediate_size\": 64", "\"intermediate_size\": 4096");
+  replace("base/config.json", "\"head_dim\": 8", "\"head_dim\": 128");
+  replace("base/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
   const auto peak = [&](const std::string& run, const Words& more) {
     expect_done(trainer(joined(rps({"run.dir=" + run, "train.steps=2", "train.batch=1", "train.sequence_length=32",
                                     "evaluate.rows=1", "sharing.compression=10"}),
@@ -500,8 +476,8 @@ TEST_F(Sharing, TakesTheMemoryThatThePlanSays) {
   EXPECT_GT(dense, 300e6);
   EXPECT_LT(held, 0.12 * dense);
   const double shared = peak("shared", {});
-  replace_in_config("\"hidden_size\": 512", "\"hidden_size\": 16");
-  replace_in_config("\"intermediate_size\": 4096", "\"intermediate_size\": 16");
+  replace("base/config.json", "\"hidden_size\": 512", "\"hidden_size\": 16");
+  replace("base/config.json", "\"intermediate_size\": 4096", "\"intermediate_size\": 16");
   const double program = peak("nothing", {"sharing.min_numel=0"});
   // Beside the plan: the program itself, and 8 MB for what grows with neither. An index a weight would be 80 MB and more.
   EXPECT_LT(shared - program, held + bytes.at("activations").as_number() + 8e6);

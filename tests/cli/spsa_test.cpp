@@ -43,9 +43,7 @@ class Spsa : public test::Workbench {
   /// Asks the run "run" to stop when its metrics have so many lines.
   void stop_after(int64_t count, const test::Command& command) const {
     test::Process process(command);
-    const fs::path lines = *this / "run/metrics.jsonl";
-    ASSERT_TRUE(test::wait_until(
-        [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= count; }, 60));
+    wait_for_lines("run", count);
     process.send(SIGUSR1);
     EXPECT_EQ(process.wait().exit_code, 130);
   }
@@ -121,9 +119,7 @@ TEST_F(Spsa, ThreeProcessesThatShareAFolderEndWithOneDigestThoughOneIsKilled) {
   };
   test::Process first(machine(0)), second(machine(1));
   auto third = std::make_unique<test::Process>(machine(2));
-  const fs::path lines = *this / "shared/metrics.jsonl";
-  ASSERT_TRUE(
-      test::wait_until([&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 10; }, 60));
+  wait_for_lines("shared", 10);
   third->send(SIGKILL);
   third->wait();
   third = std::make_unique<test::Process>(machine(2));
@@ -140,11 +136,7 @@ TEST_F(Spsa, ThreeProcessesThatShareAFolderEndWithOneDigestThoughOneIsKilled) {
 
 TEST_F(Spsa, KilledTwentyTimesAnywhereLosesNoRoundAndEndsInTheSameBits) {
   const Words more = {"train.steps=1200", "evaluate.every=170", "checkpoint.every=100", "log.progress=none"};
-  const auto command = [&](const std::string& run) {
-    Words words = {"spsa_mos.toml", "run.dir=" + run};
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
+  const auto command = [&](const std::string& run) { return joined({"spsa_mos.toml", "run.dir=" + run}, more); };
   expect_done(trainer(command("straight")));
   std::mt19937 random(std::random_device{}());
   uint64_t rounds_before = 0;
@@ -179,9 +171,7 @@ TEST_F(Spsa, AKilledJobOfRanksGoesOnAlsoWhenTheirLogsDiffer) {
   expect_done(ranks(3, straight));
   {
     test::Process process(ranks(3, words));
-    const fs::path lines = *this / "run/metrics.jsonl";
-    ASSERT_TRUE(test::wait_until(
-        [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 8; }, 60));
+    wait_for_lines("run", 8);
     const auto children = process.children();
     ASSERT_EQ(children.size(), 3u);
     kill(children[1], SIGKILL);
@@ -199,9 +189,7 @@ TEST_F(Spsa, AKilledJobOfRanksGoesOnAlsoWhenTheirLogsDiffer) {
 TEST_F(Spsa, GoesOnUnderAnotherNumberOfRanks) {
   TESSERA_NEEDS_MPI();
   test::Process process(ranks(2, {"spsa_mos.toml", "run.dir=run", "train.steps=200"}));
-  const fs::path lines = *this / "run/metrics.jsonl";
-  ASSERT_TRUE(
-      test::wait_until([&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 8; }, 60));
+  wait_for_lines("run", 8);
   process.send(SIGUSR1);
   EXPECT_EQ(process.wait().exit_code, 130);
   expect_done(ranks(3, {"spsa_mos.toml", "run.dir=run", "train.steps=200"}));
@@ -256,9 +244,7 @@ TEST_F(Spsa, OtherFamiliesVotesSidesAndOptimizersTrainAndGoOn) {
     expect_done(command(straight));
     {
       test::Process process(command(run));
-      const fs::path lines = *this / run / "metrics.jsonl";
-      ASSERT_TRUE(test::wait_until(
-          [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= 14; }, 60));
+      wait_for_lines(run, 14);
       process.send(SIGKILL);
       process.wait();
     }
@@ -445,9 +431,7 @@ TEST_F(Spsa, SaysThatARunDivergedAndNeedsNoWordOfMomentum) {
 
 TEST_F(Spsa, SettingsThatDoNotGoTogetherAreFaultsOfTheRecipe) {
   const auto fault = [&](const Words& more) {
-    Words words = {"spsa_lora.toml", "run.dir=run"};
-    words.insert(words.end(), more.begin(), more.end());
-    return expect_exit(2, trainer(words)).err;
+    return expect_exit(2, trainer(joined({"spsa_lora.toml", "run.dir=run"}, more))).err;
   };
   EXPECT_THAT(fault({"adapter.dropout=0.1"}), HasSubstr("SPSA compares losses of the same rows"));
   EXPECT_THAT(fault({"spsa.normalise=true"}), HasSubstr("set spsa.sides = \"one\""));

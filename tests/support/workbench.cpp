@@ -92,6 +92,41 @@ Command Workbench::ranks(int count, const Words& arguments) const {
   return launch(all);
 }
 
+Command Workbench::ranks_with(const std::vector<Words>& arguments, const Words& folders) const {
+  Words all;
+  for (size_t rank = 0; rank < arguments.size(); ++rank) {
+    if (rank > 0) all.emplace_back(":");
+    if (!folders.empty()) all = joined(all, {"-wdir", (*this / folders[rank]).string()});
+    const Words alone = ranks(1, arguments[rank]).arguments;  // mpiexec first
+    all.insert(all.end(), alone.begin() + 1, alone.end());
+  }
+  return launch(all);
+}
+
+Json Workbench::plan(const Words& words) const {
+  return Json::parse(expect_done(trainer(joined(words, {"--check", "--json"}))).out, "plan");
+}
+
+void Workbench::replace(const std::string& file, const std::string& text, const std::string& other) const {
+  std::string all = read_file(*this / file);
+  ASSERT_NE(all.find(text), std::string::npos) << text << " in\n" << all;
+  write_file(*this / file, all.replace(all.find(text), text.size(), other));
+}
+
+Workbench::Words Workbench::joined(Words words, const Words& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+int64_t Workbench::lines(const std::string& run) const {
+  const fs::path file = *this / run / "metrics.jsonl";
+  return fs::exists(file) ? occurrences(read_file(file), "\n") : 0;
+}
+
+void Workbench::wait_for_lines(const std::string& run, int64_t count) const {
+  ASSERT_TRUE(wait_until([&] { return lines(run) >= count; }, 60)) << run;
+}
+
 Ended Workbench::expect_exit(int code, const Command& command, double seconds) const {
   const Ended ended = run(command, seconds);
   std::string line;
@@ -151,6 +186,16 @@ std::vector<std::string> Workbench::temporaries(const std::string& run) const {
   for (const auto& entry : fs::recursive_directory_iterator(*this / run))
     if (entry.path().filename().string().find(".tmp-") != std::string::npos) names.push_back(entry.path().string());
   return names;
+}
+
+void Workbench::forget_end(const std::string& run) const {
+  const std::string text = read_file(*this / run / "metrics.jsonl");
+  write_file(*this / run / "metrics.jsonl", text.substr(0, text.find("{\"event\"")));
+}
+
+void Workbench::expect_same_run(const std::string& run, const std::string& straight) const {
+  EXPECT_EQ(saved_bytes(run), saved_bytes(straight));
+  EXPECT_EQ(timeless_metrics(run), timeless_metrics(straight));
 }
 
 double largest_relative_difference(std::span<const double> a, std::span<const double> b) {

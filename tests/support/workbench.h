@@ -29,6 +29,18 @@ class Workbench : public testing::Test {
   Command ranks(int count, const Words& arguments) const;
   /// mpirun with the given arguments, from "-n" on.
   Command launch(const Words& arguments) const;
+  /// A rank for each list of arguments, under one mpirun, each in its folder if there are any: /proc/self/cwd/FILE is then one text and as
+  /// many files, as on machines that do not share theirs.
+  Command ranks_with(const std::vector<Words>& arguments, const Words& folders = {}) const;
+
+  /// What a command that cannot be done says.
+  std::string fault(const Words& words) const { return expect_exit(2, trainer(words)).err; }
+  /// What --check plans.
+  Json plan(const Words& words) const;
+  /// Puts the other text in the place of the first of its kind in a file.
+  void replace(const std::string& file, const std::string& text, const std::string& other) const;
+
+  static Words joined(Words words, const Words& more);
 
   /// Runs to the end and expects this exit code; the output is in the failure's message.
   Ended expect_exit(int code, const Command&, double seconds = 180) const;
@@ -37,6 +49,13 @@ class Workbench : public testing::Test {
   std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
   const std::filesystem::path& path() const { return folder_.path(); }
 
+  /// How many lines a run has told so far, 0 before it tells any; and waits until they are so many.
+  int64_t lines(const std::string& run) const;
+  void wait_for_lines(const std::string& run, int64_t count) const;
+  /// The run as if it had been killed before it told that it is done.
+  void forget_end(const std::string& run) const;
+  /// The run is the other to the last bit.
+  void expect_same_run(const std::string& run, const std::string& straight = "straight") const;
   /// metrics.jsonl of a run.
   std::vector<Json> metrics(const std::string& run) const;
   /// The same as text, without what depends on the clock or on the machine's memory.
