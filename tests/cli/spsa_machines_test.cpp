@@ -22,21 +22,31 @@ using testing::Not;
 class Machines : public test::Workbench {
  protected:
   test::Command machine(int k, int machines, const Words& more = {}) const {
-    Words words = {
-        "spsa.toml",          "run.dir=run" + std::to_string(k),   "spsa.transport=file",
-        "spsa.shared=engine", "spsa.machine=" + std::to_string(k), "spsa.machines=" + std::to_string(machines)};
-    words.insert(words.end(), more.begin(), more.end());
-    return trainer(words);
+    return trainer(joined({"spsa.toml", "run.dir=run" + std::to_string(k), "spsa.transport=file", "spsa.shared=engine",
+                           "spsa.machine=" + std::to_string(k), "spsa.machines=" + std::to_string(machines)},
+                          more));
   }
   /// The folder that machine k of run.dir=run<k> works in.
   fs::path folder(int k) const {
     const fs::path run = *this / ("run" + std::to_string(k));
     return k == 0 ? run : run / fmt::format("machine-{:05}", k);
   }
-  void wait_for_lines(const fs::path& run, int64_t count) const {
-    const fs::path lines = run / "metrics.jsonl";
-    ASSERT_TRUE(test::wait_until(
-        [&] { return fs::exists(lines) && test::occurrences(test::read_file(lines), "\n") >= count; }, 60));
+  void expect_all_done(int machines, const Words& more) const {
+    std::vector<std::unique_ptr<test::Process>> processes;
+    for (int k = 0; k < machines; ++k) processes.push_back(std::make_unique<test::Process>(machine(k, machines, more)));
+    for (auto& process : processes) {
+      const test::Ended ended = process->wait(120);
+      EXPECT_EQ(ended.exit_code, 0) << ended.out << ended.err;
+    }
+  }
+  /// Two machines, killed when the first has told so many lines.
+  void start_and_kill(int64_t lines, const Words& first_more, const Words& second_more) const {
+    test::Process first(machine(0, 2, first_more)), second(machine(1, 2, second_more));
+    wait_for_lines("run0", lines);
+    for (test::Process* process : {&first, &second}) {
+      process->send(SIGKILL);
+      process->wait();
+    }
   }
   void wait_for(const fs::path& file) const {
     ASSERT_TRUE(test::wait_until([&] { return fs::exists(file); }, 60)) << file;
@@ -44,13 +54,7 @@ class Machines : public test::Workbench {
 };
 
 TEST_F(Machines, AllEndWithTheSameLogToTheLastRecord) {
-  std::vector<std::unique_ptr<test::Process>> processes;
-  for (int k = 0; k < 3; ++k)
-    processes.push_back(std::make_unique<test::Process>(machine(k, 3, {"train.steps=20", "checkpoint.every=7"})));
-  for (auto& process : processes) {
-    const test::Ended ended = process->wait(120);
-    EXPECT_EQ(ended.exit_code, 0) << ended.out << ended.err;
-  }
+  expect_all_done(3, {"train.steps=20", "checkpoint.every=7"});
   const std::string log = test::read_file(folder(0) / "log/00000000.tsb");
   for (const fs::path& other : {folder(1) / "log", folder(2) / "log", *this / "engine"})
     EXPECT_EQ(test::read_file(other / "00000000.tsb"), log) << other;
@@ -63,7 +67,7 @@ TEST_F(Machines, AllEndWithTheSameLogToTheLastRecord) {
 TEST_F(Machines, WhoStaysWritesTheEndWhenTheFirstIsGone) {
   test::Process first(machine(0, 2, {"train.steps=20"}));
   auto second = std::make_unique<test::Process>(machine(1, 2, {"train.steps=20"}));
-  wait_for_lines(folder(0), 5);
+  wait_for_lines("run0", 5);
   second->send(SIGKILL);
   second->wait();
   EXPECT_TRUE(test::wait_until(
@@ -101,17 +105,9 @@ TEST_F(Machines, OneNumberTwiceAndOneTooManyAreRefused) {
 }
 
 TEST_F(Machines, OfAnotherNumberGoOnWhenAllHaveStopped) {
-  {
-    test::Process first(machine(0, 2, {"train.steps=60"})), second(machine(1, 2, {"train.steps=60"}));
-    wait_for_lines(folder(0), 8);
-    for (test::Process* process : {&first, &second}) {
-      process->send(SIGKILL);
-      process->wait();
-    }
-  }
-  std::vector<std::unique_ptr<test::Process>> processes;
-  for (int k = 0; k < 3; ++k) processes.push_back(std::make_unique<test::Process>(machine(k, 3, {"train.steps=60"})));
-  for (auto& process : processes) EXPECT_EQ(process->wait(120).exit_code, 0);
+  const Words words = {"train.steps=60"};
+  start_and_kill(8, words, words);
+  expect_all_done(3, words);
   EXPECT_EQ(test::read_file(folder(2) / "log/00000000.tsb"), test::read_file(folder(0) / "log/00000000.tsb"));
 }
 
@@ -148,7 +144,35 @@ TEST_F(Machines, ANewRunTakesANewSharedFolder) {
   }
 }
 
-TEST_F(Machines, WhoseVoteIsNotWaitedForSaysSo) {
+TEST_F(Machines, MendADamagedLogWithTheFileOfAnotherMachine) {
+  const Words words = {"train.steps=200"};
+  start_and_kill(8, words, words);
+  const fs::path file = *this / "run0/log/00000000.tsb";
+  std::string bytes = test::read_file(file);
+  bytes[bytes.size() / 2] ^= 1;
+  test::write_file(file, bytes);
+  EXPECT_THAT(expect_exit(2, machine(0, 2, words)).err, HasSubstr("take the file from another one"));
+  fs::copy_file(folder(1) / "log/00000000.tsb", file, fs::copy_options::overwrite_existing);
+  expect_all_done(2, words);
+}
+
+TEST_F(Machines, GetASharedLogThatIsGoneFromTheOneWhoseLogIsWhole) {
+  const Words words = {"train.steps=200", "checkpoint.every=2", "checkpoint.keep=1"},
+              drops = joined(words, {"spsa.compact=drop"}), keeps = joined(words, {"spsa.compact=keep"});
+  start_and_kill(12, drops, keeps);
+  fs::remove_all(*this / "engine");
+  EXPECT_THAT(expect_exit(2, machine(0, 2, drops)).err,
+              AllOf(HasSubstr("the shared log lacks the records before number"),
+                    HasSubstr("start the machine whose log is whole first")));
+  test::Process second(machine(1, 2, keeps));
+  const fs::path shared = *this / "engine/00000000.tsb", whole = folder(1) / "log/00000000.tsb";
+  ASSERT_TRUE(
+      test::wait_until([&] { return fs::exists(shared) && fs::file_size(shared) >= fs::file_size(whole); }, 60));
+  EXPECT_EQ(test::Process(machine(0, 2, drops)).wait(120).exit_code, 0);
+  EXPECT_EQ(second.wait(120).exit_code, 0);
+}
+
+TEST_F(Machines, WhoseVotesAreNotWaitedForSaySoAndTellTheRatesOfTheUpdatesThatTheyFollow) {
   expect_done(machine(0, 1, {"spsa.shared=shared", "run.dir=alone", "train.steps=3"}));
   test::Process second(machine(1, 2));
   wait_for(*this / "engine/votes/00000000.votes");
@@ -159,13 +183,19 @@ TEST_F(Machines, WhoseVoteIsNotWaitedForSaysSo) {
       return record.round < 3 && record.type == RecordType::round && to.append_if(record.index, encoded);
     });
   }
-  EXPECT_TRUE(test::wait_until(
-      [&] {
-        return test::read_file(folder(1) / "log.txt").find("the others went on without this machine's vote") !=
-               std::string::npos;
-      },
-      30))
-      << test::read_file(folder(1) / "log.txt");
+  const std::string run = folder(1).lexically_relative(path()).string();
+  const auto rates = [&](const std::string& of) {
+    std::vector<double> all;
+    for (const Json& line : metrics(of))
+      if (line.find("lr")) all.push_back(line.at("lr").as_number());
+    return all;
+  };
+  wait_for_lines(run, 1 + 3);  // its evaluation before, then the three rounds
+  EXPECT_THAT(test::read_file(folder(1) / "log.txt"),
+              HasSubstr("the others went on without this machine's vote; it follows them"));
+  const std::vector<double> followed = rates(run), packed = rates("alone");
+  EXPECT_LT(test::largest_relative_difference(packed, followed), 1e-6);  // of 3 steps; its own schedule has 40
+  EXPECT_LT(followed[2], 0.5 * followed[0]);
   second.send(SIGKILL);
 }
 
