@@ -84,11 +84,9 @@ TEST_F(Ranks, SendOnlyTheTrainedParametersGradients) {
 }
 
 TEST_F(Ranks, ThatWereGivenDifferentRecipesAreToldSoOnce) {
-  test::Command command = ranks(1, {"mos.toml", "run.dir=run", "train.seed=1"});
-  const Words second = ranks(1, {"mos.toml", "run.dir=run", "train.seed=2"}).arguments;
-  command.arguments.push_back(":");
-  command.arguments.insert(command.arguments.end(), second.begin() + 1, second.end());
-  const test::Ended ended = expect_exit(2, command);
+  const Words words = {"mos.toml", "run.dir=run"};
+  const test::Ended ended =
+      expect_exit(2, ranks_with({joined(words, {"train.seed=1"}), joined(words, {"train.seed=2"})}));
   EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the recipe\n"
                                    "  rank 0: ...\"train.seed = 1\"...\n"
                                    "  rank 1: ...\"train.seed = 2\"...\n"
@@ -98,28 +96,18 @@ TEST_F(Ranks, ThatWereGivenDifferentRecipesAreToldSoOnce) {
 }
 
 TEST_F(Ranks, ThatWereGivenDifferentJobsDoNotHang) {
-  test::Command command = ranks(1, {"mos.toml", "run.dir=run"});
-  const Words second = ranks(1, {"mos.toml", "run.dir=run", "--check"}).arguments;
-  command.arguments.push_back(":");
-  command.arguments.insert(command.arguments.end(), second.begin() + 1, second.end());
-  EXPECT_THAT(expect_exit(2, command).err, HasSubstr("the ranks differ in the recipe"));
+  const Words words = {"mos.toml", "run.dir=run"};
+  EXPECT_THAT(expect_exit(2, ranks_with({words, joined(words, {"--check"})})).err,
+              HasSubstr("the ranks differ in the recipe"));
 }
 
-/// /proc/self/cwd is one text and two files: what two machines with other copies of a file see.
 TEST_F(Ranks, ThatReadDifferentDataAreToldSoOnce) {
   fs::create_directories(*this / "other");
   fs::copy(*this / "eval.jsonl", *this / "other/train.jsonl");
   const Words arguments = {(*this / "mos.toml").string(), "run.dir=" + (*this / "run").string(),
                            "data.cache=" + (*this / "cache").string(), "data.train=/proc/self/cwd/train.jsonl",
                            "data.eval=" + (*this / "eval.jsonl").string()};
-  Words all = {"-wdir", path().string()};
-  const Words alone = ranks(1, arguments).arguments;  // mpiexec first
-  all.insert(all.end(), alone.begin() + 1, alone.end());
-  Words second = all;
-  second[1] = (*this / "other").string();
-  all.push_back(":");
-  all.insert(all.end(), second.begin(), second.end());
-  const test::Ended ended = expect_exit(2, launch(all));
+  const test::Ended ended = expect_exit(2, ranks_with({arguments, arguments}, {"", "other"}));
   EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the training data"));
   EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
 }
@@ -134,17 +122,35 @@ TEST_F(Ranks, ThatReadAnotherConfigAreToldSoOnce) {
   for (const char* recipe : {"mos.toml", "spsa.toml"}) {
     const Words arguments = {(*this / recipe).string(), "run.dir=" + (*this / "run").string(),
                              "data.cache=" + (*this / "cache").string(), "model.path=/proc/self/cwd/base"};
-    Words all = {"-wdir", path().string()};
-    const Words alone = ranks(1, arguments).arguments;  // mpiexec first
-    all.insert(all.end(), alone.begin() + 1, alone.end());
-    Words second = all;
-    second[1] = (*this / "other").string();
-    all.push_back(":");
-    all.insert(all.end(), second.begin(), second.end());
-    const test::Ended ended = expect_exit(2, launch(all));
+    const test::Ended ended = expect_exit(2, ranks_with({arguments, arguments}, {"", "other"}));
     EXPECT_THAT(ended.err, HasSubstr("the ranks differ in the numbers of config.json"));
     EXPECT_EQ(test::occurrences(ended.err, "the ranks differ"), 1);
   }
+}
+
+TEST_F(Ranks, ThatDoNotAllSeeTheCheckpointToEvaluateAreToldSoOnce) {
+  expect_done(trainer({"mos.toml", "run.dir=run", "train.steps=2", "checkpoint.every=1"}));
+  const auto put = [&](const std::string& step, const std::string& where) {
+    fs::copy_file(*this / "run/checkpoints" / ("step-0000000" + step + ".h5"), *this / where,
+                  fs::copy_options::overwrite_existing);
+  };
+  fs::create_directories(*this / "other");
+  put("2", "step.h5");
+  const Words words = {(*this / "mos.toml").string(), "job=evaluate", "run.dir=" + (*this / "elsewhere").string(),
+                       "data.cache=" + (*this / "cache").string(), "run.resume=/proc/self/cwd/step.h5"};
+  const test::Command command = ranks_with({words, words}, {"", "other"});
+  const auto refused = [&](const std::string& what) {
+    const test::Ended ended = expect_exit(2, command);
+    EXPECT_EQ(test::occurrences(ended.err, what), 1) << ended.err;
+    EXPECT_THAT(ended.out, testing::Not(HasSubstr("\"loss\"")));
+  };
+  refused("rank 1: command line: run.resume: run.resume \"/proc/self/cwd/step.h5\" does not exist\n");
+  put("1", "other/step.h5");
+  refused("the ranks differ in the trained parameters\n");
+  put("2", "other/step.h5");
+  const std::string out = expect_done(command).out;
+  const Json line = Json::parse(out.substr(out.find('{')), "evaluate");
+  EXPECT_NEAR(line.at("loss").as_number() / losses("run", "eval").back(), 1, 1e-6);
 }
 
 /// What tasks of `srun` see on a cluster whose default is not PMIx: without PMI, and with it.
