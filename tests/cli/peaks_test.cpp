@@ -17,7 +17,7 @@ struct Row {
   Words keys;
   std::string after{};  // the row whose results the job works with
   bool quick = false;
-  int layers = 4;
+  int layers = 4, ranks = 1;
   friend void PrintTo(const Row& row, std::ostream* out) { *out << row.name; }
 };
 
@@ -35,6 +35,7 @@ Words shared(const std::string& method, const Words& keys) { return joined({"sha
 const std::vector<Row>& rows() {
   static const std::vector<Row> all = {
       {"full_adamw", {}, "", true},
+      {"full_of_two_ranks", {"train.batch=2"}, "", true, 4, 2},
       {"full_momentum", {"optimizer.name=sgd"}},
       {"full_sgd", {"optimizer.name=sgd", "optimizer.momentum=0"}},
       {"full_to_bf16", {"optimizer.name=sgd", "optimizer.momentum=0", "model.dtype=bf16"}},
@@ -90,24 +91,28 @@ class PlannedPeaks : public test::Workbench, public testing::WithParamInterface<
         {"full.toml", "train.steps=2", "train.batch=1", "optimizer.lr=1e-5", "evaluate.rows=2", "run.dir=" + run},
         keys);
   }
+  test::Command started(const Words& words) const {
+    return GetParam().ranks > 1 ? ranks(GetParam().ranks, words) : trainer(words);
+  }
   /// Of the program itself, on a model of no size.
   int64_t without_a_model() {
     write_model(1, 32);
-    return test::peak_of(trainer(command({}, "small"))).bytes;
+    return test::peak_of(started(command({"train.batch=2"}, "small"))).bytes;
   }
 };
 
 TEST_P(PlannedPeaks, AreThoseOfTheRun) {
   const Row& row = GetParam();
   if (!row.quick && !std::getenv("TESSERA_LONG")) GTEST_SKIP() << "with TESSERA_LONG=1";
+  if (row.ranks > 1) TESSERA_NEEDS_MPI();
   const int64_t program = without_a_model();
   write_model(row.layers, 512);
   std::string run = row.name;
   for (const Row& before : rows())
     if (before.name == row.after) expect_done(trainer(command(before.keys, run = before.name)));
   const Words words = command(row.keys, run);
-  const Json plan = Json::parse(expect_done(trainer(joined(words, {"--check", "--json"}))).out, "plan");
-  const test::Peak peak = test::peak_of(trainer(words));
+  const Json plan = Json::parse(expect_done(started(joined(words, {"--check", "--json"}))).out, "plan");
+  const test::Peak peak = test::peak_of(started(words));
   ASSERT_EQ(peak.ended.exit_code, 0) << peak.ended.out << peak.ended.err;
   const auto planned = static_cast<double>(plan.at("bytes_per_rank").as_integer());
   const auto taken = static_cast<double>(peak.bytes - program);

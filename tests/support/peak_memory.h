@@ -22,14 +22,16 @@ inline int64_t anonymous_bytes(pid_t pid) {
 
 struct Peak {
   Ended ended;
-  int64_t bytes = 0;  // that lay in no file, looked at every millisecond
+  int64_t bytes = 0;  // that lay in no file, looked at every millisecond; under mpirun of the rank that had most
 };
 
 inline Peak peak_of(const Command& command, double seconds = 280) {
   Peak peak;
   Process process(command);
   for (double waited = 0; process.running() && waited < seconds; waited += 0.001) {
-    peak.bytes = std::max(peak.bytes, anonymous_bytes(process.pid()));
+    const auto ranks = process.children();
+    if (ranks.empty()) peak.bytes = std::max(peak.bytes, anonymous_bytes(process.pid()));
+    for (const pid_t rank : ranks) peak.bytes = std::max(peak.bytes, anonymous_bytes(rank));
     sleep_seconds(0.001);
   }
   peak.ended = process.wait(0.1);
