@@ -32,9 +32,22 @@ std::string missing_file(const std::string& text) {
   return fetched || *inside.begin() == ".." ? file : "";
 }
 
+std::string file_of(const std::string& recipe) {
+  return (test::source_dir() / "recipes" / (recipe + ".toml")).string();
+}
+
+TEST_P(Recipe, IsCheckedAsItStands) {
+  const test::Ended ended = test::run(trainer({file_of(GetParam()), "--check", "run.dir=run", "data.cache=cache"}), 60);
+  if (const std::string file = missing_file(ended.err); ended.exit_code == 2 && !file.empty())
+    GTEST_SKIP() << file << " is not there";
+  EXPECT_EQ(ended.exit_code, 0) << ended.out << ended.err;
+  EXPECT_EQ(ended.err, "");
+  EXPECT_NE(ended.out.find("memory a rank"), std::string::npos) << ended.out;
+  EXPECT_FALSE(fs::exists(*this / "run") || fs::exists(*this / "cache"));
+}
+
 TEST_P(Recipe, RunsShortened) {
-  const std::string recipe = (test::source_dir() / "recipes" / (GetParam() + ".toml")).string();
-  const Words words = {recipe,
+  const Words words = {file_of(GetParam()),
                        "train.steps=2",
                        "train.batch=2",
                        GetParam() == "one_byte_sst2" ? "train.sequence_length=160" : "train.sequence_length=64",
