@@ -255,6 +255,33 @@ TEST_F(Export, ForPeftHoldsTheAssembledMatricesUnderPeftsNames) {
   EXPECT_EQ(config.at("peft_type").as_string(), "LORA");
 }
 
+TEST_F(Export, ForPeftIsLeftAsItWasWhereANumberIsNotFinite) {
+  const auto model = adapted(golden_settings("lora", "lora"));
+  const fs::path folder = folder_ / "peft";
+  export_peft(folder, *model);
+  const std::string before = test::read_file(folder / "adapter_model.safetensors");
+  const std::string module = "model.layers.1.mlp.gate_proj";
+  for (const auto& [slot, matrix, element] : {std::tuple{".a", "A", 7}, {".bt", "B", 7 * 3}})  // B is stored across
+    for (const float broken : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      float& number = test::slot_of(model->pool(), "lora." + module + slot).as<float>()[7];
+      const float whole = std::exchange(number, broken);
+      model->assemble(own_.ctx);
+      try {
+        export_peft(folder, *model);
+        ADD_FAILURE() << slot << " with " << broken << " was exported";
+      } catch (const UserError& error) {
+        EXPECT_EQ(error.where(), folder.string());
+        EXPECT_EQ(
+            error.message(),
+            fmt::format("the PEFT adapter is not saved: element {} of \"base_model.model.{}.lora_{}.weight\" is {}",
+                        element, module, matrix, broken));
+      }
+      number = whole;
+    }
+  EXPECT_EQ(test::read_file(folder / "adapter_model.safetensors"), before);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 1) << "a temporary is left";
+}
+
 TEST_F(Export, ForPeftSaysHowTheDeltaIsScaled) {
   auto settings = golden_settings("lora", "lora");
   settings.adapter.scale = "rs";

@@ -1,109 +1,16 @@
 // The state is a pure function of base and records: the same bits for every backend, thread count, and way to get there.
 
-#include "train/spsa/replica.h"
-
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include <bit>
-#include <cmath>
-#include <random>
 
 #include "core/minifloat.h"
-#include "support/tiny_model.h"
-#include "train/spsa/packer.h"
-#include "train/spsa/vote_codec.h"
+#include "train/replicas.h"
 
 namespace tessera {
 namespace {
 
-/// A pool of a few slots, without a model around it.
-struct OwnPool {
-  explicit OwnPool(uint64_t seed = 4) {
-    pool.reserve("a", {.shape = {37, 11}, .init = {Init::Kind::normal, 0.1, {}}});
-    pool.reserve("b", {.shape = {130}, .init = {Init::Kind::ones, 0, {}}, .weight_decay = false});
-    pool.reserve("c", {.shape = {3, 300}, .init = {Init::Kind::normal, 1, {}}, .step_scale = 4});
-    pool.allocate(seed, ParameterPool::Gradients::no);
-  }
-  ParameterPool pool;
-  FlatParams& params() { return pool.trainable(); }
-  std::string bytes() {
-    return {static_cast<const char*>(params().values.data), static_cast<size_t>(params().values.bytes())};
-  }
-};
-
-RunHeader header_of(OwnPool& pool, Family family = Family::independent, int64_t lanes = 0) {
-  RunHeader h;
-  h.manifest = manifest_of(pool.params());
-  h.seed = 0x1234567855aa55aaull;
-  h.eps = 1e-3;
-  h.m = 3;
-  h.family = family;
-  h.lanes = lanes;
-  return h;
-}
-
-/// Records of rounds with random votes of four machines, one of them missing now and then.
-std::vector<Record> random_rounds(const RunHeader& header, OwnPool& start, int rounds, float lr = 1e-3f,
-                                  float mul = 1.0f) {
-  OwnPool own;
-  std::memcpy(own.params().values.mutable_data(), start.params().values.data,
-              static_cast<size_t>(own.params().values.bytes()));
-  Replica replica(header, own.params());
-  const test::OwnContext context;
-  std::mt19937 random(7);
-  std::vector<Record> records;
-  ChainTip tip;
-  for (int t = 0; t < rounds; ++t) {
-    std::map<uint32_t, Vote> votes;
-    for (uint32_t machine = 0; machine < 4; ++machine) {
-      if (t > 0 && random() % 5 == 0) continue;
-      Vote vote;
-      for (int64_t s = 0; s < header.m; ++s)
-        write_vote(header, random() % 17 == 0 ? std::nan("") : std::normal_distribution<double>(0, 3)(random),
-                   replica.unit(), replica.round(), machine, static_cast<uint16_t>(s), vote.bytes);
-      votes[machine] = vote;
-    }
-    records.push_back(pack_round(replica, {}, tip, votes, 4, {lr, mul}));
-    tip.advance(encode(records.back()));
-    replica.apply(context.ctx, records.back());
-  }
-  return records;
-}
-
-std::string replayed(const RunHeader& header, const std::vector<Record>& records, const Context& ctx, bool together) {
-  OwnPool own;
-  Replica replica(header, own.params());
-  if (together)
-    replica.apply(ctx, records);
-  else
-    for (const Record& record : records) replica.apply(ctx, record);
-  return own.bytes() + replica.digest(ctx).text();
-}
-
-struct Kind {
-  std::string name;
-  Family family;
-  int64_t lanes;
-  std::string optimizer;
-  double momentum;
-  float mul;
-  VoteKind votes = VoteKind::byte;
-};
-void PrintTo(const Kind& k, std::ostream* out) { *out << k.name; }
-
-class ReplicaOf : public testing::TestWithParam<Kind> {
- protected:
-  RunHeader header() {
-    RunHeader h = header_of(start_, GetParam().family, GetParam().lanes);
-    h.optimizer = GetParam().optimizer;
-    h.momentum = GetParam().momentum;
-    h.votes = GetParam().votes;
-    return h;
-  }
-  std::vector<Record> rounds(int count) { return random_rounds(header(), start_, count, 1e-3f, GetParam().mul); }
-  OwnPool start_;
-};
+using namespace test;
 
 TEST_P(ReplicaOf, EndsInTheSameBitsOnEveryBackendAndThreadCountAndGrouping) {
   const auto records = rounds(40);
@@ -115,27 +22,6 @@ TEST_P(ReplicaOf, EndsInTheSameBitsOnEveryBackendAndThreadCountAndGrouping) {
     EXPECT_TRUE(replayed(header(), records, cpu.ctx, false) == expected) << threads << " threads, round by round";
   }
   EXPECT_FALSE(replayed(header(), {records.begin(), records.end() - 1}, cpu.ctx, true) == expected);
-}
-
-TEST_P(ReplicaOf, GoesOnFromASnapshotAndFromPackedBytes) {
-  const auto records = rounds(30);
-  const test::OwnContext own;
-  const std::string expected = replayed(header(), records, own.ctx, true);
-  OwnPool first, second, third;
-  Replica a(header(), first.params()), b(header(), second.params()), c(header(), third.params());
-  a.apply(own.ctx, {records.data(), 17});
-  const test::TemporaryFolder folder;
-  a.save(folder / "s.safetensors");
-  b.load(folder / "s.safetensors");
-  c.unpack(a.pack());
-  EXPECT_EQ(b.round(), 17u);
-  for (auto& [replica, pool] : {std::pair<Replica&, OwnPool&>{b, second}, {c, third}}) {
-    replica.apply(own.ctx, {records.data() + 17, 13});
-    EXPECT_TRUE(pool.bytes() + replica.digest(own.ctx).text() == expected);
-  }
-  b.save(folder / "again.safetensors");
-  c.save(folder / "and_again.safetensors");
-  EXPECT_EQ(test::read_file(folder / "again.safetensors"), test::read_file(folder / "and_again.safetensors"));
 }
 
 class SteppingReplicaOf : public ReplicaOf {};
@@ -183,19 +69,6 @@ TEST_P(SteppingReplicaOf, MovesAlongTheGradientThatTheVotesDescribe) {
   EXPECT_NEAR(across / static_cast<double>(zeros), 0, 0.1 * std::abs(plain));
 }
 
-const Kind kStepping[] = {{"independent", Family::independent, 0, "sgd", 0, 1},
-                          {"shared", Family::shared, 0, "sgd", 0, 1},
-                          {"pool", Family::pool, 64, "sgd", 0, 1},
-                          {"hadamard", Family::hadamard, 16, "sgd", 0, 1},
-                          {"hadamard_many", Family::hadamard, 4, "sgd", 0, 1},
-                          {"momentum_hadamard", Family::hadamard, 16, "sgd", 0.5, 1},
-                          {"float32", Family::independent, 0, "sgd", 0, 1, VoteKind::float32}};
-const Kind kOthers[] = {{"decay", Family::independent, 0, "sgd", 0, 0.999f},
-                        {"momentum", Family::independent, 0, "sgd", 0.9, 0.9999f},
-                        {"adam", Family::independent, 0, "adamw", 0, 0.999f},
-                        {"sign", Family::independent, 0, "sgd", 0, 1, VoteKind::sign}};
-const auto name_of_kind = [](const auto& info) { return info.param.name; };
-
 INSTANTIATE_TEST_SUITE_P(Stepping, ReplicaOf, testing::ValuesIn(kStepping), name_of_kind);
 INSTANTIATE_TEST_SUITE_P(Others, ReplicaOf, testing::ValuesIn(kOthers), name_of_kind);
 INSTANTIATE_TEST_SUITE_P(Kinds, SteppingReplicaOf, testing::ValuesIn(kStepping), name_of_kind);
@@ -227,18 +100,6 @@ TEST(Replica, AppliesTheGoldenRecord) {
   record.alpha = std::bit_cast<float>(0xb6aaaaabu);
   replica.apply(context.ctx, record);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(std::bit_cast<uint32_t>(values[i]), after[i]) << i;
-}
-
-TEST(Replica, APoolOfDirectionsIsJoinedFromItsSumsAlone) {
-  OwnPool start;
-  const RunHeader h = header_of(start, Family::pool, 32);
-  const auto records = random_rounds(h, start, 200);
-  const test::OwnContext own;
-  OwnPool trained, joined;
-  Replica a(h, trained.params()), b(h, joined.params());
-  a.apply(own.ctx, records);
-  b.unpack(a.pack());  // values are rebuilt from base and sums, whatever was handed over
-  EXPECT_EQ(trained.bytes(), joined.bytes());
 }
 
 TEST(Replica, FirstAdamStepGoesAsFarAsTheRateForEveryBeta) {
@@ -346,34 +207,6 @@ TEST(Replica, MovesTheUnitWhenVotesAreTooSmallOrTooLarge) {
     }
     EXPECT_LE(std::abs(replica.unit() - wanted), 4) << g;
     EXPECT_LT(largest_error, 0.13) << g;
-  }
-}
-
-TEST(Replica, NoticesThatItsWeightsAreNotTheLogs) {
-  OwnPool start;
-  const RunHeader h = header_of(start);
-  auto records = random_rounds(h, start, 5);
-  const test::OwnContext own;
-  OwnPool good;
-  Replica a(h, good.params());
-  a.apply(own.ctx, records);
-  Record check;
-  check.type = RecordType::digest;
-  check.round = 5;
-  check.machine = 3;
-  check.digest = {a.digest(own.ctx).sum, a.digest(own.ctx).check};
-  records.push_back(check);
-  EXPECT_EQ(replayed(h, records, own.ctx, true).size(), good.bytes().size() + 32);
-  OwnPool other;
-  other.params().values.as<float>()[140] += 1e-6f;
-  Replica b(h, other.params());
-  try {
-    b.apply(own.ctx, records);
-    FAIL() << "the digest of other weights was accepted";
-  } catch (const UserError& error) {
-    EXPECT_NE(std::string(error.what()).find("this replica's weights differ from what the log says of machine 3"),
-              std::string::npos)
-        << error.what();
   }
 }
 
@@ -496,62 +329,6 @@ TEST(Replica, ASeedPoolWhoseSumsLeaveTheirRangeSaysSo) {
     votes[0].bytes = {0x7f, 0x7f, 0x7f};
     const test::OwnContext context;
     EXPECT_THROW(replica.apply(context.ctx, pack_round(replica, {}, {}, votes, 1, {rate, 1})), UserError);
-  }
-}
-
-TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
-  OwnPool own;
-  RunHeader h = header_of(own, Family::hadamard, 64);
-  h.parent = "abc 12";
-  h.optimizer = "adamw";
-  const std::string text = h.text();
-  EXPECT_EQ(RunHeader::parse(text, "x").text(), text);
-  EXPECT_EQ(text.find("rules"), std::string::npos);
-  h.rules = Rules::second;
-  EXPECT_EQ(RunHeader::parse(h.text(), "x").rules, Rules::second);
-  h.rules = Rules::first;
-  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
-    std::string altered = text;
-    const size_t at = altered.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    altered.replace(at, from.size(), to);
-    try {
-      RunHeader::parse(altered, "header.json");
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "accepted";
-  };
-  using testing::HasSubstr;
-  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"0000000000000000\""), HasSubstr("eps is 0"));
-  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"7ff0000000000000\""), HasSubstr("eps is inf"));
-  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"zz\""), HasSubstr("hexadecimal"));
-  EXPECT_THAT(refusal("\"lanes\": 64", "\"lanes\": 60"), HasSubstr("power of two"));
-  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 0"), HasSubstr("0 probes"));
-  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 256"), HasSubstr("256 probes"));
-  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 31"), HasSubstr("unit 31 is outside -20 .. 30"));
-  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("format 2"));
-  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 4294967305"), HasSubstr("unit 4294967305 is outside -20 .. 30"));
-  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 4611686018427387904"), HasSubstr("4611686018427387904 probes"));
-  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"\""), HasSubstr("hexadecimal"));
-  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"-234567855aa55aa\""), HasSubstr("hexadecimal"));
-  EXPECT_THAT(refusal("\"clip\": 8", "\"clip\": 4611686018427387904"), HasSubstr("out of range"));
-  EXPECT_THAT(refusal("\"optimizer\": \"adamw\"", "\"optimizer\": \"adam\""), HasSubstr("\"adam\" is not known"));
-  EXPECT_THAT(refusal("\"beta1\": \"3fec", "\"beta1\": \"7ffc"), HasSubstr("momentum or a beta is nan"));
-  EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
-}
-
-TEST(RunHeader, NamesTheFirstTensorThatDiffers) {
-  OwnPool own;
-  RunHeader h = header_of(own);
-  EXPECT_NO_THROW(require_same_manifest(h, own.params(), "log"));
-  h.manifest[1] = "b [131] from 512";
-  try {
-    require_same_manifest(h, own.params(), "log");
-    FAIL();
-  } catch (const UserError& error) {
-    EXPECT_THAT(error.what(),
-                testing::HasSubstr("the log has \"b [131] from 512\", the model \"b [130] from 512 no decay\""));
   }
 }
 

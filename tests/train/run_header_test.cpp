@@ -1,0 +1,69 @@
+// The header of a log: what it holds, and what it refuses.
+
+#include <gmock/gmock.h>
+
+#include "train/replicas.h"
+
+namespace tessera {
+namespace {
+
+using namespace test;
+
+TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
+  OwnPool own;
+  RunHeader h = header_of(own, Family::hadamard, 64);
+  h.parent = "abc 12";
+  h.optimizer = "adamw";
+  const std::string text = h.text();
+  EXPECT_EQ(RunHeader::parse(text, "x").text(), text);
+  EXPECT_EQ(text.find("rules"), std::string::npos);
+  h.rules = Rules::second;
+  EXPECT_EQ(RunHeader::parse(h.text(), "x").rules, Rules::second);
+  h.rules = Rules::first;
+  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
+    std::string altered = text;
+    const size_t at = altered.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    altered.replace(at, from.size(), to);
+    try {
+      RunHeader::parse(altered, "header.json");
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"0000000000000000\""), HasSubstr("eps is 0"));
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"7ff0000000000000\""), HasSubstr("eps is inf"));
+  EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"zz\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"lanes\": 64", "\"lanes\": 60"), HasSubstr("power of two"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 0"), HasSubstr("0 probes"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 256"), HasSubstr("256 probes"));
+  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 31"), HasSubstr("unit 31 is outside -20 .. 30"));
+  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("format 2"));
+  EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 4294967305"), HasSubstr("unit 4294967305 is outside -20 .. 30"));
+  EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 4611686018427387904"), HasSubstr("4611686018427387904 probes"));
+  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"-234567855aa55aa\""), HasSubstr("hexadecimal"));
+  EXPECT_THAT(refusal("\"clip\": 8", "\"clip\": 4611686018427387904"), HasSubstr("out of range"));
+  EXPECT_THAT(refusal("\"optimizer\": \"adamw\"", "\"optimizer\": \"adam\""), HasSubstr("\"adam\" is not known"));
+  EXPECT_THAT(refusal("\"beta1\": \"3fec", "\"beta1\": \"7ffc"), HasSubstr("momentum or a beta is nan"));
+  EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
+}
+
+TEST(RunHeader, NamesTheFirstTensorThatDiffers) {
+  OwnPool own;
+  RunHeader h = header_of(own);
+  EXPECT_NO_THROW(require_same_manifest(h, own.params(), "log"));
+  h.manifest[1] = "b [131] from 512";
+  try {
+    require_same_manifest(h, own.params(), "log");
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(),
+                testing::HasSubstr("the log has \"b [131] from 512\", the model \"b [130] from 512 no decay\""));
+  }
+}
+
+}  // namespace
+}  // namespace tessera
