@@ -1,82 +1,17 @@
-#include "data/token_file.h"
+// What documents become: tokens, which of them are scored, and which part a document falls into.
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include <set>
-#include <thread>
 
-#include "core/error.h"
-#include "data/data_source.h"
-#include "data/encoding.h"
+#include "data/token_files.h"
 #include "io/hdf5_file.h"
-#include "support/paths.h"
 
 namespace tessera {
 namespace {
 
-namespace fs = std::filesystem;
-using test::TemporaryFolder;
-using test::write_file;
+using namespace test;
 using testing::ElementsAre;
-
-// Words by number: <unk> 0, <s> 1, </s> 2, a 3, b 4, c 5, = 6. White space parts them and is dropped.
-constexpr const char* kWords = R"({"version": "1.0", "added_tokens": [
- {"id": 1, "content": "<s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
- {"id": 2, "content": "</s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
- "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
- "model": {"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4, "c": 5, "=": 6}}})";
-
-// Letters in the manner of SentencePiece: every text gets a "▁" in front, spaces become "▁", and "▁b" is one token.
-constexpr const char* kPieces = R"({"version": "1.0", "added_tokens": [
- {"id": 1, "content": "<s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
- {"id": 2, "content": "</s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
- "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
-   {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
- "pre_tokenizer": null, "post_processor": null,
- "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
-   {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
- "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
-   "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁": 4, "a": 5, "b": 6, "▁b": 7, "ab": 8}, "merges": ["▁ b", "a b"]}})";
-
-Tokenizer tokenizer_of(const fs::path& folder, const char* json, const std::string& config) {
-  fs::create_directories(folder);
-  write_file(folder / "tokenizer.json", json);
-  write_file(folder / "tokenizer_config.json", config);
-  return Tokenizer::load(folder);
-}
-
-constexpr const char* kBoth =
-    R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true})";
-constexpr const char* kNeither =
-    R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false, "add_eos_token": false})";
-
-class TokenFile : public testing::Test {
- protected:
-  DataConfig source(const std::string& content, const std::string& name = "train.jsonl") {
-    write_file(folder_ / name, content);
-    DataConfig config;
-    config.train = folder_ / name;
-    config.cache = folder_ / "cache";
-    return config;
-  }
-  std::string fault(const DataConfig& config, Split split = Split::train) {
-    try {
-      load_split(config, words_, split);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "no fault";
-  }
-  std::vector<fs::path> cached() {
-    std::vector<fs::path> files;
-    if (fs::exists(folder_ / "cache"))
-      for (const auto& entry : fs::directory_iterator(folder_ / "cache")) files.push_back(entry.path());
-    return files;
-  }
-  TemporaryFolder folder_;
-  Tokenizer words_ = tokenizer_of(folder_ / "words", kWords, kBoth);
-};
 
 TEST_F(TokenFile, ScoresCompletionsAndWholeTextsButNeverTheFirstToken) {
   const DataConfig config = source(R"({"text": "a b"}
@@ -107,34 +42,6 @@ TEST_F(TokenFile, TellsAPromptOfOneTokenFromATextsFirstToken) {
     EXPECT_THAT(data.has_prompt, ElementsAre(0, 1, 0));
   }
   EXPECT_THAT(load_split(config, words_, Split::train).has_prompt, ElementsAre()) << "with BOS the marks tell";
-}
-
-TEST_F(TokenFile, ThatAnOlderVersionMadeIsMadeAgainUnderItsName) {
-  const DataConfig config = source(R"({"prompt": "a", "completion": "b c"})");
-  const Tokenizer bare = tokenizer_of(folder_ / "bare", kWords, kNeither);
-  const TokenData made = load_split(config, bare, Split::train);
-  const fs::path file = cached().at(0), left = folder_ / "old.h5";
-  {
-    const Hdf5File now = Hdf5File::open(file);
-    Hdf5File old = Hdf5File::create(left);
-    for (const char* text : {"/format", "/recipe"}) old.write_text(text, now.read_text(text));
-    for (const char* number : {"/version", "/skipped_documents"}) old.write_integer(number, now.read_integer(number));
-    const auto flat = [](const auto& values, DType dtype) {
-      return ConstView(values.data(), {static_cast<int64_t>(values.size())}, dtype);
-    };
-    old.write("/tokens", flat(made.tokens, DType::i32));
-    old.write("/scored", flat(made.scored, DType::u8));
-    old.write("/document_ends", flat(made.ends, DType::i64));
-    old.seal();
-  }
-  fs::rename(left, file);
-  std::string notice;
-  const TokenData again = load_split(config, bare, Split::train, &notice);
-  EXPECT_THAT(notice, testing::EndsWith("; it was there, but an older version of this program made it"));
-  EXPECT_EQ(again.hash, made.hash);
-  EXPECT_EQ(again.tokens, made.tokens);
-  EXPECT_THAT(again.has_prompt, ElementsAre(1));
-  EXPECT_THAT(cached(), ElementsAre(file));
 }
 
 TEST_F(TokenFile, SkipsAndCountsDocumentsWithNothingToScore) {
@@ -193,115 +100,6 @@ TEST_F(TokenFile, ATokenThatATemplateWritesIsNotAddedAgain) {
   EXPECT_EQ(reading_notices(words_, config).size(), 2u);
   config.completion_template = "{text}";
   EXPECT_THAT(reading_notices(words_, config), ElementsAre());
-}
-
-TEST_F(TokenFile, IsMadeOnceAndThenRead) {
-  const DataConfig config = source(R"({"text": "a b"})");
-  std::string first, second;
-  const TokenData made = load_split(config, words_, Split::train, &first),
-                  read = load_split(config, words_, Split::train, &second);
-  EXPECT_THAT(cached(), ElementsAre(token_file_path(config, words_, Split::train)));
-  EXPECT_THAT(first, testing::StartsWith("prepared " + cached()[0].string() + ": 1 documents, 4 tokens, from "));
-  EXPECT_EQ(second, "");
-  EXPECT_EQ(made.tokens, read.tokens);
-  EXPECT_EQ(made.scored, read.scored);
-  EXPECT_EQ(made.ends, read.ends);
-  EXPECT_EQ(made.hash, read.hash);
-  EXPECT_EQ(made.hash.size(), 64u);
-}
-
-TEST_F(TokenFile, ARunOfTheFirstRulesGoesOnWithTheTokensThatItBeganWith) {
-  const DataConfig config = source(R"({"text": "a b"})");
-  const TokenData made = load_split(config, words_, Split::train);
-  const fs::path path = cached().at(0);
-  const std::string name = path.filename().string();
-  ASSERT_THAT(name, testing::EndsWith("-2.h5"));
-  fs::rename(path, path.parent_path() / (name.substr(0, name.size() - 5) + ".h5"));
-  std::string notice;
-  EXPECT_EQ(load_split(config, words_, Split::train, &notice, Rules::first).tokens, made.tokens);
-  EXPECT_EQ(notice, "");
-  load_split(config, words_, Split::train, &notice);
-  EXPECT_THAT(notice, testing::StartsWith("prepared " + path.string()));
-}
-
-TEST_F(TokenFile, HasTheLayoutOfItsPage) {
-  const DataConfig config = source(R"({"text": "a b"})");
-  load_split(config, words_, Split::train);
-  const Hdf5File file = Hdf5File::open(cached().at(0));
-  EXPECT_THAT(file.list("/"),
-              ElementsAre("document_ends", "format", "recipe", "scored", "skipped_documents", "tokens", "version"));
-  EXPECT_EQ(file.read_text("/format"), "tessera tokens");
-  EXPECT_EQ(file.read_integer("/version"), 1);
-  EXPECT_EQ(file.dtype_of("/tokens"), DType::i32);
-  EXPECT_EQ(file.dtype_of("/scored"), DType::u8);
-  EXPECT_EQ(file.dtype_of("/document_ends"), DType::i64);
-}
-
-TEST_F(TokenFile, FollowsTheContentNotTheName) {
-  const DataConfig config = source(R"({"text": "a b"})"), copy = source(R"({"text": "a b"})", "copy.jsonl");
-  EXPECT_EQ(token_file_path(config, words_, Split::train), token_file_path(copy, words_, Split::train));
-  const DataConfig changed = source(R"({"text": "a c"})");
-  EXPECT_NE(token_file_path(changed, words_, Split::train), token_file_path(copy, words_, Split::train));
-}
-
-TEST_F(TokenFile, EverySettingAndTheTokenizerHaveAFileOfTheirOwn) {
-  const DataConfig plain = source(R"({"text": "a b"})");
-  std::vector<DataConfig> all(8, plain);
-  all[1].text_field = "completion";
-  all[2].completion_field = "text";
-  all[3].prompt_field = "x";
-  all[4].prompt_template = "x";
-  all[5].completion_template = "x";
-  all[6].max_documents = 1;
-  all[7].eval_fraction = 0.25;
-  std::set<fs::path> paths;
-  for (const DataConfig& config : all) paths.insert(token_file_path(config, words_, Split::train));
-  paths.insert(token_file_path(all[7], words_, Split::eval));
-  paths.insert(token_file_path(plain, tokenizer_of(folder_ / "bare", kWords, kNeither), Split::train));
-  EXPECT_EQ(paths.size(), 10u);
-}
-
-TEST_F(TokenFile, ADamagedFileIsMadeAgain) {
-  const DataConfig config = source(R"({"text": "a b c a b c"})");
-  const TokenData made = load_split(config, words_, Split::train);
-  const fs::path path = cached().at(0);
-  const std::string whole = test::read_file(path);
-  std::string altered = whole;
-  altered[altered.size() / 2] ^= 1;
-  for (const std::string& damaged :
-       {whole.substr(0, whole.size() / 2), altered, std::string(), std::string("no HDF5")}) {
-    write_file(path, damaged);
-    std::string notice;
-    const TokenData again = load_split(config, words_, Split::train, &notice);
-    EXPECT_EQ(again.tokens, made.tokens);
-    EXPECT_EQ(again.hash, made.hash);
-    EXPECT_THAT(notice, testing::HasSubstr("; it was there, but "));
-    EXPECT_EQ(test::read_file(path), whole);
-  }
-}
-
-TEST_F(TokenFile, AFileThatHoldsSomethingElseIsMadeAgain) {
-  const DataConfig one = source(R"({"text": "a b"})", "one.jsonl"), two = source(R"({"text": "c c"})", "two.jsonl");
-  load_split(one, words_, Split::train);
-  fs::copy_file(token_file_path(one, words_, Split::train), token_file_path(two, words_, Split::train));
-  std::string notice;
-  EXPECT_THAT(load_split(two, words_, Split::train, &notice).tokens, ElementsAre(1, 5, 5, 2));
-  EXPECT_THAT(notice, testing::EndsWith("; it was there, but the token file was made from something else"));
-}
-
-TEST_F(TokenFile, RanksMayPrepareAtOnce) {
-  std::string content;
-  for (int i = 0; i < 500; ++i) content += "{\"text\": \"a b c\"}\n";
-  const DataConfig config = source(content);
-  std::vector<TokenData> results(4);
-  std::vector<std::thread> ranks;
-  for (TokenData& result : results) ranks.emplace_back([&] { result = load_split(config, words_, Split::train); });
-  for (std::thread& rank : ranks) rank.join();
-  for (const TokenData& result : results) {
-    EXPECT_EQ(result.documents(), 500);
-    EXPECT_EQ(result.tokens, results[0].tokens);
-  }
-  EXPECT_EQ(cached().size(), 1u);
 }
 
 TEST_F(TokenFile, TheOrderOfDocumentsDoesNotDependOnTheBatchesTheyAreEncodedIn) {
@@ -394,20 +192,6 @@ TEST_F(TokenFile, SaysWhatIsMissing) {
                 " part\n"
                 "  data.eval_fraction = 0.5 draws documents by their hash; a text file is one document\n"
                 "  name a file with data.eval, or use more documents");
-}
-
-TEST_F(TokenFile, AFaultInTheDataLeavesNoFile) {
-  const DataConfig config = source("{\"text\": \"a b\"}\n{\"txt\": \"a b\"}\n");
-  EXPECT_THAT(fault(config),
-              testing::StartsWith(config.train.string() + ":2: the record has neither \"text\" nor \"completion\""));
-  EXPECT_TRUE(cached().empty());
-}
-
-TEST_F(TokenFile, ACacheThatCannotBeMadeIsNamed) {
-  DataConfig config = source(R"({"text": "a b"})");
-  write_file(folder_ / "cache", "a file");
-  EXPECT_THAT(fault(config),
-              testing::StartsWith("data.cache: the folder \"" + (folder_ / "cache").string() + "\" cannot be made: "));
 }
 
 TEST(TokenFileOnTheEmbeddedWorld, EveryWordIsKnownAlsoWherePromptAndCompletionMeet) {
