@@ -164,6 +164,7 @@ int generate_job(const JobInputs& in) {
   Asked asked(in, tokenizer, examples);
   const MemoryPlan memory = asked.prompts.empty() ? MemoryPlan{} : require_memory(in, plan_of_prompts(in, asked));
   RunFolder folder(run_folder_path(in), "auto", teller(in));
+  tell(in, folder.notice());
   refuse_overwritten_inputs(in, folder.path());
   std::vector<int32_t> tokens;
   for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());

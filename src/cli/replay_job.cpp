@@ -106,6 +106,7 @@ void require_same_config(const RunPlaces& source, const Model& model) {
 std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
   refuse_own_folder(target / "model", in.config.model.path);
   const RunFolder folder(target, "auto", teller(in));
+  tell(in, folder.notice());
   model.assemble(ctx);
   for (const Written& result : export_results(in, ctx, model, folder.path(), {})) {
     if (!result.rounded_to) continue;

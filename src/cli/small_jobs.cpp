@@ -117,6 +117,7 @@ int export_job(const JobInputs& in) {
   use_trained_weights(in, model);
   // Of a checkpoint, into a new folder: what the run left at its end stays.
   RunFolder folder(run_folder_path(in), is_checkpoint ? in.config.run.resume : "auto", teller(in));
+  tell(in, folder.notice());
   refuse_base_export(in);
   refuse_overwritten_inputs(in, folder.path());
   Arena arena(memory.activations);

@@ -30,6 +30,15 @@ void say_stopped(const JobInputs& in, Reporter& report, const RunFolder& folder,
   report.say(fmt::format("stopped after step {}; {}", step, how));
 }
 
+/// What is there whatever comes after it, and how the rest is made.
+std::string kept_results(const JobInputs& in, const fs::path& run, const std::vector<Written>& written) {
+  std::string folders;
+  for (const Written& result : written)
+    folders += fmt::format("{}\"{}\"", folders.empty() ? "" : ", ", result.folder.string());
+  return fmt::format("{}; {}", folders.empty() ? "the training is done" : "the results are whole in " + folders,
+                     how_it_goes_on(in, run));
+}
+
 /// Rank 0 exports; all leave when a stop is asked for meanwhile.
 std::vector<Written> export_together(const JobInputs& in, const Context& ctx, Model& model, const RunFolder* folder,
                                      Reporter& report) {
@@ -68,6 +77,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
       require_same_run(in, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
   if (already_done(in, folder, start, steps)) {
     if (sets.eval) tell(in, other_figures_notice(in, folder, start, *sets.eval));
+    if (folder) write_report(folder->path());  // which may have failed
     return kDone;
   }
 
@@ -123,7 +133,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   std::vector<Written> written = export_together(in, ctx, model, folder, report);
   if (sets.eval) evaluate_written(in, ctx, *sets.eval, outcome.meta.last_eval, written);
   if (folder)
-    naming_what_is_kept("the results are whole", [&] {
+    naming_what_is_kept(kept_results(in, folder->path(), written), [&] {
       say_outcome(report, in, model, outcome, written);
       report.metric(done_line(in, outcome, model, written));
       write_report(folder->path());

@@ -22,10 +22,6 @@ class KeptResults : public test::Workbench {
                              {"bash", "-c", "ulimit -f " + std::to_string(kilobytes) + "; exec \"$@\"", "bash"});
     return command;
   }
-  static Words joined(Words words, const Words& more) {
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
 };
 
 TEST_F(KeptResults, AnAdapterOrAPoolIsWholeWhereTheMergedModelFails) {
@@ -75,6 +71,29 @@ TEST_F(KeptResults, TheCheckpointIsWholeWhereAnotherDtypeCannotHoldTheTrainedWei
   expect_done(trainer(joined(words, {"job=export", "model.dtype=f32", "run.resume=" + file, "run.dir=FOLDER"})));
   expect_done(trainer(joined(words, {"run.dir=straight"})));
   EXPECT_EQ(test::read_file(*this / "FOLDER/model/model.safetensors"), saved_bytes("straight"));
+}
+
+TEST_F(KeptResults, AreWholeWhereTheReportFailsAndTheSameCommandWritesIt) {
+  const Words words = {"lora.toml", "train.steps=60", "train.batch=2", "export.peft=true", "run.dir=run"};
+  test::Process process(trainer(words));
+  wait_for_lines("run", 2);  // what stands in the way at the start is told at the start
+  fs::create_directories(*this / "run/report.html/taken");
+  const test::Ended failed = process.wait();
+  EXPECT_EQ(failed.exit_code, 2);
+  EXPECT_THAT(failed.err,
+              AllOf(HasSubstr("run/report.html: cannot be written: Is a directory\n"),
+                    HasSubstr("\n  the results are whole in \"" + (*this / "run/adapter").string() + "\", \"" +
+                              (*this / "run/peft").string() + "\"; the same command goes on\n")));
+  EXPECT_THAT(temporaries("run"), IsEmpty());
+  const std::string adapter = saved_bytes("run");
+  const auto told = timeless_metrics("run");
+  EXPECT_THAT(told.back(), HasSubstr("\"done\""));
+  expect_done(trainer({"lora.toml", "job=evaluate", "run.dir=run"}));
+  fs::remove_all(*this / "run/report.html");
+  expect_done(trainer(words));
+  EXPECT_THAT(test::read_file(*this / "run/report.html"), HasSubstr("finished"));
+  EXPECT_EQ(saved_bytes("run"), adapter);
+  EXPECT_EQ(timeless_metrics("run"), told);
 }
 
 }  // namespace

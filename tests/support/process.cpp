@@ -1,11 +1,17 @@
 #include "support/process.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -23,6 +29,18 @@ void redirect(const fs::path& file, int descriptor) {
   close(opened);
 }
 
+/// From here on the kernel answers every flock of this process and its children with the error.
+void let_flock_fail(int error) {
+  std::array<sock_filter, 4> program = {{BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                                         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_flock, 0, 1),
+                                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
+                                         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}};
+  const sock_fprog filter{program.size(), program.data()};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0) return;
+  dprintf(STDERR_FILENO, "flock cannot be made to fail: %s\n", std::strerror(errno));
+  _exit(127);
+}
+
 [[noreturn]] void become(const Command& command, const fs::path& outputs) {
   setpgid(0, 0);
   dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
@@ -31,6 +49,7 @@ void redirect(const fs::path& file, int descriptor) {
   if (!command.folder.empty() && chdir(command.folder.c_str()) != 0) _exit(127);
   for (const auto& [name, value] : command.environment)
     value.empty() ? unsetenv(name.c_str()) : setenv(name.c_str(), value.c_str(), 1);
+  if (command.flock_error != 0) let_flock_fail(command.flock_error);
   std::vector<char*> arguments;
   for (const std::string& argument : command.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);

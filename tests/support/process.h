@@ -16,6 +16,7 @@ struct Command {
   std::vector<std::string> arguments;                // the program first, looked up on PATH
   std::map<std::string, std::string> environment{};  // beside this process's own; an empty value removes the variable
   std::filesystem::path folder{};                    // working directory; empty: this process's
+  int flock_error{};  // what flock fails with, as on a file system without locks; 0: it works
 };
 
 /// How a program ended. `exit_code` is 128 + signal for one that a signal ended, as shells tell it.
