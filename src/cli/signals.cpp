@@ -48,7 +48,7 @@ bool is_patient_launcher() { return std::getenv("SLURM_STEP_ID") && !std::getenv
 void on_lost_page(int) {
   constexpr std::string_view kMessage =
       "a file that was mapped into memory was cut short or cannot be read any more\n"
-      "  leave the files of model.path alone while a run uses them; the same command goes on from the last checkpoint\n";
+      "  leave the files of model.path and of [data] alone while a run uses them; the same command goes on from the last checkpoint\n";
   const auto ignored = write(STDERR_FILENO, kMessage.data(), kMessage.size());
   (void)ignored;
   _exit(kUserError);

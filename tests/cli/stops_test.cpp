@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <random>
+#include <set>
 
 #include "support/workbench.h"
 
@@ -31,10 +32,6 @@ class Stops : public test::Workbench {
   bool holds(const std::string& file, const std::string& text) const {
     return fs::exists(*this / file) && test::occurrences(test::read_file(*this / file), text) > 0;
   }
-  int64_t lines(const std::string& run) const {
-    const fs::path file = *this / run / "metrics.jsonl";
-    return fs::exists(file) ? test::occurrences(test::read_file(file), "\n") : 0;
-  }
   int64_t last_step(const std::string& run) const {
     int64_t step = 0;
     for (const Json& line : metrics(run))
@@ -45,9 +42,19 @@ class Stops : public test::Workbench {
   int64_t newest_checkpoint(const std::string& run) const {
     return checkpoints(run).empty() ? 0 : std::stol(checkpoints(run).back().substr(5));
   }
-  void expect_same_run(const std::string& run) const {
-    EXPECT_EQ(saved_bytes(run), saved_bytes("straight"));
-    EXPECT_EQ(timeless_metrics(run), timeless_metrics("straight"));
+  /// A base model of another size.
+  void widen(int hidden, int intermediate) const {
+    replace("base/config.json", "\"hidden_size\": 32", "\"hidden_size\": " + std::to_string(hidden));
+    replace("base/config.json", "\"intermediate_size\": 64", "\"intermediate_size\": " + std::to_string(intermediate));
+  }
+  /// Holds the process where it stands once `moment` holds; false when it ended before.
+  static bool hold(test::Process& process, const std::function<bool()>& moment) {
+    while (process.running()) {
+      if (!moment()) continue;
+      process.send(SIGSTOP);
+      return true;
+    }
+    return false;
   }
   /// Waits until `moment` holds, sends the signal, and expects a clean stop within the seconds.
   test::Ended stop(const test::Command& command, int signal, const std::function<bool()>& moment, double seconds = 20) {
@@ -201,6 +208,63 @@ TEST_F(Stops, TrainingLeavesThePreparationOfData) {
   expect_done(command);
 }
 
+TEST_F(Stops, AnExportIsLeftWithoutAFolderAndMadeByTheSameCommand) {
+  widen(256, 2048);  // 14 MB
+  const auto command = [&](const std::string& job) {
+    return trainer({"mos.toml", "job=" + job, "train.steps=1", "train.batch=1", "data.eval=", "export.merged=true",
+                    "run.dir=run"});
+  };
+  const auto is_writing = [&] {
+    const auto names = [](const fs::path& folder) {
+      std::vector<std::string> all;
+      std::error_code gone;
+      for (const auto& entry : fs::directory_iterator(folder, gone)) all.push_back(entry.path().filename().string());
+      return all;
+    };
+    for (const std::string& name : names(*this / "run"))
+      if (name.rfind(".model.tmp-", 0) == 0)
+        for (const std::string& file : names(*this / "run" / name))
+          if (file.find("model.safetensors") != std::string::npos) return true;
+    return false;
+  };
+  std::set<std::string> adapters, models;
+  for (const std::string job : {"train", "export"}) {
+    test::Process process(command(job));
+    ASSERT_TRUE(hold(process, is_writing)) << process.wait().err;
+    process.send(SIGTERM);
+    process.send(SIGCONT);
+    const test::Ended ended = process.wait();
+    EXPECT_EQ(ended.exit_code, 130) << ended.out << ended.err;
+    EXPECT_EQ(ended.err, std::string("stopped while exporting; the same command ") +
+                             (job == "train" ? "goes on\n" : "starts again\n"));
+    EXPECT_FALSE(fs::exists(*this / "run/model"));
+    EXPECT_THAT(temporaries("run"), IsEmpty());
+    EXPECT_EQ(newest_checkpoint("run"), 1);
+    adapters.insert(test::read_file(*this / "run/adapter/mos.safetensors"));
+    expect_done(command(job));
+    adapters.insert(test::read_file(*this / "run/adapter/mos.safetensors"));
+    models.insert(test::read_file(*this / "run/model/model.safetensors"));
+    fs::remove_all(*this / "run/model");
+  }
+  EXPECT_EQ(adapters.size(), 1u) << "it is as it was trained, before and after";
+  EXPECT_EQ(models.size(), 1u) << "both jobs export the same";
+}
+
+TEST_F(Stops, DataThatAreCutShortWhileTheyAreReadAreToldAndNothingIsKept) {
+  repeat("train.jsonl", 300);
+  const Words words = {"mos.toml", "job=prepare", "data.cache=cache", "run.dir=run"};
+  test::Process process(trainer(words));
+  ASSERT_TRUE(hold(process, [&] {
+    return holds("/proc/" + std::to_string(process.pid()) + "/maps", (*this / "train.jsonl").string());
+  }));
+  fs::resize_file(*this / "train.jsonl", 100);
+  process.send(SIGCONT);
+  const test::Ended ended = process.wait();
+  EXPECT_EQ(ended.exit_code, 2);
+  EXPECT_THAT(ended.err, HasSubstr("a file that was mapped into memory was cut short"));
+  EXPECT_FALSE(fs::exists(*this / "cache"));
+}
+
 TEST_F(Stops, AReplayIsLeft) {
   expect_done(trainer({"spsa.toml", "train.steps=1500", "spsa.probes=64", "train.batch=1", "log.every=500",
                        "train.sequence_length=16", "checkpoint.every=0", "spsa.digest_every=100000", "run.dir=run"}));
@@ -217,11 +281,7 @@ TEST_F(Stops, AReplayIsLeft) {
 
 TEST_F(Stops, ARunThatTheCommandDoesNotGoOnWithSaysHow) {
   const Words run = {"mos.toml", "train.steps=200", "checkpoint.every=0", "run.dir=a run"};
-  const auto with = [&](std::vector<std::string> more) {
-    Words words = run;
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
+  const auto with = [&](const Words& more) { return joined(run, more); };
   Words straight = run;
   straight.back() = "run.dir=straight";
   expect_done(trainer(straight));
@@ -245,13 +305,7 @@ TEST_F(Stops, ARunThatTheCommandDoesNotGoOnWithSaysHow) {
 }
 
 TEST_F(Stops, ASecondDemandTearsNothing) {
-  std::string config = test::read_file(*this / "base/config.json");
-  const auto set = [&](const std::string& from, const std::string& to) {
-    config.replace(config.find(from), from.size(), to);
-  };
-  set("\"hidden_size\": 32", "\"hidden_size\": 256");
-  set("\"intermediate_size\": 64", "\"intermediate_size\": 1024");
-  test::write_file(*this / "base/config.json", config);
+  widen(256, 1024);
   const auto command = trainer({"full.toml", "train.batch=1", "train.steps=100000", "checkpoint.every=1", "run.dir=run",
                                 "data.eval_fraction=0"});
   for (int time = 0; time < 3; ++time) {
@@ -260,13 +314,7 @@ TEST_F(Stops, ASecondDemandTearsNothing) {
     ASSERT_TRUE(test::wait_until([&] { return lines("run") > begin + 2; }, 60));
     process.send(SIGTERM);
     // Held in the middle of a checkpoint, it is told again; it then leaves where it stands.
-    bool is_held = false;
-    while (!is_held && process.running()) {
-      if (temporaries("run/checkpoints").empty()) continue;
-      process.send(SIGSTOP);
-      is_held = true;
-    }
-    if (is_held) {
+    if (hold(process, [&] { return !temporaries("run/checkpoints").empty(); })) {
       test::sleep_seconds(0.6);
       process.send(SIGTERM);
       process.send(SIGCONT);
