@@ -1,6 +1,5 @@
 #include "data/tokenizer.h"
 
-#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,152 +7,15 @@
 #include <functional>
 #include <thread>
 
-#include "core/error.h"
-#include "core/json.h"
 #include "core/random.h"
-#include "data/tokenizer/byte_alphabet.h"
+#include "data/made_tokenizers.h"
 #include "data/tokenizer/unicode.h"
-#include "support/paths.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-using Ids = std::vector<int32_t>;
-using test::TemporaryFolder;
-
-std::vector<std::string> split_at(const std::string& text, const std::string& separator) {
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  for (size_t end; (end = text.find(separator, begin)) != std::string::npos; begin = end + separator.size())
-    parts.push_back(text.substr(begin, end - begin));
-  parts.push_back(text.substr(begin));
-  return parts;
-}
-
-Ids ids_of(const Json& array) {
-  Ids ids;
-  for (const Json& id : array.items()) ids.push_back(static_cast<int32_t>(id.as_integer()));
-  return ids;
-}
-
-fs::path shared_tokenizer(const std::string& name) {
-  return test::shared_data() / (name == "stories260K" ? "models" : "tokenizers") / name;
-}
-
-/// How the reference treated text that spells a special token.
-Tokenizer::Special reference_mode(const std::string& name) {
-  return name == "llama2" || name == "stories260K" ? Tokenizer::Special::plain : Tokenizer::Special::parse;
-}
-
-class SharedTokenizer : public testing::TestWithParam<const char*> {};
-
-TEST_P(SharedTokenizer, GivesTheReferenceIdsAndTheTextBack) {
-  TESSERA_NEEDS_SHARED_DATA();
-  const std::string name = GetParam();
-  const Tokenizer tokenizer = Tokenizer::load(shared_tokenizer(name));
-  int cases = 0;
-  for (const std::string& line :
-       split_at(test::read_file(test::shared_data() / "tokenizers" / "reference_encodings.jsonl"), "\n")) {
-    if (line.empty()) continue;
-    const Json record = Json::parse(line, "reference");
-    const std::string& text = record.at("text").as_string();
-    const Ids expected = ids_of(record.at("ids").at(name));
-    EXPECT_EQ(tokenizer.encode(text, reference_mode(name)), expected) << '"' << text << '"';
-    const std::string decoded = tokenizer.decode(expected);
-    if (name == "qwen3")
-      EXPECT_EQ(tokenizer.encode(decoded, reference_mode(name)), expected);  // the text's NFC
-    else
-      EXPECT_EQ(decoded, text);
-    ++cases;
-  }
-  EXPECT_EQ(cases, 68);
-}
-INSTANTIATE_TEST_SUITE_P(All, SharedTokenizer, testing::Values("gpt2", "llama2", "llama3", "qwen3", "stories260K"));
-
-class LlamaCppCases : public testing::TestWithParam<std::pair<const char*, const char*>> {};
-
-TEST_P(LlamaCppCases, AllComeOutExactly) {
-  TESSERA_NEEDS_SHARED_DATA();
-  const auto [file, name] = GetParam();
-  const Tokenizer tokenizer = Tokenizer::load(shared_tokenizer(name));
-  const fs::path stem = test::shared_data() / "tokenizers" / "llamacpp_cases" / file;
-  const auto texts = split_at(test::read_file(stem.string() + ".inp"), "\n__ggml_vocab_test__\n");
-  const auto lines = split_at(test::read_file(stem.string() + ".out"), "\n");
-  ASSERT_EQ(texts.size(), 47u);
-  ASSERT_GE(lines.size(), 47u);
-  for (size_t i = 0; i < texts.size(); ++i) {
-    std::string found;
-    for (const int32_t id : tokenizer.encode(texts[i], reference_mode(name))) found += fmt::format(" {}", id);
-    EXPECT_EQ(found, lines[i]) << '"' << texts[i] << '"';
-  }
-}
-INSTANTIATE_TEST_SUITE_P(All, LlamaCppCases,
-                         testing::Values(std::pair("gpt-2", "gpt2"), std::pair("llama-spm", "llama2"),
-                                         std::pair("llama-bpe", "llama3"), std::pair("qwen2", "qwen3")));
-
-Json parse(const std::string& text) { return Json::parse(text, "test"); }
-
-/// Writes the folder's files and loads it; an empty text leaves a file out.
-Tokenizer load(const Json& tokenizer, const std::string& config = "", const std::string& special_map = "") {
-  const TemporaryFolder folder;
-  test::write_file(folder / "tokenizer.json", tokenizer.dump());
-  if (!config.empty()) test::write_file(folder / "tokenizer_config.json", config);
-  if (!special_map.empty()) test::write_file(folder / "special_tokens_map.json", special_map);
-  return Tokenizer::load(folder.path());
-}
-
-/// All 256 bytes in order (id = byte), then tokens "he", "ll", "hell", "hello", " hello" (ids 256 to 260).
-Json byte_level() {
-  Json vocab = Json::object();
-  const auto& alphabet = tokenizer::ByteAlphabet::get();
-  for (int byte = 0; byte < 256; ++byte) vocab.set(alphabet.character(static_cast<uint8_t>(byte)), byte);
-  int64_t next = 256;
-  for (const char* token : {"he", "ll", "hell", "hello", "Ġhello"}) vocab.set(token, next++);
-  Json json = parse(R"({
-    "added_tokens": [{"id": 261, "content": "<|end|>", "special": true, "normalized": false}],
-    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
-    "decoder": {"type": "ByteLevel"},
-    "model": {"type": "BPE", "merges": ["h e", "l l", "he ll", "hell o", "Ġ hello"]}})");
-  Json model = json.at("model");
-  model.set("vocab", vocab);
-  json.set("model", model);
-  return json;
-}
-
-/// Bytes <0x00>.. are ids 3 to 258, then "▁", "a", "b", "ab", "▁ab".
-Json sentence_piece() {
-  Json vocab = parse(R"({"<unk>": 0, "<s>": 1, "</s>": 2})");
-  for (int byte = 0; byte < 256; ++byte) vocab.set(fmt::format("<0x{:02X}>", byte), byte + 3);
-  int64_t next = 259;
-  for (const char* token : {"▁", "a", "b", "ab", "▁ab"}) vocab.set(token, next++);
-  Json json = parse(R"({
-    "added_tokens": [{"id": 1, "content": "<s>", "special": true, "normalized": false},
-                     {"id": 2, "content": "</s>", "special": true, "normalized": false}],
-    "normalizer": {"type": "Sequence", "normalizers": [
-      {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-    "pre_tokenizer": null,
-    "post_processor": {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
-      "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]},
-    "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-      {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-    "model": {"type": "BPE", "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>",
-              "merges": [["a", "b"], ["▁", "ab"]]}})");
-  Json model = json.at("model");
-  model.set("vocab", vocab);
-  json.set("model", model);
-  return json;
-}
-
-/// A word-level tokenizer whose vocabulary is `words`, with these other parts.
-Json words(const std::vector<std::string>& words, const std::string& parts = "{}") {
-  Json json = parse(parts), vocab = Json::object();
-  for (size_t i = 0; i < words.size(); ++i) vocab.set(words[i], static_cast<int64_t>(i));
-  Json model = parse(R"({"type": "WordLevel", "unk_token": "?"})");
-  model.set("vocab", vocab);
-  json.set("model", model);
-  return json;
-}
+using namespace test;
 
 /// The words that a pre-tokenizer cuts a text into, in brackets; "?" for one that is not expected.
 std::string cut(const std::string& pre_tokenizer, const std::string& text, const std::vector<std::string>& expected) {
@@ -170,30 +32,6 @@ void expect_cut(const std::string& pre_tokenizer, const std::string& text, const
   std::string brackets;
   for (const std::string& word : expected) brackets += fmt::format("[{}]", word);
   EXPECT_EQ(cut(pre_tokenizer, text, expected), brackets) << pre_tokenizer;
-}
-
-std::string message_of(const Json& json, const std::string& config = "") {
-  try {
-    load(json, config);
-  } catch (const UserError& error) {
-    const size_t name = error.where().rfind('/');
-    return error.where().substr(name == std::string::npos ? 0 : name + 1) + ": " + error.message();
-  }
-  return "no error";
-}
-
-Json without(const Json& json, const std::string& key) {
-  Json::Object members;
-  for (const auto& member : json.members())
-    if (member.first != key) members.push_back(member);
-  return Json(members);
-}
-
-Json with_model(Json json, const std::string& key, Json value) {
-  Json model = json.at("model");
-  model.set(key, std::move(value));
-  json.set("model", std::move(model));
-  return json;
 }
 
 TEST(Tokenizer, ByteLevelMergesInTheOrderOfRanks) {
@@ -379,7 +217,8 @@ TEST(Tokenizer, ByteLevelGivesAnyTextBack) {
   std::vector<Tokenizer> tokenizers;
   tokenizers.push_back(load(byte_level()));
   if (!test::shared_data().empty()) {
-    for (const char* name : {"gpt2", "llama3"}) tokenizers.push_back(Tokenizer::load(shared_tokenizer(name)));
+    for (const char* name : {"gpt2", "llama3"})
+      tokenizers.push_back(Tokenizer::load(test::shared_data() / "tokenizers" / name));
   }
   for (const Tokenizer& tokenizer : tokenizers) {
     for (uint64_t seed = 0; seed < 300; ++seed) {
@@ -506,181 +345,6 @@ TEST(Tokenizer, ThreadsMayShareOne) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
-}
-
-TEST(Tokenizer, SaysWhatItDoesNotSupport) {
-  const auto with = [](const std::string& part, const std::string& value) {
-    Json json = byte_level();
-    json.set(part, parse(value));
-    return message_of(json);
-  };
-  EXPECT_EQ(with("normalizer", R"({"type": "Precompiled"})"),
-            "tokenizer.json: normalizer: the normalizer \"Precompiled\" is not supported");
-  EXPECT_EQ(with("pre_tokenizer", R"({"type": "Sequence", "pretokenizers": [{"type": "UnicodeScripts"}]})"),
-            "tokenizer.json: pre_tokenizer: the pre_tokenizer \"UnicodeScripts\" is not supported");
-  EXPECT_EQ(with("decoder", R"({"type": "CTC"})"), "tokenizer.json: decoder: the decoder \"CTC\" is not supported");
-  EXPECT_EQ(with("post_processor", R"({"type": "BertProcessing"})"),
-            "tokenizer.json: post_processor: the post_processor \"BertProcessing\" is not supported");
-  EXPECT_EQ(with("model", R"({"type": "Unigram", "vocab": {}})"),
-            "tokenizer.json: model: the model \"Unigram\" is not supported");
-  EXPECT_EQ(with("pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "[a&&[b]]"}, "behavior": "Isolated"})"),
-            "tokenizer.json: pre_tokenizer: the regular expression \"[a&&[b]]\" has a set inside of a set, which is "
-            "not supported");
-  EXPECT_EQ(message_of(with_model(byte_level(), "dropout", 0.1)),
-            "tokenizer.json: model: a BPE model with \"dropout\" is not supported: its ids would be random");
-  EXPECT_EQ(message_of(with_model(byte_level(), "end_of_word_suffix", "</w>")),
-            "tokenizer.json: model: a BPE model with \"end_of_word_suffix\" is not supported");
-}
-
-TEST(Tokenizer, SaysWhatIsWrongWithAFile) {
-  const auto merges = [](const std::string& list) {
-    return message_of(with_model(byte_level(), "merges", parse(list)));
-  };
-  EXPECT_EQ(
-      merges(R"(["h e", "he y"])"),
-      "tokenizer.json: model: merge 1 (\"he\" and \"y\") names the token \"hey\", which is not in the vocabulary");
-  EXPECT_EQ(merges(R"(["h e l"])"),
-            "tokenizer.json: model: merge 0 is \"h e l\", expected two tokens with a space between");
-  EXPECT_EQ(merges(R"([["h"]])"), "tokenizer.json: model: merge 0 has 1 tokens, expected 2");
-  EXPECT_EQ(merges(R"([3])"), "tokenizer.json: model: expected an array, found a number");
-  EXPECT_EQ(message_of(with_model(byte_level(), "unk_token", "<unk>")),
-            "tokenizer.json: model: \"unk_token\" names the token \"<unk>\", which is not in the vocabulary");
-  const auto vocab = [](const std::string& table) {
-    return message_of(with_model(words({"?"}), "vocab", parse(table)));
-  };
-  EXPECT_EQ(vocab(R"({"a": 0, "b": 0})"), "tokenizer.json: model: the id 0 is given to two tokens, \"a\" and \"b\"");
-  EXPECT_EQ(vocab(R"({"a": -1})"), "tokenizer.json: model: the token \"a\" has the id -1, expected 0 to 4194304");
-  EXPECT_EQ(vocab(R"({"a": 1e3})"), "tokenizer.json: model: expected an integer, found a number");
-  EXPECT_EQ(vocab(R"(["a"])"), "tokenizer.json: model: expected an object, found an array");
-  EXPECT_EQ(message_of(without(byte_level(), "model")), "tokenizer.json: model: the key \"model\" is missing");
-  EXPECT_EQ(
-      message_of(byte_level(), R"({"eos_token": "<eos>"})"),
-      "tokenizer_config.json: special tokens: \"eos_token\" names the token \"<eos>\", which is not in the vocabulary");
-  Json json = byte_level();
-  json.set("added_tokens", parse(R"([{"id": 5, "content": "hello"}])"));
-  EXPECT_EQ(message_of(json), "tokenizer.json: added_tokens: the id 5 is given to two tokens, \"ą\" and \"hello\"");
-}
-
-TEST(Tokenizer, AFolderWithoutATokenizerSaysSo) {
-  const TemporaryFolder folder;
-  try {
-    Tokenizer::load(folder.path());
-    FAIL();
-  } catch (const UserError& error) {
-    EXPECT_EQ(error.message(), "there is no tokenizer.json");
-  }
-}
-
-/// Loads whatever the text is: only a UserError may come out, and what loads must encode.
-void load_and_use(const std::string& text) {
-  const TemporaryFolder folder;
-  test::write_file(folder / "tokenizer.json", text);
-  try {
-    const Tokenizer tokenizer = Tokenizer::load(folder.path());
-    for (const auto mode : {Tokenizer::Special::parse, Tokenizer::Special::plain}) {
-      const Ids ids = tokenizer.encode("hello  é ab<s> <|end|>1\n", mode);
-      tokenizer.decode(ids, mode == Tokenizer::Special::parse);
-    }
-  } catch (const UserError& error) {
-    EXPECT_FALSE(error.message().empty());
-  }
-}
-
-TEST(Tokenizer, DamagedFilesGiveUserErrorsOnly) {
-  for (const Json& json : {byte_level(), sentence_piece()}) {
-    const std::string text = json.dump();
-    for (size_t length = 0; length < text.size(); length += 53) load_and_use(text.substr(0, length));
-    for (uint64_t seed = 0; seed < 600; ++seed) {
-      std::string damaged = text;
-      // The vocabulary is most of the text; the interesting parts are at both ends.
-      for (uint64_t i = 0, n = 1 + seed % 3; i < n; ++i) {
-        const uint64_t at = draw_below(seed, 3 * i, 900);
-        const size_t place = at < 450 ? at : text.size() - 1 - (at - 450);
-        damaged[place] = R"({}[]",:0129-ntae\)"[draw_below(seed, 3 * i + 1, 17)];
-      }
-      load_and_use(damaged);
-    }
-  }
-}
-
-TEST(Tokenizer, WrongKindsGiveUserErrorsOnly) {
-  const std::vector<Json> odd = {Json(), true, -3, int64_t{1} << 40, 0.5, "x", Json::array(), Json::object()};
-  for (const Json& json : {byte_level(), sentence_piece()}) {
-    const std::function<void(const Json&, const std::function<std::string(const Json&)>&)> visit =
-        [&](const Json& node, const std::function<std::string(const Json&)>& whole) {
-          for (const Json& value : odd) load_and_use(whole(value));
-          if (node.is_object() && node.members().size() < 50) {
-            for (const auto& [key, child] : node.members()) {
-              visit(child, [&, key = key](const Json& value) {
-                Json copy = node;
-                return whole(copy.set(key, value));
-              });
-            }
-          }
-          if (node.is_array()) {
-            for (size_t i = 0; i < node.items().size(); ++i) {
-              visit(node.items()[i], [&, i](const Json& value) {
-                Json::Array copy = node.items();
-                copy[i] = value;
-                return whole(Json(copy));
-              });
-            }
-          }
-        };
-    visit(json, [](const Json& value) { return value.dump(); });
-  }
-}
-
-TEST(Tokenizer, ReplacementsThatWouldTakeAllMemoryAreGivenUp) {
-  std::string list;
-  for (int i = 0; i < 40; ++i)
-    list += std::string(i ? "," : "") + R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
-  const auto fault = [](const std::function<void()>& run) {
-    try {
-      run();
-    } catch (const UserError& error) {
-      return std::string(error.message());
-    }
-    return std::string();
-  };
-  Json json = byte_level();
-  json.set("normalizer", parse(R"({"type": "Sequence", "normalizers": [)" + list + "]}"));
-  const Tokenizer doubling = load(json);
-  EXPECT_EQ(doubling.encode("bc"), (Ids{'b', 'c'}));
-  EXPECT_EQ(fault([&] { doubling.encode("a"); }),
-            "the tokenizer would replace \"a\" and make 33554432 bytes of text, at most 16777224 are allowed");
-  Json decoding = byte_level();
-  decoding.set("decoder", parse(R"({"type": "Sequence", "decoders": [)" + list + "]}"));
-  EXPECT_NE(fault([&] { load(decoding).decode(Ids{'a'}); }).find("the tokenizer would replace \"a\""),
-            std::string::npos);
-}
-
-TEST(Tokenizer, WhatIsNoFileIsNamed) {
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}) {
-    const TemporaryFolder folder;
-    test::write_file(folder / "tokenizer.json", byte_level().dump());
-    fs::remove(folder / name);
-    fs::create_directory(folder / name);
-    try {
-      Tokenizer::load(folder.path());
-      FAIL() << name;
-    } catch (const UserError& error) {
-      EXPECT_EQ(std::string(error.what()), (folder / name).string() + ": cannot be opened: Is a directory");
-    }
-  }
-}
-
-TEST(Tokenizer, AKeyTwiceIsRefused) {
-  const TemporaryFolder folder;
-  test::write_file(folder / "tokenizer.json", byte_level().dump());
-  test::write_file(folder / "tokenizer_config.json", R"({"add_bos_token": true, "add_bos_token": false})");
-  try {
-    Tokenizer::load(folder.path());
-    FAIL() << "accepted";
-  } catch (const UserError& error) {
-    EXPECT_EQ(error.message(), "the key \"add_bos_token\" appears twice in one object");
-  }
 }
 
 }  // namespace
