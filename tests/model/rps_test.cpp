@@ -1,4 +1,4 @@
-// Stable-RPS as a model holds it: what is shared, first values, starts from given weights, errors, notes.
+// Stable-RPS as a model holds it: what is shared, first values, starts from given weights, notes.
 
 #include "model/sharing/rps.h"
 
@@ -8,18 +8,14 @@
 #include <cmath>
 #include <limits>
 
-#include "model/export.h"
+#include "model/rps_models.h"
 #include "model/sharing/selection.h"
-#include "model/sharing_io.h"
-#include "support/rps.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-using test::BoundBase;
-using test::matrix_spec;
-using test::rps;
+using namespace test;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -156,62 +152,6 @@ TEST(RpsSteps, OfAdamWAreMultipliedByTheReadersScalesOverTheRootOfD) {
   const BoundBase whole(rps(1, {"linears"}), specs);
   for (const StepPiece& piece : pieces(whole)) EXPECT_EQ(piece.scale, 1.0f);
 }
-
-class RpsModel : public testing::Test {
- protected:
-  Model::Settings settings(const SharingConfig& sharing, const test::TinyConfig& config = {}) {
-    Model::Settings s = test::tiny_settings(folder_.path(), config);
-    s.sharing = sharing;
-    s.train_base = true;
-    s.where_sharing = "recipe.toml:3:1";
-    return s;
-  }
-  /// A dense model's folder, drawn at random.
-  fs::path dense_folder(const test::TinyConfig& config = {}, const std::string& name = "dense") {
-    Model::Settings s = test::tiny_settings(folder_.path(), config);
-    Model model(s);
-    export_merged(folder_ / name, model, folder_.path(), own_.ctx);
-    fs::remove(folder_ / name / "tessera.json");  // tests change the files
-    return folder_ / name;
-  }
-  /// Settings to share the weights in a folder.
-  Model::Settings given(const fs::path& folder, const SharingConfig& sharing) {
-    Model::Settings s;
-    s.model.path = folder;
-    s.max_position = 64;
-    s.sharing = sharing;
-    s.train_base = true;
-    s.where_sharing = "recipe.toml:3:1";
-    return s;
-  }
-  std::vector<std::string> slots(Model& model) {
-    std::vector<std::string> names;
-    for (const TrainableSlot& slot : model.pool().trainable().slots) names.push_back(slot.name);
-    return names;
-  }
-  std::vector<std::string> tensors(Model& model) {
-    std::vector<std::string> names;
-    const Json descriptor = model.sharing().descriptor();
-    for (const Json& tensor : descriptor.at("tensors").items()) names.push_back(tensor.at("name").as_string());
-    return names;
-  }
-  struct Fault {
-    std::string where, message, hint;
-  };
-  Fault fault(const Model::Settings& s) {
-    try {
-      Model model(s);
-    } catch (const UserError& error) {
-      return {error.where(), error.message(), error.hint()};
-    }
-    return {"", "nothing was thrown", ""};
-  }
-
-  test::TemporaryFolder folder_;
-  test::OwnContext own_;
-};
-
-constexpr int64_t kLinears = 3 * (16 * 16 + 2 * 8 * 16 + 16 * 16 + 3 * 16 * 20), kEmbedding = 23 * 16;
 
 TEST_F(RpsModel, KeepsWhatIsNotSharedUnderItsOwnName) {
   Model model(settings(rps(4, {"linears"})));
@@ -390,141 +330,12 @@ TEST_F(RpsModel, NamesTheWeightsThatReadACell) {
   EXPECT_THAT(model.readers("model.norm.weight", 3), HasSubstr("model.norm.weight"));
 }
 
-// --- Errors ---
-
-TEST_F(RpsModel, RefusesAPoolLargerThanTheWeights) {
-  const Fault found = fault(settings(rps(0.001, {"linears"})));
-  EXPECT_EQ(found.where, "recipe.toml:3:1");
-  EXPECT_EQ(found.message, "rps: pool 5,184,000 is larger than the 5,184 shared weights: nothing to share (use 1x)");
-  EXPECT_EQ(found.hint, "set sharing.compression to 1 or more, or sharing.pool to no more than the weights");
-  EXPECT_EQ(fault(settings(rps(0.999, {"linears"}))).message,
-            "rps: pool 5,189 is larger than the 5,184 shared weights: nothing to share (use 1x)");
-  SharingConfig config = rps(10);
-  config.pool = 1'000'000;
-  EXPECT_EQ(fault(settings(config)).message,
-            "rps: pool 1,000,000 is larger than the 5,552 shared weights: nothing to share (use 1x)");
-}
-
-TEST_F(RpsModel, RefusesToLeaveNoCell) {
-  const Fault found = fault(settings(rps(6000, {"linears"})));
-  EXPECT_EQ(found.where, "recipe.toml:3:1");
-  EXPECT_EQ(found.message, "rps: 5,184 shared weights at 6000x leave no cell");
-  EXPECT_EQ(found.hint, "sharing.compression may be 1 .. 5,184");
-  EXPECT_NO_THROW(Model(settings(rps(5184, {"linears"}))));  // one cell
-}
-
-TEST_F(RpsModel, RefusesNamesThatMatchNothing) {
-  const Fault found = fault(settings(rps(4, {"linears", "mpl"})));
-  EXPECT_EQ(found.where, "recipe.toml:3:1");
-  EXPECT_EQ(found.message, "rps: sharing.shared \"mpl\" names no matrix of this model");
-  EXPECT_EQ(fault(settings(rps(4, {"layernorm"}))).message,
-            "rps: sharing.shared \"layernorm\" names no matrix of this model")
-      << "norms are vectors";
-  EXPECT_THAT(fault(settings(rps(4, {"(mlp"}))).message, HasSubstr("\"(mlp\" is no regular expression: "));
-}
-
-TEST_F(RpsModel, RefusesToShareNothing) {
-  SharingConfig config = rps(4);
-  config.min_numel = 100'000;
-  const Fault found = fault(settings(config));
-  EXPECT_EQ(found.message, "rps: no tensor is shared");
-  EXPECT_EQ(found.hint, "lower sharing.min_numel (100000), or name more in sharing.shared");
-  EXPECT_EQ(fault(settings(rps(4, {}))).message, "rps: no tensor is shared");
-}
-
-TEST_F(RpsModel, RefusesTensorsWithoutAScale) {
-  const auto message = [](const Init& init) -> std::string {
-    try {
-      const BoundBase base(rps(2, {"linears"}),
-                           {matrix_spec("a", {8, 9}, test::normal(1)), matrix_spec("lora_B", {8, 9}, init)});
-    } catch (const UserError& error) {
-      return error.message();
-    }
-    return "nothing was thrown";
-  };
-  EXPECT_EQ(message({}), "rps: 'lora_B' is initialised to zeros; exclude it");
-  EXPECT_EQ(message({Init::Kind::ones, 1, {}}), "rps: 'lora_B' is initialised to ones; exclude it");
-}
-
-TEST_F(RpsModel, RefusesAHalfFrozenCell) {
-  Model::Settings some = settings(rps(4));
-  some.freeze = {"embed_tokens", "norm"};
-  const Fault found = fault(some);
-  EXPECT_EQ(found.where, "recipe.toml:3:1");
-  EXPECT_EQ(found.message,
-            "rps: 'model.embed_tokens.weight' is frozen and shares its cells: a shared cell cannot be half frozen");
-  EXPECT_EQ(found.hint, "leave it out of sharing.shared, or out of train.freeze");
-  some.sharing = rps(4, {"linears"});
-  Model model(some);
-  EXPECT_THAT(slots(model), ElementsAre("lm_head.weight", "rps.pool"));
-}
-
-TEST_F(RpsModel, RefusesATileThatDoesNotFitThePool) {
-  SharingConfig config = rps(4);
-  config.mapper = "roast-tile";
-  config.pool = 1024;
-  EXPECT_EQ(fault(settings(config)).message, "rps: a tile of 32 x 32 does not fit a pool of 1024 cells");
-}
-
-/// The dense folder's tensors, altered and written again.
-void rewrite(const fs::path& folder, const std::function<void(std::map<std::string, Tensor>&)>& alter) {
-  std::map<std::string, Tensor> tensors;
-  {
-    const auto reader = SafetensorsReader::open_folder(folder);
-    for (const std::string& name : reader.names()) {
-      const ConstView view = reader.at(name);
-      tensors[name] = Tensor(view.shape, view.dtype);
-      std::memcpy(tensors[name].view().mutable_data(), view.data, static_cast<size_t>(view.bytes()));
-    }
-  }
-  alter(tensors);
-  std::vector<std::pair<std::string, ConstView>> list;
-  for (const auto& [name, tensor] : tensors) list.emplace_back(name, tensor.view());
-  write_safetensors(folder / "model.safetensors", list, {{"format", "pt"}});
-}
-
-TEST_F(RpsModel, RefusesTiedTensorsThatAreStoredApartAndDiffer) {
-  const fs::path folder = dense_folder({.tied = true});
-  const auto add_head = [&](float difference) {
-    rewrite(folder, [&](std::map<std::string, Tensor>& tensors) {
-      const ConstView embedding = tensors.at("model.embed_tokens.weight").view();
-      tensors["lm_head.weight"] = Tensor(embedding.shape, embedding.dtype);
-      std::memcpy(tensors["lm_head.weight"].view().mutable_data(), embedding.data,
-                  static_cast<size_t>(embedding.bytes()));
-      tensors["lm_head.weight"].as<float>()[100] += difference;
-    });
-  };
-  add_head(0);
-  EXPECT_NO_THROW(Model(given(folder, rps(4))));
-  add_head(1e-3f);
-  const Fault found = fault(given(folder, rps(4)));
-  EXPECT_EQ(found.where, (folder / "model.safetensors").string());
-  EXPECT_EQ(
-      found.message,
-      "rps: \"model.embed_tokens.weight\" and \"lm_head.weight\" are tied by config.json, but their stored weights differ");
-  EXPECT_EQ(found.hint, "set \"tie_word_embeddings\" to false, or take another copy of the model");
-  EXPECT_EQ(
-      fault(given(folder, rps(4, {"linears"}))).message,  // not shared, and lost all the same
-      "\"model.embed_tokens.weight\" and \"lm_head.weight\" are tied by config.json, but their stored weights differ");
-}
-
 TEST_F(RpsModel, StartsFromATensorOfZeros) {
   const fs::path folder = dense_folder();
   rewrite(folder, [](std::map<std::string, Tensor>& tensors) {
     tensors["model.layers.1.mlp.up_proj.weight"] = Tensor({20, 16}, DType::f32);
   });
   for (const std::string& line : Model(given(folder, rps(4))).notes()) EXPECT_THAT(line, Not(HasSubstr("nan")));
-}
-
-TEST_F(RpsModel, RefusesAQuantisedBase) {
-  const fs::path folder = dense_folder();
-  rewrite(folder, [](std::map<std::string, Tensor>& tensors) {
-    tensors["model.layers.1.self_attn.q_proj.weight"] = Tensor({16, 16}, DType::i8);
-  });
-  const Fault found = fault(given(folder, rps(4)));
-  EXPECT_EQ(found.where, "recipe.toml:3:1");
-  EXPECT_EQ(found.message, "rps: \"model.layers.1.self_attn.q_proj.weight\" is stored as i8");
-  EXPECT_EQ(found.hint, "a quantised base cannot be shared: write it out in f32, bf16 or f16 first");
 }
 
 TEST_F(RpsModel, StartsFromGivenWeightsOfNarrowTypesAsTheDenseModelDoes) {
