@@ -8,6 +8,7 @@
 
 #include "model/export.h"
 #include "support/rps.h"
+#include "train/backprop.h"
 #include "train/stepper.h"
 
 namespace tessera::test {
