@@ -173,8 +173,9 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   make_folder(config.cache);
   write_file_atomically(path, [&](const fs::path& temporary) { write_token_file(temporary, prepared, recipe); });
   if (notice) {
-    *notice += (notice->empty() ? "" : "\n") + told_of(path, source, prepared);
-    if (!damage.empty()) *notice += "; it was there, but " + damage;
+    if (!notice->empty()) *notice += '\n';
+    *notice += told_of(path, source, prepared);
+    if (!damage.empty()) *notice += fmt::format("; it was there, but {}", damage);
   }
   return std::move(prepared.data);
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "core/key_places.h"
 #include "io/safetensors.h"
 #include "model/decoder.h"
 #include "model/sharing/adapter.h"

@@ -8,6 +8,7 @@
 
 #include "core/fields.h"
 #include "core/json.h"
+#include "core/key_places.h"
 #include "model/weights.h"
 
 namespace tessera {

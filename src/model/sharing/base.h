@@ -8,6 +8,7 @@
 
 #include "core/fields.h"
 #include "core/json.h"
+#include "core/key_places.h"
 #include "core/rules.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
