@@ -104,11 +104,7 @@ fs::path shared_folder(const JobInputs& in) {
 std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
 
 RunPlaces replayed_run(const JobInputs& in) {
-  const fs::path given = in.config.replay.log.empty() ? run_folder_path(in) : in.config.replay.log;
-  RunPlaces places = find_log(given);
-  if (given.is_absolute()) return places;
-  for (fs::path* place : {&places.run, &places.log}) *place = place->lexically_proximate(fs::current_path());
-  return places;
+  return find_log(in.config.replay.log.empty() ? run_folder_path(in) : in.config.replay.log);
 }
 
 std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,

@@ -74,8 +74,9 @@ class Loop {
     if (saved && saved->meta.step > steps_)
       throw UserError("train.steps",
                       fmt::format("the run has {} steps behind it, train.steps is {}", saved->meta.step, steps_),
-                      in_.spsa && in_.spsa->seat ? "ask for more steps, or start anew with another run.dir"
-                                                 : "ask for more steps, or start anew with run.resume=never");
+                      in_.config.train.estimator == "spsa" && in_.config.spsa.transport == "file"
+                          ? "ask for more steps, or start anew with another run.dir"
+                          : "ask for more steps, or start anew with run.resume=never");
     if (saved) {
       for (const Json& line : saved->lines) in_.report.metric(line);
       meta_.owes_evaluation = 0;

@@ -67,13 +67,13 @@ TEST_F(Sharing, ThePlanKnowsOptimizersEstimatorsAndAdapters) {
 TEST_F(Sharing, ARunServesTheOtherJobsOfTheSameRecipe) {
   const std::string said = expect_done(trainer(rps({"run.dir=run"}))).out;
   EXPECT_THAT(said, AllOf(HasSubstr("2 layers of width 32, 26784 parameters; trained: 7123 (rps)"),
-                          HasSubstr("shared weights: " + (*this / "run/sharing").string()), Not(HasSubstr("dense"))));
+                          HasSubstr("shared weights: run/sharing"), Not(HasSubstr("dense"))));
   EXPECT_FALSE(fs::exists(*this / "run/model"));
   const double trained = metrics("run").back().at("eval_loss").as_number();
   EXPECT_LT(trained, 0.95 * losses("run", "eval").front());
 
   const test::Ended evaluated = expect_done(trainer(rps({"job=evaluate", "run.dir=run"})));
-  EXPECT_EQ(evaluated.err, "the shared weights that the run trained: " + (*this / "run/sharing").string() + "\n");
+  EXPECT_EQ(evaluated.err, "the shared weights that the run trained: run/sharing\n");
   EXPECT_EQ(loss_in(evaluated.out), trained);
   EXPECT_EQ(evaluate(rps({"sharing.load=run/sharing", "run.dir=other"})), trained);
 
@@ -85,13 +85,13 @@ TEST_F(Sharing, ARunServesTheOtherJobsOfTheSameRecipe) {
   EXPECT_NE(test::read_file(*this / "run/samples.jsonl"), test::read_file(*this / "drawn/samples.jsonl"));
 
   EXPECT_EQ(expect_done(trainer(rps({"job=export", "run.dir=run", "--quiet"}))).out,
-            "dense model (3.76x as many numbers as the shared one): " + (*this / "run/model").string() + "\n");
+            "dense model (3.76x as many numbers as the shared one): run/model\n");
   EXPECT_NEAR(dense_loss("run") / trained, 1, 1e-5);
 }
 
 TEST_F(Sharing, ADenseModelIsWrittenAtTheEndWhenAsked) {
   EXPECT_THAT(expect_done(trainer(rps({"run.dir=run", "train.steps=5", "export.merged=true"}))).out,
-              HasSubstr("dense model (3.76x as many numbers as the shared one): " + (*this / "run/model").string()));
+              HasSubstr("dense model (3.76x as many numbers as the shared one): run/model"));
   const std::string written = test::read_file(*this / "run/model/model.safetensors");
   EXPECT_NEAR(dense_loss("run") / losses("run", "eval").back(), 1, 1e-5);
   fs::remove_all(*this / "run/model");
@@ -123,10 +123,9 @@ TEST_F(Sharing, ARunIsNotTakenForOneOfAnotherKind) {
   const std::string weights = test::read_file(*this / "dense/model/model.safetensors");
   for (const char* job : {"job=evaluate", "job=generate", "job=export"}) {
     EXPECT_EQ(fault({"full.toml", job, "run.dir=run"}),
-              "command line: run.dir: \"" + (*this / "run").string() +
-                  "\" holds shared weights, and this recipe has sharing.method = \"none\"\n"
-                  "  set [sharing] as the run has it in its recipe.toml, or name another folder with run.dir\n");
-    EXPECT_THAT(fault(rps({job, "run.dir=dense"})), HasSubstr("/dense\" holds a dense model and no shared weights"));
+              "command line: run.dir: \"run\" holds shared weights, and this recipe has sharing.method = \"none\"\n"
+              "  set [sharing] as the run has it in its recipe.toml, or name another folder with run.dir\n");
+    EXPECT_THAT(fault(rps({job, "run.dir=dense"})), HasSubstr("\"dense\" holds a dense model and no shared weights"));
   }
   EXPECT_FALSE(fs::exists(*this / "run/model"));
   EXPECT_EQ(test::read_file(*this / "dense/model/model.safetensors"), weights);
@@ -150,7 +149,7 @@ TEST_F(Sharing, GoesOnFromASavedPool) {
 TEST_F(Sharing, IsNotEvaluatedBeforeItWasTrained) {
   EXPECT_EQ(fault(rps({"job=evaluate", "run.dir=none"})),
             place("[sharing]") + "2: there are no trained weights: sharing.load is not set and \"" +
-                (*this / "none").string() +
+                std::string("none") +
                 "\" holds none\n"
                 "  set sharing.load to a folder that a training wrote, or run.dir to the run's folder\n");
 }
@@ -159,7 +158,7 @@ TEST_F(Sharing, RefusesASavedPoolThatItReadsDifferently) {
   expect_done(trainer(rps({"run.dir=run", "train.steps=2"})));
   const auto refused = [&](const Words& more) {
     const std::string text = fault(joined(rps({"--check", "sharing.load=run/sharing"}), more));
-    EXPECT_THAT(text, StartsWith(place("[sharing]")));
+    EXPECT_THAT(text, StartsWith("command line: "));
     return text;
   };
   EXPECT_THAT(refused({"sharing.compression=6"}),
@@ -242,24 +241,29 @@ TEST_F(Sharing, RefusesToGoOnWithAnotherPool) {
 }
 
 TEST_F(Sharing, FaultsOfTheSectionAreToldWithTheirPlace) {
-  const std::string at = place("[sharing]") + "2: rps: ";
+  const auto at = [](const std::string& key) { return "command line: sharing." + key + ": rps: "; };
   const auto checked = [&](const std::string& override) { return fault(rps({"--check", override})); };
   EXPECT_EQ(checked("sharing.compression=0.5"),
-            at + "pool 49,152 is larger than the 24,576 shared weights: nothing to share (use 1x)\n"
-                 "  set sharing.compression to 1 or more, or sharing.pool to no more than the weights\n");
+            at("compression") +
+                "pool 49,152 is larger than the 24,576 shared weights: nothing to share (use 1x)\n"
+                "  set sharing.compression to 1 or more, or sharing.pool to no more than the weights\n");
   EXPECT_EQ(checked("sharing.pool=24577"),
-            at + "pool 24,577 is larger than the 24,576 shared weights: nothing to share (use 1x)\n"
-                 "  set sharing.compression to 1 or more, or sharing.pool to no more than the weights\n");
-  EXPECT_EQ(checked("sharing.compression=24577"), at + "24,576 shared weights at 24577x leave no cell\n"
-                                                       "  sharing.compression may be 1 .. 24,576\n");
+            at("pool") +
+                "pool 24,577 is larger than the 24,576 shared weights: nothing to share (use 1x)\n"
+                "  set sharing.compression to 1 or more, or sharing.pool to no more than the weights\n");
+  EXPECT_EQ(checked("sharing.compression=24577"), at("compression") +
+                                                      "24,576 shared weights at 24577x leave no cell\n"
+                                                      "  sharing.compression may be 1 .. 24,576\n");
   EXPECT_EQ(checked("sharing.pool=0"),
             "command line: sharing.pool is 0, expected a whole number\n  allowed: at least 1\n");
   EXPECT_THAT(checked("sharing.shared=[\"(\"]"),
               StartsWith("command line: sharing.shared: \"(\" is no regular expression: "));
-  EXPECT_THAT(checked("sharing.shared=[\"colour\"]"),
-              StartsWith(at + "sharing.shared \"colour\" names no matrix of this model\n  name \"linears\""));
-  EXPECT_EQ(checked("sharing.min_numel=10000000"),
-            at + "no tensor is shared\n  lower sharing.min_numel (10000000), or name more in sharing.shared\n");
+  EXPECT_THAT(
+      checked("sharing.shared=[\"colour\"]"),
+      StartsWith("command line: rps: sharing.shared \"colour\" names no matrix of this model\n  name \"linears\""));
+  EXPECT_EQ(
+      checked("sharing.min_numel=10000000"),
+      at("min_numel") + "no tensor is shared\n  lower sharing.min_numel (10000000), or name more in sharing.shared\n");
   EXPECT_THAT(checked("sharing.shared=[]"), HasSubstr("sharing.shared names no weights\n"));
   EXPECT_THAT(fault({"full.toml", "sharing.load=base"}),
               HasSubstr("sharing.load is given, but sharing.method is \"none\"\n"));

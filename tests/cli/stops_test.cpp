@@ -287,11 +287,10 @@ TEST_F(Stops, ARunThatTheCommandDoesNotGoOnWithSaysHow) {
   expect_done(trainer(straight));
   fs::create_directories(*this / "a run");
   const auto follow = [&](const test::Ended& ended, const std::string& folder) {
-    const std::string hint =
-        "; the same command with run.resume=auto 'run.dir=" + (*this / folder).string() + "' goes on\n";
+    const std::string hint = "; the same command with run.resume=auto 'run.dir=" + folder + "' goes on\n";
     EXPECT_THAT(ended.out, EndsWith(hint));
     const int64_t step = newest_checkpoint(folder);
-    EXPECT_THAT(expect_done(trainer(with({"run.resume=auto", "run.dir=" + (*this / folder).string()}))).out,
+    EXPECT_THAT(expect_done(trainer(with({"run.resume=auto", "run.dir=" + folder}))).out,
                 HasSubstr("going on from step " + std::to_string(step) + " "));
     EXPECT_EQ(saved_bytes(folder), saved_bytes("straight"));
   };

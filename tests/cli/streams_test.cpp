@@ -135,8 +135,7 @@ TEST_F(Streams, ALogThatCannotBeWrittenSaysWhy) {
   fs::create_directories(*this / "run");
   fs::create_symlink("/dev/full", *this / "run/log.txt");
   EXPECT_EQ(expect_exit(2, trainer({"mos.toml", "run.dir=run"})).err,
-            (*this / "run/log.txt").string() +
-                ": cannot be written: No space left on device\n  free some space, or choose another folder\n");
+            "run/log.txt: cannot be written: No space left on device\n  free some space, or choose another folder\n");
 }
 
 }  // namespace

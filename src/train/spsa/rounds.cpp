@@ -34,8 +34,11 @@ constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one updat
 
 RunPlaces find_log(const fs::path& run_or_log) {
   const fs::path folder = fs::absolute(run_or_log / "").parent_path().lexically_normal();
-  if (fs::exists(folder / "log" / "header.json")) return {folder, folder / "log"};
-  if (fs::exists(folder / "header.json")) return {folder.parent_path(), folder};
+  const auto as_given = [&](const fs::path& place) {
+    return run_or_log.is_absolute() ? place : place.lexically_proximate(fs::current_path());
+  };
+  if (fs::exists(folder / "log" / "header.json")) return {as_given(folder), as_given(folder / "log")};
+  if (fs::exists(folder / "header.json")) return {as_given(folder.parent_path()), as_given(folder)};
   throw UserError(run_or_log.string(), "there is no log of rounds",
                   "name the folder of a run with train.estimator = \"spsa\", or its folder log");
 }

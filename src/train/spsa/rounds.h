@@ -26,7 +26,7 @@ ReplayCount replay(const Context&, Replica&, const StepLog&, const std::filesyst
 struct RunPlaces {
   std::filesystem::path run, log;
 };
-/// @throws UserError when there is no log
+/// As they were given: relative paths stay relative. @throws UserError when there is no log
 RunPlaces find_log(const std::filesystem::path& run_or_log);
 
 /// Rounds that the log holds.
