@@ -100,21 +100,21 @@ TEST_F(GoingOn, AFinishedRunSaysThatItsFiguresAreOfOtherRows) {
     expect_done(trainer(words));
     EXPECT_EQ(expect_done(trainer(words)).err, "");
     const std::string note = "note: the figures above are those of the finished run, of other held-out rows than";
-    EXPECT_THAT(expect_done(trainer(with(words, {"data.eval=train.jsonl"}))).err, HasSubstr(note));
-    const test::Ended other = expect_done(trainer(with(words, {"evaluate.rows=1"})));
+    EXPECT_THAT(expect_done(trainer(joined(words, {"data.eval=train.jsonl"}))).err, HasSubstr(note));
+    const test::Ended other = expect_done(trainer(joined(words, {"evaluate.rows=1"})));
     EXPECT_THAT(other.err, testing::AllOf(HasSubstr(note), HasSubstr("the same command with job=evaluate tells")));
     const auto loss = [](const test::Ended& ended, const char* key) {
       return Json::parse(ended.out, "a line").at(key).as_number();
     };
-    const test::Ended evaluated = expect_done(trainer(with(words, {"evaluate.rows=1", "job=evaluate"})));
+    const test::Ended evaluated = expect_done(trainer(joined(words, {"evaluate.rows=1", "job=evaluate"})));
     EXPECT_NE(loss(evaluated, "loss"), loss(other, "eval_loss"));
   }
   const Words words = {"lora.toml", "run.dir=bare", "train.steps=2", "export.native=false", "export.merged=true"};
   expect_done(trainer(words));
-  const std::string said = expect_done(trainer(with(words, {"evaluate.rows=1"}))).err;
+  const std::string said = expect_done(trainer(joined(words, {"evaluate.rows=1"}))).err;
   const std::string file = "run.resume=" + (*this / "bare/checkpoints/step-00000002.h5").string();
   EXPECT_THAT(said, ContainsRegex("job=evaluate run.resume=[^ ]*bare/checkpoints/step-00000002.h5 tells"));
-  expect_done(trainer(with(words, {"evaluate.rows=1", "job=evaluate", file})));
+  expect_done(trainer(joined(words, {"evaluate.rows=1", "job=evaluate", file})));
 }
 
 TEST_F(GoingOn, AFileTakesAnotherRateIntoANewFolder) {
@@ -146,33 +146,33 @@ TEST_F(GoingOn, ADamagedFileNamesAnEarlierOne) {
   damage(6);
   const std::string from = "run.resume=run/checkpoints/step-0000000";
   for (const Words& more : {Words{"job=evaluate"}, Words{"--check"}, Words{}}) {
-    const Words words = with(words_of("run"), more);
-    EXPECT_THAT(command_error(with(words, {from + "6.h5"})),
+    const Words words = joined(words_of("run"), more);
+    EXPECT_THAT(fault(joined(words, {from + "6.h5"})),
                 HasSubstr("\n  an earlier checkpoint is whole: " + from + "4.h5\n"));
-    expect_done(trainer(with(words, {from + "4.h5"})));
+    expect_done(trainer(joined(words, {from + "4.h5"})));
   }
   damage(4);
   damage(2);
   EXPECT_THAT(
-      command_error(with(words_of("run"), {from + "4.h5"})),
+      fault(joined(words_of("run"), {from + "4.h5"})),
       HasSubstr("no earlier checkpoint beside it is whole: put back a copy, or train anew with run.resume=never"));
-  expect_done(trainer(with(words_of("run"), {"run.resume=never"})));
+  expect_done(trainer(joined(words_of("run"), {"run.resume=never"})));
 }
 
 TEST_F(GoingOn, KeysThatDoNothingMayChange) {
   train("straight", 8);
   stopped_run("run");
-  const test::Ended ended = expect_done(trainer(with(
+  const test::Ended ended = expect_done(trainer(joined(
       words_of("run"), {"spsa.probes=4", "optimizer.momentum=0.5", "generate.seed=3", "optimizer.final_ratio=0"})));
   EXPECT_THAT(ended.out, testing::Not(HasSubstr("now 4")));
   EXPECT_EQ(saved_bytes("run"), saved_bytes("straight"));
 
   train("lora-straight", 8, {"optimizer.name=sgd"}, "lora");
   stopped_run("lora-run", {"optimizer.name=sgd", "optimizer.beta1=0.5"}, "lora");
-  const Words lora = with(words_of("lora-run", "lora"), {"optimizer.name=sgd"});
-  EXPECT_THAT(command_error(with(lora, {"optimizer.momentum=0.5", "adapter.shards=2"})),
+  const Words lora = joined(words_of("lora-run", "lora"), {"optimizer.name=sgd"});
+  EXPECT_THAT(fault(joined(lora, {"optimizer.momentum=0.5", "adapter.shards=2"})),
               testing::AllOf(HasSubstr("optimizer.momentum was 0.9, now 0.5"), testing::Not(HasSubstr("shards"))));
-  expect_done(trainer(with(lora, {"adapter.shards=2", "optimizer.beta2=0.5"})));  // and beta1 is back
+  expect_done(trainer(joined(lora, {"adapter.shards=2", "optimizer.beta2=0.5"})));  // and beta1 is back
   EXPECT_EQ(saved_bytes("lora-run"), saved_bytes("lora-straight"));
   expect_done(
       trainer({"lora.toml", "job=evaluate", "adapter.shards=8", "run.resume=" + checkpoint("lora-run", 4).string()}));
