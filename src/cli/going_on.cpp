@@ -254,15 +254,24 @@ std::string other_figures_notice(const JobInputs& in, const RunFolder* folder, c
       how_to_evaluate(in, folder->path(), start));
 }
 
-std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
-  if (!folder || start.empty()) return std::nullopt;
-  GoingOn going{.saved = read_chosen_checkpoint(start),
-                .file = start,
+namespace {
+
+/// @param is_done  the run in the folder has ended with a "done" line
+GoingOn from_checkpoint(const JobInputs& in, const fs::path& file, int64_t steps, bool is_done) {
+  GoingOn going{.saved = read_chosen_checkpoint(file),
+                .file = file,
                 .steps = steps,
                 .is_new_folder = names_checkpoint(in.config.run)};
   const int64_t asked = config_of(going.saved).train.steps.value_or(-1);
-  going.is_finished = !going.is_new_folder && (asked == going.saved.step || done_in(in, folder).has_value());
+  going.is_finished = !going.is_new_folder && (is_done || asked == going.saved.step);
   return going;
+}
+
+}  // namespace
+
+std::optional<GoingOn> going_on(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
+  if (!folder || start.empty()) return std::nullopt;
+  return from_checkpoint(in, start, steps, done_in(in, folder).has_value());
 }
 
 namespace {
@@ -284,24 +293,21 @@ void require_same_keys(const JobInputs& in, const GoingOn& going) {
 void look_at_run(const JobInputs& in, const fs::path& run) {
   if (in.config.run.resume == "never") return;
   if (const auto saved = meta_of_log(run)) require_same_keys(in, {.saved = *saved, .file = run / "run.json"});
-  GoingOn going{.saved = {}, .file = {}, .is_new_folder = names_checkpoint(in.config.run)};
-  const bool is_done = !going.is_new_folder && MetricsFile(run / "metrics.jsonl").done();
-  if (going.is_new_folder) {
-    going.file = in.config.run.resume;
-  } else {
+  fs::path file = in.config.run.resume;
+  bool is_done = false;
+  if (!names_checkpoint(in.config.run)) {
     std::vector<std::string> ignored;
+    is_done = MetricsFile(run / "metrics.jsonl").done().has_value();
     const auto newest = newest_in(run, is_done, ignored);
     if (!newest) return;
-    going.file = *newest;
+    file = *newest;
   }
-  going.saved = read_chosen_checkpoint(going.file);
-  going.steps = in.config.trainer.train.steps.value_or(std::numeric_limits<int64_t>::max());
+  const int64_t steps = in.config.trainer.train.steps.value_or(std::numeric_limits<int64_t>::max());
+  const GoingOn going = from_checkpoint(in, file, steps, is_done);
   if (going.is_new_folder && going.steps < going.saved.step)
     throw UserError(in.recipe.where("train", "steps"),
                     fmt::format("the run has {} steps behind it, train.steps is {}", going.saved.step, going.steps),
                     "ask for more steps, or " + start_anew(in));
-  going.is_finished =
-      is_done || (!going.is_new_folder && config_of(going.saved).train.steps.value_or(-1) == going.saved.step);
   require_same_keys(in, going);
 }
 
