@@ -52,7 +52,7 @@ class Process {
   bool ended_ = false;
 };
 
-Ended run(const Command&, double seconds = 120);
+Ended run(const Command&, double seconds = 240);
 
 /// Polls until `condition` holds; false after `seconds`.
 template <class Condition> bool wait_until(Condition condition, double seconds = 30);

@@ -43,7 +43,7 @@ class Workbench : public testing::Test {
   static Words joined(Words words, const Words& more);
 
   /// Runs to the end and expects this exit code; the output is in the failure's message.
-  Ended expect_exit(int code, const Command&, double seconds = 180) const;
+  Ended expect_exit(int code, const Command&, double seconds = 240) const;
   Ended expect_done(const Command& command) const { return expect_exit(0, command); }
 
   std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
