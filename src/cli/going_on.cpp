@@ -249,7 +249,7 @@ std::string other_figures_notice(const JobInputs& in, const RunFolder* folder, c
   const std::string were = evaluation_set_of(folder->path(), start);
   if (were.empty() || were == evaluation_set(eval, in.config.trainer.evaluate.rows)) return "";
   return fmt::format(
-      "note: the figures above are those of the finished run, of other held-out rows than data.eval and evaluate.rows name "
+      "note: the printed figures are those of the finished run, of other held-out rows than data.eval and evaluate.rows name "
       "now: the same command with {} tells those of these rows",
       how_to_evaluate(in, folder->path(), start));
 }

@@ -99,7 +99,7 @@ TEST_F(GoingOn, AFinishedRunSaysThatItsFiguresAreOfOtherRows) {
     const Words words = {recipe + ".toml", "run.dir=" + recipe + "-run", "train.steps=10"};
     expect_done(trainer(words));
     EXPECT_EQ(expect_done(trainer(words)).err, "");
-    const std::string note = "note: the figures above are those of the finished run, of other held-out rows than";
+    const std::string note = "note: the printed figures are those of the finished run, of other held-out rows than";
     EXPECT_THAT(expect_done(trainer(joined(words, {"data.eval=train.jsonl"}))).err, HasSubstr(note));
     const test::Ended other = expect_done(trainer(joined(words, {"evaluate.rows=1"})));
     EXPECT_THAT(other.err, testing::AllOf(HasSubstr(note), HasSubstr("the same command with job=evaluate tells")));
