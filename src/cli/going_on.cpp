@@ -10,8 +10,8 @@
 #include "cli/spsa_run.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
+#include "score/evaluation.h"
 #include "train/divergence.h"
-#include "train/evaluation.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/figures.h"
 
