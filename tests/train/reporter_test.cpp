@@ -25,7 +25,7 @@ Json line(int64_t step, const char* split) { return Json::object().set("step", s
 
 std::string refusal(const fs::path& folder, const std::string& resume) {
   try {
-    const RunFolder run(folder, resume, 0ms);
+    const RunFolder run(folder, resume, {}, 0ms);
   } catch (const UserError& error) {
     return error.what();
   }
