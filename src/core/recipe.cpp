@@ -7,9 +7,9 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "core/stored_file.h"
 #include "core/field_text.h"
 #include "core/field_values.h"
+#include "core/stored_file.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
