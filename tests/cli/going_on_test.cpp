@@ -323,7 +323,7 @@ TEST_F(GoingOn, MetricsTornInsideHaveACure) {
   test::write_file(*this / "run/metrics.jsonl", text);
   const std::string said = fault(words_of("run"));
   EXPECT_THAT(said, HasSubstr("run/metrics.jsonl:3: this line of metrics is damaged: "));
-  ASSERT_EQ(std::system(said.substr(said.find("sed -i")).c_str()), 0);
+  ASSERT_EQ(std::system(fmt::format("cd '{}' && {}", path().string(), said.substr(said.find("sed -i"))).c_str()), 0);
   expect_done(trainer(words_of("run")));
   EXPECT_EQ(timeless_metrics("run"), timeless_metrics("straight"));
 }

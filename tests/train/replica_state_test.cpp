@@ -64,13 +64,16 @@ TEST(ReplicaState, ThatIsNotFiniteIsNotSaved) {
   };
   ASSERT_EQ(refusal(), "saved");
   const std::string before = read_file(folder / "s.safetensors");
-  float& weight = own.params().values.as<float>()[37 * 11 + 5];
+  const auto& slots = own.params().slots;  // each begins at a multiple of kSlotAlignment
+  float& weight = own.params().values.as<float>()[static_cast<size_t>(slots[1].begin + 5)];
   const float whole = std::exchange(weight, std::numeric_limits<float>::quiet_NaN());
   EXPECT_EQ(refusal(), "round 2: the snapshot is not saved: element 5 of \"b\" is nan");
   weight = whole;
   std::vector<std::byte> packed = replica.pack();
   const float infinite = std::numeric_limits<float>::infinity();
-  std::memcpy(packed.data() + packed.size() - sizeof(float), &infinite, sizeof(float));  // of the momentum
+  const auto behind =
+      static_cast<size_t>(own.params().values.shape.count() - (slots[2].begin + 899));  // the momentum is last
+  std::memcpy(packed.data() + packed.size() - behind * sizeof(float), &infinite, sizeof(float));
   replica.unpack(packed);
   EXPECT_EQ(refusal(), "round 2: the snapshot is not saved: element 899 of \"c/m\" is inf");
   EXPECT_EQ(read_file(folder / "s.safetensors"), before);
