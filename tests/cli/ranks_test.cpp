@@ -144,7 +144,7 @@ TEST_F(Ranks, ThatDoNotAllSeeTheCheckpointToEvaluateAreToldSoOnce) {
     EXPECT_EQ(test::occurrences(ended.err, what), 1) << ended.err;
     EXPECT_THAT(ended.out, testing::Not(HasSubstr("\"loss\"")));
   };
-  refused("rank 1: command line: run.resume: run.resume \"/proc/self/cwd/step.h5\" does not exist\n");
+  refused("rank 1: command line: run.resume \"/proc/self/cwd/step.h5\" does not exist\n");
   put("1", "other/step.h5");
   refused("the ranks differ in the trained parameters\n");
   put("2", "other/step.h5");
