@@ -125,7 +125,8 @@ std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, c
   const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =
       std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
-  return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder: {}", undo_or_start_anew,
+  const std::string more = going.steps == going.saved.step ? ", with more train.steps" : "";
+  return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder{}: {}", undo_or_start_anew, more,
                                         shell_word("run.resume=" + file.string()))
                           : undo_or_start_anew;
 }

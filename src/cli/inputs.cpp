@@ -13,13 +13,11 @@ struct Input {
   fs::path path;    // a file or a folder
 };
 
-constexpr std::string_view kStoredRecipe = "# trainer ";  // how its first line begins
-
 /// The recipe's file: where a key is told to be that is nowhere.
 fs::path recipe_file(const JobInputs& in) { return in.recipe.where("?", "?"); }
 
 std::string resolved_recipe(const JobInputs& in) {
-  return std::string(kStoredRecipe) + TESSERA_VERSION "\n" + in.recipe.resolved("run.dir");
+  return std::string(kStoredRecipe) + TESSERA_VERSION "\n" + in.recipe.resolved({"run.dir", "run.resume"});
 }
 
 std::string behind_first_line(const std::string& text) { return text.substr(std::min(text.find('\n'), text.size())); }

@@ -5,6 +5,7 @@
 
 #include "cli/held_values.h"
 #include "cli/jobs.h"
+#include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
 #include "core/stored_file.h"
 #include "data/jsonl.h"
@@ -282,11 +283,13 @@ void check_files(Recipe& recipe, const JobConfig& c) {
   check_path(recipe, c.sharing.load, "sharing", "load");
   check_path(recipe, c.adapter.load, "adapter", "load");
   if (c.job == "replay") check_path(recipe, c.replay.log, "replay", "log");
-  if (c.run.resume != "auto" && c.run.resume != "never") check_path(recipe, c.run.resume, "run", "resume");
+  check_resume(recipe, c);
+  check_cache(recipe, c.data.cache);
 }
 
 /// Folders are told as the user would have to type them: one that was given by a relative path is one from the working directory.
 void tell_as_typed(const Recipe& recipe, const char* section, const char* key, std::filesystem::path& path) {
+  if (!path.empty() && !path.has_filename()) path = path.parent_path();  // "runs/a/" is "runs/a"
   const std::filesystem::path typed = recipe.given_text(section, key);
   const bool is_typed_here = recipe.where(section, key).starts_with("command line");
   if (typed.empty() || typed.is_absolute() || (!is_typed_here && recipe.folder().is_absolute())) return;
@@ -316,6 +319,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("replay", c.replay);
   if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
+  prefer_command_line(recipe, c.trainer.train);
   if (c.job == "train") check_training(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);
   check_held_values(recipe, c);
@@ -331,6 +335,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();
+  stay_in_own_folder(recipe, c.run);
   tell_as_typed(recipe, "run", "dir", c.run.dir);
   tell_as_typed(recipe, "replay", "log", c.replay.log);
   tell_as_typed(recipe, "replay", "branch", c.replay.branch);

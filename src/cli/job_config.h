@@ -13,6 +13,9 @@
 
 namespace tessera {
 
+/// How the first line of a recipe begins that a run has stored in its folder.
+inline constexpr std::string_view kStoredRecipe = "# trainer ";
+
 struct JobConfig {
   std::string job = "train";
   RunConfig run;

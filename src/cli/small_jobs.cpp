@@ -105,11 +105,22 @@ void export_native(Model& model, const std::filesystem::path& folder) {
   }
 }
 
+/// A recipe that a run stored spells out export.merged = false, and with it job=export may have nothing left to do.
+void require_something_to_export(const JobInputs& in) {
+  const ExportConfig& e = in.config.exports;
+  const bool merges = e.merged || !in.recipe.has("export", "merged");
+  const bool writes_peft = e.peft && in.config.adapter.method != "none";
+  if (merges || writes_peft || (e.native && names_checkpoint(in.config.run))) return;
+  throw UserError(in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
+                  "add export.merged=true, or export.peft=true where there is an adapter");
+}
+
 }  // namespace
 
 int export_job(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   require_free_outputs(in);
+  require_something_to_export(in);
   const MemoryPlan memory = require_memory(in, plan_export(in));
   const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
   Model model(is_checkpoint || is_shared ? trained_model_settings(in, kExportPositions)
@@ -127,8 +138,9 @@ int export_job(const JobInputs& in) {
                     .scratch = arena,
                     .threads = in.threads};
   model.assemble(ctx);
+  const bool merges = in.config.exports.merged || !in.recipe.has("export", "merged");
   if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
-  if (in.config.exports.merged || !in.recipe.has("export", "merged")) {
+  if (merges) {
     const Written result = write_model(in, ctx, model, folder.path());
     print_out("{}: {}\n", dense_notice(model), result.folder.string());
     tell(in, rounded_notice(result));

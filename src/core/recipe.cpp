@@ -31,6 +31,11 @@ std::string unknown_name(const std::string& at, const std::string& what, const s
   return text;
 }
 
+std::string why_unreadable(const fs::file_status& status) {
+  if (!fs::exists(status)) return "does not exist";
+  return fs::is_directory(status) ? "is a folder" : "cannot be read";
+}
+
 }  // namespace
 
 Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overrides) {
@@ -41,8 +46,10 @@ Recipe Recipe::load(const fs::path& file, const std::vector<std::string>& overri
                     "write it to a file, and name that: it is read by every rank");
   std::ifstream stream(file, std::ios::binary);
   if (!stream || fs::is_directory(status))
-    throw UserError(file.string(), "this recipe cannot be read",
-                    "the first argument of trainer is the path of a TOML file");
+    throw UserError(file.string(), fmt::format("this recipe {}", why_unreadable(status)),
+                    fs::exists(file / "recipe.toml")
+                        ? fmt::format("of the run in this folder: {}", (file / "recipe.toml").string())
+                        : "the first argument of trainer is the path of a TOML file");
   std::stringstream text;
   text << stream.rdbuf();
   if (text.view().starts_with("version https://git-lfs.github.com/spec/"))
@@ -140,6 +147,13 @@ std::string Recipe::given_place(const TomlPlace& key, const std::string& full_ke
   return from_override ? "command line: " + full_key : place_of(key);
 }
 
+std::string Recipe::section_hint(const std::string& key) const {
+  std::string names;
+  for (const ReadField& read : fields_)
+    if (read.field.key == key && !read.section.empty()) names += (names.empty() ? "" : " or ") + read.full_key();
+  return names.empty() ? "" : fmt::format("\n  did you mean {}?", names);
+}
+
 void Recipe::check_names(const TomlTable& root, bool from_override) {
   const std::vector<std::string> known = known_keys("");
   for (const auto& [name, value] : root) {
@@ -156,7 +170,7 @@ void Recipe::check_names(const TomlTable& root, bool from_override) {
                       "with each key once",
                       at, name, name, name));
     else if (!holds(known, name))
-      faults_.push_back(unknown_name(at, "key", name, "", known));
+      faults_.push_back(unknown_name(at, "key", name, "", known) + section_hint(name));
   }
 }
 
@@ -171,11 +185,11 @@ void Recipe::check_keys(const TomlTable& given, const std::string& section, bool
 const std::string& Recipe::name() const { return name_; }
 const fs::path& Recipe::folder() const { return folder_; }
 
-std::string Recipe::resolved(const std::string& except) const {
+std::string Recipe::resolved(const std::vector<std::string>& except) const {
   std::string text, open;
   for (const ReadField& read : fields_) {
     if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
-    if (read.section + "." + read.field.key == except) continue;
+    if (holds(except, read.full_key())) continue;
     if (const std::string value = portable_text(read.field.target); !value.empty())
       text += fmt::format("{} = {}\n", read.field.key, value);
   }

@@ -45,7 +45,7 @@ class Recipe {
   const std::filesystem::path& folder() const;
   /// TOML of every section read, defaults spelled out, paths absolute: feeding it back repeats the run.
   /// @param except  a "section.key" that is left out
-  std::string resolved(const std::string& except = {}) const;
+  std::string resolved(const std::vector<std::string>& except = {}) const;
   /// "section.key" -> value text of every field read; what resume compares.
   std::vector<std::pair<std::string, std::string>> flat() const;
   /// Help of every field read: "section.key" -> text with default, range and meaning.
@@ -62,6 +62,7 @@ class Recipe {
   Recipe() = default;
   void set_given(const ReadField&);
   std::string place_of(const TomlPlace&) const;
+  std::string section_hint(const std::string& key) const;  // for a key outside its section
   std::string given_place(const TomlPlace& key, const std::string& full_key, bool from_override) const;
   void check_names(const TomlTable&, bool from_override);
   void check_keys(const TomlTable&, const std::string& section, bool from_override);

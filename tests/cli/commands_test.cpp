@@ -79,7 +79,7 @@ TEST_F(Trainer, ReportsAllFaultsOfARecipeTogether) {
 TEST_F(Trainer, RefusesWhatIsNoCommand) {
   EXPECT_EQ(fault({}), "command line: no recipe is given\n  trainer RECIPE [section.key=value ...]; trainer --help\n");
   EXPECT_THAT(fault({"--bogus"}), AllOf(StartsWith("command line: "), HasSubstr("--bogus")));
-  EXPECT_THAT(fault({"absent.toml"}), StartsWith("absent.toml: this recipe cannot be read\n"));
+  EXPECT_THAT(fault({"absent.toml"}), StartsWith("absent.toml: this recipe does not exist\n"));
   EXPECT_EQ(fault({"mos.toml", "mistake"}),
             "command line: \"mistake\" is not an override\n  write section.key=value, for example train.steps=100\n");
   test::write_file(*this / "torn.toml", "job = \"train\"\n[model\n");

@@ -35,6 +35,7 @@ class Rps final : public BaseSharing {
     make_plan(specs, pool.memory());
     if (options.saved) options.saved->require_same(descriptor());
     source_ = options.saved ? nullptr : options.source;
+    is_trained_ = options.trainable;
     is_frozen_start_ = !options.trainable && !options.saved && plan_.cells() < plan_.weights;
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
                       [this](int64_t j) { return readers(kSlot, j); });
@@ -99,7 +100,8 @@ class Rps final : public BaseSharing {
   bool is_isometric() const { return config_.precond == "D"; }
   /// Empty when the pool is only counted and has a map.
   const std::vector<CellRun>& cell_runs() const { return map_ ? map_->cells() : plan_.runs; }
-  bool has_step_pieces() const { return is_isometric() && config_.kappa == "unit"; }
+  /// Steps are taken by what is trained.
+  bool has_step_pieces() const { return is_trained_ && is_isometric() && config_.kappa == "unit"; }
 
   std::string readers_note() const {
     if (cell_runs().empty()) return "";
@@ -315,7 +317,7 @@ class Rps final : public BaseSharing {
   RpsPlan plan_;
   std::shared_ptr<CellMap> map_;  // of the other mappers
   SlotId slot_ = -1;
-  bool is_frozen_start_ = false;
+  bool is_frozen_start_ = false, is_trained_ = false;
   int64_t own_weights_ = 0, own_tensors_ = 0;
   std::map<double, std::shared_ptr<const std::vector<FoldFactor>>> factors_;
   std::map<std::string, std::string> projection_errors_;

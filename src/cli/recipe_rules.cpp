@@ -1,0 +1,67 @@
+#include "cli/recipe_rules.h"
+
+#include "cli/going_on.h"
+#include "io/files.h"
+#include "train/divergence.h"
+
+namespace tessera {
+namespace {
+
+std::optional<std::filesystem::path> whole_checkpoint(const std::filesystem::path& folder) {
+  try {
+    std::vector<std::string> ignored;
+    return newest_checkpoint(folder, ignored);
+  } catch (const UserError&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+void check_resume(Recipe& recipe, const JobConfig& c) {
+  namespace fs = std::filesystem;
+  const fs::path file = c.run.resume;
+  constexpr const char* kWhat = "run.resume is \"auto\", \"never\", or the path of a checkpoint";
+  if (!names_checkpoint(c.run)) return;
+  if (file.empty()) return recipe.fault("run", "resume", "run.resume is empty", kWhat);
+  if (!fs::exists(file))
+    return recipe.fault("run", "resume", fmt::format("run.resume \"{}\" does not exist", file.string()), kWhat);
+  const std::string name = file.filename().string();
+  if (c.job != "train" && name.starts_with("round-") && name.ends_with(".safetensors"))
+    return recipe.fault(
+        "run", "resume",
+        fmt::format("run.resume \"{}\" is a snapshot of one-byte SPSA and no checkpoint", file.string()),
+        "job=replay replay.round=N rebuilds the weights of any round");
+  if (!fs::is_directory(file)) return;
+  std::string hint = kWhat;
+  for (const fs::path& folder : {file / "checkpoints", file})
+    if (const auto newest = whole_checkpoint(folder))
+      hint = "the newest checkpoint in it: " + shell_word("run.resume=" + newest->string());
+  recipe.fault("run", "resume", fmt::format("run.resume \"{}\" is a folder", file.string()), hint);
+}
+
+void check_cache(Recipe& recipe, const std::filesystem::path& cache) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (!cache.empty() && fs::exists(cache, ignored) && !fs::is_directory(cache, ignored))
+    recipe.fault("data", "cache", fmt::format("data.cache \"{}\" is a file", cache.string()), "name a folder");
+}
+
+void prefer_command_line(const Recipe& recipe, TrainConfig& train) {
+  const auto is_typed = [&](const char* key) { return recipe.where("train", key).starts_with("command line"); };
+  if (!train.steps || !train.epochs || is_typed("steps") == is_typed("epochs")) return;
+  if (is_typed("epochs"))
+    train.steps.reset();
+  else
+    train.epochs.reset();
+}
+
+void stay_in_own_folder(const Recipe& recipe, RunConfig& run) {
+  const std::filesystem::path own = recipe.folder() / "recipe.toml";
+  if (!run.dir.empty() || recipe.name() != "recipe" || !std::filesystem::exists(recipe.folder() / "metrics.jsonl"))
+    return;
+  if (!read_text_file(own).starts_with(kStoredRecipe)) return;
+  run.dir = recipe.folder() == "." ? std::filesystem::current_path() : recipe.folder();
+}
+
+}  // namespace tessera

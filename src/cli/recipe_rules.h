@@ -1,0 +1,18 @@
+#pragma once
+// Rules of a recipe that look at files, and what its keys mean where they are left out or said twice.
+
+#include "cli/job_config.h"
+
+namespace tessera {
+
+/// What run.resume may name beside auto and never: a checkpoint, which is there.
+void check_resume(Recipe&, const JobConfig&);
+void check_cache(Recipe&, const std::filesystem::path& cache);
+
+/// train.steps and train.epochs say the same: what the command line gives takes the place of the recipe's.
+void prefer_command_line(const Recipe&, TrainConfig&);
+
+/// A recipe that a run stored stands for that run: its folder is the recipe's.
+void stay_in_own_folder(const Recipe&, RunConfig&);
+
+}  // namespace tessera
