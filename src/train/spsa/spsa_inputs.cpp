@@ -72,7 +72,7 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
     header.beta2 = beta2;
     header.adam_eps = eps;
   };
-  if (optimizer.name == "adamw") set_adamw(optimizer.beta1, optimizer.beta2, optimizer.eps);
+  set_adamw(optimizer.beta1, optimizer.beta2, optimizer.eps);
   if (const auto file = log / "header.json"; std::filesystem::exists(file)) {
     const RunHeader before = RunHeader::parse(read_text_file(file), file.string());
     header.parent = before.parent;
