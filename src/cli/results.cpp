@@ -37,13 +37,29 @@ bool is_adapter_run(const std::filesystem::path& run) {
   return adapter.method != "none";
 }
 
+/// How the weights of a run are got where it has written none: from its newest checkpoint or its log; empty without either.
+std::string how_to_get_weights(const std::filesystem::path& run) {
+  if (const auto steps = checkpoint_steps(run / "checkpoints"); !steps.empty())
+    return "job=export, evaluate and generate take those of a checkpoint: " +
+           shell_word("run.resume=" + checkpoint_file(run / "checkpoints", steps.front()).string());
+  if (std::filesystem::exists(run / "log" / "header.json"))
+    return "job=replay rebuilds those of any round: " + shell_word("replay.log=" + run.string());
+  return "";
+}
+
 /// @throws UserError when the run holds steps of a training of all weights, and not the model that it ends with
 void require_ended(const JobInputs& in, const std::filesystem::path& run) {
   std::vector<std::string> ignored;
   if (!std::filesystem::exists(run / "log" / "header.json") && !newest_checkpoint(run / "checkpoints", ignored)) return;
-  throw UserError(in.recipe.where("run", "dir"),
-                  fmt::format("the training in \"{}\" has not ended: it holds no model yet", run.string()),
-                  "finish it with the command that began it, or set another run.dir to work with the base model");
+  const std::string what_helps = how_to_get_weights(run);
+  if (MetricsFile(run / "metrics.jsonl").done())
+    throw UserError(in.recipe.where("run", "dir"),
+                    fmt::format("the training in \"{}\" has ended, and what it wrote is gone", run.string()),
+                    what_helps);
+  throw UserError(
+      in.recipe.where("run", "dir"),
+      fmt::format("the training in \"{}\" has not ended: it holds no model yet", run.string()),
+      "finish it with the command that began it, or set another run.dir to work with the base model\n" + what_helps);
 }
 
 /// The shared weights that the run trained, if it has.
@@ -149,6 +165,20 @@ void use_checkpoint(const JobInputs& in, Model& model) {
 
 }  // namespace
 
+namespace {
+
+/// Where a run's folder holds no adapter: what is there instead, as one more line of a hint; empty where nothing is.
+std::string way_to_weights(const std::filesystem::path& run) {
+  const std::string helps = how_to_get_weights(run);
+  if (helps.empty()) return "";
+  const bool is_done = MetricsFile(run / "metrics.jsonl").done().has_value();
+  return (is_done ? "\nthe training has ended, and its adapter is gone: "
+                  : "\nthe training has not ended: the same command as began it goes on; ") +
+         helps;
+}
+
+}  // namespace
+
 void use_trained_weights(const JobInputs& in, Model& model) {
   if (names_checkpoint(in.config.run)) return use_checkpoint(in, model);
   if (!model.adapter() || !in.config.adapter.load.empty()) return start_from_saved_adapter(in.config, model);
@@ -158,10 +188,7 @@ void use_trained_weights(const JobInputs& in, Model& model) {
         in.recipe.where("adapter", "load"),
         fmt::format("there is no trained adapter: adapter.load is not set and \"{}\" holds none", trained.string()),
         "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone" +
-            (checkpoint_steps(run_folder_path(in) / "checkpoints").empty()
-                 ? std::string()
-                 : "\nthe training has not ended: the same command as began it goes on, and run.resume=FILE works with a "
-                   "checkpoint of it"));
+            way_to_weights(run_folder_path(in)));
   load_adapter(trained, model, "run.dir");
 }
 

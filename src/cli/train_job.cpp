@@ -142,6 +142,21 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   return kDone;
 }
 
+/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the folder
+std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
+  constexpr const char* kWork = "waiting for the run folder";
+  std::unique_ptr<RunFolder> folder;
+  bool is_left = false;
+  try {
+    if (in.world.rank() == 0)
+      folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume, teller(in));
+  } catch (const Stopped&) {
+    is_left = true;
+  }
+  leave_together(in.world, is_left, kWork);
+  return folder;
+}
+
 }  // namespace
 
 int train_job(const JobInputs& in) {
@@ -151,8 +166,7 @@ int train_job(const JobInputs& in) {
                     "start the processes one by one without a launcher, or leave spsa.transport out");
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_train(in));
-  std::unique_ptr<RunFolder> folder;
-  if (in.world.rank() == 0) folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume, teller(in));
+  const std::unique_ptr<RunFolder> folder = open_folder(in);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   if (folder) refuse_overwritten_inputs(in, folder->path());
   try {

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
+#include <thread>
+
 #include "support/workbench.h"
 
 namespace tessera {
@@ -88,6 +92,48 @@ TEST_F(AsTyped, NamesAreFoundWhereTheyBelong) {
   train({"run.dir=run"});
   EXPECT_THAT(fault({"run"}), HasSubstr("run: this recipe is a folder\n  of the run in this folder: run/recipe.toml"));
   EXPECT_THAT(fault({"lora.toml", "data.cache=train.jsonl", "--check"}), HasSubstr("is a file\n  name a folder"));
+}
+
+TEST_F(AsTyped, AnAdapterThatIsGoneIsWrittenAgainFromACheckpoint) {
+  train({"run.dir=run"});
+  const std::string before = saved_bytes("run");
+  fs::remove_all(*this / "run/adapter");
+  const std::string said = fault({"lora.toml", "run.dir=run", "job=evaluate"});
+  EXPECT_THAT(said, HasSubstr("the training has ended, and its adapter is gone: "));
+  const size_t at = said.find("run.resume=");
+  ASSERT_NE(at, std::string::npos);
+  const std::string word = said.substr(at, said.find('\n', at) - at);
+  expect_done(trainer({"lora.toml", "run.dir=run", "job=export", word}));
+  EXPECT_EQ(saved_bytes("run-2"), before);
+}
+
+TEST_F(AsTyped, ALogThatIsGoneIsNotStartedAnewWhereSnapshotsAre) {
+  expect_done(trainer({"spsa.toml", "run.dir=run", "train.steps=20"}));
+  const std::string before = saved_bytes("run");
+  forget_end("run");
+  test::write_file(*this / "run/figures.json", "{");  // measured again
+  expect_done(trainer({"spsa.toml", "run.dir=run", "train.steps=20"}));
+  EXPECT_EQ(saved_bytes("run"), before);
+  forget_end("run");
+  fs::remove_all(*this / "run/log");
+  const std::string snapshots = test::read_file(*this / "run/checkpoints/latest");
+  EXPECT_THAT(fault({"spsa.toml", "run.dir=run", "train.steps=20"}),
+              HasSubstr("this log has no rounds, and snapshots up to round 20 are in run/checkpoints"));
+  EXPECT_EQ(test::read_file(*this / "run/checkpoints/latest"), snapshots);
+}
+
+TEST_F(AsTyped, RanksThatWaitForABusyFolderLeaveTogether) {
+  TESSERA_NEEDS_MPI();
+  test::Process first(trainer({"lora.toml", "run.dir=run", "train.steps=1000000"}));
+  wait_for_lines("run", 1);
+  test::Process second(ranks(2, {"lora.toml", "run.dir=run"}));
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  second.send(SIGUSR1);
+  const test::Ended ended = second.wait(60);
+  EXPECT_FALSE(ended.timed_out) << ended.err;
+  EXPECT_EQ(ended.exit_code, 130) << ended.err;
+  first.send(SIGTERM);
+  EXPECT_EQ(first.wait(60).exit_code, 130);
 }
 
 }  // namespace

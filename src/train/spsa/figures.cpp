@@ -45,7 +45,11 @@ std::optional<CheckpointMeta> read_figures(const fs::path& run, int64_t last_ste
   const fs::path file = file_in(run);
   if (!fs::exists(file)) return std::nullopt;
   CheckpointMeta meta;
-  with_place(file.string(), [&] { meta = meta_of_figures(read_configuration(file)); });
+  try {
+    meta = meta_of_figures(read_configuration(file));
+  } catch (const UserError&) {  // what it held is measured again, as where it is absent
+    return std::nullopt;
+  }
   if (meta.step > last_step) meta.step = meta.rows_consumed = 0;
   if (meta.evaluated_at > last_step) {
     meta.evaluated_at = -1;

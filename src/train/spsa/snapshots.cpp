@@ -49,6 +49,19 @@ void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder,
   }
 }
 
+std::string require_log(const fs::path& snapshots, const fs::path& log, uint32_t round) {
+  const auto rounds = snapshot_rounds(snapshots);
+  if (rounds.empty() || rounds.front() <= round) return "";
+  if (round > 0)
+    return fmt::format(
+        "{}: the log ends with round {}, and there is a snapshot of round {}: what lies between is made again",
+        log.string(), round, rounds.front());
+  throw UserError(
+      log.string(),
+      fmt::format("this log has no rounds, and snapshots up to round {} are in {}", rounds.front(), snapshots.string()),
+      "put back a copy of the log, or train anew with run.resume=never or another run.dir");
+}
+
 void Snapshots::know(const Record& record) {
   if (record.type == RecordType::snapshot) known_[record.round] = {record.index, hex_text(record.sha256)};
 }

@@ -24,6 +24,13 @@ std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog&);  // by round
 /// Loads the newest snapshot of a folder that is whole, that the log vouches for and that is not past `last_round`. None may be there.
 void load_snapshot(Replica&, const StepLog&, const std::filesystem::path& folder, uint32_t last_round);
 
+/// Snapshots vouch for rounds that were done: where they are, a log without any is not that of a new run.
+/// @param snapshots  their folder; empty: this process has none
+/// @param round      rounds that the log holds
+/// @return what is to be told of a log that ends before the newest snapshot; mostly empty
+/// @throws UserError when it has no rounds
+std::string require_log(const std::filesystem::path& snapshots, const std::filesystem::path& log, uint32_t round);
+
 /// The snapshots that a run writes, and what becomes of them and of the log before them.
 class Snapshots {
  public:

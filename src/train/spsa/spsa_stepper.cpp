@@ -62,6 +62,8 @@ class SpsaStepper final : public Stepper {
       tip_ = catch_up_with_ranks(mine());
       engine_ = make_mpi_engine(in_.world, tip_.index);
     }
+    if (const std::string notice = require_log(snapshots_.folder(), log_folder(), replica_.round()); !notice.empty())
+      in_.report.say(notice);
     if (log_) snapshots_.know(*log_);
     std::array<double, 1> ended{log_ && log_->chain().ended() ? 1.0 : 0.0};  // a kill may have come just behind that
     in_.world.all_reduce_max(std::span<double>(ended));
