@@ -168,6 +168,9 @@ TEST_F(TrainedModels, ThatWereRoundedSayHowTheyComeOutAsTheyAre) {
 TEST_F(TrainedModels, AreNotThereBeforeTheTrainingHasEnded) {
   expect_done(trainer({"full.toml", "run.dir=run", "train.steps=4", "checkpoint.every=2"}));
   fs::remove_all(*this / "run/model");
+  EXPECT_THAT(fault({"full.toml", "job=evaluate", "run.dir=run"}),
+              HasSubstr("run\" has ended, and what it wrote is gone"));
+  forget_end("run");
   for (const char* job : {"job=evaluate", "job=generate", "job=export"})
     EXPECT_THAT(expect_exit(2, trainer({"full.toml", job, "run.dir=run"})).err, HasSubstr("run\" has not ended"));
   EXPECT_FALSE(fs::exists(*this / "run/model"));

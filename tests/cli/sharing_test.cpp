@@ -112,6 +112,7 @@ TEST_F(Sharing, EvaluatesTheSameUnderRanksWhichMustSeeTheSameRun) {
 TEST_F(Sharing, IsNotThereBeforeTheTrainingHasEnded) {
   expect_done(trainer(rps({"run.dir=run", "train.steps=4", "checkpoint.every=2"})));
   fs::remove_all(*this / "run/sharing");
+  forget_end("run");
   for (const char* job : {"job=evaluate", "job=generate", "job=export"})
     EXPECT_THAT(fault(rps({job, "run.dir=run"})), HasSubstr("run\" has not ended: it holds no model yet"));
   EXPECT_FALSE(fs::exists(*this / "run/model"));
