@@ -13,6 +13,7 @@
 #include "score/evaluation.h"
 #include "train/divergence.h"
 #include "train/optimizers/optimizer.h"
+#include "train/spsa/branch.h"
 #include "train/spsa/figures.h"
 
 namespace tessera {
@@ -117,10 +118,8 @@ std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, c
   const fs::path& file = going.file;
   if (file.filename() == "run.json")
     return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
-               ? fmt::format(
-                     "undo the change, {}, or go on from a round of it in a branch: job=replay replay.branch=FOLDER, "
-                     "then train with run.dir=FOLDER",
-                     start_anew(in))
+               ? fmt::format("undo the change, {}, or go on from a round of it in a branch: {}", start_anew(in),
+                             branch_command(in.config.trainer.spsa))
                : undo_or_start_anew;
   const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =

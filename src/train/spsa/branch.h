@@ -2,6 +2,7 @@
 // Branches: a new run that shares its first rounds with another.
 
 #include "train/spsa/rounds.h"
+#include "train/spsa/spsa_config.h"
 
 namespace tessera {
 
@@ -16,5 +17,9 @@ void write_branch(const Context&, const std::filesystem::path& folder, const Ste
 
 /// What write_branch refuses, before the work that leads there.
 void require_free_for_branch(const std::filesystem::path& folder, const StepLog& from);
+
+/// How a run is branched and the branch trained, for hints. Processes that share a folder have each their own start, a branch has one:
+/// it is trained by one process, or by the ranks of one job.
+std::string branch_command(const SpsaConfig&);
 
 }  // namespace tessera

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "score/evaluation.h"
+#include "train/spsa/branch.h"
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
@@ -145,7 +146,7 @@ class SpsaStepper final : public Stepper {
     throw UserError(
         log_folder().string(),
         fmt::format("the run has ended with round {}, and {} steps are asked for", replica_.round(), steps_),
-        "a branch of it goes on: job=replay replay.branch=FOLDER, then train with run.dir=FOLDER");
+        "a branch of it goes on: " + branch_command(config_));
   }
 
   // --- what was there before
