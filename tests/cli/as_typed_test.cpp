@@ -125,10 +125,10 @@ TEST_F(AsTyped, ALogThatIsGoneIsNotStartedAnewWhereSnapshotsAre) {
 TEST_F(AsTyped, ABranchOfProcessesThatShareAFolderIsTrainedAsTheHintSays) {
   const Words words = {"spsa.toml", "spsa.transport=file", "train.steps=4"};
   expect_done(trainer(joined(words, {"run.dir=run"})));
-  const std::string said = fault(joined(words, {"run.dir=run", "optimizer.lr=0.002"}));
+  const std::string said = fault(joined(words, {"run.dir=run", "optimizer.lr=0.0005"}));
   EXPECT_THAT(said, HasSubstr("job=replay replay.branch=FOLDER, then train with run.dir=FOLDER spsa.transport=mpi"));
   expect_done(trainer({"spsa.toml", "run.dir=run", "job=replay", "replay.round=3", "replay.branch=branch"}));
-  const Words branch = joined(words, {"run.dir=branch", "spsa.transport=mpi", "optimizer.lr=0.002"});
+  const Words branch = joined(words, {"run.dir=branch", "spsa.transport=mpi", "optimizer.lr=0.0005"});
   EXPECT_THAT(expect_done(trainer(branch)).out, HasSubstr("going on from step 3"));
 }
 
