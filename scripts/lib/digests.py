@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,6 @@ class Command:
         done = subprocess.run(words, cwd=folder, env=environment, text=True, capture_output=True)
         if done.returncode != 0:
             raise RuntimeError(f"exit code {done.returncode}: {' '.join(words)}\n{done.stderr}")
-        return done.stdout
 
 
 def train(recipe, *overrides, ranks=1, steps=6):
@@ -149,9 +147,8 @@ def facts(folder):
 
 def run_case(program, commands):
     with tempfile.TemporaryDirectory(prefix="tessera_digests_") as folder:
-        printed = []
         for command in commands:
-            printed.append(command.run(program, folder))
+            command.run(program, folder)
         return facts(pathlib.Path(folder))
 
 
@@ -197,13 +194,9 @@ def kept_file(root, program, name, commands):
 
 def link_shared(root, program):
     """Recipes name ../../shared, beside the repository."""
-    for name in ("shared",):
-        there, wanted = root.parent / name, program.parent / name
+    for there, wanted in ((root.parent / "shared", program.parent / "shared"), (root / "models", program / "models")):
         if there.exists() and not wanted.exists():
             wanted.symlink_to(there)
-    models, wanted = root / "models", program / "models"
-    if models.exists() and not wanted.exists():
-        wanted.symlink_to(models)
 
 
 def main():

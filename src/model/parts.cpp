@@ -51,6 +51,10 @@ DecoderParts decoder_parts(const std::vector<WeightSpec>& specs) {
     TS_CHECK(place < 0, "{} is a second weight of its kind", specs[i].name);
     place = static_cast<int>(i);
   }
+  const auto require = [](int place) { TS_CHECK(place >= 0, "a weight that every decoder has is missing"); };
+  for (const int place : {parts.embedding, parts.final_norm, parts.head}) require(place);
+  for (const BlockWeights& b : parts.blocks)
+    for (const int place : {b.input_norm, b.q, b.k, b.v, b.o, b.mlp_norm, b.gate, b.up, b.down}) require(place);
   return parts;
 }
 

@@ -113,5 +113,21 @@ TEST_F(Weights, OfAnotherShapeAreToldWithTheirFile) {
                 "  config.json and the weights do not belong together");
 }
 
+TEST(DecoderParts, EachOccursOnce) {
+  const test::TemporaryFolder folder;
+  test::tiny_settings(folder.path());
+  const std::vector<WeightSpec> specs = weight_specs(read_model_config(folder / "config.json"));
+  const DecoderParts parts = decoder_parts(specs);
+  ASSERT_EQ(parts.blocks.size(), 3u);
+  EXPECT_EQ(specs[static_cast<size_t>(parts.blocks[2].gate)].name, "model.layers.2.mlp.gate_proj.weight");
+  for (size_t i = 0; i < specs.size(); ++i) {
+    std::vector<WeightSpec> others = specs;
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
+    EXPECT_THROW(decoder_parts(others), InternalError) << "without " << specs[i].name;
+    others.insert(others.begin(), 2, specs[i]);
+    EXPECT_THROW(decoder_parts(others), InternalError) << "twice " << specs[i].name;
+  }
+}
+
 }  // namespace
 }  // namespace tessera
