@@ -76,7 +76,7 @@ def cases():
         "spsa ranks": [train(spsa, ranks=2), Command(spsa, "run.dir=run", "job=replay")],
         "spsa full adamw": [train(spsa, "adapter.method=none", "optimizer.name=adamw", "spsa.probes=4")],
         "spsa momentum, pool, Hadamard": [train(spsa, "optimizer.momentum=0.9", "spsa.directions=hadamard", "spsa.probes=4")],
-        "spsa signs, one side": [train(spsa, "spsa.votes=sign", "spsa.sides=1", "spsa.probes=3")],
+        "spsa signs, one side": [train(spsa, "spsa.votes=sign", "spsa.sides=one", "spsa.probes=3")],
         "spsa over mos": [train(spsa, "adapter.method=mos", "adapter.rank=8", "adapter.equivalent_rank=2")],
         "spsa over rps": [train(rps, *SMALL, "train.estimator=spsa", "optimizer.name=sgd", "optimizer.lr=1e-3", "train.clip=0")],
         "spsa layers": [train(spsa, "adapter.method=none", "spsa.perturb=layers")],

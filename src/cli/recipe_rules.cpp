@@ -3,6 +3,7 @@
 #include "cli/going_on.h"
 #include "io/files.h"
 #include "train/divergence.h"
+#include "train/spsa/snapshots.h"
 
 namespace tessera {
 namespace {
@@ -26,8 +27,7 @@ void check_resume(Recipe& recipe, const JobConfig& c) {
   if (file.empty()) return recipe.fault("run", "resume", "run.resume is empty", kWhat);
   if (!fs::exists(file))
     return recipe.fault("run", "resume", fmt::format("run.resume \"{}\" does not exist", file.string()), kWhat);
-  const std::string name = file.filename().string();
-  if (c.job != "train" && name.starts_with("round-") && name.ends_with(".safetensors"))
+  if (c.job != "train" && is_snapshot_name(file))
     return recipe.fault(
         "run", "resume",
         fmt::format("run.resume \"{}\" is a snapshot of one-byte SPSA and no checkpoint", file.string()),

@@ -22,6 +22,10 @@ std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog& log) {
   return known;
 }
 
+bool is_snapshot_name(const fs::path& file) {
+  return number_in_name(file.filename().string(), kPrefix, kSuffix).has_value();
+}
+
 fs::path snapshot_file(const fs::path& folder, uint32_t round) {
   return folder / numbered_name(kPrefix, round, kSuffix);
 }

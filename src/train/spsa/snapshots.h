@@ -11,6 +11,8 @@ namespace tessera {
 
 /// checkpoints/round-00001000.safetensors
 std::filesystem::path snapshot_file(const std::filesystem::path& folder, uint32_t round);
+/// Whether a file is called as a snapshot is.
+bool is_snapshot_name(const std::filesystem::path&);
 /// Rounds of the snapshots in a folder, newest first.
 std::vector<uint32_t> snapshot_rounds(const std::filesystem::path& folder);
 
