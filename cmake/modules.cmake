@@ -1,4 +1,5 @@
-# tessera_module(name DEPENDS ...): the static library tessera_<name> of src/<name>/**.cpp.
+# The flags of all that is compiled here. Under sanitizers only kernels are optimised fully: elsewhere most of the time would go
+# into compiling.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
                          -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
@@ -6,9 +7,23 @@ function(tessera_flags target)
   if(TESSERA_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${TESSERA_SANITIZE})
+    if(NOT target STREQUAL tessera_kernels)
+      target_compile_options(${target} PRIVATE -O1)
+    endif()
   endif()
 endfunction()
 
+# The flags of test code: it is compiled more often than it runs.
+function(tessera_test_flags target)
+  tessera_flags(${target})
+  if(TESSERA_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  else()
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
+endfunction()
+
+# tessera_module(name DEPENDS ...): the static library tessera_<name> of src/<name>/**.cpp.
 function(tessera_module name)
   cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cpp)
