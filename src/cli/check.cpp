@@ -1,6 +1,4 @@
-// --check and --show-batch: what a run would do, before it does it.
-
-#include <set>
+#include "cli/check.h"
 
 #include "cli/going_on.h"
 #include "cli/outputs.h"
@@ -44,15 +42,13 @@ void check_adapter(const JobInputs& in, JobPlan& plan) {
 
 /// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts: a note says so.
 void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
-  const auto note = [&](auto look) {
-    try {
-      look();
-    } catch (const UserError& error) {
-      plan.notes.push_back(fmt::format("note: as things stand the job would end with: {}", error.what()));
-    }
-  };
-  if (in.config.job == "replay" && plan.model) note([&] { look_at_replay(in, *plan.model); });
-  if (in.config.job == "export") note([&] { refuse_base_export(in); });
+  const Job& job = job_of(in.config);
+  if (!job.look) return;
+  try {
+    job.look(in, plan.model.get());
+  } catch (const UserError& error) {
+    plan.notes.push_back(fmt::format("note: as things stand the job would end with: {}", error.what()));
+  }
 }
 
 /// Of a training; the last is absent where the number of steps is not known before the data is read.
@@ -141,38 +137,6 @@ int check_job(const JobInputs& in, bool as_json) {
     print_out("{}\n", plan_as_json(in, plan).dump());
   else
     print_plan(in, plan);
-  return kDone;
-}
-
-int show_batch(const JobInputs& in) {
-  const Datasets sets = load_datasets(in, true);
-  if (in.world.rank() != 0) return kDone;
-  for (const std::string& notice : sets.notices) tell(in, notice);
-  const auto rows = step_rows(*sets.train, 0, {0, in.config.trainer.train.batch});
-  const PackedBatch batch = sets.train->batch(rows, 0);
-  std::set<int64_t> documents;
-  for (const TokenRange& piece : batch.documents) documents.insert(piece.document);
-  print_out("the first batch: {} rows of {} tokens, {} documents{}, {} scored tokens. [scored] text is in brackets.\n",
-            batch.rows, batch.sequence_length, documents.size(),
-            documents.size() < batch.documents.size() ? fmt::format(" in {} pieces", batch.documents.size()) : "",
-            batch.scored());
-  int64_t row = -1;
-  for (const TokenRange& document : batch.documents) {
-    if (const int64_t at = document.begin / batch.sequence_length; at != row) print_out("-- row {}\n", row = at);
-    std::string text;
-    // A token is scored as the target of the position before it.
-    for (int64_t begin = document.begin; begin < document.end;) {
-      const auto is_scored = [&](int64_t t) { return t > document.begin && batch.labels[t - 1] >= 0; };
-      int64_t end = begin + 1;
-      while (end < document.end && is_scored(end) == is_scored(begin)) ++end;
-      const std::string piece = sets.tokenizer.decode(std::span(batch.ids).subspan(begin, end - begin));
-      text += is_scored(begin) ? "[" + piece + "]" : piece;
-      begin = end;
-    }
-    const char* mark = document.choice < 0 ? "" : document.answer ? "right  " : "wrong  ";
-    print_out("   {:>5}..{:<5} {}{}\n", document.begin % batch.sequence_length,
-              (document.end - 1) % batch.sequence_length + 1, mark, text);
-  }
   return kDone;
 }
 

@@ -1,5 +1,6 @@
-// trainer log RUN: what a log of rounds holds, for people and for programs. Nothing is written, so that it can be asked while the
-// run goes on.
+// Nothing is written, so that it can be asked while the run goes on.
+
+#include "cli/log_command.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,7 +4,10 @@
 
 #include "cli/memory_limit.h"
 #include "cli/results.h"
+#include "data/data_plan.h"
 #include "model/export.h"
+#include "score/forward.h"
+#include "train/trainer.h"
 
 namespace tessera {
 
@@ -49,6 +52,40 @@ JobPlan plan_of_results(const JobInputs& in, int64_t max_position) {
 int64_t plan_results(const JobInputs& in, Model& model) {
   return std::max(writes_model(in, model) ? plan_merged_bytes(model) : 0,
                   model.adapter() && in.config.exports.peft ? plan_peft_bytes(model) : 0);
+}
+
+int64_t plan_evaluation(const JobInputs& in, Model& model) {
+  const TrainConfig& train = in.config.trainer.train;
+  return plan_score_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads);
+}
+
+int64_t plan_data(const JobInputs& in, bool need_train) {
+  const DataConfig& data = in.config.data;
+  std::vector<Split> splits;
+  if (need_train && !data.train.empty()) splits.push_back(Split::train);
+  if (data.has_eval()) splits.push_back(Split::eval);
+  int64_t bytes = 0;
+  for (const Split split : splits)
+    bytes += plan_data_bytes(data, in.config.model.tokenizer_folder(), split, in.config.trainer.train.sequence_length);
+  return bytes;
+}
+
+int64_t spsa_state_bytes(const TrainerConfig& config, int64_t count) {
+  if (config.spsa.directions == "pool") return 12 * count + 8 * config.spsa.pool_size;
+  return optimizer_state_bytes(config.optimizer, count);
+}
+
+std::string lower_rows(const JobConfig& config) {
+  const std::string rows = micro_batch_rows(config.trainer.train, 1) > 1 ? "train.micro_batch or " : "";
+  return "lower " + rows + "train.sequence_length";
+}
+
+bool matters(int64_t part, const MemoryPlan& plan) { return 5 * part >= plan.owned(); }
+
+std::string smaller_writing(const JobConfig& config, const MemoryPlan& plan) {
+  if (matters(plan.results, plan) && config.adapter.method != "none")
+    return "set export.merged = false and export.peft = true: the adapter alone takes less";
+  return "use a machine with more memory";
 }
 
 std::string smaller_hint(const JobConfig& config, const MemoryPlan& plan) {

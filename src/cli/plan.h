@@ -35,10 +35,23 @@ JobPlan plan_of_results(const JobInputs&, int64_t max_position);
 /// Bytes that exporting the results of a training takes ([export]).
 int64_t plan_results(const JobInputs&, Model&);
 
+/// Bytes that evaluating held-out rows takes.
+int64_t plan_evaluation(const JobInputs&, Model&);
+/// Bytes of the splits that load_datasets will read.
+int64_t plan_data(const JobInputs&, bool need_train);
+/// Bytes of SPSA's replica for so many trained numbers: the optimizer's state, or the seed pool's sums.
+int64_t spsa_state_bytes(const TrainerConfig&, int64_t count);
+
 /// The plan's memory. @throws UserError when the machine, a control group or a limit of this process allows less; the hint is the job's
 MemoryPlan require_memory(const JobInputs&, const JobPlan&);
 /// What makes the recipe's job smaller, as a hint: that which matters in the plan, or all when none is given.
 std::string smaller_hint(const JobConfig&, const MemoryPlan& = {});
+/// For such hints: whether less of a part would help. Without a plan it may.
+bool matters(int64_t part, const MemoryPlan&);
+/// "lower train.micro_batch or train.sequence_length", as far as there is something to lower.
+std::string lower_rows(const JobConfig&);
+/// The hint of jobs whose work is to write a model.
+std::string smaller_writing(const JobConfig&, const MemoryPlan&);
 
 /// Numbers of the dense model: one a weight, adapters apart.
 int64_t dense_parameters(Model&);

@@ -6,7 +6,10 @@
 #include <sstream>
 #include <thread>
 
+#include "cli/check.h"
+#include "cli/log_command.h"
 #include "cli/plan.h"
+#include "cli/show_batch.h"
 #include "cli/signals.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
@@ -78,9 +81,7 @@ int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config,
   const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
   if (arguments.check) return check_job(inputs, arguments.json);
   if (arguments.show_batch) return show_batch(inputs);
-  for (const Job& job : jobs())
-    if (job.name == config.job) return job.run(inputs);
-  return kOurFault;
+  return job_of(config).run(inputs);
 }
 
 int explain(Recipe& recipe, const std::string& key) {

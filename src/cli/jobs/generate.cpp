@@ -147,14 +147,18 @@ void report_faults(const std::vector<Generated>& results, const std::filesystem:
                   std::count_if(results.begin(), results.end(), failed), results.size(), file.string()));
 }
 
-}  // namespace
-
 JobPlan plan_generate(const JobInputs& in) {
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   return plan_of_prompts(in, Asked(in, tokenizer, examples_of(in)));
 }
 
-int generate_job(const JobInputs& in) {
+std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) {
+  if (!matters(plan.activations + plan.tables, plan)) return "use a machine with more memory";
+  return config.generate.batch > 1 ? "lower generate.max_new_tokens or generate.batch"
+                                   : "lower generate.max_new_tokens";
+}
+
+int continue_prompts(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   require_free_outputs(in);
   const GenerateConfig& config = in.config.generate;
@@ -181,6 +185,16 @@ int generate_job(const JobInputs& in) {
   if (!in.quiet) print_out("samples: {}\n", file.string());
   report_faults(asked.results, file);
   return kDone;
+}
+
+}  // namespace
+
+Job generate_job() {
+  return {.name = "generate",
+          .help = "continue prompts",
+          .run = continue_prompts,
+          .plan = plan_generate,
+          .smaller = smaller_generation};
 }
 
 }  // namespace tessera

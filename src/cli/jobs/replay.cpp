@@ -116,9 +116,9 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
   return std::nullopt;
 }
 
-}  // namespace
-
-void look_at_replay(const JobInputs& in, Model& laid_out) {
+/// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights are
+/// not compared.
+void look_at_replay(const JobInputs& in, Model* laid_out) {
   const RunPlaces source = replayed_run(in);
   const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
   const std::string where = (source.log / "header.json").string();
@@ -128,11 +128,37 @@ void look_at_replay(const JobInputs& in, Model& laid_out) {
     refuse_overwritten_inputs(in, results_folder(in, source));
   else
     require_free_for_branch(in.config.replay.branch, log);
-  require_same_layout(header, laid_out, where);
-  require_same_config(source, laid_out);
+  require_same_layout(header, *laid_out, where);
+  require_same_config(source, *laid_out);
 }
 
-int replay_job(const JobInputs& in) {
+/// The recipe's training, with the optimizer and the directions of the run that is replayed: its log's header has the say.
+TrainerConfig trainer_of_log(const JobInputs& in) {
+  TrainerConfig config = in.config.trainer;
+  std::filesystem::path file;
+  try {
+    file = replayed_run(in).log / "header.json";
+  } catch (const UserError&) {
+    return config;  // a note says that there is no log yet
+  }
+  const RunHeader header = RunHeader::parse(read_text_file(file), file.string());
+  config.optimizer.name = header.optimizer;
+  config.optimizer.momentum = header.momentum;
+  config.spsa.directions = header.family == Family::pool ? "pool" : "independent";
+  config.spsa.pool_size = header.lanes;
+  return config;
+}
+
+JobPlan plan_replay(const JobInputs& in) {
+  JobPlan plan = plan_of_model(model_settings(in, kExportPositions));
+  plan.memory.activations = kExportScratch;
+  plan.memory.optimizer = spsa_state_bytes(trainer_of_log(in), plan.model->pool().trainable().values.shape.count());
+  plan.memory.results = in.config.replay.branch.empty() ? plan_results(in, *plan.model) : 0;
+  plan.one_rank = true;
+  return plan;
+}
+
+int replay_log(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   const ReplayConfig& config = in.config.replay;
   const RunPlaces source = replayed_run(in);
@@ -187,6 +213,18 @@ int replay_job(const JobInputs& in) {
   if (rounded_to) line.set("rounded_to", std::string(name_of(*rounded_to)));
   print_out("{}\n", line.dump());
   return kDone;
+}
+
+}  // namespace
+
+Job replay_job() {
+  return {
+      .name = "replay",
+      .help = "rebuild the weights of an SPSA run at any round from the base model and its log, or branch off there",
+      .run = replay_log,
+      .plan = plan_replay,
+      .smaller = smaller_writing,
+      .look = look_at_replay};
 }
 
 }  // namespace tessera

@@ -1,5 +1,7 @@
 // job = "train": the main job, from a recipe to a trained, saved adapter or model.
 
+#include <algorithm>
+
 #include "cli/going_on.h"
 #include "cli/inputs.h"
 #include "cli/outputs.h"
@@ -15,6 +17,7 @@
 #include "io/files.h"
 #include "kernels/table.h"
 #include "model/export.h"
+#include "train/backprop.h"
 #include "train/report_html.h"
 
 namespace tessera {
@@ -157,9 +160,87 @@ std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   return folder;
 }
 
-}  // namespace
+void plan_spsa(const JobInputs& in, Model& model, MemoryPlan& memory) {
+  const TrainConfig& train = in.config.trainer.train;
+  const auto prober = make_prober(in.config.trainer.spsa, model);
+  memory.optimizer = spsa_state_bytes(in.config.trainer, model.pool().trainable().values.shape.count());
+  memory.assembled += prober->owned_bytes();
+  memory.activations =
+      std::max(memory.activations, prober->plan_bytes(prober->micro_rows(train), train.sequence_length, in.threads));
+}
 
-int train_job(const JobInputs& in) {
+void plan_backprop(const JobInputs& in, Model& model, MemoryPlan& memory) {
+  const TrainConfig& train = in.config.trainer.train;
+  memory.optimizer = optimizer_state_bytes(in.config.trainer.optimizer, model.pool().trainable().values.shape.count());
+  memory.activations =
+      std::max(memory.activations,
+               plan_backprop_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
+                                   {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}}));
+}
+
+/// Of SPSA on several ranks, which hand a replica's state to each other when a run goes on.
+int64_t plan_catching_up(const JobInputs& in, Model& model) {
+  const TrainerConfig& config = in.config.trainer;
+  if (config.train.estimator != "spsa" || in.world.size() == 1) return 0;
+  const TensorView values = model.pool().trainable().values;
+  const bool has_vectors = config.spsa.directions != "pool";
+  return values.bytes() + (has_vectors ? optimizer_state_bytes(config.optimizer, values.shape.count()) : 0);
+}
+
+/// A dense model that does not hold the trained values bit for bit is read back and evaluated, in the arena of the training.
+void plan_reading_back(const JobInputs& in, Model& model, MemoryPlan& memory) {
+  const DType dtype = model.export_dtype();
+  const bool as_trained = dtype == DType::f32 && !model.adapter() && !model.is_shared();
+  if (!in.config.data.has_eval() || !writes_model(in, model) || as_trained) return;
+  Model::Settings settings = model_settings(in, in.config.trainer.train.sequence_length);
+  settings.model.init = "random";
+  settings.model.dtype = name_of(dtype);
+  settings.sharing = {};
+  settings.adapter = {};
+  settings.freeze = {};
+  settings.train_base = settings.gradients = false;
+  const JobPlan dense = plan_of_model(settings);
+  memory.read_back = dense.memory.weights_and_gradients;
+  memory.activations = std::max(memory.activations, plan_evaluation(in, *dense.model));
+}
+
+JobPlan plan_train(const JobInputs& in) {
+  JobPlan plan = plan_of_model(model_settings(in, in.config.trainer.train.sequence_length));
+  Model& model = *plan.model;
+  plan.memory.activations = plan_evaluation(in, model);
+  if (in.config.trainer.train.estimator == "spsa")
+    plan_spsa(in, model, plan.memory);
+  else
+    plan_backprop(in, model, plan.memory);
+  // The optimizer's state is given back before results are written.
+  plan.memory.results = std::max(plan_catching_up(in, model), plan_results(in, model) - plan.memory.optimizer);
+  plan_reading_back(in, model, plan.memory);
+  plan.memory.data = plan_data(in, true);
+  plan.wire_bytes = wire_bytes_per_step(in, model);
+  return plan;
+}
+
+std::string smaller_training(const JobConfig& config, const MemoryPlan& plan) {
+  const bool is_spsa = config.trainer.train.estimator == "spsa";
+  std::vector<std::string> ways;
+  if (matters(plan.activations, plan)) {
+    ways.push_back(lower_rows(config));
+    if (!is_spsa && !config.trainer.train.checkpoint_activations)
+      ways.push_back("set train.checkpoint_activations = true");
+  }
+  if (is_spsa && config.trainer.spsa.side_by_side > 1 && matters(plan.activations + plan.assembled, plan))
+    ways.push_back("lower spsa.side_by_side");
+  if (matters(plan.optimizer, plan) && config.trainer.optimizer.name == "adamw")
+    ways.push_back("set optimizer.name = \"sgd\"");
+  if (matters(plan.weights_and_gradients, plan) && config.adapter.method == "none")
+    ways.push_back("train an adapter (adapter.method = \"lora\")");
+  if (matters(plan.data, plan) && plan.data > 0) ways.push_back("lower data.max_documents");
+  std::string hint = ways.empty() ? "use a machine with more memory" : ways[0];
+  for (size_t i = 1; i < ways.size(); ++i) hint += (i + 1 == ways.size() ? ", or " : ", ") + ways[i];
+  return hint;
+}
+
+int train(const JobInputs& in) {
   if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
     throw UserError(in.recipe.where("spsa", "transport"),
                     fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
@@ -175,6 +256,16 @@ int train_job(const JobInputs& in) {
     if (folder && !in.quiet) fmt::print(stderr, "{}; {}\n", stop.what(), how_it_goes_on(in, run_path));
     return kStopped;
   }
+}
+
+}  // namespace
+
+Job train_job() {
+  return {.name = "train",
+          .help = "fine-tune or train a model",
+          .run = train,
+          .plan = plan_train,
+          .smaller = smaller_training};
 }
 
 }  // namespace tessera

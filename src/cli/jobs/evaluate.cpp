@@ -1,0 +1,76 @@
+// job = "evaluate": loss and accuracy of what a training left, or of a model as it is, on held-out data.
+
+#include <cmath>
+
+#include "cli/plan.h"
+#include "cli/results.h"
+#include "io/output.h"
+#include "kernels/table.h"
+#include "score/evaluate.h"
+
+namespace tessera {
+namespace {
+
+JobPlan plan_evaluate(const JobInputs& in) {
+  JobPlan plan = plan_of_results(in, in.config.trainer.train.sequence_length);
+  plan.memory.activations = plan_evaluation(in, *plan.model);
+  plan.memory.data = plan_data(in, false);
+  return plan;
+}
+
+std::string smaller_evaluation(const JobConfig& config, const MemoryPlan& plan) {
+  return matters(plan.activations, plan) ? lower_rows(config) : "use a machine with more memory";
+}
+
+int evaluate_results(const JobInputs& in) {
+  const Datasets sets = load_datasets(in, false);
+  if (!sets.eval)
+    throw UserError(in.recipe.where("data", "eval"), "data.eval is not set", "name the file to evaluate on");
+  const MemoryPlan memory = require_memory(in, plan_evaluate(in));
+  const Model::Settings settings = trained_model_settings(in, in.config.trainer.train.sequence_length);
+  const bool is_recipes =
+      settings.model.path == in.config.model.path && settings.sharing.load == in.config.sharing.load;
+  require_equal(in.world, "whether run.dir holds a trained model", is_recipes ? "no" : "yes");
+  Model model(settings);
+  require_known_tokens(in, model, sets);
+  for (const std::string& notice : sets.notices) tell(in, notice);
+  tell(in, length_notice(model, "rows", in.config.trainer.train.sequence_length));
+  use_trained_weights(in, model);
+  require_agreement(in, model, sets);
+  const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
+  Arena arena(memory.activations);
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
+  model.assemble(ctx);
+  const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
+  const double loss = sums.mean_loss(objective_of(in.config.trainer.train.objective));
+  if (!std::isfinite(loss)) {
+    const std::string broken = model.broken_base_weight();
+    throw UserError("data.eval", "the loss is not finite" + (broken.empty() ? "" : ": " + broken),
+                    "the base model is damaged, or the adapter's training diverged");
+  }
+  if (in.world.rank() != 0) return kDone;
+  if (const std::string note = left_out_notice(*sets.eval, "the held-out data"); !note.empty() && !in.quiet)
+    fmt::print(stderr, "{}\n", note);
+  Json line =
+      Json::object().set("loss", loss).set("scored_tokens", sums.scored).set("token_accuracy", sums.token_accuracy());
+  if (sums.completions > 0) line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
+  if (sums.choices > 0) line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
+  print_out("{}\n", line.dump());
+  return kDone;
+}
+
+}  // namespace
+
+Job evaluate_job() {
+  return {.name = "evaluate",
+          .help = "loss and accuracy on data.eval",
+          .run = evaluate_results,
+          .plan = plan_evaluate,
+          .smaller = smaller_evaluation};
+}
+
+}  // namespace tessera

@@ -1,0 +1,98 @@
+// job = "export": what a training left as a dense Hugging Face folder, or for PEFT.
+
+#include <algorithm>
+
+#include "cli/going_on.h"
+#include "cli/inputs.h"
+#include "cli/outputs.h"
+#include "cli/plan.h"
+#include "cli/results.h"
+#include "io/output.h"
+#include "kernels/table.h"
+#include "model/adapter_io.h"
+#include "model/export.h"
+
+namespace tessera {
+namespace {
+
+JobPlan plan_export(const JobInputs& in) {
+  const bool is_trained = names_checkpoint(in.config.run) || in.config.sharing.method != "none";
+  JobPlan plan =
+      is_trained ? plan_of_results(in, kExportPositions) : plan_of_model(model_settings(in, kExportPositions));
+  const bool merged = in.config.exports.merged || !in.recipe.has("export", "merged");
+  plan.memory.activations = kExportScratch;
+  plan.memory.results = std::max(merged ? plan_merged_bytes(*plan.model) : 0, plan_results(in, *plan.model));
+  plan.one_rank = true;
+  return plan;
+}
+
+/// What adapter.load or sharing.load takes, which the run itself writes at its end only.
+void export_native(Model& model, const std::filesystem::path& folder) {
+  if (model.adapter()) {
+    save_adapter(folder / "adapter", model);
+    print_out("adapter: {}\n", (folder / "adapter").string());
+  } else if (model.is_shared()) {
+    save_sharing(folder / "sharing", model);
+    print_out("shared weights: {}\n", (folder / "sharing").string());
+  }
+}
+
+/// A recipe that a run stored spells out export.merged = false, and with it job=export may have nothing left to do.
+void require_something_to_export(const JobInputs& in) {
+  const ExportConfig& e = in.config.exports;
+  const bool merges = e.merged || !in.recipe.has("export", "merged");
+  const bool writes_peft = e.peft && in.config.adapter.method != "none";
+  if (merges || writes_peft || (e.native && names_checkpoint(in.config.run))) return;
+  throw UserError(in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
+                  "add export.merged=true, or export.peft=true where there is an adapter");
+}
+
+int export_trained(const JobInputs& in) {
+  if (in.world.rank() != 0) return kDone;
+  require_free_outputs(in);
+  require_something_to_export(in);
+  const MemoryPlan memory = require_memory(in, plan_export(in));
+  const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
+  Model model(is_checkpoint || is_shared ? trained_model_settings(in, kExportPositions)
+                                         : model_settings(in, kExportPositions));
+  use_trained_weights(in, model);
+  // Of a checkpoint, into a new folder: what the run left at its end stays.
+  RunFolder folder(run_folder_path(in), is_checkpoint ? in.config.run.resume : "auto", teller(in));
+  tell(in, folder.notice());
+  refuse_base_export(in);
+  refuse_overwritten_inputs(in, folder.path());
+  Arena arena(memory.activations);
+  const Context ctx{.device = {},
+                    .stream = {},
+                    .kernels = kernels_for({}, in.config.run.backend),
+                    .scratch = arena,
+                    .threads = in.threads};
+  model.assemble(ctx);
+  const bool merges = in.config.exports.merged || !in.recipe.has("export", "merged");
+  if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
+  if (merges) {
+    const Written result = write_model(in, ctx, model, folder.path());
+    print_out("{}: {}\n", dense_notice(model), result.folder.string());
+    tell(in, rounded_notice(result));
+  }
+  if (in.config.exports.peft && model.adapter()) {
+    export_peft(folder / "peft", model);
+    print_out("PEFT adapter: {}\n", (folder / "peft").string());
+  }
+  return kDone;
+}
+
+}  // namespace
+
+Job export_job() {
+  return {
+      .name = "export",
+      .help =
+          "write the trained adapter merged into the model as a Hugging Face folder, and with export.peft=true for PEFT",
+      .run = export_trained,
+      .plan = plan_export,
+      .smaller = smaller_writing,
+      .look = [](const JobInputs& in, Model*) { refuse_base_export(in); }};
+}
+
+}  // namespace tessera
