@@ -1,11 +1,13 @@
 #include "cli/check.h"
 
 #include "cli/going_on.h"
+#include "cli/model_settings.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/preflight.h"
 #include "cli/rates.h"
-#include "cli/results.h"
+#include "cli/run_path.h"
+#include "cli/trained_weights.h"
 #include "io/output.h"
 
 namespace tessera {

@@ -1,7 +1,7 @@
 #pragma once
 // Going on with a run: which checkpoint, and whether recipe, data and base model are still those of the run.
 
-#include "cli/workspace.h"
+#include "cli/jobs.h"
 #include "train/checkpoint.h"
 
 namespace tessera {

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "cli/memory_limit.h"
+#include "cli/model_settings.h"
 #include "cli/results.h"
+#include "cli/trained_weights.h"
 #include "data/data_plan.h"
 #include "model/export.h"
 #include "score/forward.h"

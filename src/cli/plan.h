@@ -1,7 +1,7 @@
 #pragma once
 // What a job will take: memory a rank, traffic a step. Known without taking it, and compared with what there is before anything is allocated.
 
-#include "cli/workspace.h"
+#include "cli/jobs.h"
 
 namespace tessera {
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/datasets.h"
 #include "cli/going_on.h"
 #include "cli/spsa_run.h"
 #include "data/preparation.h"

@@ -1,7 +1,7 @@
 #pragma once
 // What --check looks at beyond recipe and plan: that the job will not stop at the first thing it reads.
 
-#include "cli/workspace.h"
+#include "cli/jobs.h"
 
 namespace tessera {
 

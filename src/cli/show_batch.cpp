@@ -2,7 +2,8 @@
 
 #include <set>
 
-#include "cli/workspace.h"
+#include "cli/datasets.h"
+#include "cli/notices.h"
 #include "io/output.h"
 
 namespace tessera {

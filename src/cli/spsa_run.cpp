@@ -1,6 +1,7 @@
 #include "cli/spsa_run.h"
 
 #include "cli/going_on.h"
+#include "cli/run_path.h"
 #include "io/files.h"
 #include "io/json_file.h"
 #include "model/config_fingerprint.h"

@@ -1,7 +1,7 @@
 #pragma once
 // The run folder of a training by one-byte SPSA: run.json beside the log, and the header that all machines share.
 
-#include "cli/workspace.h"
+#include "cli/jobs.h"
 #include "train/checkpoint.h"
 #include "train/spsa/rounds.h"
 #include "train/spsa/spsa_inputs.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "cli/model_settings.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 

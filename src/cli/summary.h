@@ -1,8 +1,8 @@
 #pragma once
 // What a training tells its reader: the plan at its start, what changed at its end.
 
+#include "cli/datasets.h"
 #include "cli/plan.h"
-#include "cli/workspace.h"
 #include "cli/written.h"
 
 namespace tessera {

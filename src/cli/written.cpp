@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/model_settings.h"
 #include "kernels/table.h"
 #include "score/evaluate.h"
 

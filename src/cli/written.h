@@ -1,7 +1,7 @@
 #pragma once
 // What a run has written, and the figures of it as it stands on disk.
 
-#include "cli/workspace.h"
+#include "cli/jobs.h"
 
 namespace tessera {
 

@@ -2,8 +2,12 @@
 
 #include <cmath>
 
+#include "cli/agreement.h"
+#include "cli/datasets.h"
+#include "cli/model_settings.h"
+#include "cli/notices.h"
 #include "cli/plan.h"
-#include "cli/results.h"
+#include "cli/trained_weights.h"
 #include "io/output.h"
 #include "kernels/table.h"
 #include "score/evaluate.h"

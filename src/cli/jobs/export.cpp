@@ -4,9 +4,13 @@
 
 #include "cli/going_on.h"
 #include "cli/inputs.h"
+#include "cli/model_settings.h"
+#include "cli/notices.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "cli/run_path.h"
+#include "cli/trained_weights.h"
 #include "io/output.h"
 #include "kernels/table.h"
 #include "model/adapter_io.h"

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "cli/datasets.h"
 #include "cli/inputs.h"
+#include "cli/model_settings.h"
+#include "cli/notices.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
-#include "cli/results.h"
+#include "cli/run_path.h"
+#include "cli/trained_weights.h"
 #include "data/data_source.h"
 #include "data/encoding.h"
 #include "data/prompts.h"

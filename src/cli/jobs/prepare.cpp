@@ -1,5 +1,6 @@
 // job = "prepare": tokenizes the data into the cache and stops.
 
+#include "cli/datasets.h"
 #include "cli/plan.h"
 #include "io/output.h"
 

@@ -3,9 +3,13 @@
 #include <chrono>
 
 #include "cli/inputs.h"
+#include "cli/model_settings.h"
+#include "cli/notices.h"
 #include "cli/plan.h"
 #include "cli/results.h"
+#include "cli/run_path.h"
 #include "cli/spsa_run.h"
+#include "cli/trained_weights.h"
 #include "io/files.h"
 #include "io/output.h"
 #include "kernels/table.h"

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 
+#include "cli/agreement.h"
+#include "cli/datasets.h"
 #include "cli/going_on.h"
 #include "cli/inputs.h"
+#include "cli/model_settings.h"
+#include "cli/notices.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/rates.h"
@@ -12,6 +16,7 @@
 #include "cli/spsa_run.h"
 #include "cli/stopped.h"
 #include "cli/summary.h"
+#include "cli/trained_weights.h"
 #include "comm/stop_together.h"
 #include "core/stop.h"
 #include "io/files.h"

@@ -1,8 +1,8 @@
 #pragma once
-// What jobs build from a recipe: tokenizer, prepared data, model. Each in one place, the same for every job.
+// Tokenizer and prepared data of a recipe, the same for every job that reads them.
 
-#include <functional>
 #include <optional>
+#include <span>
 
 #include "cli/jobs.h"
 #include "data/tokenizer.h"
@@ -29,20 +29,5 @@ void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
 
 /// A warning when more than one in a hundred of the tokens that are `whose` ("data's") is the unknown one; empty otherwise.
 std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer&, const std::string& whose);
-
-/// What deserves a word when `what` ("rows") has more tokens than the model was trained on; empty otherwise.
-std::string length_notice(const Model&, const std::string& what, int64_t tokens);
-
-/// A notice of a job that has no log, on stderr: once, unless it is to be quiet or there is nothing to say.
-void tell(const JobInputs&, const std::string& notice);
-/// tell, for those who have something to say while they work. The inputs must outlive it.
-std::function<void(const std::string&)> teller(const JobInputs&);
-
-Model::Settings model_settings(const JobInputs&, int64_t max_position);
-
-/// Refuses, on every rank, a job whose ranks disagree on data or parameters.
-void require_agreement(const JobInputs&, Model&, const Datasets&);
-
-std::filesystem::path run_folder_path(const JobInputs&);
 
 }  // namespace tessera

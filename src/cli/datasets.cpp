@@ -1,30 +1,15 @@
-#include "cli/workspace.h"
+#include "cli/datasets.h"
 
 #include <algorithm>
 
+#include "cli/run_path.h"
 #include "comm/stop_together.h"
-#include "core/error.h"
 #include "data/encoding.h"
 #include "data/token_data.h"
 #include "data/token_file.h"
-#include "io/files.h"
-#include "model/config_fingerprint.h"
 
 namespace tessera {
 namespace {
-
-/// A large file is hashed once a node; the other ranks of the node pass nothing, and agree with everyone.
-void require_equal_where_known(Communicator& world, const std::string& what, const std::string& value) {
-  std::string first;
-  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(value)))) {
-    const std::string other(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (other.empty()) continue;
-    if (first.empty()) first = other;
-    if (other != first)
-      throw UserError("", fmt::format("{} differ between the machines of this job ({} and {})", what, first, other),
-                      "copy the same files to every machine");
-  }
-}
 
 constexpr uint64_t kEvaluationOrder = 0;  // of held-out documents, whatever train.seed is
 
@@ -103,55 +88,6 @@ std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer& toke
   if (share <= 0.01) return "";
   return fmt::format("warning: {:.0f} % of the {} tokens are {}: the model's tokenizer does not know these words",
                      100 * share, whose, tokenizer.token(*unknown));
-}
-
-std::string length_notice(const Model& model, const std::string& what, int64_t tokens) {
-  const int64_t known = model.config().max_position_embeddings;
-  if (tokens <= known) return "";
-  return fmt::format("note: {} of {} tokens are longer than the {} positions that config.json says the model knows",
-                     what, tokens, known);
-}
-
-void tell(const JobInputs& in, const std::string& notice) {
-  if (in.world.rank() == 0 && !in.quiet && !notice.empty()) fmt::print(stderr, "{}\n", notice);
-}
-
-std::function<void(const std::string&)> teller(const JobInputs& in) {
-  return [&in](const std::string& notice) { tell(in, notice); };
-}
-
-Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
-  Model::Settings settings;
-  settings.model = in.config.model;
-  settings.sharing = in.config.sharing;
-  settings.adapter = in.config.adapter;
-  const bool trains = in.config.job == "train" || in.config.job == "replay";
-  settings.train_base = trains && in.config.adapter.method == "none";
-  settings.freeze = in.config.trainer.train.freeze;
-  settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
-  settings.max_position = max_position;
-  settings.check_seal = in.world.local_rank() == 0;
-  settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
-  settings.where_model = in.recipe.where("model", "path");
-  settings.where_sharing = in.recipe.places("sharing");
-  settings.where_adapter = in.recipe.places("adapter");
-  return settings;
-}
-
-void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
-  require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
-  require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
-  require_equal(in.world, "the numbers of config.json", config_fingerprint(model.config()));
-  require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
-  const auto values = model.pool().trainable().values;
-  require_equal(in.world, "the trained parameters",
-                sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
-  require_equal_where_known(in.world, "the base weights",
-                            in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
-}
-
-std::filesystem::path run_folder_path(const JobInputs& in) {
-  return in.config.run.dir.empty() ? std::filesystem::path("runs") / in.recipe.name() : in.config.run.dir;
 }
 
 }  // namespace tessera
