@@ -20,5 +20,9 @@ Rule one_of(std::vector<std::string> choices) {
   rule.choices = std::move(choices);
   return rule;
 }
+Rule in_f32(Rule rule) {
+  rule.in_f32 = true;
+  return rule;
+}
 
 }  // namespace tessera

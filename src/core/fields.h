@@ -1,6 +1,7 @@
 #pragma once
 // Configuration: each module owns a struct whose `visit` names every field once, with its range and help. Parsing, checks,
-// --explain, the resolved recipe and the resume check all walk that list.
+// --explain, the resolved recipe and the resume check all walk that list. Rules between the fields of one struct are its
+// `check` (section_check.h).
 
 #include <cstdint>
 #include <filesystem>
@@ -12,11 +13,14 @@
 
 namespace tessera {
 
+class SectionCheck;
+
 /// What a value may be. Bounds are inclusive.
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
   bool above_min = false;            // min itself is not allowed
+  bool in_f32 = false;               // arithmetic takes it as f32: neither 0 nor infinity may come of it there
   std::vector<std::string> choices;  // of a string; empty: any
 };
 Rule anything();
@@ -24,6 +28,17 @@ Rule in_range(double min, double max);
 Rule at_least(double min);
 Rule above(double min, double max = std::numeric_limits<double>::infinity());
 Rule one_of(std::vector<std::string> choices);
+Rule in_f32(Rule);
+
+/// Whether a run that goes on may have another value than it began with.
+enum class OnResume {
+  same,           // no: what is trained depends on it
+  free,           // yes: it is how a run is made or what else is done with it
+  same_data,      // it names data, which may lie elsewhere: their contents are compared
+  same_weights,   // it names weights, which may lie elsewhere: their contents are compared
+  longer,         // how long to train: more of it once all is done, and anything in a new folder
+  in_new_folder,  // in a new folder that begins with a checkpoint: no state that is kept depends on it
+};
 
 /// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when the
 /// recipe names it, against the working directory when the command line does.
@@ -35,13 +50,15 @@ struct Field {
   FieldTarget target;
   Rule rule;
   std::string help;
+  OnResume on_resume = OnResume::same;
 };
 
 /// What `visit(Fields&)` fills:  v("rank", rank, in_range(1, 1024), "rank of each low-rank update").
 class Fields {
  public:
-  template <class T> void operator()(std::string key, T& member, Rule rule, std::string help) {
-    list.push_back({std::move(key), FieldTarget(&member), std::move(rule), std::move(help)});
+  template <class T>
+  void operator()(std::string key, T& member, Rule rule, std::string help, OnResume on_resume = OnResume::same) {
+    list.push_back({std::move(key), FieldTarget(&member), std::move(rule), std::move(help), on_resume});
   }
   std::vector<Field> list;
 };

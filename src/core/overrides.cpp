@@ -8,20 +8,28 @@ namespace tessera {
 namespace {
 
 struct Override {
-  std::string section, key, text;
+  std::vector<std::string> path;  // "train", "steps"
+  std::string text;
 };
+
+/// The parts between dots; none when one of them is empty.
+std::vector<std::string> path_of(const std::string& text) {
+  std::vector<std::string> path;
+  for (size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find('.', begin);
+    path.push_back(text.substr(begin, end - begin));
+    if (path.back().empty()) return {};
+  }
+  return path;
+}
 
 Override parse_override(const std::string& text) {
   const size_t equals = text.find('=');
-  const std::string path = text.substr(0, equals);
-  const size_t dot = path.find('.');
-  const bool has_section = dot != std::string::npos;
-  const std::string section = has_section ? path.substr(0, dot) : "", key = has_section ? path.substr(dot + 1) : path;
-  if (equals == std::string::npos || key.empty() || (has_section && section.empty()) ||
-      key.find('.') != std::string::npos)
+  std::vector<std::string> path = path_of(text.substr(0, equals));
+  if (equals == std::string::npos || path.empty())
     throw UserError("command line", fmt::format("\"{}\" is not an override", text),
                     "write section.key=value, for example train.steps=100");
-  return {section, key, text.substr(equals + 1)};
+  return {std::move(path), text.substr(equals + 1)};
 }
 
 TomlValue text_value(const std::string& text) {
@@ -39,23 +47,44 @@ TomlValue parse_value(const std::string& text) {
   return text_value(text);
 }
 
-void insert(TomlTable& table, const Override& given, const TomlValue& value) {
-  if (given.section.empty()) {
-    table.insert_or_assign(given.key, value);
-    return;
-  }
-  TomlValue& section = table.try_emplace(given.section, TomlValue{TomlTable{}, "", {}, {}}).first->second;
-  auto* members = std::get_if<TomlTable>(&section.value);
-  if (!members) throw UserError("command line", fmt::format("\"{}\" is both a key and a section", given.section));
-  members->insert_or_assign(given.key, value);
-  section.text.clear();
-  for (const auto& [key, member] : *members)
-    section.text += fmt::format("{}{} = {}", section.text.empty() ? "" : "\n", key, member.text);
+/// What TOML would say of a section, or of a table within one.
+std::string text_of(const TomlTable& members, size_t depth) {
+  std::string text;
+  for (const auto& [key, member] : members)
+    text += fmt::format("{}{} = {}", text.empty() ? "" : depth == 0 ? "\n" : ", ", key, member.text);
+  return depth == 0 ? text : "{ " + text + " }";
 }
 
+/// @param depth  of the table: the path's first names lead to it
+void insert(TomlTable& table, const std::vector<std::string>& path, const TomlValue& value, size_t depth = 0) {
+  if (depth + 1 == path.size()) {
+    table.insert_or_assign(path[depth], value);
+    return;
+  }
+  TomlValue& section = table.try_emplace(path[depth], TomlValue{TomlTable{}, "", {}, {}}).first->second;
+  auto* members = std::get_if<TomlTable>(&section.value);
+  if (!members) {
+    std::string name = path[0];
+    for (size_t i = 1; i <= depth; ++i) name += "." + path[i];
+    throw UserError("command line", fmt::format("\"{}\" is both a key and a section", name));
+  }
+  insert(*members, path, value, depth + 1);
+  section.text = text_of(*members, depth);
+}
+
+/// A table stands for its members, each as if it had been given for itself.
 void add(Overrides& overrides, const Override& given, const TomlValue& value) {
-  insert(overrides.values, given, value);
-  insert(overrides.typed, given, text_value(given.text));
+  const auto* members = value.as<TomlTable>();
+  if (!members || members->empty()) {
+    insert(overrides.values, given.path, value);
+    insert(overrides.typed, given.path, text_value(given.text));
+    return;
+  }
+  for (const auto& [key, inner] : *members) {
+    Override member{given.path, inner.plain_text()};
+    member.path.push_back(key);
+    add(overrides, member, inner);
+  }
 }
 
 }  // namespace
@@ -64,13 +93,7 @@ Overrides read_overrides(const std::vector<std::string>& texts) {
   Overrides overrides;
   for (const std::string& text : texts) {
     const Override given = parse_override(text);
-    const TomlValue value = parse_value(given.text);
-    const auto* members = value.as<TomlTable>();
-    if (!given.section.empty() || !members || members->empty()) {
-      add(overrides, given, value);
-      continue;
-    }
-    for (const auto& [key, inner] : *members) add(overrides, {given.key, key, inner.plain_text()}, inner);
+    add(overrides, given, parse_value(given.text));
   }
   return overrides;
 }

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
@@ -15,20 +16,26 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
+const TomlValue* find_section(const TomlTable& root, const std::string& section) {
+  const size_t dot = section.rfind('.');
+  return dot == std::string::npos ? find_value(root, "", section)
+                                  : find_value(root, section.substr(0, dot), section.substr(dot + 1));
+}
+
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// @param what  "key", or "section"
-std::string unknown_name(const std::string& at, const std::string& what, const std::string& name,
-                         const std::string& section, const std::vector<std::string>& known) {
-  std::string text = fmt::format("{}: unknown {} \"{}\"", at, what, name);
-  if (!section.empty()) text += fmt::format(" in [{}]", section);
-  if (!known.empty()) text += fmt::format("\n  known {}s: ", what);
-  for (size_t i = 0; i < known.size(); ++i) text += (i ? ", " : "") + known[i];
-  if (const std::string near = nearest_name(name, known); !near.empty())
-    text += fmt::format("\n  did you mean \"{}\"?", near);
-  return text;
+std::optional<double> number_of(const FieldTarget& target) {
+  if (const auto* number = std::get_if<double*>(&target)) return **number;
+  const auto* optional = std::get_if<std::optional<double>*>(&target);
+  return optional ? **optional : std::nullopt;
+}
+
+/// "[train]", or "[[data.sources]]" of "data.sources[1]".
+std::string header_of(const std::string& section) {
+  return section.ends_with("]") ? fmt::format("[[{}]]", section.substr(0, section.rfind('[')))
+                                : fmt::format("[{}]", section);
 }
 
 std::string why_unreadable(const fs::file_status& status) {
@@ -75,11 +82,24 @@ std::string Recipe::place_of(const TomlPlace& place) const {
 }
 
 void Recipe::read_fields(const std::string& section, const Fields& fields) {
-  if (!section.empty()) sections_.push_back(section);
+  if (!section.empty() && !section.ends_with("]")) sections_.push_back(section);
   for (const Field& field : fields.list) {
     fields_.push_back({section, field, value_text(field.target)});
     set_given(fields_.back());
+    require_f32(fields_.back());
   }
+}
+
+std::string Recipe::element(const std::string& section, size_t index) { return fmt::format("{}[{}]", section, index); }
+
+size_t Recipe::begin_list(const std::string& section, const Fields& fields, std::shared_ptr<const void> blank) {
+  const TomlValue* given = find_section(table_, section);
+  const auto* tables = given ? given->as<TomlValue::Array>() : nullptr;
+  const size_t count = tables ? tables->size() : 0;
+  sections_.push_back(section);
+  lists_[section] = {count, std::move(blank)};
+  for (const Field& field : fields.list) fields_.push_back({section + "[]", field, value_text(field.target)});
+  return count;
 }
 
 void Recipe::set_given(const ReadField& read) {
@@ -96,6 +116,17 @@ void Recipe::set_given(const ReadField& read) {
   if (!fault.empty()) faults_.push_back(fault);
 }
 
+/// Faults of values that are in their keys' ranges and that arithmetic in f32 turns into 0 or infinity.
+void Recipe::require_f32(const ReadField& read) {
+  constexpr auto kLeast = static_cast<double>(std::numeric_limits<float>::min()),
+                 kMost = static_cast<double>(std::numeric_limits<float>::max());
+  const auto number = read.field.rule.in_f32 ? number_of(read.field.target) : std::nullopt;
+  if (!number || *number == 0 || (std::abs(*number) >= kLeast && std::abs(*number) <= kMost)) return;
+  fault(read.section, read.field.key, fmt::format("{} is {}, beyond the range of f32", read.full_key(), *number),
+        fmt::format("it is reckoned with in f32, which goes from {} to {}", static_cast<float>(kLeast),
+                    static_cast<float>(kMost)));
+}
+
 bool Recipe::has(const std::string& section, const std::string& key) const {
   return find_value(overrides_.values, section, key) || find_value(table_, section, key);
 }
@@ -104,8 +135,15 @@ std::string Recipe::where(const std::string& section, const std::string& key) co
   if (find_value(overrides_.values, section, key))
     return "command line: " + (section.empty() ? key : section + "." + key);
   const TomlValue* found = find_value(table_, section, key);
-  if (!found && !section.empty()) found = find_value(table_, "", section);
+  if (!found && !section.empty()) found = find_section(table_, section);
   return found ? place_of(found->key_place) : file_;
+}
+
+std::set<std::string> Recipe::said(const std::string& section) const {
+  std::set<std::string> keys;
+  for (const ReadField& read : fields_)
+    if (read.section == section && value_text(read.field.target) != read.default_text) keys.insert(read.field.key);
+  return keys;
 }
 
 KeyPlaces Recipe::places(const std::string& section) const {
@@ -128,58 +166,12 @@ void Recipe::fault(const std::string& section, const std::string& key, const std
 }
 
 void Recipe::finish() {
-  check_names(table_, false);
-  check_names(overrides_.values, true);
+  check_names(table_, "", false);
+  check_names(overrides_.values, "", true);
   if (faults_.empty()) return;
   std::string all;
   for (size_t i = 0; i < faults_.size(); ++i) all += (i ? "\n" : "") + faults_[i];
   throw UserError("", all);
-}
-
-std::vector<std::string> Recipe::known_keys(const std::string& section) const {
-  std::vector<std::string> keys;
-  for (const ReadField& read : fields_)
-    if (read.section == section) keys.push_back(read.field.key);
-  return keys;
-}
-
-std::string Recipe::given_place(const TomlPlace& key, const std::string& full_key, bool from_override) const {
-  return from_override ? "command line: " + full_key : place_of(key);
-}
-
-std::string Recipe::section_hint(const std::string& key) const {
-  std::string names;
-  for (const ReadField& read : fields_)
-    if (read.field.key == key && !read.section.empty()) names += (names.empty() ? "" : " or ") + read.full_key();
-  return names.empty() ? "" : fmt::format("\n  did you mean {}?", names);
-}
-
-void Recipe::check_names(const TomlTable& root, bool from_override) {
-  const std::vector<std::string> known = known_keys("");
-  for (const auto& [name, value] : root) {
-    const std::string at = given_place(value.key_place, name, from_override);
-    const auto* members = value.as<TomlTable>();
-    const bool is_section = holds(sections_, name);
-    if (members && is_section)
-      check_keys(*members, name, from_override);
-    else if (members)
-      faults_.push_back(unknown_name(at, "section", name, "", sections_));
-    else if (is_section)
-      faults_.push_back(
-          fmt::format("{}: {} is a section, expected a table of keys\n  write {}.KEY=VALUE, or {}={{KEY=VALUE}} "
-                      "with each key once",
-                      at, name, name, name));
-    else if (!holds(known, name))
-      faults_.push_back(unknown_name(at, "key", name, "", known) + section_hint(name));
-  }
-}
-
-void Recipe::check_keys(const TomlTable& given, const std::string& section, bool from_override) {
-  const std::vector<std::string> known = known_keys(section);
-  for (const auto& [name, value] : given)
-    if (!holds(known, name))
-      faults_.push_back(
-          unknown_name(given_place(value.key_place, section + "." + name, from_override), "key", name, section, known));
 }
 
 const std::string& Recipe::name() const { return name_; }
@@ -188,7 +180,8 @@ const fs::path& Recipe::folder() const { return folder_; }
 std::string Recipe::resolved(const std::vector<std::string>& except) const {
   std::string text, open;
   for (const ReadField& read : fields_) {
-    if (read.section != open) text += fmt::format("\n[{}]\n", open = read.section);
+    if (read.is_blank()) continue;
+    if (read.section != open) text += fmt::format("\n{}\n", header_of(open = read.section));
     if (holds(except, read.full_key())) continue;
     if (const std::string value = portable_text(read.field.target); !value.empty())
       text += fmt::format("{} = {}\n", read.field.key, value);
@@ -198,13 +191,22 @@ std::string Recipe::resolved(const std::vector<std::string>& except) const {
 
 std::vector<std::pair<std::string, std::string>> Recipe::flat() const {
   std::vector<std::pair<std::string, std::string>> values;
-  for (const ReadField& read : fields_) values.emplace_back(read.full_key(), value_text(read.field.target));
+  for (const ReadField& read : fields_)
+    if (!read.is_blank()) values.emplace_back(read.full_key(), value_text(read.field.target));
+  for (const auto& [section, list] : lists_) values.emplace_back(section, fmt::format("{} tables", list.count));
   return values;
+}
+
+OnResume Recipe::on_resume(const std::string& full_key) const {
+  const auto is_it = [&](const ReadField& read) { return read.full_key() == full_key; };
+  const auto found = std::find_if(fields_.begin(), fields_.end(), is_it);
+  return found == fields_.end() ? OnResume::same : found->field.on_resume;
 }
 
 std::vector<std::pair<std::string, std::string>> Recipe::explain() const {
   std::vector<std::pair<std::string, std::string>> texts;
   for (const ReadField& read : fields_) {
+    if (read.section.ends_with("]") && !read.is_blank()) continue;
     std::string text = read.field.help;
     text += fmt::format("\n  kind: {}", wanted_kind(read.field.target));
     if (const std::string allowed = allowed_text(read.field.rule); !allowed.empty()) text += "\n  allowed: " + allowed;

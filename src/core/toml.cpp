@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <toml++/toml.h>
 
+#include <charconv>
 #include <limits>
 #include <sstream>
 
@@ -42,8 +43,10 @@ TomlValue copied(const toml::node& node) {
   else if (const auto* table = node.as_table())
     copy.value = copied_table(*table);
   else if (const auto* array = node.as_array())
-    for (auto& items = copy.value.emplace<TomlValue::Array>(); const toml::node& item : *array)
+    for (auto& items = copy.value.emplace<TomlValue::Array>(); const toml::node& item : *array) {
       items.push_back(copied(item));
+      items.back().key_place = items.back().place;
+    }
   return copy;
 }
 
@@ -58,12 +61,31 @@ TomlTable copied_table(const toml::table& table) {
 
 }  // namespace
 
+namespace {
+
+/// "sources[1]": the second of the tables called "sources".
+const TomlValue* find_element(const TomlTable& table, const std::string& name) {
+  const size_t bracket = name.find('[');
+  if (bracket == std::string::npos || name.back() != ']') return nullptr;
+  const auto found = table.find(name.substr(0, bracket));
+  const auto* items = found == table.end() ? nullptr : found->second.as<TomlValue::Array>();
+  size_t index = 0;
+  const char *begin = name.data() + bracket + 1, *end = name.data() + name.size() - 1;
+  const auto [last, fault] = std::from_chars(begin, end, index);
+  return items && fault == std::errc() && last == end && index < items->size() ? &(*items)[index] : nullptr;
+}
+
+}  // namespace
+
 const TomlValue* find_value(const TomlTable& table, const std::string& section, const std::string& key) {
-  const auto found = table.find(section.empty() ? key : section);
-  if (found == table.end()) return nullptr;
-  if (section.empty()) return &found->second;
-  const auto* inner = found->second.as<TomlTable>();
-  return inner ? find_value(*inner, "", key) : nullptr;
+  const std::string& path = section.empty() ? key : section;
+  const size_t dot = section.empty() ? std::string::npos : path.find('.');
+  const std::string name = path.substr(0, dot);
+  const auto found = table.find(name);
+  const TomlValue* value = found == table.end() ? find_element(table, name) : &found->second;
+  if (!value || section.empty()) return value;
+  const auto* inner = value->as<TomlTable>();
+  return inner ? find_value(*inner, dot == std::string::npos ? "" : path.substr(dot + 1), key) : nullptr;
 }
 
 TomlTable parse_toml(const std::string& text, const std::string& name) {

@@ -228,7 +228,7 @@ TEST(Recipe, FaultsOfOverridesNameTheCommandLine) {
             "command line: train.stepz: unknown key \"stepz\" in [train]\n"
             "  known keys: steps, lr, dropout, shuffle, note, epochs, clip\n"
             "  did you mean \"steps\"?");
-  for (const char* text : {"train.steps", "=3", ".steps=3", "train.=3", "a.b.c=3"})
+  for (const char* text : {"train.steps", "=3", ".steps=3", "train.=3", "a..c=3", "a.b.=3"})
     EXPECT_EQ(
         faults("", {text}),
         fmt::format("command line: \"{}\" is not an override\n  write section.key=value, for example train.steps=100",
