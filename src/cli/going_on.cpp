@@ -22,31 +22,7 @@ namespace {
 
 using Keys = std::set<std::string>;
 
-std::string section_of(const std::string& key) { return key.substr(0, key.find('.')); }
-
-/// How a run is made and what else is done with it, not what it trains.
-bool may_differ(const std::string& key) {
-  static const Keys sections = {"run", "checkpoint", "log", "evaluate", "export", "generate", "replay"};
-  static const Keys keys = {"data.cache",        "spsa.logs",   "spsa.compact", "spsa.perturb",
-                            "spsa.side_by_side", "spsa.shared", "spsa.machine", "spsa.machines"};
-  return sections.count(section_of(key)) > 0 || keys.count(key) > 0;
-}
-
-/// Files and folders, which may be moved: their contents are compared. The data's hash is also of its tokenizer.
-bool is_data_path(const std::string& key) {
-  return key == "data.train" || key == "data.eval" || key == "model.tokenizer";
-}
-bool is_weights_path(const std::string& key) {
-  return key == "model.path" || key == "sharing.load" || key == "adapter.load";
-}
-
-bool is_length(const std::string& key) { return key == "train.steps" || key == "train.epochs"; }
-
-/// What may be tried from a checkpoint in a new folder: the rate, and all else that an optimizer's state does not depend on.
-bool may_differ_in_new_folder(const std::string& key) {
-  return is_length(key) || key == "train.clip" ||
-         (section_of(key) == "optimizer" && key != "optimizer.name" && key != "optimizer.momentum");
-}
+std::string section_of(const std::string& key) { return key.substr(0, key.rfind('.')); }
 
 /// Every key at its default.
 const std::map<std::string, std::string>& default_values() {
@@ -66,10 +42,13 @@ const std::map<std::string, std::string>& default_values() {
 /// A key whose value is not the run's.
 struct Difference {
   std::string key, before, now;
+  OnResume on_resume = OnResume::same;
   std::string text() const {
     const auto told = [](const std::string& value) { return value.empty() ? std::string("not set") : value; };
     return fmt::format("{} was {}, now {}", key, told(before), told(now));
   }
+  bool names_contents() const { return on_resume == OnResume::same_data || on_resume == OnResume::same_weights; }
+  bool may_be_in_new_folder() const { return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder; }
 };
 
 /// Among the keys that somebody reads. A key that the run's version of the program did not have stood at its default.
@@ -83,7 +62,7 @@ std::vector<Difference> differences(const JobInputs& in, const CheckpointMeta& s
     const std::string old = there != before.end()                ? there->second
                             : standard != default_values().end() ? standard->second
                                                                  : "";
-    if (old != now) found.push_back({key, old, now});
+    if (old != now) found.push_back({key, old, now, in.recipe.on_resume(key)});
   }
   return found;
 }
@@ -123,7 +102,7 @@ std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, c
                : undo_or_start_anew;
   const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =
-      std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_new_folder(d.key); });
+      std::all_of(found.begin(), found.end(), [](const Difference& d) { return d.may_be_in_new_folder(); });
   const std::string more = going.steps == going.saved.step ? ", with more train.steps" : "";
   return may && is_longer ? fmt::format("{}\nor go on with the change in a new folder{}: {}", undo_or_start_anew, more,
                                         shell_word("run.resume=" + file.string()))
@@ -279,10 +258,10 @@ namespace {
 void require_same_keys(const JobInputs& in, const GoingOn& going) {
   std::vector<Difference> found;
   for (const Difference& difference : differences(in, going.saved)) {
-    const std::string& key = difference.key;
-    if (may_differ(key) || is_data_path(key) || is_weights_path(key)) continue;
-    if (going.is_new_folder && may_differ_in_new_folder(key)) continue;
-    if (going.is_finished && is_length(key) && going.steps > going.saved.step) continue;
+    const OnResume on_resume = difference.on_resume;
+    if (on_resume == OnResume::free || difference.names_contents()) continue;
+    if (going.is_new_folder && difference.may_be_in_new_folder()) continue;
+    if (going.is_finished && on_resume == OnResume::longer && going.steps > going.saved.step) continue;
     found.push_back(difference);
   }
   if (!found.empty()) refuse_recipe(going.file, found, cure_of(in, found, going));
@@ -328,19 +307,19 @@ void require_same_content(const JobInputs& in, Model& model, const std::string& 
     return;  // of an earlier version: what is trained comes from the checkpoint anyway
   std::vector<Difference> moved;
   for (const Difference& difference : differences(in, going.saved))
-    if (is_weights_path(difference.key)) moved.push_back(difference);
+    if (difference.on_resume == OnResume::same_weights) moved.push_back(difference);
   if (moved.empty() || going.saved.start_values == values_hash(model.pool().trainable())) return;
   refuse_recipe(going.file, moved,
                 fmt::format("what is there is not what the run began with: undo the change, or {}", start_anew(in)));
 }
 
 void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta& saved, const fs::path& file) {
-  static const Keys free = {"sharing.load", "adapter.load", "adapter.dropout"};
   std::string text;
   for (const Difference& difference : differences(in, saved)) {
     const std::string section = section_of(difference.key);
     const bool counts = section == "sharing" || section == "adapter" || difference.key == "train.freeze";
-    if (counts && free.count(difference.key) == 0) text += difference.text() + "\n";
+    const bool is_of_training = difference.key == "adapter.dropout";  // by which no weight is read
+    if (counts && !difference.names_contents() && !is_of_training) text += difference.text() + "\n";
   }
   if (!text.empty())
     throw UserError(file.string(), "the checkpoint belongs to another recipe", text + "set them as the run had them");
@@ -350,7 +329,7 @@ void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta&
 std::string rate_notice(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
   std::string text;
   for (const Difference& difference : differences(in, going.saved))
-    if (difference.key != "train.clip" && may_differ_in_new_folder(difference.key)) text += difference.text() + "; ";
+    if (difference.key != "train.clip" && difference.may_be_in_new_folder()) text += difference.text() + "; ";
   if (text.empty() || going.steps <= going.saved.step) return "";
   const TrainerConfig before = config_of(going.saved);
   const Rules rules = going.saved.rules;

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <limits>
 
-#include "cli/held_values.h"
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
@@ -11,7 +10,6 @@
 #include "data/jsonl.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
-#include "model/sharing/regex_of.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -31,45 +29,6 @@ void check_training(Recipe& recipe, const JobConfig& c) {
     recipe.fault("train", "", "neither train.steps nor train.epochs is given",
                  "give one of them, for example steps = 1000");
   if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
-}
-
-void check_label_words(Recipe& recipe, const DataConfig& d) {
-  const auto fault = [&](const char* key, const std::string& what, const std::string& hint) {
-    recipe.fault("data", key, what, hint);
-  };
-  // Not whether a key is there, but whether it says something: a resolved recipe spells out every default.
-  const DataConfig unset;
-  if (d.label_words.empty()) {
-    for (const auto& [key, is_set] :
-         {std::pair{"label_field", d.label_field != unset.label_field}, std::pair{"labels", !d.labels.empty()}})
-      if (is_set)
-        fault(key, fmt::format("data.{} is given, but data.label_words is not", key),
-              "give a word for each label, for example label_words = [\" terrible\", \" great\"]");
-    return;
-  }
-  for (const auto& [key, is_set] : {std::pair{"text_field", d.text_field != unset.text_field},
-                                    std::pair{"completion_field", d.completion_field != unset.completion_field},
-                                    std::pair{"completion_template", !d.completion_template.empty()}})
-    if (is_set)
-      fault(key, fmt::format("data.{} and data.label_words are both given", key),
-            "the label words are the completions: leave the other out");
-  if (d.label_words.size() < 2)
-    fault("label_words", "data.label_words has one word", "give a word for each class, at least two");
-  if (!d.labels.empty() && d.labels.size() != d.label_words.size()) {
-    fault("labels", fmt::format("data.labels has {} labels for {} label words", d.labels.size(), d.label_words.size()),
-          "give one for each word, in the same order");
-    return;
-  }
-  for (size_t i = 0; i < d.label_words.size(); ++i) {
-    if (d.label_words[i].empty()) fault("label_words", "a label word is empty", "name what the model is to predict");
-    for (size_t j = 0; j < i; ++j) {
-      if (d.label_words[i] == d.label_words[j])
-        fault("label_words", fmt::format("the label word \"{}\" is given twice", d.label_words[i]),
-              "each class has its own");
-      if (d.label(i) == d.label(j))
-        fault("labels", fmt::format("the label \"{}\" is given twice", d.label(i)), "each label has one word");
-    }
-  }
 }
 
 void check_objective(Recipe& recipe, const JobConfig& c) {
@@ -122,55 +81,16 @@ void check_spsa(Recipe& recipe, const JobConfig& c) {
                  "job = \"replay\" with replay.branch starts a new run from any round");
 }
 
-/// A section whose options are given and whose method is not even named: what was wanted would not happen, without a word.
-/// method = "none" says that it is meant.
-void require_method(Recipe& recipe, const std::string& section, std::set<std::string> said,
-                    const std::string& otherwise, const std::string& methods) {
-  said.erase("load");  // which has a word of its own
-  if (recipe.has(section, "method") || said.empty()) return;
-  recipe.fault(section, *said.begin(),
-               fmt::format("{0}.{1} is given, but {0}.method is not: {2}", section, *said.begin(), otherwise),
-               fmt::format("set {}.method to {}, or to \"none\" if this is meant", section, methods));
-}
-
 void check_adapter(Recipe& recipe, const JobConfig& c) {
-  require_method(recipe, "adapter", said_keys(c.adapter), "all weights would be trained", "\"lora\" or \"mos\"");
-  if (c.adapter.targets.empty())
-    recipe.fault("adapter", "targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
   if (c.adapter.method != "none" && !c.trainer.train.freeze.empty())
     recipe.fault("train", "freeze", "train.freeze is given, and an adapter leaves all weights as they are",
                  "adapter.targets names what is adapted");
-  if (c.adapter.method == "none" && !c.adapter.load.empty())
-    recipe.fault("adapter", "load", "adapter.load is given, but adapter.method is \"none\"",
-                 "set adapter.method and its options to the saved adapter's: its adapter.json names them");
-}
-
-void check_sharing(Recipe& recipe, const JobConfig& c) {
-  const SharingConfig& s = c.sharing;
-  require_method(recipe, "sharing", said_keys(s), "every weight would be a number of its own",
-                 "\"rps\", \"depth\" or \"magnitude\"");
-  if (s.method == "none" && !s.load.empty())
-    recipe.fault("sharing", "load", "sharing.load is given, but sharing.method is \"none\"",
-                 "set sharing.method and its options to the saved ones: its sharing.json names them");
-  if (s.method != "none" && s.shared.empty())
-    recipe.fault("sharing", "shared", "sharing.shared names no weights", "write [\"linears\"], or leave it out");
 }
 
 void check_exports(Recipe& recipe, const JobConfig& c) {
   if (c.exports.peft && c.sharing.method != "none")
     recipe.fault("export", "peft", "export.peft is set, and there is no dense base that PEFT could put the adapter on",
                  "export.merged = true writes the dense model with the adapter in it");
-}
-
-void check_generation(Recipe& recipe, const GenerateConfig& g) {
-  const std::filesystem::path output = g.output;
-  if (g.output.size() > 255)
-    recipe.fault("generate", "output", fmt::format("generate.output is a name of {} bytes", g.output.size()),
-                 "a file's name has 255 at most");
-  if (output.filename() != output || output.extension() != ".jsonl" || output == "metrics.jsonl")
-    recipe.fault(
-        "generate", "output", fmt::format("generate.output is \"{}\"", g.output),
-        "give a plain file name that ends in .jsonl, and not metrics.jsonl: it is written into the run's folder");
 }
 
 /// What a run writes about itself is UTF-8 text: its recipe, checkpoints, reports.
@@ -181,43 +101,13 @@ void check_utf8(Recipe& recipe, const JobConfig& c) {
   };
   for (const auto& [name, value] : recipe.flat()) {
     if (tokenizer::is_valid_utf8(value)) continue;
-    const size_t dot = name.find('.');
+    const size_t dot = name.rfind('.');
     fault(dot == std::string::npos ? "" : name.substr(0, dot), name.substr(dot + 1), name);
   }
   const std::filesystem::path folder = c.run.dir.empty() ? std::filesystem::path("runs") / recipe.name() : c.run.dir;
   if (!tokenizer::is_valid_utf8(std::filesystem::absolute(folder).string()) &&
       tokenizer::is_valid_utf8(c.run.dir.string()))
     fault("run", "dir", "the path of the run's folder");
-}
-
-/// A fault of what a key holds, found by who reads it.
-void pass_on(Recipe& recipe, const std::string& section, const std::string& key, const UserError& error) {
-  const std::string name = section + "." + key;
-  const bool is_named = recipe.where(section, key).ends_with(name);  // "command line: train.freeze"
-  recipe.fault(section, key, is_named ? error.message() : name + ": " + error.message(), error.hint());
-}
-
-/// Regular expressions of tensors' names: whether they are any shows without a model.
-void check_patterns(Recipe& recipe, const JobConfig& c) {
-  const auto check = [&](const std::vector<std::string>& patterns, const char* section, const char* key) {
-    for (const std::string& pattern : patterns) try {
-        regex_of(pattern, "");
-      } catch (const UserError& error) {
-        pass_on(recipe, section, key, error);
-      }
-  };
-  check(c.trainer.train.freeze, "train", "freeze");
-  check(c.sharing.shared, "sharing", "shared");
-}
-
-void check_templates(Recipe& recipe, const DataConfig& data) {
-  for (const auto& [key, text] : {std::pair{"prompt_template", &data.prompt_template},
-                                  std::pair{"completion_template", &data.completion_template}})
-    try {
-      RecordTemplate(*text, "");
-    } catch (const UserError& error) {
-      pass_on(recipe, "data", key, error);
-    }
 }
 
 /// What every job but train, which has a check of its own, needs to begin with.
@@ -284,7 +174,6 @@ void check_files(Recipe& recipe, const JobConfig& c) {
   check_path(recipe, c.adapter.load, "adapter", "load");
   if (c.job == "replay") check_path(recipe, c.replay.log, "replay", "log");
   check_resume(recipe, c);
-  check_cache(recipe, c.data.cache);
 }
 
 /// Folders are told as the user would have to type them: one that was given by a relative path is one from the working directory.
@@ -317,20 +206,13 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("export", c.exports);
   recipe.read("generate", c.generate);
   recipe.read("replay", c.replay);
-  if (c.model.path.empty()) recipe.fault("model", "path", "model.path is not set", "name a Hugging Face folder");
   if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
   prefer_command_line(recipe, c.trainer.train);
   if (c.job == "train") check_training(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);
-  check_held_values(recipe, c);
-  check_label_words(recipe, c.data);
   check_objective(recipe, c);
-  check_sharing(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);
-  check_generation(recipe, c.generate);
-  check_patterns(recipe, c);
-  check_templates(recipe, c.data);
   check_job_inputs(recipe, c);
   check_files(recipe, c);
   check_utf8(recipe, c);

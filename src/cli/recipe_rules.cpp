@@ -40,13 +40,6 @@ void check_resume(Recipe& recipe, const JobConfig& c) {
   recipe.fault("run", "resume", fmt::format("run.resume \"{}\" is a folder", file.string()), hint);
 }
 
-void check_cache(Recipe& recipe, const std::filesystem::path& cache) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  if (!cache.empty() && fs::exists(cache, ignored) && !fs::is_directory(cache, ignored))
-    recipe.fault("data", "cache", fmt::format("data.cache \"{}\" is a file", cache.string()), "name a folder");
-}
-
 void prefer_command_line(const Recipe& recipe, TrainConfig& train) {
   const auto is_typed = [&](const char* key) { return recipe.where("train", key).starts_with("command line"); };
   if (!train.steps || !train.epochs || is_typed("steps") == is_typed("epochs")) return;

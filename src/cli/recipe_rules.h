@@ -7,7 +7,6 @@ namespace tessera {
 
 /// What run.resume may name beside auto and never: a checkpoint, which is there.
 void check_resume(Recipe&, const JobConfig&);
-void check_cache(Recipe&, const std::filesystem::path& cache);
 
 /// train.steps and train.epochs say the same: what the command line gives takes the place of the recipe's.
 void prefer_command_line(const Recipe&, TrainConfig&);

@@ -25,12 +25,14 @@ struct DataConfig {
 
   void visit(Fields& v) {
     v("train", train, anything(),
-      "training data: a .jsonl file (text, or prompt and completion) or a text file (one document a file)");
-    v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents");
+      "training data: a .jsonl file (text, or prompt and completion) or a text file (one document a file)",
+      OnResume::same_data);
+    v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents",
+      OnResume::same_data);
     v("eval_fraction", eval_fraction, in_range(0, 0.5),
       "share of training documents held out by content hash when eval is empty");
     v("cache", cache, anything(),
-      "folder of prepared token files, named by content hash; empty: .cache beside the run's folder");
+      "folder of prepared token files, named by content hash; empty: .cache beside the run's folder", OnResume::free);
     v("text_field", text_field, anything(), "JSONL member that holds a whole document");
     v("prompt_field", prompt_field, anything(), "JSONL member that is read but not scored");
     v("completion_field", completion_field, anything(), "JSONL member that is scored");
@@ -43,6 +45,7 @@ struct DataConfig {
     v("labels", labels, anything(), "values of label_field in the order of label_words; empty: 0, 1, ...");
     v("max_documents", max_documents, at_least(0), "use only the first documents of each file; 0: all");
   }
+  void check(SectionCheck&) const;
 };
 
 }  // namespace tessera

@@ -14,21 +14,24 @@ struct GenerateConfig {
   std::string output = "samples.jsonl";
 
   void visit(Fields& v) {
-    v("prompts", prompts, anything(), "texts to continue");
+    v("prompts", prompts, anything(), "texts to continue", OnResume::free);
     v("prompts_file", prompts_file, anything(),
-      "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data");
-    v("limit", limit, at_least(0), "continue only the first prompts; 0: all");
+      "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data",
+      OnResume::free);
+    v("limit", limit, at_least(0), "continue only the first prompts; 0: all", OnResume::free);
     v("max_new_tokens", max_new_tokens, in_range(1, 1 << 20),
-      "tokens of a continuation at most; end-of-text ends it earlier");
+      "tokens of a continuation at most; end-of-text ends it earlier", OnResume::free);
     v("temperature", temperature, at_least(0),
-      "divides the logits before a token is drawn; 0: always the most likely token");
-    v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all");
+      "divides the logits before a token is drawn; 0: always the most likely token", OnResume::free);
+    v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all", OnResume::free);
     v("top_p", top_p, in_range(0, 1),
-      "draw among the fewest most likely tokens that have this share of the probability");
-    v("seed", seed, at_least(0), "of the draws");
-    v("batch", batch, in_range(1, 4096), "prompts that are continued together");
-    v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a prompt");
+      "draw among the fewest most likely tokens that have this share of the probability", OnResume::free);
+    v("seed", seed, at_least(0), "of the draws", OnResume::free);
+    v("batch", batch, in_range(1, 4096), "prompts that are continued together", OnResume::free);
+    v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a prompt",
+      OnResume::free);
   }
+  void check(SectionCheck&) const;
 
   /// @param stop  ids that end a continuation
   GenerateOptions options(std::vector<int32_t> stop) const {

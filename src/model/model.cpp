@@ -3,12 +3,17 @@
 #include <cmath>
 
 #include "core/random.h"
+#include "core/section_check.h"
 #include "io/files.h"
 #include "model/base_files.h"
 #include "model/sealed_folder.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
+
+void ModelOptions::check(SectionCheck& own) const {
+  if (path.empty()) own.fault("path", "model.path is not set", "name a Hugging Face folder");
+}
 namespace {
 
 DType parse_storage(const std::string& name, DType otherwise) {

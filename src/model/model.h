@@ -23,13 +23,15 @@ struct ModelOptions {
 
   void visit(Fields& v) {
     v("path", path, anything(),
-      "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json");
+      "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json",
+      OnResume::same_weights);
     v("init", init, one_of({"pretrained", "random"}),
       "pretrained: read the weights; random: draw them from train.seed");
     v("dtype", dtype, one_of({"", "f32", "bf16", "f16"}),
       "storage of drawn frozen weights and of exported models; empty: as config.json says");
-    v("tokenizer", tokenizer, anything(), "folder of tokenizer.json; empty: model.path");
+    v("tokenizer", tokenizer, anything(), "folder of tokenizer.json; empty: model.path", OnResume::same_data);
   }
+  void check(SectionCheck&) const;
   std::filesystem::path tokenizer_folder() const { return tokenizer.empty() ? path : tokenizer; }
 };
 

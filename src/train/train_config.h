@@ -14,8 +14,8 @@ struct TrainConfig {
   std::vector<std::string> freeze;
 
   void visit(Fields& v) {
-    v("steps", steps, at_least(0), "optimizer steps; or give epochs");
-    v("epochs", epochs, above(0, 1e9), "passes over the training rows; or give steps");
+    v("steps", steps, at_least(0), "optimizer steps; or give epochs", OnResume::longer);
+    v("epochs", epochs, above(0, 1e9), "passes over the training rows; or give steps", OnResume::longer);
     v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks; of one probe with spsa");
     v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
     v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
@@ -24,11 +24,12 @@ struct TrainConfig {
       "what is lowered. tokens: the scored tokens' negative log-likelihood; choices: with data.label_words that of the right word among all");
     v("estimator", estimator, one_of({"backprop", "spsa"}),
       "how gradients are found. backprop; spsa: two forward passes a probe and one byte a gradient, see [spsa]");
-    v("clip", clip, at_least(0), "largest global gradient norm; 0: no clipping");
+    v("clip", clip, in_f32(at_least(0)), "largest global gradient norm; 0: no clipping", OnResume::in_new_folder);
     v("checkpoint_activations", checkpoint_activations, anything(),
       "keep block inputs only and compute each block twice: less memory, about a third more time");
     v("freeze", freeze, anything(), "full training: regular expressions of tensors' names that are left as they are");
   }
+  void check(SectionCheck&) const;
 };
 
 /// [optimizer]
@@ -48,9 +49,9 @@ struct CheckpointConfig {
   bool best = false;
 
   void visit(Fields& v) {
-    v("every", every, at_least(0), "steps between checkpoints; 0: only at the end and when stopped");
-    v("keep", keep, at_least(1), "newest checkpoints that are kept");
-    v("best", best, anything(), "also keep the checkpoint with the lowest evaluation loss");
+    v("every", every, at_least(0), "steps between checkpoints; 0: only at the end and when stopped", OnResume::free);
+    v("keep", keep, at_least(1), "newest checkpoints that are kept", OnResume::free);
+    v("best", best, anything(), "also keep the checkpoint with the lowest evaluation loss", OnResume::free);
   }
 };
 
@@ -59,8 +60,8 @@ struct EvaluateConfig {
   int64_t every = 0, rows = 0;
 
   void visit(Fields& v) {
-    v("every", every, at_least(0), "steps between evaluations; 0: only before step 1 and at the end");
-    v("rows", rows, at_least(0), "evaluate on the first rows only; 0: all");
+    v("every", every, at_least(0), "steps between evaluations; 0: only before step 1 and at the end", OnResume::free);
+    v("rows", rows, at_least(0), "evaluate on the first rows only; 0: all", OnResume::free);
   }
 };
 
@@ -71,13 +72,14 @@ struct RunConfig {
   int64_t threads = 0;
 
   void visit(Fields& v) {
-    v("dir", dir, anything(), "the run's folder; empty: runs/<recipe name> in the working directory");
+    v("dir", dir, anything(), "the run's folder; empty: runs/<recipe name> in the working directory", OnResume::free);
     v("resume", resume, anything(),
-      "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file");
+      "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file",
+      OnResume::free);
     v("backend", backend, one_of({"", "reference", "cpu"}),
-      "kernel table; empty: the device's own; reference: plain loops, the truth");
+      "kernel table; empty: the device's own; reference: plain loops, the truth", OnResume::free);
     v("threads", threads, in_range(0, 1024),
-      "threads a rank; 0: cores of the affinity mask shared by the ranks of the node");
+      "threads a rank; 0: cores of the affinity mask shared by the ranks of the node", OnResume::free);
   }
 };
 
@@ -87,9 +89,9 @@ struct LogConfig {
   std::string progress = "auto";
 
   void visit(Fields& v) {
-    v("every", every, at_least(1), "steps between progress lines (metrics.jsonl has every step)");
+    v("every", every, at_least(1), "steps between progress lines (metrics.jsonl has every step)", OnResume::free);
     v("progress", progress, one_of({"auto", "live", "plain", "none"}),
-      "live: one updating line; plain: lines; auto: live on a terminal without a launcher");
+      "live: one updating line; plain: lines; auto: live on a terminal without a launcher", OnResume::free);
   }
 };
 
@@ -98,10 +100,11 @@ struct ExportConfig {
   bool native = true, merged = false, peft = false;
 
   void visit(Fields& v) {
-    v("native", native, anything(), "adapter runs: the adapter as it was trained, into adapter/");
+    v("native", native, anything(), "adapter runs: the adapter as it was trained, into adapter/", OnResume::free);
     v("merged", merged, anything(),
-      "the model with its deltas merged, as a Hugging Face folder, into model/ (full training always writes it)");
-    v("peft", peft, anything(), "adapter runs: the assembled adapter in PEFT's format, into peft/");
+      "the model with its deltas merged, as a Hugging Face folder, into model/ (full training always writes it)",
+      OnResume::free);
+    v("peft", peft, anything(), "adapter runs: the assembled adapter in PEFT's format, into peft/", OnResume::free);
   }
 };
 

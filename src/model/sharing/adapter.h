@@ -26,6 +26,7 @@ struct AdapterConfig {
   std::filesystem::path load;
 
   void visit(Fields& v);
+  void check(SectionCheck&) const;
 };
 
 /// What an adapter is made for: its place in errors ("recipe.toml:12:1") and the model's weights.

@@ -31,6 +31,7 @@ struct SharingConfig {
   Rules rules = kNewestRules;  // of the run, or of what is loaded; not a key
 
   void visit(Fields& v);
+  void check(SectionCheck&) const;
 };
 
 /// Where base weights come from and what becomes of them.

@@ -70,7 +70,7 @@ void SharingConfig::visit(Fields& v) {
     "rps: a tensor's scale is the ratio of deviations (exact), its nearest power of two (pow2); auto: pow2 at 1x, exact above");
   v("sigma_0", sigma_0, in_range(1e-12, 1e12),
     "rps: deviation of the cells; with precond = \"D\" nothing depends on it");
-  v("load", load, anything(), "folder of a saved pool to start from, or to build on");
+  v("load", load, anything(), "folder of a saved pool to start from, or to build on", OnResume::same_weights);
 }
 
 void AdapterConfig::visit(Fields& v) {
@@ -83,15 +83,15 @@ void AdapterConfig::visit(Fields& v) {
   v("shards", shards, in_range(1, 1024), "mos: pieces each vector is cut into (l)");
   v("private_rank", private_rank, in_range(0, 1024),
     "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
-  v("alpha", alpha, above(0), "scale numerator: deltas are multiplied by alpha / rank");
-  v("dropout", dropout, in_range(0, 0.95), "share of the adapter's inputs dropped in training");
+  v("alpha", alpha, in_f32(above(0)), "scale numerator: deltas are multiplied by alpha / rank");
+  v("dropout", dropout, in_f32(in_range(0, 0.95)), "share of the adapter's inputs dropped in training");
   v("targets", targets, anything(),
     "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
   v("draw", draw, one_of({"random", "tied", "pure"}),
     "mos: index tables. random: drawn apart for A and B; tied: one table for both (ablation); pure: every layer reads every row (ablation)");
   v("scale", scale, one_of({"standard", "rs"}), "standard: alpha / rank; rs: alpha / sqrt(rank)");
   v("index_seed", index_seed, at_least(0), "mos: seed of the index tables; part of the adapter's identity");
-  v("load", load, anything(), "folder of a saved native adapter to start from");
+  v("load", load, anything(), "folder of a saved native adapter to start from", OnResume::same_weights);
 }
 
 std::vector<int> match_targets(std::span<const WeightSpec> specs, const std::vector<std::string>& targets,

@@ -11,13 +11,16 @@ struct ReplayConfig {
 
   void visit(Fields& v) {
     v("log", log, anything(),
-      "folder of a run or of its log; empty: run.dir is the run, and the results go beside it, into <run.dir>-replay");
-    v("round", round, in_range(0, 4294967295.0), "rounds to apply; default: all that the log holds");
+      "folder of a run or of its log; empty: run.dir is the run, and the results go beside it, into <run.dir>-replay",
+      OnResume::free);
+    v("round", round, in_range(0, 4294967295.0), "rounds to apply; default: all that the log holds", OnResume::free);
     v("from_base", from_base, anything(),
-      "true: from the base model and the log alone, every digest compared; false: from the newest snapshot beside the log");
+      "true: from the base model and the log alone, every digest compared; false: from the newest snapshot beside the log",
+      OnResume::free);
     v("branch", branch, anything(),
       "a new run's folder: the log up to the round, cut off under a name of its own, for a training to go on from; "
-      "nothing is exported then");
+      "nothing is exported then",
+      OnResume::free);
   }
 };
 

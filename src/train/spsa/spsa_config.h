@@ -36,19 +36,24 @@ struct SpsaConfig {
       "hadamard: orthogonal in a round, an update costs the same for any number of votes");
     v("pool_size", pool_size, in_range(1, 65536), "directions = \"pool\": how many");
     v("perturb", perturb, one_of({"auto", "copies", "layers"}),
-      "copies: of the trained values, one a point; layers: each matrix just before it is used; auto: copies for adapters");
-    v("side_by_side", side_by_side, in_range(1, 64), "points evaluated in one pass, which reads frozen weights once");
+      "copies: of the trained values, one a point; layers: each matrix just before it is used; auto: copies for adapters",
+      OnResume::free);
+    v("side_by_side", side_by_side, in_range(1, 64), "points evaluated in one pass, which reads frozen weights once",
+      OnResume::free);
     v("transport", transport, one_of({"auto", "mpi", "file"}),
       "auto, mpi: ranks of one job; file: processes of one host, started one by one, that share a folder");
-    v("shared", shared, anything(), "transport = \"file\": the folder; empty: engine in run.dir");
-    v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1");
-    v("machines", machines, in_range(1, 65535), "transport = \"file\": how many processes vote");
-    v("logs", logs, one_of({"node", "every"}), "who keeps a copy of the log: a rank of each node, or every rank");
+    v("shared", shared, anything(), "transport = \"file\": the folder; empty: engine in run.dir", OnResume::free);
+    v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1",
+      OnResume::free);
+    v("machines", machines, in_range(1, 65535), "transport = \"file\": how many processes vote", OnResume::free);
+    v("logs", logs, one_of({"node", "every"}), "who keeps a copy of the log: a rank of each node, or every rank",
+      OnResume::free);
     v("log_loss", log_loss, anything(),
       "the log keeps the machines' mean losses, two bytes a machine and round; false: only metrics.jsonl tells of them");
     v("digest_every", digest_every, at_least(1), "rounds between checks that all machines hold the same bits");
     v("compact", compact, one_of({"keep", "archive", "drop"}),
-      "rounds before the oldest kept snapshot: keep them, archive (the same rounds in fewer bytes), or drop them");
+      "rounds before the oldest kept snapshot: keep them, archive (the same rounds in fewer bytes), or drop them",
+      OnResume::free);
   }
 };
 
