@@ -48,13 +48,12 @@ bool is_within(const fs::path& path, const fs::path& folder) {
 
 std::vector<Input> inputs_of(const JobInputs& in) {
   const JobConfig& c = in.config;
-  std::vector<Input> all = {{"data.train", c.data.train},
-                            {"data.eval", c.data.eval},
-                            {"generate.prompts_file", c.generate.prompts_file},
-                            {"model.path", c.model.path},
-                            {"model.tokenizer", c.model.tokenizer},
-                            {"adapter.load", c.adapter.load},
-                            {"sharing.load", c.sharing.load}};
+  std::vector<Input> all = {{"data.train", c.data.train},     {"data.eval", c.data.eval},
+                            {"model.path", c.model.path},     {"model.tokenizer", c.model.tokenizer},
+                            {"adapter.load", c.adapter.load}, {"sharing.load", c.sharing.load}};
+  for (const Job& job : jobs())
+    if (job.inputs)
+      for (const auto& [key, path] : job.inputs(c)) all.push_back({key, path});
   all.erase(std::remove_if(all.begin(), all.end(), [](const Input& input) { return input.path.empty(); }), all.end());
   const size_t named = all.size();
   for (size_t i = 0; i < named; ++i) {  // a folder is read by its files, any of which may be a link's other end
@@ -71,7 +70,7 @@ struct Outputs {
 
 Outputs outputs_of(const JobInputs& in, const fs::path& run) {
   const JobConfig& c = in.config;
-  if (c.job == "generate") return {{c.generate.output}, {}};
+  if (const Job& job = job_of(c); job.outputs) return {job.outputs(c), {}};
   Outputs out;
   if (c.exports.merged || c.job == "export" || (c.adapter.method == "none" && c.sharing.method == "none"))
     out.folders.push_back("model");

@@ -6,8 +6,6 @@
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
-#include "core/stored_file.h"
-#include "data/jsonl.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
 #include "train/optimizers/optimizer.h"
@@ -19,16 +17,6 @@ std::vector<std::string> job_names() {
   std::vector<std::string> names;
   for (const Job& job : jobs()) names.emplace_back(job.name);
   return names;
-}
-
-void check_training(Recipe& recipe, const JobConfig& c) {
-  const TrainConfig& t = c.trainer.train;
-  if (t.steps && t.epochs)
-    recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
-  if (!recipe.has("train", "steps") && !recipe.has("train", "epochs"))
-    recipe.fault("train", "", "neither train.steps nor train.epochs is given",
-                 "give one of them, for example steps = 1000");
-  if (c.data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
 }
 
 void check_objective(Recipe& recipe, const JobConfig& c) {
@@ -110,80 +98,16 @@ void check_utf8(Recipe& recipe, const JobConfig& c) {
     fault("run", "dir", "the path of the run's folder");
 }
 
-/// What every job but train, which has a check of its own, needs to begin with.
-void check_job_inputs(Recipe& recipe, const JobConfig& c) {
-  const DataConfig& data = c.data;
-  const bool prompts = !c.generate.prompts.empty() || !c.generate.prompts_file.empty();
-  if (c.job == "evaluate" && !data.has_eval())
-    recipe.fault("data", "eval", "data.eval is not set", "name the file to evaluate on");
-  if (c.job == "generate" && !prompts && !data.has_eval())
-    recipe.fault("generate", "", "there is nothing to continue",
-                 "give generate.prompts, generate.prompts_file or data.eval");
-  const bool draws_eval =
-      data.eval.empty() && data.eval_fraction > 0 && (c.job == "evaluate" || (c.job == "generate" && !prompts));
-  if (data.train.empty() && (c.job == "prepare" || draws_eval))
-    recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
-}
-
-/// A path that the job reads.
-void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key) {
-  namespace fs = std::filesystem;
-  std::error_code fault;
-  const fs::file_status status = fs::status(path, fault);
-  if (!path.empty() && !fs::exists(status))
-    recipe.fault(section, key,
-                 status.type() == fs::file_type::not_found
-                     ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
-                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()));
-}
-
-/// A file that the job reads records or text from.
-void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,
-                     const char* key) {
-  namespace fs = std::filesystem;
-  check_path(recipe, path, section, key);
-  std::error_code ignored;
-  const fs::file_status status = fs::status(path, ignored);
-  if (path.empty() || !fs::exists(status)) return;
-  const std::string what = fmt::format("{}.{} \"{}\"", section, key, path.string());
-  if (fs::is_directory(status)) return recipe.fault(section, key, what + " is a folder", "name a file");
-  if (const std::string other = fault_of_file(path); !other.empty())
-    return recipe.fault(section, key, fmt::format("{} {}", what, other),
-                        "write what comes from there to a file, and name that: files are read more than once");
-  try {
-    const bool records = is_jsonl(path);
-    if (!records && c.data.has_choices() && std::string(section) == "data")
-      recipe.fault(section, key, what + " is a text file, and data.label_words is set: a text file has no labels",
-                   "give a .jsonl file whose records have a label, or leave data.label_words out");
-  } catch (const UserError& error) {
-    recipe.fault(section, key, fmt::format("{}.{} \"{}\": {}", section, key, path.string(), error.message()),
-                 error.hint());
-  }
-}
-
 void check_files(Recipe& recipe, const JobConfig& c) {
-  if (c.job != "replay" && c.job != "export") {  // which read no data
+  if (job_of(c).reads_data) {
     check_data_file(recipe, c, c.data.train, "data", "train");
     check_data_file(recipe, c, c.data.eval, "data", "eval");
   }
-  if (c.job == "generate" && c.generate.prompts.empty())
-    check_data_file(recipe, c, c.generate.prompts_file, "generate", "prompts_file");
   check_path(recipe, c.model.path, "model", "path");
   check_path(recipe, c.model.tokenizer, "model", "tokenizer");
   check_path(recipe, c.sharing.load, "sharing", "load");
   check_path(recipe, c.adapter.load, "adapter", "load");
-  if (c.job == "replay") check_path(recipe, c.replay.log, "replay", "log");
   check_resume(recipe, c);
-}
-
-/// Folders are told as the user would have to type them: one that was given by a relative path is one from the working directory.
-void tell_as_typed(const Recipe& recipe, const char* section, const char* key, std::filesystem::path& path) {
-  if (!path.empty() && !path.has_filename()) path = path.parent_path();  // "runs/a/" is "runs/a"
-  const std::filesystem::path typed = recipe.given_text(section, key);
-  const bool is_typed_here = recipe.where(section, key).starts_with("command line");
-  if (typed.empty() || typed.is_absolute() || (!is_typed_here && recipe.folder().is_absolute())) return;
-  const auto relative = path.lexically_proximate(std::filesystem::current_path());
-  if (relative.filename() != "." && relative.filename() != "..") path = relative;
 }
 
 }  // namespace
@@ -204,24 +128,19 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("checkpoint", c.trainer.checkpoint);
   recipe.read("log", c.trainer.log);
   recipe.read("export", c.exports);
-  recipe.read("generate", c.generate);
-  recipe.read("replay", c.replay);
+  for (const Job& job : jobs())
+    if (job.read) job.read(recipe, c);
   if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
   prefer_command_line(recipe, c.trainer.train);
-  if (c.job == "train") check_training(recipe, c);
+  if (const Job& job = job_of(c); job.check) job.check(recipe, c);
   if (c.job == "train") check_spsa(recipe, c);
   check_objective(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);
-  check_job_inputs(recipe, c);
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();
   stay_in_own_folder(recipe, c.run);
-  tell_as_typed(recipe, "run", "dir", c.run.dir);
-  tell_as_typed(recipe, "replay", "log", c.replay.log);
-  tell_as_typed(recipe, "replay", "branch", c.replay.branch);
-  tell_as_typed(recipe, "spsa", "shared", c.trainer.spsa.shared);
   UnreadKeys unread = unread_keys(c);
   c.notes = std::move(unread.notes);
   c.unread = std::move(unread.names);

@@ -1,14 +1,14 @@
 #pragma once
-// A whole recipe: every section's struct, read and cross-checked in one place.
+// A whole recipe: every section's struct, read and cross-checked in one place. A section that a single job reads is in that
+// job's file.
 
 #include <set>
 #include <string>
 
+#include "cli/own_sections.h"
 #include "core/recipe.h"
 #include "data/data_config.h"
-#include "infer/generate_config.h"
 #include "model/model.h"
-#include "train/spsa/replay_config.h"
 #include "train/trainer.h"
 
 namespace tessera {
@@ -25,8 +25,7 @@ struct JobConfig {
   SharingConfig sharing;
   AdapterConfig adapter;
   ExportConfig exports;
-  GenerateConfig generate;
-  ReplayConfig replay;
+  OwnSections own;                 // of jobs
   std::vector<std::string> notes;  // what the user should know of a recipe that is in order
   std::set<std::string> unread;    // keys that this job, its method or its optimizer does not read
 

@@ -19,6 +19,7 @@ struct JobInputs {
   bool quiet = false, launched = false;
 };
 
+class UnreadNotes;
 struct JobPlan;
 struct MemoryPlan;
 
@@ -28,6 +29,18 @@ struct Job {
   int (*run)(const JobInputs&);                                 // returns the exit code
   JobPlan (*plan)(const JobInputs&);                            // what it will take, found without taking it
   std::string (*smaller)(const JobConfig&, const MemoryPlan&);  // which keys make it take less, as a hint
+  bool reads_data = false;                                      // data.train, data.eval
+  // What a job has nothing to say to stays null.
+  /// Reads the sections that are its own, into `config.own`, whichever job the recipe asks for.
+  void (*read)(Recipe&, JobConfig& config) = nullptr;
+  /// Adds the faults of a recipe that asks for it: what it lacks, and what is wrong with files that its own keys name.
+  void (*check)(Recipe&, const JobConfig&) = nullptr;
+  /// Notes keys of its own that it does not read as the recipe stands.
+  void (*note_unread)(const JobConfig&, UnreadNotes&) = nullptr;
+  /// Files that its own keys name, with the keys: no job writes over them.
+  std::vector<std::pair<std::string, std::filesystem::path>> (*inputs)(const JobConfig&) = nullptr;
+  /// Names of single files that it writes into the run's folder, which it opens as it is.
+  std::vector<std::string> (*outputs)(const JobConfig&) = nullptr;
   /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job would
   /// end with. The model is laid out and holds no values; null: the job has none.
   void (*look)(const JobInputs&, Model*) = nullptr;

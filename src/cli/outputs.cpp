@@ -38,7 +38,8 @@ std::vector<Output> outputs_of(const JobConfig& c) {
     }
   }
   if (c.job == "train" || c.job == "export") add_results(c, outputs);
-  if (c.job == "generate") outputs.push_back({c.generate.output, Kind::file});
+  if (const Job& job = job_of(c); job.outputs)
+    for (const std::string& file : job.outputs(c)) outputs.push_back({file, Kind::file});
   if (!outputs.empty()) outputs.push_back({".lock", Kind::file});
   return outputs;
 }
@@ -78,7 +79,7 @@ void require_free_outputs(const JobInputs& in) {
     throw UserError(folder.string(),
                     fmt::format("this run folder cannot be made or written: \"{}\" {}", existing.string(), what),
                     "set run.dir to a folder that can be written");
-  const bool is_new = in.config.job != "generate" && in.config.run.resume != "auto" &&
+  const bool is_new = !job_of(in.config).outputs && in.config.run.resume != "auto" &&
                       (in.config.job == "train" || names_checkpoint(in.config.run));
   if (is_new) return;  // an empty folder
   std::string all;

@@ -94,7 +94,7 @@ int explain(Recipe& recipe, const std::string& key) {
   bool found = false;
   for (const auto& [name, text] : recipe.explain()) {
     known.push_back(name);
-    if (key != "all" && name != key && name.substr(0, name.find('.')) != key) continue;
+    if (key != "all" && name != key && !name.starts_with(key + ".") && !name.starts_with(key + "[].")) continue;
     print_out("{}\n  {}\n", name, text);
     found = true;
   }

@@ -1,6 +1,8 @@
 #include "cli/recipe_rules.h"
 
 #include "cli/going_on.h"
+#include "core/stored_file.h"
+#include "data/jsonl.h"
 #include "io/files.h"
 #include "train/divergence.h"
 #include "train/spsa/snapshots.h"
@@ -18,6 +20,44 @@ std::optional<std::filesystem::path> whole_checkpoint(const std::filesystem::pat
 }
 
 }  // namespace
+
+void require_train_data(Recipe& recipe, const DataConfig& data) {
+  if (data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
+}
+
+void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key) {
+  namespace fs = std::filesystem;
+  std::error_code fault;
+  const fs::file_status status = fs::status(path, fault);
+  if (!path.empty() && !fs::exists(status))
+    recipe.fault(section, key,
+                 status.type() == fs::file_type::not_found
+                     ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
+                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()));
+}
+
+void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,
+                     const char* key) {
+  namespace fs = std::filesystem;
+  check_path(recipe, path, section, key);
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (path.empty() || !fs::exists(status)) return;
+  const std::string what = fmt::format("{}.{} \"{}\"", section, key, path.string());
+  if (fs::is_directory(status)) return recipe.fault(section, key, what + " is a folder", "name a file");
+  if (const std::string other = fault_of_file(path); !other.empty())
+    return recipe.fault(section, key, fmt::format("{} {}", what, other),
+                        "write what comes from there to a file, and name that: files are read more than once");
+  try {
+    const bool records = is_jsonl(path);
+    if (!records && c.data.has_choices() && std::string(section) == "data")
+      recipe.fault(section, key, what + " is a text file, and data.label_words is set: a text file has no labels",
+                   "give a .jsonl file whose records have a label, or leave data.label_words out");
+  } catch (const UserError& error) {
+    recipe.fault(section, key, fmt::format("{}.{} \"{}\": {}", section, key, path.string(), error.message()),
+                 error.hint());
+  }
+}
 
 void check_resume(Recipe& recipe, const JobConfig& c) {
   namespace fs = std::filesystem;

@@ -5,6 +5,13 @@
 
 namespace tessera {
 
+/// The job reads data.train.
+void require_train_data(Recipe&, const DataConfig&);
+/// A path that the job reads: it is there.
+void check_path(Recipe&, const std::filesystem::path&, const char* section, const char* key);
+/// A file that the job reads records or text from, more than once.
+void check_data_file(Recipe&, const JobConfig&, const std::filesystem::path&, const char* section, const char* key);
+
 /// What run.resume may name beside auto and never: a checkpoint, which is there.
 void check_resume(Recipe&, const JobConfig&);
 

@@ -104,10 +104,6 @@ fs::path shared_folder(const JobInputs& in) {
 
 std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
 
-RunPlaces replayed_run(const JobInputs& in) {
-  return find_log(in.config.replay.log.empty() ? run_folder_path(in) : in.config.replay.log);
-}
-
 std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
                                         const std::string& base, Rules rules, const fs::path& run_path,
                                         const Context& ctx) {

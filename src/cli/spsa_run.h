@@ -18,9 +18,6 @@ std::filesystem::path shared_folder(const JobInputs&);
 /// What run.json says of the run whose log is in the folder; nothing without a log.
 std::optional<CheckpointMeta> meta_of_log(const std::filesystem::path& run_path);
 
-/// The run that job = "replay" reads: replay.log, or else run.dir. @throws UserError when there is no log
-RunPlaces replayed_run(const JobInputs&);
-
 /// The run's header, the same on every rank, and what probes with.
 std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs&, Model&, const PackedDataset&, const std::string& base, Rules,
                                         const std::filesystem::path& run_path, const Context&);

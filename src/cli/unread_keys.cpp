@@ -1,5 +1,6 @@
 #include "cli/unread_keys.h"
 
+#include "cli/jobs.h"
 #include "data/jsonl.h"
 
 namespace tessera {
@@ -7,28 +8,9 @@ namespace {
 
 using Keys = std::set<std::string>;
 
-/// Gathers what of a section is not read, and lines about what of that was said.
-class Notes {
- public:
-  void add(const std::string& section, const Keys& said, const Keys& unread, const std::string& why) {
-    std::string names;
-    int count = 0;
-    for (const std::string& key : unread) {
-      found_.names.insert(section + "." + key);
-      if (said.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
-    }
-    if (count > 0)
-      found_.notes.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
-  }
-  UnreadKeys take() { return std::move(found_); }
-
- private:
-  UnreadKeys found_;
-};
-
 std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
 
-void add_adapter(Notes& notes, const AdapterConfig& adapter) {
+void add_adapter(UnreadNotes& notes, const AdapterConfig& adapter) {
   if (adapter.method == "mos") return;
   Keys unread = all_keys(adapter);
   unread.erase("method");
@@ -36,7 +18,7 @@ void add_adapter(Notes& notes, const AdapterConfig& adapter) {
   notes.add("adapter", said_keys(adapter), unread, is("adapter.method", adapter.method));
 }
 
-void add_sharing(Notes& notes, const JobConfig& c) {
+void add_sharing(UnreadNotes& notes, const JobConfig& c) {
   const SharingConfig& sharing = c.sharing;
   const Keys said = said_keys(sharing);
   const Keys of_rps = {"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"};
@@ -58,7 +40,7 @@ void add_sharing(Notes& notes, const JobConfig& c) {
     notes.add("sharing", said, {"kappa"}, is("optimizer.name", c.trainer.optimizer.name));
 }
 
-void add_optimizer(Notes& notes, const OptimizerConfig& optimizer) {
+void add_optimizer(UnreadNotes& notes, const OptimizerConfig& optimizer) {
   Keys said = said_keys(optimizer);
   if (optimizer.momentum == 0) said.erase("momentum");  // what SPSA begins with
   const Keys of_adamw = {"beta1", "beta2", "eps"}, of_sgd = {"momentum"};
@@ -69,7 +51,7 @@ void add_optimizer(Notes& notes, const OptimizerConfig& optimizer) {
     notes.add("optimizer", said, {"warmup_ratio"}, "optimizer.warmup_steps is given, and goes before it");
 }
 
-void add_spsa(Notes& notes, const JobConfig& c) {
+void add_spsa(UnreadNotes& notes, const JobConfig& c) {
   const SpsaConfig& spsa = c.trainer.spsa;
   const Keys said = said_keys(spsa);
   const std::string& estimator = c.trainer.train.estimator;
@@ -82,7 +64,7 @@ void add_spsa(Notes& notes, const JobConfig& c) {
             is("train.estimator", estimator) + ", whose log leads back to every round (job = \"replay\")");
 }
 
-void add_training(Notes& notes, const JobConfig& c) {
+void add_training(UnreadNotes& notes, const JobConfig& c) {
   add_optimizer(notes, c.trainer.optimizer);
   add_spsa(notes, c);
   if (!c.data.has_eval()) {
@@ -101,7 +83,7 @@ bool is_text(const DataConfig& data) {
   return text && !(data.train.empty() && data.eval.empty());
 }
 
-void add_data(Notes& notes, const DataConfig& data) {
+void add_data(UnreadNotes& notes, const DataConfig& data) {
   const Keys said = said_keys(data);
   if (!data.eval.empty()) notes.add("data", said, {"eval_fraction"}, "data.eval names the held-out data");
   if (is_text(data))
@@ -115,15 +97,17 @@ void add_data(Notes& notes, const DataConfig& data) {
     notes.add("data", said, {"completion_field"}, "data.completion_template says how a completion is made");
 }
 
-void add_generation(Notes& notes, const GenerateConfig& generate) {
-  const Keys said = said_keys(generate);
-  if (generate.temperature == 0)
-    notes.add("generate", said, {"top_k", "top_p", "seed"},
-              "generate.temperature is 0, which always takes the most likely token");
-  if (!generate.prompts.empty()) notes.add("generate", said, {"prompts_file"}, "generate.prompts is given");
-}
-
 }  // namespace
+
+void UnreadNotes::add(const std::string& section, const Keys& said, const Keys& unread, const std::string& why) {
+  std::string names;
+  int count = 0;
+  for (const std::string& key : unread) {
+    found_.names.insert(section + "." + key);
+    if (said.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
+  }
+  if (count > 0) found_.notes.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
+}
 
 bool same_value(const FieldTarget& a, const FieldTarget& b) {
   return std::visit(
@@ -135,10 +119,11 @@ bool same_value(const FieldTarget& a, const FieldTarget& b) {
 }
 
 UnreadKeys unread_keys(const JobConfig& c) {
-  Notes notes;
+  UnreadNotes notes;
   if (c.job == "train") add_training(notes, c);
-  if (c.job != "replay" && c.job != "export") add_data(notes, c.data);
-  if (c.job == "generate") add_generation(notes, c.generate);
+  const Job& job = job_of(c);
+  if (job.reads_data) add_data(notes, c.data);
+  if (job.note_unread) job.note_unread(c, notes);
   add_sharing(notes, c);
   add_adapter(notes, c.adapter);
   return notes.take();

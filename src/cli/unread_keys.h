@@ -22,6 +22,17 @@ struct UnreadKeys {
 };
 UnreadKeys unread_keys(const JobConfig&);
 
+/// Gathers what of a section is not read, and lines about what of that was said.
+class UnreadNotes {
+ public:
+  void add(const std::string& section, const std::set<std::string>& said, const std::set<std::string>& unread,
+           const std::string& why);
+  UnreadKeys take() { return std::move(found_); }
+
+ private:
+  UnreadKeys found_;
+};
+
 bool same_value(const FieldTarget&, const FieldTarget&);
 
 template <class Config> std::set<std::string> said_keys(Config config) {

@@ -20,6 +20,11 @@ Rule one_of(std::vector<std::string> choices) {
   rule.choices = std::move(choices);
   return rule;
 }
+Rule path_as_typed() {
+  Rule rule;
+  rule.as_typed = true;
+  return rule;
+}
 Rule in_f32(Rule rule) {
   rule.in_f32 = true;
   return rule;

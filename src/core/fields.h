@@ -19,8 +19,9 @@ class SectionCheck;
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  bool above_min = false;            // min itself is not allowed
-  bool in_f32 = false;               // arithmetic takes it as f32: neither 0 nor infinity may come of it there
+  bool above_min = false;  // min itself is not allowed
+  bool as_typed = false;   // a path that is told as the user would have to type it: from the working directory
+  bool in_f32 = false;     // arithmetic takes it as f32: neither 0 nor infinity may come of it there
   std::vector<std::string> choices;  // of a string; empty: any
 };
 Rule anything();
@@ -29,6 +30,7 @@ Rule at_least(double min);
 Rule above(double min, double max = std::numeric_limits<double>::infinity());
 Rule one_of(std::vector<std::string> choices);
 Rule in_f32(Rule);
+Rule path_as_typed();
 
 /// Whether a run that goes on may have another value than it began with.
 enum class OnResume {

@@ -165,10 +165,25 @@ void Recipe::fault(const std::string& section, const std::string& key, const std
   faults_.push_back(UserError(where(section, key), what, hint).what());
 }
 
+/// A folder that was given by a relative path is one from the working directory.
+void Recipe::tell_as_typed(const ReadField& read) const {
+  fs::path& path = *std::get<fs::path*>(read.field.target);
+  if (!path.empty() && !path.has_filename()) path = path.parent_path();  // "runs/a/" is "runs/a"
+  const fs::path typed = given_text(read.section, read.field.key);
+  const bool is_typed_here = where(read.section, read.field.key).starts_with("command line");
+  if (typed.empty() || typed.is_absolute() || (!is_typed_here && folder_.is_absolute())) return;
+  const auto relative = path.lexically_proximate(fs::current_path());
+  if (relative.filename() != "." && relative.filename() != "..") path = relative;
+}
+
 void Recipe::finish() {
   check_names(table_, "", false);
   check_names(overrides_.values, "", true);
-  if (faults_.empty()) return;
+  if (faults_.empty()) {
+    for (const ReadField& read : fields_)
+      if (read.field.rule.as_typed) tell_as_typed(read);
+    return;
+  }
   std::string all;
   for (size_t i = 0; i < faults_.size(); ++i) all += (i ? "\n" : "") + faults_[i];
   throw UserError("", all);

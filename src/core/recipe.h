@@ -56,7 +56,8 @@ class Recipe {
   std::string given_text(const std::string& section, const std::string& key) const;
   /// Adds a fault found by a cross-field rule.
   void fault(const std::string& section, const std::string& key, const std::string& what, const std::string& hint = {});
-  /// Reports unknown sections and keys and throws all faults as one UserError.
+  /// Reports unknown sections and keys and throws all faults as one UserError. Where there are none, paths that are told as
+  /// typed are by now.
   void finish();
 
   const std::string& name() const;  // the file's stem: "mos_lora"
@@ -90,6 +91,7 @@ class Recipe {
   static std::string element(const std::string& section, size_t index);
   void set_given(const ReadField&);
   void require_f32(const ReadField&);
+  void tell_as_typed(const ReadField&) const;
   std::string place_of(const TomlPlace&) const;
   std::string section_hint(const std::string& key) const;  // for a key outside its section
   std::string given_place(const TomlPlace& key, const std::string& full_key, bool from_override) const;

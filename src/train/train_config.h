@@ -72,7 +72,8 @@ struct RunConfig {
   int64_t threads = 0;
 
   void visit(Fields& v) {
-    v("dir", dir, anything(), "the run's folder; empty: runs/<recipe name> in the working directory", OnResume::free);
+    v("dir", dir, path_as_typed(), "the run's folder; empty: runs/<recipe name> in the working directory",
+      OnResume::free);
     v("resume", resume, anything(),
       "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file",
       OnResume::free);

@@ -7,6 +7,7 @@
 #include "cli/model_settings.h"
 #include "cli/notices.h"
 #include "cli/plan.h"
+#include "cli/recipe_rules.h"
 #include "cli/trained_weights.h"
 #include "io/output.h"
 #include "kernels/table.h"
@@ -67,6 +68,11 @@ int evaluate_results(const JobInputs& in) {
   return kDone;
 }
 
+void check_evaluation(Recipe& recipe, const JobConfig& c) {
+  if (!c.data.has_eval()) recipe.fault("data", "eval", "data.eval is not set", "name the file to evaluate on");
+  if (c.data.eval.empty() && c.data.eval_fraction > 0) require_train_data(recipe, c.data);
+}
+
 }  // namespace
 
 Job evaluate_job() {
@@ -74,7 +80,9 @@ Job evaluate_job() {
           .help = "loss and accuracy on data.eval",
           .run = evaluate_results,
           .plan = plan_evaluate,
-          .smaller = smaller_evaluation};
+          .smaller = smaller_evaluation,
+          .reads_data = true,
+          .check = check_evaluation};
 }
 
 }  // namespace tessera

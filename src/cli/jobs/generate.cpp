@@ -8,8 +8,11 @@
 #include "cli/notices.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
+#include "cli/recipe_rules.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "cli/unread_keys.h"
+#include "core/section_check.h"
 #include "data/data_source.h"
 #include "data/encoding.h"
 #include "data/prompts.h"
@@ -22,13 +25,64 @@
 namespace tessera {
 namespace {
 
+/// [generate]: what to continue, and how.
+struct GenerateConfig {
+  std::vector<std::string> prompts;
+  std::filesystem::path prompts_file;
+  int64_t limit = 0, max_new_tokens = 64;
+  double temperature = 0, top_p = 1;
+  int64_t top_k = 0, seed = 1, batch = 16;
+  std::string output = "samples.jsonl";
+
+  void visit(Fields& v) {
+    v("prompts", prompts, anything(), "texts to continue", OnResume::free);
+    v("prompts_file", prompts_file, anything(),
+      "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data",
+      OnResume::free);
+    v("limit", limit, at_least(0), "continue only the first prompts; 0: all", OnResume::free);
+    v("max_new_tokens", max_new_tokens, in_range(1, 1 << 20),
+      "tokens of a continuation at most; end-of-text ends it earlier", OnResume::free);
+    v("temperature", temperature, at_least(0),
+      "divides the logits before a token is drawn; 0: always the most likely token", OnResume::free);
+    v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all", OnResume::free);
+    v("top_p", top_p, in_range(0, 1),
+      "draw among the fewest most likely tokens that have this share of the probability", OnResume::free);
+    v("seed", seed, at_least(0), "of the draws", OnResume::free);
+    v("batch", batch, in_range(1, 4096), "prompts that are continued together", OnResume::free);
+    v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a prompt",
+      OnResume::free);
+  }
+  void check(SectionCheck&) const;
+
+  /// @param stop  ids that end a continuation
+  GenerateOptions options(std::vector<int32_t> stop) const {
+    return {.max_new_tokens = max_new_tokens,
+            .sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p},
+            .seed = static_cast<uint64_t>(seed),
+            .stop = std::move(stop),
+            .batch = batch};
+  }
+};
+
+void GenerateConfig::check(SectionCheck& own) const {
+  const std::filesystem::path file = output;
+  if (output.size() > 255)
+    own.fault("output", fmt::format("generate.output is a name of {} bytes", output.size()),
+              "a file's name has 255 at most");
+  if (file.filename() != file || file.extension() != ".jsonl" || output == "metrics.jsonl")
+    own.fault("output", fmt::format("generate.output is \"{}\"", output),
+              "give a plain file name that ends in .jsonl, and not metrics.jsonl: it is written into the run's folder");
+}
+
+const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
+
 std::string trimmed(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \n\r\t");
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \n\r\t") + 1 - begin);
 }
 
 std::vector<TextExample> examples_of(const JobInputs& in) {
-  const GenerateConfig& g = in.config.generate;
+  const GenerateConfig& g = config_of(in);
   std::vector<TextExample> examples;
   if (!g.prompts.empty()) {
     for (const std::string& prompt : g.prompts) examples.push_back({prompt, ""});
@@ -73,7 +127,7 @@ struct Asked {
 };
 
 JobPlan plan_of_prompts(const JobInputs& in, const Asked& asked) {
-  const GenerateConfig& config = in.config.generate;
+  const GenerateConfig& config = config_of(in);
   JobPlan plan = plan_of_results(in, asked.longest() + config.max_new_tokens);
   plan.memory.activations = plan_generation_bytes(*plan.model, asked.prompts, config.options({}), in.threads);
   plan.one_rank = true;
@@ -82,7 +136,7 @@ JobPlan plan_of_prompts(const JobInputs& in, const Asked& asked) {
 
 /// Continues all prompts that have tokens.
 void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& memory, Asked& asked) {
-  const GenerateConfig& config = in.config.generate;
+  const GenerateConfig& config = config_of(in);
   const int64_t most = asked.longest() + config.max_new_tokens;
   const Model::Settings settings = trained_model_settings(in, most);
   Model model(settings);
@@ -158,14 +212,14 @@ JobPlan plan_generate(const JobInputs& in) {
 
 std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) {
   if (!matters(plan.activations + plan.tables, plan)) return "use a machine with more memory";
-  return config.generate.batch > 1 ? "lower generate.max_new_tokens or generate.batch"
-                                   : "lower generate.max_new_tokens";
+  return config.own.of<GenerateConfig>().batch > 1 ? "lower generate.max_new_tokens or generate.batch"
+                                                   : "lower generate.max_new_tokens";
 }
 
 int continue_prompts(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   require_free_outputs(in);
-  const GenerateConfig& config = in.config.generate;
+  const GenerateConfig& config = config_of(in);
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
   for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
   const std::vector<TextExample> examples = examples_of(in);
@@ -191,6 +245,27 @@ int continue_prompts(const JobInputs& in) {
   return kDone;
 }
 
+void check_prompts(Recipe& recipe, const JobConfig& c) {
+  const GenerateConfig& g = c.own.of<GenerateConfig>();
+  const DataConfig& data = c.data;
+  if (g.prompts.empty() && g.prompts_file.empty()) {
+    if (!data.has_eval())
+      recipe.fault("generate", "", "there is nothing to continue",
+                   "give generate.prompts, generate.prompts_file or data.eval");
+    if (data.eval.empty() && data.eval_fraction > 0) require_train_data(recipe, data);
+  }
+  if (g.prompts.empty()) check_data_file(recipe, c, g.prompts_file, "generate", "prompts_file");
+}
+
+void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
+  const GenerateConfig& g = c.own.of<GenerateConfig>();
+  const std::set<std::string> said = said_keys(g);
+  if (g.temperature == 0)
+    notes.add("generate", said, {"top_k", "top_p", "seed"},
+              "generate.temperature is 0, which always takes the most likely token");
+  if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file"}, "generate.prompts is given");
+}
+
 }  // namespace
 
 Job generate_job() {
@@ -198,7 +273,17 @@ Job generate_job() {
           .help = "continue prompts",
           .run = continue_prompts,
           .plan = plan_generate,
-          .smaller = smaller_generation};
+          .smaller = smaller_generation,
+          .reads_data = true,
+          .read = [](Recipe& recipe, JobConfig& c) { recipe.read("generate", c.own.of<GenerateConfig>()); },
+          .check = check_prompts,
+          .note_unread = note_unread_keys,
+          .inputs =
+              [](const JobConfig& c) {
+                return std::vector{
+                    std::pair{std::string("generate.prompts_file"), c.own.of<GenerateConfig>().prompts_file}};
+              },
+          .outputs = [](const JobConfig& c) { return std::vector{c.own.of<GenerateConfig>().output}; }};
 }
 
 }  // namespace tessera

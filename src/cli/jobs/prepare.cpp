@@ -2,6 +2,7 @@
 
 #include "cli/datasets.h"
 #include "cli/plan.h"
+#include "cli/recipe_rules.h"
 #include "io/output.h"
 
 namespace tessera {
@@ -36,7 +37,9 @@ Job prepare_job() {
           .help = "tokenize the data into the cache and stop",
           .run = prepare,
           .plan = plan_prepare,
-          .smaller = smaller_preparation};
+          .smaller = smaller_preparation,
+          .reads_data = true,
+          .check = [](Recipe& recipe, const JobConfig& c) { require_train_data(recipe, c.data); }};
 }
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 #include "cli/model_settings.h"
 #include "cli/notices.h"
 #include "cli/plan.h"
+#include "cli/recipe_rules.h"
 #include "cli/results.h"
 #include "cli/run_path.h"
 #include "cli/spsa_run.h"
@@ -16,6 +17,7 @@
 #include "model/config_fingerprint.h"
 #include "model/export.h"
 #include "train/spsa/branch.h"
+#include "train/spsa/rounds.h"
 #include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
@@ -24,9 +26,37 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+/// [replay]: rebuilding a shared-seed run from base and log (job = "replay").
+struct ReplayConfig {
+  std::filesystem::path log, branch;
+  std::optional<int64_t> round;
+  bool from_base = true;
+
+  void visit(Fields& v) {
+    v("log", log, path_as_typed(),
+      "folder of a run or of its log; empty: run.dir is the run, and the results go beside it, into <run.dir>-replay",
+      OnResume::free);
+    v("round", round, in_range(0, 4294967295.0), "rounds to apply; default: all that the log holds", OnResume::free);
+    v("from_base", from_base, anything(),
+      "true: from the base model and the log alone, every digest compared; false: from the newest snapshot beside the log",
+      OnResume::free);
+    v("branch", branch, path_as_typed(),
+      "a new run's folder: the log up to the round, cut off under a name of its own, for a training to go on from; "
+      "nothing is exported then",
+      OnResume::free);
+  }
+};
+
+const ReplayConfig& config_of(const JobInputs& in) { return in.config.own.of<ReplayConfig>(); }
+
+/// The run that is read: replay.log, or else run.dir. @throws UserError when there is no log
+RunPlaces replayed_run(const JobInputs& in) {
+  return find_log(config_of(in).log.empty() ? run_folder_path(in) : config_of(in).log);
+}
+
 /// Where the results go: a folder of the replay's own.
 fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
-  const bool is_named = !in.config.replay.log.empty() && !in.config.run.dir.empty();
+  const bool is_named = !config_of(in).log.empty() && !in.config.run.dir.empty();
   fs::path folder = run_folder_path(in);
   if (!is_named) folder = (folder / "").parent_path().string() + "-replay";
   if (fs::exists(folder) && (fs::equivalent(folder, source.run) || fs::equivalent(folder, source.log)))
@@ -44,7 +74,7 @@ fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
 
 uint32_t wanted_round(const JobInputs& in, const StepLog& log) {
   const uint32_t held = rounds_in(log);
-  const int64_t wanted = in.config.replay.round.value_or(held);
+  const int64_t wanted = config_of(in).round.value_or(held);
   if (wanted > held)
     throw UserError(in.recipe.where("replay", "round"),
                     fmt::format("the log holds {} rounds, round {} is asked for", held, wanted),
@@ -128,10 +158,10 @@ void look_at_replay(const JobInputs& in, Model* laid_out) {
   const std::string where = (source.log / "header.json").string();
   const RunHeader header = RunHeader::parse(log.header(), where);
   wanted_round(in, log);
-  if (in.config.replay.branch.empty())
+  if (config_of(in).branch.empty())
     refuse_overwritten_inputs(in, results_folder(in, source));
   else
-    require_free_for_branch(in.config.replay.branch, log);
+    require_free_for_branch(config_of(in).branch, log);
   require_same_layout(header, *laid_out, where);
   require_same_config(source, *laid_out);
 }
@@ -157,14 +187,14 @@ JobPlan plan_replay(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, kExportPositions));
   plan.memory.activations = kExportScratch;
   plan.memory.optimizer = spsa_state_bytes(trainer_of_log(in), plan.model->pool().trainable().values.shape.count());
-  plan.memory.results = in.config.replay.branch.empty() ? plan_results(in, *plan.model) : 0;
+  plan.memory.results = config_of(in).branch.empty() ? plan_results(in, *plan.model) : 0;
   plan.one_rank = true;
   return plan;
 }
 
 int replay_log(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
-  const ReplayConfig& config = in.config.replay;
+  const ReplayConfig& config = config_of(in);
   const RunPlaces source = replayed_run(in);
   const fs::path target = config.branch.empty() ? results_folder(in, source) : config.branch;
   const auto start = Clock::now();

@@ -11,6 +11,7 @@
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/rates.h"
+#include "cli/recipe_rules.h"
 #include "cli/results.h"
 #include "cli/run_rules.h"
 #include "cli/spsa_run.h"
@@ -263,6 +264,16 @@ int train(const JobInputs& in) {
   }
 }
 
+void check_training(Recipe& recipe, const JobConfig& c) {
+  const TrainConfig& t = c.trainer.train;
+  if (t.steps && t.epochs)
+    recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
+  if (!recipe.has("train", "steps") && !recipe.has("train", "epochs"))
+    recipe.fault("train", "", "neither train.steps nor train.epochs is given",
+                 "give one of them, for example steps = 1000");
+  require_train_data(recipe, c.data);
+}
+
 }  // namespace
 
 Job train_job() {
@@ -270,7 +281,9 @@ Job train_job() {
           .help = "fine-tune or train a model",
           .run = train,
           .plan = plan_train,
-          .smaller = smaller_training};
+          .smaller = smaller_training,
+          .reads_data = true,
+          .check = check_training};
 }
 
 }  // namespace tessera

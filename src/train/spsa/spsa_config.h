@@ -42,7 +42,7 @@ struct SpsaConfig {
       OnResume::free);
     v("transport", transport, one_of({"auto", "mpi", "file"}),
       "auto, mpi: ranks of one job; file: processes of one host, started one by one, that share a folder");
-    v("shared", shared, anything(), "transport = \"file\": the folder; empty: engine in run.dir", OnResume::free);
+    v("shared", shared, path_as_typed(), "transport = \"file\": the folder; empty: engine in run.dir", OnResume::free);
     v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1",
       OnResume::free);
     v("machines", machines, in_range(1, 65535), "transport = \"file\": how many processes vote", OnResume::free);
