@@ -1,8 +1,10 @@
 #pragma once
 // The jobs that a recipe can ask for, and what each of them gets.
 
-#include <memory>
+#include <filesystem>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cli/job_config.h"

@@ -32,7 +32,7 @@ std::optional<double> number_of(const FieldTarget& target) {
   return optional ? **optional : std::nullopt;
 }
 
-/// "[train]", or "[[data.sources]]" of "data.sources[1]".
+/// "[a]", or "[[a.b]]" of "a.b[1]".
 std::string header_of(const std::string& section) {
   return section.ends_with("]") ? fmt::format("[[{}]]", section.substr(0, section.rfind('[')))
                                 : fmt::format("[{}]", section);

@@ -258,6 +258,9 @@ Job replay_job() {
       .run = replay_log,
       .plan = plan_replay,
       .smaller = smaller_writing,
+      .read = [](Recipe& recipe, JobConfig& c) { recipe.read("replay", c.own.of<ReplayConfig>()); },
+      .check = [](Recipe& recipe,
+                  const JobConfig& c) { check_path(recipe, c.own.of<ReplayConfig>().log, "replay", "log"); },
       .look = look_at_replay};
 }
 
