@@ -27,8 +27,10 @@ class Command:
     def __init__(self, recipe, *overrides, ranks=1):
         self.recipe, self.overrides, self.ranks = recipe, list(overrides), ranks
 
-    def run(self, program, folder):
+    def run(self, program, folder, device=None):
         words = [str(program / "build/release/trainer"), str(program / "recipes" / self.recipe), *self.overrides]
+        if device and "run.backend=reference" not in self.overrides:  # which runs on the CPU alone
+            words.append(f"run.device={device}")
         if self.ranks > 1:
             words = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-n", str(self.ranks), *words]
         environment = dict(os.environ, GOMP_SPINCOUNT="2000", OMPI_MCA_hwloc_base_binding_policy="none")
@@ -145,10 +147,10 @@ def facts(folder):
     return found
 
 
-def run_case(program, commands):
+def run_case(program, commands, device):
     with tempfile.TemporaryDirectory(prefix="tessera_digests_") as folder:
         for command in commands:
-            command.run(program, folder)
+            command.run(program, folder, device)
         return facts(pathlib.Path(folder))
 
 
@@ -157,12 +159,12 @@ def is_missing(error):
                                                      re.IGNORECASE)
 
 
-def outcome(program, commands, keep):
+def outcome(program, commands, keep, device=None):
     """What a case gave: from `keep` where a commit's has been written down there."""
     if keep and keep.exists():
         return json.loads(keep.read_text())
     try:
-        result = run_case(program, commands)
+        result = run_case(program, commands, device)
     except RuntimeError as error:
         result = {"missing": str(error).splitlines()[1]} if is_missing(error) else {"failed": str(error)}
     if keep and "failed" not in result:
@@ -204,6 +206,7 @@ def main():
     for name in ("root", "before", "after"):
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--device")
     arguments = parser.parse_args()
     programs = [arguments.before, arguments.after]
     for program in programs:
@@ -213,7 +216,9 @@ def main():
     for name, commands in cases().items():
         if arguments.only and not any(text in name for text in arguments.only):
             continue
-        results = [outcome(p, commands, kept_file(arguments.root, p, name, commands)) for p in programs]
+        before = outcome(arguments.before, commands, kept_file(arguments.root, arguments.before, name, commands))
+        keep = None if arguments.device else kept_file(arguments.root, arguments.after, name, commands)
+        results = [before, outcome(arguments.after, commands, keep, arguments.device)]
         different += compare(name, *results)
     print(f"{different} values differ")
     sys.exit(1 if different else 0)
