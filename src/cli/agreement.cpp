@@ -2,6 +2,7 @@
 
 #include "io/files.h"
 #include "model/config_fingerprint.h"
+#include "train/checkpoint.h"
 
 namespace tessera {
 namespace {
@@ -26,9 +27,7 @@ void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) 
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
   require_equal(in.world, "the numbers of config.json", config_fingerprint(model.config()));
   require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
-  const auto values = model.pool().trainable().values;
-  require_equal(in.world, "the trained parameters",
-                sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))));
+  require_equal(in.world, "the trained parameters", values_hash(model.pool().trainable()));
   require_equal_where_known(in.world, "the base weights",
                             in.world.size() > 1 && in.world.local_rank() == 0 ? model.base_fingerprint() : "");
 }

@@ -12,12 +12,17 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.freeze = in.config.trainer.train.freeze;
   settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
   settings.max_position = max_position;
+  settings.device = device_of(in.config.run.device);
   settings.check_seal = in.world.local_rank() == 0;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
   settings.where_model = in.recipe.where("model", "path");
   settings.where_sharing = in.recipe.places("sharing");
   settings.where_adapter = in.recipe.places("adapter");
   return settings;
+}
+
+Compute::Choice compute_choice(const JobInputs& in) {
+  return {.device = device_of(in.config.run.device), .backend = in.config.run.backend, .threads = in.threads};
 }
 
 std::string length_notice(const Model& model, const std::string& what, int64_t tokens) {

@@ -24,14 +24,11 @@ LossSums evaluate_folder(const JobInputs& in, const Context& ctx, const PackedDa
   Model model(settings);
   const int64_t rows = micro_batch_rows(train, in.world.size());
   const int64_t bytes = plan_score_bytes(model, rows, train.sequence_length, in.threads);
-  const auto with = [&](Arena& arena) {
-    const Context own{
-        .device = ctx.device, .stream = ctx.stream, .kernels = ctx.kernels, .scratch = arena, .threads = ctx.threads};
+  const auto with = [&](const Context& own) {
     return evaluate(own, model, eval, world, rows, in.config.trainer.evaluate.rows);
   };
-  if (bytes <= ctx.scratch.capacity_bytes()) return with(ctx.scratch);  // it lies idle by now
-  Arena arena(bytes);
-  return with(arena);
+  if (bytes <= ctx.scratch.capacity_bytes()) return with(ctx);  // its scratch lies idle by now
+  return with(Compute::beside(ctx, bytes));
 }
 
 }  // namespace

@@ -37,6 +37,8 @@ class Communicator {
   /// bits on every rank and in every run, and does not depend on arrival. Payload counted: values.size_bytes().
   virtual void all_reduce_sum(std::span<float> values) = 0;
   virtual void all_reduce_sum(std::span<double> values) = 0;
+  /// The same for a contiguous f32 view of any device; by default its elements go through the host.
+  virtual void all_reduce_sum_view(const TensorView& values);
   /// values <- maximum over ranks; NaN on any rank gives NaN. Counted as all_reduce.
   virtual void all_reduce_max(std::span<double> values) = 0;
   /// Each rank's bytes (lengths may differ), in rank order, on every rank.

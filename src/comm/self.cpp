@@ -17,6 +17,7 @@ class SelfCommunicator : public Communicator {
 
   void all_reduce_sum(std::span<float> values) override { traffic_.all_reduce.add(values.size_bytes()); }
   void all_reduce_sum(std::span<double> values) override { traffic_.all_reduce.add(values.size_bytes()); }
+  void all_reduce_sum_view(const TensorView& values) override { traffic_.all_reduce.add(values.bytes()); }
   void all_reduce_max(std::span<double> values) override { traffic_.all_reduce.add(values.size_bytes()); }
 
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) override {

@@ -8,24 +8,35 @@
 
 namespace tessera {
 
-Arena Arena::counting() {
+Arena Arena::counting(Device device) {
   Arena arena;
+  arena.device_ = device;
   arena.capacity_ = std::numeric_limits<int64_t>::max();
   return arena;
 }
 
 Arena::Arena(int64_t capacity_bytes, Device device)
-    : memory_(memory_of(device).allocate(capacity_bytes)), device_(device), capacity_(capacity_bytes) {}
+    : memory_(memory_of(device).allocate(capacity_bytes)), owns_(true), device_(device), capacity_(capacity_bytes) {}
 
 Arena::Arena(Arena&& other) noexcept
     : memory_(std::exchange(other.memory_, nullptr)),
+      owns_(other.owns_),
       device_(other.device_),
       capacity_(other.capacity_),
       used_(other.used_),
       peak_(other.peak_) {}
 
 Arena::~Arena() {
-  if (memory_) memory_of(device_).free(memory_);
+  if (memory_ && owns_) memory_of(device_).free(memory_);
+}
+
+Arena Arena::shifted(int64_t shift, Device device) const {
+  Arena arena;
+  arena.memory_ = memory_ ? memory_ + shift : nullptr;
+  arena.device_ = device;
+  arena.capacity_ = capacity_;
+  arena.used_ = arena.peak_ = used_;
+  return arena;
 }
 
 TensorView Arena::allocate(Shape shape, DType dtype) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +44,11 @@ template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32;
 template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::i8; };
 template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
 
+/// A contiguous range of numbers that a view can show: a vector, an array, a span.
+template <class Range>
+concept HostNumbers = std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> &&
+                      requires { DTypeOf<std::ranges::range_value_t<Range>>::value; };
+
 struct Device {
   enum class Kind : uint8_t { cpu, cuda, far } kind = Kind::cpu;  // far: for tests (core/device/memory.h)
   int index = 0;
@@ -72,6 +78,11 @@ struct ConstView {
 
   ConstView() = default;
   ConstView(const void* data, Shape shape, DType dtype, Device device = {});  // contiguous
+  /// The host's numbers, flat.
+  template <HostNumbers Range>
+  ConstView(const Range& numbers)
+      : ConstView(std::ranges::data(numbers), {static_cast<int64_t>(std::ranges::size(numbers))},
+                  DTypeOf<std::ranges::range_value_t<Range>>::value) {}
 
   bool empty() const { return data == nullptr; }
   int64_t rows() const { return shape.rank == 2 ? shape[0] : shape.count() / shape[shape.rank - 1]; }
@@ -100,6 +111,9 @@ struct TensorView : ConstView {
   TensorView() = default;
   TensorView(void* data, Shape shape, DType dtype, Device device = {}) : ConstView(data, shape, dtype, device) {}
   explicit TensorView(const ConstView& view) : ConstView(view) {}  // for views cut from a writable one only
+  template <HostNumbers Range>
+    requires(!std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<Range&>>>)
+  TensorView(Range&& numbers) : ConstView(numbers) {}
 
   void* mutable_data() const { return const_cast<void*>(data); }
   TensorView slice_rows(int64_t begin, int64_t end) const { return TensorView(ConstView::slice_rows(begin, end)); }

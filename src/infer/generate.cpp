@@ -10,9 +10,12 @@
 
 #include <algorithm>
 
+#include "core/device/memory.h"
 #include "core/random.h"
 #include "core/stop.h"
 #include "infer/kv_cache.h"
+#include "kernels/compute.h"
+#include "kernels/upload.h"
 
 namespace tessera {
 namespace {
@@ -46,13 +49,13 @@ struct Feed {
 TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, const Feed& feed) {
   const DecoderModel& decoder = model.decoder();
   const RowGroup group{0, static_cast<int64_t>(feed.ids.size()), model.bound_adapter()};
-  const TokenBatch batch{feed.ids, feed.positions, {}, feed.segments, {&group, 1}};
-  const Pass pass{ctx, batch, {&model.pool()}};
   const TensorView logits =
       ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
   const auto scope = ctx.scratch.scope();
+  const TokenBatch batch{upload(ctx, feed.ids), upload(ctx, feed.positions), {}, upload(ctx, feed.segments), {&group, 1}};
+  const Pass pass{ctx, batch, {&model.pool()}};
   const TensorView hidden = decoder.forward(pass, cache);
-  if (!feed.rows.empty()) decoder.logits(pass, hidden, feed.rows, logits);
+  if (!feed.rows.empty()) decoder.logits(pass, hidden, upload(ctx, feed.rows), logits);
   return logits;
 }
 
@@ -100,9 +103,9 @@ class Generator {
     for (Feed feed = next_feed(); !feed.ids.empty(); feed = next_feed()) {
       leave_if_asked("generating");
       const auto scope = ctx_.scratch.scope();
-      const TensorView logits = run_pass(ctx_, model_, cache_, feed);
+      const OnHost logits(run_pass(ctx_, model_, cache_, feed));
       for (size_t i = 0; i < feed.slots.size(); ++i)
-        extend(feed.slots[i], logits.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
+        extend(feed.slots[i], logits.view().slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
     }
     return std::move(results_);
   }
@@ -199,9 +202,9 @@ int64_t plan_generation_bytes(Model& model, const Prompts& prompts, const Genera
   check(model, model.decoder(), prompts, options);
   if (prompts.empty()) return 0;
   // The widest pass that can occur: as many prompt tokens as fit, and a token and a row of logits for every slot.
-  Arena arena = Arena::counting();
-  const Context ctx = counting_context(arena, threads);
-  CachedAttention cache(arena, model.decoder(), cache_slots(prompts, options),
+  const Compute plan = Compute::counting(model.pool().device(), threads);
+  const Context& ctx = plan;
+  CachedAttention cache(ctx.scratch, model.decoder(), cache_slots(prompts, options),
                         cache_capacity(prompts, options, model.decoder().max_position()));
   int64_t tokens = 0;
   for (const auto& prompt : prompts) tokens += static_cast<int64_t>(prompt.size());
@@ -210,7 +213,7 @@ int64_t plan_generation_bytes(Model& model, const Prompts& prompts, const Genera
   feed.positions.assign(feed.ids.size(), 0);
   feed.rows.assign(static_cast<size_t>(cache.slots()), 0);
   run_pass(ctx, model, cache, feed);
-  return arena.peak_bytes();
+  return plan.peak_bytes();
 }
 
 }  // namespace tessera

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/device/memory.h"
 #include "io/file_descriptor.h"
 #include "io/seal.h"
 
@@ -270,7 +271,8 @@ void Hdf5File::write(const std::string& path, ConstView view) {
     if (H5Awrite(attribute, text, name.c_str()) < 0)
       throw_hdf5_error(state_->path, fmt::format("dataset \"{}\" cannot be written", path));
   }
-  state_->write(path, dataset, type, view.data);
+  const OnHost host(view);
+  state_->write(path, dataset, type, host.view().data);
 }
 
 void Hdf5File::write_text(const std::string& path, const std::string& utf8) {
@@ -324,7 +326,8 @@ void Hdf5File::read(const std::string& path, TensorView out) const {
   if (stored != out.dtype || !(shape == out.shape))
     state_->fail(path, fmt::format("holds {} {}, expected {} {}", name_of(stored), shape.text(), name_of(out.dtype),
                                    out.shape.text()));
-  state_->read_elements(path, dataset, H5S_ALL, H5S_ALL, out);
+  const EditedOnHost host(out);
+  state_->read_elements(path, dataset, H5S_ALL, H5S_ALL, host.view());
 }
 
 void Hdf5File::read_range(const std::string& path, int64_t begin, TensorView out) const {

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/device/memory.h"
 #include "core/json.h"
 #include "io/file_descriptor.h"
 #include "io/files.h"
@@ -339,7 +340,8 @@ void write_safetensors(const fs::path& file, const NamedTensors& tensors, const 
     out.write(std::as_bytes(std::span(header)));
     for (const auto& [name, view] : ordered) {
       if (before_each) before_each();
-      out.write({static_cast<const std::byte*>(view.data), static_cast<size_t>(view.bytes())});
+      const OnHost host(view);
+      out.write({static_cast<const std::byte*>(host.view().data), static_cast<size_t>(view.bytes())});
     }
   });
 }

@@ -15,8 +15,9 @@ template <class Args> void check_operands(const Context& ctx, const Arguments& c
   check.matrix("v", args.v, keys, args.kv_heads * args.head_dim);
   check.matrix("out", args.out, tokens, width);
   if (!args.lse.empty()) check.matrix("lse", args.lse, tokens, args.heads);
+  check.place("segments", args.segments);
   if (is_counting(ctx)) return;
-  for (const AttentionSegment& s : args.segments) {
+  for (const AttentionSegment& s : args.segments.host()) {
     TS_CHECK(0 <= s.q_begin && s.q_begin <= s.q_end && s.q_end <= tokens, "attention: queries {}..{} of {}", s.q_begin,
              s.q_end, tokens);
     TS_CHECK(0 <= s.k_begin && s.k_begin <= s.k_end && s.k_end <= keys, "attention: keys {}..{} of {}", s.k_begin,

@@ -1,6 +1,5 @@
 #pragma once
-#include <span>
-
+#include "core/index_array.h"
 #include "kernels/context.h"
 
 namespace tessera {
@@ -22,7 +21,12 @@ struct AttentionArgs {
   TensorView out, lse;
   int64_t heads, kv_heads, head_dim;
   double scale;
-  std::span<const AttentionSegment> segments;
+  IndexArray<AttentionSegment> segments;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.q, args.k, args.v, args.out, args.lse, args.segments);
+  }
 };
 void attention(const Context&, const AttentionArgs&);
 
@@ -34,7 +38,12 @@ struct AttentionBackwardArgs {
   TensorView dq, dk, dv;
   int64_t heads, kv_heads, head_dim;
   double scale;
-  std::span<const AttentionSegment> segments;
+  IndexArray<AttentionSegment> segments;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.q, args.k, args.v, args.out, args.lse, args.dout, args.dq, args.dk, args.dv, args.segments);
+  }
 };
 void attention_backward(const Context&, const AttentionBackwardArgs&);
 

@@ -38,6 +38,13 @@ void Arguments::weight(const char* name, const ConstView& view, Shape shape) con
            name);
 }
 
+void Arguments::integers(const char* name, const ConstView& view, DType dtype, int64_t count) const {
+  place(name, view);
+  TS_CHECK(view.shape == Shape{count} && view.dtype == dtype && view.is_contiguous(),
+           "{}: {} is {} of {}, expected [{}] of {}", op_, name, view.shape.text(), name_of(view.dtype), count,
+           name_of(dtype));
+}
+
 void Arguments::count(const char* name, int64_t found, int64_t expected) const {
   TS_CHECK(found == expected, "{}: {} has {} entries, expected {}", op_, name, found, expected);
 }
@@ -47,8 +54,10 @@ void Arguments::no_alias(const char* out_name, const ConstView& out, const char*
   TS_CHECK(out.data != in.data, "{}: {} may not alias {}", op_, out_name, in_name);
 }
 
-void Arguments::indices(const char* name, std::span<const int32_t> values, int64_t limit) const {
+void Arguments::indices(const char* name, IndexArray<int32_t> array, int64_t limit) const {
+  place(name, array);
   if (is_counting(ctx_)) return;
+  const auto values = array.host();
   for (size_t i = 0; i < values.size(); ++i)
     TS_CHECK(0 <= values[i] && values[i] < limit, "{}: {}[{}] is {}, expected 0 to {}", op_, name, i, values[i],
              limit - 1);

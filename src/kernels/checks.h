@@ -1,8 +1,7 @@
 #pragma once
 // Argument checks of the public ops: each op checks once, backends trust it.
 
-#include <span>
-
+#include "core/index_array.h"
 #include "kernels/table.h"
 
 namespace tessera {
@@ -23,11 +22,17 @@ class Arguments {
   void vector(const char* name, const ConstView&, int64_t count) const;
   /// A weight of that shape, contiguous rows, stored in the compute dtype, f32, bf16 or f16.
   void weight(const char* name, const ConstView&, Shape) const;
+  /// A contiguous [count] vector of integers.
+  void integers(const char* name, const ConstView&, DType, int64_t count) const;
   void count(const char* name, int64_t found, int64_t expected) const;
   /// `out` starts nowhere an input starts.
   void no_alias(const char* out_name, const ConstView& out, const char* in_name, const ConstView& in) const;
+  /// The array lies where the op runs.
+  template <class T> void place(const char* name, IndexArray<T> array) const {
+    TS_CHECK(array.device() == ctx_.device || array.empty(), "{}: {} lives on another device", op_, name);
+  }
   /// Every index lies in [0, limit).
-  void indices(const char* name, std::span<const int32_t>, int64_t limit) const;
+  void indices(const char* name, IndexArray<int32_t>, int64_t limit) const;
 
  private:
   void place(const char* name, const ConstView&) const;

@@ -28,12 +28,12 @@ struct Context {
   Repeat repeat = Repeat::reproducible;
 };
 
+/// Calls v(part) for each part: how structs of arguments list what lies on a device.
+template <class Visitor, class... Parts> void for_each_of(Visitor&& v, Parts&... parts) { (v(parts), ...); }
+
 /// The table of a backend: "reference" (plain loops, f64 sums, f32 and f64 data), "cpu" (SIMD, OpenMP, CBLAS; f32 data),
 /// "counting" (does nothing: for planning memory with a counting arena). Empty: the device's own.
 /// @throws UserError for an unknown name, or CUDA when it was not built
 const Kernels& kernels_for(Device, std::string_view backend = {});
-
-/// The context of a dry run that counts memory in `arena`, a counting one.
-Context counting_context(Arena& arena, int threads);
 
 }  // namespace tessera

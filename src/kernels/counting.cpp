@@ -11,9 +11,9 @@ void take(const Context& ctx, int64_t bytes) {
 }
 
 /// An op that takes no scratch.
-template <class Result, class... Arguments> Result nothing(Arguments...) { return Result(); }
-template <class Result, class... Arguments> void fill(Result (*&op)(Arguments...)) {
-  if (!op) op = nothing<Result, Arguments...>;
+template <class... Arguments> void nothing(Arguments...) {}
+template <class... Arguments> void fill(void (*&op)(Arguments...)) {
+  if (!op) op = nothing<Arguments...>;
 }
 
 }  // namespace
@@ -36,11 +36,10 @@ const Kernels& table() {
     table.fold_gemm = [](const Context& ctx, const FoldedMatrix& matrix, ConstView, ConstView, double, TensorView) {
       take(ctx, cpu::fold_gemm_scratch_bytes(matrix, ctx.threads));
     };
-    table.sum_of_squares = [](const Context& ctx, ConstView x) {
+    table.sum_of_squares = [](const Context& ctx, ConstView x, TensorView) {
       take(ctx, cpu::sum_of_squares_scratch_bytes(x.shape.count()));
-      return 0.0;
     };
-    Kernels::visit([&](const char*, auto op) { fill(table.*op); });
+    Kernels::visit([&](const char*, auto op) { fill(table.*(op.of)); });
     return table;
   }();
   return kTable;

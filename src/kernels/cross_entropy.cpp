@@ -10,8 +10,6 @@
 #include "kernels/cross_entropy.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "kernels/checks.h"
 
@@ -23,10 +21,9 @@ constexpr int64_t kLogitBytes = int64_t{16} << 20;  // of one buffer; larger one
 
 /// Scratch for one block of rows. The vectors of a row hold the compute dtype.
 struct RowState {
-  TensorView logits;                             // [rows, chunk]
-  TensorView row_max, row_sum, target, rescale;  // [rows]
-  TensorView label_rows;                         // [rows, dim], one pass only
-  std::span<int32_t> best;                       // [rows]
+  TensorView logits;      // [rows, chunk]
+  SoftmaxRows softmax;    // [rows]
+  TensorView label_rows;  // [rows, dim], one pass only
 };
 
 /// The arguments of one block of rows.
@@ -35,7 +32,7 @@ CrossEntropyArgs slice(const CrossEntropyArgs& args, int64_t begin, int64_t end)
   part.hidden = args.hidden.slice_rows(begin, end);
   part.labels = args.labels.subspan(begin, end - begin);
   part.nll = args.nll.slice_rows(begin, end);
-  if (!args.best.empty()) part.best = args.best.subspan(begin, end - begin);
+  if (!args.best.empty()) part.best = args.best.slice_rows(begin, end);
   if (!args.dhidden.empty()) part.dhidden = args.dhidden.slice_rows(begin, end);
   return part;
 }
@@ -47,48 +44,12 @@ RowState allocate(const Context& ctx, const CrossEntropyArgs& args) {
   const DType dtype = args.hidden.dtype;
   RowState state;
   state.logits = ctx.scratch.allocate({rows, args.chunk}, dtype);
-  for (TensorView* view : {&state.row_max, &state.row_sum, &state.target, &state.rescale})
+  SoftmaxRows& vectors = state.softmax;
+  for (TensorView* view : {&vectors.row_max, &vectors.row_sum, &vectors.target, &vectors.rescale})
     *view = ctx.scratch.allocate({rows}, dtype);
   if (is_one_pass(args)) state.label_rows = ctx.scratch.allocate({rows, args.hidden.cols()}, dtype);
-  state.best = args.best;
-  if (args.best.empty()) {
-    const TensorView best = ctx.scratch.allocate({rows}, DType::i32);
-    state.best = {static_cast<int32_t*>(best.mutable_data()), static_cast<size_t>(rows)};
-  }
+  vectors.best = args.best.empty() ? ctx.scratch.allocate({rows}, DType::i32) : args.best;
   return state;
-}
-
-template <class T> void start_rows(const RowState& state) {
-  std::ranges::fill(state.row_max.as<T>(), -std::numeric_limits<T>::infinity());
-  std::ranges::fill(state.row_sum.as<T>(), T{0});
-  std::ranges::fill(state.target.as<T>(), T{0});
-  std::ranges::fill(state.best, -1);
-}
-
-/// nll, and in place of the maximum lse.
-template <class T> void finish_rows(const RowState& state, TensorView nll) {
-  const auto max = state.row_max.as<T>(), sum = state.row_sum.as<T>(), target = state.target.as<T>(), out = nll.as<T>();
-  for (size_t n = 0; n < out.size(); ++n) {
-    const T log_sum = std::log(sum[n]);
-    out[n] = (max[n] - target[n]) + log_sum;  // the large numbers cancel before the small one is added
-    max[n] += log_sum;
-  }
-}
-
-/// Factors of the one pass: grad_scale / sum for dhidden, in place of the sum, and -grad_scale for the label rows.
-template <class T> void find_factors(const RowState& state, double grad_scale) {
-  const auto sum = state.row_sum.as<T>();
-  for (T& value : sum) value = static_cast<T>(grad_scale / value);
-  std::ranges::fill(state.rescale.as<T>(), static_cast<T>(-grad_scale));
-}
-
-/// Calls f(T{}) for host arithmetic on the vectors of a row; nothing when memory is only counted.
-template <class F> void on_rows(const Context& ctx, DType dtype, F&& f) {
-  if (is_counting(ctx)) return;
-  if (dtype == DType::f64)
-    f(double{});
-  else
-    f(float{});
 }
 
 int64_t vocabulary(const CrossEntropyArgs& args) { return args.weight_rows ? args.vocab : args.weight.shape[0]; }
@@ -106,31 +67,27 @@ TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const R
 /// First pass: softmax statistics, nll, lse (in row_max); with a frozen weight dhidden too, but for the label's part.
 void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
   const int64_t vocab = vocabulary(args);
-  on_rows(ctx, args.hidden.dtype, [&](auto t) { start_rows<decltype(t)>(state); });
+  ctx.kernels.softmax_begin(ctx, state.softmax);
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
     const TensorView logits = find_logits(ctx, args, state, begin, end);
-    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
-                                    .vocab_begin = begin,
-                                    .labels = args.labels,
-                                    .row_max = state.row_max,
-                                    .row_sum = state.row_sum,
-                                    .target = state.target,
-                                    .rescale = state.rescale,
-                                    .best = state.best});
+    ctx.kernels.softmax_chunk(
+        ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels, .rows = state.softmax});
     if (!is_one_pass(args)) continue;
-    if (begin > 0) scale_rows(ctx, state.rescale, args.dhidden);
+    if (begin > 0) scale_rows(ctx, state.softmax.rescale, args.dhidden);
     gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
   }
-  on_rows(ctx, args.hidden.dtype, [&](auto t) { finish_rows<decltype(t)>(state, args.nll); });
+  ctx.kernels.softmax_finish(ctx,
+                             {.rows = state.softmax,
+                              .nll = args.nll,
+                              .grad_scale = is_one_pass(args) ? std::optional(args.grad_scale) : std::nullopt});
 }
 
 /// dhidden <- grad_scale · (dhidden / sum − weight[label])
 void finish_one_pass(const Context& ctx, const CrossEntropyArgs& args, const RowState& state) {
-  on_rows(ctx, args.hidden.dtype, [&](auto t) { find_factors<decltype(t)>(state, args.grad_scale); });
-  scale_rows(ctx, state.row_sum, args.dhidden);
+  scale_rows(ctx, state.softmax.row_sum, args.dhidden);
   embedding(ctx, args.weight, args.labels, state.label_rows);
-  scale_rows(ctx, state.rescale, state.label_rows);
+  scale_rows(ctx, state.softmax.rescale, state.label_rows);
   add(ctx, state.label_rows, args.dhidden);
 }
 
@@ -143,7 +100,7 @@ void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& 
     ctx.kernels.softmax_gradient_chunk(ctx, {.logits = logits,
                                              .vocab_begin = begin,
                                              .labels = args.labels,
-                                             .lse = state.row_max,
+                                             .lse = state.softmax.row_max,
                                              .grad_scale = args.grad_scale});
     gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
     gemm(ctx, {.a = logits,
@@ -165,7 +122,7 @@ void check_arguments(const Context& ctx, const CrossEntropyArgs& args) {
   check.count("labels", static_cast<int64_t>(args.labels.size()), rows);
   check.indices("labels", args.labels, vocab);
   check.vector("nll", args.nll, rows);
-  if (!args.best.empty()) check.count("best", static_cast<int64_t>(args.best.size()), rows);
+  if (!args.best.empty()) check.integers("best", args.best, DType::i32, rows);
   if (!args.dhidden.empty()) check.matrix("dhidden", args.dhidden, rows, dim);
   if (!args.dweight.empty()) check.matrix("dweight", args.dweight, vocab, dim);
   TS_CHECK(args.dweight.empty() || !args.dhidden.empty(), "cross_entropy: dweight without dhidden");

@@ -1,30 +1,64 @@
 #pragma once
 #include <functional>
-#include <span>
+#include <optional>
 
+#include "core/index_array.h"
 #include "kernels/context.h"
 
 namespace tessera {
 
+/// What an online softmax keeps of each row: vectors of [rows] in the compute dtype, and best in i32.
+struct SoftmaxRows {
+  TensorView row_max, row_sum, target, rescale, best;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.row_max, args.row_sum, args.target, args.rescale, args.best);
+  }
+};
+
 /// One chunk of the vocabulary in an online softmax. For each row n:
 ///   m' = max(m, max logits),  rescale = exp(m − m'),  logits <- exp(logits − m') in place,  sum = sum · rescale + Σ logits,
 ///   target = logit of labels[n] when it lies in [vocab_begin, vocab_begin + cols),  best = index of the largest logit so far
-///   (the lowest index on a tie). First chunk: row_max holds −inf, sum 0, best −1.
+///   (the lowest index on a tie). The op softmax_begin sets the rows before the first chunk: row_max −inf, sum and target 0, best −1.
 struct SoftmaxChunkArgs {
   TensorView logits;  // [rows, chunk] in: logits, out: exponentials
   int64_t vocab_begin;
-  std::span<const int32_t> labels;               // [rows]
-  TensorView row_max, row_sum, target, rescale;  // [rows] compute dtype
-  std::span<int32_t> best;                       // [rows]
+  IndexArray<int32_t> labels;  // [rows]
+  SoftmaxRows rows;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.logits, args.labels, args.rows);
+  }
+};
+
+/// The rows behind the last chunk:
+///   nll = (row_max − target) + log row_sum,   row_max <- row_max + log row_sum, which is lse.
+/// With grad_scale, the factors of the gradient's one pass: row_sum <- grad_scale / row_sum,  rescale <- −grad_scale.
+struct SoftmaxFinishArgs {
+  SoftmaxRows rows;
+  TensorView nll;  // [rows]
+  std::optional<double> grad_scale{};
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.rows, args.nll);
+  }
 };
 
 /// logits <- grad_scale · (exp(logits − lse) − [column is the label]) in place, for one chunk.
 struct SoftmaxGradientArgs {
   TensorView logits;  // [rows, chunk]
   int64_t vocab_begin;
-  std::span<const int32_t> labels;
+  IndexArray<int32_t> labels;
   ConstView lse;  // [rows] compute dtype
   double grad_scale;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.logits, args.labels, args.lse);
+  }
 };
 
 /// Fused output projection and cross-entropy, in chunks of the vocabulary: no [tokens, vocab] buffer.
@@ -37,10 +71,10 @@ struct SoftmaxGradientArgs {
 struct CrossEntropyArgs {
   ConstView hidden;                 // [rows, dim] compute dtype
   ConstView weight;                 // [vocab, dim] compute dtype, f32, bf16 or f16
-  std::span<const int32_t> labels;  // [rows], each in [0, vocab)
+  IndexArray<int32_t> labels;  // [rows], each in [0, vocab)
   double grad_scale = 1;
   TensorView nll;           // [rows] compute dtype
-  std::span<int32_t> best;  // [rows] arg max of the logits; empty to skip
+  TensorView best;     // [rows] i32, arg max of the logits; empty to skip
   TensorView dhidden;       // [rows, dim]; empty: no gradients
   TensorView dweight;       // [vocab, dim]; empty: frozen
   int64_t chunk = 0;        // columns of logits held at once; 0: cross_entropy_chunk

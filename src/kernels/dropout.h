@@ -1,6 +1,5 @@
 #pragma once
-#include <span>
-
+#include "core/index_array.h"
 #include "kernels/context.h"
 
 namespace tessera {
@@ -13,7 +12,12 @@ struct DropoutKey {
   uint64_t step;
   uint32_t weight;                      // number of the weight whose input is dropped
   float probability;                    // in [0, 1)
-  std::span<const int64_t> draw_index;  // [tokens] the token's number in the global batch
+  IndexArray<int64_t> draw_index;  // [tokens] the token's number in the global batch
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.draw_index);
+  }
 };
 
 /// y = (or +=) x · keep / (1 − p). The mask is its own adjoint. x, y [tokens, dim] compute dtype; y may alias x when assigned.

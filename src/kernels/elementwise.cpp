@@ -36,11 +36,14 @@ void convert(const Context& ctx, ConstView from, TensorView to) {
   ctx.kernels.convert(ctx, from, to);
 }
 
-double sum_of_squares(const Context& ctx, ConstView x) {
+void sum_of_squares(const Context& ctx, ConstView x, TensorView sum) {
   const Arguments check(ctx, "sum_of_squares", x.dtype);
   TS_CHECK(x.is_contiguous(), "sum_of_squares: x is strided");
   check.vector("x", x.reshape({x.shape.count()}), x.shape.count());
-  return ctx.kernels.sum_of_squares(ctx, x);
+  TS_CHECK(sum.shape == Shape{1} && sum.dtype == DType::f64 && sum.device == ctx.device,
+           "sum_of_squares: sum is {} of {}, expected [1] of f64 on the op's device", sum.shape.text(),
+           name_of(sum.dtype));
+  ctx.kernels.sum_of_squares(ctx, x, sum);
 }
 
 }  // namespace tessera

@@ -12,7 +12,7 @@ void scale_rows(const Context&, ConstView factors, TensorView x);
 /// to = from, converted between floating dtypes (round to nearest even). Equal shapes, contiguous.
 void convert(const Context&, ConstView from, TensorView to);
 
-/// Σ x² in f64 over fixed blocks of elements, in block order. Any shape, contiguous, f32 (reference: also f64).
-double sum_of_squares(const Context&, ConstView x);
+/// sum = Σ x² over fixed blocks of elements, in block order. x of any shape, contiguous, f32 (reference: also f64); sum [1] f64.
+void sum_of_squares(const Context&, ConstView x, TensorView sum);
 
 }  // namespace tessera

@@ -4,7 +4,7 @@
 
 namespace tessera {
 
-void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids, TensorView y) {
+void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, TensorView y) {
   const Arguments check(ctx, "embedding", y.dtype);
   const auto tokens = static_cast<int64_t>(ids.size());
   check.matrix("y", y, tokens, y.shape[1]);
@@ -13,7 +13,7 @@ void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids
   ctx.kernels.embedding(ctx, table, ids, y);
 }
 
-void embedding_backward(const Context& ctx, std::span<const int32_t> ids, ConstView dy, TensorView dtable) {
+void embedding_backward(const Context& ctx, IndexArray<int32_t> ids, ConstView dy, TensorView dtable) {
   const Arguments check(ctx, "embedding_backward", dy.dtype);
   check.matrix("dy", dy, static_cast<int64_t>(ids.size()), dy.shape[1]);
   check.matrix("dtable", dtable, dtable.shape[0], dy.shape[1]);

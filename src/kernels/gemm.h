@@ -18,6 +18,11 @@ struct GemmArgs {
   Transpose b_transpose = Transpose::no;
   TensorView c;
   double alpha = 1, beta = 0;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.a, args.b, args.c);
+  }
 };
 void gemm(const Context&, const GemmArgs&);
 

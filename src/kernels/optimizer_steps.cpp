@@ -3,13 +3,22 @@
 #include "kernels/checks.h"
 
 namespace tessera {
+namespace {
+
+template <class Args> int64_t check_values(const Arguments& check, const Args& args) {
+  const int64_t count = args.values.shape.count();
+  check.vector("values", args.values, count);
+  check.vector("grads", args.grads, count);
+  return count;
+}
+
+}  // namespace
 
 void adamw_step(const Context& ctx, const AdamWArgs& args) {
   const Arguments check(ctx, "adamw_step", DType::f32);
-  const auto count = static_cast<int64_t>(args.values.size());
-  check.count("grads", static_cast<int64_t>(args.grads.size()), count);
-  check.count("m", static_cast<int64_t>(args.m.size()), count);
-  check.count("v", static_cast<int64_t>(args.v.size()), count);
+  const int64_t count = check_values(check, args);
+  check.vector("m", args.m, count);
+  check.vector("v", args.v, count);
   TS_CHECK(args.correction1 > 0 && args.correction2 > 0, "adamw_step: corrections {} and {} are not above 0",
            args.correction1, args.correction2);
   ctx.kernels.adamw_step(ctx, args);
@@ -21,12 +30,11 @@ float rest_of(double beta, Rules rules) {
 
 void sgd_step(const Context& ctx, const SgdArgs& args) {
   const Arguments check(ctx, "sgd_step", DType::f32);
-  const auto count = static_cast<int64_t>(args.values.size());
-  check.count("grads", static_cast<int64_t>(args.grads.size()), count);
+  const int64_t count = check_values(check, args);
   if (args.momentum_buffer.empty())
     TS_CHECK(args.momentum == 0 || count == 0, "sgd_step: momentum {} needs its buffer", args.momentum);
   else
-    check.count("momentum_buffer", static_cast<int64_t>(args.momentum_buffer.size()), count);
+    check.vector("momentum_buffer", args.momentum_buffer, count);
   ctx.kernels.sgd_step(ctx, args);
 }
 

@@ -1,6 +1,4 @@
 #pragma once
-#include <span>
-
 #include "core/rules.h"
 #include "kernels/context.h"
 
@@ -11,11 +9,16 @@ namespace tessera {
 ///   w <- w − lr·wd·w − lr·step_scale · (m / c1) / (sqrt(v / c2) + eps),   c1 = 1−β1^t, c2 = 1−β2^t
 /// Same bits on every backend and for any number of threads: no contraction, operations in the order written.
 struct AdamWArgs {
-  std::span<float> values;
-  std::span<const float> grads;
-  std::span<float> m, v;
+  TensorView values;  // [n] f32, like all here
+  ConstView grads;
+  TensorView m, v;
   float lr, beta1, beta2, rest1, rest2, eps, weight_decay, step_scale, grad_scale;
   double correction1, correction2;  // c1, c2
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.values, args.grads, args.m, args.v);
+  }
 };
 void adamw_step(const Context&, const AdamWArgs&);
 
@@ -24,10 +27,15 @@ float rest_of(double beta, Rules);
 
 /// SGD with momentum, g = grad_scale · grads:  b <- μ b + g,  w <- w − lr·wd·w − lr·step_scale · b.  Empty b (μ = 0): b = g.
 struct SgdArgs {
-  std::span<float> values;
-  std::span<const float> grads;
-  std::span<float> momentum_buffer;
+  TensorView values;
+  ConstView grads;
+  TensorView momentum_buffer;
   float lr, momentum, weight_decay, step_scale, grad_scale;
+
+  /// Calls v for every view and array.
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
+    for_each_of(v, args.values, args.grads, args.momentum_buffer);
+  }
 };
 void sgd_step(const Context&, const SgdArgs&);
 

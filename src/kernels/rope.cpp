@@ -4,7 +4,7 @@
 
 namespace tessera {
 
-void rope(const Context& ctx, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+void rope(const Context& ctx, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos,
           ConstView sin, RopeDirection direction) {
   const Arguments check(ctx, "rope", x.dtype);
   check.matrix("x", x, x.shape[0], x.shape[1]);

@@ -5,7 +5,7 @@
 namespace tessera {
 namespace {
 
-void check_shards(const Arguments& check, ConstView pool, std::span<const int32_t> index, const ConstView& vectors) {
+void check_shards(const Arguments& check, ConstView pool, IndexArray<int32_t> index, const ConstView& vectors) {
   const int64_t rows = vectors.shape[0], width = vectors.shape[1], shard = pool.shape[1];
   check.matrix("pool", pool, pool.shape[0], shard);
   check.matrix("vectors", vectors, rows, width);
@@ -17,12 +17,12 @@ void check_shards(const Arguments& check, ConstView pool, std::span<const int32_
 
 }  // namespace
 
-void gather_shards(const Context& ctx, ConstView pool, std::span<const int32_t> index, TensorView y) {
+void gather_shards(const Context& ctx, ConstView pool, IndexArray<int32_t> index, TensorView y) {
   check_shards(Arguments(ctx, "gather_shards", pool.dtype), pool, index, y);
   ctx.kernels.gather_shards(ctx, pool, index, y);
 }
 
-void scatter_shards_add(const Context& ctx, std::span<const int32_t> index, ConstView dy, TensorView dpool) {
+void scatter_shards_add(const Context& ctx, IndexArray<int32_t> index, ConstView dy, TensorView dpool) {
   check_shards(Arguments(ctx, "scatter_shards_add", dpool.dtype), dpool, index, dy);
   ctx.kernels.scatter_shards_add(ctx, index, dy, dpool);
 }

@@ -28,63 +28,73 @@ struct Kernels {
   void (*rms_norm)(const Context&, ConstView x, ConstView weight, double eps, TensorView y, TensorView inv_rms);
   void (*rms_norm_backward)(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
                             TensorView dx, TensorView dweight);
-  void (*rope)(const Context&, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+  void (*rope)(const Context&, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos,
                ConstView sin, RopeDirection);
   void (*attention)(const Context&, const AttentionArgs&);
   void (*attention_backward)(const Context&, const AttentionBackwardArgs&);
   void (*swiglu)(const Context&, ConstView gate, ConstView up, TensorView y);
   void (*swiglu_backward)(const Context&, ConstView gate, ConstView up, ConstView dy, TensorView dgate, TensorView dup);
-  void (*embedding)(const Context&, ConstView table, std::span<const int32_t> ids, TensorView y);
-  void (*embedding_backward)(const Context&, std::span<const int32_t> ids, ConstView dy, TensorView dtable);
+  void (*embedding)(const Context&, ConstView table, IndexArray<int32_t> ids, TensorView y);
+  void (*embedding_backward)(const Context&, IndexArray<int32_t> ids, ConstView dy, TensorView dtable);
+  void (*softmax_begin)(const Context&, const SoftmaxRows&);
   void (*softmax_chunk)(const Context&, const SoftmaxChunkArgs&);
+  void (*softmax_finish)(const Context&, const SoftmaxFinishArgs&);
   void (*softmax_gradient_chunk)(const Context&, const SoftmaxGradientArgs&);
   void (*scale_rows)(const Context&, ConstView factors, TensorView x);
   void (*add)(const Context&, ConstView x, TensorView y);
   void (*convert)(const Context&, ConstView from, TensorView to);
-  void (*gather_shards)(const Context&, ConstView pool, std::span<const int32_t> index, TensorView y);
-  void (*scatter_shards_add)(const Context&, std::span<const int32_t> index, ConstView dy, TensorView dpool);
+  void (*gather_shards)(const Context&, ConstView pool, IndexArray<int32_t> index, TensorView y);
+  void (*scatter_shards_add)(const Context&, IndexArray<int32_t> index, ConstView dy, TensorView dpool);
   void (*fold_expand)(const Context&, const FoldedMatrix&, ConstView pool, int64_t row_begin, TensorView w);
   void (*fold_contract)(const Context&, const FoldedMatrix&, ConstView dw, TensorView dpool);
   void (*fold_gemm)(const Context&, const FoldedMatrix&, ConstView pool, ConstView x, double beta, TensorView y);
   void (*dropout)(const Context&, ConstView x, const DropoutKey&, TensorView y, Write);
-  double (*sum_of_squares)(const Context&, ConstView x);
+  void (*sum_of_squares)(const Context&, ConstView x, TensorView sum);
   void (*adamw_step)(const Context&, const AdamWArgs&);
   void (*sgd_step)(const Context&, const SgdArgs&);
   void (*perturb)(const Context&, ConstView values, int64_t first, const Direction&, float scale, TensorView out);
-  void (*vote_update)(const Context&, std::span<float> values, int64_t first, std::span<const VoteGroup>);
-  void (*vote_sum)(const Context&, int64_t first, const VoteGroup&, std::span<int32_t> sum);
-  StateDigest (*state_digest)(const Context&, std::span<const float> values, int64_t first);
+  void (*vote_update)(const Context&, TensorView values, int64_t first, std::span<const VoteGroup>);
+  void (*vote_sum)(const Context&, int64_t first, const VoteGroup&, TensorView sum);
+  void (*add_integers)(const Context&, ConstView x, float factor, TensorView y);
+  void (*state_digest)(const Context&, ConstView values, int64_t first, TensorView digest);
 
-  /// Calls v(name, pointer to member) for every op.
+  /// Names an op's field by its type, so that code can be made for each op.
+  template <auto field> struct Field {
+    static constexpr auto of = field;
+  };
+  /// Calls v(name, Field) for every op.
   template <class Visitor> static void visit(Visitor&& v) {
-    v("gemm", &Kernels::gemm);
-    v("rms_norm", &Kernels::rms_norm);
-    v("rms_norm_backward", &Kernels::rms_norm_backward);
-    v("rope", &Kernels::rope);
-    v("attention", &Kernels::attention);
-    v("attention_backward", &Kernels::attention_backward);
-    v("swiglu", &Kernels::swiglu);
-    v("swiglu_backward", &Kernels::swiglu_backward);
-    v("embedding", &Kernels::embedding);
-    v("embedding_backward", &Kernels::embedding_backward);
-    v("softmax_chunk", &Kernels::softmax_chunk);
-    v("softmax_gradient_chunk", &Kernels::softmax_gradient_chunk);
-    v("scale_rows", &Kernels::scale_rows);
-    v("add", &Kernels::add);
-    v("convert", &Kernels::convert);
-    v("gather_shards", &Kernels::gather_shards);
-    v("scatter_shards_add", &Kernels::scatter_shards_add);
-    v("fold_expand", &Kernels::fold_expand);
-    v("fold_contract", &Kernels::fold_contract);
-    v("fold_gemm", &Kernels::fold_gemm);
-    v("dropout", &Kernels::dropout);
-    v("sum_of_squares", &Kernels::sum_of_squares);
-    v("adamw_step", &Kernels::adamw_step);
-    v("sgd_step", &Kernels::sgd_step);
-    v("perturb", &Kernels::perturb);
-    v("vote_update", &Kernels::vote_update);
-    v("vote_sum", &Kernels::vote_sum);
-    v("state_digest", &Kernels::state_digest);
+    v("gemm", Field<&Kernels::gemm>());
+    v("rms_norm", Field<&Kernels::rms_norm>());
+    v("rms_norm_backward", Field<&Kernels::rms_norm_backward>());
+    v("rope", Field<&Kernels::rope>());
+    v("attention", Field<&Kernels::attention>());
+    v("attention_backward", Field<&Kernels::attention_backward>());
+    v("swiglu", Field<&Kernels::swiglu>());
+    v("swiglu_backward", Field<&Kernels::swiglu_backward>());
+    v("embedding", Field<&Kernels::embedding>());
+    v("embedding_backward", Field<&Kernels::embedding_backward>());
+    v("softmax_begin", Field<&Kernels::softmax_begin>());
+    v("softmax_chunk", Field<&Kernels::softmax_chunk>());
+    v("softmax_finish", Field<&Kernels::softmax_finish>());
+    v("softmax_gradient_chunk", Field<&Kernels::softmax_gradient_chunk>());
+    v("scale_rows", Field<&Kernels::scale_rows>());
+    v("add", Field<&Kernels::add>());
+    v("convert", Field<&Kernels::convert>());
+    v("gather_shards", Field<&Kernels::gather_shards>());
+    v("scatter_shards_add", Field<&Kernels::scatter_shards_add>());
+    v("fold_expand", Field<&Kernels::fold_expand>());
+    v("fold_contract", Field<&Kernels::fold_contract>());
+    v("fold_gemm", Field<&Kernels::fold_gemm>());
+    v("dropout", Field<&Kernels::dropout>());
+    v("sum_of_squares", Field<&Kernels::sum_of_squares>());
+    v("adamw_step", Field<&Kernels::adamw_step>());
+    v("sgd_step", Field<&Kernels::sgd_step>());
+    v("perturb", Field<&Kernels::perturb>());
+    v("vote_update", Field<&Kernels::vote_update>());
+    v("vote_sum", Field<&Kernels::vote_sum>());
+    v("add_integers", Field<&Kernels::add_integers>());
+    v("state_digest", Field<&Kernels::state_digest>());
   }
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "core/device/memory.h"
 #include "kernels/checks.h"
 
 namespace tessera {
@@ -59,22 +60,40 @@ void perturb(const Context& ctx, ConstView values, int64_t first, const Directio
   ctx.kernels.perturb(ctx, values, first, z, scale, out);
 }
 
-void vote_update(const Context& ctx, std::span<float> values, int64_t first, std::span<const VoteGroup> groups) {
-  check_range("vote_update", first, static_cast<int64_t>(values.size()));
+void vote_update(const Context& ctx, TensorView values, int64_t first, std::span<const VoteGroup> groups) {
+  const Arguments check(ctx, "vote_update", DType::f32);
+  check.vector("values", values, values.shape.count());
+  check_range("vote_update", first, values.shape.count());
   for (const VoteGroup& group : groups) check_group("vote_update", group);
   check_rounding("vote_update");
   ctx.kernels.vote_update(ctx, values, first, groups);
 }
 
-void vote_sum(const Context& ctx, int64_t first, const VoteGroup& group, std::span<int32_t> sum) {
-  check_range("vote_sum", first, static_cast<int64_t>(sum.size()));
+void vote_sum(const Context& ctx, int64_t first, const VoteGroup& group, TensorView sum) {
+  const Arguments check(ctx, "vote_sum", DType::f32);
+  check.integers("sum", sum, DType::i32, sum.shape.count());
+  check_range("vote_sum", first, sum.shape.count());
   check_group("vote_sum", group);
   ctx.kernels.vote_sum(ctx, first, group, sum);
 }
 
-StateDigest state_digest(const Context& ctx, std::span<const float> values, int64_t first) {
-  check_range("state_digest", first, static_cast<int64_t>(values.size()));
-  return ctx.kernels.state_digest(ctx, values, first);
+void add_integers(const Context& ctx, ConstView x, float factor, TensorView y) {
+  const Arguments check(ctx, "add_integers", DType::f32);
+  check.vector("y", y, y.shape.count());
+  check.integers("x", x, DType::i32, y.shape.count());
+  ctx.kernels.add_integers(ctx, x, factor, y);
+}
+
+StateDigest state_digest(const Context& ctx, ConstView values, int64_t first) {
+  const Arguments check(ctx, "state_digest", DType::f32);
+  check.vector("values", values, values.shape.count());
+  check_range("state_digest", first, values.shape.count());
+  if (is_counting(ctx)) return {};
+  const Tensor digest({2}, DType::i64, ctx.device);
+  ctx.kernels.state_digest(ctx, values, first, digest);
+  const Tensor host = download(digest);
+  const auto parts = host.as<int64_t>();
+  return {.sum = static_cast<uint64_t>(parts[0]), .check = static_cast<uint64_t>(parts[1])};
 }
 
 std::string StateDigest::text() const { return fmt::format("{:016x}{:016x}", sum, check); }

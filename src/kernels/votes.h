@@ -38,18 +38,21 @@ void perturb(const Context&, ConstView values, int64_t first, const Direction& z
 
 /// For each group in order, for each weight p = first + i:
 ///   w = mul · w (only when mul != 1, rounded by itself),   w = fma(alpha, float(A[p]), w)
-/// Many rounds may be given at once: a block of weights stays in the cache while the groups go by.
-void vote_update(const Context&, std::span<float> values, int64_t first, std::span<const VoteGroup> groups);
+/// values [n] f32. Many rounds may be given at once: a block of weights stays in the cache while the groups go by.
+void vote_update(const Context&, TensorView values, int64_t first, std::span<const VoteGroup> groups);
 
-/// sum[i] = A[first + i]: the gradient's integers, for optimizers with state.
-void vote_sum(const Context&, int64_t first, const VoteGroup& group, std::span<int32_t> sum);
+/// sum[i] = A[first + i]: the gradient's integers, for optimizers with state. sum [n] i32.
+void vote_sum(const Context&, int64_t first, const VoteGroup& group, TensorView sum);
+
+/// y[i] = fma(factor, float(x[i]), y[i]): votes' sums become gradients. x [n] i32, y [n] f32.
+void add_integers(const Context&, ConstView x, float factor, TensorView y);
 
 /// q <- H q in place, H[i][k] = (−1)^popcount(i AND k); size a power of two. Host integers.
 void hadamard_transform(std::span<int32_t> q);
 
 /// 128 order-free bits of the exact state:
 ///   x = finalise((p+1)·0x9E3779B97F4A7C15 XOR bits(w[p])),  digest = ( Σ x, Σ finalise(x XOR ~0) ) mod 2^64,  p = first + i.
-/// Digests of parts add up. Detects divergence, not malice.
+/// Digests of parts add up. Detects divergence, not malice. The op writes the two numbers into [2] i64; state_digest brings them to the host.
 struct StateDigest {
   uint64_t sum = 0, check = 0;
   constexpr StateDigest& operator+=(const StateDigest& other) {
@@ -60,7 +63,7 @@ struct StateDigest {
   friend bool operator==(const StateDigest&, const StateDigest&) = default;
   std::string text() const;  // 32 hex digits
 };
-StateDigest state_digest(const Context&, std::span<const float> values, int64_t first);
+StateDigest state_digest(const Context&, ConstView values, int64_t first);
 
 /// Whether this thread rounds to nearest and keeps denormals (MXCSR without FTZ and DAZ), as the arithmetic above must.
 bool has_exact_rounding();

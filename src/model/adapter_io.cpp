@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/device/memory.h"
 #include "model/config_fingerprint.h"
 #include "model/native_folder.h"
 
@@ -81,7 +82,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
     throw UserError(file, fmt::format("holds {} tensors, expected {}", reader.names().size(), slots.size()));
   if (model.pool().memory() == Memory::counted) return;
   for (const NamedValues& slot : slots)
-    std::memcpy(slot.values.mutable_data(), reader.at(slot.name).data, static_cast<size_t>(slot.values.bytes()));
+    copy(reader.at(slot.name), slot.values);
 }
 
 }  // namespace tessera

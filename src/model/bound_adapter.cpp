@@ -35,7 +35,7 @@ BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool)
     : weights_(std::move(weights)),
       pool_(pool),
       read_{&pool},
-      storage_(pool.memory()),
+      storage_(pool.memory(), pool.device()),
       by_weight_(weights_.by_weight.size()),
       buffers_(weights_.by_weight.size()) {
   bind(!pool.trainable().grads.empty());
@@ -45,7 +45,7 @@ BoundAdapter::BoundAdapter(AdapterWeights weights, ParameterPool& pool, const Po
     : weights_(std::move(weights)),
       pool_(pool),
       read_(read),
-      storage_(pool.memory()),
+      storage_(pool.memory(), pool.device()),
       by_weight_(weights_.by_weight.size()),
       buffers_(weights_.by_weight.size()) {
   bind(false);

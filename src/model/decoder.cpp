@@ -8,13 +8,13 @@
 namespace tessera {
 
 DecoderModel::DecoderModel(const ModelConfig& config, std::vector<ViewPtr> weights, int64_t max_position, DType compute,
-                           Memory memory)
+                           Memory memory, Device device)
     : config_(config),
       weights_(weight_specs(config), std::move(weights), compute),
       parts_(decoder_parts(weights_.specs())),
       max_position_(max_position),
       rope_(make_rope_table(config, memory == Memory::counted ? std::min<int64_t>(1, max_position) : max_position,
-                            compute)) {}
+                            compute, device)) {}
 
 int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(compute()); }
 
@@ -44,7 +44,7 @@ void DecoderModel::embed_rows(const Pass& pass, const PoolRead& values, int64_t 
     return embedding(pass.ctx, table, ids, hidden.slice_rows(begin, end));
   if (pass.ctx.scratch.is_counting()) return;
   for (int64_t t = begin; t < end; ++t) {  // a row at a time: the table is large and few of its rows are read
-    const int64_t id = pass.batch.ids[t];
+    const int64_t id = pass.batch.ids.host()[t];
     TS_CHECK(id >= 0 && id < view.shape()[0], "token {} is outside the vocabulary", id);
     view.gather(pass.ctx, values, {id, id + 1}, hidden.slice_rows(t, t + 1));
   }

@@ -17,7 +17,7 @@ class DecoderModel {
   /// @param max_position positions 0 .. max_position-1 may occur
   /// @param memory       counted: only position 0 may occur, and only in a counting pass
   DecoderModel(const ModelConfig&, std::vector<ViewPtr> weights, int64_t max_position, DType compute = DType::f32,
-               Memory memory = Memory::held);
+               Memory memory = Memory::held, Device device = {});
 
   const ModelConfig& config() const { return config_; }
   const std::vector<WeightSpec>& specs() const { return weights_.specs(); }
@@ -50,7 +50,7 @@ class DecoderModel {
     score_rows(pass, head_part(), hidden, args);
   }
   /// logits [rows, vocab] of the given rows.
-  void logits(const Pass& pass, ConstView hidden, std::span<const int32_t> rows, TensorView logits) const {
+  void logits(const Pass& pass, ConstView hidden, IndexArray<int32_t> rows, TensorView logits) const {
     logits_of_rows(pass, head_part(), hidden, rows, logits);
   }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/device/memory.h"
 #include "core/stop.h"
 #include "io/files.h"
 #include "io/folders.h"
@@ -32,7 +33,9 @@ std::string target_name(const std::string& type, std::span<const WeightSpec> spe
 }
 
 /// [rows, cols] -> [cols, rows].
-Tensor transposed(ConstView matrix) {
+Tensor transposed(const ConstView& there) {
+  const OnHost host(there);
+  const ConstView& matrix = host.view();
   Tensor result({matrix.shape[1], matrix.shape[0]}, DType::f32);
   for (int64_t i = 0; i < matrix.shape[0]; ++i)
     for (int64_t j = 0; j < matrix.shape[1]; ++j) result.view().row<float>(j)[i] = matrix.row<float>(i)[j];
@@ -88,7 +91,7 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
 
 /// W0 + scale · Btᵀ A in f32.
 Tensor merged_weight(const Context& ctx, ConstView base, std::span<const BoundAdapter::Matrices> deltas) {
-  Tensor merged(base.shape, DType::f32);
+  Tensor merged(base.shape, DType::f32, ctx.device);
   convert(ctx, base, merged);
   for (const auto& delta : deltas)
     gemm(ctx,
@@ -101,15 +104,16 @@ std::span<const BoundAdapter::Matrices> deltas_of(Model& model, int weight) {
 }
 
 bool are_equal(const ConstView& a, const ConstView& b) {
+  const OnHost x(a), y(b);
   for (int64_t i = 0; i < a.shape.count(); ++i)
-    if (element(a, i) != element(b, i)) return false;
+    if (element(x.view(), i) != element(y.view(), i)) return false;
   return true;
 }
 
 void check_finite(const ConstView& weight, const std::string& name) {
   if (const int64_t i = first_broken(weight); i >= 0)
     throw UserError("",
-                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(weight, i), name_of(weight.dtype)),
+                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(OnHost(weight).view(), i), name_of(weight.dtype)),
                     weight.dtype == DType::f16
                         ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
                         : "the run has diverged: job=export run.resume=FILE exports an earlier checkpoint of it");
@@ -209,7 +213,7 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
     ConstView base = view.direct({&model.pool()});
     Tensor gathered;
     if (base.empty()) {
-      gathered = Tensor(view.shape(), DType::f32);
+      gathered = Tensor(view.shape(), DType::f32, ctx.device);
       view.gather(ctx, {&model.pool()}, gathered);
       base = gathered.view();
     }
@@ -220,7 +224,7 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
       tensors.emplace_back(specs[i].name, base);
       continue;
     }
-    owned.emplace_back(base.shape, dtype);
+    owned.emplace_back(base.shape, dtype, ctx.device);
     convert(ctx, merged_weight(ctx, base, deltas).view(), owned.back());
     check_finite(owned.back().view(), specs[i].name);
     is_exact = is_exact && deltas.empty() && are_equal(base, owned.back());

@@ -23,7 +23,7 @@ struct Normed {
 };
 
 Normed norm_of_rows(const Pass& pass, const HeadPart& part, const PoolRead& values, ConstView hidden,
-                    std::span<const int32_t> scored) {
+                    IndexArray<int32_t> scored) {
   const Context& ctx = pass.ctx;
   const auto rows = static_cast<int64_t>(scored.size());
   const DType dtype = part.weights.compute();
@@ -102,18 +102,19 @@ void score_rows(const Pass& pass, const HeadPart& part, ConstView hidden, const 
   const int norm = part.parts.final_norm;
   const int leading = part.weights.is_trainable(norm) ? norm : part.parts.head;
   part.weights.for_each_reading(pass, leading, [&](const PoolRead& values, int64_t begin, int64_t end) {
-    const auto first = std::lower_bound(head.rows.begin(), head.rows.end(), begin) - head.rows.begin();
-    const auto count = std::lower_bound(head.rows.begin(), head.rows.end(), end) - head.rows.begin() - first;
+    const auto rows = head.rows.host();
+    const auto first = std::lower_bound(rows.begin(), rows.end(), begin) - rows.begin();
+    const auto count = std::lower_bound(rows.begin(), rows.end(), end) - rows.begin() - first;
     HeadArgs alike = head;
     alike.rows = head.rows.subspan(first, count);
     alike.labels = head.labels.subspan(first, count);
     alike.nll = head.nll.slice_rows(first, first + count);
-    if (!head.best.empty()) alike.best = head.best.subspan(first, count);
+    if (!head.best.empty()) alike.best = head.best.slice_rows(first, first + count);
     score_alike(pass, part, values, hidden, alike);
   });
 }
 
-void logits_of_rows(const Pass& pass, const HeadPart& part, ConstView hidden, std::span<const int32_t> rows,
+void logits_of_rows(const Pass& pass, const HeadPart& part, ConstView hidden, IndexArray<int32_t> rows,
                     TensorView logits) {
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();

@@ -9,10 +9,10 @@ namespace tessera {
 
 /// Which rows of hidden are scored, and what comes out.
 struct HeadArgs {
-  std::span<const int32_t> rows, labels;  // scored rows of the batch, ascending, and their labels
-  TensorView nll;                         // [rows] out
-  std::span<int32_t> best;                // arg max, out; may be empty
-  TensorView dhidden;                     // [T, D] += ; empty: no gradients
+  IndexArray<int32_t> rows, labels;  // scored rows of the batch, ascending, and their labels
+  TensorView nll;                    // [rows] out
+  TensorView best;                   // [rows] i32, arg max, out; may be empty
+  TensorView dhidden;                // [T, D] += ; empty: no gradients
 };
 
 /// The weights of the decoder's end.
@@ -25,6 +25,6 @@ struct HeadPart {
 /// Final norm and fused cross-entropy of the given rows of hidden.
 void score_rows(const Pass&, const HeadPart&, ConstView hidden, const HeadArgs&);
 /// logits [rows, vocab] of the given rows.
-void logits_of_rows(const Pass&, const HeadPart&, ConstView hidden, std::span<const int32_t> rows, TensorView logits);
+void logits_of_rows(const Pass&, const HeadPart&, ConstView hidden, IndexArray<int32_t> rows, TensorView logits);
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/device/memory.h"
 #include "core/random.h"
 #include "core/section_check.h"
 #include "io/files.h"
@@ -21,10 +22,15 @@ DType parse_storage(const std::string& name, DType otherwise) {
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
 }
 
+std::string hash_of(const ConstView& values) {
+  const OnHost host(values);
+  return sha256_hex(std::span(static_cast<const std::byte*>(host.view().data), static_cast<size_t>(values.bytes())));
+}
+
 }  // namespace
 
 Model::Model(const Settings& s)
-    : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute, s.memory) {
+    : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute, s.memory, s.device) {
   open_weights(s);
   const auto specs = weight_specs(config_);
   SharingConfig sharing = s.sharing;
@@ -44,7 +50,8 @@ Model::Model(const Settings& s)
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory);
+  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory,
+                                            s.device);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 
@@ -73,10 +80,7 @@ std::string Model::frozen_text() const {
   std::string text;
   for (SlotId id = 0; id < pool_.count(); ++id) {
     if (pool_.is_trainable(id)) continue;
-    const ConstView values = pool_.values(id);
-    text += pool_.name(id) + " " +
-            sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) +
-            "\n";
+    text += pool_.name(id) + " " + hash_of(pool_.values(id)) + "\n";
   }
   return text;
 }
@@ -132,8 +136,7 @@ const std::string& Model::base_fingerprint() {
     text += fmt::format("{} {} ", spec.name, spec.shape.text());
     if (spec.storage != spec.name) continue;
     const ConstView values = source_ ? source_->at(spec.name) : decoder_->weight(static_cast<int>(i))->direct({&pool_});
-    text +=
-        sha256_hex(std::span(static_cast<const std::byte*>(values.data), static_cast<size_t>(values.bytes()))) + "\n";
+    text += hash_of(values) + "\n";
   }
   return base_fingerprint_ = sha256_hex(text);
 }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/device/memory.h"
 #include "io/files.h"
 #include "io/folders.h"
 #include "io/json_file.h"
@@ -116,11 +117,13 @@ void require_finite(const std::string& what, const std::vector<std::pair<std::st
     if (const int64_t broken = first_broken(values); broken >= 0)
       throw UserError(
           "",
-          fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name, element(values, broken)),
+          fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name, element(OnHost(values).view(), broken)),
           "the training has diverged: train with a lower optimizer.lr");
 }
 
-int64_t first_broken(const ConstView& view) {
+int64_t first_broken(const ConstView& values) {
+  const OnHost host(values);
+  const ConstView& view = host.view();
   if (view.dtype == DType::f32 && all_finite(view.as<float>())) return -1;
   for (int64_t i = 0; i < view.shape.count(); ++i)
     if (!std::isfinite(element(view, i))) return i;

@@ -8,7 +8,7 @@ namespace {
 /// Padding lies outside every segment; the kernels leave those rows alone, so they are cleared here.
 void clear_padding(const Context& ctx, const TokenBatch& batch, TensorView view) {
   int64_t next = 0;
-  for (const AttentionSegment& segment : batch.segments) {
+  for (const AttentionSegment& segment : batch.segments.host()) {
     clear(ctx, view.slice_rows(next, segment.q_begin));
     next = segment.q_end;
   }

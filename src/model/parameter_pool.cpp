@@ -81,7 +81,10 @@ void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
   lay_out();
   if (gradients == Gradients::yes) flat_.grads = storage_.allocate(flat_.values.shape, compute_);
   for (Slot& slot : slots_) {
-    if (!slot.trainable && slot.in_file) continue;
+    if (!slot.trainable && slot.in_file) {
+      if (device() != Device{}) upload_slot(slot);
+      continue;
+    }
     if (!slot.trainable)
       slot.frozen = storage_.allocate(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
     if (memory() == Memory::counted) continue;
@@ -94,6 +97,16 @@ void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
       copy(host.view(), mutable_values(id));
     }
   }
+}
+
+/// A file's tensor is read where the file was mapped by the CPU alone; other devices hold a copy.
+void ParameterPool::upload_slot(Slot& slot) {
+  const ConstView mapped = slot.frozen;
+  slot.frozen = storage_.allocate(mapped.shape, mapped.dtype);
+  if (memory() == Memory::counted) return;
+  copy(mapped, TensorView(slot.frozen));
+  slot.file->forget({static_cast<const std::byte*>(mapped.data), static_cast<size_t>(mapped.bytes())});
+  slot.file.reset();
 }
 
 void write_first_values(const Init& init, uint64_t seed, const std::string& name, TensorView values) {

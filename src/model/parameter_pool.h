@@ -131,6 +131,7 @@ class ParameterPool {
     std::shared_ptr<const MappedFile> file;
   };
   void lay_out();
+  void upload_slot(Slot&);
   std::vector<Slot> slots_;
   FlatParams flat_;
   Storage storage_;

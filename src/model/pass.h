@@ -20,10 +20,10 @@ struct RowGroup {
 
 /// Tokens of several documents, one behind the other. Non-owning.
 struct TokenBatch {
-  std::span<const int32_t> ids, positions;
-  std::span<const int64_t> draw_index;  // a token's number in the global batch: keys dropout
-  std::span<const AttentionSegment> segments;
-  std::span<const RowGroup> groups;  // cover all rows, in order
+  IndexArray<int32_t> ids, positions;
+  IndexArray<int64_t> draw_index;  // a token's number in the global batch: keys dropout
+  IndexArray<AttentionSegment> segments;
+  std::span<const RowGroup> groups;  // the host's; cover all rows, in order
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/device/memory.h"
+
 namespace tessera {
 namespace {
 
@@ -19,7 +21,7 @@ double scaled_frequency(const RopeConfig& rope, double frequency) {
 
 }  // namespace
 
-RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType compute) {
+RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType compute, Device device) {
   const int64_t half = config.head_dim / 2;
   RopeTable table{Tensor({positions, half}, compute), Tensor({positions, half}, compute)};
   for (int64_t i = 0; i < half; ++i) {
@@ -36,7 +38,8 @@ RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType co
       }
     }
   }
-  return table;
+  if (device == Device{}) return table;
+  return {upload(table.cos, device), upload(table.sin, device)};
 }
 
 }  // namespace tessera

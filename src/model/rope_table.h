@@ -10,6 +10,6 @@ namespace tessera {
 struct RopeTable {
   Tensor cos, sin;  // [positions, head_dim / 2]
 };
-RopeTable make_rope_table(const ModelConfig&, int64_t positions, DType compute);
+RopeTable make_rope_table(const ModelConfig&, int64_t positions, DType compute, Device = {});
 
 }  // namespace tessera

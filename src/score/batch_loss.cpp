@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/device/memory.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -76,8 +77,10 @@ std::vector<AttentionSegment> segments_of(const PackedBatch& batch) {
   return segments;
 }
 
-LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstView& nll,
-                std::span<const int32_t> best) {
+LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstView& row_nll,
+                const ConstView& row_best) {
+  const OnHost nll(row_nll), arg_max(row_best);
+  const auto best = arg_max.as<int32_t>();
   LossSums sums;
   std::vector<double> document_nll(batch.documents.size());
   size_t i = 0;
@@ -86,7 +89,7 @@ LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstV
     const bool counts = document.choice < 0 || document.answer;
     bool any = false, all = true;
     for (; i < scored.rows.size() && scored.rows[i] < document.end; ++i) {
-      const double term = element(nll, static_cast<int64_t>(i));
+      const double term = element(nll.view(), static_cast<int64_t>(i));
       document_nll[d] += term;
       if (!counts) continue;
       const bool hit = best[i] == scored.labels[i];

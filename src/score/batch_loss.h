@@ -76,7 +76,7 @@ ScoredRows scored_rows(const PackedBatch&);
 /// One segment a document: documents never see each other.
 std::vector<AttentionSegment> segments_of(const PackedBatch&);
 
-/// @param nll, best  one entry per scored row
-LossSums sum_up(const PackedBatch&, const ScoredRows&, const ConstView& nll, std::span<const int32_t> best);
+/// @param nll, best  one entry per scored row, where the pass left them; they are brought to the host
+LossSums sum_up(const PackedBatch&, const ScoredRows&, const ConstView& nll, const ConstView& best);
 
 }  // namespace tessera

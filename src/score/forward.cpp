@@ -2,21 +2,30 @@
 
 #include <algorithm>
 
+#include "kernels/upload.h"
 #include "model/packed_attention.h"
 
 namespace tessera {
 
-BatchTokens::BatchTokens(const PackedBatch& batch, BoundAdapter* adapter)
+BatchTokens::BatchTokens(const Context& ctx, const PackedBatch& batch, BoundAdapter* adapter)
     : scored_(scored_rows(batch)),
       segments_(segments_of(batch)),
+      rows_(upload(ctx, scored_.rows)),
+      labels_(upload(ctx, scored_.labels)),
       group_{0, batch.tokens(), adapter},
-      tokens_{batch.ids, batch.positions, batch.draw_index, segments_, {&group_, 1}} {}
+      tokens_{upload(ctx, batch.ids),
+              upload(ctx, batch.positions),
+              upload(ctx, batch.draw_index),
+              upload(ctx, segments_),
+              {&group_, 1}} {}
 
-RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView hidden, std::span<const int32_t> rows,
-                       std::span<const int32_t> labels, TensorView dhidden) {
+RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView hidden, IndexArray<int32_t> rows,
+                       IndexArray<int32_t> labels, TensorView dhidden) {
   const auto count = static_cast<int64_t>(rows.size());
-  RowScores scores{pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, decoder.compute()).slice_rows(0, count),
-                   std::vector<int32_t>(rows.size())};
+  const auto vector = [&](DType dtype) {
+    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
+  };
+  const RowScores scores{vector(decoder.compute()), vector(DType::i32)};
   decoder.head(pass, hidden,
                {.rows = rows, .labels = labels, .nll = scores.nll, .best = scores.best, .dhidden = dhidden});
   return scores;
@@ -24,17 +33,17 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
 
 LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout) {
   const auto scope = ctx.scratch.scope();
-  const BatchTokens in(batch, model.bound_adapter());
+  const BatchTokens in(ctx, batch, model.bound_adapter());
   const Pass pass{ctx, in.tokens(), {&model.pool()}, nullptr, dropout.seed, dropout.step, dropout.on};
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
-  const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.scored().rows, in.scored().labels);
+  const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.rows(), in.labels());
   if (ctx.scratch.is_counting()) return {};
   return sum_up(batch, in.scored(), scores.nll, scores.best);
 }
 
 int64_t plan_score_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads) {
-  return plan_widest(rows, sequence_length, threads,
+  return plan_widest(rows, sequence_length, model.pool().device(), threads,
                      [&](const Context& ctx, const PackedBatch& batch) { score_batch(ctx, model, batch); });
 }
 

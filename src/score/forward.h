@@ -1,6 +1,7 @@
 #pragma once
 // score/: what a batch is scored on, forward passes without gradients, evaluations. Training and generation stand on it.
 
+#include "kernels/compute.h"
 #include "model/model.h"
 #include "score/batch_loss.h"
 
@@ -9,26 +10,30 @@ namespace tessera {
 /// A packed batch as a pass reads it. The batch outlives it.
 class BatchTokens {
  public:
-  BatchTokens(const PackedBatch&, BoundAdapter*);
+  /// Uploads the batch's index arrays; they live in the context's scratch: open a scope around it.
+  BatchTokens(const Context&, const PackedBatch&, BoundAdapter*);
   BatchTokens(const BatchTokens&) = delete;
   const TokenBatch& tokens() const { return tokens_; }
   const ScoredRows& scored() const { return scored_; }
+  const IndexArray<int32_t>& rows() const { return rows_; }      // that are scored
+  const IndexArray<int32_t>& labels() const { return labels_; }  // there
 
  private:
   ScoredRows scored_;
   std::vector<AttentionSegment> segments_;
+  IndexArray<int32_t> rows_, labels_;
   RowGroup group_;
   TokenBatch tokens_;
 };
 
-/// Of each scored row.
+/// Of each scored row, from the pass's scratch.
 struct RowScores {
-  TensorView nll;             // [rows], from the pass's scratch
-  std::vector<int32_t> best;  // arg max of the logits
+  TensorView nll;   // [rows]
+  TensorView best;  // [rows] i32, arg max of the logits
 };
 /// Final norm, head and cross-entropy. @param dhidden  [T, D] += ; empty: no gradients
-RowScores score_hidden(const Pass&, const DecoderModel&, ConstView hidden, std::span<const int32_t> rows,
-                       std::span<const int32_t> labels, TensorView dhidden = {});
+RowScores score_hidden(const Pass&, const DecoderModel&, ConstView hidden, IndexArray<int32_t> rows,
+                       IndexArray<int32_t> labels, TensorView dhidden = {});
 
 /// Which dropout masks a pass draws; none by default.
 struct Dropout {
@@ -46,12 +51,13 @@ int64_t plan_score_bytes(Model&, int64_t rows, int64_t sequence_length, int thre
 PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document);
 
 /// The most bytes that `pass(context, batch)` takes from the arena, for batches of this size: a dry run with a counting arena.
-template <class Pass> int64_t plan_widest(int64_t rows, int64_t sequence_length, int threads, Pass&& pass) {
+template <class Pass>
+int64_t plan_widest(int64_t rows, int64_t sequence_length, Device device, int threads, Pass&& pass) {
   int64_t bytes = 0;
   for (const int64_t document : {sequence_length, int64_t{2}}) {  // attention's scratch depends on the documents
-    Arena arena = Arena::counting();
-    pass(counting_context(arena, threads), widest_batch(rows, sequence_length, document));
-    bytes = std::max(bytes, arena.peak_bytes());
+    const Compute plan = Compute::counting(device, threads);
+    pass(plan.context(), widest_batch(rows, sequence_length, document));
+    bytes = std::max(bytes, plan.peak_bytes());
   }
   return bytes;
 }

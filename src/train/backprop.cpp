@@ -7,7 +7,7 @@ namespace tessera {
 LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& batch, const BackpropOptions& options) {
   const DecoderModel& decoder = model.decoder();
   const auto scope = ctx.scratch.scope();
-  const BatchTokens in(batch, model.bound_adapter());
+  const BatchTokens in(ctx, batch, model.bound_adapter());
   const Dropout& dropout = options.dropout;
   const Pass pass{ctx, in.tokens(), {&model.pool()}, &model.pool(), dropout.seed, dropout.step, dropout.on};
   PackedAttention attention;
@@ -18,7 +18,7 @@ LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& bat
   decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
   const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
   clear(ctx, dhidden);
-  const RowScores scores = score_hidden(pass, decoder, hidden, in.scored().rows, in.scored().labels, dhidden);
+  const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
   decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
   decoder.embed_backward(pass, dhidden);
   if (ctx.scratch.is_counting()) return {};
@@ -27,7 +27,7 @@ LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& bat
 
 int64_t plan_backprop_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads,
                             const BackpropOptions& options) {
-  return plan_widest(rows, sequence_length, threads,
+  return plan_widest(rows, sequence_length, model.pool().device(), threads,
                      [&](const Context& ctx, const PackedBatch& batch) { backprop_batch(ctx, model, batch, options); });
 }
 

@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
+#include "core/device/memory.h"
 #include "kernels/elementwise.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
@@ -11,12 +13,21 @@
 namespace tessera {
 namespace {
 
+/// Numbers of all slots, without the gaps between them.
+int64_t numbers_of(const FlatParams& params) {
+  int64_t count = 0;
+  for (const TrainableSlot& slot : params.slots) count += slot.shape.count();
+  return count;
+}
+
 /// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it, and back, so that
 /// no copy is needed. The sum of one rank is its own.
 void all_reduce_grads(Communicator& world, FlatParams& params) {
-  const auto grads = params.grads.as<float>();
+  if (world.size() == 1) return world.all_reduce_sum_view(params.grads.slice_rows(0, numbers_of(params)));
+  const EditedOnHost host(params.grads);
+  const auto grads = host.as<float>();
   const auto move = [&](int64_t from, int64_t count, int64_t to) {
-    if (world.size() > 1) std::memmove(&grads[to], &grads[from], static_cast<size_t>(count) * sizeof(float));
+    std::memmove(&grads[to], &grads[from], static_cast<size_t>(count) * sizeof(float));
   };
   int64_t packed = 0, end = params.grads.shape.count();
   for (const TrainableSlot& slot : params.slots) {
@@ -37,7 +48,7 @@ class BackpropStepper final : public Stepper {
   explicit BackpropStepper(const TrainerInputs& in)
       : in_(in),
         params_(in.model.pool().trainable()),
-        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules)),
+        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
         retention_{.keep = in.config.checkpoint.keep} {}
 
@@ -105,10 +116,15 @@ class BackpropStepper final : public Stepper {
   }
 
   double squared_norm() const {
-    double sum = 0;
-    for (const FlatRange& part : params_.parts)
-      sum += sum_of_squares(in_.ctx, params_.grads.slice_rows(part.begin, part.end));
-    return sum;
+    const auto count = static_cast<int64_t>(params_.parts.size());
+    const Tensor sums({count}, DType::f64, in_.ctx.device);
+    for (int64_t i = 0; i < count; ++i) {
+      const FlatRange& part = params_.parts[static_cast<size_t>(i)];
+      sum_of_squares(in_.ctx, params_.grads.slice_rows(part.begin, part.end), sums.view().slice_rows(i, i + 1));
+    }
+    const OnHost parts(sums);
+    const auto squares = parts.as<double>();
+    return std::accumulate(squares.begin(), squares.end(), 0.0);
   }
 
   void stop_if_broken(int64_t step, double nll, double norm) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "core/device/memory.h"
 #include "core/json.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
@@ -51,8 +52,7 @@ TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
 
 void write_state(Hdf5File& file, const FlatParams& params, Optimizer& optimizer) {
   for (const TrainableSlot& slot : params.slots) file.write("/pool/" + slot.name, slot_view(params.values, slot));
-  optimizer.visit_state([&](const std::string& name, std::span<float> state) {
-    const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
+  optimizer.visit_state([&](const std::string& name, TensorView flat) {
     for (const TrainableSlot& slot : params.slots)
       file.write("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
   });
@@ -136,8 +136,7 @@ fs::path checkpoint_file(const fs::path& folder, int64_t step) {
 void require_finite_state(int64_t step, const FlatParams& params, Optimizer& optimizer) {
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name, slot_view(params.values, slot));
-  optimizer.visit_state([&](const std::string& name, std::span<float> state) {
-    const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
+  optimizer.visit_state([&](const std::string& name, TensorView flat) {
     for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name + "/" + name, slot_view(flat, slot));
   });
   with_place(fmt::format("step {}", step), [&] { require_finite("checkpoint", tensors); });
@@ -185,7 +184,7 @@ class StateReader {
     for (const TrainableSlot& slot : params.slots) require("/pool/" + slot.name, slot.shape);
   }
   void require(const FlatParams& params, Optimizer& optimizer) const {
-    optimizer.visit_state([&](const std::string& name, std::span<float>) {
+    optimizer.visit_state([&](const std::string& name, TensorView) {
       for (const TrainableSlot& slot : params.slots) require("/optimizer/" + slot.name + "/" + name, slot.shape);
     });
   }
@@ -193,8 +192,7 @@ class StateReader {
     for (const TrainableSlot& slot : params.slots) h5_.read("/pool/" + slot.name, slot_view(params.values, slot));
   }
   void read(const FlatParams& params, Optimizer& optimizer) const {
-    optimizer.visit_state([&](const std::string& name, std::span<float> state) {
-      const TensorView flat = view_of(state, {static_cast<int64_t>(state.size())});
+    optimizer.visit_state([&](const std::string& name, TensorView flat) {
       for (const TrainableSlot& slot : params.slots)
         h5_.read("/optimizer/" + slot.name + "/" + name, slot_view(flat, slot));
     });
@@ -264,7 +262,9 @@ struct MetaUnpacker {
   void get(const char* name, RecipeValues& values) const { values = values_of(packed.at(name)); }
 };
 
-void send_numbers(Communicator& world, std::span<float> numbers) {
+void send_numbers(Communicator& world, const TensorView& view) {
+  const EditedOnHost host(view);
+  const auto numbers = host.as<float>();
   constexpr size_t kTogether = size_t{1} << 24;
   for (size_t begin = 0; begin < numbers.size(); begin += kTogether) {
     const auto part = std::as_writable_bytes(numbers.subspan(begin, std::min(kTogether, numbers.size() - begin)));
@@ -289,14 +289,14 @@ CheckpointMeta receive_checkpoint(const fs::path& file, Communicator& world, Fla
   visit_meta(meta, [&, unpacker = MetaUnpacker{packed}](const char* name, auto& member, Since) {
     unpacker.get(name, member);
   });
-  send_numbers(world, params.values.as<float>());
-  optimizer.visit_state([&](const std::string&, std::span<float> state) { send_numbers(world, state); });
+  send_numbers(world, params.values);
+  optimizer.visit_state([&](const std::string&, TensorView state) { send_numbers(world, state); });
   return meta;
 }
 
 std::string values_hash(const FlatParams& params) {
-  return sha256_hex(
-      std::span(static_cast<const std::byte*>(params.values.data), static_cast<size_t>(params.values.bytes())));
+  const OnHost host(params.values);
+  return sha256_hex(std::as_bytes(host.as<float>()));
 }
 
 std::vector<int64_t> checkpoint_steps(const fs::path& folder) {

@@ -68,7 +68,7 @@ struct EvaluateConfig {
 /// [run]
 struct RunConfig {
   std::filesystem::path dir;
-  std::string resume = "auto", backend;
+  std::string resume = "auto", device = "auto", backend;
   int64_t threads = 0;
 
   void visit(Fields& v) {
@@ -76,6 +76,9 @@ struct RunConfig {
       OnResume::free);
     v("resume", resume, anything(),
       "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file",
+      OnResume::free);
+    v("device", device, one_of({"auto", "cpu", "far"}),
+      "auto: the best that this program and machine have, which today is the cpu; far: the cpu behind memory that the rest of the program cannot read, for tests",
       OnResume::free);
     v("backend", backend, one_of({"", "reference", "cpu"}),
       "kernel table; empty: the device's own; reference: plain loops, the truth", OnResume::free);

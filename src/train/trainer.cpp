@@ -5,6 +5,7 @@
 
 #include "comm/stop_together.h"
 #include "core/decimal.h"
+#include "core/device/memory.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluate.h"
 #include "score/evaluation.h"
@@ -205,13 +206,15 @@ class Loop {
 // One broken value breaks every gradient, so values are looked at first.
 std::string name_broken(Model& model) {
   const FlatParams& params = model.pool().trainable();
-  for (const auto& [kind, numbers] : {std::pair{"value", params.values}, std::pair{"gradient", params.grads}})
+  for (const auto& [kind, numbers] : {std::pair{"value", params.values}, std::pair{"gradient", params.grads}}) {
+    const OnHost host(numbers);
     for (const TrainableSlot& slot : params.slots)
       for (int64_t i = 0; i < slot.shape.count() && !numbers.empty(); ++i) {
-        const double number = element(numbers, slot.begin + i);
+        const double number = element(host.view(), slot.begin + i);
         if (std::isfinite(number)) continue;
         return fmt::format("{} {} of {}", kind, number, model.readers(slot.name, i));
       }
+  }
   return "the loss of a batch, while all weights and gradients are finite";
 }
 

@@ -54,11 +54,7 @@ void run_head(const Context& ctx) {
     ctx.kernels.softmax_chunk(ctx, {.logits = logits,
                                     .vocab_begin = 0,
                                     .labels = labels,
-                                    .row_max = max,
-                                    .row_sum = sum,
-                                    .target = target,
-                                    .rescale = rescale,
-                                    .best = best});
+                                    .rows = {max, sum, target, rescale, best}});
   });
   run(ctx, "softmax_gradient_chunk", bytes, [&] {
     ctx.kernels.softmax_gradient_chunk(
@@ -68,11 +64,11 @@ void run_head(const Context& ctx) {
 
 void run_flat(const Context& ctx) {
   const Tensor x = random_tensor({kLong}, 1), y = random_tensor({kLong}, 2), m({kLong}, DType::f32);
-  const Tensor v({kLong}, DType::f32), narrow({kLong}, DType::bf16);
+  const Tensor v({kLong}, DType::f32), narrow({kLong}, DType::bf16), sum({1}, DType::f64);
   run(ctx, "add", 3 * x.view().bytes(), [&] { add(ctx, x.view(), y); });
   run(ctx, "convert to bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, x.view(), narrow); });
   run(ctx, "convert from bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, narrow.view(), y); });
-  run(ctx, "sum_of_squares", x.view().bytes(), [&] { sum_of_squares(ctx, x.view()); });
+  run(ctx, "sum_of_squares", x.view().bytes(), [&] { sum_of_squares(ctx, x.view(), sum); });
   const AdamWArgs args{.values = y.as<float>(),
                        .grads = x.as<float>(),
                        .m = m.as<float>(),

@@ -42,7 +42,7 @@ class Deltas : public testing::TestWithParam<bool> {
   double train_step(Model& model, BoundAdapter& adapter) {
     const PackedBatch batch = test::packed_batch();
     const auto scope = own_.ctx.scratch.scope();
-    const BatchTokens in(batch, &adapter);
+    const BatchTokens in(own_.ctx, batch, &adapter);
     const Pass pass{own_.ctx, in.tokens(), {&model.pool()}, &model.pool()};
     PackedAttention attention;
     const DecoderModel& decoder = model.decoder();
@@ -52,7 +52,7 @@ class Deltas : public testing::TestWithParam<bool> {
     decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
     const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
     clear(own_.ctx, dhidden);
-    const RowScores scores = score_hidden(pass, decoder, hidden, in.scored().rows, in.scored().labels, dhidden);
+    const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
     decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
     return sum_up(batch, in.scored(), scores.nll, scores.best).nll;
   }

@@ -120,8 +120,8 @@ class OneByOne : public test::PretendedRanks {
 
 TEST_F(Checkpoints, ARankThatCannotSeeTheFileIsSentIt) {
   for (float& value : pool_.trainable().values.as<float>()) value = 0.1f;
-  optimizer_->visit_state([](const std::string& name, std::span<float> state) {
-    for (float& value : state) value = name == "m" ? 0.2f : 0.3f;
+  optimizer_->visit_state([](const std::string& name, TensorView state) {
+    for (float& value : state.as<float>()) value = name == "m" ? 0.2f : 0.3f;
   });
   CheckpointMeta meta;
   meta.step = 7;
@@ -154,7 +154,7 @@ TEST_F(Checkpoints, ARankThatCannotSeeTheFileIsSentIt) {
   EXPECT_EQ(received.rules, Rules::first);
   EXPECT_EQ(values_hash(there.trainable()), values_hash(pool_.trainable()));
   optimizer->visit_state(
-      [](const std::string& name, std::span<float> state) { EXPECT_EQ(state[2], name == "m" ? 0.2f : 0.3f); });
+      [](const std::string& name, TensorView state) { EXPECT_EQ(state.as<float>()[2], name == "m" ? 0.2f : 0.3f); });
 }
 
 TEST_F(Checkpoints, ThatAreAllGoneAreMissed) {

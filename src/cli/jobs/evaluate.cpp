@@ -10,7 +10,6 @@
 #include "cli/recipe_rules.h"
 #include "cli/trained_weights.h"
 #include "io/output.h"
-#include "kernels/table.h"
 #include "score/evaluate.h"
 
 namespace tessera {
@@ -43,12 +42,8 @@ int evaluate_results(const JobInputs& in) {
   use_trained_weights(in, model);
   require_agreement(in, model, sets);
   const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
-  Arena arena(memory.activations);
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
+  const Compute compute(compute_choice(in), memory.activations);
+  const Context& ctx = compute;
   model.assemble(ctx);
   const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
   const double loss = sums.mean_loss(objective_of(in.config.trainer.train.objective));

@@ -12,7 +12,6 @@
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
 #include "io/output.h"
-#include "kernels/table.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 
@@ -65,12 +64,8 @@ int export_trained(const JobInputs& in) {
   tell(in, folder.notice());
   refuse_base_export(in);
   refuse_overwritten_inputs(in, folder.path());
-  Arena arena(memory.activations);
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
+  const Compute compute(compute_choice(in), memory.activations);
+  const Context& ctx = compute;
   model.assemble(ctx);
   const bool merges = in.config.exports.merged || !in.recipe.has("export", "merged");
   if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());

@@ -20,7 +20,6 @@
 #include "infer/stop_ids.h"
 #include "io/files.h"
 #include "io/output.h"
-#include "kernels/table.h"
 
 namespace tessera {
 namespace {
@@ -145,12 +144,8 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& m
   tell(in, length_notice(model, "prompts and continuations", most));
   use_trained_weights(in, model);
   const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));
-  Arena arena(memory.activations);
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
+  const Compute compute(compute_choice(in), memory.activations);
+  const Context& ctx = compute;
   model.assemble(ctx);
   std::vector<Generated> results = generate(ctx, model, asked.prompts, options);
   const auto failed = [](const Generated& result) { return result.finish == Finish::failed; };

@@ -13,7 +13,6 @@
 #include "cli/trained_weights.h"
 #include "io/files.h"
 #include "io/output.h"
-#include "kernels/table.h"
 #include "model/config_fingerprint.h"
 #include "model/export.h"
 #include "train/spsa/branch.h"
@@ -215,12 +214,8 @@ int replay_log(const JobInputs& in) {
   settings.sharing.rules = header.rules;
   Model model(settings);
   start_from_saved_adapter(in.config, model);
-  Arena arena(memory.activations);
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
+  const Compute compute(compute_choice(in), memory.activations);
+  const Context& ctx = compute;
   require_same_start(header, model, where, ctx);
   require_same_config(source, model);
   Replica replica(header, model.pool().trainable());

@@ -21,7 +21,6 @@
 #include "comm/stop_together.h"
 #include "core/stop.h"
 #include "io/files.h"
-#include "kernels/table.h"
 #include "model/export.h"
 #include "train/backprop.h"
 #include "train/report_html.h"
@@ -102,12 +101,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   const std::string start_values = going && !going->saved.start_values.empty() ? going->saved.start_values
                                    : folder                                    ? values_hash(model.pool().trainable())
                                                                                : "";
-  Arena arena(memory.activations);
-  const Context ctx{.device = {},
-                    .stream = {},
-                    .kernels = kernels_for({}, in.config.run.backend),
-                    .scratch = arena,
-                    .threads = in.threads};
+  const Compute compute(compute_choice(in), memory.activations);
+  const Context& ctx = compute;
 
   if (folder) keep_recipe(in, *folder / "recipe.toml");
   say_plan(report, in, model, memory, sets, steps);

@@ -72,4 +72,26 @@ Tensor download(const ConstView& view) {
   return host;
 }
 
+Tensor upload(const ConstView& view, Device device) {
+  Tensor there(view.shape, view.dtype, device);
+  copy(view, there);
+  return there;
+}
+
+OnHost::OnHost(const ConstView& view) : view_(view) {
+  if (view.device == kHost || view.empty()) return;
+  copy_ = download(view);
+  view_ = copy_.view();
+}
+
+EditedOnHost::EditedOnHost(const TensorView& view) : device_(view), host_(view) {
+  if (view.device == kHost || view.empty()) return;
+  copy_ = download(view);
+  host_ = copy_.view();
+}
+
+EditedOnHost::~EditedOnHost() {
+  if (host_.device != device_.device) copy(host_, device_);
+}
+
 }  // namespace tessera

@@ -38,5 +38,34 @@ void zero(const TensorView&);
 void copy(const ConstView& from, const TensorView& to);
 /// A contiguous copy of the host's.
 Tensor download(const ConstView&);
+/// A contiguous copy on the device.
+Tensor upload(const ConstView&, Device);
+
+/// A view's elements where the host can read them: in place on the CPU, else a copy.
+class OnHost {
+ public:
+  explicit OnHost(const ConstView&);
+  OnHost(const OnHost&) = delete;
+  const ConstView& view() const { return view_; }
+  template <class T> std::span<const T> as() const { return view_.as<T>(); }
+
+ private:
+  Tensor copy_;
+  ConstView view_;
+};
+
+/// A view's elements for the host to change: in place on the CPU, else a copy that goes back when this ends.
+class EditedOnHost {
+ public:
+  explicit EditedOnHost(const TensorView&);
+  ~EditedOnHost();
+  EditedOnHost(const EditedOnHost&) = delete;
+  TensorView view() const { return host_; }
+  template <class T> std::span<T> as() const { return host_.as<T>(); }
+
+ private:
+  TensorView device_, host_;
+  Tensor copy_;
+};
 
 }  // namespace tessera

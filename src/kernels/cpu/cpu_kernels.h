@@ -33,6 +33,7 @@ Op<&Kernels::sgd_step> sgd_step;
 Op<&Kernels::perturb> perturb;
 Op<&Kernels::vote_update> vote_update;
 Op<&Kernels::vote_sum> vote_sum;
+Op<&Kernels::add_integers> add_integers;
 Op<&Kernels::state_digest> state_digest;
 
 /// The filled table: "reference" with these in place.

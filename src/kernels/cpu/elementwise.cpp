@@ -142,7 +142,7 @@ int64_t sum_of_squares_scratch_bytes(int64_t count) {
   return (count + kSquaresBlock - 1) / kSquaresBlock * static_cast<int64_t>(sizeof(double));
 }
 
-double sum_of_squares(const Context& ctx, ConstView x) {
+void sum_of_squares(const Context& ctx, ConstView x, TensorView to) {
   const int64_t count = x.shape.count(), blocks = (count + kSquaresBlock - 1) / kSquaresBlock;
   const auto* values = static_cast<const float*>(x.data);
   const auto scope = ctx.scratch.scope();
@@ -154,10 +154,10 @@ double sum_of_squares(const Context& ctx, ConstView x) {
   });
   double sum = 0;
   for (const double value : partial) sum += value;
-  return sum;
+  to.as<double>()[0] = sum;
 }
 
-void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids, TensorView y) {
+void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, TensorView y) {
   if (table.dtype == DType::f64) return reference::embedding(ctx, table, ids, y);
   const int64_t row_bytes = table.row_stride() * size_of(table.dtype);
   parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
@@ -167,7 +167,7 @@ void embedding(const Context& ctx, ConstView table, std::span<const int32_t> ids
 }
 
 /// Each thread owns the rows of dtable with its number modulo the threads, and meets their tokens in ascending order.
-void embedding_backward(const Context& ctx, std::span<const int32_t> ids, ConstView dy, TensorView dtable) {
+void embedding_backward(const Context& ctx, IndexArray<int32_t> ids, ConstView dy, TensorView dtable) {
   const int64_t owners = ctx.threads;
   parallel_for(ctx, owners, dy.shape.count() / owners, [&](int64_t first, int64_t last) {
     for (int64_t t = 0; t < dy.rows(); ++t) {
@@ -178,7 +178,7 @@ void embedding_backward(const Context& ctx, std::span<const int32_t> ids, ConstV
   });
 }
 
-void gather_shards(const Context& ctx, ConstView pool, std::span<const int32_t> index, TensorView y) {
+void gather_shards(const Context& ctx, ConstView pool, IndexArray<int32_t> index, TensorView y) {
   const int64_t shard = pool.cols(), shards = y.cols() / shard;
   parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j)
@@ -187,7 +187,7 @@ void gather_shards(const Context& ctx, ConstView pool, std::span<const int32_t> 
   });
 }
 
-void scatter_shards_add(const Context& ctx, std::span<const int32_t> index, ConstView dy, TensorView dpool) {
+void scatter_shards_add(const Context& ctx, IndexArray<int32_t> index, ConstView dy, TensorView dpool) {
   const int64_t shard = dpool.cols(), shards = dy.cols() / shard;
   parallel_for(ctx, dy.rows(), dy.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j)

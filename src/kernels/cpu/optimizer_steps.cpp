@@ -20,8 +20,8 @@ void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
              c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
   const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
   const auto eps = hn::Set(kFloats, args.eps), grad_scale = hn::Set(kFloats, args.grad_scale);
-  float *values = args.values.data() + begin, *first = args.m.data() + begin, *second = args.v.data() + begin;
-  const float* grads = args.grads.data() + begin;
+  float *values = args.values.row<float>(0) + begin, *first = args.m.row<float>(0) + begin, *second = args.v.row<float>(0) + begin;
+  const float* grads = args.grads.row<float>(0) + begin;
   for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
     const auto g = hn::Mul(grad_scale, vector.load(grads + i));
     const auto m = hn::Add(hn::Mul(beta1, vector.load(first + i)), hn::Mul(rest1, g));
@@ -37,9 +37,9 @@ void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
 void sgd_range(const SgdArgs& args, int64_t begin, int64_t end) {
   const auto momentum = hn::Set(kFloats, args.momentum), grad_scale = hn::Set(kFloats, args.grad_scale);
   const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
-  float* values = args.values.data() + begin;
-  float* buffer = args.momentum_buffer.empty() ? nullptr : args.momentum_buffer.data() + begin;
-  const float* grads = args.grads.data() + begin;
+  float* values = args.values.row<float>(0) + begin;
+  float* buffer = args.momentum_buffer.empty() ? nullptr : args.momentum_buffer.row<float>(0) + begin;
+  const float* grads = args.grads.row<float>(0) + begin;
   for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
     auto b = hn::Mul(grad_scale, vector.load(grads + i));
     if (buffer) {
@@ -69,13 +69,13 @@ HWY_EXPORT(sgd_range);
 }  // namespace
 
 void adamw_step(const Context& ctx, const AdamWArgs& args) {
-  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(ctx, args.values.shape.count(), 1, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, end);
   });
 }
 
 void sgd_step(const Context& ctx, const SgdArgs& args) {
-  parallel_for(ctx, static_cast<int64_t>(args.values.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(ctx, args.values.shape.count(), 1, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(sgd_range)(args, begin, end);
   });
 }

@@ -41,7 +41,7 @@ HWY_EXPORT(rope_row);
 
 }  // namespace
 
-void rope(const Context& ctx, TensorView x, int64_t head_dim, std::span<const int32_t> positions, ConstView cos,
+void rope(const Context& ctx, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos,
           ConstView sin, RopeDirection direction) {
   parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(rope_row)

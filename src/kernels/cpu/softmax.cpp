@@ -68,18 +68,19 @@ HWY_EXPORT(probabilities_of_row);
 void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
   float* logits = args.logits.row<float>(n);
   const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
-  if (0 <= label && label < cols) args.target.row<float>(0)[n] = logits[label];
-  float& max = args.row_max.row<float>(0)[n];
-  float& sum = args.row_sum.row<float>(0)[n];
+  if (0 <= label && label < cols) args.rows.target.row<float>(0)[n] = logits[label];
+  float& max = args.rows.row_max.row<float>(0)[n];
+  float& sum = args.rows.row_sum.row<float>(0)[n];
+  int32_t& best = args.rows.best.row<int32_t>(0)[n];
   const float old_max = max, chunk_max = HWY_DYNAMIC_DISPATCH(max_of_row)(logits, cols);
-  if (args.best[n] < 0) args.best[n] = static_cast<int32_t>(args.vocab_begin);
+  if (best < 0) best = static_cast<int32_t>(args.vocab_begin);
   if (chunk_max > old_max) {
     max = chunk_max;
-    args.best[n] = static_cast<int32_t>(args.vocab_begin + (std::find(logits, logits + cols, max) - logits));
+    best = static_cast<int32_t>(args.vocab_begin + (std::find(logits, logits + cols, max) - logits));
   }
   const float rescale = std::exp(old_max - max);
   sum = sum * rescale + HWY_DYNAMIC_DISPATCH(exponentials_of_row)(logits, cols, max);
-  args.rescale.row<float>(0)[n] = rescale;
+  args.rows.rescale.row<float>(0)[n] = rescale;
 }
 
 void gradient_row(const SoftmaxGradientArgs& args, int64_t n) {

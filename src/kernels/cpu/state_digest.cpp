@@ -82,16 +82,17 @@ HWY_EXPORT(digest_range);
 
 }  // namespace
 
-StateDigest state_digest(const Context& ctx, std::span<const float> values, int64_t first) {
+void state_digest(const Context& ctx, ConstView values, int64_t first, TensorView digest) {
   std::atomic<uint64_t> sum = 0, check = 0;  // integers: any order of the threads gives the same
-  parallel_for(ctx, static_cast<int64_t>(values.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(ctx, values.shape.count(), 1, [&](int64_t begin, int64_t end) {
     StateDigest part;
     HWY_DYNAMIC_DISPATCH(digest_range)
-    (values.data() + begin, static_cast<uint64_t>(first + begin), end - begin, &part);
+    (values.row<float>(0) + begin, static_cast<uint64_t>(first + begin), end - begin, &part);
     sum += part.sum;
     check += part.check;
   });
-  return {.sum = sum, .check = check};
+  digest.as<int64_t>()[0] = static_cast<int64_t>(sum.load());
+  digest.as<int64_t>()[1] = static_cast<int64_t>(check.load());
 }
 
 }  // namespace tessera::cpu

@@ -34,6 +34,7 @@ const Kernels& table() {
     table.perturb = perturb;
     table.vote_update = vote_update;
     table.vote_sum = vote_sum;
+    table.add_integers = add_integers;
     table.state_digest = state_digest;
     return table;
   }();

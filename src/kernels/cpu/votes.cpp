@@ -169,6 +169,16 @@ void sum_range(const VoteGroup* group, int64_t begin, int64_t end, int32_t* sum)
   });
 }
 
+void add_integers_range(const int32_t* integers, float factor, int64_t n, float* sums) {
+  const hn::RebindToSigned<Floats> d32;
+  const auto scale = hn::Set(kFloats, factor);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto bits = vector.load(reinterpret_cast<const float*>(integers) + i);
+    const auto value = hn::ConvertTo(kFloats, hn::BitCast(d32, bits));
+    vector.store(fused_multiply_add(scale, value, vector.load(sums + i)), sums + i);
+  });
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace tessera::cpu
@@ -176,29 +186,38 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/parallel.h"
 
 namespace tessera::cpu {
 namespace {
 
 HWY_EXPORT(update_range);
 HWY_EXPORT(sum_range);
+HWY_EXPORT(add_integers_range);
 
 /// Passes over a weight that the group costs.
 int64_t work_of(const VoteGroup& group) { return 1 + static_cast<int64_t>(group.votes.size()); }
 
 }  // namespace
 
-void vote_update(const Context& ctx, std::span<float> values, int64_t first, std::span<const VoteGroup> groups) {
+void vote_update(const Context& ctx, TensorView values, int64_t first, std::span<const VoteGroup> groups) {
   int64_t work = 0;
   for (const VoteGroup& group : groups) work += work_of(group);
-  for_sign_blocks(ctx, first, static_cast<int64_t>(values.size()), work, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(update_range)(groups.data(), groups.size(), begin, end, values.data() + (begin - first));
+  for_sign_blocks(ctx, first, values.shape.count(), work, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(update_range)(groups.data(), groups.size(), begin, end, values.row<float>(0) + (begin - first));
   });
 }
 
-void vote_sum(const Context& ctx, int64_t first, const VoteGroup& group, std::span<int32_t> sum) {
-  for_sign_blocks(ctx, first, static_cast<int64_t>(sum.size()), work_of(group), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(sum_range)(&group, begin, end, sum.data() + (begin - first));
+void vote_sum(const Context& ctx, int64_t first, const VoteGroup& group, TensorView sum) {
+  for_sign_blocks(ctx, first, sum.shape.count(), work_of(group), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(sum_range)(&group, begin, end, sum.row<int32_t>(0) + (begin - first));
+  });
+}
+
+void add_integers(const Context& ctx, ConstView x, float factor, TensorView y) {
+  parallel_for(ctx, y.shape.count(), 1, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(add_integers_range)
+    (x.row<int32_t>(0) + begin, factor, end - begin, y.row<float>(0) + begin);
   });
 }
 

@@ -3,7 +3,7 @@
 
 namespace tessera::reference {
 
-void embedding(const Context&, ConstView table, std::span<const int32_t> ids, TensorView y) {
+void embedding(const Context&, ConstView table, IndexArray<int32_t> ids, TensorView y) {
   with_compute_type(y.dtype, [&](auto t) {
     with_storage_type(table.dtype, [&](auto w) {
       using T = decltype(t);
@@ -14,7 +14,7 @@ void embedding(const Context&, ConstView table, std::span<const int32_t> ids, Te
   });
 }
 
-void embedding_backward(const Context&, std::span<const int32_t> ids, ConstView dy, TensorView dtable) {
+void embedding_backward(const Context&, IndexArray<int32_t> ids, ConstView dy, TensorView dtable) {
   with_compute_type(dy.dtype, [&](auto t) {
     using T = decltype(t);
     for (size_t i = 0; i < ids.size(); ++i)

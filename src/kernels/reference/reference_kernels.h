@@ -16,7 +16,9 @@ Op<&Kernels::swiglu> swiglu;
 Op<&Kernels::swiglu_backward> swiglu_backward;
 Op<&Kernels::embedding> embedding;
 Op<&Kernels::embedding_backward> embedding_backward;
+Op<&Kernels::softmax_begin> softmax_begin;
 Op<&Kernels::softmax_chunk> softmax_chunk;
+Op<&Kernels::softmax_finish> softmax_finish;
 Op<&Kernels::softmax_gradient_chunk> softmax_gradient_chunk;
 Op<&Kernels::scale_rows> scale_rows;
 Op<&Kernels::add> add;
@@ -33,6 +35,7 @@ Op<&Kernels::sgd_step> sgd_step;
 Op<&Kernels::perturb> perturb;
 Op<&Kernels::vote_update> vote_update;
 Op<&Kernels::vote_sum> vote_sum;
+Op<&Kernels::add_integers> add_integers;
 Op<&Kernels::state_digest> state_digest;
 
 /// The filled table.

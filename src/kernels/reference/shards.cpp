@@ -3,7 +3,7 @@
 
 namespace tessera::reference {
 
-void gather_shards(const Context&, ConstView pool, std::span<const int32_t> index, TensorView y) {
+void gather_shards(const Context&, ConstView pool, IndexArray<int32_t> index, TensorView y) {
   const int64_t shard = pool.cols(), shards = y.cols() / shard;
   with_compute_type(pool.dtype, [&](auto t) {
     using T = decltype(t);
@@ -12,7 +12,7 @@ void gather_shards(const Context&, ConstView pool, std::span<const int32_t> inde
   });
 }
 
-void scatter_shards_add(const Context&, std::span<const int32_t> index, ConstView dy, TensorView dpool) {
+void scatter_shards_add(const Context&, IndexArray<int32_t> index, ConstView dy, TensorView dpool) {
   const int64_t shard = dpool.cols(), shards = dy.cols() / shard;
   with_compute_type(dpool.dtype, [&](auto t) {
     using T = decltype(t);

@@ -15,7 +15,9 @@ const Kernels& table() {
       .swiglu_backward = swiglu_backward,
       .embedding = embedding,
       .embedding_backward = embedding_backward,
+      .softmax_begin = softmax_begin,
       .softmax_chunk = softmax_chunk,
+      .softmax_finish = softmax_finish,
       .softmax_gradient_chunk = softmax_gradient_chunk,
       .scale_rows = scale_rows,
       .add = add,
@@ -32,6 +34,7 @@ const Kernels& table() {
       .perturb = perturb,
       .vote_update = vote_update,
       .vote_sum = vote_sum,
+      .add_integers = add_integers,
       .state_digest = state_digest,
   };
   return kTable;

@@ -28,23 +28,33 @@ void perturb(const Context&, ConstView values, int64_t first, const Direction& z
   });
 }
 
-void vote_update(const Context&, std::span<float> values, int64_t first, std::span<const VoteGroup> groups) {
+void vote_update(const Context&, TensorView weights, int64_t first, std::span<const VoteGroup> groups) {
+  const auto values = weights.as<float>();
   for (const VoteGroup& group : groups)
     for (size_t i = 0; i < values.size(); ++i)
       values[i] = apply_votes(values[i], group.mul, group.alpha, sum_at(group, first + i));
 }
 
-void vote_sum(const Context&, int64_t first, const VoteGroup& group, std::span<int32_t> sum) {
+void vote_sum(const Context&, int64_t first, const VoteGroup& group, TensorView sums) {
+  const auto sum = sums.as<int32_t>();
   for (size_t i = 0; i < sum.size(); ++i) sum[i] = sum_at(group, first + i);
 }
 
-StateDigest state_digest(const Context&, std::span<const float> values, int64_t first) {
+void add_integers(const Context&, ConstView x, float factor, TensorView y) {
+  const auto integers = x.as<int32_t>();
+  const auto sums = y.as<float>();
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = std::fma(factor, static_cast<float>(integers[i]), sums[i]);
+}
+
+void state_digest(const Context&, ConstView weights, int64_t first, TensorView out) {
+  const auto values = weights.as<float>();
   StateDigest digest;
   for (size_t i = 0; i < values.size(); ++i) {
     const uint64_t term = digest_term(values[i], first + i);
     digest += {.sum = term, .check = finalise64(~term)};
   }
-  return digest;
+  out.as<int64_t>()[0] = static_cast<int64_t>(digest.sum);
+  out.as<int64_t>()[1] = static_cast<int64_t>(digest.check);
 }
 
 }  // namespace tessera::reference

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "core/device/memory.h"
+
 namespace tessera {
 namespace {
 
@@ -80,15 +82,21 @@ void scatter_typed(const FoldLayout& l, const ConstView& dw, const TensorView& d
 void CellMap::expand(const Context& ctx, const FoldedTensor& t, RowRange rows, ConstView pool, TensorView w) const {
   const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
-  if (pool.dtype == DType::f64) return gather_typed<double>(ctx, t.layout, rows, pool, w, cell_of, factor_of);
-  gather_typed<float>(ctx, t.layout, rows, pool, w, cell_of, factor_of);
+  const OnHost from(pool);
+  const EditedOnHost to(w);
+  if (pool.dtype == DType::f64)
+    return gather_typed<double>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);
+  gather_typed<float>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);
 }
 
 void CellMap::contract(const FoldedTensor& t, ConstView dw, TensorView dpool) const {
   const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
-  if (dpool.dtype == DType::f64) return scatter_typed<double>(t.layout, dw, dpool, cell_of, factor_of);
-  scatter_typed<float>(t.layout, dw, dpool, cell_of, factor_of);
+  const OnHost from(dw);
+  const EditedOnHost to(dpool);
+  if (dpool.dtype == DType::f64)
+    return scatter_typed<double>(t.layout, from.view(), to.view(), cell_of, factor_of);
+  scatter_typed<float>(t.layout, from.view(), to.view(), cell_of, factor_of);
 }
 
 void MappedView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
@@ -100,4 +108,5 @@ void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& po
   if (!ctx.scratch.is_counting()) map_->contract(tensor(), dw, pool.grads(cells_));
 }
 
-}  // namespace tessera
+}  // namespace tessera#include "core/device/memory.h"
+

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 
+#include "core/device/memory.h"
 #include "core/random.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
@@ -143,8 +144,10 @@ class PrunedView final : public WeightView {
  private:
   template <class T>
   void gather_typed(const Context& ctx, const ConstView& pool, RowRange rows, const TensorView& w) const {
-    const T* from = pool.as<T>().data();
-    T* to = w.as<T>().data();
+    const OnHost read(pool);
+    const EditedOnHost written(w);
+    const T* from = read.as<T>().data();
+    T* to = written.as<T>().data();
     const int64_t cols = shape_[1], threads = rows.end - rows.begin > 1 ? ctx.threads : 1;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t row = rows.begin; row < rows.end; ++row) {
@@ -156,8 +159,10 @@ class PrunedView final : public WeightView {
   }
 
   template <class T> void scatter_typed(const Context& ctx, const ConstView& dw, const TensorView& dpool) const {
-    const T* from = dw.as<T>().data();
-    T* to = dpool.as<T>().data();
+    const OnHost read(dw);
+    const EditedOnHost written(dpool);
+    const T* from = read.as<T>().data();
+    T* to = written.as<T>().data();
     const int64_t cols = shape_[1];
 #pragma omp parallel for schedule(static) num_threads(ctx.threads) if (ctx.threads > 1)
     for (int64_t row = 0; row < shape_[0]; ++row) {

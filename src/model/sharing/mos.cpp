@@ -118,7 +118,8 @@ class Mos final : public Adapter {
       const auto side = [&](int s, SlotId slot, int64_t width) {
         auto view = std::make_shared<ShardView>(
             slot, shape.rank, shape.shards, width,
-            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k));
+            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k),
+            pool.device());
         table_hashes_.emplace_back(fmt::format("{}.{}.{}", base.substr(4), k, s == 0 ? "a" : "b"), view->fingerprint());
         auto& entry = pools_[base + (s == 0 ? ".pool_a" : ".pool_b")];
         entry.first = width;
@@ -219,24 +220,25 @@ double mos_dead_share(const MosShape& s) {
                   static_cast<double>(s.layers));
 }
 
-ShardView::ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table)
-    : pool_(pool), shape_({vectors, shards * width}), table_(std::move(table)) {
-  TS_CHECK(static_cast<int64_t>(table_.size()) == vectors * shards, "table of {} entries for {} x {} shards",
-           table_.size(), vectors, shards);
+ShardView::ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table,
+                     Device device)
+    : pool_(pool), shape_({vectors, shards * width}), table_(std::move(table), device) {
+  TS_CHECK(static_cast<int64_t>(this->table().size()) == vectors * shards, "table of {} entries for {} x {} shards",
+           this->table().size(), vectors, shards);
 }
 
 void ShardView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
   TS_CHECK(!read.z, "shards are read from a perturbed copy of their pool, not perturbed one by one");
-  const auto shards = static_cast<int64_t>(table_.size()) / shape_[0];
-  gather_shards(ctx, read.values(pool_),
-                std::span(table_).subspan(rows.begin * shards, (rows.end - rows.begin) * shards), w);
+  const auto shards = static_cast<int64_t>(table().size()) / shape_[0];
+  const IndexArray<int32_t> index = table_;
+  gather_shards(ctx, read.values(pool_), index.subspan(rows.begin * shards, (rows.end - rows.begin) * shards), w);
 }
 
 void ShardView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
   scatter_shards_add(ctx, table_, dw, pool.grads(pool_));
 }
 
-uint64_t ShardView::fingerprint() const { return fnv1a(table_.data(), table_.size() * sizeof(int32_t)); }
+uint64_t ShardView::fingerprint() const { return fnv1a(table().data(), table().size() * sizeof(int32_t)); }
 
 std::unique_ptr<Adapter> make_mos(const AdapterConfig& config, const KeyPlaces& where) {
   return std::make_unique<Mos>(config, where);

@@ -1,6 +1,7 @@
 #pragma once
 #include <map>
 
+#include "core/device/indices.h"
 #include "model/sharing/adapter.h"
 
 namespace tessera {
@@ -33,19 +34,20 @@ MosShape mos_shape(const AdapterConfig&, int64_t layers, const KeyPlaces& where)
 /// A matrix [vectors, l·s] whose vectors are joined from rows of a pool.
 class ShardView final : public WeightView {
  public:
-  ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table);
+  ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table,
+            Device device = {});
   Shape shape() const override { return shape_; }
   bool is_trainable() const override { return true; }
   using WeightView::gather;
   void gather(const Context&, const PoolRead&, RowRange, TensorView w) const override;
   void scatter_add(const Context&, ConstView dw, ParameterPool&) const override;
   uint64_t fingerprint() const override;
-  const std::vector<int32_t>& table() const { return table_; }
+  const std::vector<int32_t>& table() const { return table_.host(); }
 
  private:
   SlotId pool_;
   Shape shape_;
-  std::vector<int32_t> table_;
+  DeviceIndices<int32_t> table_;
 };
 
 }  // namespace tessera

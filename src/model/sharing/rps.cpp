@@ -7,6 +7,7 @@
 
 #include "core/arena.h"
 #include "kernels/table.h"
+#include "kernels/compute.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"
@@ -241,11 +242,8 @@ class Rps final : public BaseSharing {
 
   /// ψ = D⁻¹ Mᵀ w, the pool whose weights are nearest to the dense model's.
   void project_weights(TensorView values, uint64_t seed) {
-    Arena scratch(1 << 20);
-    const Context ctx{.device = {},
-                      .stream = {},
-                      .kernels = kernels_for({}, values.dtype == DType::f64 ? "reference" : ""),
-                      .scratch = scratch};
+    const Compute host({.backend = values.dtype == DType::f64 ? "reference" : ""}, 1 << 20);
+    const Context& ctx = host;
     for (size_t k = 0; k < shared_.size(); ++k) {
       const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed);
       if (map_)

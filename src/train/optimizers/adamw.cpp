@@ -8,17 +8,17 @@ namespace {
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimizerConfig& config, int64_t count, Rules rules)
-      : config_(config), rules_(rules), m_({count}, DType::f32), v_({count}, DType::f32) {}
+  AdamW(const OptimizerConfig& config, int64_t count, Rules rules, Device device)
+      : config_(config), rules_(rules), m_({count}, DType::f32, device), v_({count}, DType::f32, device) {}
 
   void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
     for (const TrainableSlot& slot : params.slots)
       for_each_adaptive_step(slot, 0, slot.shape.count(), [&](int64_t from, int64_t to, float scale) {
-        const auto begin = static_cast<size_t>(slot.begin + from), count = static_cast<size_t>(to - from);
-        adamw_step(ctx, {.values = params.values.as<float>().subspan(begin, count),
-                         .grads = params.grads.as<float>().subspan(begin, count),
-                         .m = m_.as<float>().subspan(begin, count),
-                         .v = v_.as<float>().subspan(begin, count),
+        const int64_t begin = slot.begin + from, end = slot.begin + to;
+        adamw_step(ctx, {.values = params.values.slice_rows(begin, end),
+                         .grads = params.grads.slice_rows(begin, end),
+                         .m = m_.view().slice_rows(begin, end),
+                         .v = v_.view().slice_rows(begin, end),
                          .lr = info.lr,
                          .beta1 = static_cast<float>(config_.beta1),
                          .beta2 = static_cast<float>(config_.beta2),
@@ -33,9 +33,9 @@ class AdamW final : public Optimizer {
       });
   }
 
-  void visit_state(const std::function<void(const std::string&, std::span<float>)>& visit) override {
-    visit("m", m_.as<float>());
-    visit("v", v_.as<float>());
+  void visit_state(const std::function<void(const std::string&, TensorView)>& visit) override {
+    visit("m", m_);
+    visit("v", v_);
   }
 
  private:
@@ -46,8 +46,8 @@ class AdamW final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count, Rules rules) {
-  return std::make_unique<AdamW>(config, count, rules);
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig& config, int64_t count, Rules rules, Device device) {
+  return std::make_unique<AdamW>(config, count, rules, device);
 }
 
 }  // namespace tessera

@@ -28,8 +28,8 @@ const OptimizerKind& kind_of(const OptimizerConfig& config) {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count, Rules rules) {
-  return kind_of(config).make(config, count, rules);
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count, Rules rules, Device device) {
+  return kind_of(config).make(config, count, rules, device);
 }
 
 int64_t optimizer_state_bytes(const OptimizerConfig& config, int64_t count) {
@@ -76,7 +76,7 @@ double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total,
 
 int64_t Optimizer::state_bytes() {
   int64_t bytes = 0;
-  visit_state([&](const std::string&, std::span<float> state) { bytes += static_cast<int64_t>(state.size_bytes()); });
+  visit_state([&](const std::string&, TensorView state) { bytes += state.bytes(); });
   return bytes;
 }
 

@@ -6,15 +6,15 @@ namespace {
 
 class Sgd final : public Optimizer {
  public:
-  Sgd(const OptimizerConfig& config, int64_t count)
-      : config_(config), velocity_({config.momentum > 0 ? count : 0}, DType::f32) {}
+  Sgd(const OptimizerConfig& config, int64_t count, Device device)
+      : config_(config), velocity_({config.momentum > 0 ? count : 0}, DType::f32, device) {}
 
   void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
     for (const TrainableSlot& slot : params.slots) {
-      const auto begin = static_cast<size_t>(slot.begin), count = static_cast<size_t>(slot.shape.count());
-      const auto velocity = config_.momentum > 0 ? velocity_.as<float>().subspan(begin, count) : std::span<float>();
-      sgd_step(ctx, {.values = params.values.as<float>().subspan(begin, count),
-                     .grads = params.grads.as<float>().subspan(begin, count),
+      const int64_t begin = slot.begin, end = slot.begin + slot.shape.count();
+      const TensorView velocity = config_.momentum > 0 ? velocity_.view().slice_rows(begin, end) : TensorView();
+      sgd_step(ctx, {.values = params.values.slice_rows(begin, end),
+                     .grads = params.grads.slice_rows(begin, end),
                      .momentum_buffer = velocity,
                      .lr = info.lr,
                      .momentum = static_cast<float>(config_.momentum),
@@ -24,8 +24,8 @@ class Sgd final : public Optimizer {
     }
   }
 
-  void visit_state(const std::function<void(const std::string&, std::span<float>)>& visit) override {
-    if (config_.momentum > 0) visit("velocity", velocity_.as<float>());
+  void visit_state(const std::function<void(const std::string&, TensorView)>& visit) override {
+    if (config_.momentum > 0) visit("velocity", velocity_);
   }
 
  private:
@@ -35,8 +35,8 @@ class Sgd final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig& config, int64_t count, Rules) {
-  return std::make_unique<Sgd>(config, count);
+std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig& config, int64_t count, Rules, Device device) {
+  return std::make_unique<Sgd>(config, count, device);
 }
 
 }  // namespace tessera

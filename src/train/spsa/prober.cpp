@@ -4,6 +4,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/votes.h"
+#include "kernels/upload.h"
 #include "model/packed_attention.h"
 
 namespace tessera {
@@ -37,7 +38,7 @@ struct Repeated {
 }  // namespace
 
 Prober::Prober(Model& model, Perturb perturb, int64_t side_by_side)
-    : model_(model), perturb_(perturb), copies_(model.pool().memory()), lanes_(static_cast<size_t>(side_by_side)) {
+    : model_(model), perturb_(perturb), copies_(model.pool().memory(), model.pool().device()), lanes_(static_cast<size_t>(side_by_side)) {
   TS_CHECK(perturb == Perturb::copies || !model.bound_adapter(), "an adapter is perturbed in copies");
   for (Lane& lane : lanes_) {
     lane.read.pool = &model.pool();
@@ -79,17 +80,17 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
     const Lane& lane = lanes_[first + k];
     groups.push_back({begin, begin + batch.tokens(), lane.adapter.get(), &lane.read});
   }
-  const TokenBatch tokens{all.ids, all.positions, {}, all.segments, groups};
+  const TokenBatch tokens{upload(ctx, all.ids), upload(ctx, all.positions), {}, upload(ctx, all.segments), groups};
   const Pass pass{ctx, tokens, {&model_.pool()}};
   PackedAttention attention;
   const TensorView hidden = decoder.forward(pass, attention);
-  const RowScores scores = score_hidden(pass, decoder, hidden, all.rows, all.labels);
+  const RowScores scores = score_hidden(pass, decoder, hidden, upload(ctx, all.rows), upload(ctx, all.labels));
   const auto share = static_cast<int64_t>(all.rows.size() / sums.size());
   if (ctx.scratch.is_counting()) return;
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * share;
     sums[k] += sum_up(batch, scored, scores.nll.slice_rows(begin, begin + share),
-                      std::span(scores.best).subspan(begin, share));
+                      scores.best.slice_rows(begin, begin + share));
   }
 }
 
@@ -136,7 +137,7 @@ int64_t Prober::plan_bytes(int64_t rows, int64_t sequence_length, int threads) {
 
 int64_t Prober::plan_pass(int64_t rows, int64_t sequence_length, int threads) {
   const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
-  return plan_widest(rows, sequence_length, threads, [&](const Context& ctx, const PackedBatch& batch) {
+  return plan_widest(rows, sequence_length, model_.pool().device(), threads, [&](const Context& ctx, const PackedBatch& batch) {
     losses(ctx, {&batch, 1}, points);
   });
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/device/memory.h"
 #include "core/minifloat.h"
 #include "kernels/optimizer_steps.h"
 #include "train/spsa/divergence.h"
@@ -34,10 +35,12 @@ template <class T> T lower_median(std::vector<T> values) {
 Replica::Replica(RunHeader header, FlatParams& params)
     : header_(std::move(header)), params_(params), unit_(header_.unit) {
   const Shape shape = params.values.shape;
-  if (is_adam(header_) || has_momentum(header_)) first_ = Tensor(shape, DType::f32);
-  if (is_adam(header_)) second_ = Tensor(shape, DType::f32);
+  const Device device = params.values.device;
+  if (is_adam(header_) || has_momentum(header_)) first_ = Tensor(shape, DType::f32, device);
+  if (is_adam(header_)) second_ = Tensor(shape, DType::f32, device);
   if (header_.family == Family::pool) {
-    const auto values = params.values.as<float>();
+    const OnHost host(params.values);
+    const auto values = host.as<float>();
     start_.assign(values.begin(), values.end());
     pool_sums_.assign(static_cast<size_t>(header_.lanes), 0);
     sum_.assign(values.size(), 0);
@@ -194,12 +197,11 @@ template <class Group> VoteGroup kernel_group(const Group& group, const Trainabl
 
 void Replica::update(const Context& ctx, std::span<const Group> groups) {
   if (groups.empty()) return;
-  const auto values = params_.values.as<float>();
   std::vector<VoteGroup> views;
   for (const TrainableSlot& slot : params_.slots) {
     views.clear();
     for (const Group& group : groups) views.push_back(kernel_group(group, slot));
-    vote_update(ctx, values.subspan(slot.begin, slot.shape.count()), slot.begin, views);
+    vote_update(ctx, params_.values.slice_rows(slot.begin, slot.begin + slot.shape.count()), slot.begin, views);
   }
 }
 
@@ -210,32 +212,29 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
   const float lr = -record.alpha / s;
   beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so
   beta2_power_ *= header_.beta2;
-  std::vector<int32_t> sum(kChunk);
-  std::vector<float> grads(kChunk);
-  const auto values = params_.values.as<float>();
+  const Tensor sum({kChunk}, DType::i32, ctx.device), grads({kChunk}, DType::f32, ctx.device);
   for (const TrainableSlot& slot : params_.slots) {
     const VoteGroup decay{.mul = slot.weight_decay ? record.mul : 1.0f};
     for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
-      const int64_t begin = slot.begin + done;
-      const auto count = static_cast<size_t>(std::min(kChunk, slot.shape.count() - done));
-      const auto part = values.subspan(begin, count);
-      const auto g = std::span(grads).first(count);
-      const auto a = std::span(sum).first(count);
-      std::fill(g.begin(), g.end(), 0.0f);
+      const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
+      const auto chunk_of = [&](const TensorView& flat) { return flat.slice_rows(begin, begin + count); };
+      const TensorView part = chunk_of(params_.values), g = grads.view().slice_rows(0, count);
+      const TensorView a = sum.view().slice_rows(0, count);
+      zero(g);
       for (const Group& group : groups) {
         vote_sum(ctx, begin, kernel_group(group, slot), a);
         const float weight = group.view.alpha == record.alpha ? s : s * (group.view.alpha / record.alpha);
-        for (size_t i = 0; i < count; ++i) g[i] = std::fma(weight, static_cast<float>(a[i]), g[i]);
+        add_integers(ctx, a, weight, g);
       }
       if (decay.mul != 1) vote_update(ctx, part, begin, {&decay, 1});
       if (is_adam(header_))
         for_each_adaptive_step(
-            slot, done, done + static_cast<int64_t>(count), [&](int64_t from, int64_t to, float scale) {
-              const auto first = static_cast<size_t>(from - done), length = static_cast<size_t>(to - from);
-              adamw_step(ctx, {.values = part.subspan(first, length),
-                               .grads = g.subspan(first, length),
-                               .m = first_.as<float>().subspan(begin + first, length),
-                               .v = second_.as<float>().subspan(begin + first, length),
+            slot, done, done + count, [&](int64_t from, int64_t to, float scale) {
+              const auto run_of = [&](const TensorView& chunk) { return chunk.slice_rows(from - done, to - done); };
+              adamw_step(ctx, {.values = run_of(part),
+                               .grads = run_of(g),
+                               .m = run_of(chunk_of(first_)),
+                               .v = run_of(chunk_of(second_)),
                                .lr = lr,
                                .beta1 = static_cast<float>(header_.beta1),
                                .beta2 = static_cast<float>(header_.beta2),
@@ -251,7 +250,7 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
       else
         sgd_step(ctx, {.values = part,
                        .grads = g,
-                       .momentum_buffer = first_.as<float>().subspan(begin, count),
+                       .momentum_buffer = chunk_of(first_),
                        .lr = lr,
                        .momentum = static_cast<float>(header_.momentum),
                        .weight_decay = 0,
@@ -262,8 +261,7 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
 }
 
 void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
-  std::vector<int32_t> sum(kChunk);
-  const auto values = params_.values.as<float>();
+  const Tensor sums({kChunk}, DType::i32, ctx.device);
   for (const Group& group : groups) {
     const double steps = std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction));
     bool fits = std::abs(steps) < 0x1p62;
@@ -279,16 +277,21 @@ void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
     for (const TrainableSlot& slot : params_.slots)
       for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
         const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
-        vote_sum(ctx, begin, kernel_group(group, slot), std::span(sum).first(count));
+        const TensorView chunk = sums.view().slice_rows(0, count);
+        vote_sum(ctx, begin, kernel_group(group, slot), chunk);
+        const OnHost host(chunk);
+        const auto sum = host.as<int32_t>();
         for (int64_t i = 0; i < count; ++i)  // wraps where it must, as the sum of all parts does
           sum_[begin + i] = static_cast<int64_t>(static_cast<uint64_t>(sum_[begin + i]) +
                                                  static_cast<uint64_t>(fixed) * static_cast<uint64_t>(int64_t{sum[i]}));
       }
   }
-  write_pool_values(values);
+  write_pool_values();
 }
 
-void Replica::write_pool_values(std::span<float> values) const {
+void Replica::write_pool_values() const {
+  const EditedOnHost host(params_.values);
+  const auto values = host.as<float>();
   for (const TrainableSlot& slot : params_.slots)
     for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
       values[p] = static_cast<float>(std::fma(std::ldexp(1.0, -kPoolFraction) * slot.step_scale,
@@ -309,7 +312,7 @@ void Replica::rebuild_pool() {
       }
     }
   }
-  write_pool_values(params_.values.as<float>());
+  write_pool_values();
 }
 
 void Replica::end_round(const Record& record) {
@@ -344,9 +347,8 @@ int Replica::proposed_unit() const {
 
 StateDigest values_digest(const Context& ctx, const FlatParams& params, const TensorView& values, int64_t offset) {
   StateDigest digest;
-  const auto flat = values.as<float>();
   for (const TrainableSlot& slot : params.slots)
-    digest += state_digest(ctx, flat.subspan(slot.begin, slot.shape.count()), offset + slot.begin);
+    digest += state_digest(ctx, values.slice_rows(slot.begin, slot.begin + slot.shape.count()), offset + slot.begin);
   return digest;
 }
 

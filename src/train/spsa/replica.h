@@ -78,7 +78,7 @@ class Replica {
   void update(const Context&, std::span<const Group>);
   void update_with_state(const Context&, const Record&, std::span<const Group>);
   void update_pool(const Context&, std::span<const Group>);
-  void write_pool_values(std::span<float>) const;
+  void write_pool_values() const;
   void rebuild_pool();
   void check_digest(const Context&, const Record&);
   void end_round(const Record&);

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "core/device/memory.h"
 #include "io/safetensors.h"
 #include "model/native_folder.h"
 #include "train/spsa/replica.h"
@@ -92,7 +93,7 @@ void Replica::load(const std::filesystem::path& file) {
     for (const auto& [name, vector] : vectors())
       for (const TrainableSlot& slot : params_.slots) plan(slot.name + "/" + name, slot_view(vector->view(), slot));
     const Json json = Json::parse(state->second, file.string());
-    for (const auto& [to, from] : copies) std::memcpy(to.mutable_data(), from.data, static_cast<size_t>(to.bytes()));
+    for (const auto& [to, from] : copies) copy(from, to);
     restore_numbers(json);
   });
 }
@@ -110,8 +111,12 @@ std::vector<std::byte> Replica::pack() {
   };
   append(&length, sizeof(length));
   append(json.data(), json.size());
-  append(params_.values.data, static_cast<size_t>(params_.values.bytes()));
-  for (const auto& [name, vector] : vectors()) append(vector->view().data, static_cast<size_t>(vector->view().bytes()));
+  const auto append_view = [&](const ConstView& view) {
+    const OnHost host(view);
+    append(host.view().data, static_cast<size_t>(view.bytes()));
+  };
+  append_view(params_.values);
+  for (const auto& [name, vector] : vectors()) append_view(vector->view());
   return bytes;
 }
 
@@ -121,7 +126,7 @@ void Replica::unpack(std::span<const std::byte> bytes) {
   const std::string json(reinterpret_cast<const char*>(bytes.data()) + sizeof(length), length);
   const std::byte* at = bytes.data() + sizeof(length) + length;
   const auto take = [&](const TensorView& to) {
-    std::memcpy(to.mutable_data(), at, static_cast<size_t>(to.bytes()));
+    copy(ConstView(at, to.shape, to.dtype), to);
     at += to.bytes();
   };
   take(params_.values);
