@@ -9,47 +9,18 @@
 #include "data/data_plan.h"
 #include "io/files.h"
 #include "model/export.h"
-#include "train/backprop.h"
+#include "score/forward.h"
+#include "train/estimator.h"
+#include "train/spsa/run_header.h"
+#include "train/spsa/spsa_estimator.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
 
-/// Moments, or the seed pool's sums, of the replica.
-int64_t spsa_state_bytes(const TrainerConfig& config, int64_t count) {
-  if (config.spsa.directions == "pool") return 12 * count + 8 * config.spsa.pool_size;
-  return optimizer_state_bytes(config.optimizer, count);
-}
-
-void plan_spsa(const JobInputs& in, Model& model, MemoryPlan& memory) {
-  const TrainConfig& train = in.config.trainer.train;
-  const auto prober = make_prober(in.config.trainer.spsa, model);
-  memory.optimizer = spsa_state_bytes(in.config.trainer, model.pool().trainable().values.shape.count());
-  memory.assembled += prober->owned_bytes();
-  memory.activations =
-      std::max(memory.activations, prober->plan_bytes(prober->micro_rows(train), train.sequence_length, in.threads));
-}
-
-void plan_backprop(const JobInputs& in, Model& model, MemoryPlan& memory) {
-  const TrainConfig& train = in.config.trainer.train;
-  memory.optimizer = optimizer_state_bytes(in.config.trainer.optimizer, model.pool().trainable().values.shape.count());
-  memory.activations =
-      std::max(memory.activations,
-               plan_backprop_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-                                   {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}}));
-}
-
 int64_t plan_evaluation(const JobInputs& in, Model& model) {
   const TrainConfig& train = in.config.trainer.train;
   return plan_score_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads);
-}
-
-/// Of SPSA on several ranks, which hand a replica's state to each other when a run goes on.
-int64_t plan_catching_up(const JobInputs& in, Model& model) {
-  const TrainerConfig& config = in.config.trainer;
-  if (config.train.estimator != "spsa" || in.world.size() == 1) return 0;
-  const TensorView values = model.pool().trainable().values;
-  const bool has_vectors = config.spsa.directions != "pool";
-  return values.bytes() + (has_vectors ? optimizer_state_bytes(config.optimizer, values.shape.count()) : 0);
 }
 
 /// Of the splits that load_datasets will read.
@@ -95,15 +66,16 @@ JobPlan plan_train(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, in.config.trainer.train.sequence_length));
   Model& model = *plan.model;
   plan.memory.activations = plan_evaluation(in, model);
-  if (in.config.trainer.train.estimator == "spsa")
-    plan_spsa(in, model, plan.memory);
-  else
-    plan_backprop(in, model, plan.memory);
+  const Estimator& estimator = estimator_of(in.config.trainer);
+  const StepMemory step = estimator.plan(in.config.trainer, model, in.world.size(), in.threads);
+  plan.memory.optimizer = step.optimizer;
+  plan.memory.activations = std::max(plan.memory.activations, step.activations);
+  plan.memory.assembled += step.copies;
   // The optimizer's state is given back before results are written.
-  plan.memory.results = std::max(plan_catching_up(in, model), plan_results(in, model) - plan.memory.optimizer);
+  plan.memory.results = std::max(step.handing_over, plan_results(in, model) - step.optimizer);
   plan_reading_back(in, model, plan.memory);
   plan.memory.data = plan_data(in, true);
-  plan.wire_bytes = wire_bytes_per_step(in, model);
+  plan.wire_bytes = estimator.wire_bytes(model);
   return plan;
 }
 
@@ -127,21 +99,22 @@ JobPlan plan_export(const JobInputs& in) {
 
 namespace {
 
-/// The recipe's training, with the optimizer and the directions of the run that is replayed: its log's header has the say.
-TrainerConfig trainer_of_log(const JobInputs& in) {
-  TrainerConfig config = in.config.trainer;
+/// Of the replica that replays the run: its log's header has the say on the optimizer and the directions.
+int64_t plan_replica(const JobInputs& in, int64_t count) {
+  OptimizerConfig optimizer = in.config.trainer.optimizer;
+  SpsaConfig spsa = spsa_config(in.config.trainer);
   std::filesystem::path file;
   try {
     file = replayed_run(in).log / "header.json";
   } catch (const UserError&) {
-    return config;  // a note says that there is no log yet
+    return replica_state_bytes(spsa, optimizer, count);  // a note says that there is no log yet
   }
   const RunHeader header = RunHeader::parse(read_text_file(file), file.string());
-  config.optimizer.name = header.optimizer;
-  config.optimizer.momentum = header.momentum;
-  config.spsa.directions = header.family == Family::pool ? "pool" : "independent";
-  config.spsa.pool_size = header.lanes;
-  return config;
+  optimizer.name = header.optimizer;
+  optimizer.momentum = header.momentum;
+  spsa.directions = header.family == Family::pool ? "pool" : "independent";
+  spsa.pool_size = header.lanes;
+  return replica_state_bytes(spsa, optimizer, count);
 }
 
 }  // namespace
@@ -149,7 +122,7 @@ TrainerConfig trainer_of_log(const JobInputs& in) {
 JobPlan plan_replay(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, kExportPositions));
   plan.memory.activations = kExportScratch;
-  plan.memory.optimizer = spsa_state_bytes(trainer_of_log(in), plan.model->pool().trainable().values.shape.count());
+  plan.memory.optimizer = plan_replica(in, plan.model->pool().trainable().values.shape.count());
   plan.memory.results = in.config.replay.branch.empty() ? plan_results(in, *plan.model) : 0;
   plan.one_rank = true;
   return plan;
@@ -162,15 +135,11 @@ JobPlan plan_prepare(const JobInputs& in) {
 }
 
 std::string smaller_training(const JobConfig& config, const MemoryPlan& plan) {
-  const bool is_spsa = config.trainer.train.estimator == "spsa";
   std::vector<std::string> ways;
-  if (matters(plan.activations, plan)) {
-    ways.push_back(lower_rows(config));
-    if (!is_spsa && !config.trainer.train.checkpoint_activations)
-      ways.push_back("set train.checkpoint_activations = true");
-  }
-  if (is_spsa && config.trainer.spsa.side_by_side > 1 && matters(plan.activations + plan.assembled, plan))
-    ways.push_back("lower spsa.side_by_side");
+  if (matters(plan.activations, plan)) ways.push_back(lower_rows(config));
+  const LessMemory less = estimator_of(config.trainer).less_memory(config.trainer);
+  if (!less.way.empty() && matters(plan.activations + (less.lowers_copies ? plan.assembled : 0), plan))
+    ways.push_back(less.way);
   if (matters(plan.optimizer, plan) && config.trainer.optimizer.name == "adamw")
     ways.push_back("set optimizer.name = \"sgd\"");
   if (matters(plan.weights_and_gradients, plan) && config.adapter.method == "none")

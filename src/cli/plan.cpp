@@ -92,13 +92,6 @@ Footprint footprint(Model& model, const MemoryPlan& memory) {
   return {held, each * (model.virtual_parameters() - dense) + base};
 }
 
-int64_t wire_bytes_per_step(const JobInputs& in, Model& model) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  if (in.config.trainer.train.estimator != "spsa") return 4 * model.pool().trainable_count();
-  const int64_t length = spsa.transport == "file" ? 0 : 8;
-  return length + 19 + spsa.probes * (spsa.votes == "float32" ? 4 : 1) + 2;
-}
-
 std::string megabytes(int64_t bytes) {
   if (bytes < 1000) return fmt::format("{} bytes", bytes);
   if (bytes < 1000 * 1000) return fmt::format("{:.1f} kB", static_cast<double>(bytes) * 1e-3);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "cli/estimator_run.h"
 #include "cli/going_on.h"
-#include "cli/spsa_run.h"
 #include "data/preparation.h"
 #include "data/token_data.h"
 

@@ -13,6 +13,7 @@
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "score/evaluate.h"
+#include "train/steps.h"
 
 namespace tessera {
 

@@ -15,7 +15,10 @@
 #include "io/files.h"
 #include "kernels/table.h"
 #include "model/export.h"
+#include "train/estimator.h"
 #include "train/report_html.h"
+#include "train/steps.h"
+#include "train/trainer.h"
 
 namespace tessera {
 
@@ -107,9 +110,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   if (going)
     if (const std::string notice = rate_notice(in, *sets.train, *going); !notice.empty()) report.say(notice);
 
-  std::unique_ptr<SpsaInputs> spsa;
-  if (in.config.trainer.train.estimator == "spsa")
-    spsa = spsa_inputs(in, model, *sets.train, base, rules, run_path, ctx);
+  const auto prepared = estimator_run(in.config).prepare(
+      {.in = in, .model = model, .data = *sets.train, .base = base, .rules = rules, .path = run_path, .ctx = ctx});
   const TrainOutcome outcome = run_training({.config = in.config.trainer,
                                              .model = model,
                                              .data = *sets.train,
@@ -124,7 +126,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
                                              .resume_from = start,
                                              .stop_requested = stop_requested,
                                              .run_path = run_path,
-                                             .spsa = spsa.get(),
+                                             .prepared = prepared.get(),
                                              .rules = rules});
   if (outcome.stopped) {
     if (folder) say_stopped(in, report, *folder, outcome.meta.step);
@@ -160,10 +162,7 @@ std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
 }  // namespace
 
 int train_job(const JobInputs& in) {
-  if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
-    throw UserError(in.recipe.where("spsa", "transport"),
-                    fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
-                    "start the processes one by one without a launcher, or leave spsa.transport out");
+  estimator_of(in.config.trainer).check_ranks(in.recipe, in.world.size());
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_train(in));
   const std::unique_ptr<RunFolder> folder = open_folder(in);

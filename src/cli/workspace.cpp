@@ -9,6 +9,7 @@
 #include "data/token_file.h"
 #include "io/files.h"
 #include "model/config_fingerprint.h"
+#include "train/estimator.h"
 
 namespace tessera {
 namespace {
@@ -128,7 +129,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   const bool trains = in.config.job == "train" || in.config.job == "replay";
   settings.train_base = trains && in.config.adapter.method == "none";
   settings.freeze = in.config.trainer.train.freeze;
-  settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
+  settings.gradients = in.config.job == "train" && estimator_of(in.config.trainer).has_gradients();
   settings.max_position = max_position;
   settings.check_seal = in.world.local_rank() == 0;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);

@@ -4,6 +4,7 @@
 
 #include "kernels/table.h"
 #include "score/evaluate.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
