@@ -9,6 +9,7 @@
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
 #include "io/output.h"
+#include "train/estimator.h"
 
 namespace tessera {
 
@@ -112,7 +113,7 @@ void print_plan(const JobInputs& in, const JobPlan& plan) {
   const auto steps = in.config.trainer.train.steps;
   if (trains)
     print_out("sent             {} a step and rank: {}\n", megabytes(plan.wire_bytes),
-              in.config.trainer.train.estimator == "spsa" ? "one vote" : "gradients");
+              estimator_of(in.config.trainer).words().sent);
   if (trains) print_out("learning rate    {}\n", rates_in_words(optimizer, steps));
   print_out("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   for (const std::string& note : plan.notes) print_out("{}\n", note);

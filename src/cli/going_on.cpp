@@ -12,9 +12,12 @@
 #include "model/config_fingerprint.h"
 #include "score/evaluation.h"
 #include "train/divergence.h"
+#include "train/estimator.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/branch.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/spsa_estimator.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -67,13 +70,9 @@ std::vector<Difference> differences(const JobInputs& in, const CheckpointMeta& s
   return found;
 }
 
-/// A process that shares a folder with others would begin a run folder anew, and find the run in what is shared.
 std::string start_anew(const JobInputs& in) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  const bool shares = in.config.trainer.train.estimator == "spsa" && spsa.transport == "file";
-  return !shares               ? "start anew with run.resume=never or another run.dir"
-         : spsa.shared.empty() ? "start anew with another run.dir"
-                               : "start anew with another run.dir and spsa.shared";
+  const Estimator::Anew anew = estimator_of(in.config.trainer).anew();
+  return fmt::format("start anew with {}another {}", anew.by_resume ? "run.resume=never or " : "", anew.places);
 }
 
 [[noreturn]] void refuse_recipe(const fs::path& file, const std::vector<Difference>& found, const std::string& cure) {
@@ -98,7 +97,7 @@ std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, c
   if (file.filename() == "run.json")
     return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
                ? fmt::format("undo the change, {}, or go on from a round of it in a branch: {}", start_anew(in),
-                             branch_command(in.config.trainer.spsa))
+                             branch_command(spsa_config(in.config.trainer)))
                : undo_or_start_anew;
   const bool is_longer = going.steps >= going.saved.step;  // a checkpoint has no way back
   const bool may =
@@ -181,9 +180,9 @@ fs::path choose_start(const JobInputs& in, const RunFolder* folder, std::vector<
 bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& start, int64_t steps) {
   std::array<double, 1> done{0};
   if (const auto line = done_in(in, folder)) {
-    const bool is_spsa = in.config.trainer.train.estimator == "spsa";  // whose log has ended
+    const bool can_be_lengthened = estimator_run(in.config).can_be_lengthened();
     const int64_t step = line->at("step").as_integer();
-    if (!is_spsa && step < steps && start.empty()) {
+    if (can_be_lengthened && step < steps && start.empty()) {
       std::vector<std::string> ignored;
       newest_checkpoint(*folder / "checkpoints", ignored);  // names those that are there and damaged
       throw UserError(
@@ -193,7 +192,7 @@ bool already_done(const JobInputs& in, const RunFolder* folder, const fs::path& 
                       step, steps),
           "put back a copy, or train anew with run.resume=never");
     }
-    if (is_spsa || step >= steps) {
+    if (!can_be_lengthened || step >= steps) {
       print_out("{}\n", line->dump());
       done[0] = 1;
     }

@@ -1,13 +1,11 @@
 #include "cli/job_config.h"
 
-#include <cmath>
-#include <limits>
-
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
+#include "train/estimator.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -24,49 +22,11 @@ void check_objective(Recipe& recipe, const JobConfig& c) {
   if (c.data.label_words.empty())
     recipe.fault("train", "objective", "train.objective is \"choices\", but data.label_words is not set",
                  "give the words to choose from, for example label_words = [\" terrible\", \" great\"]");
-  if (c.trainer.train.estimator != "spsa")
+  if (estimator_of(c.trainer).has_gradients())
     recipe.fault("train", "objective",
                  fmt::format("train.objective = \"choices\" takes forward passes only, and train.estimator is \"{}\"",
                              c.trainer.train.estimator),
                  "set train.estimator = \"spsa\", or train.objective = \"tokens\", which trains on the right words");
-}
-
-void check_spsa(Recipe& recipe, const JobConfig& c) {
-  if (c.trainer.train.estimator != "spsa") return;
-  const SpsaConfig& s = c.trainer.spsa;
-  const OptimizerConfig& o = c.trainer.optimizer;
-  if (c.trainer.train.clip != TrainConfig{}.clip && c.trainer.train.clip != 0)
-    recipe.fault("train", "clip", "train.clip bounds gradients, and SPSA has none", "spsa.clip bounds votes");
-  if (c.trainer.train.checkpoint_activations)
-    recipe.fault("train", "checkpoint_activations", "SPSA keeps no activations", "leave it out");
-  if (c.adapter.dropout > 0)
-    recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows",
-                 "leave it out");
-  if (s.perturb == "layers" && (c.adapter.method != "none" || c.sharing.method != "none"))
-    recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for weights that are each trained for themselves",
-                 "leave it out");
-  if (s.normalise && s.sides != "one")
-    recipe.fault("spsa", "normalise", "normalised votes compare the losses of one set of rows",
-                 "set spsa.sides = \"one\"");
-  if (s.normalise && s.probes < 2)
-    recipe.fault("spsa", "probes", "the deviation of one loss is not known", "set spsa.probes to at least 2");
-  if (s.votes == "float32" && s.probes > 63)
-    recipe.fault("spsa", "probes", "a vote holds at most 255 bytes, that is 63 probes of float32");
-  if (s.directions == "pool" && (o.name != "sgd" || o.momentum != 0 || o.weight_decay != 0))
-    recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
-                 "set optimizer.name = \"sgd\", optimizer.momentum = 0 and optimizer.weight_decay = 0");
-  if (const auto eps = static_cast<float>(s.eps); eps < std::numeric_limits<float>::min() || !std::isfinite(eps))
-    recipe.fault("spsa", "eps", fmt::format("spsa.eps is {}, beyond the range of f32", s.eps), "try 1e-3 to 1e-2");
-  if (o.lr > 1e20) recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is {}", o.lr), "at most 1e20 with spsa");
-  if (o.lr * o.weight_decay > 0.5)
-    recipe.fault("optimizer", "weight_decay", "a step would shrink weights to less than a half of themselves",
-                 "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
-  if (s.transport == "file" && s.machine >= s.machines)
-    recipe.fault("spsa", "machine", fmt::format("machine {} of {}", s.machine, s.machines),
-                 fmt::format("machines are numbered 0 .. {}", s.machines - 1));
-  if (c.run.resume != "auto" && c.run.resume != "never")
-    recipe.fault("run", "resume", "an SPSA run starts from its log, not from a checkpoint file",
-                 "job = \"replay\" with replay.branch starts a new run from any round");
 }
 
 void check_adapter(Recipe& recipe, const JobConfig& c) {
@@ -121,7 +81,8 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("data", c.data);
   recipe.read("train", c.trainer.train);
   recipe.read("optimizer", c.trainer.optimizer);
-  recipe.read("spsa", c.trainer.spsa);
+  for (const auto& estimator : c.trainer.estimators.all())
+    if (!estimator->section().empty()) recipe.read(estimator->section(), *estimator);
   recipe.read("sharing", c.sharing);
   recipe.read("adapter", c.adapter);
   recipe.read("evaluate", c.trainer.evaluate);
@@ -130,10 +91,10 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("export", c.exports);
   for (const Job& job : jobs())
     if (job.read) job.read(recipe, c);
-  if (c.trainer.train.estimator == "spsa" && !recipe.has("optimizer", "momentum")) c.trainer.optimizer.momentum = 0;
+  estimator_of(c.trainer).set_defaults(recipe, c.trainer);
   prefer_command_line(recipe, c.trainer.train);
   if (const Job& job = job_of(c); job.check) job.check(recipe, c);
-  if (c.job == "train") check_spsa(recipe, c);
+  if (c.job == "train") estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
   check_objective(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);

@@ -1,5 +1,7 @@
 #include "cli/model_settings.h"
 
+#include "train/estimator.h"
+
 namespace tessera {
 
 Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
@@ -10,7 +12,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   const bool trains = in.config.job == "train" || in.config.job == "replay";
   settings.train_base = trains && in.config.adapter.method == "none";
   settings.freeze = in.config.trainer.train.freeze;
-  settings.gradients = in.config.job == "train" && in.config.trainer.train.estimator == "backprop";
+  settings.gradients = in.config.job == "train" && estimator_of(in.config.trainer).has_gradients();
   settings.max_position = max_position;
   settings.device = device_of(in.config.run.device);
   settings.check_seal = in.world.local_rank() == 0;

@@ -5,8 +5,8 @@
 #include <cerrno>
 #include <system_error>
 
+#include "cli/estimator_run.h"
 #include "cli/going_on.h"
-#include "cli/spsa_run.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -32,10 +32,9 @@ std::vector<Output> outputs_of(const JobConfig& c) {
   if (c.job == "train") {
     outputs = {{"checkpoints", Kind::folder}, {"recipe.toml", Kind::file}, {"metrics.jsonl", Kind::file},
                {"log.txt", Kind::file},       {"report.html", Kind::file}, {"checkpoints/latest", Kind::file}};
-    if (c.trainer.train.estimator == "spsa") {
-      outputs.push_back({"log", Kind::folder});
-      outputs.push_back({"run.json", Kind::file});
-    }
+    const EstimatorRun::Leaves leaves = estimator_run(c).leaves();
+    for (const std::string& folder : leaves.folders) outputs.push_back({folder, Kind::folder});
+    for (const std::string& file : leaves.files) outputs.push_back({file, Kind::file});
   }
   if (c.job == "train" || c.job == "export") add_results(c, outputs);
   if (const Job& job = job_of(c); job.outputs)

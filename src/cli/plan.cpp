@@ -10,6 +10,7 @@
 #include "model/export.h"
 #include "score/forward.h"
 #include "train/trainer.h"
+#include "train/steps.h"
 
 namespace tessera {
 
@@ -72,11 +73,6 @@ int64_t plan_data(const JobInputs& in, bool need_train) {
   return bytes;
 }
 
-int64_t spsa_state_bytes(const TrainerConfig& config, int64_t count) {
-  if (config.spsa.directions == "pool") return 12 * count + 8 * config.spsa.pool_size;
-  return optimizer_state_bytes(config.optimizer, count);
-}
-
 std::string lower_rows(const JobConfig& config) {
   const std::string rows = micro_batch_rows(config.trainer.train, 1) > 1 ? "train.micro_batch or " : "";
   return "lower " + rows + "train.sequence_length";
@@ -129,13 +125,6 @@ Footprint footprint(Model& model, const MemoryPlan& memory) {
   if (!model.adapter()) return {held, each * (dense - pool.frozen_count()) + frozen};
   const int64_t base = model.is_shared() ? dense * size_of(model.export_dtype()) : frozen;
   return {held, each * (model.virtual_parameters() - dense) + base};
-}
-
-int64_t wire_bytes_per_step(const JobInputs& in, Model& model) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  if (in.config.trainer.train.estimator != "spsa") return 4 * model.pool().trainable_count();
-  const int64_t length = spsa.transport == "file" ? 0 : 8;
-  return length + 19 + spsa.probes * (spsa.votes == "float32" ? 4 : 1) + 2;
 }
 
 std::string megabytes(int64_t bytes) {

@@ -11,7 +11,7 @@ struct MemoryPlan {
   int64_t read_back = 0;  // mapped as well, at the end: the dense model that was written, to be evaluated
   int64_t tables = 0;     // rotary positions, and which weight reads which number of a pool
   int64_t data = 0;       // prepared tokens, about
-  int64_t results = 0;    // what writing them takes beyond what is free by then, or handing SPSA's state to other ranks
+  int64_t results = 0;    // what writing them takes beyond what is free by then, or handing state to other ranks
   int64_t owned() const {
     return weights_and_gradients + optimizer + activations + assembled + tables + data + results;
   }
@@ -39,8 +39,6 @@ int64_t plan_results(const JobInputs&, Model&);
 int64_t plan_evaluation(const JobInputs&, Model&);
 /// Bytes of the splits that load_datasets will read.
 int64_t plan_data(const JobInputs&, bool need_train);
-/// Bytes of SPSA's replica for so many trained numbers: the optimizer's state, or the seed pool's sums.
-int64_t spsa_state_bytes(const TrainerConfig&, int64_t count);
 
 /// The plan's memory. @throws UserError when the machine, a control group or a limit of this process allows less; the hint is the job's
 MemoryPlan require_memory(const JobInputs&, const JobPlan&);
@@ -61,10 +59,6 @@ struct Footprint {
   int64_t held, dense;
 };
 Footprint footprint(Model&, const MemoryPlan&);
-
-/// Payload that a rank hands to collectives in a training step: its gradients, or its vote (19 bytes, the probes', and the loss;
-/// under MPI 8 of its length).
-int64_t wire_bytes_per_step(const JobInputs&, Model&);
 
 std::string megabytes(int64_t bytes);
 

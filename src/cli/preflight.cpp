@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "cli/datasets.h"
+#include "cli/estimator_run.h"
 #include "cli/going_on.h"
-#include "cli/spsa_run.h"
 #include "data/preparation.h"
 #include "data/token_data.h"
 

@@ -5,7 +5,9 @@
 #include "io/files.h"
 #include "io/json_file.h"
 #include "model/config_fingerprint.h"
-#include "steplog/log_engine.h"
+#include "train/divergence.h"
+#include "train/spsa/spsa_estimator.h"
+#include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -33,45 +35,43 @@ std::optional<CheckpointMeta> meta_of(const KeptRun& kept) {
 }
 
 /// Compared when a run goes on, and by each process that shares a folder with others.
-void require_same_spsa_run(const JobInputs& in, Model& model, const PackedDataset& data, const std::string& base,
-                           const KeptRun& kept) {
+void require_same_spsa_run(const StartingRun& starting, const KeptRun& kept) {
   const auto saved = meta_of(kept);
   if (!saved) return;
   const GoingOn going{.saved = *saved, .file = kept.file};
-  require_same_run(in, data, going);
-  require_same_content(in, model, base, going);
+  require_same_run(starting.in, starting.data, going);
+  require_same_content(starting.in, starting.model, starting.base, going);
 }
 
 /// The same for the folder that processes share, in words for those who come later.
-void require_same_as_peers(const JobInputs& in, Model& model, const PackedDataset& data, const std::string& base,
-                           const KeptRun& shared) {
+void require_same_as_peers(const StartingRun& starting, const KeptRun& shared) {
+  const JobConfig& config = starting.in.config;
   try {
-    require_same_spsa_run(in, model, data, base, shared);
+    require_same_spsa_run(starting, shared);
   } catch (const UserError& error) {
     const size_t end = error.hint().rfind('\n');  // behind the keys that differ
     throw UserError(
         error.where(), "the processes that share this folder have another recipe, other data or another base",
         fmt::format("{}\ngive all of them the same, or name other folders with {}{}",
                     end == std::string::npos ? error.message() : error.hint().substr(0, end),
-                    in.config.trainer.spsa.shared.empty() ? "run.dir" : "spsa.shared and run.dir",
-                    in.config.run.resume == "never" ? ": run.resume=never leaves the shared folder as it is" : ""));
+                    spsa_config(config.trainer).shared.empty() ? "run.dir" : "spsa.shared and run.dir",
+                    config.run.resume == "never" ? ": run.resume=never leaves the shared folder as it is" : ""));
   }
 }
 
 /// A log that is begun, or that a branch brought along, is this recipe's from now on.
-void keep_spsa_run(const JobInputs& in, const Model& model, const PackedDataset& data, const std::string& base,
-                   Rules rules, const KeptRun& kept, const std::string& header) {
+void keep_spsa_run(const StartingRun& starting, const KeptRun& kept, const std::string& header) {
   const bool has_log = fs::exists(kept.header);
   if (has_log && (fs::exists(kept.file) || read_text_file(kept.header) != header))
     return;  // another header is refused later on
   Json recipe = Json::object();
-  for (const auto& [key, value] : in.recipe.flat()) recipe.set(key, value);
+  for (const auto& [key, value] : starting.in.recipe.flat()) recipe.set(key, value);
   Json run = Json::object()
-                 .set("base", base)
-                 .set("config", config_fingerprint(model.config()))
-                 .set("data_hash", data.hash())
+                 .set("base", starting.base)
+                 .set("config", config_fingerprint(starting.model.config()))
+                 .set("data_hash", starting.data.hash())
                  .set("recipe", recipe);
-  if (rules != Rules::first) run.set("rules", static_cast<int64_t>(rules));
+  if (starting.rules != Rules::first) run.set("rules", static_cast<int64_t>(starting.rules));
   write_text_file(kept.file, run.dump(1) + "\n");
 }
 
@@ -82,57 +82,94 @@ void refuse_own_as_shared(const fs::path& shared, const fs::path& run_path) {
                       "name a folder beside it, or leave it out");
 }
 
-}  // namespace
-
-fs::path own_run_path(const JobInputs& in) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
-  const fs::path folder = run_folder_path(in);
-  const bool is_alone = in.config.trainer.train.estimator != "spsa" || spsa.transport != "file" || spsa.machine == 0;
-  return is_alone ? folder : folder / fmt::format("machine-{:05}", spsa.machine);
-}
-
-fs::path own_run_folder(const JobInputs& in) {
-  const fs::path own = own_run_path(in);
-  if (own != run_folder_path(in)) create_folder(run_folder_path(in));
-  return own;
-}
-
+/// The folder that the processes of a run share.
 fs::path shared_folder(const JobInputs& in) {
-  const SpsaConfig& spsa = in.config.trainer.spsa;
+  const SpsaConfig& spsa = spsa_config(in.config.trainer);
   return spsa.shared.empty() ? run_folder_path(in) / "engine" : spsa.shared;
 }
 
-std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
-
-std::unique_ptr<SpsaInputs> spsa_inputs(const JobInputs& in, Model& model, const PackedDataset& data,
-                                        const std::string& base, Rules rules, const fs::path& run_path,
-                                        const Context& ctx) {
-  const SpsaConfig& config = in.config.trainer.spsa;
-  const bool file = config.transport == "file";
-  auto spsa = std::make_unique<SpsaInputs>();
-  spsa->shared = shared_folder(in);
-  std::string text;
-  if (in.world.rank() == 0) {
-    require_same_spsa_run(in, model, data, base, kept_by_run(run_path));
-    const int machines = file ? static_cast<int>(config.machines) : in.world.size();
-    text = make_header(config, in.config.trainer.train, in.config.trainer.optimizer, model, base, machines, rules,
-                       run_path / "log", ctx)
-               .text();
-    if (file) {
-      refuse_own_as_shared(spsa->shared, run_path);
-      const KeptRun shared = kept_by_shared(spsa->shared);
-      spsa->seat = std::make_unique<Seat>(spsa->shared, static_cast<uint32_t>(config.machine),
-                                          static_cast<uint32_t>(config.machines), [&] {
-                                            require_same_as_peers(in, model, data, base, shared);
-                                            make_file_engine(spsa->shared, text);  // the first one makes the log
-                                            keep_spsa_run(in, model, data, base, rules, shared, text);
-                                          });
-    }
-    keep_spsa_run(in, model, data, base, rules, kept_by_run(run_path), text);
-  }
-  spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
-  spsa->prober = make_prober(config, model);
-  return spsa;
+std::optional<Rules> rules_of_log(const fs::path& log) {
+  const fs::path header = log / "header.json";
+  if (!fs::exists(header)) return std::nullopt;
+  return RunHeader::parse(read_text_file(header), header.string()).rules;
 }
+
+/// This process's number in the shared folder. The first process there makes the log and says whose it is.
+std::unique_ptr<Seat> take_seat(const StartingRun& starting, const SpsaInputs& spsa, const Transport& transport,
+                                const std::string& header) {
+  refuse_own_as_shared(spsa.shared, starting.path);
+  const KeptRun kept = kept_by_shared(spsa.shared);
+  return std::make_unique<Seat>(spsa.shared, spsa.members->machine(), spsa.members->machines(), [&] {
+    require_same_as_peers(starting, kept);
+    transport.make({.world = starting.in.world, .folder = spsa.shared, .header_json = header});
+    keep_spsa_run(starting, kept, header);
+  });
+}
+
+/// A log that leads back to every round, and the recipe and figures beside it.
+class SpsaRun final : public EstimatorRun {
+ public:
+  fs::path own_path(const JobInputs& in) const override {
+    const fs::path folder = run_folder_path(in);
+    const Transport& transport = transport_of(in);
+    const uint32_t machine = members_of(in)->machine();
+    return transport.shares_folder() && machine > 0 ? folder / fmt::format("machine-{:05}", machine) : folder;
+  }
+
+  Leaves leaves() const override { return {.files = {"run.json"}, .folders = {"log"}}; }
+
+  std::optional<Rules> known_rules(const JobInputs& in, const fs::path&, const fs::path& run) const override {
+    if (const auto own = rules_of_log(rank_log_folder(run, in.world.rank()))) return own;
+    return transport_of(in).shares_folder() ? rules_of_log(shared_folder(in)) : std::nullopt;
+  }
+
+  bool can_be_lengthened() const override { return false; }  // its log has ended
+
+  /// The run's header, the same on every rank, and what probes with.
+  std::unique_ptr<Preparation> prepare(const StartingRun& starting) const override {
+    const JobInputs& in = starting.in;
+    const SpsaConfig& config = spsa_config(in.config.trainer);
+    auto spsa = std::make_unique<SpsaInputs>();
+    spsa->members = members_of(in);
+    spsa->shared = shared_folder(in);
+    std::string text;
+    if (in.world.rank() == 0) {
+      const KeptRun own = kept_by_run(starting.path);
+      require_same_spsa_run(starting, own);
+      text =
+          make_header(config, in.config.trainer.train, in.config.trainer.optimizer, starting.model, starting.base,
+                      static_cast<int>(spsa->members->machines()), starting.rules, starting.path / "log", starting.ctx)
+              .text();
+      if (const Transport& transport = transport_of(in); transport.shares_folder())
+        spsa->seat = take_seat(starting, *spsa, transport, text);
+      keep_spsa_run(starting, own, text);
+    }
+    spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
+    spsa->prober = make_prober(config, starting.model);
+    return spsa;
+  }
+
+  std::string how_to_write_f32(const fs::path& run, int64_t) const override {
+    return fmt::format("job=replay model.dtype=f32 {} run.dir=FOLDER writes them in f32",
+                       shell_word("replay.log=" + run.string()));
+  }
+
+ private:
+  static const Transport& transport_of(const JobInputs& in) {
+    return transport_named(spsa_config(in.config.trainer).transport);
+  }
+  static std::unique_ptr<Membership> members_of(const JobInputs& in) {
+    return transport_of(in).join(standing_of(spsa_config(in.config.trainer), in.world.rank(), in.world.size()));
+  }
+};
+
+}  // namespace
+
+const EstimatorRun& spsa_run() {
+  static const SpsaRun run;
+  return run;
+}
+
+std::optional<CheckpointMeta> meta_of_log(const fs::path& run_path) { return meta_of(kept_by_run(run_path)); }
 
 }  // namespace tessera

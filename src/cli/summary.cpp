@@ -4,9 +4,12 @@
 #include <cmath>
 #include <optional>
 
+#include "cli/estimator_run.h"
 #include "cli/model_settings.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
+#include "train/estimator.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
@@ -50,13 +53,9 @@ std::optional<Figure> find_figure(const LossSums& sums, Objective objective, con
 /// How the trained values come out as they are.
 std::string unrounded_hint(const JobInputs& in, const Written& result, int64_t step) {
   const std::filesystem::path run = result.folder.parent_path();
-  const auto with = [](const char* key, const std::filesystem::path& path) { return shell_word(key + path.string()); };
   if (in.config.adapter.method != "none" || std::filesystem::exists(run / "sharing"))
-    return fmt::format("job=export model.dtype=f32 {} writes it in f32", with("run.dir=", run));
-  if (in.config.trainer.train.estimator == "spsa")
-    return fmt::format("job=replay model.dtype=f32 {} run.dir=FOLDER writes them in f32", with("replay.log=", run));
-  return fmt::format("job=export model.dtype=f32 {} run.dir=FOLDER writes them in f32",
-                     with("run.resume=", checkpoint_file(run / "checkpoints", step)));
+    return fmt::format("job=export model.dtype=f32 {} writes it in f32", shell_word("run.dir=" + run.string()));
+  return estimator_run(in.config).how_to_write_f32(run, step);
 }
 
 /// A folder and its figures; where they are not those of the trained values, these too.
@@ -107,11 +106,9 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
         fmt::format("note: a pass over the data has {} row{} and a step takes {}: a step reads rows more than once",
                     rows, rows == 1 ? "" : "s", taken));
   report.say(fmt::format("memory a rank: {}; mapped once a machine: {}", memory.text(), megabytes(memory.mapped)));
-  if (in.config.trainer.train.estimator == "spsa")
-    report.say(fmt::format("sent by a machine in a round: {}; no gradients, no saved activations",
-                           megabytes(wire_bytes_per_step(in, model))));
-  else
-    report.say(fmt::format("all-reduced a step: {}", megabytes(wire_bytes_per_step(in, model))));
+  const Estimator& estimator = estimator_of(config.trainer);
+  const Estimator::Words words = estimator.words();
+  report.say(fmt::format("{}: {}{}", words.sent_in_step, megabytes(estimator.wire_bytes(model)), words.spared));
   if (const std::string notice = length_notice(model, "rows", in.config.trainer.train.sequence_length); !notice.empty())
     report.say(notice);
 }
@@ -128,7 +125,7 @@ void say_outcome(Reporter& report, const JobInputs& in, Model& model, const Trai
   const auto before = find_figure(first, objective, "loss"), after = find_figure(last, objective, "loss");
   if (before && after && after->value > 1.02 * before->value)
     report.say(std::string("warning: the held-out loss rose: lower optimizer.lr") +
-               (in.config.trainer.train.estimator == "spsa" ? " (a round with fewer votes bears less)" : ""));
+               estimator_of(in.config.trainer).words().lower_rate);
   for (const Written& result : written) say_written(report, in, result, outcome.meta);
   if (!model.bound_adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);

@@ -1,12 +1,24 @@
 #include "cli/unread_keys.h"
 
+#include <map>
+
 #include "cli/jobs.h"
 #include "data/jsonl.h"
+#include "train/estimator.h"
 
 namespace tessera {
 namespace {
 
 using Keys = std::set<std::string>;
+
+bool same_value(const FieldTarget& a, const FieldTarget& b) {
+  return std::visit(
+      [&](auto* value) {
+        const auto* other = std::get_if<decltype(value)>(&b);
+        return other && **other == *value;
+      },
+      a);
+}
 
 std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
 
@@ -51,26 +63,30 @@ void add_optimizer(UnreadNotes& notes, const OptimizerConfig& optimizer) {
     notes.add("optimizer", said, {"warmup_ratio"}, "optimizer.warmup_steps is given, and goes before it");
 }
 
-void add_spsa(UnreadNotes& notes, const JobConfig& c) {
-  const SpsaConfig& spsa = c.trainer.spsa;
-  const Keys said = said_keys(spsa);
-  const std::string& estimator = c.trainer.train.estimator;
-  if (estimator != "spsa") return notes.add("spsa", said, all_keys(spsa), is("train.estimator", estimator));
-  if (spsa.directions != "pool") notes.add("spsa", said, {"pool_size"}, is("spsa.directions", spsa.directions));
-  if (spsa.transport != "file")
-    notes.add("spsa", said, {"shared", "machine", "machines"}, is("spsa.transport", spsa.transport));
-  if (spsa.votes != "byte") notes.add("spsa", said, {"adapt_unit"}, is("spsa.votes", spsa.votes));
-  notes.add("checkpoint", said_keys(c.trainer.checkpoint), {"best"},
-            is("train.estimator", estimator) + ", whose log leads back to every round (job = \"replay\")");
+/// The sections of estimators that the recipe does not use, and what the one that it uses does not read.
+void add_estimators(UnreadNotes& notes, const JobConfig& c) {
+  std::map<std::string, Keys> said{{"checkpoint", said_keys(c.trainer.checkpoint)}};
+  const Estimator& used = estimator_of(c.trainer);
+  const Estimators unset;
+  for (size_t i = 0; i < unset.all().size(); ++i) {
+    const std::string section = c.trainer.estimators.all()[i]->section();
+    Fields given, defaults;
+    c.trainer.estimators.all()[i]->visit(given);
+    unset.all()[i]->visit(defaults);
+    said[section] = said_keys(given, defaults);
+    if (c.trainer.estimators.all()[i].get() != &used)
+      notes.add(section, said[section], all_keys(given), is("train.estimator", c.trainer.train.estimator));
+  }
+  for (const UnreadGroup& group : used.unread()) notes.add(group.section, said[group.section], group.keys, group.why);
 }
 
 void add_training(UnreadNotes& notes, const JobConfig& c) {
   add_optimizer(notes, c.trainer.optimizer);
-  add_spsa(notes, c);
+  add_estimators(notes, c);
   if (!c.data.has_eval()) {
     const std::string why = "there is no held-out data: data.eval and data.eval_fraction are not set";
     notes.add("evaluate", said_keys(c.trainer.evaluate), {"every", "rows"}, why);
-    if (c.trainer.train.estimator != "spsa") notes.add("checkpoint", said_keys(c.trainer.checkpoint), {"best"}, why);
+    if (!notes.has("checkpoint.best")) notes.add("checkpoint", said_keys(c.trainer.checkpoint), {"best"}, why);
   }
   if (c.adapter.method == "none")
     notes.add("export", said_keys(c.exports), {"peft"}, is("adapter.method", c.adapter.method));
@@ -109,13 +125,17 @@ void UnreadNotes::add(const std::string& section, const Keys& said, const Keys& 
   if (count > 0) found_.notes.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
 }
 
-bool same_value(const FieldTarget& a, const FieldTarget& b) {
-  return std::visit(
-      [&](auto* value) {
-        const auto* other = std::get_if<decltype(value)>(&b);
-        return other && **other == *value;
-      },
-      a);
+std::set<std::string> said_keys(const Fields& given, const Fields& defaults) {
+  std::set<std::string> keys;
+  for (size_t i = 0; i < given.list.size(); ++i)
+    if (!same_value(given.list[i].target, defaults.list[i].target)) keys.insert(given.list[i].key);
+  return keys;
+}
+
+std::set<std::string> all_keys(const Fields& fields) {
+  std::set<std::string> keys;
+  for (const Field& field : fields.list) keys.insert(field.key);
+  return keys;
 }
 
 UnreadKeys unread_keys(const JobConfig& c) {

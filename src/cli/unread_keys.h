@@ -10,9 +10,11 @@
 namespace tessera {
 
 /// The keys of a section that hold something else than their defaults. A stored recipe spells out every default: that says nothing.
+std::set<std::string> said_keys(const Fields& given, const Fields& defaults);
 template <class Config> std::set<std::string> said_keys(Config config);
 
 /// The keys of a section.
+std::set<std::string> all_keys(const Fields&);
 template <class Config> std::set<std::string> all_keys(Config config);
 
 /// What the recipe's job, method or optimizer does not read.
@@ -27,31 +29,25 @@ class UnreadNotes {
  public:
   void add(const std::string& section, const std::set<std::string>& said, const std::set<std::string>& unread,
            const std::string& why);
+  bool has(const std::string& name) const { return found_.names.count(name) > 0; }
   UnreadKeys take() { return std::move(found_); }
 
  private:
   UnreadKeys found_;
 };
 
-bool same_value(const FieldTarget&, const FieldTarget&);
-
 template <class Config> std::set<std::string> said_keys(Config config) {
   Config unset;
   Fields given, defaults;
   config.visit(given);
   unset.visit(defaults);
-  std::set<std::string> keys;
-  for (size_t i = 0; i < given.list.size(); ++i)
-    if (!same_value(given.list[i].target, defaults.list[i].target)) keys.insert(given.list[i].key);
-  return keys;
+  return said_keys(given, defaults);
 }
 
 template <class Config> std::set<std::string> all_keys(Config config) {
   Fields fields;
   config.visit(fields);
-  std::set<std::string> keys;
-  for (const Field& field : fields.list) keys.insert(field.key);
-  return keys;
+  return all_keys(fields);
 }
 
 }  // namespace tessera

@@ -5,6 +5,7 @@
 #include "cli/model_settings.h"
 #include "kernels/table.h"
 #include "score/evaluate.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {

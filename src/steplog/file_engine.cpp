@@ -9,8 +9,8 @@
 #include "io/file_lock.h"
 #include "io/files.h"
 #include "io/numbered_name.h"
-#include "steplog/log_engine.h"
 #include "steplog/step_log.h"
+#include "steplog/transport.h"
 #include "steplog/wire.h"
 
 // A kill -9 at any moment leaves at most the torn end of one file: of the log, which the next append mends, or of a votes
@@ -211,6 +211,19 @@ class FileEngine : public LogEngine {
 
 std::unique_ptr<LogEngine> make_file_engine(const fs::path& folder, const std::string& header_json) {
   return std::make_unique<FileEngine>(folder, header_json);
+}
+
+Transport file_transport() {
+  return {.name = "file",
+          .help = "processes of one host, started one by one, that share a folder",
+          .manners = {.who_packs = LogEngine::Manners::Packer::first_there,
+                      .total_order = LogEngine::Manners::Order::one_log,
+                      .stop_in_votes = false,
+                      .catch_up = LogEngine::Manners::CatchUp::from_log,
+                      .bytes_of_message = 0},
+          .processes = Transport::Processes::share_a_folder,
+          .join = [](const Standing& mine) { return fixed_membership(mine.machine, mine.machines); },
+          .make = [](const EngineInputs& in) { return make_file_engine(in.folder, in.header_json); }};
 }
 
 }  // namespace tessera

@@ -32,6 +32,23 @@ class LogEngine {
   };
   const Traffic& traffic() const { return traffic_; }
 
+  /// How an engine works, where those who drive it have to know: the same for all machines of a run.
+  struct Manners {
+    /// each: every machine has the same votes and forms the same record of them, on the terms that machine 0 sent with its vote.
+    /// first_there: one machine does, on its own terms, and the others let it: machine k waits for those before it.
+    enum class Packer { each, first_there } who_packs;
+    /// copies: append() is to a copy of this machine's own, so all append the same. one_log: machines append to one log, and who comes
+    /// second reads what the first wrote.
+    enum class Order { copies, one_log } total_order;
+    /// Whether a machine that is asked to stop says so in its vote, and all stop behind the same round; else it leaves by itself, in a
+    /// round that need not be done, and the others go on or wait.
+    bool stop_in_votes;
+    /// from_machines: the machines hand each other what they lack before there is an engine, which begins behind that.
+    /// from_log: the engine's own log outlives them and is read.
+    enum class CatchUp { from_machines, from_log } catch_up;
+    int64_t bytes_of_message;  // that a vote takes on its way beyond its own
+  };
+
  protected:
   Traffic traffic_;
 };

@@ -1,7 +1,7 @@
 #include <deque>
 
 #include "core/error.h"
-#include "steplog/log_engine.h"
+#include "steplog/transport.h"
 #include "steplog/wire.h"
 
 namespace tessera {
@@ -79,6 +79,19 @@ class MpiEngine : public LogEngine {
 
 std::unique_ptr<LogEngine> make_mpi_engine(Communicator& world, uint64_t log_size) {
   return std::make_unique<MpiEngine>(world, log_size);
+}
+
+Transport mpi_transport() {
+  return {.name = "mpi",
+          .help = "ranks of one job",
+          .manners = {.who_packs = LogEngine::Manners::Packer::each,
+                      .total_order = LogEngine::Manners::Order::copies,
+                      .stop_in_votes = true,
+                      .catch_up = LogEngine::Manners::CatchUp::from_machines,
+                      .bytes_of_message = kLengthBytes},
+          .processes = Transport::Processes::ranks_of_a_job,
+          .join = [](const Standing& mine) { return fixed_membership(mine.rank, mine.ranks); },
+          .make = [](const EngineInputs& in) { return make_mpi_engine(in.world, in.log_size); }};
 }
 
 }  // namespace tessera

@@ -8,7 +8,8 @@
 #include "kernels/elementwise.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
-#include "train/stepper.h"
+#include "train/estimator.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
@@ -92,9 +93,13 @@ class BackpropStepper final : public Stepper {
     try {
       require_finite_state(meta.step, params_, *optimizer_);
     } catch (const UserError& broken) {
-      throw UserError(broken.where(), broken.message(), way_out_of_divergence(in_));
+      throw UserError(broken.where(), broken.message(), way_out_of_divergence());
     }
     if (in_.folder) save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, retention_, is_best);
+  }
+
+  std::string way_out_of_divergence() const override {
+    return lower_rate_from_checkpoint(in_, in_.config.train.clip == 0 ? " train.clip=1" : "");
   }
 
  private:
@@ -131,7 +136,7 @@ class BackpropStepper final : public Stepper {
     if (std::isfinite(nll) && std::isfinite(norm)) return;
     refuse_broken_base(in_.model, step);
     throw UserError(fmt::format("step {}", step), "the loss or the gradient is not finite: " + name_broken(in_.model),
-                    "the step was not taken; " + way_out_of_divergence(in_));
+                    "the step was not taken; " + way_out_of_divergence());
   }
 
   const TrainerInputs& in_;
@@ -141,10 +146,33 @@ class BackpropStepper final : public Stepper {
   Retention retention_;
 };
 
+class Backprop final : public Estimator {
+ public:
+  bool has_gradients() const override { return true; }
+  int64_t rows_per_step(const TrainConfig& train, int) const override { return train.batch; }
+  std::unique_ptr<Stepper> make(const TrainerInputs& in) const override {
+    return std::make_unique<BackpropStepper>(in);
+  }
+
+  StepMemory plan(const TrainerConfig& config, Model& model, int ranks, int threads) const override {
+    const TrainConfig& train = config.train;
+    return {.optimizer = optimizer_state_bytes(config.optimizer, model.pool().trainable().values.shape.count()),
+            .activations =
+                plan_backprop_bytes(model, micro_batch_rows(train, ranks), train.sequence_length, threads,
+                                    {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}})};
+  }
+  LessMemory less_memory(const TrainerConfig& config) const override {
+    return {config.train.checkpoint_activations ? "" : "set train.checkpoint_activations = true"};
+  }
+
+  int64_t wire_bytes(Model& model) const override {
+    return static_cast<int64_t>(sizeof(float)) * model.pool().trainable_count();
+  }
+  Words words() const override { return {.sent = "gradients", .sent_in_step = "all-reduced a step"}; }
+};
+
 }  // namespace
 
-std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs& in) {
-  return std::make_unique<BackpropStepper>(in);
-}
+std::unique_ptr<Estimator> make_backprop() { return std::make_unique<Backprop>(); }
 
 }  // namespace tessera

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <map>
 
+#include "core/device/memory.h"
+#include "train/checkpoint.h"
 #include "train/run_folder.h"
 
 namespace tessera {
@@ -53,16 +55,45 @@ std::optional<Healthy> healthy_checkpoint(const TrainerInputs& in) {
 
 }  // namespace
 
-std::string way_out_of_divergence(const TrainerInputs& in) {
-  std::string overrides = fmt::format("optimizer.lr={:.3g}", in.config.optimizer.lr / 10);
-  const bool is_backprop = in.config.train.estimator != "spsa";
-  if (is_backprop && in.config.train.clip == 0) overrides += " train.clip=1";
-  const auto saved = is_backprop ? healthy_checkpoint(in) : std::nullopt;
-  if (!saved)
-    return fmt::format("no checkpoint from before is left: start anew with a lower rate, run.resume=never {}",
-                       overrides);
+// One broken value breaks every gradient, so values are looked at first.
+std::string name_broken(Model& model) {
+  const FlatParams& params = model.pool().trainable();
+  for (const auto& [kind, numbers] : {std::pair{"value", params.values}, std::pair{"gradient", params.grads}}) {
+    const OnHost host(numbers);
+    for (const TrainableSlot& slot : params.slots)
+      for (int64_t i = 0; i < slot.shape.count() && !numbers.empty(); ++i) {
+        const double number = element(host.view(), slot.begin + i);
+        if (std::isfinite(number)) continue;
+        return fmt::format("{} {} of {}", kind, number, model.readers(slot.name, i));
+      }
+  }
+  return "the loss of a batch, while all weights and gradients are finite";
+}
+
+void refuse_broken_base(Model& model, int64_t step) {
+  if (const std::string broken = model.broken_base_weight(); !broken.empty())
+    throw UserError(fmt::format("step {}", step), "the loss is not finite: " + broken,
+                    "the base model is damaged: take another copy of it");
+}
+
+namespace {
+
+std::string lower_rate(const TrainerInputs& in, const std::string& more) {
+  return fmt::format("optimizer.lr={:.3g}", in.config.optimizer.lr / 10) + more;
+}
+
+}  // namespace
+
+std::string lower_rate_from_start(const TrainerInputs& in, const std::string& more) {
+  return fmt::format("no checkpoint from before is left: start anew with a lower rate, run.resume=never {}",
+                     lower_rate(in, more));
+}
+
+std::string lower_rate_from_checkpoint(const TrainerInputs& in, const std::string& more) {
+  const auto saved = healthy_checkpoint(in);
+  if (!saved) return lower_rate_from_start(in, more);
   return fmt::format("go on from step {}, where the loss was still {:.4g}, with a lower rate in a new folder: {} {}",
-                     saved->step, saved->loss, shell_word("run.resume=" + saved->file.string()), overrides);
+                     saved->step, saved->loss, shell_word("run.resume=" + saved->file.string()), lower_rate(in, more));
 }
 
 std::string shell_word(const std::string& text) {

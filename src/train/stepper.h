@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "core/json.h"
-#include "train/trainer.h"
+#include "train/checkpoint.h"
 
 namespace tessera {
 
@@ -25,6 +25,7 @@ struct Restored {
   std::vector<Json> lines{};     // metrics of steps that were done and not yet told
   bool owes_evaluation = false;  // of the last step
   int64_t steps = 0;             // of the whole run, where that depends on its past; 0: as the recipe says
+  std::string figures_file{};    // that keeps its evaluations, where what it goes on from does not
 };
 
 class Stepper {
@@ -38,16 +39,10 @@ class Stepper {
   virtual void keep_figures(const CheckpointMeta&) {}
   /// Leaves what a killed run goes on from.
   virtual void checkpoint(const CheckpointMeta&, bool is_best) = 0;
+  /// What to do about losses that are no longer finite, as a hint: overrides that train on, or where to begin again.
+  virtual std::string way_out_of_divergence() const = 0;
   /// After the last step.
   virtual void finish() {}
 };
-
-std::unique_ptr<Stepper> make_backprop_stepper(const TrainerInputs&);
-std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs&);
-
-/// The first number of the pool, else of its gradients, that is not finite, as text.
-std::string name_broken(Model&);
-/// @throws UserError when the base model's files hold a number that is not finite
-void refuse_broken_base(Model&, int64_t step);
 
 }  // namespace tessera

@@ -3,6 +3,10 @@
 
 namespace tessera {
 
+/// What the registry of estimators has, as a key's choices and as its help.
+std::vector<std::string> estimator_names();
+std::string estimator_help();
+
 /// [train]
 struct TrainConfig {
   std::optional<int64_t> steps;
@@ -22,8 +26,7 @@ struct TrainConfig {
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
     v("objective", objective, one_of({"tokens", "choices"}),
       "what is lowered. tokens: the scored tokens' negative log-likelihood; choices: with data.label_words that of the right word among all");
-    v("estimator", estimator, one_of({"backprop", "spsa"}),
-      "how gradients are found. backprop; spsa: two forward passes a probe and one byte a gradient, see [spsa]");
+    v("estimator", estimator, one_of(estimator_names()), "how gradients are found. " + estimator_help());
     v("clip", clip, in_f32(at_least(0)), "largest global gradient norm; 0: no clipping", OnResume::in_new_folder);
     v("checkpoint_activations", checkpoint_activations, anything(),
       "keep block inputs only and compute each block twice: less memory, about a third more time");

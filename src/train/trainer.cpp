@@ -4,13 +4,12 @@
 #include <cmath>
 
 #include "comm/stop_together.h"
-#include "core/decimal.h"
-#include "core/device/memory.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluate.h"
 #include "score/evaluation.h"
 #include "train/divergence.h"
-#include "train/stepper.h"
+#include "train/estimator.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
@@ -23,7 +22,7 @@ class Loop {
  public:
   explicit Loop(const TrainerInputs& in)
       : in_(in),
-        stepper_(in.config.train.estimator == "spsa" ? make_spsa_stepper(in) : make_backprop_stepper(in)),
+        stepper_(estimator_of(in.config).make(in)),
         steps_(total_steps(in)),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {}
 
@@ -75,15 +74,14 @@ class Loop {
     if (saved && saved->meta.step > steps_)
       throw UserError("train.steps",
                       fmt::format("the run has {} steps behind it, train.steps is {}", saved->meta.step, steps_),
-                      in_.config.train.estimator == "spsa" && in_.config.spsa.transport == "file"
-                          ? "ask for more steps, or start anew with another run.dir"
-                          : "ask for more steps, or start anew with run.resume=never");
+                      fmt::format("ask for more steps, or start anew with {}",
+                                  estimator_of(in_.config).anew().by_resume ? "run.resume=never" : "another run.dir"));
     if (saved) {
       for (const Json& line : saved->lines) in_.report.metric(line);
       meta_.owes_evaluation = 0;
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
-        begin_evaluations(saved->meta.first_eval.scored > 0);
+        begin_evaluations(saved->meta.first_eval.scored > 0, saved->figures_file);
       else if (in_.eval && saved->owes_evaluation)
         evaluate_between_steps(Begins::no);
       return;
@@ -106,14 +104,13 @@ class Loop {
   }
 
   /// A new "before", and a new best.
-  void begin_evaluations(bool were_others) {
-    const bool is_spsa = in_.config.train.estimator == "spsa";
+  void begin_evaluations(bool were_others, const std::string& figures_file) {
     in_.report.say(fmt::format(
         "{}: the figures that are told as \"before\" will be those of step {}, with which the run goes on",
-        were_others ? "the held-out rows are others than the run's so far"
-        : is_spsa
-            ? "no earlier evaluation is known, since the run had no held-out data or figures.json, which keeps them, is gone"
-            : "no earlier evaluation is known, since the run had no held-out data so far",
+        were_others
+            ? "the held-out rows are others than the run's so far"
+            : fmt::format("no earlier evaluation is known, since the run had no held-out data {}",
+                          figures_file.empty() ? "so far" : "or " + figures_file + ", which keeps them, is gone"),
         meta_.step));
     forget_evaluations();
     evaluate_between_steps(Begins::yes);
@@ -175,7 +172,7 @@ class Loop {
     if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
-                      way_out_of_divergence(in_));
+                      stepper_->way_out_of_divergence());
     }
     meta_.last_eval = sums;
     meta_.eval_set = evaluation_set(*in_.eval, in_.config.evaluate.rows);
@@ -202,52 +199,6 @@ class Loop {
 };
 
 }  // namespace
-
-// One broken value breaks every gradient, so values are looked at first.
-std::string name_broken(Model& model) {
-  const FlatParams& params = model.pool().trainable();
-  for (const auto& [kind, numbers] : {std::pair{"value", params.values}, std::pair{"gradient", params.grads}}) {
-    const OnHost host(numbers);
-    for (const TrainableSlot& slot : params.slots)
-      for (int64_t i = 0; i < slot.shape.count() && !numbers.empty(); ++i) {
-        const double number = element(host.view(), slot.begin + i);
-        if (std::isfinite(number)) continue;
-        return fmt::format("{} {} of {}", kind, number, model.readers(slot.name, i));
-      }
-  }
-  return "the loss of a batch, while all weights and gradients are finite";
-}
-
-void refuse_broken_base(Model& model, int64_t step) {
-  if (const std::string broken = model.broken_base_weight(); !broken.empty())
-    throw UserError(fmt::format("step {}", step), "the loss is not finite: " + broken,
-                    "the base model is damaged: take another copy of it");
-}
-
-int64_t rows_per_step(const TrainerConfig& config, int ranks) {
-  if (config.train.estimator != "spsa") return config.train.batch;
-  const SpsaConfig& spsa = config.spsa;
-  const int64_t machines = spsa.transport == "file" ? spsa.machines : ranks;
-  return config.train.batch * machines * (spsa.sides == "one" ? 1 : spsa.probes);
-}
-
-int64_t total_steps(const TrainerConfig& config, const PackedDataset& data, int ranks, Rules rules) {
-  if (config.train.steps) return *config.train.steps;
-  const double epochs = config.train.epochs.value_or(1.0);
-  const int64_t rows = rows_per_step(config, ranks);
-  if (rules != Rules::first) return ceil_of_share(epochs, data.rows(), rows);
-  return static_cast<int64_t>(
-      std::min(std::ceil(epochs * (static_cast<double>(data.rows()) / static_cast<double>(rows))), 0x1p62));
-}
-
-int64_t total_steps(const TrainerInputs& in) { return total_steps(in.config, in.data, in.world.size(), in.rules); }
-
-int64_t micro_batch_rows(const TrainConfig& config, int ranks) {
-  const int64_t largest_share = (config.batch + ranks - 1) / ranks;
-  const int64_t wanted =
-      config.micro_batch > 0 ? config.micro_batch : std::max<int64_t>(1, 512 / config.sequence_length);
-  return std::min(wanted, largest_share);
-}
 
 TrainOutcome run_training(const TrainerInputs& inputs) { return Loop(inputs).run(); }
 

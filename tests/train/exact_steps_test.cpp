@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "support/tiny_model.h"
-#include "train/trainer.h"
+#include "train/optimizers/optimizer.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {

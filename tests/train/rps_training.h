@@ -9,7 +9,7 @@
 #include "model/export.h"
 #include "support/rps.h"
 #include "train/backprop.h"
-#include "train/stepper.h"
+#include "train/estimator.h"
 
 namespace tessera::test {
 
@@ -110,7 +110,7 @@ class RpsTraining : public testing::Test {
   std::vector<StepReport> train(Model& model, int64_t steps) {
     config_.train.steps = steps;
     const TrainerInputs in = inputs(model);
-    const auto stepper = make_backprop_stepper(in);
+    const auto stepper = estimator_of(config_).make(in);
     stepper->restore();
     std::vector<StepReport> reports;
     for (int64_t step = 1; step <= steps; ++step) reports.push_back(*stepper->take(step));

@@ -11,6 +11,7 @@
 #include "cli/trained_weights.h"
 #include "io/output.h"
 #include "score/evaluate.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {

@@ -17,6 +17,8 @@
 #include "model/export.h"
 #include "train/spsa/branch.h"
 #include "train/spsa/rounds.h"
+#include "train/spsa/run_header.h"
+#include "train/spsa/spsa_estimator.h"
 #include "train/spsa/spsa_inputs.h"
 
 namespace tessera {
@@ -165,27 +167,28 @@ void look_at_replay(const JobInputs& in, Model* laid_out) {
   require_same_config(source, *laid_out);
 }
 
-/// The recipe's training, with the optimizer and the directions of the run that is replayed: its log's header has the say.
-TrainerConfig trainer_of_log(const JobInputs& in) {
-  TrainerConfig config = in.config.trainer;
+/// Of the replica that replays the run: its log's header has the say on the optimizer and the directions.
+int64_t plan_replica(const JobInputs& in, int64_t count) {
+  OptimizerConfig optimizer = in.config.trainer.optimizer;
+  SpsaConfig spsa = spsa_config(in.config.trainer);
   std::filesystem::path file;
   try {
     file = replayed_run(in).log / "header.json";
   } catch (const UserError&) {
-    return config;  // a note says that there is no log yet
+    return replica_state_bytes(spsa, optimizer, count);  // a note says that there is no log yet
   }
   const RunHeader header = RunHeader::parse(read_text_file(file), file.string());
-  config.optimizer.name = header.optimizer;
-  config.optimizer.momentum = header.momentum;
-  config.spsa.directions = header.family == Family::pool ? "pool" : "independent";
-  config.spsa.pool_size = header.lanes;
-  return config;
+  optimizer.name = header.optimizer;
+  optimizer.momentum = header.momentum;
+  spsa.directions = header.family == Family::pool ? "pool" : "independent";
+  spsa.pool_size = header.lanes;
+  return replica_state_bytes(spsa, optimizer, count);
 }
 
 JobPlan plan_replay(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, kExportPositions));
   plan.memory.activations = kExportScratch;
-  plan.memory.optimizer = spsa_state_bytes(trainer_of_log(in), plan.model->pool().trainable().values.shape.count());
+  plan.memory.optimizer = plan_replica(in, plan.model->pool().trainable().values.shape.count());
   plan.memory.results = config_of(in).branch.empty() ? plan_results(in, *plan.model) : 0;
   plan.one_rank = true;
   return plan;

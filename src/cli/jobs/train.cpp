@@ -22,8 +22,10 @@
 #include "core/stop.h"
 #include "io/files.h"
 #include "model/export.h"
-#include "train/backprop.h"
+#include "train/estimator.h"
 #include "train/report_html.h"
+#include "train/steps.h"
+#include "train/trainer.h"
 
 namespace tessera {
 
@@ -111,9 +113,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   if (going)
     if (const std::string notice = rate_notice(in, *sets.train, *going); !notice.empty()) report.say(notice);
 
-  std::unique_ptr<SpsaInputs> spsa;
-  if (in.config.trainer.train.estimator == "spsa")
-    spsa = spsa_inputs(in, model, *sets.train, base, rules, run_path, ctx);
+  const auto prepared = estimator_run(in.config).prepare(
+      {.in = in, .model = model, .data = *sets.train, .base = base, .rules = rules, .path = run_path, .ctx = ctx});
   const TrainOutcome outcome = run_training({.config = in.config.trainer,
                                              .model = model,
                                              .data = *sets.train,
@@ -128,7 +129,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
                                              .resume_from = start,
                                              .stop_requested = stop_requested,
                                              .run_path = run_path,
-                                             .spsa = spsa.get(),
+                                             .prepared = prepared.get(),
                                              .rules = rules});
   if (outcome.stopped) {
     if (folder) say_stopped(in, report, *folder, outcome.meta.step);
@@ -161,33 +162,6 @@ std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   return folder;
 }
 
-void plan_spsa(const JobInputs& in, Model& model, MemoryPlan& memory) {
-  const TrainConfig& train = in.config.trainer.train;
-  const auto prober = make_prober(in.config.trainer.spsa, model);
-  memory.optimizer = spsa_state_bytes(in.config.trainer, model.pool().trainable().values.shape.count());
-  memory.assembled += prober->owned_bytes();
-  memory.activations =
-      std::max(memory.activations, prober->plan_bytes(prober->micro_rows(train), train.sequence_length, in.threads));
-}
-
-void plan_backprop(const JobInputs& in, Model& model, MemoryPlan& memory) {
-  const TrainConfig& train = in.config.trainer.train;
-  memory.optimizer = optimizer_state_bytes(in.config.trainer.optimizer, model.pool().trainable().values.shape.count());
-  memory.activations =
-      std::max(memory.activations,
-               plan_backprop_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads,
-                                   {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}}));
-}
-
-/// Of SPSA on several ranks, which hand a replica's state to each other when a run goes on.
-int64_t plan_catching_up(const JobInputs& in, Model& model) {
-  const TrainerConfig& config = in.config.trainer;
-  if (config.train.estimator != "spsa" || in.world.size() == 1) return 0;
-  const TensorView values = model.pool().trainable().values;
-  const bool has_vectors = config.spsa.directions != "pool";
-  return values.bytes() + (has_vectors ? optimizer_state_bytes(config.optimizer, values.shape.count()) : 0);
-}
-
 /// A dense model that does not hold the trained values bit for bit is read back and evaluated, in the arena of the training.
 void plan_reading_back(const JobInputs& in, Model& model, MemoryPlan& memory) {
   const DType dtype = model.export_dtype();
@@ -209,28 +183,25 @@ JobPlan plan_train(const JobInputs& in) {
   JobPlan plan = plan_of_model(model_settings(in, in.config.trainer.train.sequence_length));
   Model& model = *plan.model;
   plan.memory.activations = plan_evaluation(in, model);
-  if (in.config.trainer.train.estimator == "spsa")
-    plan_spsa(in, model, plan.memory);
-  else
-    plan_backprop(in, model, plan.memory);
+  const Estimator& estimator = estimator_of(in.config.trainer);
+  const StepMemory step = estimator.plan(in.config.trainer, model, in.world.size(), in.threads);
+  plan.memory.optimizer = step.optimizer;
+  plan.memory.activations = std::max(plan.memory.activations, step.activations);
+  plan.memory.assembled += step.copies;
   // The optimizer's state is given back before results are written.
-  plan.memory.results = std::max(plan_catching_up(in, model), plan_results(in, model) - plan.memory.optimizer);
+  plan.memory.results = std::max(step.handing_over, plan_results(in, model) - step.optimizer);
   plan_reading_back(in, model, plan.memory);
   plan.memory.data = plan_data(in, true);
-  plan.wire_bytes = wire_bytes_per_step(in, model);
+  plan.wire_bytes = estimator.wire_bytes(model);
   return plan;
 }
 
 std::string smaller_training(const JobConfig& config, const MemoryPlan& plan) {
-  const bool is_spsa = config.trainer.train.estimator == "spsa";
   std::vector<std::string> ways;
-  if (matters(plan.activations, plan)) {
-    ways.push_back(lower_rows(config));
-    if (!is_spsa && !config.trainer.train.checkpoint_activations)
-      ways.push_back("set train.checkpoint_activations = true");
-  }
-  if (is_spsa && config.trainer.spsa.side_by_side > 1 && matters(plan.activations + plan.assembled, plan))
-    ways.push_back("lower spsa.side_by_side");
+  if (matters(plan.activations, plan)) ways.push_back(lower_rows(config));
+  const LessMemory less = estimator_of(config.trainer).less_memory(config.trainer);
+  if (!less.way.empty() && matters(plan.activations + (less.lowers_copies ? plan.assembled : 0), plan))
+    ways.push_back(less.way);
   if (matters(plan.optimizer, plan) && config.trainer.optimizer.name == "adamw")
     ways.push_back("set optimizer.name = \"sgd\"");
   if (matters(plan.weights_and_gradients, plan) && config.adapter.method == "none")
@@ -242,10 +213,7 @@ std::string smaller_training(const JobConfig& config, const MemoryPlan& plan) {
 }
 
 int train(const JobInputs& in) {
-  if (in.config.trainer.train.estimator == "spsa" && in.config.trainer.spsa.transport == "file" && in.world.size() > 1)
-    throw UserError(in.recipe.where("spsa", "transport"),
-                    fmt::format("spsa.transport = \"file\" under {} ranks of one job", in.world.size()),
-                    "start the processes one by one without a launcher, or leave spsa.transport out");
+  estimator_of(in.config.trainer).check_ranks(in.recipe, in.world.size());
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_train(in));
   const std::unique_ptr<RunFolder> folder = open_folder(in);

@@ -104,8 +104,9 @@ void write_branch(const Context& ctx, const fs::path& folder, const StepLog& fro
 
 std::string branch_command(const SpsaConfig& config) {
   const std::string command = "job=replay replay.branch=FOLDER, then train with run.dir=FOLDER";
-  return config.transport == "file" ? command + " spsa.transport=mpi, as one process or as the ranks of one job"
-                                    : command;
+  return transport_named(config.transport).shares_folder()
+             ? command + " spsa.transport=mpi, as one process or as the ranks of one job"
+             : command;
 }
 
 }  // namespace tessera

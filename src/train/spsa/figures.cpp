@@ -10,7 +10,7 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-fs::path file_in(const fs::path& run) { return run / "figures.json"; }
+fs::path file_in(const fs::path& run) { return run / kFiguresFile; }
 
 }  // namespace
 

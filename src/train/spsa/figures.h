@@ -11,7 +11,9 @@
 
 namespace tessera {
 
-/// What figures.json holds of a run: step, rows_consumed, eval_set, evaluated_at, best_loss, first_eval and last_eval.
+inline constexpr const char* kFiguresFile = "figures.json";  // in the run's folder
+
+/// What the file holds of a run: step, rows_consumed, eval_set, evaluated_at, best_loss, first_eval and last_eval.
 Json figures_of(const CheckpointMeta&);
 CheckpointMeta meta_of_figures(const Json&);
 

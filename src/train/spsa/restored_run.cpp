@@ -6,12 +6,13 @@
 #include "score/evaluation.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/told_metrics.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
 
 /// What the files in the run's folder tell.
-Restored remembered_run(const TrainerInputs& in, const Replica& replica, const StepLog& log, uint32_t machines) {
+Restored remembered_run(const TrainerInputs& in, const Replica& replica, const StepLog& log, const RowsOfRound& rows) {
   const int64_t step = replica.round();
   const Objective objective = objective_of(in.config.train.objective);
   const ToldMetrics told = read_told_metrics(*in.folder / "metrics.jsonl", step, objective);
@@ -25,16 +26,14 @@ Restored remembered_run(const TrainerInputs& in, const Replica& replica, const S
     if (kept->evaluated_at > told.last_evaluation)  // killed before it was told
       run.lines.push_back(evaluation_line(kept->evaluated_at, kept->last_eval, objective));
   }
-  const int64_t all = rows_per_step(in.config, in.world.size());
-  const RoundsRead read = rows_read(log, run.meta.step, all / machines);
+  const RoundsRead read = rows_read(log, run.meta.step, rows.of_machine);
   const int64_t not_in_log = step - run.meta.step - read.rounds;  // dropped, by a program that kept no figures
-  run.meta.rows_consumed += read.rows + not_in_log * all;
+  run.meta.rows_consumed += read.rows + not_in_log * rows.all();
   return run;
 }
 
 /// Steps of the whole run: those done, and with train.epochs what is left of these, however many machines there were before.
-int64_t steps_after(const TrainerInputs& in, int64_t done, int64_t rows) {
-  const int64_t a_step = rows_per_step(in.config, in.world.size());
+int64_t steps_after(const TrainerInputs& in, int64_t done, int64_t rows, int64_t a_step) {
   if (in.config.train.steps || rows == done * a_step) return total_steps(in);
   const int64_t all = ceil_of_share(in.config.train.epochs.value_or(1.0), in.data.rows());
   return done + (std::max<int64_t>(0, all - rows) + a_step - 1) / a_step;
@@ -42,19 +41,20 @@ int64_t steps_after(const TrainerInputs& in, int64_t done, int64_t rows) {
 
 }  // namespace
 
-Restored restored_run(const TrainerInputs& in, const Replica& replica, const StepLog* log, uint32_t machines) {
+Restored restored_run(const TrainerInputs& in, const Replica& replica, const StepLog* log, const RowsOfRound& rows) {
   Restored run;
   const int64_t step = replica.round();
-  if (in.folder) run = remembered_run(in, replica, *log, machines);
+  if (in.folder) run = remembered_run(in, replica, *log, rows);
   const double seconds = run.meta.seconds, last_loss = run.meta.last_loss;
   // Ranks decide alike only by the same figures.
   run.meta = meta_of_figures(Json::parse(broadcast_text(in.world, figures_of(run.meta).dump()), "the run's figures"));
+  run.figures_file = kFiguresFile;
   run.meta.seconds = seconds;
   run.meta.last_loss = last_loss;
   run.meta.step = step;
   run.meta.tokens = run.meta.rows_consumed * in.data.sequence_length();
   const int64_t every = in.config.evaluate.every;
-  run.steps = steps_after(in, step, run.meta.rows_consumed);
+  run.steps = steps_after(in, step, run.meta.rows_consumed, rows.all());
   const bool due = step == run.steps || (every > 0 && step % every == 0);
   run.owes_evaluation = due && run.meta.evaluated_at < step;
   return run;

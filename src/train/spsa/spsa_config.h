@@ -1,5 +1,8 @@
 #pragma once
+// The keys of [spsa].
+
 #include "core/fields.h"
+#include "steplog/transport.h"
 
 namespace tessera {
 
@@ -15,6 +18,9 @@ struct SpsaConfig {
 
   /// Votes are multiples of 2^-unit: 9, or 6 for normalised votes.
   int unit_exponent() const { return static_cast<int>(unit.value_or(normalise ? 6 : 9)); }
+
+  /// Rows that a machine takes in a round. @param batch  of a probe
+  int64_t rows_of_machine(int64_t batch) const { return batch * (sides == "one" ? 1 : probes); }
 
   void visit(Fields& v) {
     v("probes", probes, in_range(1, 255), "directions that each machine (rank) tries in a round: votes, a byte each");
@@ -40,8 +46,7 @@ struct SpsaConfig {
       OnResume::free);
     v("side_by_side", side_by_side, in_range(1, 64), "points evaluated in one pass, which reads frozen weights once",
       OnResume::free);
-    v("transport", transport, one_of({"auto", "mpi", "file"}),
-      "auto, mpi: ranks of one job; file: processes of one host, started one by one, that share a folder");
+    v("transport", transport, one_of(transport_choices()), transport_help());
     v("shared", shared, path_as_typed(), "transport = \"file\": the folder; empty: engine in run.dir", OnResume::free);
     v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1",
       OnResume::free);

@@ -1,18 +1,22 @@
 #pragma once
+// What a training by one-byte SPSA is made of beside what every training has.
+
 #include <memory>
 
 #include "train/spsa/prober.h"
 #include "train/spsa/run_header.h"
 #include "train/spsa/seat.h"
+#include "train/trainer_inputs.h"
 
 namespace tessera {
 
 /// What SPSA adds to a training's inputs.
-struct SpsaInputs {
+struct SpsaInputs final : Preparation {
   RunHeader header;
-  std::filesystem::path shared;  // transport = "file": the folder of the shared log
+  std::unique_ptr<Membership> members;
+  std::filesystem::path shared;  // of processes that share a folder: that of the log
   std::unique_ptr<Prober> prober;
-  std::unique_ptr<Seat> seat;  // transport = "file": this process's number there
+  std::unique_ptr<Seat> seat;  // of such a process: its number there
 };
 
 /// A rank's copy of the run's log.

@@ -5,64 +5,69 @@
 //
 // The log is the checkpoint: whoever is killed replays it from the newest snapshot and goes on.
 
+#include "train/spsa/spsa_stepper.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "score/evaluation.h"
+#include "train/divergence.h"
+#include "train/optimizers/optimizer.h"
 #include "train/spsa/branch.h"
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/restored_run.h"
+#include "train/spsa/round_notices.h"
 #include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/voter.h"
-#include "train/stepper.h"
+#include "train/steps.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+using Manners = LogEngine::Manners;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kMostEmptyRounds = 16, kManyZeroRounds = 16;
+constexpr int kMostEmptyRounds = 16;
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
 class SpsaStepper final : public Stepper {
  public:
-  explicit SpsaStepper(const TrainerInputs& in)
+  SpsaStepper(const TrainerInputs& in, const SpsaInputs& spsa, const SpsaConfig& config)
       : in_(in),
-        config_(in.config.spsa),
-        is_file_(config_.transport == "file"),
-        machine_(is_file_ ? static_cast<uint32_t>(config_.machine) : static_cast<uint32_t>(in.world.rank())),
-        machines_(is_file_ ? static_cast<uint32_t>(config_.machines) : static_cast<uint32_t>(in.world.size())),
+        spsa_(spsa),
+        config_(config),
+        transport_(transport_named(config.transport)),
+        members_(*spsa.members),
         params_(in.model.pool().trainable()),
-        replica_(in.spsa->header, params_),
+        replica_(spsa.header, params_),
         voter_({.ctx = in.ctx,
                 .data = in.data,
                 .train = in.config.train,
                 .spsa = config_,
                 .header = replica_.header(),
-                .prober = *in.spsa->prober},
-               machine_),
+                .prober = *spsa.prober},
+               members_.machine()),
         snapshots_(in.folder ? *in.folder / "checkpoints" : fs::path(), in.config.checkpoint.keep, config_.compact),
+        notices_(in.report, replica_.header().eps),
         steps_(total_steps(in)) {}
 
   std::optional<Restored> restore() override {
-    const std::string header = in_.spsa->header.text();
+    const std::string header = spsa_.header.text();
     run_.sha256 = sha256(std::as_bytes(std::span(header)));
     if (writes_log()) log_.emplace(StepLog::create(log_folder(), header, {}));
     if (log_) {
       for (const std::string& notice : log_->notices()) in_.report.say(notice);
     }
-    if (is_file_) {
-      engine_ = make_file_engine(in_.spsa->shared, header);
-      tip_ = catch_up_with_folder(mine(), *engine_, in_.spsa->shared);
-    } else {
-      tip_ = catch_up_with_ranks(mine());
-      engine_ = make_mpi_engine(in_.world, tip_.index);
-    }
+    const bool has_lasting_log = manners().catch_up == Manners::CatchUp::from_log;
+    if (!has_lasting_log) tip_ = catch_up_with_ranks(mine());
+    engine_ =
+        transport_.make({.world = in_.world, .folder = spsa_.shared, .header_json = header, .log_size = tip_.index});
+    if (has_lasting_log) tip_ = catch_up_with_folder(mine(), *engine_, spsa_.shared);
     if (const std::string notice = require_log(snapshots_.folder(), log_folder(), replica_.round()); !notice.empty())
       in_.report.say(notice);
     if (log_) snapshots_.know(*log_);
@@ -72,7 +77,7 @@ class SpsaStepper final : public Stepper {
     in_.model.assemble(in_.ctx);
     std::optional<Restored> run;
     if (replica_.round() > 0) {
-      run = restored_run(in_, replica_, log_ ? &*log_ : nullptr, machines_);
+      run = restored_run(in_, replica_, log_ ? &*log_ : nullptr, {rows_of_machine(), members_.machines()});
       steps_ = run->steps;
     }
     refuse_ended_log();
@@ -81,7 +86,7 @@ class SpsaStepper final : public Stepper {
                                replica_.digest(in_.ctx).text()));
     if (steps_ != total_steps(in_))
       in_.report.say(fmt::format("{} rows are read so far; what is left of the epochs takes {} steps with {} machines",
-                                 run->meta.rows_consumed, steps_ - replica_.round(), machines_));
+                                 run->meta.rows_consumed, steps_ - replica_.round(), members_.machines()));
     return run;
   }
 
@@ -125,6 +130,8 @@ class SpsaStepper final : public Stepper {
     if (log_) snapshots_.compact(*log_, index);
   }
 
+  std::string way_out_of_divergence() const override { return lower_rate_from_start(in_); }
+
   void finish() override {
     if (replica_.empty_rounds() > 0)
       throw UserError(fmt::format("step {}", replica_.round()),
@@ -138,6 +145,10 @@ class SpsaStepper final : public Stepper {
   }
 
  private:
+  const Manners& manners() const { return transport_.manners; }
+  bool all_pack() const { return manners().who_packs == Manners::Packer::each; }
+  int64_t rows_of_machine() const { return config_.rows_of_machine(in_.config.train.batch); }
+
   bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
   fs::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
 
@@ -165,17 +176,19 @@ class SpsaStepper final : public Stepper {
     Vote vote;
     vote.run = run_.prefix();
     vote.seed_round = replica_.round();
-    vote.machine = machine_;
+    vote.machine = members_.machine();
     vote.bytes = measured.bytes;
     vote.loss = to_float16(static_cast<float>(measured.loss)).bits;
-    vote.stop = !is_file_ && is_asked_to_stop();
-    if (!is_file_ && machine_ == 0) vote.offer = offer(step);
+    vote.stop = manners().stop_in_votes && is_asked_to_stop();
+    if (all_pack() && members_.machine() == 0) vote.offer = offer(step);
     if (digest_due()) {
       const StateDigest digest = replica_.digest(in_.ctx);
       vote.digest = {digest.sum, digest.check};
     }
     return vote;
   }
+
+  bool leaves_alone() const { return !manners().stop_in_votes && is_asked_to_stop(); }
 
   bool is_asked_to_stop() const { return in_.stop_requested && in_.stop_requested(); }
 
@@ -201,11 +214,11 @@ class SpsaStepper final : public Stepper {
       read_records(Rounds::next);
       if (replica_.round() != round) break;
       const auto waited = Clock::now() - start;
-      const bool has_all = votes_.size() == machines_;
-      if (has_all && (!is_file_ || waited >= machine_ * kPatience)) {
+      const bool has_all = votes_.size() == members_.machines();
+      if (has_all && (all_pack() || waited >= members_.machine() * kPatience)) {
         pack(step);
-      } else if (is_file_ && is_asked_to_stop()) {
-        return false;  // a rank leaves with the others, by its vote
+      } else if (leaves_alone()) {
+        return false;
       } else if (!has_all && waited > std::chrono::seconds(5)) {
         if (!told) in_.report.say(fmt::format("step {}: waiting for the vote of {}", step, first_missing()));
         told = true;
@@ -217,7 +230,7 @@ class SpsaStepper final : public Stepper {
   std::string first_missing() const {
     uint32_t machine = 0;
     while (votes_.count(machine)) ++machine;
-    const bool runs = !in_.spsa->seat || in_.spsa->seat->is_taken(machine);
+    const bool runs = !spsa_.seat || spsa_.seat->is_taken(machine);
     return fmt::format("machine {}{}", machine, runs ? "" : ", which does not run");
   }
 
@@ -228,7 +241,7 @@ class SpsaStepper final : public Stepper {
       const auto expected = static_cast<size_t>(replica_.header().m * replica_.header().bytes_per_probe());
       const bool is_early = vote && vote->seed_round == round + 1;  // of a machine that has read this round's record
       if (!vote || vote->run != run_.prefix() || (vote->seed_round != round && !is_early) ||
-          vote->machine >= machines_ || vote->bytes.size() != expected) {
+          vote->machine >= members_.machines() || vote->bytes.size() != expected) {
         ++dropped_;
         continue;
       }
@@ -240,11 +253,12 @@ class SpsaStepper final : public Stepper {
     compare_digests();
     const auto first = votes_.find(0);
     const Vote::Offer terms = first != votes_.end() && first->second.offer ? *first->second.offer : offer(step);
-    const Bytes record = encode(
-        pack_round(replica_, run_, tip_, votes_, machines_, terms, config_.log_loss ? Losses::kept : Losses::left_out));
+    const Losses losses = config_.log_loss ? Losses::kept : Losses::left_out;
+    const Bytes record = encode(pack_round(replica_, run_, tip_, votes_, members_.machines(), terms, losses));
     engine_->append(tip_.index, record);
     read_records(Rounds::next);
-    if (digest_due() && (!is_file_ || machine_ == 0)) {
+    const bool appends = manners().total_order == Manners::Order::copies || members_.machine() == 0;
+    if (digest_due() && appends) {
       Record check = record_head(replica_, run_, tip_, RecordType::digest);
       const StateDigest digest = replica_.digest(in_.ctx);
       check.digest = {digest.sum, digest.check};
@@ -257,9 +271,10 @@ class SpsaStepper final : public Stepper {
     const StateDigest mine = replica_.digest(in_.ctx);
     for (const auto& [machine, vote] : votes_) {
       if (!vote.digest || StateDigest{(*vote.digest)[0], (*vote.digest)[1]} == mine) continue;
-      throw UserError(fmt::format("round {}", replica_.round()),
-                      fmt::format("machines {} and {} hold different weights after the same rounds", machine_, machine),
-                      "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
+      throw UserError(
+          fmt::format("round {}", replica_.round()),
+          fmt::format("machines {} and {} hold different weights after the same rounds", members_.machine(), machine),
+          "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
     }
   }
 
@@ -305,7 +320,8 @@ class SpsaStepper final : public Stepper {
     ended_ = ended_ || record.type == RecordType::end;
     if (record.type == RecordType::digest) digest_told_ = record.round;
     if (record.type != RecordType::round || voted_ != record.round) return;
-    const bool heard = machine_ < record.present.size() && record.present[machine_];
+    const uint32_t machine = members_.machine();
+    const bool heard = machine < record.present.size() && record.present[machine];
     if (!heard && heard_)
       in_.report.say(fmt::format("step {}: the others went on without this machine's vote; it follows them",
                                  int64_t{record.round} + 1));
@@ -322,40 +338,17 @@ class SpsaStepper final : public Stepper {
             hint_of_lower_rate("spsa.eps", log_ ? last_good_round(*log_, replica_.header().bytes_per_probe()) : 0));
   }
 
-  /// Once for each time that votes stay 0: the two sides of a probe are then too near for their losses to differ.
-  void tell_zero_votes(int64_t step) {
-    const RoundStats& round = replica_.last();
-    zero_rounds_ = round.valid > 0 && round.vote_rms == 0 ? zero_rounds_ + 1 : 0;
-    if (zero_rounds_ == kManyZeroRounds)
-      in_.report.say(
-          fmt::format("step {}: all votes of the last {} rounds are 0, nothing is learned: raise spsa.eps ({:g})", step,
-                      zero_rounds_, replica_.header().eps));
-  }
-
-  /// The rate of the round's update: as offered, or, when another machine packed with another, what the record tells of it.
-  float rate_of_update(const RoundStats& round, float offered) const {
-    const float unit = std::ldexp(1.0f, -round.unit), valid = static_cast<float>(round.valid);
-    if (round.valid == 0 || static_cast<double>(-(offered * unit) / valid) == round.alpha) return offered;
-    return static_cast<float>(-round.alpha * static_cast<double>(valid) / static_cast<double>(unit));
-  }
-
   /// @param halvings  before the round
   StepReport report(int64_t step, const LogEngine::Traffic& before, int halvings) {
     const RoundStats& round = replica_.last();
-    bool asked = is_file_ && is_asked_to_stop();
+    bool asked = leaves_alone();
     for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
     const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
-    if (round.valid == 0)
-      in_.report.say(fmt::format("step {}: none of {} votes is valid, the weights stay{}", step, round.votes,
-                                 replica_.halvings() > halvings ? "; the learning rate is halved from here on" : ""));
-    else if (2 * round.valid < round.votes)
-      in_.report.say(fmt::format("step {}: {} of {} votes invalid; the learning rate is halved from here on", step,
-                                 round.votes - round.valid, round.votes));
-    tell_zero_votes(step);
+    notices_.tell(step, round, replica_.halvings() > halvings);
     StepReport result;
     result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
     result.lr = rate_of_update(round, std::ldexp(offer(step).rate, -halvings));
-    result.rows = rows_per_step(in_.config, in_.world.size()) / machines_ * (round.votes / replica_.header().m);
+    result.rows = rows_of_machine() * (round.votes / replica_.header().m);
     result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
     result.stop = asked;
     result.extra.set("votes", round.votes)
@@ -372,13 +365,15 @@ class SpsaStepper final : public Stepper {
   }
 
   const TrainerInputs& in_;
+  const SpsaInputs& spsa_;
   const SpsaConfig& config_;
-  bool is_file_;
-  uint32_t machine_, machines_;
+  const Transport& transport_;
+  const Membership& members_;
   FlatParams& params_;
   Replica replica_;
   Voter voter_;
   Snapshots snapshots_;
+  RoundNotices notices_;
   RunId run_;
   ChainTip tip_;
   std::optional<StepLog> log_;
@@ -388,11 +383,14 @@ class SpsaStepper final : public Stepper {
   int64_t steps_;                                 // of the whole run
   int64_t scored_ = 0, dropped_ = 0;
   bool ended_ = false, heard_ = true;  // heard: this machine's last vote is in its round's record
-  int zero_rounds_ = 0;                // in a row, as seen by this process
 };
 
 }  // namespace
 
-std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs& in) { return std::make_unique<SpsaStepper>(in); }
+std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs& in, const SpsaConfig& config) {
+  const auto* spsa = dynamic_cast<const SpsaInputs*>(in.prepared);
+  TS_CHECK(spsa, "a training by SPSA was not prepared");
+  return std::make_unique<SpsaStepper>(in, *spsa, config);
+}
 
 }  // namespace tessera

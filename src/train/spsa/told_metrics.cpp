@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "train/run_folder.h"
+
 namespace tessera {
 namespace {
 

@@ -1,0 +1,15 @@
+// The list of estimators.
+
+#include "train/estimator.h"
+
+namespace tessera {
+
+const std::vector<EstimatorKind>& estimator_kinds() {
+  static const std::vector<EstimatorKind> kinds = {
+      {"backprop", "a forward and a backward pass", make_backprop},
+      {"spsa", "two forward passes a probe and one byte a gradient, see [spsa]", make_spsa},
+  };
+  return kinds;
+}
+
+}  // namespace tessera

@@ -1,0 +1,168 @@
+#include "train/spsa/spsa_estimator.h"
+
+#include <cmath>
+#include <limits>
+
+#include "train/spsa/spsa_inputs.h"
+#include "train/spsa/spsa_stepper.h"
+
+namespace tessera {
+namespace {
+
+/// What the trainer's own keys may not be with it.
+void check_trainer(Recipe& recipe, const TrainerConfig& trainer) {
+  const TrainConfig& train = trainer.train;
+  if (train.clip != TrainConfig{}.clip && train.clip != 0)
+    recipe.fault("train", "clip", "train.clip bounds gradients, and SPSA has none", "spsa.clip bounds votes");
+  if (train.checkpoint_activations)
+    recipe.fault("train", "checkpoint_activations", "SPSA keeps no activations", "leave it out");
+}
+
+void check_model(Recipe& recipe, const SpsaConfig& spsa, const AdapterConfig& adapter, const SharingConfig& sharing) {
+  if (adapter.dropout > 0)
+    recipe.fault("adapter", "dropout", "adapter.dropout is set, and SPSA compares losses of the same rows",
+                 "leave it out");
+  if (spsa.perturb == "layers" && (adapter.method != "none" || sharing.method != "none"))
+    recipe.fault("spsa", "perturb", "spsa.perturb = \"layers\" is for weights that are each trained for themselves",
+                 "leave it out");
+}
+
+void check_votes(Recipe& recipe, const SpsaConfig& spsa, const OptimizerConfig& optimizer) {
+  if (spsa.normalise && spsa.sides != "one")
+    recipe.fault("spsa", "normalise", "normalised votes compare the losses of one set of rows",
+                 "set spsa.sides = \"one\"");
+  if (spsa.normalise && spsa.probes < 2)
+    recipe.fault("spsa", "probes", "the deviation of one loss is not known", "set spsa.probes to at least 2");
+  if (spsa.votes == "float32" && spsa.probes > 63)
+    recipe.fault("spsa", "probes", "a vote holds at most 255 bytes, that is 63 probes of float32");
+  if (spsa.directions == "pool" && (optimizer.name != "sgd" || optimizer.momentum != 0 || optimizer.weight_decay != 0))
+    recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
+                 "set optimizer.name = \"sgd\", optimizer.momentum = 0 and optimizer.weight_decay = 0");
+  if (const auto eps = static_cast<float>(spsa.eps); eps < std::numeric_limits<float>::min() || !std::isfinite(eps))
+    recipe.fault("spsa", "eps", fmt::format("spsa.eps is {}, beyond the range of f32", spsa.eps), "try 1e-3 to 1e-2");
+}
+
+void check_optimizer(Recipe& recipe, const OptimizerConfig& optimizer) {
+  if (optimizer.lr > 1e20)
+    recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is {}", optimizer.lr), "at most 1e20 with spsa");
+  if (optimizer.lr * optimizer.weight_decay > 0.5)
+    recipe.fault("optimizer", "weight_decay", "a step would shrink weights to less than a half of themselves",
+                 "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
+}
+
+void check_run(Recipe& recipe, const SpsaConfig& spsa, const RunConfig& run) {
+  if (transport_named(spsa.transport).shares_folder() && spsa.machine >= spsa.machines)
+    recipe.fault("spsa", "machine", fmt::format("machine {} of {}", spsa.machine, spsa.machines),
+                 fmt::format("machines are numbered 0 .. {}", spsa.machines - 1));
+  if (run.resume != "auto" && run.resume != "never")
+    recipe.fault("run", "resume", "an SPSA run starts from its log, not from a checkpoint file",
+                 "job = \"replay\" with replay.branch starts a new run from any round");
+}
+
+class Spsa final : public Estimator {
+ public:
+  const SpsaConfig& config() const { return config_; }
+
+  std::string section() const override { return "spsa"; }
+  void visit(Fields& v) override { config_.visit(v); }
+
+  void set_defaults(const Recipe& recipe, TrainerConfig& trainer) const override {
+    if (!recipe.has("optimizer", "momentum")) trainer.optimizer.momentum = 0;
+  }
+
+  void check(Recipe& recipe, const RecipeParts& parts) const override {
+    check_trainer(recipe, parts.trainer);
+    check_model(recipe, config_, parts.adapter, parts.sharing);
+    check_votes(recipe, config_, parts.trainer.optimizer);
+    check_optimizer(recipe, parts.trainer.optimizer);
+    check_run(recipe, config_, parts.run);
+  }
+
+  std::vector<UnreadGroup> unread() const override {
+    const auto is = [](const char* key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); };
+    std::vector<UnreadGroup> groups;
+    if (config_.directions != "pool")
+      groups.push_back({section(), {"pool_size"}, is("spsa.directions", config_.directions)});
+    if (!transport().shares_folder())
+      groups.push_back({section(), {"shared", "machine", "machines"}, is("spsa.transport", config_.transport)});
+    if (config_.votes != "byte") groups.push_back({section(), {"adapt_unit"}, is("spsa.votes", config_.votes)});
+    groups.push_back({"checkpoint",
+                      {"best"},
+                      is("train.estimator", "spsa") + ", whose log leads back to every round (job = \"replay\")"});
+    return groups;
+  }
+
+  void check_ranks(const Recipe& recipe, int ranks) const override {
+    if (ranks > 1 && transport().shares_folder())
+      throw UserError(recipe.where("spsa", "transport"),
+                      fmt::format("spsa.transport = \"{}\" under {} ranks of one job", transport().name, ranks),
+                      "start the processes one by one without a launcher, or leave spsa.transport out");
+  }
+
+  bool has_gradients() const override { return false; }
+
+  int64_t rows_per_step(const TrainConfig& train, int ranks) const override {
+    const auto members = transport().join(standing_of(config_, 0, ranks));
+    return members->machines() * config_.rows_of_machine(train.batch);
+  }
+
+  std::unique_ptr<Stepper> make(const TrainerInputs& in) const override { return make_spsa_stepper(in, config_); }
+
+  StepMemory plan(const TrainerConfig& trainer, Model& model, int ranks, int threads) const override {
+    const TensorView values = model.pool().trainable().values;
+    const int64_t count = values.shape.count();
+    const auto prober = make_prober(config_, model);
+    const int64_t vectors = config_.directions == "pool" ? 0 : optimizer_state_bytes(trainer.optimizer, count);
+    return {
+        .optimizer = replica_state_bytes(config_, trainer.optimizer, count),
+        .activations = prober->plan_bytes(prober->micro_rows(trainer.train), trainer.train.sequence_length, threads),
+        .copies = prober->owned_bytes(),
+        .handing_over = ranks > 1 ? values.bytes() + vectors : 0};
+  }
+
+  LessMemory less_memory(const TrainerConfig&) const override {
+    return {.way = config_.side_by_side > 1 ? "lower spsa.side_by_side" : "", .lowers_copies = true};
+  }
+
+  /// A vote: its head, a byte or four a probe, and the loss.
+  int64_t wire_bytes(Model&) const override {
+    return transport().manners.bytes_of_message + 19 + config_.probes * (config_.votes == "float32" ? 4 : 1) + 2;
+  }
+
+  Words words() const override {
+    return {.sent = "one vote",
+            .sent_in_step = "sent by a machine in a round",
+            .spared = "; no gradients, no saved activations",
+            .lower_rate = " (a round with fewer votes bears less)"};
+  }
+
+  /// A process that shares a folder with others would begin a run folder anew, and find the run in what is shared.
+  Anew anew() const override {
+    if (!transport().shares_folder()) return {};
+    return {.by_resume = false, .places = config_.shared.empty() ? "run.dir" : "run.dir and spsa.shared"};
+  }
+
+ private:
+  const Transport& transport() const { return transport_named(config_.transport); }
+
+  SpsaConfig config_;
+};
+
+}  // namespace
+
+const SpsaConfig& spsa_config(const TrainerConfig& config) {
+  return dynamic_cast<const Spsa&>(config.estimators.named("spsa")).config();
+}
+
+Standing standing_of(const SpsaConfig& config, int rank, int ranks) {
+  return {.rank = rank, .ranks = ranks, .machine = config.machine, .machines = config.machines};
+}
+
+int64_t replica_state_bytes(const SpsaConfig& config, const OptimizerConfig& optimizer, int64_t count) {
+  if (config.directions == "pool") return 12 * count + 8 * config.pool_size;
+  return optimizer_state_bytes(optimizer, count);
+}
+
+std::unique_ptr<Estimator> make_spsa() { return std::make_unique<Spsa>(); }
+
+}  // namespace tessera
