@@ -6,6 +6,7 @@
 
 #include "comm/communicator.h"
 #include "core/stop.h"
+#include "data/packed_dataset.h"
 #include "model/model.h"
 #include "train/checkpoint.h"
 #include "train/reporter.h"

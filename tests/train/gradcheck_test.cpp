@@ -78,7 +78,7 @@ TEST_P(GradCheck, OfEveryWeight) {
                                   .dropout = {.on = true, .seed = 5, .step = 3}};
     const auto loss = [&] {
       model->assemble(own.ctx);
-      return score_batch(own.ctx, *model, batch, options.dropout).nll;
+      return score_batch(own.ctx, *model, batch, options.dropout)["nll"];
     };
     model->pool().zero_grads();
     loss();  // assembles

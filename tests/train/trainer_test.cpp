@@ -124,7 +124,7 @@ TEST_F(Loop, LeavesAnEvaluationBetweenTwoBatchesAndOwesIt) {
   const TrainOutcome whole = train_with({}, file);
   EXPECT_FALSE(whole.stopped);
   EXPECT_FALSE(whole.meta.owes_evaluation);
-  EXPECT_EQ(whole.meta.last_eval.nll, straight.meta.last_eval.nll);
+  EXPECT_EQ(whole.meta.last_eval["nll"], straight.meta.last_eval["nll"]);
   EXPECT_EQ(whole.meta.best_loss, straight.meta.best_loss);
   EXPECT_FALSE(read_checkpoint_meta(checkpoint_file(folder / "checkpoints", 6)).owes_evaluation);
 }
