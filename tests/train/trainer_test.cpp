@@ -59,18 +59,6 @@ class Loop : public testing::Test {
   TrainerConfig config_;
 };
 
-TEST_F(Loop, AllReducesFourBytesATrainedParameterAndStep) {
-  for (const char* method : {"none", "lora", "mos"}) {
-    const auto model = make_model(method);
-    const Traffic before = world_->traffic();
-    train(*model);
-    EXPECT_EQ(world_->traffic().all_reduce.bytes - before.all_reduce.bytes, 6 * 4 * model->pool().trainable_count())
-        << method;
-    EXPECT_EQ(world_->traffic().all_reduce.calls - before.all_reduce.calls, 6);
-    EXPECT_EQ(world_->traffic().broadcast.bytes - before.broadcast.bytes, 0);
-  }
-}
-
 TEST_F(Loop, StopsAfterTheStepInHand) {
   const auto model = make_model("mos");
   int asked = 0;
