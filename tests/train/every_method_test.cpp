@@ -6,25 +6,12 @@
 #include "support/gradcheck.h"
 #include "support/methods.h"
 #include "train/backprop.h"
-#include "train/trainer.h"
+#include "train/training.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-TokenData some_tokens() {
-  TokenData data;
-  for (int64_t d = 0; d < 20; ++d) {
-    for (int64_t t = 0; t < 12; ++t) {
-      data.tokens.push_back(static_cast<int32_t>((3 * d + t + t * t / 3) % 23));
-      data.scored.push_back(1);
-    }
-    data.ends.push_back(static_cast<int64_t>(data.tokens.size()));
-  }
-  data.hash = "made up";
-  return data;
-}
 
 double dot(const ConstView& a, const ConstView& b) {
   double sum = 0;
@@ -32,13 +19,10 @@ double dot(const ConstView& a, const ConstView& b) {
   return sum;
 }
 
-class EveryMethod : public testing::TestWithParam<test::WeightMethod> {
+class EveryMethod : public test::Training, public testing::WithParamInterface<test::WeightMethod> {
  protected:
-  EveryMethod() : world_(self_communicator()), data_(some_tokens(), 12, 1), report_(nullptr, Progress::none) {
+  EveryMethod() {
     config_.train.steps = 6;
-    config_.train.batch = 4;
-    config_.train.sequence_length = 12;
-    config_.optimizer.lr = 1e-2;
     config_.checkpoint.every = 3;
   }
   std::unique_ptr<Model> make(Memory memory = Memory::held) {
@@ -48,14 +32,10 @@ class EveryMethod : public testing::TestWithParam<test::WeightMethod> {
     return std::make_unique<Model>(settings);
   }
   TrainOutcome train(Model& model, const RunFolder* folder = nullptr, const fs::path& from = {}) {
-    return run_training({.config = config_,
-                         .model = model,
-                         .data = data_,
-                         .world = *world_,
-                         .ctx = own_.ctx,
-                         .report = report_,
-                         .folder = folder,
-                         .resume_from = from});
+    TrainerInputs in = inputs(model);
+    in.folder = folder;
+    in.resume_from = from;
+    return run_training(in);
   }
   /// Views that read trained numbers: of the weights, or of an adapter's matrices.
   static std::vector<ViewPtr> trained_views(Model& model) {
@@ -67,13 +47,6 @@ class EveryMethod : public testing::TestWithParam<test::WeightMethod> {
       for (const LowRank& delta : deltas) views.insert(views.end(), {delta.a, delta.bt});
     return views;
   }
-
-  test::TemporaryFolder folder_;
-  test::OwnContext own_;
-  std::unique_ptr<Communicator> world_;
-  PackedDataset data_;
-  Reporter report_;
-  TrainerConfig config_;
 };
 
 TEST_P(EveryMethod, HasTheGradientThatIsTheDerivativeOfTheLoss) {

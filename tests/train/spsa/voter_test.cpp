@@ -9,6 +9,7 @@
 #include <set>
 
 #include "support/tiny_model.h"
+#include "support/token_data.h"
 #include "train/spsa/vote_codec.h"
 
 namespace tessera {
@@ -16,23 +17,11 @@ namespace {
 
 constexpr int64_t kRows = 40, kLength = 12;
 
-/// Rows of one document each, all different.
-TokenData some_tokens() {
-  TokenData data;
-  data.hash = "made up";
-  for (int64_t d = 0; d < kRows; ++d) {
-    for (int64_t t = 0; t < kLength; ++t) {
-      data.tokens.push_back(static_cast<int32_t>((3 * d + t * (1 + d % 5)) % 23));
-      data.scored.push_back(1);
-    }
-    data.ends.push_back(static_cast<int64_t>(data.tokens.size()));
-  }
-  return data;
-}
-
 class Votes : public testing::Test {
  protected:
-  Votes() : data_(some_tokens(), kLength, 1) {
+  Votes()
+      : data_(test::token_data(kRows, kLength, [](int64_t d, int64_t t) { return (3 * d + t * (1 + d % 5)) % 23; }),
+              kLength, 1) {
     Model::Settings settings = test::tiny_settings(folder_.path());
     settings.gradients = false;
     settings.adapter.method = "lora";
