@@ -6,9 +6,9 @@
 
 #include "io/sha256.h"
 #include "support/paths.h"
-#include "train/replicas.h"
 #include "train/run_folder.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/replicas.h"
 #include "train/spsa/snapshots.h"
 
 namespace tessera {

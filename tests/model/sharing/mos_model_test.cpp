@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "model/mos_configs.h"
+#include "model/sharing/mos_configs.h"
 
 namespace tessera {
 namespace {

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "model/mos_configs.h"
+#include "model/sharing/mos_configs.h"
 
 namespace tessera {
 namespace {
