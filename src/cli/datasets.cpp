@@ -36,7 +36,8 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     std::string notice;
     TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice, rules);
     if (!notice.empty()) sets.notices.push_back(notice);
-    if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
+    if (split == Split::train && objective_of(train.objective).rows == ExampleRows::answers)
+      data = answers_only(std::move(data));
     if (const std::string warning = unknown_words(data.tokens, sets.tokenizer, "data's"); !warning.empty())
       sets.notices.push_back(warning + " (--show-batch shows them)");
     const bool is_shuffled_by_seed = split == Split::train || rules == Rules::first;

@@ -18,14 +18,15 @@ std::vector<std::string> job_names() {
 }
 
 void check_objective(Recipe& recipe, const JobConfig& c) {
-  if (c.trainer.train.objective != "choices") return;
-  if (c.data.label_words.empty())
-    recipe.fault("train", "objective", "train.objective is \"choices\", but data.label_words is not set",
-                 "give the words to choose from, for example label_words = [\" terrible\", \" great\"]");
-  if (estimator_of(c.trainer).has_gradients())
+  const Objective& objective = objective_of(c.trainer.train.objective);
+  if (objective.rows == ExampleRows::choices && c.data.label_words.empty())
     recipe.fault("train", "objective",
-                 fmt::format("train.objective = \"choices\" takes forward passes only, and train.estimator is \"{}\"",
-                             c.trainer.train.estimator),
+                 fmt::format("train.objective is \"{}\", but data.label_words is not set", objective.name),
+                 "give the words to choose from, for example label_words = [\" terrible\", \" great\"]");
+  if (objective.gradient == HiddenGradient::none && estimator_of(c.trainer).has_gradients())
+    recipe.fault("train", "objective",
+                 fmt::format("train.objective = \"{}\" takes forward passes only, and train.estimator is \"{}\"",
+                             objective.name, c.trainer.train.estimator),
                  "set train.estimator = \"spsa\", or train.objective = \"tokens\", which trains on the right words");
 }
 

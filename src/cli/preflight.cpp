@@ -19,7 +19,8 @@ void look_at_split(const JobInputs& in, const Model* model, const Tokenizer& tok
   TokenData data = load_sample(data_config(in), tokenizer, split, kDocuments, whole);
   if (data.tokens.empty()) return;
   if (model) require_known_token(in, *model, tokenizer, *std::max_element(data.tokens.begin(), data.tokens.end()));
-  if (split == Split::train && train.objective == "tokens") data = answers_only(std::move(data));
+  if (split == Split::train && objective_of(train.objective).rows == ExampleRows::answers)
+    data = answers_only(std::move(data));
   if (whole) PackedDataset(std::move(data), train.sequence_length, 0, kNewestRules);
 }
 

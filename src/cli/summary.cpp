@@ -6,6 +6,7 @@
 
 #include "cli/estimator_run.h"
 #include "cli/model_settings.h"
+#include "score/figures.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 #include "train/estimator.h"
@@ -14,38 +15,15 @@
 namespace tessera {
 namespace {
 
-/// A number that an evaluation has found, as the done line and the reader are told it.
-struct Figure {
-  std::string key, name;
-  double value;
-  bool is_share = false;
-  std::string text() const { return is_share ? fmt::format("{:.1f} %", 100 * value) : fmt::format("{:.4f}", value); }
-};
-
-/// Those that exist, in the order of the done line.
-std::vector<Figure> all_figures_of(const LossSums& sums, Objective objective) {
-  std::vector<Figure> figures;
-  if (sums.objective_count(objective) > 0) figures.push_back({"loss", "loss", sums.mean_loss(objective)});
-  if (sums.scored > 0) figures.push_back({"token_accuracy", "tokens right", sums.token_accuracy(), true});
-  if (sums.completions > 0) figures.push_back({"exact_match", "completions right", sums.exact_match(), true});
-  if (sums.choices > 0) figures.push_back({"accuracy", "choices right", sums.accuracy(), true});
-  figures.erase(std::remove_if(figures.begin(), figures.end(), [](const Figure& f) { return !std::isfinite(f.value); }),
-                figures.end());
-  return figures;
-}
-
 /// Those that a run's outcome is told by, the loss last.
-std::vector<Figure> figures_of(const LossSums& sums, Objective objective) {
-  std::vector<Figure> figures = all_figures_of(sums, objective);
-  figures.erase(
-      std::remove_if(figures.begin(), figures.end(), [](const Figure& f) { return f.key == "token_accuracy"; }),
-      figures.end());
-  if (!figures.empty()) std::rotate(figures.begin(), figures.begin() + 1, figures.end());
+std::vector<Figure> outcome_figures(const LossSums& sums, const Objective& objective) {
+  std::vector<Figure> figures = figures_told(sums, objective, Told::outcome);
+  std::stable_partition(figures.begin(), figures.end(), [](const Figure& f) { return f.key != "loss"; });
   return figures;
 }
 
-std::optional<Figure> find_figure(const LossSums& sums, Objective objective, const std::string& key) {
-  for (const Figure& figure : figures_of(sums, objective))
+std::optional<Figure> find_figure(const LossSums& sums, const Objective& objective, const std::string& key) {
+  for (const Figure& figure : outcome_figures(sums, objective))
     if (figure.key == key) return figure;
   return std::nullopt;
 }
@@ -61,13 +39,13 @@ std::string unrounded_hint(const JobInputs& in, const Written& result, int64_t s
 /// A folder and its figures; where they are not those of the trained values, these too.
 void say_written(Reporter& report, const JobInputs& in, const Written& result, const CheckpointMeta& meta) {
   if (!result.sums) return;
-  const Objective objective = objective_of(in.config.trainer.train.objective);
+  const Objective& objective = objective_of(in.config.trainer.train.objective);
   std::string text, others;
-  for (const Figure& figure : figures_of(*result.sums, objective)) {
-    text += fmt::format("{}held-out {} {}", text.empty() ? "" : ", ", figure.name, figure.text());
+  for (const Figure& figure : outcome_figures(*result.sums, objective)) {
+    text += fmt::format("{}held-out {} {}", text.empty() ? "" : ", ", figure.words, figure.text);
     const auto before = find_figure(meta.last_eval, objective, figure.key);
-    if (before && before->text() != figure.text())
-      others += fmt::format("{}{} {}", others.empty() ? "" : ", ", figure.name, before->text());
+    if (before && before->text != figure.text)
+      others += fmt::format("{}{} {}", others.empty() ? "" : ", ", figure.words, before->text);
   }
   report.say(fmt::format("{}: {}", result.folder.string(), text));
   if (others.empty()) return;
@@ -116,11 +94,11 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
 void say_outcome(Reporter& report, const JobInputs& in, Model& model, const TrainOutcome& outcome,
                  const std::vector<Written>& written) {
   const LossSums &first = outcome.meta.first_eval, &last = figures_of_outcome(written, outcome.meta.last_eval);
-  const Objective objective = objective_of(in.config.trainer.train.objective);
-  for (const Figure& figure : figures_of(last, objective)) {
+  const Objective& objective = objective_of(in.config.trainer.train.objective);
+  for (const Figure& figure : outcome_figures(last, objective)) {
     const auto before = find_figure(first, objective, figure.key);
     report.say(
-        fmt::format("held-out {}: {}{} after", figure.name, before ? before->text() + " before, " : "", figure.text()));
+        fmt::format("held-out {}: {}{} after", figure.words, before ? before->text + " before, " : "", figure.text));
   }
   const auto before = find_figure(first, objective, "loss"), after = find_figure(last, objective, "loss");
   if (before && after && after->value > 1.02 * before->value)
@@ -136,7 +114,7 @@ void say_outcome(Reporter& report, const JobInputs& in, Model& model, const Trai
 }
 
 Json done_line(const JobInputs& in, const TrainOutcome& outcome, Model& model, const std::vector<Written>& written) {
-  const Objective objective = objective_of(in.config.trainer.train.objective);
+  const Objective& objective = objective_of(in.config.trainer.train.objective);
   const CheckpointMeta& meta = outcome.meta;
   Json line = Json::object().set("event", "done").set("step", meta.step);
   if (std::isfinite(meta.last_loss)) line.set("loss", meta.last_loss);
@@ -144,7 +122,8 @@ Json done_line(const JobInputs& in, const TrainOutcome& outcome, Model& model, c
       .set("seconds", meta.seconds)
       .set("trained_parameters", model.pool().trainable_count());
   const auto add = [&](Json& to, const LossSums& sums, const std::string& suffix) {
-    for (const Figure& figure : all_figures_of(sums, objective)) to.set("eval_" + figure.key + suffix, figure.value);
+    for (const Figure& figure : figures_told(sums, objective, Told::results))
+      to.set("eval_" + figure.key + suffix, figure.value);
   };
   add(line, meta.first_eval, "_before");
   const LossSums& last = figures_of_outcome(written, meta.last_eval);

@@ -1,5 +1,6 @@
 #include "score/evaluate.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "comm/stop_together.h"
@@ -8,14 +9,9 @@ namespace tessera {
 namespace {
 
 LossSums summed(Communicator& world, LossSums sums) {
-  std::vector<double> numbers;
-  LossSums::visit([&](const char*, auto member) { numbers.push_back(static_cast<double>(sums.*member)); });
-  numbers = sum_over_ranks(world, numbers);
-  size_t i = 0;
-  LossSums::visit([&](const char*, auto member) {
-    auto& number = sums.*member;
-    number = static_cast<std::decay_t<decltype(number)>>(numbers.at(i++));
-  });
+  const auto mine = sums.values();
+  const std::vector<double> all = sum_over_ranks(world, {mine.begin(), mine.end()});
+  std::copy(all.begin(), all.end(), mine.begin());
   return sums;
 }
 

@@ -4,7 +4,8 @@
 #include <string>
 
 #include "core/json.h"
-#include "score/batch_loss.h"
+#include "data/packed_dataset.h"
+#include "score/objective.h"
 
 namespace tessera {
 
@@ -12,12 +13,13 @@ namespace tessera {
 std::string evaluation_set(const PackedDataset&, int64_t rows);
 
 /// A line of metrics.jsonl with the figures that exist.
-Json evaluation_line(int64_t step, const LossSums&, Objective);
+Json evaluation_line(int64_t step, const LossSums&, const Objective&);
 /// The same for a reader.
-std::string evaluation_text(int64_t step, const LossSums&, Objective);
+std::string evaluation_text(int64_t step, const LossSums&, const Objective&);
+/// The sums that a line of metrics.jsonl was made from. What it does not tell is not known.
+LossSums sums_told(const Json& evaluation_line, const Objective&);
 
-/// Sums as checkpoints keep them. A sum that is not known is NaN, and absent in JSON.
-Json to_json(const LossSums&);
-LossSums loss_sums_of(const Json&);
+/// The line of job=evaluate.
+Json result_line(const LossSums&, const Objective&);
 
 }  // namespace tessera

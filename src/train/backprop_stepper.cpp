@@ -71,7 +71,7 @@ class BackpropStepper final : public Stepper {
     const LossSums mine = local_gradients(step);
     all_reduce_grads(in_.world, params_);
     const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
-    const auto sums = sum_over_ranks(in_.world, {mine.nll, static_cast<double>(mine.scored), stop});
+    const auto sums = sum_over_ranks(in_.world, {mine["nll"], mine["scored"], stop});
     const double nll = sums[0], scored = std::max(1.0, sums[1]);
     const double norm = std::sqrt(squared_norm()) / scored;
     stop_if_broken(step, nll, norm);

@@ -9,7 +9,7 @@
 #include "io/hdf5_file.h"
 #include "io/numbered_name.h"
 #include "model/native_folder.h"
-#include "score/evaluation.h"
+#include "score/metrics/metric.h"
 #include "train/divergence.h"
 
 namespace tessera {
@@ -239,8 +239,7 @@ struct MetaPacker {
   void put(const char* name, const std::string& text) { packed.set(name, text); }
   void put(const char* name, const LossSums& sums) {
     Json json = Json::object();
-    LossSums::visit(
-        [&](const char* part, auto member) { json.set(part, fmt::format("{:a}", static_cast<double>(sums.*member))); });
+    for (const SumSpec& spec : sum_specs()) json.set(std::string(spec.name), fmt::format("{:a}", sums[spec.name]));
     packed.set(name, json);
   }
   void put(const char* name, const RecipeValues& values) { packed.set(name, to_json(values)); }
@@ -255,9 +254,7 @@ struct MetaUnpacker {
   void get(const char* name, double& value) const { value = number_of(packed.at(name)); }
   void get(const char* name, std::string& text) const { text = packed.at(name).as_string(); }
   void get(const char* name, LossSums& sums) const {
-    LossSums::visit([&](const char* part, auto member) {
-      sums.*member = static_cast<std::decay_t<decltype(sums.*member)>>(number_of(packed.at(name).at(part)));
-    });
+    for (const SumSpec& spec : sum_specs()) sums[spec.name] = number_of(packed.at(name).at(spec.name));
   }
   void get(const char* name, RecipeValues& values) const { values = values_of(packed.at(name)); }
 };

@@ -12,7 +12,7 @@
 #include "comm/communicator.h"
 #include "core/rules.h"
 #include "model/parameter_pool.h"
-#include "score/batch_loss.h"
+#include "score/loss_sums.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {

@@ -1,5 +1,6 @@
 #pragma once
 #include "core/fields.h"
+#include "score/objective.h"
 
 namespace tessera {
 
@@ -24,8 +25,7 @@ struct TrainConfig {
     v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
     v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
-    v("objective", objective, one_of({"tokens", "choices"}),
-      "what is lowered. tokens: the scored tokens' negative log-likelihood; choices: with data.label_words that of the right word among all");
+    v("objective", objective, one_of(objective_names()), objective_help());
     v("estimator", estimator, one_of(estimator_names()), "how gradients are found. " + estimator_help());
     v("clip", clip, in_f32(at_least(0)), "largest global gradient norm; 0: no clipping", OnResume::in_new_folder);
     v("checkpoint_activations", checkpoint_activations, anything(),

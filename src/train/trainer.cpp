@@ -81,7 +81,7 @@ class Loop {
       meta_.owes_evaluation = 0;
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
-        begin_evaluations(saved->meta.first_eval.scored > 0, saved->figures_file);
+        begin_evaluations(saved->meta.first_eval.has_scored(), saved->figures_file);
       else if (in_.eval && saved->owes_evaluation)
         evaluate_between_steps(Begins::no);
       return;
@@ -100,7 +100,7 @@ class Loop {
   bool is_another_set(const Restored& saved) const {
     const CheckpointMeta& meta = saved.meta;
     const std::string now = evaluation_set(*in_.eval, in_.config.evaluate.rows);
-    return meta.first_eval.scored == 0 || (!meta.eval_set.empty() && meta.eval_set != now);
+    return !meta.first_eval.has_scored() || (!meta.eval_set.empty() && meta.eval_set != now);
   }
 
   /// A new "before", and a new best.
@@ -169,7 +169,7 @@ class Loop {
   bool evaluate_now(Begins begins) {
     const LossSums sums =
         evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows, in_.stop_requested);
-    if (!std::isfinite(sums.nll) || !std::isfinite(sums.choices_nll)) {
+    if (!are_finite(sums)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
                       stepper_->way_out_of_divergence());
@@ -178,8 +178,8 @@ class Loop {
     meta_.eval_set = evaluation_set(*in_.eval, in_.config.evaluate.rows);
     meta_.evaluated_at = meta_.step;
     if (meta_.step == 0 || begins == Begins::yes) meta_.first_eval = sums;
-    const Objective objective = objective_of(in_.config.train.objective);
-    const double loss = sums.mean_loss(objective);
+    const Objective& objective = objective_of(in_.config.train.objective);
+    const double loss = objective.mean(sums);
     const bool is_best = loss < meta_.best_loss;
     meta_.best_loss = std::min(meta_.best_loss, loss);
     stepper_->keep_figures(meta_);  // first: what is kept and not told is told when the run goes on

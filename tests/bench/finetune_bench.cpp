@@ -65,8 +65,7 @@ class Finetune {
     model_->pool().zero_grads();
     const LossSums sums = backprop_batch(*ctx_, *model_, batch_);
     model_->bound_adapter()->finish_backward(*ctx_);
-    optimizer_->step(*ctx_, model_->pool().trainable(),
-                     {++steps_, 1e-4f, static_cast<float>(1.0 / static_cast<double>(sums.scored))});
+    optimizer_->step(*ctx_, model_->pool().trainable(), {++steps_, 1e-4f, static_cast<float>(1.0 / sums["scored"])});
     model_->assemble(*ctx_);
   }
 

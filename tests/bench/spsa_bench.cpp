@@ -104,7 +104,7 @@ class Training {
     Vote vote;
     probe_seconds_ = seconds_of([&] {
       const auto sums = prober_->losses(*ctx_, {&batch_, 1}, points);
-      const double g = (sums[0].nll - sums[1].nll) / static_cast<double>(sums[0].scored) / (2 * header_.eps);
+      const double g = (sums[0]["nll"] - sums[1]["nll"]) / sums[0]["scored"] / (2 * header_.eps);
       write_vote(header_, g, replica_->unit(), round, 0, 0, vote.bytes);
     });
     update_seconds_ = seconds_of([&] {

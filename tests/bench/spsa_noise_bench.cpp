@@ -73,7 +73,7 @@ void measure(const std::string& name, const fs::path& path, const std::string& m
       const auto gradient = [&](const Context& ctx, std::span<const PackedBatch> batches) {
         model.assemble(ctx);
         const auto sums = prober->losses(ctx, batches, points);
-        return (sums[0].nll - sums[1].nll) / static_cast<double>(sums[0].scored) / (2 * static_cast<double>(e));
+        return (sums[0]["nll"] - sums[1]["nll"]) / sums[0]["scored"] / (2 * static_cast<double>(e));
       };
       const double g = gradient(cpu, {&all, 1});
       mean += g / probes;

@@ -79,9 +79,9 @@ TEST_F(WrittenFolder, IsReadBackWhenItWasRounded) {
   settings.model.path = folder_ / "model";
   settings.model.init = "pretrained";
   Model model(settings);
-  EXPECT_EQ(written.at(0).sums.value().nll, evaluate(own_.ctx, model, eval_, *world, 4).nll);
-  EXPECT_NE(written.at(0).sums->nll, trained_.nll);
-  EXPECT_EQ(figures_of_outcome(written, trained_).nll, written.at(0).sums->nll);
+  EXPECT_EQ(written.at(0).sums.value()["nll"], evaluate(own_.ctx, model, eval_, *world, 4)["nll"]);
+  EXPECT_NE((*written.at(0).sums)["nll"], trained_["nll"]);
+  EXPECT_EQ(figures_of_outcome(written, trained_)["nll"], (*written.at(0).sums)["nll"]);
 }
 
 TEST_F(WrittenFolder, ThatHoldsTheTrainedValuesHasTheirFiguresAndTheRunHasTheseToo) {
@@ -89,15 +89,15 @@ TEST_F(WrittenFolder, ThatHoldsTheTrainedValuesHasTheirFiguresAndTheRunHasTheseT
   both.push_back({.name = "adapter", .folder = folder_ / "there is none"});
   const auto world = self_communicator();
   const auto written = evaluated(*world, both);
-  EXPECT_EQ(written.at(1).sums.value().nll, trained_.nll);
+  EXPECT_EQ(written.at(1).sums.value()["nll"], trained_["nll"]);
   EXPECT_EQ(&figures_of_outcome(written, trained_), &trained_);
 }
 
 TEST_F(WrittenFolder, OfSeveralNodesIsReadByRankZeroAlone) {
   TwoNodes first(0), second(1);
   const auto world = self_communicator();
-  EXPECT_EQ(evaluated(first, model_alone()).at(0).sums.value().nll,
-            evaluated(*world, model_alone()).at(0).sums.value().nll);
+  EXPECT_EQ(evaluated(first, model_alone()).at(0).sums.value()["nll"],
+            evaluated(*world, model_alone()).at(0).sums.value()["nll"]);
   EXPECT_TRUE(evaluated(second, {}).empty());
 }
 

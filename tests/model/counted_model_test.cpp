@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
-#include "support/tiny_model.h"
+#include "support/methods.h"
 
 namespace tessera {
 namespace {
@@ -71,14 +71,21 @@ TEST_P(CountedModel, TakesNoMemory) {
   EXPECT_LT(20 * taken, heap() - before - taken);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Methods, CountedModel,
-    testing::Values(Case{"full", "none", "none"}, Case{"full_forward_only", "none", "none", "randomfold", 4, false},
-                    Case{"lora", "none", "lora"}, Case{"mos", "none", "mos"}, Case{"rps", "rps", "none"},
-                    Case{"uncompressed_rps", "rps", "none", "randomfold", 1}, Case{"mos_on_rps", "rps", "mos"},
-                    Case{"hashed", "rps", "none", "hashed"}, Case{"roast", "rps", "none", "roast-tile"},
-                    Case{"depth", "depth", "none", "randomfold", 3}, Case{"magnitude", "magnitude", "none"}),
-    [](const auto& info) { return info.param.name; });
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const test::WeightMethod& method : test::weight_methods())
+    all.push_back({method.name, method.is_adapter ? "none" : method.name, method.is_adapter ? method.name : "none",
+                   "randomfold", 3});
+  all.insert(all.end(), {{"full_forward_only", "none", "none", "randomfold", 4, false},
+                         {"uncompressed_rps", "rps", "none", "randomfold", 1},
+                         {"mos_on_rps", "rps", "mos"},
+                         {"hashed", "rps", "none", "hashed"},
+                         {"roast", "rps", "none", "roast-tile"}});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, CountedModel, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace tessera

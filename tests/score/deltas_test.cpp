@@ -54,7 +54,7 @@ class Deltas : public testing::TestWithParam<bool> {
     clear(own_.ctx, dhidden);
     const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
     decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
-    return sum_up(batch, in.scored(), scores.nll, scores.best).nll;
+    return sum_up(batch, in.scored(), scores.nll, scores.best)["nll"];
   }
   test::TemporaryFolder folder_;
   test::OwnContext own_;

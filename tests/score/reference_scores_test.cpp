@@ -55,7 +55,7 @@ class StoriesScores : public testing::Test {
     if (ids.size() > 512) ids.resize(512);
     return ids;
   }
-  double nll(const std::string& text) { return score_batch(engine_.ctx, *model_, one_document(ids_of(text))).nll; }
+  double nll(const std::string& text) { return score_batch(engine_.ctx, *model_, one_document(ids_of(text)))["nll"]; }
 
   Engine engine_;
   std::optional<Tokenizer> tokenizer_;

@@ -127,8 +127,8 @@ TEST_F(Checkpoints, ARankThatCannotSeeTheFileIsSentIt) {
   meta.step = 7;
   meta.rows_consumed = int64_t{1} << 60;
   meta.seconds = 0.1;
-  meta.first_eval.nll = 1.0 / 3;
-  meta.first_eval.scored = 3;
+  meta.first_eval["nll"] = 1.0 / 3;
+  meta.first_eval["scored"] = 3;
   meta.recipe = {{"train.steps", "9"}};
   meta.start_values = "hash";
   meta.rules = Rules::first;
@@ -146,8 +146,8 @@ TEST_F(Checkpoints, ARankThatCannotSeeTheFileIsSentIt) {
   EXPECT_EQ(received.step, 7);
   EXPECT_EQ(received.rows_consumed, meta.rows_consumed);
   EXPECT_EQ(received.seconds, 0.1);
-  EXPECT_EQ(received.first_eval.nll, 1.0 / 3);
-  EXPECT_EQ(received.first_eval.scored, 3);
+  EXPECT_EQ(received.first_eval["nll"], 1.0 / 3);
+  EXPECT_EQ(received.first_eval["scored"], 3);
   EXPECT_EQ(received.best_loss, std::numeric_limits<double>::infinity());
   EXPECT_EQ(received.recipe, meta.recipe);
   EXPECT_EQ(received.start_values, "hash");

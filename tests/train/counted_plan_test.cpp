@@ -2,9 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "support/tiny_model.h"
+#include "support/methods.h"
 #include "train/backprop.h"
-#include "train/optimizers/optimizer.h"
 #include "train/spsa/prober.h"
 
 namespace tessera {
@@ -51,23 +50,18 @@ TEST_P(CountedPlan, OfAProbeIsThatOfAModel) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, CountedPlan,
-                         testing::Values(Case{"full", "none", "none"}, Case{"lora", "none", "lora"},
-                                         Case{"mos", "none", "mos"}, Case{"rps", "rps", "none"},
-                                         Case{"mos_on_rps", "rps", "mos"}, Case{"hashed", "rps", "none", "hashed"},
-                                         Case{"roast", "rps", "none", "roast-tile"}, Case{"depth", "depth", "none"},
-                                         Case{"magnitude", "magnitude", "none"}),
-                         [](const auto& info) { return info.param.name; });
-
-TEST(OptimizerState, IsCountedWithoutBeingMade) {
-  for (const OptimizerKind& kind : optimizer_kinds())
-    for (const double momentum : {0.0, 0.9}) {
-      OptimizerConfig config;
-      config.name = kind.name;
-      config.momentum = momentum;
-      EXPECT_EQ(optimizer_state_bytes(config, 1000), make_optimizer(config, 1000)->state_bytes()) << kind.name;
-    }
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const test::WeightMethod& method : test::weight_methods())
+    all.push_back({method.name, method.is_adapter ? "none" : method.name, method.is_adapter ? method.name : "none"});
+  all.insert(
+      all.end(),
+      {{"mos_on_rps", "rps", "mos"}, {"hashed", "rps", "none", "hashed"}, {"roast", "rps", "none", "roast-tile"}});
+  return all;
 }
+
+INSTANTIATE_TEST_SUITE_P(Methods, CountedPlan, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace tessera

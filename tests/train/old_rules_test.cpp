@@ -89,7 +89,7 @@ TEST_F(OldCheckpoint, LeadsToTheLossesOfTheOldRules) {
   EXPECT_EQ(outcome.meta.step, 30);
   const auto [train_loss, eval_loss] = last_losses();
   EXPECT_NEAR(outcome.meta.last_loss, train_loss, 1e-4);
-  EXPECT_NEAR(outcome.meta.last_eval.mean_nll(), eval_loss, 1e-4);
+  EXPECT_NEAR(objective_of("tokens").mean(outcome.meta.last_eval), eval_loss, 1e-4);
   EXPECT_EQ(read_checkpoint_meta(checkpoint_file(folder_ / "run/checkpoints", 30)).rules, Rules::first);
 }
 

@@ -10,21 +10,10 @@
 #include "support/rps.h"
 #include "train/backprop.h"
 #include "train/estimator.h"
+#include "train/stepper.h"
+#include "train/training.h"
 
 namespace tessera::test {
-
-inline TokenData tokens_of(int64_t documents, int64_t length, int64_t vocabulary) {
-  TokenData data;
-  for (int64_t d = 0; d < documents; ++d) {
-    for (int64_t t = 0; t < length; ++t) {
-      data.tokens.push_back(static_cast<int32_t>((3 * d + t + t * t / 3) % vocabulary));
-      data.scored.push_back(1);
-    }
-    data.ends.push_back(static_cast<int64_t>(data.tokens.size()));
-  }
-  data.hash = "made up";
-  return data;
-}
 
 /// The numbers of the shared tensors' weights, in the order of the flat range: s(i) · λ in `coefficient`, h(i) in `cell`.
 struct Map {
@@ -73,15 +62,12 @@ inline void append(std::vector<double>& list, const ConstView& view) {
   for (int64_t i = 0; i < view.shape.count(); ++i) list.push_back(element(view, i));
 }
 
-class RpsTraining : public testing::Test {
+class RpsTraining : public Training {
  protected:
-  RpsTraining() : world_(self_communicator()), data_(tokens_of(40, 12, 23), 12, 1), report_(nullptr, Progress::none) {
+  RpsTraining() : Training(40) {
     own_.ctx.threads = 1;  // models this small would only wait for another
-    config_.train.batch = 4;
     config_.train.micro_batch = 2;
-    config_.train.sequence_length = 12;
     config_.train.clip = 0;
-    config_.optimizer.lr = 1e-2;
     config_.optimizer.schedule = "constant";
   }
   Model::Settings settings(const SharingConfig& sharing, const test::TinyConfig& config = {}) {
@@ -102,9 +88,6 @@ class RpsTraining : public testing::Test {
     s.sharing = sharing;
     s.train_base = true;
     return s;
-  }
-  TrainerInputs inputs(Model& model) {
-    return {.config = config_, .model = model, .data = data_, .world = *world_, .ctx = own_.ctx, .report = report_};
   }
   /// Reports of the trainer's own steps.
   std::vector<StepReport> train(Model& model, int64_t steps) {
@@ -140,13 +123,6 @@ class RpsTraining : public testing::Test {
           << a.decoder().specs()[i].name << ", " << what;
   }
   PackedBatch batch(std::vector<int64_t> rows = {0, 1, 2}) const { return data_.batch(rows, 0); }
-
-  test::TemporaryFolder folder_;
-  test::OwnContext own_;
-  std::unique_ptr<Communicator> world_;
-  PackedDataset data_;
-  Reporter report_;
-  TrainerConfig config_;
 };
 
 }  // namespace tessera::test

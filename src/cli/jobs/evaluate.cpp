@@ -11,6 +11,7 @@
 #include "cli/trained_weights.h"
 #include "io/output.h"
 #include "score/evaluate.h"
+#include "score/evaluation.h"
 #include "train/steps.h"
 
 namespace tessera {
@@ -47,8 +48,8 @@ int evaluate_results(const JobInputs& in) {
   const Context& ctx = compute;
   model.assemble(ctx);
   const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
-  const double loss = sums.mean_loss(objective_of(in.config.trainer.train.objective));
-  if (!std::isfinite(loss)) {
+  const Objective& objective = objective_of(in.config.trainer.train.objective);
+  if (!std::isfinite(objective.mean(sums))) {
     const std::string broken = model.broken_base_weight();
     throw UserError("data.eval", "the loss is not finite" + (broken.empty() ? "" : ": " + broken),
                     "the base model is damaged, or the adapter's training diverged");
@@ -56,11 +57,7 @@ int evaluate_results(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   if (const std::string note = left_out_notice(*sets.eval, "the held-out data"); !note.empty() && !in.quiet)
     fmt::print(stderr, "{}\n", note);
-  Json line =
-      Json::object().set("loss", loss).set("scored_tokens", sums.scored).set("token_accuracy", sums.token_accuracy());
-  if (sums.completions > 0) line.set("exact_match", sums.exact_match()).set("completions", sums.completions);
-  if (sums.choices > 0) line.set("accuracy", sums.accuracy()).set("choices", sums.choices);
-  print_out("{}\n", line.dump());
+  print_out("{}\n", result_line(sums, objective).dump());
   return kDone;
 }
 

@@ -4,7 +4,6 @@
 
 #include "io/files.h"
 #include "io/json_file.h"
-#include "score/evaluation.h"
 
 namespace tessera {
 namespace fs = std::filesystem;

@@ -14,7 +14,7 @@ namespace {
 /// What the files in the run's folder tell.
 Restored remembered_run(const TrainerInputs& in, const Replica& replica, const StepLog& log, const RowsOfRound& rows) {
   const int64_t step = replica.round();
-  const Objective objective = objective_of(in.config.train.objective);
+  const Objective& objective = objective_of(in.config.train.objective);
   const ToldMetrics told = read_told_metrics(*in.folder / "metrics.jsonl", step, objective);
   Restored run{.meta = told.meta, .lines = untold_rounds(log, told.last_step, replica.header().bytes_per_probe())};
   const Json* untold = run.lines.empty() ? nullptr : run.lines.back().find("loss");

@@ -2,30 +2,11 @@
 
 #include <cmath>
 
+#include "score/evaluation.h"
 #include "train/run_folder.h"
 
 namespace tessera {
 namespace {
-
-/// The sums that an evaluation line was made from. What it does not tell is not known.
-LossSums sums_of(const Json& line, Objective objective) {
-  const auto number = [&](const char* key) { return line.find(key) ? line.at(key).as_number() : std::nan(""); };
-  const auto whole = [&](const char* key) { return line.find(key) ? line.at(key).as_integer() : 0; };
-  const auto count = [&](const char* key, const char* of) {
-    return line.find(key) ? static_cast<int64_t>(std::llround(number(key) * number(of))) : 0;
-  };
-  LossSums sums;
-  sums.scored = whole("tokens");
-  const double mean = objective == Objective::tokens ? number("loss") : std::log(number("perplexity"));
-  sums.nll = mean * number("tokens");
-  sums.correct = count("token_accuracy", "tokens");
-  sums.completions = whole("completions");
-  sums.exact = count("exact_match", "completions");
-  sums.choices = whole("choices");
-  sums.choices_right = count("accuracy", "choices");
-  if (objective == Objective::choices) sums.choices_nll = number("loss") * number("choices");
-  return sums;
-}
 
 Json line_of(const Record& record, int64_t bytes_per_probe) {
   double loss = 0;
@@ -42,7 +23,7 @@ Json line_of(const Record& record, int64_t bytes_per_probe) {
 
 }  // namespace
 
-ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, Objective objective) {
+ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, const Objective& objective) {
   ToldMetrics told;
   CheckpointMeta& meta = told.meta;
   with_place(file.string(), [&] {
@@ -55,7 +36,7 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
         meta.last_loss = line.find("loss") ? line.at("loss").as_number() : std::nan("");
         continue;
       }
-      meta.last_eval = sums_of(line, objective);
+      meta.last_eval = sums_told(line, objective);
       if (meta.evaluated_at < 0 || line.find("before")) {
         meta.first_eval = meta.last_eval;
         meta.best_loss = CheckpointMeta{}.best_loss;

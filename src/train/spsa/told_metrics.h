@@ -13,7 +13,7 @@ struct ToldMetrics {
   int64_t last_step = 0;         // of the training lines
   int64_t last_evaluation = -1;  // step of the last evaluation that has a line
 };
-ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, Objective);
+ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, const Objective&);
 
 /// Lines of rounds from `told` on: those that a process appended and did not live to tell of.
 std::vector<Json> untold_rounds(const StepLog&, int64_t told, int64_t bytes_per_probe);

@@ -38,9 +38,9 @@ Measured Voter::two_sided(uint32_t round, int unit) const {
     const Direction z = direction(round, probe);
     const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
     const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
-    const int64_t scored = sums[0].objective_count(objective_);
+    const int64_t scored = objective_.count(sums[0]);
     const double count = std::max(1.0, static_cast<double>(scored));
-    const double plus = sums[0].objective_sum(objective_), minus = sums[1].objective_sum(objective_);
+    const double plus = objective_.sum(sums[0]), minus = objective_.sum(sums[1]);
     write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,
                found.bytes);
     found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
@@ -55,18 +55,18 @@ Measured Voter::one_sided(uint32_t round, int unit) const {
   std::vector<Point> points(1);
   for (int64_t s = 0; s < header.m; ++s) points.push_back({direction(round, static_cast<uint16_t>(s)), eps});
   const auto sums = in_.prober.losses(in_.ctx, batches_of(round, 0), points);
-  const int64_t scored = sums[0].objective_count(objective_);
+  const int64_t scored = objective_.count(sums[0]);
   const double count = std::max(1.0, static_cast<double>(scored));
   std::vector<double> rise;
   double mean = 0, squares = 0;
   for (size_t k = 1; k < sums.size(); ++k) {
-    rise.push_back((sums[k].objective_sum(objective_) - sums[0].objective_sum(objective_)) / count);
+    rise.push_back((objective_.sum(sums[k]) - objective_.sum(sums[0])) / count);
     mean += rise.back() / static_cast<double>(header.m);
   }
   for (const double r : rise) squares += (r - mean) * (r - mean);
   const double deviation = std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, header.m - 1)));
   const double scale = in_.spsa.normalise ? deviation : static_cast<double>(eps);
-  Measured found{.bytes = {}, .loss = sums[0].objective_sum(objective_) / count, .scored = scored};
+  Measured found{.bytes = {}, .loss = objective_.sum(sums[0]) / count, .scored = scored};
   for (size_t s = 0; s < rise.size(); ++s)
     write_vote(header, rise[s] / scale, unit, round, machine_, static_cast<uint16_t>(s), found.bytes);
   return found;

@@ -46,7 +46,7 @@ class Voter {
 
   Inputs in_;
   uint32_t machine_;
-  Objective objective_;
+  const Objective& objective_;
 };
 
 }  // namespace tessera

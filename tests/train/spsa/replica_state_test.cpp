@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "train/replicas.h"
+#include "train/spsa/replicas.h"
 
 namespace tessera {
 namespace {

@@ -71,7 +71,7 @@ TEST_F(RpsProbes, ReadCopiesAndGiveTheLossOfWeightsThatWereTrulyMoved) {
     Tensor copy(params.values.shape, DType::f32);
     perturb(own_.ctx, params.values, 0, points[k].z, points[k].scale, copy);
     std::memcpy(params.values.mutable_data(), copy.view().data, static_cast<size_t>(params.values.bytes()));
-    EXPECT_EQ(sums[k].nll, score_batch(own_.ctx, *moved, rows).nll) << "point " << k;
+    EXPECT_EQ(sums[k]["nll"], score_batch(own_.ctx, *moved, rows)["nll"]) << "point " << k;
   }
   EXPECT_TRUE(test::same_bytes(model->pool().trainable().values, untouched->pool().trainable().values));
 }
@@ -90,7 +90,7 @@ TEST_F(RpsProbes, FindTheGradientsPartAlongTheirDirection) {
     // part that falls with eps²: 2.6 % at 3e-3, 0.3 % here.
     const float eps = 1e-3f;
     const auto sums = prober.losses(own_.ctx, {&rows, 1}, std::vector<Point>{{z, eps}, {z, -eps}});
-    found.push_back((sums[0].nll - sums[1].nll) / (2 * static_cast<double>(eps)));
+    found.push_back((sums[0]["nll"] - sums[1]["nll"]) / (2 * static_cast<double>(eps)));
     double along = 0;
     for (const TrainableSlot& slot : params.slots)
       for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "model/rps_models.h"
+#include "model/sharing/rps_models.h"
 
 namespace tessera {
 namespace {

@@ -1,8 +1,8 @@
 // fold_gemm against the two calls that it stands for: the bits must be theirs, on both sides of every switch of gemm.
-#include "harness.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/fold.h"
 #include "kernels/gemm.h"
+#include "kernels/harness.h"
 
 namespace tessera::test {
 namespace {

@@ -5,7 +5,7 @@
 #include <bit>
 
 #include "core/minifloat.h"
-#include "train/replicas.h"
+#include "train/spsa/replicas.h"
 
 namespace tessera {
 namespace {

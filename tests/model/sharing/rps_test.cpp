@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-#include "model/rps_models.h"
+#include "model/sharing/rps_models.h"
 #include "model/sharing/selection.h"
 
 namespace tessera {

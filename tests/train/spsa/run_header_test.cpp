@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "train/replicas.h"
+#include "train/spsa/replicas.h"
 
 namespace tessera {
 namespace {

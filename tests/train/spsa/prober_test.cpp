@@ -74,11 +74,11 @@ TEST_P(ProberOf, GivesTheLossOfWeightsThatWereTrulyMoved) {
       const auto sums = prober.losses(own_.ctx, {&batch, 1}, points);
       for (size_t k = 0; k < points.size(); ++k) {
         const LossSums expected = moved(batch, points[k]);
-        EXPECT_EQ(sums[k].nll, expected.nll) << "point " << k << ", " << side_by_side << " side by side";
-        EXPECT_EQ(sums[k].scored, expected.scored);
-        EXPECT_EQ(sums[k].correct, expected.correct);
+        EXPECT_EQ(sums[k]["nll"], expected["nll"]) << "point " << k << ", " << side_by_side << " side by side";
+        EXPECT_EQ(sums[k]["scored"], expected["scored"]);
+        EXPECT_EQ(sums[k]["correct"], expected["correct"]);
       }
-      EXPECT_NE(sums[0].nll, sums[1].nll);
+      EXPECT_NE(sums[0]["nll"], sums[1]["nll"]);
     }
 }
 
@@ -93,7 +93,7 @@ TEST_P(ProberOf, NeverWritesTheWeights) {
       prober.losses(own_.ctx, {&batch, 1}, points);
     }
     EXPECT_TRUE(test::same_bytes(model->pool().trainable().values, untouched->pool().trainable().values));
-    EXPECT_EQ(score_batch(own_.ctx, *model, batch).nll, score_batch(own_.ctx, *untouched, batch).nll);
+    EXPECT_EQ(score_batch(own_.ctx, *model, batch)["nll"], score_batch(own_.ctx, *untouched, batch)["nll"]);
   }
 }
 
@@ -153,7 +153,7 @@ TEST_P(ProberOf, TheNoiseOfKernelsAndSplitsIsSmallBesideTheSpreadOfGradients) {
       const auto gradient = [&](const Context& ctx, std::span<const PackedBatch> batches) {
         model->assemble(ctx);
         const auto sums = prober.losses(ctx, batches, points);
-        return (sums[0].nll - sums[1].nll) / static_cast<double>(sums[0].scored) / (2 * eps);
+        return (sums[0]["nll"] - sums[1]["nll"]) / sums[0]["scored"] / (2 * eps);
       };
       const double a = gradient(own_.ctx, joined), b = gradient(own_.ctx, parts), c = gradient(reference.ctx, joined);
       noise = std::max({noise, std::abs(a - b), std::abs(a - c)});
