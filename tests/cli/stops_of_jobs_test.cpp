@@ -113,12 +113,19 @@ TEST_F(Stops, DataThatAreCutShortWhileTheyAreReadAreToldAndNothingIsKept) {
 }
 
 TEST_F(Stops, AReplayIsLeft) {
-  expect_done(trainer({"spsa.toml", "train.steps=1500", "spsa.probes=64", "train.batch=1", "log.every=500",
+  expect_done(trainer({"spsa.toml", "train.steps=800", "spsa.probes=64", "train.batch=1", "log.every=500",
                        "train.sequence_length=16", "checkpoint.every=0", "spsa.digest_every=100000", "run.dir=run"}));
-  const Words words = {"spsa.toml", "train.steps=1500", "spsa.probes=64", "job=replay", "run.dir=run", "run.threads=1"};
+  const Words words = {"spsa.toml", "train.steps=800", "spsa.probes=64", "job=replay", "run.dir=run", "run.threads=1"};
   test::Process process(trainer(words));
-  test::sleep_seconds(0.15);
+  const auto is_reading_the_log = [&] {
+    std::error_code gone;
+    for (const auto& file : fs::directory_iterator("/proc/" + std::to_string(process.pid()) + "/fd", gone))
+      if (fs::read_symlink(file, gone).extension() == ".tsb") return true;
+    return false;
+  };
+  ASSERT_TRUE(hold(process, is_reading_the_log)) << process.wait().err;
   process.send(SIGTERM);
+  process.send(SIGCONT);
   const test::Ended ended = process.wait();
   EXPECT_EQ(ended.exit_code, 130) << ended.err;
   EXPECT_EQ(ended.err, "stopped while replaying; the same command starts again\n");

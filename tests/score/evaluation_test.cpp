@@ -18,23 +18,6 @@ using test::expect_same_sums;
 using test::some_sums;
 using testing::ElementsAre;
 
-TEST(Figures, AreToldAsFarAsTheyGoAndTheLossFirst) {
-  const auto keys = [](Told told) {
-    std::vector<std::string> keys;
-    for (const Figure& figure : figures_told(some_sums(1), objective_of("tokens"), told)) keys.push_back(figure.key);
-    return keys;
-  };
-  EXPECT_THAT(keys(Told::evaluations), ElementsAre("loss", "perplexity", "token_accuracy", "exact_match", "accuracy"));
-  EXPECT_THAT(keys(Told::results), ElementsAre("loss", "token_accuracy", "exact_match", "accuracy"));
-  EXPECT_THAT(keys(Told::outcome), ElementsAre("loss", "exact_match", "accuracy"));
-}
-
-TEST(Figures, ThatAreNotFiniteAreLeftOut) {
-  LossSums sums = some_sums(1);
-  sums["nll"] = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_EQ(figures_told(sums, objective_of("tokens"), Told::results).front().key, "token_accuracy");
-}
-
 /// Four tokens of which three are right, two completions, four examples.
 LossSums round_sums() {
   LossSums sums;
@@ -47,6 +30,23 @@ LossSums round_sums() {
   sums["choices"] = 4;
   sums["choices_right"] = 1;
   return sums;
+}
+
+TEST(Figures, AreToldAsFarAsTheyGoAndTheLossFirst) {
+  const auto keys = [](Told told) {
+    std::vector<std::string> keys;
+    for (const Figure& figure : figures_told(round_sums(), objective_of("tokens"), told)) keys.push_back(figure.key);
+    return keys;
+  };
+  EXPECT_THAT(keys(Told::evaluations), ElementsAre("loss", "perplexity", "token_accuracy", "exact_match", "accuracy"));
+  EXPECT_THAT(keys(Told::results), ElementsAre("loss", "token_accuracy", "exact_match", "accuracy"));
+  EXPECT_THAT(keys(Told::outcome), ElementsAre("loss", "exact_match", "accuracy"));
+}
+
+TEST(Figures, ThatAreNotFiniteAreLeftOut) {
+  LossSums sums = some_sums(1);
+  sums["nll"] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(figures_told(sums, objective_of("tokens"), Told::results).front().key, "token_accuracy");
 }
 
 TEST(Evaluations, AreToldInOneLine) {

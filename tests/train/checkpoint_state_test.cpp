@@ -34,9 +34,9 @@ struct State {
     for (const TrainableSlot& slot : params().slots)
       fill(params().values.as<float>().subspan(static_cast<size_t>(slot.begin),
                                                static_cast<size_t>(slot.shape.count())));
-    optimizer->visit_state([&](const std::string&, std::span<float> state) {
+    optimizer->visit_state([&](const std::string&, TensorView state) {
       for (const TrainableSlot& slot : params().slots)
-        fill(state.subspan(static_cast<size_t>(slot.begin), static_cast<size_t>(slot.shape.count())));
+        fill(state.slice_rows(slot.begin, slot.begin + slot.shape.count()).as<float>());
     });
   }
   FlatParams& params() { return pool.trainable(); }
@@ -44,7 +44,10 @@ struct State {
   std::vector<float> numbers() {
     const auto values = params().values.as<float>();
     std::vector<float> all(values.begin(), values.end());
-    optimizer->visit_state([&](const std::string&, std::span<float> s) { all.insert(all.end(), s.begin(), s.end()); });
+    optimizer->visit_state([&](const std::string&, TensorView state) {
+      const auto numbers = state.as<float>();
+      all.insert(all.end(), numbers.begin(), numbers.end());
+    });
     return all;
   }
   ParameterPool pool;
@@ -86,7 +89,7 @@ TEST_F(CheckpointState, GivesValuesAloneToJobsThatDoNotTrainOn) {
   const State untouched;
   load_values(save(saved), read.params());
   EXPECT_EQ(values_hash(read.params()), values_hash(saved.params()));
-  read.optimizer->visit_state([](const std::string&, std::span<float> s) { EXPECT_LT(s[0], 3.3f) << "its own"; });
+  read.optimizer->visit_state([](const std::string&, TensorView s) { EXPECT_LT(s.as<float>()[0], 3.3f) << "its own"; });
 }
 
 TEST_F(CheckpointState, KeepsEverythingElseOfTheRun) {
@@ -215,7 +218,7 @@ TEST_F(CheckpointState, OfTheBestEvaluationIsKeptUnderItsOwnName) {
 TEST_F(CheckpointState, ThatIsNotFiniteIsNamedByItsNumber) {
   State broken_value, broken_state;
   broken_value.params().values.as<float>()[1] = std::numeric_limits<float>::infinity();
-  broken_state.optimizer->visit_state([](const std::string&, std::span<float> state) { state[2] = NAN; });
+  broken_state.optimizer->visit_state([](const std::string&, TensorView state) { state.as<float>()[2] = NAN; });
   const std::string value = refusal([&] { require_finite_state(8, broken_value.params(), *broken_value.optimizer); }),
                     state = refusal([&] { require_finite_state(8, broken_state.params(), *broken_state.optimizer); });
   EXPECT_THAT(value, HasSubstr("step 8"));

@@ -114,9 +114,9 @@ TEST_P(EveryOptimizer, CountsItsStateWithoutBeingMade) {
 TEST_P(EveryOptimizer, NamesEachPartOfItsState) {
   Trained trained(config_);
   std::set<std::string> names;
-  trained.optimizer->visit_state([&](const std::string& name, std::span<float> state) {
+  trained.optimizer->visit_state([&](const std::string& name, TensorView state) {
     EXPECT_TRUE(names.insert(name).second) << name;
-    EXPECT_EQ(static_cast<int64_t>(state.size()), trained.params().values.shape.count());
+    EXPECT_EQ(state.shape, trained.params().values.shape);
   });
 }
 
