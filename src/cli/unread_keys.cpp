@@ -5,6 +5,7 @@
 #include "cli/jobs.h"
 #include "data/jsonl.h"
 #include "train/estimator.h"
+#include "train/optimizers/optimizer.h"
 
 namespace tessera {
 namespace {
@@ -23,24 +24,20 @@ bool same_value(const FieldTarget& a, const FieldTarget& b) {
 std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
 
 void add_adapter(UnreadNotes& notes, const AdapterConfig& adapter) {
-  if (adapter.method == "mos") return;
   Keys unread = all_keys(adapter);
   unread.erase("method");
-  if (adapter.method == "lora") unread = {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"};
+  for (const AdapterMethod& method : adapter_methods())
+    if (method.name == adapter.method) unread = method.unread;
   notes.add("adapter", said_keys(adapter), unread, is("adapter.method", adapter.method));
 }
 
 void add_sharing(UnreadNotes& notes, const JobConfig& c) {
   const SharingConfig& sharing = c.sharing;
   const Keys said = said_keys(sharing);
-  const Keys of_rps = {"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"};
-  Keys unread;
-  if (sharing.method == "none") unread = all_keys(sharing);
-  if (sharing.method == "rps") unread = {"blocks"};
-  if (sharing.method == "magnitude" || sharing.method == "depth") unread = of_rps;
-  if (sharing.method == "magnitude") unread.insert("blocks");
-  if (sharing.method == "depth") unread.insert({"pool", "shared", "min_numel"});
+  Keys unread = all_keys(sharing);
   unread.erase("method");
+  for (const SharingMethod& method : sharing_methods())
+    if (method.name == sharing.method && sharing.method != "none") unread = method.unread;
   notes.add("sharing", said, unread, is("sharing.method", sharing.method));
   if (sharing.method != "rps") return;
   if (sharing.layout != "tile" && sharing.mapper != "roast-tile")
@@ -55,8 +52,8 @@ void add_sharing(UnreadNotes& notes, const JobConfig& c) {
 void add_optimizer(UnreadNotes& notes, const OptimizerConfig& optimizer) {
   Keys said = said_keys(optimizer);
   if (optimizer.momentum == 0) said.erase("momentum");  // what SPSA begins with
-  const Keys of_adamw = {"beta1", "beta2", "eps"}, of_sgd = {"momentum"};
-  notes.add("optimizer", said, optimizer.name == "adamw" ? of_sgd : of_adamw, is("optimizer.name", optimizer.name));
+  for (const OptimizerKind& kind : optimizer_kinds())
+    if (kind.name == optimizer.name) notes.add("optimizer", said, kind.unread, is("optimizer.name", optimizer.name));
   if (optimizer.schedule == "constant")
     notes.add("optimizer", said, {"final_ratio"}, is("optimizer.schedule", optimizer.schedule));
   if (optimizer.warmup_steps > 0)

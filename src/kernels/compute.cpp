@@ -1,8 +1,16 @@
 #include "kernels/compute.h"
 
+#include <algorithm>
+
+#include "core/device/memory.h"
 #include "kernels/table.h"
 
 namespace tessera {
+namespace {
+
+constexpr std::string_view kAuto = "auto";
+
+}  // namespace
 
 Compute::Compute(Arena scratch, const Kernels& kernels, int threads)
     : scratch_(std::move(scratch)),
@@ -21,8 +29,25 @@ Compute Compute::beside(const Context& ctx, int64_t scratch_bytes) {
 }
 
 Device device_of(std::string_view name) {
-  TS_CHECK(name == "auto" || name == "cpu" || name == "far", "device \"{}\" passed the recipe's check", name);
-  return {.kind = name == "far" ? Device::Kind::far : Device::Kind::cpu};
+  const auto& kinds = device_kinds();
+  if (name == kAuto) return {.kind = kinds.front().kind};
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const DeviceKind& k) { return k.name == name; });
+  TS_CHECK(found != kinds.end(), "device \"{}\" passed the recipe's check", name);
+  return {.kind = found->kind};
+}
+
+std::vector<std::string> device_choices() {
+  std::vector<std::string> names{std::string(kAuto)};
+  for (const DeviceKind& kind : device_kinds()) names.emplace_back(kind.name);
+  return names;
+}
+
+std::string device_help() {
+  std::string text = fmt::format("{}: the best that this program and machine have, which today is the {}", kAuto,
+                                 device_kinds().front().name);
+  for (const DeviceKind& kind : device_kinds())
+    if (!kind.help.empty()) text += fmt::format("; {}: {}", kind.name, kind.help);
+  return text;
 }
 
 }  // namespace tessera

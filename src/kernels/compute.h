@@ -1,6 +1,9 @@
 #pragma once
 // Where a job computes: one object owns device, backend, scratch and threads, made once and handed down as a Context.
 
+#include <string>
+#include <vector>
+
 #include "kernels/context.h"
 
 namespace tessera {
@@ -31,7 +34,10 @@ class Compute {
   Context context_;
 };
 
-/// The device of a recipe: "auto" (the best that is there: today the CPU), "cpu", or "far" (core/device/memory.h, for tests).
+/// The device of a recipe: "auto" (the best that is there: today the CPU), or one of device_kinds (core/device/memory.h).
 Device device_of(std::string_view name);
+/// What a recipe may say, "auto" among it, and what that means.
+std::vector<std::string> device_choices();
+std::string device_help();
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/counting.h"
@@ -9,14 +10,24 @@
 #include "kernels/reference/reference_kernels.h"
 
 namespace tessera {
+namespace {
+
+/// The backends of devices other than the CPU: one each, of the device's name.
+constexpr std::pair<Device::Kind, const Kernels& (*)()> kOfDevices[] = {
+    {Device::Kind::far, far::table},
+};
+
+}  // namespace
 
 const Kernels& kernels_for(Device device, std::string_view backend) {
   if (device.kind == Device::Kind::cuda || backend == "cuda")
     throw UserError("", "this program was built without CUDA",
                     "choose device = \"cpu\", or configure with a CUDA toolkit");
-  if (device.kind == Device::Kind::far && backend != "counting") {
-    if (backend.empty() || backend == "far") return far::table();
-    throw UserError("", fmt::format("the far device has no backend \"{}\"", backend), "leave run.backend out");
+  for (const auto& [kind, table] : kOfDevices) {
+    if (device.kind != kind || backend == "counting") continue;
+    if (backend.empty() || backend == table().backend) return table();
+    throw UserError("", fmt::format("the {} device has no backend \"{}\"", table().backend, backend),
+                    "leave run.backend out");
   }
   const std::array<const Kernels*, 3> tables{&cpu::table(), &reference::table(), &counting::table()};
   if (backend.empty()) return *tables.front();

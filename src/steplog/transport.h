@@ -39,7 +39,4 @@ const Transport& transport_named(const std::string& name);
 std::vector<std::string> transport_choices();
 std::string transport_help();
 
-Transport mpi_transport();
-Transport file_transport();
-
 }  // namespace tessera

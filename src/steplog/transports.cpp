@@ -1,8 +1,11 @@
-// The list of transports.
+// The list of transports. Each is made in its own file.
 
 #include "steplog/transport.h"
 
 namespace tessera {
+
+Transport mpi_transport();
+Transport file_transport();
 
 const std::vector<Transport>& transports() {
   static const std::vector<Transport> list = {

@@ -101,7 +101,4 @@ const std::vector<EstimatorKind>& estimator_kinds();
 /// The one that the recipe's train.estimator names.
 const Estimator& estimator_of(const TrainerConfig&);
 
-std::unique_ptr<Estimator> make_backprop();
-std::unique_ptr<Estimator> make_spsa();
-
 }  // namespace tessera

@@ -1,8 +1,11 @@
-// The list of estimators.
+// The list of estimators. Each is made in its own file.
 
 #include "train/estimator.h"
 
 namespace tessera {
+
+std::unique_ptr<Estimator> make_backprop();
+std::unique_ptr<Estimator> make_spsa();
 
 const std::vector<EstimatorKind>& estimator_kinds() {
   static const std::vector<EstimatorKind> kinds = {

@@ -1,5 +1,6 @@
 #pragma once
 #include "core/fields.h"
+#include "kernels/compute.h"
 #include "score/objective.h"
 
 namespace tessera {
@@ -80,9 +81,7 @@ struct RunConfig {
     v("resume", resume, anything(),
       "auto: go on from the folder's checkpoint; never: take the next free folder; a path: start from that checkpoint file",
       OnResume::free);
-    v("device", device, one_of({"auto", "cpu", "far"}),
-      "auto: the best that this program and machine have, which today is the cpu; far: the cpu behind memory that the rest of the program cannot read, for tests",
-      OnResume::free);
+    v("device", device, one_of(device_choices()), device_help(), OnResume::free);
     v("backend", backend, one_of({"", "reference", "cpu"}),
       "kernel table; empty: the device's own; reference: plain loops, the truth", OnResume::free);
     v("threads", threads, in_range(0, 1024),

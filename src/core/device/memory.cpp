@@ -39,15 +39,19 @@ void copy_piece(Device from_device, const std::byte* from, Device to_device, std
 }  // namespace
 
 DeviceMemory& memory_of(Device device) {
-  switch (device.kind) {
-    case Device::Kind::cpu:
-      return cpu_memory();
-    case Device::Kind::far:
-      return far_memory();
-    default:
-      throw UserError("", "this program was built without CUDA",
-                      "choose device = \"cpu\", or configure with a CUDA toolkit");
-  }
+  for (const DeviceKind& kind : device_kinds())
+    if (kind.kind == device.kind) return kind.memory();
+  throw UserError("", "this program was built without CUDA",
+                  "choose device = \"cpu\", or configure with a CUDA toolkit");
+}
+
+const std::vector<DeviceKind>& device_kinds() {
+  static const std::vector<DeviceKind> kinds = {
+      {Device::Kind::cpu, "cpu", "", cpu_memory},
+      {Device::Kind::far, "far", "the cpu behind memory that the rest of the program cannot read, for tests",
+       far_memory},
+  };
+  return kinds;
 }
 
 Transfers transfers() { return {uploads, uploaded_bytes, downloads, downloaded_bytes}; }

@@ -1,6 +1,9 @@
 #pragma once
 // Memory of a device: reserved, filled, copied. One file a device; nothing else in the program takes or copies device memory.
 
+#include <string_view>
+#include <vector>
+
 #include "core/tensor.h"
 
 namespace tessera {
@@ -19,6 +22,15 @@ class DeviceMemory {
 };
 /// @throws UserError for a device that this build or this machine does not have
 DeviceMemory& memory_of(Device);
+
+/// A device that a recipe can name.
+struct DeviceKind {
+  Device::Kind kind;
+  std::string_view name, help;  // of run.device; help may be empty
+  DeviceMemory& (*memory)();
+};
+/// The first is the best.
+const std::vector<DeviceKind>& device_kinds();
 
 DeviceMemory& cpu_memory();
 /// A device for tests: kernels of the CPU on memory that the host cannot read. Addresses lie where nothing is mapped; the pages lie

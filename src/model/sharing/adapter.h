@@ -2,6 +2,7 @@
 // Adapters: low-rank deltas beside frozen weights. One file a method; registry.cpp lists them.
 
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,6 +50,7 @@ class Adapter {
 struct AdapterMethod {
   std::string_view name, help;
   std::unique_ptr<Adapter> (*make)(const AdapterConfig&, const KeyPlaces& where);
+  std::set<std::string> unread{};  // keys of [adapter] that are for others
 };
 const std::vector<AdapterMethod>& adapter_methods();
 /// nullptr for "none". @param where  places of the keys of [adapter] in the recipe, for errors

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 
 #include "core/fields.h"
@@ -69,6 +70,7 @@ class BaseSharing {
 struct SharingMethod {
   std::string_view name, help;
   std::unique_ptr<BaseSharing> (*make)(const SharingConfig&, const KeyPlaces& where);
+  std::set<std::string> unread{};  // keys of [sharing] that are for others
 };
 const std::vector<SharingMethod>& sharing_methods();
 /// @param where  place of [sharing] in the recipe, for errors

@@ -10,10 +10,22 @@
 #include "model/sharing/rps.h"
 
 namespace tessera {
+namespace {
+
+/// What only Stable-RPS reads, and more.
+std::set<std::string> keys_of_rps_and(std::set<std::string> more) {
+  more.insert({"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"});
+  return more;
+}
+
+}  // namespace
 
 const std::vector<AdapterMethod>& adapter_methods() {
   static const std::vector<AdapterMethod> methods = {
-      {"lora", "low-rank adapters: own A and B for every weight", make_lora},
+      {"lora",
+       "low-rank adapters: own A and B for every weight",
+       make_lora,
+       {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"}},
       {"mos", "mixture of shards: A and B assembled from pools shared by all layers", make_mos},
   };
   return methods;
@@ -30,9 +42,11 @@ std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const KeyPlac
 const std::vector<SharingMethod>& sharing_methods() {
   static const std::vector<SharingMethod> methods = {
       {"none", "every weight is a number of its own", make_plain},
-      {"rps", "Stable-RPS: all weights are read from one small pool, folded onto it at random", make_rps},
-      {"depth", "for comparison: neighbouring layers read one block's matrices", make_depth},
-      {"magnitude", "for comparison: only the weights that are largest at the start are kept", make_magnitude},
+      {"rps", "Stable-RPS: all weights are read from one small pool, folded onto it at random", make_rps, {"blocks"}},
+      {"depth", "for comparison: neighbouring layers read one block's matrices", make_depth,
+       keys_of_rps_and({"pool", "shared", "min_numel"})},
+      {"magnitude", "for comparison: only the weights that are largest at the start are kept", make_magnitude,
+       keys_of_rps_and({"blocks"})},
   };
   return methods;
 }

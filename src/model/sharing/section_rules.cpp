@@ -8,6 +8,16 @@
 namespace tessera {
 namespace {
 
+/// "a", "b" or "c": the methods that hold something.
+template <class Method> std::string choice_of(const std::vector<Method>& methods) {
+  std::vector<std::string> names;
+  for (const Method& method : methods)
+    if (method.name != "none") names.push_back(fmt::format("\"{}\"", method.name));
+  std::string text = names.front();
+  for (size_t i = 1; i < names.size(); ++i) text += (i + 1 < names.size() ? ", " : " or ") + names[i];
+  return text;
+}
+
 /// Options are given and the method is not even named: what was wanted would not happen, without a word. method = "none" says
 /// that it is meant.
 void require_method(SectionCheck& own, const std::string& section, const std::string& otherwise,
@@ -23,7 +33,7 @@ void require_method(SectionCheck& own, const std::string& section, const std::st
 }  // namespace
 
 void SharingConfig::check(SectionCheck& own) const {
-  require_method(own, "sharing", "every weight would be a number of its own", "\"rps\", \"depth\" or \"magnitude\"");
+  require_method(own, "sharing", "every weight would be a number of its own", choice_of(sharing_methods()));
   if (method == "none" && !load.empty())
     own.fault("load", "sharing.load is given, but sharing.method is \"none\"",
               "set sharing.method and its options to the saved ones: its sharing.json names them");
@@ -33,7 +43,7 @@ void SharingConfig::check(SectionCheck& own) const {
 }
 
 void AdapterConfig::check(SectionCheck& own) const {
-  require_method(own, "adapter", "all weights would be trained", "\"lora\" or \"mos\"");
+  require_method(own, "adapter", "all weights would be trained", choice_of(adapter_methods()));
   if (targets.empty()) own.fault("targets", "adapter.targets names no weights", "write [\"all\"], or leave it out");
   if (method == "none" && !load.empty())
     own.fault("load", "adapter.load is given, but adapter.method is \"none\"",

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,14 +33,12 @@ struct OptimizerKind {
   std::string_view name, help;
   std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count, Rules, Device);
   int64_t (*state_vectors)(const OptimizerConfig&);  // that visit_state will show
+  std::set<std::string> unread{};                    // keys of [optimizer] that are for others
 };
 const std::vector<OptimizerKind>& optimizer_kinds();
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count, Rules = kNewestRules, Device = {});
 /// Optimizer::state_bytes of the optimizer that make_optimizer would make.
 int64_t optimizer_state_bytes(const OptimizerConfig&, int64_t count);
-
-std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rules, Device);
-std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
 
 /// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor s / warmup while s < warmup, then
 /// constant 1, or from 1 down to final_ratio by a line or half a cosine over the remaining steps.

@@ -7,11 +7,21 @@
 
 namespace tessera {
 
+std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rules, Device);
+std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
+
 const std::vector<OptimizerKind>& optimizer_kinds() {
   static const std::vector<OptimizerKind> kinds = {
-      {"adamw", "Adam with decoupled weight decay", make_adamw, [](const OptimizerConfig&) { return int64_t{2}; }},
-      {"sgd", "stochastic gradient descent with momentum", make_sgd,
-       [](const OptimizerConfig& config) { return int64_t{config.momentum > 0}; }},
+      {"adamw",
+       "Adam with decoupled weight decay",
+       make_adamw,
+       [](const OptimizerConfig&) { return int64_t{2}; },
+       {"momentum"}},
+      {"sgd",
+       "stochastic gradient descent with momentum",
+       make_sgd,
+       [](const OptimizerConfig& config) { return int64_t{config.momentum > 0}; },
+       {"beta1", "beta2", "eps"}},
   };
   return kinds;
 }
