@@ -8,6 +8,7 @@
 #include "cli/rates.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "train/estimator.h"
 

@@ -1,6 +1,7 @@
 #include "cli/estimator_run.h"
 
 #include "cli/run_path.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"

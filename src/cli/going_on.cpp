@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cli/spsa_run.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluation.h"

@@ -3,6 +3,7 @@
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
+#include "core/error.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
 #include "train/estimator.h"

@@ -10,6 +10,8 @@
 #include <sstream>
 #include <vector>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

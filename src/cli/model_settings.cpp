@@ -1,5 +1,6 @@
 #include "cli/model_settings.h"
 
+#include "core/error.h"
 #include "train/estimator.h"
 
 namespace tessera {

@@ -7,6 +7,7 @@
 
 #include "cli/estimator_run.h"
 #include "cli/going_on.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace fs = std::filesystem;

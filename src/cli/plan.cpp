@@ -6,11 +6,12 @@
 #include "cli/model_settings.h"
 #include "cli/results.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "data/data_plan.h"
 #include "model/export.h"
 #include "score/forward.h"
-#include "train/trainer.h"
 #include "train/steps.h"
+#include "train/trainer.h"
 
 namespace tessera {
 

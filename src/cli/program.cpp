@@ -13,6 +13,7 @@
 #include "cli/signals.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
+#include "core/error.h"
 #include "core/out_of_memory.h"
 #include "io/output.h"
 

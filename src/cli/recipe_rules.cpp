@@ -1,6 +1,7 @@
 #include "cli/recipe_rules.h"
 
 #include "cli/going_on.h"
+#include "core/error.h"
 #include "core/stored_file.h"
 #include "data/jsonl.h"
 #include "io/files.h"

@@ -1,6 +1,7 @@
 #include "cli/results.h"
 
 #include "cli/plan.h"
+#include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "train/divergence.h"

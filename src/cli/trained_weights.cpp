@@ -3,6 +3,7 @@
 #include "cli/going_on.h"
 #include "cli/model_settings.h"
 #include "cli/run_path.h"
+#include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "train/divergence.h"

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "cli/jobs.h"
+#include "core/error.h"
 #include "data/jsonl.h"
 #include "train/estimator.h"
 

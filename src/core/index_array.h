@@ -15,8 +15,8 @@ template <class T> class IndexArray {
   IndexArray() = default;
   /// An array of the host, for ops on the CPU.
   template <class Range>
-    requires std::convertible_to<const Range&, std::span<const T>>
-  IndexArray(const Range& host) : IndexArray(std::span<const T>(host), std::span<const T>(host).data(), Device{}) {}
+  requires std::convertible_to<const Range&, std::span<const T>> IndexArray(const Range& host)
+      : IndexArray(std::span<const T>(host), std::span<const T>(host).data(), Device{}) {}
   IndexArray(const T* host, size_t count) : IndexArray(std::span<const T>(host, count)) {}
   /// @param data  of as many elements on the device
   IndexArray(std::span<const T> host, const T* data, Device device) : host_(host), data_(data), device_(device) {}
@@ -25,9 +25,7 @@ template <class T> class IndexArray {
   bool empty() const { return host_.empty(); }
   Device device() const { return device_; }
   std::span<const T> host() const { return host_; }
-  IndexArray subspan(size_t first, size_t count) const {
-    return {host_.subspan(first, count), data_ + first, device_};
-  }
+  IndexArray subspan(size_t first, size_t count) const { return {host_.subspan(first, count), data_ + first, device_}; }
 
   // For kernels of the device.
   const T* data() const { return data_; }

@@ -12,20 +12,12 @@
 
 #include <cstdint>
 
-#include "core/error.h"
-
 namespace tessera {
 
 enum class Rules : int64_t { first = 1, second = 2 };
 inline constexpr Rules kNewestRules = Rules::second;
 
 /// The rules of that number. @throws UserError, without a place, when this program does not know them
-inline Rules rules_of(int64_t number) {
-  if (number >= 1 && number <= static_cast<int64_t>(kNewestRules)) return static_cast<Rules>(number);
-  throw UserError(
-      "",
-      fmt::format("the run follows rules {}, this program knows 1 to {}", number, static_cast<int64_t>(kNewestRules)),
-      "go on with the program that began it, or a newer one");
-}
+Rules rules_of(int64_t number);
 
 }  // namespace tessera

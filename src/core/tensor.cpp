@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 
@@ -124,6 +125,10 @@ Tensor::Tensor(Shape shape, DType dtype, Device device)
     : shape_(shape), dtype_(dtype), data_(memory_of(device).allocate(shape.count() * size_of(dtype)), Free{device}) {}
 
 void Tensor::Free::operator()(std::byte* memory) const { memory_of(device).free(memory); }
+
+void check_count(size_t values, const Shape& shape) {
+  TS_CHECK(static_cast<int64_t>(values) == shape.count(), "{} values for shape {}", values, shape.text());
+}
 
 double element(const ConstView& view, int64_t i) {
   check_host(view);

@@ -1,5 +1,6 @@
 #include "infer/kv_cache.h"
 
+#include "core/error.h"
 #include "kernels/elementwise.h"
 
 namespace tessera {

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "core/error.h"
+
 namespace tessera {
 
 /// Writes to standard output. A reader that has gone (`| head`) is no fault: what follows is dropped. Any other failure is kept for

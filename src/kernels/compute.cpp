@@ -1,5 +1,6 @@
 #include "kernels/compute.h"
 
+#include "core/error.h"
 #include "kernels/table.h"
 
 namespace tessera {

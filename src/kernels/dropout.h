@@ -10,14 +10,12 @@ enum class Write : uint8_t { assign, accumulate };
 struct DropoutKey {
   uint64_t seed;  // run seed
   uint64_t step;
-  uint32_t weight;                      // number of the weight whose input is dropped
-  float probability;                    // in [0, 1)
+  uint32_t weight;                 // number of the weight whose input is dropped
+  float probability;               // in [0, 1)
   IndexArray<int64_t> draw_index;  // [tokens] the token's number in the global batch
 
   /// Calls v for every view and array.
-  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
-    for_each_of(v, args.draw_index);
-  }
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) { for_each_of(v, args.draw_index); }
 };
 
 /// y = (or +=) x · keep / (1 − p). The mask is its own adjoint. x, y [tokens, dim] compute dtype; y may alias x when assigned.

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "kernels/checks.h"
 
 namespace tessera {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/stop.h"
 #include "io/files.h"
 #include "io/folders.h"
@@ -113,7 +114,8 @@ bool are_equal(const ConstView& a, const ConstView& b) {
 void check_finite(const ConstView& weight, const std::string& name) {
   if (const int64_t i = first_broken(weight); i >= 0)
     throw UserError("",
-                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(OnHost(weight).view(), i), name_of(weight.dtype)),
+                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(OnHost(weight).view(), i),
+                                name_of(weight.dtype)),
                     weight.dtype == DType::f16
                         ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
                         : "the run has diverged: job=export run.resume=FILE exports an earlier checkpoint of it");

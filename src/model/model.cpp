@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "core/section_check.h"
 #include "io/files.h"
@@ -50,8 +51,7 @@ Model::Model(const Settings& s)
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory,
-                                            s.device);
+  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory, s.device);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 

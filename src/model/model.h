@@ -50,8 +50,8 @@ class Model {
     KeyPlaces where_sharing, where_adapter;
     DType compute = DType::f32;
     bool check_seal =
-        true;  // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
-    Device device{};               // that holds values, gradients and tables
+        true;         // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
+    Device device{};  // that holds values, gradients and tables
     Memory memory = Memory::held;  // counted: all is laid out for a plan, and nothing of the model's size is allocated
   };
   /// @throws UserError for files, configs and adapters at fault

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/folders.h"
 #include "io/json_file.h"
@@ -115,10 +116,10 @@ void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const s
 void require_finite(const std::string& what, const std::vector<std::pair<std::string, ConstView>>& tensors) {
   for (const auto& [name, values] : tensors)
     if (const int64_t broken = first_broken(values); broken >= 0)
-      throw UserError(
-          "",
-          fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name, element(OnHost(values).view(), broken)),
-          "the training has diverged: train with a lower optimizer.lr");
+      throw UserError("",
+                      fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name,
+                                  element(OnHost(values).view(), broken)),
+                      "the training has diverged: train with a lower optimizer.lr");
 }
 
 int64_t first_broken(const ConstView& values) {

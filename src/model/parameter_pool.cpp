@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 
 namespace tessera {

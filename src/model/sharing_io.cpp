@@ -1,5 +1,6 @@
 #include "model/sharing_io.h"
 
+#include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "model/model.h"
 #include "model/sharing/base.h"

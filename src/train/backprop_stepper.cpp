@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "kernels/elementwise.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
@@ -49,7 +50,8 @@ class BackpropStepper final : public Stepper {
   explicit BackpropStepper(const TrainerInputs& in)
       : in_(in),
         params_(in.model.pool().trainable()),
-        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
+        optimizer_(
+            make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
         retention_{.keep = in.config.checkpoint.keep} {}
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/json.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "train/checkpoint.h"
 #include "train/run_folder.h"
 

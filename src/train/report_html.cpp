@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/recipe.h"
 #include "io/files.h"
 #include "train/chart.h"

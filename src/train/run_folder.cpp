@@ -8,6 +8,7 @@
 #include <exception>
 #include <system_error>
 
+#include "core/error.h"
 #include "io/files.h"
 
 namespace tessera {

@@ -2,6 +2,7 @@
 // mask leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

@@ -11,6 +11,7 @@
 
 #include "bench/harness.h"
 #include "bench/library_gemm.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

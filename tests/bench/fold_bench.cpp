@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "kernels/fold.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

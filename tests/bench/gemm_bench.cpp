@@ -3,6 +3,7 @@
 
 #include "bench/harness.h"
 #include "bench/library_gemm.h"
+#include "core/error.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
 

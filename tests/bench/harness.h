@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/context.h"
 

@@ -14,6 +14,7 @@
 #include <random>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/table.h"
 #include "train/backprop.h"

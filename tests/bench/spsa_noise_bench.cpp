@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/table.h"
 #include "train/backprop.h"

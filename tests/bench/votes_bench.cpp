@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "kernels/table.h"
 

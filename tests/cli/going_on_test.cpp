@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/error.h"
 #include "io/hdf5_file.h"
 #include "support/workbench.h"
 

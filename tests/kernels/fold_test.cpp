@@ -1,5 +1,6 @@
 #include "kernels/fold.h"
 
+#include "core/error.h"
 #include "harness.h"
 
 namespace tessera::test {

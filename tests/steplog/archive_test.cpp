@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/crc32c.h"
+#include "core/error.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"
 #include "support/paths.h"

@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "core/error.h"
 #include "score/forward.h"
 #include "support/tiny_model.h"
 #include "train/spsa/spsa_estimator.h"

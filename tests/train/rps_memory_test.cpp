@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <malloc.h>
 
+#include "core/error.h"
 #include "model/sharing/selection.h"
 #include "train/rps_training.h"
 

@@ -9,6 +9,7 @@
 #include "cli/plan.h"
 #include "cli/recipe_rules.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "score/evaluate.h"
 #include "score/evaluation.h"

@@ -11,6 +11,7 @@
 #include "cli/results.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "model/adapter_io.h"
 #include "model/export.h"

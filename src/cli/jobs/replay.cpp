@@ -11,6 +11,7 @@
 #include "cli/run_path.h"
 #include "cli/spsa_run.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"

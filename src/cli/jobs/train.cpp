@@ -19,6 +19,7 @@
 #include "cli/summary.h"
 #include "cli/trained_weights.h"
 #include "comm/stop_together.h"
+#include "core/error.h"
 #include "core/stop.h"
 #include "io/files.h"
 #include "model/export.h"

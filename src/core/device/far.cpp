@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/out_of_memory.h"
 
 namespace tessera {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "core/error.h"
 #include "core/fields.h"
 #include "core/json.h"
 #include "core/key_places.h"

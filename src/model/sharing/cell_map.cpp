@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {
@@ -94,8 +95,7 @@ void CellMap::contract(const FoldedTensor& t, ConstView dw, TensorView dpool) co
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
   const OnHost from(dw);
   const EditedOnHost to(dpool);
-  if (dpool.dtype == DType::f64)
-    return scatter_typed<double>(t.layout, from.view(), to.view(), cell_of, factor_of);
+  if (dpool.dtype == DType::f64) return scatter_typed<double>(t.layout, from.view(), to.view(), cell_of, factor_of);
   scatter_typed<float>(t.layout, from.view(), to.view(), cell_of, factor_of);
 }
 
@@ -108,5 +108,4 @@ void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& po
   if (!ctx.scratch.is_counting()) map_->contract(tensor(), dw, pool.grads(cells_));
 }
 
-}  // namespace tessera#include "core/device/memory.h"
-
+}  // namespace tessera

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/shards.h"
 
@@ -118,8 +119,7 @@ class Mos final : public Adapter {
       const auto side = [&](int s, SlotId slot, int64_t width) {
         auto view = std::make_shared<ShardView>(
             slot, shape.rank, shape.shards, width,
-            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k),
-            pool.device());
+            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k), pool.device());
         table_hashes_.emplace_back(fmt::format("{}.{}.{}", base.substr(4), k, s == 0 ? "a" : "b"), view->fingerprint());
         auto& entry = pools_[base + (s == 0 ? ".pool_a" : ".pool_b")];
         entry.first = width;

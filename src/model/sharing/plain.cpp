@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/error.h"
 #include "model/sharing/base.h"
 #include "model/sharing/regex_of.h"
 #include "model/sharing_io.h"

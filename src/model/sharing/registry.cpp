@@ -1,6 +1,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/error.h"
 #include "model/sharing/adapter.h"
 #include "model/sharing/base.h"
 #include "model/sharing/depth.h"

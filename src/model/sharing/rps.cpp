@@ -6,8 +6,9 @@
 #include <set>
 
 #include "core/arena.h"
-#include "kernels/table.h"
+#include "core/error.h"
 #include "kernels/compute.h"
+#include "kernels/table.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"

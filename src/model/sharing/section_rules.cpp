@@ -1,5 +1,6 @@
 // What is wrong with [sharing] or [adapter] for itself, before there is a model.
 
+#include "core/error.h"
 #include "core/section_check.h"
 #include "model/sharing/adapter.h"
 #include "model/sharing/base.h"

@@ -3,6 +3,7 @@
 #include <numbers>
 
 #include "core/decimal.h"
+#include "core/error.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {

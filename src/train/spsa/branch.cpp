@@ -1,5 +1,6 @@
 #include "train/spsa/branch.h"
 
+#include "core/error.h"
 #include "io/files.h"
 #include "io/sha256.h"
 #include "train/run_folder.h"

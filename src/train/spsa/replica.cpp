@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "kernels/optimizer_steps.h"
 #include "train/spsa/divergence.h"
@@ -228,25 +229,24 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
       }
       if (decay.mul != 1) vote_update(ctx, part, begin, {&decay, 1});
       if (is_adam(header_))
-        for_each_adaptive_step(
-            slot, done, done + count, [&](int64_t from, int64_t to, float scale) {
-              const auto run_of = [&](const TensorView& chunk) { return chunk.slice_rows(from - done, to - done); };
-              adamw_step(ctx, {.values = run_of(part),
-                               .grads = run_of(g),
-                               .m = run_of(chunk_of(first_)),
-                               .v = run_of(chunk_of(second_)),
-                               .lr = lr,
-                               .beta1 = static_cast<float>(header_.beta1),
-                               .beta2 = static_cast<float>(header_.beta2),
-                               .rest1 = rest_of(header_.beta1, header_.rules),
-                               .rest2 = rest_of(header_.beta2, header_.rules),
-                               .eps = static_cast<float>(header_.adam_eps),
-                               .weight_decay = 0,
-                               .step_scale = scale,
-                               .grad_scale = 1,
-                               .correction1 = 1 - beta1_power_,
-                               .correction2 = 1 - beta2_power_});
-            });
+        for_each_adaptive_step(slot, done, done + count, [&](int64_t from, int64_t to, float scale) {
+          const auto run_of = [&](const TensorView& chunk) { return chunk.slice_rows(from - done, to - done); };
+          adamw_step(ctx, {.values = run_of(part),
+                           .grads = run_of(g),
+                           .m = run_of(chunk_of(first_)),
+                           .v = run_of(chunk_of(second_)),
+                           .lr = lr,
+                           .beta1 = static_cast<float>(header_.beta1),
+                           .beta2 = static_cast<float>(header_.beta2),
+                           .rest1 = rest_of(header_.beta1, header_.rules),
+                           .rest2 = rest_of(header_.beta2, header_.rules),
+                           .eps = static_cast<float>(header_.adam_eps),
+                           .weight_decay = 0,
+                           .step_scale = scale,
+                           .grad_scale = 1,
+                           .correction1 = 1 - beta1_power_,
+                           .correction2 = 1 - beta2_power_});
+        });
       else
         sgd_step(ctx, {.values = part,
                        .grads = g,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "io/safetensors.h"
 #include "model/native_folder.h"
 #include "train/spsa/replica.h"

@@ -1,5 +1,6 @@
 #include "train/spsa/rounds.h"
 
+#include "core/error.h"
 #include "core/stop.h"
 #include "train/spsa/snapshots.h"
 

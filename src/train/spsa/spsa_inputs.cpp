@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "train/spsa/replica.h"
 

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/error.h"
 #include "score/evaluation.h"
 #include "train/divergence.h"
 #include "train/optimizers/optimizer.h"

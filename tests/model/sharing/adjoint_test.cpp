@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/mos.h"

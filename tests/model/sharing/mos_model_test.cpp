@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "core/error.h"
 #include "model/sharing/mos_configs.h"
 
 namespace tessera {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "model/sharing/rps_models.h"
 #include "model/sharing/selection.h"
 

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/error.h"
 #include "train/spsa/replicas.h"
 
 namespace tessera {

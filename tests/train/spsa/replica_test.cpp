@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "train/spsa/replicas.h"
 

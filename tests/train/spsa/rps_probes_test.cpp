@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "kernels/votes.h"
 #include "model/sharing_io.h"
