@@ -151,8 +151,8 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
   return std::nullopt;
 }
 
-/// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights are
-/// not compared.
+/// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights
+/// are not compared.
 void look_at_replay(const JobInputs& in, Model* laid_out) {
   const RunPlaces source = replayed_run(in);
   const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});

@@ -1,4 +1,5 @@
-// The addresses that are handed out lie in a range that is reserved and never mapped; their pages lie kRange further on:
+// The addresses that are handed out lie in a range that is reserved and never mapped;
+// their pages lie kRange further on:
 //
 //   |<- kRange: no access ->|<- kRange: pages, where something was allocated ->|
 //    address                 address + far_shift()

@@ -31,8 +31,8 @@ struct PackedTask {
   int64_t m_begin, m_end, n_begin, n_end;
 };
 
-/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared out too
-/// where there are not.
+/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared
+/// out too where there are not.
 struct PackedGrid {
   int64_t m, n, row_parts, col_parts;
   PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads);
@@ -40,8 +40,8 @@ struct PackedGrid {
   PackedTask task(int64_t i) const;
 };
 
-/// A task of packed_gemm on the calling thread. An element's sum is cut into blocks of kBlockK of k: calls for one block after
-/// the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
+/// A task of packed_gemm on the calling thread. An element's sum is cut into blocks of kBlockK of k: calls for one
+/// block after the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
 void packed_part(const GemmArgs&, const PackedTask&, float* panels);
 
 /// B is read where it lies, no scratch: for a small M, N or K.

@@ -1,5 +1,5 @@
-// train.estimator = "spsa": each machine measures the loss a little way along its own random directions and says one byte about
-// each; the bytes of a round become one record of the log, and the record moves every replica alike.
+// train.estimator = "spsa": each machine measures the loss a little way along its own random directions and says one
+// byte about each; the bytes of a round become one record of the log, and the record moves every replica alike.
 //
 //   evaluate  ->  publish  ->  wait for the votes  ->  pack  ->  append to the log, synced  ->  apply
 //
