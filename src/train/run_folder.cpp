@@ -40,7 +40,7 @@ bool make_new(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume, const std::function<void(const std::string&)>& say,
+RunFolder::RunFolder(const fs::path& folder, const std::string& resume, const std::function<void(const std::string&)>& say,
                      std::chrono::milliseconds patience)
     : path_((folder / "").parent_path()) {
   if (resume == "auto")

@@ -24,7 +24,7 @@ class RunFolder {
   /// @param patience  how long to wait for it: it may be ending
   /// @throws UserError when another process holds the folder, or it cannot be made
   /// Temporaries that a killed run left in it are removed.
-  RunFolder(std::filesystem::path folder, const std::string& resume,
+  RunFolder(const std::filesystem::path& folder, const std::string& resume,
             const std::function<void(const std::string&)>& say = {},
             std::chrono::milliseconds patience = std::chrono::seconds(5));
   /// A folder that was made here and in which an error left nothing is gone again.

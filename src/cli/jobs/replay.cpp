@@ -106,7 +106,7 @@ void require_same_selection(const std::string& there, Model& model, const std::s
 /// What is trained, and where each number of it lies; no value is looked at.
 void require_same_layout(const RunHeader& header, Model& model, const std::string& where) {
   // Of a pool, the description tells more than the one tensor that it is.
-  if (model.is_shared() && !model.adapter() && header.selection.rfind("{", 0) == 0)
+  if (model.is_shared() && !model.adapter() && header.selection.rfind('{', 0) == 0)
     require_same_selection(header.selection, model, where);
   require_same_manifest(header, model.pool().trainable(), where);
   require_same_selection(header.selection, model, where);

@@ -225,7 +225,7 @@ class Metaspace : public PreTokenizer {
  private:
   static std::string read_prepend(const Json& json) {
     const std::string old_style = flag_or(json, "add_prefix_space", true) ? "always" : "never";
-    const std::string scheme = text_or(json, "prepend_scheme", old_style);
+    std::string scheme = text_or(json, "prepend_scheme", old_style);
     if (scheme != "always" && scheme != "first" && scheme != "never") {
       not_supported("prepend_scheme", scheme, "always, first, never");
     }
