@@ -157,7 +157,7 @@ void MetricsFile::rewind(int64_t step) {
       if (!line.find("event") && at && at->as_integer() <= step) kept += line.dump() + "\n";
     }
   });
-  write_text_file(file_, kept);
+  write_text_file(file_, kept);  // events, "done" among them, are of the run as it was
 }
 
 void MetricsFile::append(const Json& line) { append_to_file(file_, line.dump() + "\n"); }
