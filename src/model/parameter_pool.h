@@ -25,8 +25,8 @@ struct Init {
 void write_first_values(const Init&, uint64_t seed, const std::string& name, TensorView values);
 
 /// A run of a slot's elements, up to `end`, and what multiplies the steps of optimizers whose steps do not grow with
-/// the gradient (AdamW); SGD knows nothing of it. A slot whose elements are each read by
-/// many weights has others than 1.
+/// the gradient (AdamW); SGD knows nothing of it. A slot whose elements are each read by many weights has others than
+/// 1.
 struct StepPiece {
   int64_t end;
   float scale;

@@ -147,8 +147,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   return kDone;
 }
 
-/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop
-/// while it waited for the folder
+/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the
+/// folder
 std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   constexpr const char* kWork = "waiting for the run folder";
   std::unique_ptr<RunFolder> folder;

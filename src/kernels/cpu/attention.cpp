@@ -267,8 +267,8 @@ namespace {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(backward_task);
 
-// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two
-// threads busy 3/4 of the time.
+// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two threads busy 3/4 of the
+// time.
 constexpr int64_t kFewTasks = 16;
 
 /// Elements of one copy of dk (or dv) with a column block for each query head.

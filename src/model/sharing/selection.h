@@ -1,6 +1,6 @@
 #pragma once
-// Which tensors share a pool, and how many numbers it has: the keys shared, min_numel,
-// compression and pool of [sharing].
+// Which tensors share a pool, and how many numbers it has: the keys shared, min_numel, compression and pool of
+// [sharing].
 
 #include "model/sharing/base.h"
 

@@ -43,8 +43,8 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rul
 std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
 
 /// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor
-/// s / warmup while s < warmup, then constant 1, or from 1 down to final_ratio by a line or half a
-/// cosine over the remaining steps.
+/// s / warmup while s < warmup, then constant 1, or from 1 down to final_ratio by a line or half a cosine over the
+/// remaining steps.
 double learning_rate(const OptimizerConfig&, int64_t step, int64_t total, Rules = kNewestRules);
 
 /// Steps of linear warm-up of a run of `total` steps.

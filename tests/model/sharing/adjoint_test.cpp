@@ -84,8 +84,8 @@ std::shared_ptr<const std::vector<FoldFactor>> shared_list(std::vector<FoldFacto
   return std::make_shared<const std::vector<FoldFactor>>(std::move(list));
 }
 
-/// Matrices one behind the other on `cells` cells, whose factors are `scale` up to the middle
-/// cell and twice that behind it.
+/// Matrices one behind the other on `cells` cells, whose factors are `scale` up to the middle cell and twice that
+/// behind it.
 void expect_folds_adjoint(int64_t cells, const std::vector<FoldLayout>& layouts) {
   ParameterPool pool;
   const SlotId slot = pool.reserve("cells", {.shape = {cells}, .init = {}});
