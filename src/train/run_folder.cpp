@@ -40,8 +40,8 @@ bool make_new(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(const fs::path& folder, const std::string& resume, const std::function<void(const std::string&)>& say,
-                     std::chrono::milliseconds patience)
+RunFolder::RunFolder(const fs::path& folder, const std::string& resume,
+                     const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience)
     : path_((folder / "").parent_path()) {
   if (resume == "auto")
     take(say, patience);
