@@ -44,7 +44,8 @@ void check_adapter(const JobInputs& in, JobPlan& plan) {
     use_trained_weights(in, *plan.model);
 }
 
-/// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts: a note says so.
+/// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts:
+/// a note says so.
 void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
   const Job& job = job_of(in.config);
   if (!job.look) return;

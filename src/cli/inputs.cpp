@@ -33,7 +33,8 @@ bool is_same(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, failure) && !failure;
 }
 
-/// Whether the file is what an earlier start of this very run has stored: it may be replaced, since it has been read whole.
+/// Whether the file is what an earlier start of this very run has stored: it may be replaced,
+/// since it has been read whole.
 bool is_of_this_run(const fs::path& recipe, const fs::path& run) {
   const bool is_stored = read_text_file(recipe).starts_with(kStoredRecipe);
   return is_stored && is_same(fs::canonical(recipe).parent_path(), run) && fs::exists(run / "metrics.jsonl");

@@ -43,8 +43,8 @@ struct Job {
   std::vector<std::pair<std::string, std::filesystem::path>> (*inputs)(const JobConfig&) = nullptr;
   /// Names of single files that it writes into the run's folder, which it opens as it is.
   std::vector<std::string> (*outputs)(const JobConfig&) = nullptr;
-  /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job would
-  /// end with. The model is laid out and holds no values; null: the job has none.
+  /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job
+  /// would end with. The model is laid out and holds no values; null: the job has none.
   void (*look)(const JobInputs&, Model*) = nullptr;
 };
 /// In the order in which --list names them.

@@ -43,6 +43,7 @@ JobPlan plan_of_results(const JobInputs& in, int64_t max_position) {
   silent.quiet = true;  // the job itself says what it found
   std::optional<Model::Settings> settings;
   std::string missing;
+  // What a job lacks may be there by the time it starts: a note, and the plan of the model as the recipe has it.
   try {
     settings = trained_model_settings(silent, max_position);
   } catch (const UserError& error) {
@@ -120,6 +121,7 @@ Footprint footprint(Model& model, const MemoryPlan& memory) {
   const ParameterPool& pool = model.pool();
   const FlatParams& flat = pool.trainable();
   const int64_t slots = flat.values.shape.count(), flat_bytes = flat.values.bytes() * (flat.grads.empty() ? 1 : 2);
+  // The pool's memory is padded slot by slot; what is compared is what a number costs, times numbers.
   const int64_t each = slots > 0 ? (flat_bytes + memory.optimizer) / slots : 0;  // bytes of a number that is trained
   const int64_t frozen = memory.mapped + memory.weights_and_gradients - flat_bytes, dense = dense_parameters(model);
   const int64_t held = each * pool.trainable_count() + frozen;

@@ -1,5 +1,6 @@
 #pragma once
-// Arrays of indices, or of small records of them, that say where an op reads and writes: token ids, positions, rows, segments.
+// Arrays of indices, or of small records of them, that say where an op reads and writes: token ids, positions, rows,
+// segments.
 
 #include <concepts>
 #include <span>
@@ -8,8 +9,9 @@
 
 namespace tessera {
 
-/// Non-owning, read-only, trivially copyable: the host's array, and the same array where the kernels of a device read it. On the
-/// CPU the two are one. Checks and the host's own arithmetic read `host()`; ops read the elements on the device.
+/// Non-owning, read-only, trivially copyable: the host's array, and the same array where the kernels of a device read
+/// it. On the CPU the two are one. Checks and the host's own arithmetic read `host()`;
+/// ops read the elements on the device.
 template <class T> class IndexArray {
  public:
   IndexArray() = default;

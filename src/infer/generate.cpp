@@ -1,4 +1,5 @@
-// Continuous batching: a slot of the cache holds one sequence, and each pass feeds all slots what they have not seen yet.
+// Continuous batching: a slot of the cache holds one sequence,
+// and each pass feeds all slots what they have not seen yet.
 //
 //   pass 1   |prompt of slot 0       |first piece of slot 1's|
 //   pass 2   |t|rest of slot 1's prompt        |prompt of slot 2|      t: one generated token

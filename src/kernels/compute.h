@@ -31,7 +31,8 @@ class Compute {
   Context context_;
 };
 
-/// The device of a recipe: "auto" (the best that is there: today the CPU), "cpu", or "far" (core/device/memory.h, for tests).
+/// The device of a recipe: "auto" (the best that is there: today the CPU), "cpu", or "far" (core/device/memory.h,
+/// for tests).
 Device device_of(std::string_view name);
 
 }  // namespace tessera

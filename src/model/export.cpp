@@ -26,7 +26,7 @@ std::string module_of(const WeightSpec& spec) { return spec.name.substr(0, spec.
 /// The leaf ("q_proj") where only one type of weight has it, else the whole path ("mlp.c_proj"): readers match by
 /// ending.
 std::string target_name(const std::string& type, std::span<const WeightSpec> specs) {
-  const std::string leaf = type.substr(type.rfind('.') + 1);
+  std::string leaf = type.substr(type.rfind('.') + 1);
   for (const WeightSpec& other : specs)
     if (other.role == Role::linear && other.type != type && other.type.substr(other.type.rfind('.') + 1) == leaf)
       return type;

@@ -48,6 +48,8 @@ void NativeFolder::read(const std::string& hint_of_missing) {
   });
 }
 
+// The description is written last and holds the hash: numbers of one save and a description of another, as a kill
+// between the two leaves them, do not pass.
 SafetensorsReader NativeFolder::open_tensors(const std::string& file_name) const {
   const fs::path file = folder_ / file_name;
   auto reader = SafetensorsReader::open(file);

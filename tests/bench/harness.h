@@ -1,6 +1,6 @@
 #pragma once
-// The benchmarks' harness: warm up, take many samples, report the median and the spread as one JSON line a case, with the
-// machine and the threads, so that results can be kept and compared.
+// The benchmarks' harness: warm up, take many samples, report the median and the spread as one JSON line a case, with
+// the machine and the threads, so that results can be kept and compared.
 
 #include <fmt/format.h>
 

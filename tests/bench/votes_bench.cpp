@@ -1,5 +1,5 @@
-// votes_bench [threads] [backend] [weights]: the arithmetic of shared-seed training on a pool of 10 million weights, beside the
-// machine's rate of copying memory.
+// votes_bench [threads] [backend] [weights]: the arithmetic of shared-seed training on a pool of 10 million weights,
+// beside the machine's rate of copying memory.
 
 #include <cstring>
 

@@ -1,4 +1,4 @@
-// The memory of Stable-RPS in training. (Method page, section g9.)
+// The memory of Stable-RPS in training: that of the pool, not of the weights.
 
 #include <gmock/gmock.h>
 #include <malloc.h>

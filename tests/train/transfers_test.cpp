@@ -1,4 +1,5 @@
-// What crosses between host and device while a model is trained: the list in docs/devices.md, to the byte. The far device stands for any.
+// What crosses between host and device while a model is trained: the list in docs/devices.md, to the byte.
+// The far device stands for any.
 
 #include <gtest/gtest.h>
 

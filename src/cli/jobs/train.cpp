@@ -148,7 +148,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   return kDone;
 }
 
-/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the folder
+/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the
+/// folder
 std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   constexpr const char* kWork = "waiting for the run folder";
   std::unique_ptr<RunFolder> folder;
@@ -163,7 +164,8 @@ std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   return folder;
 }
 
-/// A dense model that does not hold the trained values bit for bit is read back and evaluated, in the arena of the training.
+/// A dense model that does not hold the trained values bit for bit is read back and evaluated,
+/// in the arena of the training.
 void plan_reading_back(const JobInputs& in, Model& model, MemoryPlan& memory) {
   const DType dtype = model.export_dtype();
   const bool as_trained = dtype == DType::f32 && !model.adapter() && !model.is_shared();

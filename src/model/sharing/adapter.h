@@ -30,12 +30,12 @@ struct AdapterConfig {
   void check(SectionCheck&) const;
 };
 
-/// What an adapter is made for: its place in errors ("recipe.toml:12:1") and the model's weights.
+/// A method with its settings, ready to be attached to a model.
 class Adapter {
  public:
   virtual ~Adapter() = default;
-  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and specs: all
-  /// ranks build the same tables without talking.
+  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and
+  /// specs: all ranks build the same tables without talking.
   virtual AdapterWeights attach(std::span<const WeightSpec>, ParameterPool&) = 0;
   /// What a saved adapter says of itself, beside its pools: method, numbers, type list, hashes of tables.
   virtual Json descriptor() const = 0;
@@ -55,7 +55,8 @@ const std::vector<AdapterMethod>& adapter_methods();
 /// nullptr for "none". @param where  places of the keys of [adapter] in the recipe, for errors
 std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const KeyPlaces& where);
 
-/// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj") or a path inside the block ("self_attn.q_proj").
+/// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj")
+/// or a path inside the block ("self_attn.q_proj").
 /// @throws UserError for a target that matches nothing, listing what there is
 std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets,
                                const KeyPlaces& where, const std::string& method);

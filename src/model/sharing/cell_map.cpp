@@ -19,6 +19,7 @@ CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed, bool iso
       isometric_(isometric),
       cells_(memory == Memory::counted ? 0 : static_cast<size_t>(plan.cells())) {
   if (memory == Memory::counted) return;
+  // Who reads a cell has no closed form here, as it has with RandomFold: all weights are asked, once.
   for (size_t j = 0; j < cells_.size(); ++j) cells_[j] = {static_cast<int64_t>(j) + 1, 0, 0, 0};
   for (const FoldedTensor& t : plan_.tensors)
     for (int64_t row = 0; row < t.layout.rows; ++row)
@@ -38,6 +39,7 @@ int64_t CellMap::cell(const FoldedTensor& t, int64_t row, int64_t col) const {
   const auto tile = static_cast<uint64_t>(l.tile_rows * l.tile_cols), number = static_cast<uint64_t>(t.begin);
   const auto draw = [&](uint64_t which) { return draw_below(hash_key({cell_key_, number}), which, kPrime); };
   const auto tile_row = static_cast<uint64_t>(row / l.tile_rows), tile_col = static_cast<uint64_t>(col / l.tile_cols);
+  // One hash a tile, whose weights lie side by side from there. It stays below kPrime however many cells there are.
   const uint64_t start = (draw(0) * tile_row + draw(1) * tile_col + draw(2)) % kPrime % (cells - tile);
   return static_cast<int64_t>(start) + row % l.tile_rows * l.tile_cols + col % l.tile_cols;
 }

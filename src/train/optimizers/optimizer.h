@@ -23,7 +23,8 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   virtual void step(const Context&, FlatParams&, const StepInfo&) = 0;
-  /// Shows every state vector ([count] f32 like the flat values, on their device) by name: checkpoints save and load through it.
+  /// Shows every state vector ([count] f32 like the flat values, on their device) by name:
+  /// checkpoints save and load through it.
   virtual void visit_state(const std::function<void(const std::string& name, TensorView)>&) = 0;
   int64_t state_bytes();
 };
@@ -41,8 +42,9 @@ int64_t optimizer_state_bytes(const OptimizerConfig&, int64_t count);
 std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rules, Device);
 std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
 
-/// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor s / warmup while s < warmup, then
-/// constant 1, or from 1 down to final_ratio by a line or half a cosine over the remaining steps.
+/// Learning rate of `step` (1, 2, ...) of `total`, as transformers' schedules have it: with s = step − 1 a factor
+/// s / warmup while s < warmup, then constant 1, or from 1 down to final_ratio by a line or half a cosine over the
+/// remaining steps.
 double learning_rate(const OptimizerConfig&, int64_t step, int64_t total, Rules = kNewestRules);
 
 /// Steps of linear warm-up of a run of `total` steps.

@@ -11,8 +11,9 @@
 namespace tessera {
 namespace {
 
-// Of all points of a pass. One pass reads frozen weights once, which saves 8 % of the time with 2 x 128 tokens of a 135M model; the
-// activations of 2 x 512 no longer lie in the second-level cache, which costs more than it saves: 5 % with a model of width 96.
+// Of all points of a pass. One pass reads frozen weights once, which saves 8 % of the time with 2 x 128 tokens of a
+// 135M model; the activations of 2 x 512 no longer lie in the second-level cache, which costs more than it saves:
+// 5 % with a model of width 96.
 constexpr int64_t kTokensTogether = 512;
 
 /// The same batch `copies` times, one behind the other; copies do not see each other.

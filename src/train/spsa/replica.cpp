@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kHistory = 64;          // rounds that the unit is judged by
 constexpr int kPoolFraction = 48;        // bits behind the point of the pool family's sums
 constexpr int64_t kChunk = 1 << 16;      // weights whose gradient is in memory at once
-constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31
+constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31, since a byte's value is below 2^18
 constexpr size_t kMostFloatVotes = 128;
 
 bool is_adam(const RunHeader& h) { return h.optimizer == "adamw"; }
@@ -50,6 +50,9 @@ Replica::Replica(RunHeader header, FlatParams& params)
 
 void Replica::apply(const Context& ctx, const Record& record) { apply(ctx, {&record, 1}); }
 
+// The weights are as large as the model and a round's votes are some hundred bytes: replay is bound by passes over the
+// weights. Where the update keeps no state, groups of many rounds wait and are applied in one pass. That changes no
+// bit: a weight is rounded after each group, in their order (kernels/votes.h).
 void Replica::apply(const Context& ctx, std::span<const Record> records) {
   const bool stateless = first_.shape().rank == 0 && header_.family != Family::pool;
   std::vector<Group> waiting;
@@ -144,6 +147,8 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
     last_.vote_rms = std::ldexp(std::sqrt(squares / static_cast<double>(last_.valid)), -last_.unit);
 }
 
+/// A single wild loss may not move the weights alone: votes are cut at a multiple of the group's median. From 8 votes
+/// on; of fewer the median says little.
 void Replica::clip(std::span<VoteTerm> votes) {
   if (header_.clip == 0 || votes.size() < 8) return;
   std::vector<int64_t> magnitudes;
@@ -171,6 +176,8 @@ void Replica::finish_group(uint32_t seed_round, uint32_t number, Group& group) c
   VoteGroup& view = group.view;
   view.seed = header_.seed;
   view.round = header_.family == Family::pool ? 0 : seed_round;
+  // Lane k is a row of the Hadamard matrix H times one common sign vector: Σ_k v_k z_k = (H v) · signs. One transform
+  // of the votes, and an update costs a single direction however many voted.
   if (header_.family == Family::hadamard) {
     group.transformed.assign(static_cast<size_t>(header_.lanes), 0);
     for (const VoteTerm& vote : group.votes) group.transformed[vote.machine] += vote.value;
@@ -210,7 +217,7 @@ void Replica::update(const Context& ctx, std::span<const Group> groups) {
 void Replica::update_with_state(const Context& ctx, const Record& record, std::span<const Group> groups) {
   const int64_t n = std::max<int64_t>(1, valid_votes(header_, record.bytes));
   const float s = std::ldexp(1.0f, -header_.unit_of(unit_)) / static_cast<float>(n);
-  const float lr = -record.alpha / s;
+  const float lr = -record.alpha / s;  // alpha = −lr · s; an optimizer with state needs the two apart
   beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so
   beta2_power_ *= header_.beta2;
   const Tensor sum({kChunk}, DType::i32, ctx.device), grads({kChunk}, DType::f32, ctx.device);
@@ -260,6 +267,9 @@ void Replica::update_with_state(const Context& ctx, const Record& record, std::s
   }
 }
 
+// A pool of directions for the whole run: the weights are w = start + Σ_k c_k z_k, with a fixed-point sum c_k a
+// direction and so one a weight. Integers have no order, so that a replica that joins late may rebuild w from the c_k
+// alone (rebuild_pool) and has the same bits.
 void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
   const Tensor sums({kChunk}, DType::i32, ctx.device);
   for (const Group& group : groups) {
@@ -318,7 +328,7 @@ void Replica::rebuild_pool() {
 void Replica::end_round(const Record& record) {
   ++round_;
   if (header_.votes == VoteKind::byte && !record.bytes.empty()) {
-    std::vector<uint8_t> magnitudes;
+    std::vector<uint8_t> magnitudes;  // codes ascend with the values they stand for: a median of codes will do
     for (const uint8_t byte : record.bytes)
       if (byte != kInvalidVote) magnitudes.push_back(byte & 0x7f);
     if (!magnitudes.empty()) medians_.push_back(lower_median(std::move(magnitudes)));
@@ -329,6 +339,8 @@ void Replica::end_round(const Record& record) {
     medians_.clear();
   }
   empty_rounds_ = last_.valid == 0 ? empty_rounds_ + 1 : 0;
+  // More than half of the votes are not finite: the weights have gone where losses break,
+  // and a smaller rate may save them.
   const bool halves = last_.valid > 0 || header_.rules != Rules::first;
   if (halves && 2 * last_.valid < last_.votes) ++halvings_;
   double loss = 0;
@@ -340,7 +352,8 @@ void Replica::end_round(const Record& record) {
 int Replica::proposed_unit() const {
   if (!header_.adapt_unit || medians_.size() < kHistory) return unit_;
   const int32_t median = decode_vote(lower_median(std::vector<uint8_t>(medians_.begin(), medians_.end())));
-  if (median >= 16 && median <= 8192) return unit_;
+  if (median >= 16 && median <= 8192) return unit_;  // the byte is about equally exact all over this range
+  // Otherwise the typical vote moves to 256 .. 511 units, well inside.
   const int shift = median == 0 ? 4 : 8 - std::bit_width(static_cast<uint32_t>(median)) + 1;
   return std::clamp(unit_ + shift, -20, 30);
 }

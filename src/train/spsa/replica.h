@@ -44,8 +44,8 @@ class Replica {
   int unit() const { return unit_; }
   /// What the next record should announce: the unit, moved when votes have left its range for 64 rounds.
   int proposed_unit() const;
-  /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid; by the first rules
-  /// (core/rules.h) not when all were.
+  /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid; by the first
+  /// rules (core/rules.h) not when all were.
   int halvings() const { return halvings_; }
   int empty_rounds() const { return empty_rounds_; }  // in a row
   const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }

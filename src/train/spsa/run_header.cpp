@@ -1,3 +1,7 @@
+// The text names the run by its hash. So it has to come out the same wherever it is written: keys in alphabetical
+// order, floats as the hexadecimal of their bits, and no key that older programs did not write unless it says something
+// new.
+
 #include "train/spsa/run_header.h"
 
 #include <algorithm>
