@@ -94,7 +94,7 @@ std::string smaller_hint(const JobConfig& config, const MemoryPlan& plan) {
 
 MemoryPlan require_memory(const JobInputs& in, const JobPlan& plan) {
   const int64_t ranks = plan.one_rank ? 1 : in.world.local_size(), mine = plan.memory.owned();
-  const std::string where = in.config.job == "train" ? in.recipe.where("train", "batch") : in.recipe.where("", "job");
+  const std::string where = job_of(in.config).trains ? in.recipe.where("train", "batch") : in.recipe.where("", "job");
   const std::string hint = smaller_hint(in.config, plan.memory) + (ranks > 1 ? ", or start fewer ranks" : "");
   const int64_t node = (mine + held_bytes()) * ranks + plan.memory.mapped + plan.memory.read_back;
   if (const MemoryLimit limit = node_memory_limit(); node > limit.bytes)

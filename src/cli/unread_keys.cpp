@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "data/jsonl.h"
 #include "train/estimator.h"
+#include "train/optimizers/optimizer.h"
 
 namespace tessera {
 namespace {
@@ -49,15 +50,18 @@ void add_sharing(UnreadNotes& notes, const JobConfig& c) {
               "sharing.layout is not \"tile\", nor sharing.mapper \"roast-tile\"");
   if (sharing.precond != "D")
     notes.add("sharing", said, {"kappa"}, is("sharing.precond", sharing.precond));
-  else if (c.job == "train" && c.trainer.optimizer.name != "adamw")
+  else if (job_of(c).trains && c.trainer.optimizer.name != "adamw")
     notes.add("sharing", said, {"kappa"}, is("optimizer.name", c.trainer.optimizer.name));
 }
 
 void add_optimizer(UnreadNotes& notes, const OptimizerConfig& optimizer) {
   Keys said = said_keys(optimizer);
   if (optimizer.momentum == 0) said.erase("momentum");  // what SPSA begins with
-  const Keys of_adamw = {"beta1", "beta2", "eps"}, of_sgd = {"momentum"};
-  notes.add("optimizer", said, optimizer.name == "adamw" ? of_sgd : of_adamw, is("optimizer.name", optimizer.name));
+  Keys of_others;
+  for (const OptimizerKind& kind : optimizer_kinds())
+    for (const std::string_view key : kind.keys)
+      if (!optimizer_kind(optimizer).reads(key)) of_others.emplace(key);
+  notes.add("optimizer", said, of_others, is("optimizer.name", optimizer.name));
   if (optimizer.schedule == "constant")
     notes.add("optimizer", said, {"final_ratio"}, is("optimizer.schedule", optimizer.schedule));
   if (optimizer.warmup_steps > 0)
@@ -141,8 +145,8 @@ std::set<std::string> all_keys(const Fields& fields) {
 
 UnreadKeys unread_keys(const JobConfig& c) {
   UnreadNotes notes;
-  if (c.job == "train") add_training(notes, c);
   const Job& job = job_of(c);
+  if (job.trains) add_training(notes, c);
   if (job.reads_data) add_data(notes, c.data);
   if (job.note_unread) job.note_unread(c, notes);
   add_sharing(notes, c);

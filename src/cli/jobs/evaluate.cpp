@@ -76,6 +76,7 @@ Job evaluate_job() {
           .plan = plan_evaluate,
           .smaller = smaller_evaluation,
           .reads_data = true,
+          .samples = {Split::eval},
           .check = check_evaluation};
 }
 

@@ -92,6 +92,8 @@ Job export_job() {
       .run = export_trained,
       .plan = plan_export,
       .smaller = smaller_writing,
+      .results = JobResults::model,
+      .frees_results = true,
       .look = [](const JobInputs& in, Model*) { refuse_base_export(in); }};
 }
 

@@ -249,6 +249,11 @@ Job train_job() {
           .plan = plan_train,
           .smaller = smaller_training,
           .reads_data = true,
+          .samples = {Split::train, Split::eval},
+          .trains = true,
+          .moves_values = true,
+          .results = JobResults::all,
+          .frees_results = true,
           .check = check_training};
 }
 
