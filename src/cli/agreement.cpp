@@ -1,5 +1,6 @@
 #include "cli/agreement.h"
 
+#include "core/error.h"
 #include "io/files.h"
 #include "model/config_fingerprint.h"
 #include "train/checkpoint.h"

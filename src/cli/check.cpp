@@ -8,6 +8,7 @@
 #include "cli/rates.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "train/estimator.h"
 
@@ -33,8 +34,9 @@ struct Counts {
 /// The adapter that the job would start with must fit; where there is none yet, a note says so.
 void check_adapter(const JobInputs& in, JobPlan& plan) {
   if (!plan.model || !plan.model->adapter()) return;
-  if (in.config.job != "train" && names_checkpoint(in.config.run)) return;  // the job reads its values from there
-  if (in.config.job == "train" || in.config.job == "replay") return start_from_saved_adapter(in.config, *plan.model);
+  const Job& job = job_of(in.config);
+  if (!job.trains && names_checkpoint(in.config.run)) return;  // the job reads its values from there
+  if (job.moves_values) return start_from_saved_adapter(in.config, *plan.model);
   if (in.config.adapter.load.empty() && !std::filesystem::exists(run_folder_path(in) / "adapter" / "adapter.json"))
     plan.notes.push_back(fmt::format(
         "note: as things stand the job would end: adapter.load is not set and \"{}\" holds no trained adapter",
@@ -43,7 +45,8 @@ void check_adapter(const JobInputs& in, JobPlan& plan) {
     use_trained_weights(in, *plan.model);
 }
 
-/// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts: a note says so.
+/// What the run's folder lacks or holds is no fault of the recipe, and may be mended before the job starts:
+/// a note says so.
 void note_what_would_stop(const JobInputs& in, JobPlan& plan) {
   const Job& job = job_of(in.config);
   if (!job.look) return;
@@ -90,7 +93,7 @@ Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
       .set("notes", notes)
       .set("ranks", in.world.size())
       .set("threads", in.threads);
-  if (in.config.job == "train") json.set("learning_rate", rates_as_json(in));
+  if (job_of(in.config).trains) json.set("learning_rate", rates_as_json(in));
   return json;
 }
 
@@ -108,7 +111,7 @@ void print_plan(const JobInputs& in, const JobPlan& plan) {
   if (memory.read_back > 0)
     print_out("read back        {} a machine, at the end: the dense model that is written\n",
               megabytes(memory.read_back));
-  const bool trains = in.config.job == "train";
+  const bool trains = job_of(in.config).trains;
   const OptimizerConfig& optimizer = in.config.trainer.optimizer;
   const auto steps = in.config.trainer.train.steps;
   if (trains)

@@ -4,6 +4,7 @@
 
 #include "cli/run_path.h"
 #include "comm/stop_together.h"
+#include "core/error.h"
 #include "data/encoding.h"
 #include "data/token_data.h"
 #include "data/token_file.h"

@@ -27,7 +27,8 @@ std::string left_out_notice(const PackedDataset&, const std::string& source);
 void require_known_token(const JobInputs&, const Model&, const Tokenizer&, int32_t largest_id);
 void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
 
-/// A warning when more than one in a hundred of the tokens that are `whose` ("data's") is the unknown one; empty otherwise.
+/// A warning when more than one in a hundred of the tokens that are `whose` ("data's") is the unknown one;
+/// empty otherwise.
 std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer&, const std::string& whose);
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #include "cli/estimator_run.h"
 
 #include "cli/run_path.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
@@ -31,7 +32,7 @@ const EstimatorRun& estimator_run(const JobConfig& config) {
 fs::path own_run_path(const JobInputs& in) { return estimator_run(in.config).own_path(in); }
 
 fs::path own_run_folder(const JobInputs& in) {
-  const fs::path own = own_run_path(in);
+  fs::path own = own_run_path(in);
   if (own != run_folder_path(in)) create_folder(run_folder_path(in));
   return own;
 }

@@ -1,6 +1,6 @@
 #pragma once
-// What the command line does for the run of an estimator: where the run lies, what it goes on from, what it is prepared with. Most leave
-// checkpoints and need nothing of their own; estimator_runs.cpp lists the others.
+// What the command line does for the run of an estimator: where the run lies, what it goes on from, what it is prepared
+// with. Most leave checkpoints and need nothing of their own; estimator_runs.cpp lists the others.
 
 #include <filesystem>
 #include <memory>
@@ -40,7 +40,8 @@ class EstimatorRun {
                                            const std::filesystem::path& run) const;
   /// Whether a run that has ended takes more steps when they are asked for.
   virtual bool can_be_lengthened() const { return true; }
-  /// Every rank calls it. @return null: the trainer's own inputs will do. @throws UserError when the run in the folder is another
+  /// Every rank calls it. @return null: the trainer's own inputs will do.
+  /// @throws UserError when the run in the folder is another
   virtual std::unique_ptr<Preparation> prepare(const StartingRun&) const { return nullptr; }
   /// The overrides of a job that writes all trained weights in f32, and what it does, as the end of a sentence.
   virtual std::string how_to_write_f32(const std::filesystem::path& run, int64_t step) const;
@@ -56,7 +57,8 @@ struct ListedRun {
 };
 const std::vector<ListedRun>& estimator_runs();
 
-/// A process beside others of one run keeps its things in a folder of its own. own_run_folder makes the folder around it.
+/// A process beside others of one run keeps its things in a folder of its own.
+/// own_run_folder makes the folder around it.
 std::filesystem::path own_run_path(const JobInputs&);
 std::filesystem::path own_run_folder(const JobInputs&);
 

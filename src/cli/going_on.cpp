@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cli/spsa_run.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluation.h"
@@ -210,7 +211,8 @@ std::string evaluation_set_of(const fs::path& run, const fs::path& start) {
   return figures ? figures->eval_set : "";
 }
 
-/// What the run's command takes to evaluate what was trained: not every run has left its results in a form that is loaded.
+/// What the run's command takes to evaluate what was trained:
+/// not every run has left its results in a form that is loaded.
 std::string how_to_evaluate(const JobInputs& in, const fs::path& run, const fs::path& start) {
   const fs::path results = in.config.adapter.method != "none"   ? run / "adapter" / "adapter.json"
                            : in.config.sharing.method != "none" ? run / "sharing" / "sharing.json"

@@ -12,10 +12,12 @@ bool names_checkpoint(const RunConfig&);
 /// Rank 0's choice of where to start, told to all: a checkpoint file or nothing.
 std::filesystem::path choose_start(const JobInputs&, const RunFolder*, std::vector<std::string>& notices);
 
-/// Whether the folder's run is finished and the recipe asks for no more steps: rank 0's word. It prints the last line again.
+/// Whether the folder's run is finished and the recipe asks for no more steps: rank 0's word.
+/// It prints the last line again.
 bool already_done(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
 
-/// What is to be told when a finished run's figures are printed again and the recipe's held-out rows are others by now; mostly empty.
+/// What is to be told when a finished run's figures are printed again and the recipe's held-out rows are others by now;
+/// mostly empty.
 std::string other_figures_notice(const JobInputs&, const RunFolder*, const std::filesystem::path& start,
                                  const PackedDataset& eval);
 
@@ -31,12 +33,13 @@ struct GoingOn {
 /// The checkpoint `start` of rank 0's run folder; nothing on other ranks, and for a run that starts.
 std::optional<GoingOn> going_on(const JobInputs&, const RunFolder*, const std::filesystem::path& start, int64_t steps);
 
-/// What --check sees of all this: the recipe against the run that it would go on with, before data is read. Nothing is written.
+/// What --check sees of all this: the recipe against the run that it would go on with, before data is read.
+/// Nothing is written.
 /// @param run  the run's folder, which need not exist
 void look_at_run(const JobInputs&, const std::filesystem::path& run);
 
-/// Keys that name files are not compared here: what they hold is (require_same_content); nor are keys that nobody reads. A key that the
-/// run's version of the program did not have stood at its default.
+/// Keys that name files are not compared here: what they hold is (require_same_content); nor are keys that nobody
+/// reads. A key that the run's version of the program did not have stood at its default.
 /// @throws UserError listing every key whose value is not the run's, or telling that the training data changed
 void require_same_run(const JobInputs&, const PackedDataset&, const GoingOn&);
 
@@ -44,7 +47,8 @@ void require_same_run(const JobInputs&, const PackedDataset&, const GoingOn&);
 /// @param base  Model::start_fingerprint
 void require_same_content(const JobInputs&, Model&, const std::string& base, const GoingOn&);
 
-/// For jobs that take weights from a checkpoint: its model, sharing and adapter are the recipe's. @throws UserError otherwise
+/// For jobs that take weights from a checkpoint: its model, sharing and adapter are the recipe's.
+/// @throws UserError otherwise
 void require_same_model(const JobInputs&, Model&, const CheckpointMeta& saved, const std::filesystem::path& file);
 
 /// What deserves a word: the learning rate before and after, when a key that decides it has changed; empty otherwise.

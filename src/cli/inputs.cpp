@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "io/files.h"
 
 namespace tessera {
@@ -32,7 +33,8 @@ bool is_same(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, failure) && !failure;
 }
 
-/// Whether the file is what an earlier start of this very run has stored: it may be replaced, since it has been read whole.
+/// Whether the file is what an earlier start of this very run has stored: it may be replaced,
+/// since it has been read whole.
 bool is_of_this_run(const fs::path& recipe, const fs::path& run) {
   const bool is_stored = read_text_file(recipe).starts_with(kStoredRecipe);
   return is_stored && is_same(fs::canonical(recipe).parent_path(), run) && fs::exists(run / "metrics.jsonl");
@@ -70,15 +72,17 @@ struct Outputs {
 
 Outputs outputs_of(const JobInputs& in, const fs::path& run) {
   const JobConfig& c = in.config;
-  if (const Job& job = job_of(c); job.outputs) return {job.outputs(c), {}};
+  const Job& job = job_of(c);
+  if (job.outputs) return {job.outputs(c), {}};
   Outputs out;
-  if (c.exports.merged || c.job == "export" || (c.adapter.method == "none" && c.sharing.method == "none"))
+  if (c.exports.merged || job.results == JobResults::model ||
+      (c.adapter.method == "none" && c.sharing.method == "none"))
     out.folders.push_back("model");
   if (c.exports.peft) out.folders.push_back("peft");
-  if (c.job == "export") return out;
+  if (job.results == JobResults::model) return out;
   if (c.exports.native && c.adapter.method != "none") out.folders.push_back("adapter");
   if (c.exports.native && c.sharing.method != "none" && c.adapter.method == "none") out.folders.push_back("sharing");
-  if (c.job == "replay") return out;
+  if (!job.trains) return out;
   out.files = {"metrics.jsonl", "log.txt", "report.html", "run.json", "figures.json"};
   std::error_code failure;
   for (const fs::directory_entry& entry : fs::directory_iterator(run, failure))
@@ -109,7 +113,7 @@ void refuse_overwritten_inputs(const JobInputs& in, const fs::path& run) {
   const fs::path recipe = recipe_file(in);
   for (const std::string& file : outputs.files)
     if (is_same(recipe, run / file)) refuse("the recipe", recipe, run / file);
-  if (in.config.job == "train" && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe) &&
+  if (job_of(in.config).trains && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe) &&
       !is_of_this_run(recipe, run))
     refuse("the recipe", recipe, run / "recipe.toml");
 }

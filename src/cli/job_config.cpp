@@ -3,6 +3,7 @@
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
+#include "core/error.h"
 #include "data/tokenizer/unicode.h"
 #include "model/model_config.h"
 #include "train/estimator.h"
@@ -94,8 +95,9 @@ void read_job(Recipe& recipe, JobConfig& c) {
     if (job.read) job.read(recipe, c);
   estimator_of(c.trainer).set_defaults(recipe, c.trainer);
   prefer_command_line(recipe, c.trainer.train);
-  if (const Job& job = job_of(c); job.check) job.check(recipe, c);
-  if (c.job == "train") estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
+  const Job& asked = job_of(c);
+  if (asked.check) asked.check(recipe, c);
+  if (asked.trains) estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
   check_objective(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);

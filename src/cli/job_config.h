@@ -1,6 +1,6 @@
 #pragma once
-// A whole recipe: every section's struct, read and cross-checked in one place. A section that a single job reads is in that
-// job's file.
+// A whole recipe: every section's struct, read and cross-checked in one place. A section that a single job reads is in
+// that job's file.
 
 #include <set>
 #include <string>

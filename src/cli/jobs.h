@@ -9,6 +9,7 @@
 
 #include "cli/job_config.h"
 #include "comm/communicator.h"
+#include "data/data_source.h"
 
 namespace tessera {
 
@@ -25,13 +26,27 @@ class UnreadNotes;
 struct JobPlan;
 struct MemoryPlan;
 
-/// A job with all that is its own; its file in cli/jobs/ makes it.
+/// What a job writes into the run's folder of the weights that it ends with.
+enum class JobResults {
+  none,
+  model,  // the dense model whatever [export] says, and with export.peft the adapter for PEFT
+  all     // what [export] asks for
+};
+
+/// A job with all that is its own; its file in cli/jobs/ makes it. What the rest of the command line must know of a job is told here, and
+/// nothing there asks for its name.
 struct Job {
   std::string_view name, help;
   int (*run)(const JobInputs&);                                 // returns the exit code
   JobPlan (*plan)(const JobInputs&);                            // what it will take, found without taking it
   std::string (*smaller)(const JobConfig&, const MemoryPlan&);  // which keys make it take less, as a hint
   bool reads_data = false;                                      // data.train, data.eval
+  std::vector<Split> samples{};                                 // splits of which --check reads the first documents
+  bool trains = false;        // takes steps of the recipe's estimator, and keeps a run's records and checkpoints
+  bool moves_values = false;  // begins with the values that a training begins with, not with those that one has left
+  JobResults results = JobResults::none;
+  bool frees_results = false;  // what it writes of them must be free before it starts
+  std::string_view kept{};     // what is whole when writing a result fails; empty: the run's checkpoints or log
   // What a job has nothing to say to stays null.
   /// Reads the sections that are its own, into `config.own`, whichever job the recipe asks for.
   void (*read)(Recipe&, JobConfig& config) = nullptr;
@@ -43,8 +58,8 @@ struct Job {
   std::vector<std::pair<std::string, std::filesystem::path>> (*inputs)(const JobConfig&) = nullptr;
   /// Names of single files that it writes into the run's folder, which it opens as it is.
   std::vector<std::string> (*outputs)(const JobConfig&) = nullptr;
-  /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job would
-  /// end with. The model is laid out and holds no values; null: the job has none.
+  /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job
+  /// would end with. The model is laid out and holds no values; null: the job has none.
   void (*look)(const JobInputs&, Model*) = nullptr;
 };
 /// In the order in which --list names them.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "cli/jobs.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/output.h"
 #include "train/spsa/rounds.h"

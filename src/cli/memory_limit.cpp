@@ -10,6 +10,8 @@
 #include <sstream>
 #include <vector>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 
@@ -50,7 +52,8 @@ std::vector<Mount> mounts(const fs::path& root, bool version_2) {
   return found;
 }
 
-/// This process's group in the hierarchy of version 2 ("0::/a/b"), or in that of the memory controller ("4:memory:/a/b").
+/// This process's group in the hierarchy of version 2 ("0::/a/b"),
+/// or in that of the memory controller ("4:memory:/a/b").
 std::string group_of(const fs::path& root, bool version_2) {
   std::ifstream file(root / "proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {

@@ -13,8 +13,8 @@ struct MemoryLimit {
   std::string who;
 };
 
-/// The least of the machine's memory and the limits of the control groups that this process is in, up to their roots; versions 1 and 2, also where both
-/// are mounted, and inside a container, whose own group may be all that is visible.
+/// The least of the machine's memory and the limits of the control groups that this process is in, up to their roots;
+/// versions 1 and 2, also where both are mounted, and inside a container, whose own group may be all that is visible.
 /// @param root  in place of "/", for tests
 MemoryLimit node_memory_limit(const std::filesystem::path& root = "/");
 

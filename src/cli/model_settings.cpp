@@ -1,5 +1,6 @@
 #include "cli/model_settings.h"
 
+#include "core/error.h"
 #include "train/estimator.h"
 
 namespace tessera {
@@ -9,10 +10,10 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.model = in.config.model;
   settings.sharing = in.config.sharing;
   settings.adapter = in.config.adapter;
-  const bool trains = in.config.job == "train" || in.config.job == "replay";
-  settings.train_base = trains && in.config.adapter.method == "none";
+  const Job& job = job_of(in.config);
+  settings.train_base = job.moves_values && in.config.adapter.method == "none";
   settings.freeze = in.config.trainer.train.freeze;
-  settings.gradients = in.config.job == "train" && estimator_of(in.config.trainer).has_gradients();
+  settings.gradients = job.trains && estimator_of(in.config.trainer).has_gradients();
   settings.max_position = max_position;
   settings.device = device_of(in.config.run.device);
   settings.check_seal = in.world.local_rank() == 0;

@@ -1,5 +1,7 @@
 #include "cli/notices.h"
 
+#include "core/error.h"
+
 namespace tessera {
 
 void tell(const JobInputs& in, const std::string& notice) {

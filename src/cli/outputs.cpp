@@ -7,6 +7,7 @@
 
 #include "cli/estimator_run.h"
 #include "cli/going_on.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -21,7 +22,8 @@ struct Output {
 
 void add_results(const JobConfig& c, std::vector<Output>& outputs) {
   const bool has_adapter = c.adapter.method != "none", is_shared = c.sharing.method != "none";
-  if (c.exports.merged || (!has_adapter && !is_shared) || c.job == "export") outputs.push_back({"model", Kind::folder});
+  if (c.exports.merged || (!has_adapter && !is_shared) || job_of(c).results == JobResults::model)
+    outputs.push_back({"model", Kind::folder});
   if (has_adapter && c.exports.native) outputs.push_back({"adapter", Kind::folder});
   if (has_adapter && c.exports.peft) outputs.push_back({"peft", Kind::folder});
   if (!has_adapter && is_shared && c.exports.native) outputs.push_back({"sharing", Kind::folder});
@@ -29,15 +31,16 @@ void add_results(const JobConfig& c, std::vector<Output>& outputs) {
 
 std::vector<Output> outputs_of(const JobConfig& c) {
   std::vector<Output> outputs;
-  if (c.job == "train") {
+  const Job& job = job_of(c);
+  if (job.trains) {
     outputs = {{"checkpoints", Kind::folder}, {"recipe.toml", Kind::file}, {"metrics.jsonl", Kind::file},
                {"log.txt", Kind::file},       {"report.html", Kind::file}, {"checkpoints/latest", Kind::file}};
     const EstimatorRun::Leaves leaves = estimator_run(c).leaves();
     for (const std::string& folder : leaves.folders) outputs.push_back({folder, Kind::folder});
     for (const std::string& file : leaves.files) outputs.push_back({file, Kind::file});
   }
-  if (c.job == "train" || c.job == "export") add_results(c, outputs);
-  if (const Job& job = job_of(c); job.outputs)
+  if (job.frees_results) add_results(c, outputs);
+  if (job.outputs)
     for (const std::string& file : job.outputs(c)) outputs.push_back({file, Kind::file});
   if (!outputs.empty()) outputs.push_back({".lock", Kind::file});
   return outputs;
@@ -78,8 +81,8 @@ void require_free_outputs(const JobInputs& in) {
     throw UserError(folder.string(),
                     fmt::format("this run folder cannot be made or written: \"{}\" {}", existing.string(), what),
                     "set run.dir to a folder that can be written");
-  const bool is_new = !job_of(in.config).outputs && in.config.run.resume != "auto" &&
-                      (in.config.job == "train" || names_checkpoint(in.config.run));
+  const Job& job = job_of(in.config);
+  const bool is_new = !job.outputs && in.config.run.resume != "auto" && (job.trains || names_checkpoint(in.config.run));
   if (is_new) return;  // an empty folder
   std::string all;
   for (const Output& output : outputs)

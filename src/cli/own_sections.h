@@ -1,5 +1,6 @@
 #pragma once
-// Sections of a recipe that belong to one job: their structs are declared in the job's file, and nobody else knows them.
+// Sections of a recipe that belong to one job: their structs are declared in the job's file,
+// and nobody else knows them.
 
 #include <any>
 #include <map>

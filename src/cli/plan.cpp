@@ -6,11 +6,12 @@
 #include "cli/model_settings.h"
 #include "cli/results.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "data/data_plan.h"
 #include "model/export.h"
 #include "score/forward.h"
-#include "train/trainer.h"
 #include "train/steps.h"
+#include "train/trainer.h"
 
 namespace tessera {
 
@@ -42,6 +43,7 @@ JobPlan plan_of_results(const JobInputs& in, int64_t max_position) {
   silent.quiet = true;  // the job itself says what it found
   std::optional<Model::Settings> settings;
   std::string missing;
+  // What a job lacks may be there by the time it starts: a note, and the plan of the model as the recipe has it.
   try {
     settings = trained_model_settings(silent, max_position);
   } catch (const UserError& error) {
@@ -92,7 +94,7 @@ std::string smaller_hint(const JobConfig& config, const MemoryPlan& plan) {
 
 MemoryPlan require_memory(const JobInputs& in, const JobPlan& plan) {
   const int64_t ranks = plan.one_rank ? 1 : in.world.local_size(), mine = plan.memory.owned();
-  const std::string where = in.config.job == "train" ? in.recipe.where("train", "batch") : in.recipe.where("", "job");
+  const std::string where = job_of(in.config).trains ? in.recipe.where("train", "batch") : in.recipe.where("", "job");
   const std::string hint = smaller_hint(in.config, plan.memory) + (ranks > 1 ? ", or start fewer ranks" : "");
   const int64_t node = (mine + held_bytes()) * ranks + plan.memory.mapped + plan.memory.read_back;
   if (const MemoryLimit limit = node_memory_limit(); node > limit.bytes)
@@ -119,6 +121,7 @@ Footprint footprint(Model& model, const MemoryPlan& memory) {
   const ParameterPool& pool = model.pool();
   const FlatParams& flat = pool.trainable();
   const int64_t slots = flat.values.shape.count(), flat_bytes = flat.values.bytes() * (flat.grads.empty() ? 1 : 2);
+  // The pool's memory is padded slot by slot; what is compared is what a number costs, times numbers.
   const int64_t each = slots > 0 ? (flat_bytes + memory.optimizer) / slots : 0;  // bytes of a number that is trained
   const int64_t frozen = memory.mapped + memory.weights_and_gradients - flat_bytes, dense = dense_parameters(model);
   const int64_t held = each * pool.trainable_count() + frozen;

@@ -1,5 +1,6 @@
 #pragma once
-// What a job will take: memory a rank, traffic a step. Known without taking it, and compared with what there is before anything is allocated.
+// What a job will take: memory a rank, traffic a step. Known without taking it,
+// and compared with what there is before anything is allocated.
 
 #include "cli/jobs.h"
 
@@ -19,7 +20,8 @@ struct MemoryPlan {
   std::string text() const;
 };
 
-/// What a job will take. Each job has a function that finds it; --check prints it, and the job itself refuses to start when there is less.
+/// What a job will take. Each job has a function that finds it; --check prints it,
+/// and the job itself refuses to start when there is less.
 struct JobPlan {
   std::unique_ptr<Model> model{};  // laid out and not allocated; null: the job has none
   MemoryPlan memory{};
@@ -30,7 +32,8 @@ struct JobPlan {
 
 /// The part of a plan that the model makes, laid out as the settings say.
 JobPlan plan_of_model(Model::Settings);
-/// The same for what a training left (trained_model_settings). Where there is nothing yet, a note says so and the recipe's model is planned.
+/// The same for what a training left (trained_model_settings). Where there is nothing yet,
+/// a note says so and the recipe's model is planned.
 JobPlan plan_of_results(const JobInputs&, int64_t max_position);
 /// Bytes that exporting the results of a training takes ([export]).
 int64_t plan_results(const JobInputs&, Model&);
@@ -40,7 +43,8 @@ int64_t plan_evaluation(const JobInputs&, Model&);
 /// Bytes of the splits that load_datasets will read.
 int64_t plan_data(const JobInputs&, bool need_train);
 
-/// The plan's memory. @throws UserError when the machine, a control group or a limit of this process allows less; the hint is the job's
+/// The plan's memory. @throws UserError when the machine, a control group or a limit of this process allows less;
+/// the hint is the job's
 MemoryPlan require_memory(const JobInputs&, const JobPlan&);
 /// What makes the recipe's job smaller, as a hint: that which matters in the plan, or all when none is given.
 std::string smaller_hint(const JobConfig&, const MemoryPlan& = {});
@@ -54,7 +58,8 @@ std::string smaller_writing(const JobConfig&, const MemoryPlan&);
 /// Numbers of the dense model: one a weight, adapters apart.
 int64_t dense_parameters(Model&);
 
-/// Bytes of weights, gradients and the optimizer's state: as they are held, and as they would be with a number for each weight.
+/// Bytes of weights, gradients and the optimizer's state: as they are held,
+/// and as they would be with a number for each weight.
 struct Footprint {
   int64_t held, dense;
 };

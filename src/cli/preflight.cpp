@@ -28,12 +28,12 @@ void look_at_split(const JobInputs& in, const Model* model, const Tokenizer& tok
 
 void preflight(const JobInputs& in, const Model* model) {
   if (in.world.rank() != 0) return;
-  if (in.config.job == "train") look_at_run(in, own_run_path(in));
-  const std::string& job = in.config.job;
-  if (job != "train" && job != "prepare" && job != "evaluate") return;
+  const Job& job = job_of(in.config);
+  if (job.trains) look_at_run(in, own_run_path(in));
+  if (job.samples.empty()) return;
   const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
-  if (job != "evaluate") look_at_split(in, model, tokenizer, Split::train);
-  if (in.config.data.has_eval()) look_at_split(in, model, tokenizer, Split::eval);
+  for (const Split split : job.samples)
+    if (split == Split::train || in.config.data.has_eval()) look_at_split(in, model, tokenizer, split);
 }
 
 }  // namespace tessera

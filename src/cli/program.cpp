@@ -13,6 +13,7 @@
 #include "cli/signals.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
+#include "core/error.h"
 #include "core/out_of_memory.h"
 #include "io/output.h"
 
@@ -44,8 +45,8 @@ std::pair<std::string, int> describe_error(const std::string& smaller = "use a m
   }
 }
 
-/// Every rank that fails comes here. Rank 0 speaks at once and ends the job, which silences the others; when it is well,
-/// the failing rank speaks a moment later: one message in either case.
+/// Every rank that fails comes here. Rank 0 speaks at once and ends the job, which silences the others; when it is
+/// well, the failing rank speaks a moment later: one message in either case.
 void print_once(int rank, const std::string& message) {
   if (rank > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500 + 20 * rank));
   std::fputs(((rank > 0 ? fmt::format("rank {}: ", rank) : "") + message + "\n").c_str(), stderr);

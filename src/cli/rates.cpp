@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {

@@ -1,6 +1,7 @@
 #include "cli/recipe_rules.h"
 
 #include "cli/going_on.h"
+#include "core/error.h"
 #include "core/stored_file.h"
 #include "data/jsonl.h"
 #include "io/files.h"
@@ -67,7 +68,7 @@ void check_resume(Recipe& recipe, const JobConfig& c) {
   if (file.empty()) return recipe.fault("run", "resume", "run.resume is empty", kWhat);
   if (!fs::exists(file))
     return recipe.fault("run", "resume", fmt::format("run.resume \"{}\" does not exist", file.string()), kWhat);
-  if (c.job != "train" && is_snapshot_name(file))
+  if (!job_of(c).trains && is_snapshot_name(file))
     return recipe.fault(
         "run", "resume",
         fmt::format("run.resume \"{}\" is a snapshot of one-byte SPSA and no checkpoint", file.string()),

@@ -1,6 +1,7 @@
 #include "cli/results.h"
 
 #include "cli/plan.h"
+#include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "train/divergence.h"
@@ -18,7 +19,7 @@ std::string what_is_kept(const JobInputs& in, Model& model, const std::filesyste
   if (in.config.exports.native && model.adapter()) return whole("adapter is", "adapter");
   if (in.config.exports.native && model.is_shared() && model.sharing().is_loadable())
     return whole("shared weights are", "sharing");
-  if (in.config.job == "replay") return "the log is as it was";
+  if (const std::string_view kept = job_of(in.config).kept; !kept.empty()) return std::string(kept);
   const auto steps = checkpoint_steps(run / "checkpoints");
   const auto file = steps.empty() ? run / "log" : checkpoint_file(run / "checkpoints", steps.front());
   return fmt::format(

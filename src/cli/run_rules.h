@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-/// Of the checkpoint that the run starts from, else of its log's header, on whichever rank or in whichever shared folder it
-/// lies, else the newest. The same on every rank.
+/// Of the checkpoint that the run starts from, else of its log's header, on whichever rank or in whichever shared
+/// folder it lies, else the newest. The same on every rank.
 /// @param start  a checkpoint file, or empty
 Rules rules_of_run(const JobInputs&, const std::filesystem::path& start, const std::filesystem::path& run_path);
 

@@ -4,6 +4,7 @@
 
 #include "cli/datasets.h"
 #include "cli/notices.h"
+#include "core/error.h"
 #include "io/output.h"
 
 namespace tessera {

@@ -2,6 +2,7 @@
 
 #include "cli/going_on.h"
 #include "cli/run_path.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/json_file.h"
 #include "model/config_fingerprint.h"

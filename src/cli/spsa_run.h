@@ -12,5 +12,4 @@ const EstimatorRun& spsa_run();
 /// What run.json says of the run whose log is in the folder; nothing without a log.
 std::optional<CheckpointMeta> meta_of_log(const std::filesystem::path& run_path);
 
-
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #include "cli/stopped.h"
 
+#include "core/error.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 

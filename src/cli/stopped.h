@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-/// How the run in this folder goes on, as the end of a sentence: "the same command goes on", or what must be added to it where
-/// run.resume is not "auto" and the command would begin another run.
+/// How the run in this folder goes on, as the end of a sentence: "the same command goes on", or what must be added to
+/// it where run.resume is not "auto" and the command would begin another run.
 std::string how_it_goes_on(const JobInputs&, const std::filesystem::path& run);
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 
 #include "cli/estimator_run.h"
 #include "cli/model_settings.h"
+#include "core/error.h"
 #include "score/figures.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"

@@ -3,6 +3,7 @@
 #include "cli/going_on.h"
 #include "cli/model_settings.h"
 #include "cli/run_path.h"
+#include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "train/divergence.h"
@@ -38,7 +39,8 @@ bool is_adapter_run(const std::filesystem::path& run) {
   return adapter.method != "none";
 }
 
-/// How the weights of a run are got where it has written none: from its newest checkpoint or its log; empty without either.
+/// How the weights of a run are got where it has written none: from its newest checkpoint or its log;
+/// empty without either.
 std::string how_to_get_weights(const std::filesystem::path& run) {
   if (const auto steps = checkpoint_steps(run / "checkpoints"); !steps.empty())
     return "job=export, evaluate and generate take those of a checkpoint: " +

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "cli/jobs.h"
+#include "core/error.h"
 #include "data/jsonl.h"
 #include "train/estimator.h"
 #include "train/optimizers/optimizer.h"
@@ -23,21 +24,27 @@ bool same_value(const FieldTarget& a, const FieldTarget& b) {
 
 std::string is(const std::string& key, const std::string& value) { return fmt::format("{} is \"{}\"", key, value); }
 
+/// Keys that a registry's other entries read, and the named one does not.
+template <class Kind> Keys keys_of_others(const std::vector<Kind>& kinds, std::string_view name) {
+  Keys keys;
+  for (const Kind& kind : kinds) keys.insert(kind.keys.begin(), kind.keys.end());
+  for (const Kind& kind : kinds)
+    for (const std::string_view key : kind.keys)
+      if (kind.name == name) keys.erase(std::string(key));
+  return keys;
+}
+
 void add_adapter(UnreadNotes& notes, const AdapterConfig& adapter) {
-  Keys unread = all_keys(adapter);
+  Keys unread = adapter.method == "none" ? all_keys(adapter) : keys_of_others(adapter_methods(), adapter.method);
   unread.erase("method");
-  for (const AdapterMethod& method : adapter_methods())
-    if (method.name == adapter.method) unread = method.unread;
   notes.add("adapter", said_keys(adapter), unread, is("adapter.method", adapter.method));
 }
 
 void add_sharing(UnreadNotes& notes, const JobConfig& c) {
   const SharingConfig& sharing = c.sharing;
   const Keys said = said_keys(sharing);
-  Keys unread = all_keys(sharing);
+  Keys unread = sharing.method == "none" ? all_keys(sharing) : keys_of_others(sharing_methods(), sharing.method);
   unread.erase("method");
-  for (const SharingMethod& method : sharing_methods())
-    if (method.name == sharing.method && sharing.method != "none") unread = method.unread;
   notes.add("sharing", said, unread, is("sharing.method", sharing.method));
   if (sharing.method != "rps") return;
   if (sharing.layout != "tile" && sharing.mapper != "roast-tile")
@@ -45,15 +52,14 @@ void add_sharing(UnreadNotes& notes, const JobConfig& c) {
               "sharing.layout is not \"tile\", nor sharing.mapper \"roast-tile\"");
   if (sharing.precond != "D")
     notes.add("sharing", said, {"kappa"}, is("sharing.precond", sharing.precond));
-  else if (c.job == "train" && c.trainer.optimizer.name != "adamw")
+  else if (job_of(c).trains && c.trainer.optimizer.name != "adamw")
     notes.add("sharing", said, {"kappa"}, is("optimizer.name", c.trainer.optimizer.name));
 }
 
 void add_optimizer(UnreadNotes& notes, const OptimizerConfig& optimizer) {
   Keys said = said_keys(optimizer);
   if (optimizer.momentum == 0) said.erase("momentum");  // what SPSA begins with
-  for (const OptimizerKind& kind : optimizer_kinds())
-    if (kind.name == optimizer.name) notes.add("optimizer", said, kind.unread, is("optimizer.name", optimizer.name));
+  notes.add("optimizer", said, keys_of_others(optimizer_kinds(), optimizer.name), is("optimizer.name", optimizer.name));
   if (optimizer.schedule == "constant")
     notes.add("optimizer", said, {"final_ratio"}, is("optimizer.schedule", optimizer.schedule));
   if (optimizer.warmup_steps > 0)
@@ -137,8 +143,8 @@ std::set<std::string> all_keys(const Fields& fields) {
 
 UnreadKeys unread_keys(const JobConfig& c) {
   UnreadNotes notes;
-  if (c.job == "train") add_training(notes, c);
   const Job& job = job_of(c);
+  if (job.trains) add_training(notes, c);
   if (job.reads_data) add_data(notes, c.data);
   if (job.note_unread) job.note_unread(c, notes);
   add_sharing(notes, c);

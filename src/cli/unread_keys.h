@@ -9,7 +9,8 @@
 
 namespace tessera {
 
-/// The keys of a section that hold something else than their defaults. A stored recipe spells out every default: that says nothing.
+/// The keys of a section that hold something else than their defaults.
+/// A stored recipe spells out every default: that says nothing.
 std::set<std::string> said_keys(const Fields& given, const Fields& defaults);
 template <class Config> std::set<std::string> said_keys(Config config);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "comm/communicator.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "comm/communicator.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {

@@ -3,7 +3,8 @@
 
 namespace tessera {
 
-/// True when srun started this process as one of several and gave it neither PMIx nor PMI: MPI would abort in its own start.
+/// True when srun started this process as one of several and gave it neither PMIx nor PMI:
+/// MPI would abort in its own start.
 bool started_by_srun_without_pmix();
 
 }  // namespace tessera

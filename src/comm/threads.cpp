@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

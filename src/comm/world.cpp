@@ -11,6 +11,7 @@
 #include "comm/communicator.h"
 #include "comm/mpi/plugin.h"
 #include "comm/slurm.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 

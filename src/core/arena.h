@@ -7,8 +7,9 @@
 
 namespace tessera {
 
-/// Hands out 64-byte aligned views of one block of a device's memory. In counting mode there is no block: addresses are made up, nothing may
-/// be read or written through them, and only `peak_bytes()` counts. That is how memory is planned before step 0.
+/// Hands out 64-byte aligned views of one block of a device's memory. In counting mode there is no block: addresses are
+/// made up, nothing may be read or written through them, and only `peak_bytes()` counts.
+/// That is how memory is planned before step 0.
 class Arena {
  public:
   static Arena counting(Device device = {});
@@ -25,8 +26,8 @@ class Arena {
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
 
-  /// The free part of this arena as kernels of a device see it whose addresses lie `shift` further on. One mark for both: while it is
-  /// in use, nothing is taken from this one.
+  /// The free part of this arena as kernels of a device see it whose addresses lie `shift` further on. One mark for
+  /// both: while it is in use, nothing is taken from this one.
   Arena shifted(int64_t shift, Device device) const;
   /// That arena's peak was this one's.
   void note_peak(const Arena& shifted) { peak_ = std::max(peak_, shifted.peak_); }

@@ -1,10 +1,12 @@
 #pragma once
+// Exact arithmetic on the decimals that a recipe spells, where doubles would be off by one row or step.
+
 #include <cstdint>
 
 namespace tessera {
 
-/// ⌈value · count / divisor⌉, exactly, of the decimal that is the shortest spelling of `value`: of 0.28, which no double is,
-/// 28/100. No more than 2^62.
+/// ⌈value · count / divisor⌉, exactly, of the decimal that is the shortest spelling of `value`: of 0.28, which no
+/// double is, 28/100. No more than 2^62.
 /// @param value    finite, at least 0
 /// @param count    at least 0
 /// @param divisor  1 to 2^56

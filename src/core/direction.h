@@ -1,6 +1,6 @@
 #pragma once
-// Shared-seed directions: z in {-1, +1}^P as a pure function of a few integers. Every function here is constexpr, so that
-// host code, tests at compile time and device code (nvcc --expt-relaxed-constexpr) share one definition.
+// Shared-seed directions: z in {-1, +1}^P as a pure function of a few integers. Every function here is constexpr, so
+// that host code, tests at compile time and device code (nvcc --expt-relaxed-constexpr) share one definition.
 
 #include "core/random.h"
 
@@ -13,7 +13,8 @@ constexpr uint32_t kSharedStream = 0xffffff03u;    // directions that all machin
 constexpr uint32_t kSeedPoolStream = 0xffffff04u;  // the fixed pool of K directions: round 0, sample k
 constexpr uint32_t kHadamardStream = 0xffffffffu;  // the signs D of a round: sample = group
 
-/// Which z. Independent directions: (seed, round, machine, sample). Hadamard lane k of K = `lanes` (a power of two, 0: none):
+/// Which z. Independent directions: (seed, round, machine, sample).
+/// Hadamard lane k of K = `lanes` (a power of two, 0: none):
 /// z_k[p] = D[p] · (−1)^popcount(k AND (p mod K)), where D is the direction of the other fields.
 struct Direction {
   uint64_t seed = 0;
@@ -23,7 +24,8 @@ struct Direction {
   friend bool operator==(const Direction&, const Direction&) = default;
 };
 
-/// The Philox counter of 128 weights:  ( block mod 2^32, (block >> 32) << 16 | sample, machine, round ),  block = p / 128 < 2^48.
+/// The Philox counter of 128 weights, block = p / 128 < 2^48:
+///   ( block mod 2^32, (block >> 32) << 16 | sample, machine, round ).
 constexpr std::array<uint32_t, 4> direction_counter(const Direction& z, uint64_t block) {
   return {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32) << 16 | z.sample, z.machine, z.round};
 }

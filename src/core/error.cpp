@@ -19,7 +19,8 @@ bool names_key(std::string_view text, std::string_view key) {
   return false;
 }
 
-/// The place without a recipe key at its end ("command line: train.steps", "train.steps") that the message names itself.
+/// The place without a recipe key at its end ("command line: train.steps", "train.steps") that the message names
+/// itself.
 std::string place_of(const std::string& where, const std::string& what) {
   constexpr std::string_view kCommandLine = "command line: ";
   const bool is_typed = where.starts_with(kCommandLine);

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {

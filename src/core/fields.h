@@ -1,7 +1,7 @@
 #pragma once
-// Configuration: each module owns a struct whose `visit` names every field once, with its range and help. Parsing, checks,
-// --explain, the resolved recipe and the resume check all walk that list. Rules between the fields of one struct are its
-// `check` (section_check.h).
+// Configuration: each module owns a struct whose `visit` names every field once, with its range and help. Parsing,
+// checks, --explain, the resolved recipe and the resume check all walk that list. Rules between the fields of one
+// struct are its `check` (section_check.h).
 
 #include <cstdint>
 #include <filesystem>
@@ -42,8 +42,8 @@ enum class OnResume {
   in_new_folder,  // in a new folder that begins with a checkpoint: no state that is kept depends on it
 };
 
-/// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when the
-/// recipe names it, against the working directory when the command line does.
+/// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when
+/// the recipe names it, against the working directory when the command line does.
 using FieldTarget = std::variant<bool*, int64_t*, double*, std::string*, std::filesystem::path*,
                                  std::vector<std::string>*, std::optional<int64_t>*, std::optional<double>*>;
 

@@ -1,4 +1,6 @@
 #pragma once
+// The error of memory that cannot be had, apart from other errors, since its hint is the job's to give.
+
 #include "core/error.h"
 
 namespace tessera {

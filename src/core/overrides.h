@@ -1,6 +1,6 @@
 #pragma once
-// "section.key=value" of the command line, "a.b.key=value" in a section within a section, "a.b[1].key=value" in the second
-// of the tables [[a.b]]. A value is TOML when it parses as such, otherwise text.
+// "section.key=value" of the command line, "a.b.key=value" in a section within a section, "a.b[1].key=value" in the
+// second of the tables [[a.b]]. A value is TOML when it parses as such, otherwise text.
 
 #include "core/toml.h"
 

@@ -17,8 +17,8 @@
 namespace tessera {
 
 /// TOML text and `section.key=value` overrides. An override's value is TOML, or bare text; a bare list is a,b or
-/// [a,b]. A section may lie in another ("a.b" is [a.b]) or be an array of tables ([[a.b]], whose first is "a.b[0]"). Sections
-/// are read one after the other; faults are collected and thrown together by `finish`, each with
+/// [a,b]. A section may lie in another ("a.b" is [a.b]) or be an array of tables ([[a.b]], whose first is "a.b[0]").
+/// Sections are read one after the other; faults are collected and thrown together by `finish`, each with
 /// file:line:column, what was found, what is allowed and the nearest known name.
 class Recipe {
  public:
@@ -27,7 +27,8 @@ class Recipe {
   static Recipe from_text(const std::string& toml, const std::string& name,
                           const std::vector<std::string>& overrides = {}, const std::filesystem::path& folder = ".");
 
-  /// Sets the fields of [section] that are given ("" = top level), and has the section check itself. Call once a section.
+  /// Sets the fields of [section] that are given ("" = top level), and has the section check itself.
+  /// Call once a section.
   template <class Config> void read(const std::string& section, Config& config) {
     Fields fields;
     config.visit(fields);
@@ -56,8 +57,8 @@ class Recipe {
   std::string given_text(const std::string& section, const std::string& key) const;
   /// Adds a fault found by a cross-field rule.
   void fault(const std::string& section, const std::string& key, const std::string& what, const std::string& hint = {});
-  /// Reports unknown sections and keys and throws all faults as one UserError. Where there are none, paths that are told as
-  /// typed are by now.
+  /// Reports unknown sections and keys and throws all faults as one UserError. Where there are none, paths that are
+  /// told as typed are by now.
   void finish();
 
   const std::string& name() const;  // the file's stem: "mos_lora"
@@ -65,11 +66,13 @@ class Recipe {
   /// TOML of every section read, defaults spelled out, paths absolute: feeding it back repeats the run.
   /// @param except  a "section.key" that is left out
   std::string resolved(const std::vector<std::string>& except = {}) const;
-  /// "section.key" -> value text of every field read, and of an array of tables how many there are; what resume compares.
+  /// "section.key" -> value text of every field read, and of an array of tables how many there are;
+  /// what resume compares.
   std::vector<std::pair<std::string, std::string>> flat() const;
   /// Whether "section.key" may change when a run goes on; `same` for what is no field.
   OnResume on_resume(const std::string& full_key) const;
-  /// Help of every field read: "section.key" -> text with default, range and meaning; of tables in an array "section[].key".
+  /// Help of every field read: "section.key" -> text with default, range and meaning;
+  /// of tables in an array "section[].key".
   std::vector<std::pair<std::string, std::string>> explain() const;
 
  private:

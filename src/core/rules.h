@@ -1,10 +1,10 @@
 #pragma once
-// The rules by which a run reckons its numbers. A run keeps those that it began with for its whole life: they stand in its
-// checkpoints, in run.json and in its log's header. Where no number stands, the rules are the first.
+// The rules by which a run reckons its numbers. A run keeps those that it began with for its whole life: they stand in
+// its checkpoints, in run.json and in its log's header. Where no number stands, the rules are the first.
 //
 //   what                                        first                        second
 //   AdamW's 1 − β                               1 − the rounded β            rounded once
-//   steps of epochs, warm-up steps of a ratio   through doubles              of the decimals that the recipe spells, exactly
+//   steps of epochs, warm-up steps of a ratio   through doubles              of the recipe's decimals, exactly
 //   rows without a scored token                 are drawn like any other     left out when packing
 //   completions of a document cut into pieces   those of its pieces          one, right when all pieces are
 //   order of evaluation rows                    follows train.seed           does not
@@ -12,20 +12,12 @@
 
 #include <cstdint>
 
-#include "core/error.h"
-
 namespace tessera {
 
 enum class Rules : int64_t { first = 1, second = 2 };
 inline constexpr Rules kNewestRules = Rules::second;
 
 /// The rules of that number. @throws UserError, without a place, when this program does not know them
-inline Rules rules_of(int64_t number) {
-  if (number >= 1 && number <= static_cast<int64_t>(kNewestRules)) return static_cast<Rules>(number);
-  throw UserError(
-      "",
-      fmt::format("the run follows rules {}, this program knows 1 to {}", number, static_cast<int64_t>(kNewestRules)),
-      "go on with the program that began it, or a newer one");
-}
+Rules rules_of(int64_t number);
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #include "core/section_check.h"
 
+#include "core/error.h"
 #include "core/recipe.h"
 
 namespace tessera {

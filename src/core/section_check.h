@@ -1,6 +1,6 @@
 #pragma once
-// The rules between the keys of one section, which stand beside its fields: `void check(SectionCheck&) const`. Recipe::read
-// calls it once the fields are set. Rules that cross sections are cli's.
+// The rules between the keys of one section, which stand beside its fields: `void check(SectionCheck&) const`.
+// Recipe::read calls it once the fields are set. Rules that cross sections are cli's.
 
 #include <set>
 #include <string>
@@ -17,7 +17,8 @@ class SectionCheck {
   SectionCheck(Recipe& recipe, std::string section) : recipe_(recipe), section_(std::move(section)) {}
 
   bool has(const std::string& key) const;  // given, not defaulted
-  /// The keys that hold something else than their defaults. A resolved recipe spells out every default: that says nothing.
+  /// The keys that hold something else than their defaults.
+  /// A resolved recipe spells out every default: that says nothing.
   std::set<std::string> said() const;
   /// Adds a fault of a key, or of the section where the key is empty.
   void fault(const std::string& key, const std::string& what, const std::string& hint = {});

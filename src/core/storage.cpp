@@ -5,7 +5,8 @@
 namespace tessera {
 namespace {
 
-/// Aligned, not null, never dereferenced, and far from those of a counting Arena: kernels compare addresses to find what overlaps.
+/// Aligned, not null, never dereferenced, and far from those of a counting Arena:
+/// kernels compare addresses to find what overlaps.
 std::byte* made_up_address(int64_t bytes) {
   static std::atomic<int64_t> next = int64_t{1} << 46;
   return reinterpret_cast<std::byte*>(next.fetch_add((bytes + 127) / 64 * 64));

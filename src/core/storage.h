@@ -7,11 +7,12 @@
 
 namespace tessera {
 
-/// held: there is memory. counted: there is none; addresses are made up, and nothing may be read or written through them.
+/// held: there is memory. counted: there is none; addresses are made up,
+/// and nothing may be read or written through them.
 enum class Memory { held, counted };
 
-/// Tensors that live as long as this does. In counting mode only `bytes()` counts: that is how what a job will hold is known
-/// before it holds it.
+/// Tensors that live as long as this does. In counting mode only `bytes()` counts: that is how what a job will hold is
+/// known before it holds it.
 class Storage {
  public:
   explicit Storage(Memory memory = Memory::held, Device device = {}) : memory_(memory), device_(device) {}

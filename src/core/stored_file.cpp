@@ -9,7 +9,8 @@
 namespace tessera {
 namespace {
 
-/// Whether the file is of a file system that makes up what is read (/proc, /sys): /proc/kmsg waits, /proc/kcore hardly ends.
+/// Whether the file is of a file system that makes up what is read (/proc, /sys): /proc/kmsg waits,
+/// /proc/kcore hardly ends.
 bool is_made_up(const std::filesystem::path& path) {
   constexpr std::array<unsigned long, 4> kKernels = {PROC_SUPER_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC, DEBUGFS_MAGIC};
   struct statfs found;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 
@@ -39,6 +40,8 @@ float to_float(Float16 value) { return static_cast<float>(std::bit_cast<_Float16
 BFloat16 to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};  // stays a NaN
+  // To nearest even: just under a half of the last kept bit is added, and a half when that bit is odd. A carry may run
+  // into the exponent, which is the next larger number, or infinity.
   return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
@@ -124,6 +127,10 @@ Tensor::Tensor(Shape shape, DType dtype, Device device)
     : shape_(shape), dtype_(dtype), data_(memory_of(device).allocate(shape.count() * size_of(dtype)), Free{device}) {}
 
 void Tensor::Free::operator()(std::byte* memory) const { memory_of(device).free(memory); }
+
+void check_count(size_t values, const Shape& shape) {
+  TS_CHECK(static_cast<int64_t>(values) == shape.count(), "{} values for shape {}", values, shape.text());
+}
 
 double element(const ConstView& view, int64_t i) {
   check_host(view);

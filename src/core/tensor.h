@@ -11,8 +11,6 @@
 #include <string>
 #include <string_view>
 
-#include "core/error.h"
-
 namespace tessera {
 
 /// Storage types. Arithmetic accumulates in f32 or wider; f64 exists for references and gradient checks.
@@ -46,8 +44,9 @@ template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; 
 
 /// A contiguous range of numbers that a view can show: a vector, an array, a span.
 template <class Range>
-concept HostNumbers = std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> &&
-                      requires { DTypeOf<std::ranges::range_value_t<Range>>::value; };
+concept HostNumbers = std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> && requires {
+  DTypeOf<std::ranges::range_value_t<Range>>::value;
+};
 
 struct Device {
   enum class Kind : uint8_t { cpu, cuda, far } kind = Kind::cpu;  // far: for tests (core/device/memory.h)
@@ -112,8 +111,9 @@ struct TensorView : ConstView {
   TensorView(void* data, Shape shape, DType dtype, Device device = {}) : ConstView(data, shape, dtype, device) {}
   explicit TensorView(const ConstView& view) : ConstView(view) {}  // for views cut from a writable one only
   template <HostNumbers Range>
-    requires(!std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<Range&>>>)
-  TensorView(Range&& numbers) : ConstView(numbers) {}
+  requires(!std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<Range&>>>)
+      TensorView(Range&& numbers)
+      : ConstView(numbers) {}
 
   void* mutable_data() const { return const_cast<void*>(data); }
   TensorView slice_rows(int64_t begin, int64_t end) const { return TensorView(ConstView::slice_rows(begin, end)); }
@@ -126,8 +126,11 @@ struct TensorView : ConstView {
   template <class T> T* row(int64_t i) const { return const_cast<T*>(ConstView::row<T>(i)); }
 };
 
+/// @throws InternalError unless the shape has so many elements
+void check_count(size_t values, const Shape&);
+
 template <class T> TensorView view_of(std::span<T> values, Shape shape) {
-  TS_CHECK(static_cast<int64_t>(values.size()) == shape.count(), "{} values for shape {}", values.size(), shape.text());
+  check_count(values.size(), shape);
   return TensorView(const_cast<std::remove_const_t<T>*>(values.data()), shape, DTypeOf<std::remove_const_t<T>>::value);
 }
 

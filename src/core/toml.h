@@ -27,7 +27,8 @@ struct TomlValue {
 };
 using TomlTable = TomlValue::Table;
 
-/// A value of [section] ("" = top level, "a.b" = b in a, "a.b[1]" = the second of [[a.b]]); nullptr when it is not there.
+/// A value of [section] ("" = top level, "a.b" = b in a, "a.b[1]" = the second of [[a.b]]);
+/// nullptr when it is not there.
 const TomlValue* find_value(const TomlTable&, const std::string& section, const std::string& key);
 
 /// @param name  of the file, for errors

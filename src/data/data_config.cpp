@@ -1,5 +1,6 @@
 #include "data/data_config.h"
 
+#include "core/error.h"
 #include "core/section_check.h"
 #include "data/jsonl.h"
 

@@ -1,4 +1,6 @@
 #pragma once
+// The recipe's section on data.
+
 #include "core/fields.h"
 
 namespace tessera {

@@ -5,8 +5,8 @@
 
 namespace tessera {
 
-/// About how many bytes the split takes as a PackedDataset: the first part of its file is encoded, and stands for the rest. 0 for files of
-/// less than a megabyte, for which the tokenizer is not read either.
+/// About how many bytes the split takes as a PackedDataset: the first part of its file is encoded, and stands for the
+/// rest. 0 for files of less than a megabyte, for which the tokenizer is not read either.
 /// @throws UserError as load_split does, for what is wrong in that part
 int64_t plan_data_bytes(const DataConfig&, const std::filesystem::path& tokenizer_folder, Split,
                         int64_t sequence_length);

@@ -1,5 +1,5 @@
-// A parser of JSON gives numbers as values: 1.10 comes out as 1.1, 12345678901234567890 rounded, 1e400 not at all. So the
-// numbers of a line are taken out before it is parsed, and their places put in:
+// A parser of JSON gives numbers as values: 1.10 comes out as 1.1, 12345678901234567890 rounded, 1e400 not at all. So
+// the numbers of a line are taken out before it is parsed, and their places put in:
 //
 //   {"price": 1.10, "of": [1e400, 7]}   ->   {"price": 0, "of": [1, 2]}   and   "1.10", "1e400", "7"
 

@@ -18,7 +18,8 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
   const std::vector<int32_t> front = tokenizer.encode("\n", special);
   std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
   const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
-  // Where the line break merges with the text, the tokenizer is a byte-level one, whose beginnings are like any other place.
+  // Where the line break merges with the text, the tokenizer is a byte-level one,
+  // whose beginnings are like any other place.
   if (!is_prefix) return tokenizer.encode(text, special);
   joined.erase(joined.begin(), joined.begin() + static_cast<ptrdiff_t>(front.size()));
   return joined;

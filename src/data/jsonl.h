@@ -13,7 +13,8 @@ namespace tessera {
 
 class DataRecord;
 
-/// A document before it becomes tokens. The prompt is read, the completion is scored; a text document has an empty prompt.
+/// A document before it becomes tokens. The prompt is read, the completion is scored;
+/// a text document has an empty prompt.
 struct TextExample {
   std::string prompt, completion;
   int32_t choice = -1;  // number of the label word that the completion is; -1 without data.label_words
@@ -47,8 +48,8 @@ class JsonlReader {
   /// @throws UserError: not UTF-8, no JSON object, a member missing or of the wrong kind, a label without a word
   TextExample read(std::string_view line, const std::string& where) const;
 
-  /// The same for a line that is to be continued: its prompt, or its text where it has no prompt. It needs no completion;
-  /// one that it has is what a right answer would be.
+  /// The same for a line that is to be continued: its prompt, or its text where it has no prompt. It needs no
+  /// completion; one that it has is what a right answer would be.
   TextExample read_prompt(std::string_view line, const std::string& where) const;
 
  private:
@@ -64,8 +65,8 @@ class JsonlReader {
 /// @throws UserError for names that are neither (.json, .gz, .parquet, ...)
 bool is_jsonl(const std::filesystem::path&);
 
-/// Calls `use` with each line and its place ("file:line") in order until it returns false. Lines end with "\n" or "\r\n",
-/// which do not belong to them; blank ones are skipped. A byte order mark is dropped.
+/// Calls `use` with each line and its place ("file:line") in order until it returns false. Lines end with "\n" or
+/// "\r\n", which do not belong to them; blank ones are skipped. A byte order mark is dropped.
 void for_each_line(const std::filesystem::path& file, std::string_view content,
                    const std::function<bool(std::string_view line, const std::string& where)>& use);
 
@@ -74,8 +75,10 @@ void for_each_line(const std::filesystem::path& file, std::string_view content,
 /// @throws UserError when it is JSON lines under another name: its first two lines, or its only one, are JSON objects
 std::string look_at_text(const std::filesystem::path&, std::string_view content);
 
-/// Calls `use` with each document of a file in order until it returns false, at most config.max_documents times (0: no bound).
-/// @param content  the file's bytes. JSONL: lines end with "\n" or "\r\n", blank lines are skipped. A byte order mark is dropped.
+/// Calls `use` with each document of a file in order until it returns false, at most config.max_documents times (0:
+/// no bound).
+/// @param content  the file's bytes. JSONL: lines end with "\n" or "\r\n", blank lines are skipped.
+///   A byte order mark is dropped.
 /// @throws UserError naming file and line; also when the file holds no document
 void for_each_document(const std::filesystem::path& file, std::string_view content, const DataConfig& config,
                        const std::function<bool(TextExample)>& use);

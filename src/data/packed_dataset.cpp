@@ -5,9 +5,10 @@
 #include "core/error.h"
 #include "core/random.h"
 
-// Packing is first-fit: each piece (the choices of an example: all of them together) goes into the oldest open row that has room. Only kOpenRows rows are open; when another one is
-// needed, the fullest is closed. Rows with less than kShortestPiece free places close at once. The window bounds the time
-// of a piece, and keeps rows near their documents in the shuffled order.
+// Packing is first-fit: each piece (the choices of an example: all of them together) goes into the oldest open row that
+// has room. Only kOpenRows rows are open; when another one is needed, the fullest is closed. Rows with less than
+// kShortestPiece free places close at once. The window bounds the time of a piece,
+// and keeps rows near their documents in the shuffled order.
 
 namespace tessera {
 namespace {

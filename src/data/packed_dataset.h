@@ -1,5 +1,6 @@
 #pragma once
-// Document-aware packing: rows of fixed length that hold whole documents where they fit; documents never see each other.
+// Document-aware packing: rows of fixed length that hold whole documents where they fit;
+// documents never see each other.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,8 +13,8 @@
 
 namespace tessera {
 
-/// A half-open range of tokens of a batch that belong to one document (or one piece of a longer one). The choices of an example stand one
-/// behind the other in one row, choice 0 first.
+/// A half-open range of tokens of a batch that belong to one document (or one piece of a longer one). The choices of an
+/// example stand one behind the other in one row, choice 0 first.
 struct TokenRange {
   int64_t begin, end;
   int32_t choice = -1;    // number of the label word that the document ends with; -1: the document is no choice
@@ -40,10 +41,11 @@ struct PackedBatch {
 ///   row 1   |document 4, first piece                |
 ///   row 2   |its rest      |document 1          |...|
 ///
-/// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is dropped), and packed first-fit into rows
-/// in that order (a bounded window of open rows). Rows without a scored token are left out. The choices of an example are never cut and stand in one row, in their order: a batch of rows holds
-/// all that comparing them takes. Row order of epoch e is a keyed permutation, so "which rows come next" is one integer: the count
-/// of rows consumed.
+/// Documents are shuffled by `seed`, cut at sequence_length (pieces restart at position 0; a piece of one token is
+/// dropped), and packed first-fit into rows in that order (a bounded window of open rows). Rows without a scored token
+/// are left out. The choices of an example are never cut and stand in one row, in their order: a batch of rows holds
+/// all that comparing them takes. Row order of epoch e is a keyed permutation,
+/// so "which rows come next" is one integer: the count of rows consumed.
 class PackedDataset {
  public:
   /// @param sequence_length  at least 2
@@ -90,7 +92,8 @@ class PackedDataset {
   void append_piece(const Piece&, int64_t place, PackedBatch&) const;
 };
 
-/// This rank's share of a global batch of `batch` rows: rows [begin, end) of it. Shares are contiguous and differ by one row at most.
+/// This rank's share of a global batch of `batch` rows: rows [begin, end) of it.
+/// Shares are contiguous and differ by one row at most.
 struct RowShare {
   int64_t begin, end;
 };

@@ -18,8 +18,8 @@ namespace fs = std::filesystem;
 
 /// Part of every cache key: raised when the layout changes.
 constexpr int64_t kFormatVersion = 1;
-/// Part of the file's name only: raised when the rules of reading give some sources other tokens. A run's checkpoints keep the
-/// data's hash, which says what was read and not by which rules.
+/// Part of the file's name only: raised when the rules of reading give some sources other tokens. A run's checkpoints
+/// keep the data's hash, which says what was read and not by which rules.
 constexpr int64_t kReading = 2;
 constexpr const char* kFormatName = "tessera tokens";
 

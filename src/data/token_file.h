@@ -17,10 +17,10 @@ namespace tessera {
 /// Layout: docs/token_file.md. Documents without scored tokens are skipped and counted in the notice, as are examples
 /// of choices whose prompt has no token.
 /// @throws Stopped between two batches of documents when a stop was asked for; nothing is kept then
-/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split with no document;
-///         label words that are no tokens, or the same tokens
-/// @param rules  of the run that reads: one of the first rules goes on with the tokens that it began with, where their file is
-///               still there
+/// @throws UserError naming file and line: not UTF-8, no JSON, a missing or mistyped member, an empty file; a split
+///         with no document; label words that are no tokens, or the same tokens
+/// @param rules  of the run that reads: one of the first rules goes on with the tokens that it began with, where their
+///               file is still there
 TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr, Rules = kNewestRules);
 
 /// The path of the split's token file, which need not exist yet. Reads and hashes the source.

@@ -26,8 +26,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  /// What text that spells a special token ("<s>") becomes: the token, or what it would be if the vocabulary did not have
-  /// that token: the tokens of its letters, or the unknown one.
+  /// What text that spells a special token ("<s>") becomes: the token, or what it would be if the vocabulary did not
+  /// have that token: the tokens of its letters, or the unknown one.
   /// Added tokens that the file does not call special are always recognised.
   enum class Special { parse, plain };
 
@@ -40,9 +40,9 @@ class Tokenizer {
   /// @param skip_special  leave out the tokens that the file calls special
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
-  /// The text that `ids` add to that of `before`: what comes of both, less what comes of `before` alone. Unlike the text of
-  /// `ids` alone it has the space that parts them. Where the end of `before` reads otherwise with `ids` behind it, the text
-  /// of `ids` alone.
+  /// The text that `ids` add to that of `before`: what comes of both, less what comes of `before` alone. Unlike the
+  /// text of `ids` alone it has the space that parts them. Where the end of `before` reads otherwise with `ids` behind
+  /// it, the text of `ids` alone.
   std::string decode_after(std::span<const int32_t> before, std::span<const int32_t> ids,
                            bool skip_special = false) const;
 

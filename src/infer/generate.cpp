@@ -1,4 +1,5 @@
-// Continuous batching: a slot of the cache holds one sequence, and each pass feeds all slots what they have not seen yet.
+// Continuous batching: a slot of the cache holds one sequence,
+// and each pass feeds all slots what they have not seen yet.
 //
 //   pass 1   |prompt of slot 0       |first piece of slot 1's|
 //   pass 2   |t|rest of slot 1's prompt        |prompt of slot 2|      t: one generated token
@@ -11,6 +12,7 @@
 #include <algorithm>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "core/stop.h"
 #include "infer/kv_cache.h"
@@ -52,7 +54,8 @@ TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, co
   const TensorView logits =
       ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
   const auto scope = ctx.scratch.scope();
-  const TokenBatch batch{upload(ctx, feed.ids), upload(ctx, feed.positions), {}, upload(ctx, feed.segments), {&group, 1}};
+  const TokenBatch batch{
+      upload(ctx, feed.ids), upload(ctx, feed.positions), {}, upload(ctx, feed.segments), {&group, 1}};
   const Pass pass{ctx, batch, {&model.pool()}};
   const TensorView hidden = decoder.forward(pass, cache);
   if (!feed.rows.empty()) decoder.logits(pass, hidden, upload(ctx, feed.rows), logits);
@@ -105,7 +108,8 @@ class Generator {
       const auto scope = ctx_.scratch.scope();
       const OnHost logits(run_pass(ctx_, model_, cache_, feed));
       for (size_t i = 0; i < feed.slots.size(); ++i)
-        extend(feed.slots[i], logits.view().slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
+        extend(feed.slots[i],
+               logits.view().slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1).as<float>());
     }
     return std::move(results_);
   }

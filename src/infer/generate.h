@@ -17,7 +17,8 @@ struct GenerateOptions {
   int64_t batch = 16;              // sequences that are continued together
 };
 
-/// Why a continuation ended: a stop token, options.max_new_tokens, the last position the model was set up for, or a fault.
+/// Why a continuation ended: a stop token, options.max_new_tokens, the last position the model was set up for,
+/// or a fault.
 enum class Finish { stop, max_new_tokens, max_position, failed };
 std::string_view name_of(Finish);
 
@@ -27,11 +28,11 @@ struct Generated {
   std::string fault = {};  // with Finish::failed: what went wrong behind the last of `ids`
 };
 
-/// Continues every prompt. `options.batch` sequences share a pass, and one that ends makes room for the next prompt. A pass
-/// feeds each sequence its new tokens only (the key-value cache holds the others), and prompts in pieces, so that memory does
-/// not grow with them beyond the cache.
-/// A draw is a function of (seed, number of the prompt, number of the new token); which prompts share a pass can change a
-/// token only through the rounding of sums.
+/// Continues every prompt. `options.batch` sequences share a pass, and one that ends makes room for the next prompt. A
+/// pass feeds each sequence its new tokens only (the key-value cache holds the others), and prompts in pieces, so that
+/// memory does not grow with them beyond the cache.
+/// A draw is a function of (seed, number of the prompt, number of the new token); which prompts share a pass can change
+/// a token only through the rounding of sums.
 /// A sequence whose logits are not finite fails; the others go on.
 /// The bound adapter, if any, must be assembled. Scratch: plan_generation_bytes.
 /// @throws UserError for a prompt without tokens or with more than the model has positions

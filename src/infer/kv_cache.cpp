@@ -1,5 +1,6 @@
 #include "infer/kv_cache.h"
 
+#include "core/error.h"
 #include "kernels/elementwise.h"
 
 namespace tessera {
@@ -32,6 +33,7 @@ void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, cons
                              TensorView k, ConstView v, TensorView out, TensorView lse) {
   const Layer& layer = layers_[static_cast<size_t>(spec.layer)];
   rotate(ctx, spec, batch, RopeDirection::forward, q, k);
+  // Keys are kept as they are rotated: a token's position never changes.
   for (const AttentionSegment& s : batch.segments.host()) {
     const int64_t first = s.k_end - (s.q_end - s.q_begin);
     convert(ctx, k.slice_rows(s.q_begin, s.q_end), layer.k.slice_rows(first, s.k_end));

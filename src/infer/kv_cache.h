@@ -7,14 +7,15 @@
 
 namespace tessera {
 
-/// Causal attention over what each sequence has been fed so far. A sequence lives in a slot of `capacity` rows; all slots of a
-/// layer lie in one tensor, so that one kernel call serves the batch, and a segment's key range says which slot it reads:
+/// Causal attention over what each sequence has been fed so far. A sequence lives in a slot of `capacity` rows; all
+/// slots of a layer lie in one tensor, so that one kernel call serves the batch,
+/// and a segment's key range says which slot it reads:
 ///
 ///   keys of a layer   |k k k k k . . .|k k k . . . . .|k k k k k k k .|
 ///                      slot 0, length 5  slot 1, length 3
 ///
-/// A pass may feed any number of tokens to any slots: whole prompts, pieces of prompts and single tokens mixed. The batch's
-/// segments must be those that `append` gave for the pass, and together cover its rows.
+/// A pass may feed any number of tokens to any slots: whole prompts, pieces of prompts and single tokens mixed. The
+/// batch's segments must be those that `append` gave for the pass, and together cover its rows.
 class CachedAttention final : public AttentionContext {
  public:
   /// The cache is taken from `memory` in the model's compute dtype, and lives as long as the memory's scope.

@@ -13,8 +13,9 @@ struct Sampling {
   double top_p = 1;        // then only the fewest most likely tokens whose share reaches p
 };
 
-/// The most likely token (the lowest id on a tie) when temperature is 0, else the token at place `uniform` of the cumulative
-/// distribution softmax(logits / temperature), cut to top_k and then top_p (at least one token stays) and normalised again.
+/// The most likely token (the lowest id on a tie) when temperature is 0, else the token at place `uniform` of the
+/// cumulative distribution softmax(logits / temperature), cut to top_k and then top_p (at least one token stays)
+/// and normalised again.
 /// @param logits   [vocab]
 /// @param uniform  in [0, 1)
 /// @throws UserError when a logit that matters is not finite

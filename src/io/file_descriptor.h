@@ -14,8 +14,8 @@ namespace tessera {
 /// device").
 class FileDescriptor {
  public:
-  /// Refuses what is no ordinary file (a folder, a pipe, a device: opening never waits), and the pointer that git-lfs leaves in place of
-  /// a file that was not fetched.
+  /// Refuses what is no ordinary file (a folder, a pipe, a device: opening never waits), and the pointer that git-lfs
+  /// leaves in place of a file that was not fetched.
   static FileDescriptor open_to_read(const std::filesystem::path&);
   static FileDescriptor open_to_change(const std::filesystem::path&);  // existing, written in place
   static FileDescriptor open_or_create(const std::filesystem::path&);  // the same, or new

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "core/error.h"
 #include "core/stop.h"
 
 namespace tessera {

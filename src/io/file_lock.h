@@ -16,8 +16,8 @@ namespace tessera {
 class FileLock {
  public:
   using Flock = int (*)(int descriptor, int operation);
-  /// Nothing when another process still holds it after `patience`. On a file system without locks (ENOSYS, EOPNOTSUPP, ENOLCK) a
-  /// lock that keeps nobody away: see notice().
+  /// Nothing when another process still holds it after `patience`. On a file system without locks (ENOSYS, EOPNOTSUPP,
+  /// ENOLCK) a lock that keeps nobody away: see notice().
   /// @param call  the system's flock, or a test's
   /// @throws UserError naming the file when it cannot be locked for another reason
   static std::optional<FileLock> take(const FileDescriptor&, std::chrono::milliseconds patience, Flock call = ::flock);

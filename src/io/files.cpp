@@ -51,7 +51,7 @@ bool is_temporary(std::string_view name) {
 /// A new, empty temporary of this call's own.
 fs::path claim_temporary(const fs::path& file) {
   while (true) {
-    const fs::path temporary = temporary_beside(file);
+    fs::path temporary = temporary_beside(file);
     const int descriptor = ::open(temporary.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
     if (descriptor >= 0) {
       ::close(descriptor);

@@ -42,7 +42,7 @@ fs::path put_in_place(const fs::path& made, const fs::path& folder) {
     return {};
   }
   if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) return made;
-  const fs::path old = temporary_beside(folder);
+  fs::path old = temporary_beside(folder);
   rename_or_fail(folder, old, folder);
   rename_or_fail(made, folder, folder);
   return old;

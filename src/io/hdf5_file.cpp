@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "io/file_descriptor.h"
 #include "io/seal.h"
 

@@ -9,8 +9,8 @@
 
 namespace tessera {
 
-/// One JSON document that configures something. A key twice in one object says two things, and programs differ in which they take: it is
-/// refused. (Records of data are read by Json::parse, where the last counts.)
+/// One JSON document that configures something. A key twice in one object says two things, and programs differ in which
+/// they take: it is refused. (Records of data are read by Json::parse, where the last counts.)
 /// @throws UserError naming `where`: no JSON, or the key that appears twice
 Json parse_configuration(std::string_view text, const std::string& where);
 

@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "core/error.h"
+
 namespace tessera {
 
 std::string numbered_name(std::string_view prefix, int64_t number, std::string_view suffix) {

@@ -6,10 +6,12 @@
 #include <string_view>
 #include <utility>
 
+#include "core/error.h"
+
 namespace tessera {
 
-/// Writes to standard output. A reader that has gone (`| head`) is no fault: what follows is dropped. Any other failure is kept for
-/// finish_output, so that a job whose results go to files brings them to its end.
+/// Writes to standard output. A reader that has gone (`| head`) is no fault: what follows is dropped. Any other failure
+/// is kept for finish_output, so that a job whose results go to files brings them to its end.
 void put_out(std::string_view text);
 /// put_out of a formatted text.
 template <class... Values> void print_out(fmt::format_string<Values...> format, Values&&... values) {

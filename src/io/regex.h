@@ -1,6 +1,6 @@
 #pragma once
-// Regular expressions over UTF-8, on PCRE2 and within its limits: a pattern that is too large, or that would search for minutes, is an
-// error. The only file that knows PCRE2 is regex.cpp.
+// Regular expressions over UTF-8, on PCRE2 and within its limits: a pattern that is too large, or that would search for
+// minutes, is an error. The only file that knows PCRE2 is regex.cpp.
 
 #include <cstddef>
 #include <memory>
@@ -25,8 +25,8 @@ class Regex {
   /// @throws UserError without a place: the fault, and the byte of the pattern where it is
   explicit Regex(const std::string& pattern, Anchors = Anchors::text);
 
-  /// Whether the pattern matches anywhere in `name`, a short text such as a tensor's name. @param name  need not be valid UTF-8: such a
-  /// name holds no match
+  /// Whether the pattern matches anywhere in `name`, a short text such as a tensor's name.
+  /// @param name  need not be valid UTF-8: such a name holds no match
   /// @throws UserError when the search takes more than a million steps, which a name never needs
   bool is_found_in(std::string_view name) const;
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/json.h"
 #include "io/file_descriptor.h"
 #include "io/files.h"

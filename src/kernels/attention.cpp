@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include "core/error.h"
 #include "kernels/checks.h"
 
 namespace tessera {

@@ -1,5 +1,7 @@
 #include "kernels/checks.h"
 
+#include "core/error.h"
+
 namespace tessera {
 
 Arguments::Arguments(const Context& ctx, const char* op, DType compute) : ctx_(ctx), op_(op), compute_(compute) {

@@ -1,6 +1,7 @@
 #pragma once
 // Argument checks of the public ops: each op checks once, backends trust it.
 
+#include "core/error.h"
 #include "core/index_array.h"
 #include "kernels/table.h"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "kernels/table.h"
 
 namespace tessera {

@@ -34,7 +34,8 @@ class Compute {
   Context context_;
 };
 
-/// The device of a recipe: "auto" (the best that is there: today the CPU), or one of device_kinds (core/device/memory.h).
+/// The device of a recipe: "auto" (the best that is there: today the CPU), or one of device_kinds
+/// (core/device/memory.h).
 Device device_of(std::string_view name);
 /// What a recipe may say, "auto" among it, and what that means.
 std::vector<std::string> device_choices();

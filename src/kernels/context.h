@@ -31,9 +31,9 @@ struct Context {
 /// Calls v(part) for each part: how structs of arguments list what lies on a device.
 template <class Visitor, class... Parts> void for_each_of(Visitor&& v, Parts&... parts) { (v(parts), ...); }
 
-/// The table of a backend: "reference" (plain loops, f64 sums, f32 and f64 data), "cpu" (SIMD, OpenMP, CBLAS; f32 data),
+/// The table of a backend: "reference" (plain loops, f64 sums, f32 and f64 data), "cpu" (SIMD, OpenMP; f32 data),
 /// "counting" (does nothing: for planning memory with a counting arena). Empty: the device's own.
-/// @throws UserError for an unknown name, or CUDA when it was not built
+/// @throws UserError for an unknown name, and for CUDA, which is not there yet
 const Kernels& kernels_for(Device, std::string_view backend = {});
 
 }  // namespace tessera

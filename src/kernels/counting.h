@@ -1,4 +1,6 @@
 #pragma once
+// A backend without arithmetic, so that memory is planned by the code that will use it.
+
 #include "kernels/table.h"
 
 namespace tessera::counting {

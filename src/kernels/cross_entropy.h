@@ -1,4 +1,7 @@
 #pragma once
+// The loss of next-token prediction and its gradient, without the logits of a whole batch.
+// The op itself is composed (cross_entropy.cpp): backends supply the softmax of one chunk of the vocabulary.
+
 #include <functional>
 #include <optional>
 
@@ -18,9 +21,11 @@ struct SoftmaxRows {
 };
 
 /// One chunk of the vocabulary in an online softmax. For each row n:
-///   m' = max(m, max logits),  rescale = exp(m − m'),  logits <- exp(logits − m') in place,  sum = sum · rescale + Σ logits,
-///   target = logit of labels[n] when it lies in [vocab_begin, vocab_begin + cols),  best = index of the largest logit so far
-///   (the lowest index on a tie). The op softmax_begin sets the rows before the first chunk: row_max −inf, sum and target 0, best −1.
+///   m' = max(m, max logits),  rescale = exp(m − m'),  logits <- exp(logits − m') in place,
+///   sum = sum · rescale + Σ logits,
+///   target = logit of labels[n] when it lies in [vocab_begin, vocab_begin + cols),
+///   best = index of the largest logit so far (the lowest index on a tie).
+/// The op softmax_begin sets the rows before the first chunk: row_max −inf, sum and target 0, best −1.
 struct SoftmaxChunkArgs {
   TensorView logits;  // [rows, chunk] in: logits, out: exponentials
   int64_t vocab_begin;
@@ -63,21 +68,22 @@ struct SoftmaxGradientArgs {
 
 /// Fused output projection and cross-entropy, in chunks of the vocabulary: no [tokens, vocab] buffer.
 ///   logits = hidden · weightᵀ,  nll[n] = log Σ exp(logits[n]) − logits[n, labels[n]]
-///   dhidden = grad_scale · (softmax − onehot) · weight   (assigned),   dweight += grad_scale · (softmax − onehot)ᵀ · hidden
-/// With a frozen weight dhidden is accumulated while the softmax is still running, rescaled as the maximum moves (the idea of
-/// online softmax, Milakov & Gimelshein 2018, arXiv:1805.02867, and FlashAttention): one pass, no recomputed logits. A trained
-/// weight needs a second pass over the chunks. Rows are taken in blocks, so scratch does not grow with the batch.
-/// dhidden may not alias hidden.
+///   dhidden  = grad_scale · (softmax − onehot) · weight   (assigned)
+///   dweight += grad_scale · (softmax − onehot)ᵀ · hidden
+/// With a frozen weight dhidden is accumulated while the softmax is still running, rescaled as the maximum moves (the
+/// idea of online softmax, Milakov & Gimelshein 2018, arXiv:1805.02867, and FlashAttention): one pass, no recomputed
+/// logits. A trained weight needs a second pass over the chunks. Rows are taken in blocks, so scratch does not grow
+/// with the batch. dhidden may not alias hidden.
 struct CrossEntropyArgs {
-  ConstView hidden;                 // [rows, dim] compute dtype
-  ConstView weight;                 // [vocab, dim] compute dtype, f32, bf16 or f16
+  ConstView hidden;            // [rows, dim] compute dtype
+  ConstView weight;            // [vocab, dim] compute dtype, f32, bf16 or f16
   IndexArray<int32_t> labels;  // [rows], each in [0, vocab)
   double grad_scale = 1;
-  TensorView nll;           // [rows] compute dtype
+  TensorView nll;      // [rows] compute dtype
   TensorView best;     // [rows] i32, arg max of the logits; empty to skip
-  TensorView dhidden;       // [rows, dim]; empty: no gradients
-  TensorView dweight;       // [vocab, dim]; empty: frozen
-  int64_t chunk = 0;        // columns of logits held at once; 0: cross_entropy_chunk
+  TensorView dhidden;  // [rows, dim]; empty: no gradients
+  TensorView dweight;  // [vocab, dim]; empty: frozen
+  int64_t chunk = 0;   // columns of logits held at once; 0: cross_entropy_chunk
   /// In place of `weight`, without gradients: makes rows [begin, end) of the weight, which live until the next call.
   std::function<ConstView(int64_t begin, int64_t end)> weight_rows{};
   int64_t vocab = 0;  // rows of the weight, when weight_rows makes them

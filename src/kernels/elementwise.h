@@ -1,4 +1,6 @@
 #pragma once
+// Ops on elements and rows: sums, scaling, conversion, the norm of gradients.
+
 #include "kernels/context.h"
 
 namespace tessera {
@@ -12,7 +14,8 @@ void scale_rows(const Context&, ConstView factors, TensorView x);
 /// to = from, converted between floating dtypes (round to nearest even). Equal shapes, contiguous.
 void convert(const Context&, ConstView from, TensorView to);
 
-/// sum = Σ x² over fixed blocks of elements, in block order. x of any shape, contiguous, f32 (reference: also f64); sum [1] f64.
+/// sum = Σ x² over fixed blocks of elements, in block order. x of any shape, contiguous, f32 (reference: also f64);
+/// sum [1] f64.
 void sum_of_squares(const Context&, ConstView x, TensorView sum);
 
 }  // namespace tessera

@@ -1,4 +1,6 @@
 #pragma once
+// Matrices whose weights are read from a smaller pool of cells, placed by arithmetic (fold_address.h), not by a table.
+
 #include <span>
 
 #include "kernels/context.h"
@@ -33,14 +35,15 @@ void fold_expand(const Context&, const FoldedMatrix&, ConstView pool, int64_t ro
 
 /// The adjoint: for every cell j, in ascending order of its readers i in this matrix,
 ///   dpool[j] += (s(i) · f(j)) · dw[i]
-/// with two roundings a reader. A gather by the closed-form inverse of h: no atomics, same bits on every backend and for any
-/// number of threads.
+/// with two roundings a reader. A gather by the closed-form inverse of h: no atomics, same bits on every backend and
+/// for any number of threads.
 /// @param dw     [rows, cols], the whole matrix, contiguous
 /// @param dpool  [m] of the same dtype, contiguous
 void fold_contract(const Context&, const FoldedMatrix&, ConstView dw, TensorView dpool);
 
 /// y = x Wᵀ + beta · y with tiles of W expanded from the pool into cache as they are needed: no copy of W exists.
-/// @param x  [T, cols] f32 (reference: also f64), rows may be strided      @param y  [T, rows]; beta = 0 ignores what it held
+/// @param x  [T, cols] f32 (reference: also f64), rows may be strided
+/// @param y  [T, rows]; beta = 0 ignores what it held
 /// An element's sum is that of gemm over fold_expand's W: the same bits as those two calls.
 void fold_gemm(const Context&, const FoldedMatrix&, ConstView pool, ConstView x, double beta, TensorView y);
 

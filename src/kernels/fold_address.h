@@ -1,6 +1,6 @@
 #pragma once
-// Where a folded weight lies: constexpr arithmetic on 64-bit integers, so that every backend, device code included (nvcc
-// --expt-relaxed-constexpr), runs these definitions.
+// Where a folded weight lies: constexpr arithmetic on 64-bit integers, so that every backend, device code included
+// (nvcc --expt-relaxed-constexpr), runs these definitions.
 
 #include <algorithm>
 
@@ -8,11 +8,11 @@
 
 namespace tessera {
 
-/// RandomFold: a flat range of virtual weights, numbered i = 0 .. N-1, on m cells. The range is cut into chunks of m and each
-/// chunk is turned by an offset of its own:
+/// RandomFold: a flat range of virtual weights, numbered i = 0 .. N-1, on m cells. The range is cut into chunks of m
+/// and each chunk is turned by an offset of its own:
 ///   c = i div m,  o = i mod m,  h(i) = (u(c) + o) mod m,  s(i) = ±1;   u(0) = 0, and s(i) = +1 for i < m
-/// so that every chunk is a bijection onto the cells and what is contiguous in i is contiguous in the cells with at most one
-/// wrap a chunk. Desai & Shrivastava, "In defense of parameter sharing for model-compression", ICLR 2024.
+/// so that every chunk is a bijection onto the cells and what is contiguous in i is contiguous in the cells with at
+/// most one wrap a chunk. Desai & Shrivastava, "In defense of parameter sharing for model-compression", ICLR 2024.
 struct FoldHash {
   int64_t cells = 1;  // m
   uint64_t rotation_key = 0, sign_key = 0;
@@ -42,8 +42,8 @@ struct FoldHash {
   }
 };
 
-/// In which order the elements of a matrix [rows, cols] are numbered: row-major over tiles, row-major within a tile; tiles at
-/// the lower and right edge are cut. Whole rows (the default) are tiles of one row.
+/// In which order the elements of a matrix [rows, cols] are numbered: row-major over tiles, row-major within a tile;
+/// tiles at the lower and right edge are cut. Whole rows (the default) are tiles of one row.
 struct FoldLayout {
   int64_t rows = 0, cols = 0, tile_rows = 1, tile_cols = 0;  // tile_cols 0: cols
 

@@ -1,5 +1,6 @@
 #include "kernels/optimizer_steps.h"
 
+#include "core/error.h"
 #include "kernels/checks.h"
 
 namespace tessera {

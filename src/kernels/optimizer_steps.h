@@ -1,4 +1,6 @@
 #pragma once
+// Updates of the weights by AdamW and SGD. All state is f32; the rate and the bias corrections are the caller's.
+
 #include "core/rules.h"
 #include "kernels/context.h"
 
@@ -25,7 +27,8 @@ void adamw_step(const Context&, const AdamWArgs&);
 /// 1 − β for a step: rounded once. Under the first rules of the rounded β, which for 0.9999999 is 19 % more.
 float rest_of(double beta, Rules);
 
-/// SGD with momentum, g = grad_scale · grads:  b <- μ b + g,  w <- w − lr·wd·w − lr·step_scale · b.  Empty b (μ = 0): b = g.
+/// SGD with momentum, g = grad_scale · grads:
+///   b <- μ b + g,  w <- w − lr·wd·w − lr·step_scale · b.  Empty b (μ = 0): b = g.
 struct SgdArgs {
   TensorView values;
   ConstView grads;

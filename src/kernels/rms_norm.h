@@ -1,4 +1,6 @@
 #pragma once
+// Root-mean-square normalisation and its gradient.
+
 #include "kernels/context.h"
 
 namespace tessera {

@@ -1,4 +1,6 @@
 #pragma once
+// Rows of a pool joined into vectors by an index table (MoS), and the adjoint.
+
 #include "core/index_array.h"
 #include "kernels/context.h"
 

@@ -59,9 +59,7 @@ struct Kernels {
   void (*state_digest)(const Context&, ConstView values, int64_t first, TensorView digest);
 
   /// Names an op's field by its type, so that code can be made for each op.
-  template <auto field> struct Field {
-    static constexpr auto of = field;
-  };
+  template <auto field> struct Field { static constexpr auto of = field; };
   /// Calls v(name, Field) for every op.
   template <class Visitor> static void visit(Visitor&& v) {
     v("gemm", Field<&Kernels::gemm>());

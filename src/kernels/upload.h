@@ -7,7 +7,8 @@
 
 namespace tessera {
 
-/// The array where the context's kernels read it: itself on the CPU, else a copy in the context's scratch. The host's array outlives it.
+/// The array where the context's kernels read it: itself on the CPU, else a copy in the context's scratch.
+/// The host's array outlives it.
 template <class T> IndexArray<T> upload(const Context& ctx, std::span<const T> host) {
   if (ctx.device == Device{} || host.empty()) return host;
   const auto bytes = static_cast<int64_t>(host.size() * sizeof(T));

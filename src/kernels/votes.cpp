@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "kernels/checks.h"
 
 namespace tessera {
@@ -39,6 +40,8 @@ void check_group(const char* op, const VoteGroup& group) {
            group.mul);
 }
 
+/// Replicas agree to the bit only under one rounding. A library built with -ffast-math switches denormals off when it
+/// is loaded: that is told here, and not found as a digest that differs a thousand rounds later.
 void check_rounding(const char* op) {
   TS_CHECK(has_exact_rounding(), "{}: this thread flushes denormals to zero or does not round to nearest", op);
 }
@@ -98,6 +101,8 @@ StateDigest state_digest(const Context& ctx, ConstView values, int64_t first) {
 
 std::string StateDigest::text() const { return fmt::format("{:016x}{:016x}", sum, check); }
 
+// In place, by butterflies: log2(K) passes in place of K² products. Integers, so that their order is nobody's concern;
+// a sum of magnitudes below 2^31 bounds every intermediate one.
 void hadamard_transform(std::span<int32_t> q) {
   TS_CHECK(std::has_single_bit(q.size()), "hadamard_transform: {} integers, expected a power of two", q.size());
   int64_t bound = 0;

@@ -1,6 +1,7 @@
 #pragma once
-// Exact arithmetic of shared-seed votes. Same bits on every backend, for any number of threads and any order of votes: sums are
-// integers, and each weight is rounded twice a group (integer to float, then the fma), to nearest even, with denormals.
+// Exact arithmetic of shared-seed votes. Same bits on every backend, for any number of threads and any order of votes:
+// sums are integers, and each weight is rounded twice a group (integer to float, then the fma), to nearest even,
+// with denormals.
 
 #include <span>
 #include <string>
@@ -51,8 +52,10 @@ void add_integers(const Context&, ConstView x, float factor, TensorView y);
 void hadamard_transform(std::span<int32_t> q);
 
 /// 128 order-free bits of the exact state:
-///   x = finalise((p+1)·0x9E3779B97F4A7C15 XOR bits(w[p])),  digest = ( Σ x, Σ finalise(x XOR ~0) ) mod 2^64,  p = first + i.
-/// Digests of parts add up. Detects divergence, not malice. The op writes the two numbers into [2] i64; state_digest brings them to the host.
+///   x = finalise((p+1)·0x9E3779B97F4A7C15 XOR bits(w[p])),  p = first + i,
+///   digest = ( Σ x, Σ finalise(x XOR ~0) ) mod 2^64.
+/// Digests of parts add up. Detects divergence, not malice. The op writes the two numbers into [2] i64;
+/// state_digest brings them to the host.
 struct StateDigest {
   uint64_t sum = 0, check = 0;
   constexpr StateDigest& operator+=(const StateDigest& other) {

@@ -1,6 +1,6 @@
 #pragma once
-// What votes.h does to one weight. Constexpr, so that every backend, device code included (nvcc --expt-relaxed-constexpr
-// -fmad=false), runs this definition or is compared with it bit by bit.
+// What votes.h does to one weight. Constexpr, so that every backend, device code included (nvcc
+// --expt-relaxed-constexpr -fmad=false), runs this definition or is compared with it bit by bit.
 
 #include <bit>
 #include <cmath>

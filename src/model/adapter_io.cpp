@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "model/native_folder.h"
 
@@ -81,8 +82,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
   if (reader.names().size() != slots.size())
     throw UserError(file, fmt::format("holds {} tensors, expected {}", reader.names().size(), slots.size()));
   if (model.pool().memory() == Memory::counted) return;
-  for (const NamedValues& slot : slots)
-    copy(reader.at(slot.name), slot.values);
+  for (const NamedValues& slot : slots) copy(reader.at(slot.name), slot.values);
 }
 
 }  // namespace tessera

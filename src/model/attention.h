@@ -26,8 +26,8 @@ void rotate(const Context&, const AttentionSpec&, const TokenBatch&, RopeDirecti
 class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
-  /// Called once for each range of layers that a pass runs through, before its first layer: what does not depend on the layer is
-  /// made ready here.
+  /// Called once for each range of layers that a pass runs through, before its first layer: what does not depend on the
+  /// layer is made ready here.
   virtual void plan(const TokenBatch&, LayerRange) {}
   /// out [T, heads · head_dim] <- attention. q and k arrive before RoPE and are turned in place.
   /// @param lse  [T, heads], log of each row's sum of exponentials; empty: not wanted

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "core/error.h"
 #include "core/recipe.h"
 #include "io/json_file.h"
 #include "model/model.h"

@@ -10,12 +10,14 @@
 
 namespace tessera {
 
-/// Says what a folder without config.json is instead: a PEFT folder, a saved adapter or pool, a run; and where its base model lies.
+/// Says what a folder without config.json is instead: a PEFT folder, a saved adapter or pool, a run;
+/// and where its base model lies.
 /// @param where  place of model.path in the recipe
 /// @throws UserError for such a folder; other folders and files are left to who reads them
 void refuse_other_folder(const std::filesystem::path& folder, const std::string& where);
 
-/// The weights of a folder. A tied model may store its one matrix as the head's: it is then read under the embedding's name.
+/// The weights of a folder. A tied model may store its one matrix as the head's:
+/// it is then read under the embedding's name.
 /// @throws UserError for a tensor that the model does not have
 SafetensorsReader open_base(const std::filesystem::path& folder, std::span<const WeightSpec>);
 

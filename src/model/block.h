@@ -1,5 +1,6 @@
 #pragma once
-// One block of the decoder: norm, attention, norm, SwiGLU, each added to the residual. Explicit forward and backward, no tape.
+// One block of the decoder: norm, attention, norm, SwiGLU, each added to the residual.
+// Explicit forward and backward, no tape.
 
 #include "model/attention.h"
 #include "model/model_config.h"
@@ -30,12 +31,14 @@ struct Block {
   AttentionSpec attention;
 };
 
-/// From the scratch of the pass. @param blocks  all that use what is allocated: low_rank has room for the widest delta of each linear
+/// From the scratch of the pass.
+/// @param blocks  all that use what is allocated: low_rank has room for the widest delta of each linear
 BlockSaved allocate_saved(const Pass&, const WeightSet&, const ModelConfig&, const std::vector<BlockWeights>& blocks);
 
 /// From a block's input to q, k and v before RoPE: everything in front of attention.
 void block_begin(const Pass&, const Block&, ConstView hidden, BlockSaved&);
-/// hidden <- from the attended output to the block's end. @param keep  the residual between attention and MLP is kept, too
+/// hidden <- from the attended output to the block's end.
+/// @param keep  the residual between attention and MLP is kept, too
 void block_end(const Pass&, const Block&, BlockSaved&, bool keep, TensorView hidden);
 
 /// hidden <- block(hidden). @param keep  what the backward pass reads is kept

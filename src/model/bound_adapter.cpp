@@ -14,14 +14,14 @@ ConstView bind_values(const WeightView& view, const PoolRead& read, Storage& sto
 TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_place, Storage& storage,
                          TensorView& grads) {
   if (!view.is_trainable()) return {};
-  if (in_place) return *view.direct_grad(pool);
+  if (in_place) return *view.direct_grad(pool);  // what is shown in place gets its gradient in place
   return grads = storage.allocate(view.shape(), pool.compute());
 }
 
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, const TensorView& grads) {
   if (grads.empty()) return;
   view.scatter_add(ctx, grads, pool);
-  zero(grads);
+  zero(grads);  // backward adds up: the next step begins at 0
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 namespace tessera {
 
-/// Matrices that a view can show in place are used in place; the others (MoS) are gathered once per optimizer step and their
-/// gradients collected through all micro-batches, then scattered once.
+/// Matrices that a view can show in place are used in place; the others (MoS) are gathered once per optimizer step and
+/// their gradients collected through all micro-batches, then scattered once.
 class BoundAdapter {
  public:
   struct Matrices {

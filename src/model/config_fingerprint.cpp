@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "core/error.h"
 #include "io/files.h"
 
 namespace tessera {

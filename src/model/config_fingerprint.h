@@ -7,9 +7,9 @@
 
 namespace tessera {
 
-/// A hash of the family, the sizes, the heads, rms_norm_eps, the rotary embedding and tie_word_embeddings, each to the bit. What
-/// changes no logit is left out: dtype, initializer_range, max_position_embeddings, spaces and the order of keys.
-/// Checkpoints, run.json, adapters and pools keep it; ranks compare it. Files written before have none.
+/// A hash of the family, the sizes, the heads, rms_norm_eps, the rotary embedding and tie_word_embeddings, each to the
+/// bit. What changes no logit is left out: dtype, initializer_range, max_position_embeddings, spaces and the order of
+/// keys. Checkpoints, run.json, adapters and pools keep it; ranks compare it. Files written before have none.
 std::string config_fingerprint(const ModelConfig&);
 
 }  // namespace tessera

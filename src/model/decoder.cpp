@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 
@@ -56,6 +57,7 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
   const auto scope = pass.ctx.scratch.scope();
   if (const auto grad = view.direct_grad(*pass.pool))
     return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
+  // A shared embedding: the dense gradient first, then its adjoint into the numbers that it is read from.
   const TensorView dw = pass.ctx.scratch.allocate(view.shape(), compute());
   clear(pass.ctx, dw);
   embedding_backward(pass.ctx, pass.batch.ids, dhidden, dw);
@@ -77,7 +79,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
       convert(pass.ctx, hidden, input);
       saved[static_cast<size_t>(layer)].input = input;
     }
-    const auto scope = pass.ctx.scratch.scope();
+    const auto scope = pass.ctx.scratch.scope();  // the next block takes the same memory
     BlockSaved local = allocate_saved(pass, weights_, config_, parts_.blocks);
     block_forward(pass, block(layer), attention, local, false, hidden);
   }
@@ -100,6 +102,7 @@ void DecoderModel::blocks_backward(const Pass& pass, LayerRange layers, Trainabl
       convert(pass.ctx, kept.input, again);
       blocks(pass, {layer, layer + 1}, attention, again, Keep::everything, saved);
     }
+    // Below the first block lies only the embedding: where it is frozen, nobody reads the gradient of its output.
     block_backward(pass, block(layer), attention, kept, dhidden, layer > 0 || trains_embedding);
   }
 }

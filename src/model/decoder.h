@@ -36,8 +36,8 @@ class DecoderModel {
   /// @param saved  [num_layers] out, with Keep::nothing not read: what is kept, from the pass's scratch
   void blocks(const Pass&, LayerRange, AttentionContext&, TensorView hidden, Keep = Keep::nothing,
               std::span<BlockSaved> saved = {}) const;
-  /// dhidden: gradient of the last block's output on entry, of the first one's input on exit (left undefined when nobody reads it: of
-  /// layer 0 under frozen embeddings).
+  /// dhidden: gradient of the last block's output on entry, of the first one's input on exit (left undefined when
+  /// nobody reads it: of layer 0 under frozen embeddings).
   /// @param saved  as `blocks` left it. With Keep::inputs each block is run again from its input first
   void blocks_backward(const Pass&, LayerRange, TrainableAttention&, Keep, std::span<BlockSaved> saved,
                        TensorView dhidden) const;

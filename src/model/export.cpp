@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/stop.h"
 #include "io/files.h"
 #include "io/folders.h"
@@ -25,7 +26,7 @@ std::string module_of(const WeightSpec& spec) { return spec.name.substr(0, spec.
 /// The leaf ("q_proj") where only one type of weight has it, else the whole path ("mlp.c_proj"): readers match by
 /// ending.
 std::string target_name(const std::string& type, std::span<const WeightSpec> specs) {
-  const std::string leaf = type.substr(type.rfind('.') + 1);
+  std::string leaf = type.substr(type.rfind('.') + 1);
   for (const WeightSpec& other : specs)
     if (other.role == Role::linear && other.type != type && other.type.substr(other.type.rfind('.') + 1) == leaf)
       return type;
@@ -113,7 +114,8 @@ bool are_equal(const ConstView& a, const ConstView& b) {
 void check_finite(const ConstView& weight, const std::string& name) {
   if (const int64_t i = first_broken(weight); i >= 0)
     throw UserError("",
-                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(OnHost(weight).view(), i), name_of(weight.dtype)),
+                    fmt::format("element {} of \"{}\" is {} in {}", i, name, element(OnHost(weight).view(), i),
+                                name_of(weight.dtype)),
                     weight.dtype == DType::f16
                         ? "f16 ends at 65504: set model.dtype = \"bf16\" or \"f32\""
                         : "the run has diverged: job=export run.resume=FILE exports an earlier checkpoint of it");

@@ -25,9 +25,9 @@ void refuse_foreign_model(const std::filesystem::path& folder);
 void refuse_foreign_peft(const std::filesystem::path& folder);
 
 /// Writes a dense model: every stored tensor once, W = W0 + scale · B·A formed in f32 and cast to
-/// Model::export_dtype(); config.json is the source's with the new dtype; the tokenizer's files and generation_config.json are
-/// copied; tessera.json holds the hashes of all (sealed_folder.h). The model itself keeps its W0.
-/// The folder is replaced as a whole, but for files of others that hold no weights.
+/// Model::export_dtype(); config.json is the source's with the new dtype; the tokenizer's files and
+/// generation_config.json are copied; tessera.json holds the hashes of all (sealed_folder.h). The model itself keeps
+/// its W0. The folder is replaced as a whole, but for files of others that hold no weights.
 /// @return whether the folder holds the model's own numbers bit for bit: no delta was added and none was rounded
 /// @throws UserError when `folder` is the base model's own, a file cannot be written, or a weight does not fit the
 /// dtype

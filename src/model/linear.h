@@ -12,7 +12,8 @@ void multiply(const Context&, const WeightSet&, const PoolRead&, int weight, Con
 /// @param low_rank  [T, rank] out: dropout(x) Aᵀ, which the backward pass reads; empty: not kept
 void linear(const Pass&, const WeightSet&, int weight, ConstView x, double beta, TensorView y, TensorView low_rank);
 
-/// dx = beta · dx + dy w + dropoutᵀ(dU A),  dw += dyᵀ x,  dBt += scale Uᵀ dy,  dU = scale dy Btᵀ,  dA += dUᵀ dropout(x).
+/// dx = beta · dx + dy w + dropoutᵀ(dU A),  dw += dyᵀ x,
+/// dU = scale dy Btᵀ,  dA += dUᵀ dropout(x),  dBt += scale Uᵀ dy.
 /// @param low_rank  U, as `linear` kept it
 /// @param dx        empty: nobody wants it
 void linear_backward(const Pass&, const WeightSet&, int weight, ConstView x, ConstView low_rank, ConstView dy,

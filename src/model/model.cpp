@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "core/section_check.h"
 #include "io/files.h"
@@ -43,6 +44,7 @@ Model::Model(const Settings& s)
                          .saved = saved_ ? &*saved_ : nullptr,
                          .seed = s.seed};
   require_sensible_freeze(specs, base);
+  // First all that reads the pool says what it needs, then the memory is laid out once: bind and attach only reserve.
   auto weights = sharing_->bind(specs, pool_, base);
   if (saved_) saved_->require_same_config(config_);
   if (source_) require_equal_ties(*source_, specs);
@@ -50,8 +52,7 @@ Model::Model(const Settings& s)
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory,
-                                            s.device);
+  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory, s.device);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 
@@ -103,7 +104,7 @@ std::string Model::check_files() {
                       file->path().string());
       continue;
     }
-    const std::string before = base_fingerprint_;
+    const std::string before = base_fingerprint_;  // empty: nobody has asked, and what the bytes were is not known
     base_fingerprint_.clear();
     if (!before.empty() && base_fingerprint() == before) continue;  // another time, the same bytes
     throw UserError(file->path().string(), "was written to while the run read its weights from it",
@@ -127,6 +128,8 @@ std::string Model::readers(const std::string& slot, int64_t index) const {
   return adapter_ ? adapter_->readers(slot, index) : sharing_->readers(slot, index);
 }
 
+// Every saved adapter holds it: what is hashed, and in which order, may never change. It reads all of the base once, so
+// that it is made when it is first asked for.
 const std::string& Model::base_fingerprint() {
   if (!base_fingerprint_.empty()) return base_fingerprint_;
   if (is_shared_) return base_fingerprint_ = sha256_hex(sharing_->descriptor().dump() + "\n" + frozen_text());
@@ -148,6 +151,7 @@ std::string Model::start_fingerprint() {
   return pool_.frozen_count() > 0 ? sha256_hex(layout + frozen_text()) : layout;
 }
 
+/// Looked for only once a loss has come out not finite: going through all weights takes as long as a pass.
 std::string Model::broken_base_weight() const {
   if (!source_) return "";
   for (const WeightSpec& spec : decoder_->specs()) {

@@ -50,8 +50,8 @@ class Model {
     KeyPlaces where_sharing, where_adapter;
     DType compute = DType::f32;
     bool check_seal =
-        true;  // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
-    Device device{};               // that holds values, gradients and tables
+        true;         // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
+    Device device{};  // that holds values, gradients and tables
     Memory memory = Memory::held;  // counted: all is laid out for a plan, and nothing of the model's size is allocated
   };
   /// @throws UserError for files, configs and adapters at fault
@@ -76,14 +76,17 @@ class Model {
   }
   /// Whether base_fingerprint can tell: of a model that is only counted, when its weights are a dense model's files.
   bool knows_base() const { return pool_.memory() == Memory::held || (!is_shared_ && source_); }
-  /// Of config and stored weights (names, shapes, bytes; of a shared base its description and slots): what an adapter belongs to.
+  /// Of config and stored weights (names, shapes, bytes; of a shared base its description and slots):
+  /// what an adapter belongs to.
   const std::string& base_fingerprint();
-  /// What a run must find again when it goes on, beside its recipe: the weights below an adapter, or the layout of a shared base.
+  /// What a run must find again when it goes on, beside its recipe: the weights below an adapter,
+  /// or the layout of a shared base.
   std::string start_fingerprint();
   /// The first weight in the base model's files that is not finite, as text; empty when there is none. Reads them all.
   std::string broken_base_weight() const;
-  /// Whether the files that frozen weights are read from are still as they were when they were opened; a file that only looks changed
-  /// is hashed again. @return what is to be told of one that was replaced, whose old contents this process keeps; mostly empty
+  /// Whether the files that frozen weights are read from are still as they were when they were opened; a file that only
+  /// looks changed is hashed again. @return what is to be told of one that was replaced,
+  /// whose old contents this process keeps; mostly empty
   /// @throws UserError naming a file that was written to: what was computed since is of weights that nothing describes
   std::string check_files();
   /// What base and adapter say of themselves.

@@ -1,5 +1,6 @@
 #include "model/model_config.h"
 
+#include "core/error.h"
 #include "io/json_file.h"
 #include "model/families/families.h"
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/folders.h"
 #include "io/json_file.h"
@@ -47,6 +48,8 @@ void NativeFolder::read(const std::string& hint_of_missing) {
   });
 }
 
+// The description is written last and holds the hash: numbers of one save and a description of another, as a kill
+// between the two leaves them, do not pass.
 SafetensorsReader NativeFolder::open_tensors(const std::string& file_name) const {
   const fs::path file = folder_ / file_name;
   auto reader = SafetensorsReader::open(file);
@@ -115,10 +118,10 @@ void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const s
 void require_finite(const std::string& what, const std::vector<std::pair<std::string, ConstView>>& tensors) {
   for (const auto& [name, values] : tensors)
     if (const int64_t broken = first_broken(values); broken >= 0)
-      throw UserError(
-          "",
-          fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name, element(OnHost(values).view(), broken)),
-          "the training has diverged: train with a lower optimizer.lr");
+      throw UserError("",
+                      fmt::format("the {} is not saved: element {} of \"{}\" is {}", what, broken, name,
+                                  element(OnHost(values).view(), broken)),
+                      "the training has diverged: train with a lower optimizer.lr");
 }
 
 int64_t first_broken(const ConstView& values) {

@@ -1,6 +1,6 @@
 #pragma once
-// What native folders have in common (adapter_io.h, sharing_io.h): a safetensors file of trained numbers, and a JSON description of
-// what they are, which holds the file's hash and is written last.
+// What native folders have in common (adapter_io.h, sharing_io.h): a safetensors file of trained numbers, and a JSON
+// description of what they are, which holds the file's hash and is written last.
 
 #include <filesystem>
 #include <functional>
@@ -36,7 +36,8 @@ class NativeFolder {
 
   /// @param hint  shown below both values
   void require_equal(const std::string& what, const Json* saved, const Json* ours, const std::string& hint) const;
-  /// Every key of ours but those of `except`. Lists are compared entry by entry: a message shows the first that differs.
+  /// Every key of ours but those of `except`. Lists are compared entry by entry:
+  /// a message shows the first that differs.
   /// @param hint_of_list  for a key that holds a list; otherwise the hint names the recipe's key
   void require_same(const Json& ours, const std::vector<std::string>& except,
                     const std::function<std::string(const std::string& key)>& hint_of_list) const;

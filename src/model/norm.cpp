@@ -1,5 +1,6 @@
 #include "model/norm.h"
 
+#include "core/error.h"
 #include "kernels/rms_norm.h"
 
 namespace tessera {

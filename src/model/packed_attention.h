@@ -1,4 +1,6 @@
 #pragma once
+// Attention of training and evaluation: a batch of whole documents, no cache.
+
 #include "model/attention.h"
 
 namespace tessera {

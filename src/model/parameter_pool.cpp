@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 
 namespace tessera {
@@ -26,6 +27,8 @@ void copy_source(const Init& init, TensorView values, int64_t begin, int64_t end
     else
       for (int64_t i = first; i < last; ++i) set_element(values, i, element(source, i));
   }
+  // Pages that were read count as this process's memory until they are let go;
+  // of a large model they would be all of it.
   if (init.file) init.file->forget({from + begin * width, static_cast<size_t>((end - begin) * width)});
 }
 
@@ -49,6 +52,8 @@ SlotId ParameterPool::adopt(std::string name, ConstView mapped, std::shared_ptr<
   return id;
 }
 
+// By name, not as reserved: checkpoints, logs and digests go by this order, and must not depend on which part of the
+// model was built first. For the same reason first values are keyed by a slot's name.
 void ParameterPool::lay_out() {
   std::vector<Slot*> order;
   for (Slot& slot : slots_)

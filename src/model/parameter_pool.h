@@ -24,15 +24,16 @@ struct Init {
 /// Writes the first values of a tensor of that name: its source, or draws keyed by (seed, name, element).
 void write_first_values(const Init&, uint64_t seed, const std::string& name, TensorView values);
 
-/// A run of a slot's elements, up to `end`, and what multiplies the steps of optimizers whose steps do not grow with the gradient
-/// (AdamW); SGD knows nothing of it. A slot whose elements are each read by many weights has others than 1.
+/// A run of a slot's elements, up to `end`, and what multiplies the steps of optimizers whose steps do not grow with
+/// the gradient (AdamW); SGD knows nothing of it. A slot whose elements are each read by many weights has others than
+/// 1.
 struct StepPiece {
   int64_t end;
   float scale;
 };
 
-/// A named run of a slot's elements, up to `end`. The gradient's norm is summed part by part in order of name, so that it does not
-/// depend on where parts lie.
+/// A named run of a slot's elements, up to `end`. The gradient's norm is summed part by part in order of name, so that
+/// it does not depend on where parts lie.
 struct SlotPart {
   std::string name;
   int64_t end;
@@ -78,7 +79,8 @@ struct FlatRange {
   int64_t begin, end;
 };
 
-/// The trainable memory of a pool, whole. Slots lie in order of name, each from a multiple of kSlotAlignment elements; the gaps are zero and stay zero.
+/// The trainable memory of a pool, whole. Slots lie in order of name, each from a multiple of kSlotAlignment elements;
+/// the gaps are zero and stay zero.
 struct FlatParams {
   TensorView values, grads;  // [count] compute dtype; grads is empty without gradients
   std::vector<TrainableSlot> slots;
@@ -96,7 +98,8 @@ class ParameterPool {
   SlotId reserve(std::string name, SlotOptions);
   /// A frozen slot that is read where the file was mapped: one copy for all ranks of a node.
   SlotId adopt(std::string name, ConstView mapped, std::shared_ptr<const MappedFile>);
-  /// Lays out and initialises everything; draws are keyed by (seed, slot name, element). No slot may be added afterwards.
+  /// Lays out and initialises everything; draws are keyed by (seed, slot name, element).
+  /// No slot may be added afterwards.
   /// @param gradients  memory for them, too; forward-only training does without
   enum class Gradients { yes, no };
   void allocate(uint64_t seed, Gradients gradients = Gradients::yes);

@@ -10,8 +10,9 @@
 
 namespace tessera {
 
-/// Rows of a batch that read the same numbers: the base weights, and an adapter or none. A group with `values` reads trainable base weights
-/// through them, in place of the pass's own reading; frozen weights are still read once for all groups.
+/// Rows of a batch that read the same numbers: the base weights, and an adapter or none. A group with `values` reads
+/// trainable base weights through them, in place of the pass's own reading;
+/// frozen weights are still read once for all groups.
 struct RowGroup {
   int64_t begin, end;
   BoundAdapter* adapter = nullptr;

@@ -8,7 +8,8 @@
 namespace tessera {
 namespace {
 
-/// Llama-3's rescaling: wavelengths beyond original/low are stretched by factor, below original/high kept, between blended.
+/// Llama-3's rescaling: wavelengths beyond original/low are stretched by factor, below original/high kept,
+/// between blended.
 double scaled_frequency(const RopeConfig& rope, double frequency) {
   if (rope.factor == 1) return frequency;
   const double wavelength = 2 * std::numbers::pi / frequency;

@@ -6,7 +6,8 @@
 
 namespace tessera {
 
-/// cos and sin of position · frequency, in the compute dtype. frequency i = theta^(-2 i / head_dim), rescaled as RopeConfig says.
+/// cos and sin of position · frequency, in the compute dtype.
+/// frequency i = theta^(-2 i / head_dim), rescaled as RopeConfig says.
 struct RopeTable {
   Tensor cos, sin;  // [positions, head_dim / 2]
 };

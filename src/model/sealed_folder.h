@@ -1,5 +1,6 @@
 #pragma once
-// Hugging Face folders that this program writes hold the hashes of their files, so that an altered one is not read unnoticed.
+// Hugging Face folders that this program writes hold the hashes of their files,
+// so that an altered one is not read unnoticed.
 
 #include <filesystem>
 

@@ -1,5 +1,6 @@
 #include "model/sharing_io.h"
 
+#include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "model/model.h"
 #include "model/sharing/base.h"
@@ -69,6 +70,7 @@ ConstView SavedSharing::at(const std::string& name, const Shape& shape,
 
 void save_sharing(const fs::path& folder, Model& model) {
   std::vector<std::pair<std::string, ConstView>> tensors;
+  tensors.reserve(static_cast<size_t>(model.pool().count()));
   for (SlotId id = 0; id < model.pool().count(); ++id)
     tensors.emplace_back(model.pool().name(id), model.pool().values(id));
   const Json description = model.sharing().descriptor();

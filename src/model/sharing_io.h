@@ -1,9 +1,10 @@
 #pragma once
-// Native folders of a shared base: the physical numbers and their description, so that training can go on, and so that a frozen
-// base is read where it lies.
+// Native folders of a shared base: the physical numbers and their description, so that training can go on, and so that
+// a frozen base is read where it lies.
 //
 //   <method>.safetensors    every slot under its name: "rps.pool", and what is not shared, f32
-//   sharing.json            format, the method's descriptor, number of parameters, SHA-256 of the file above; written last
+//   sharing.json            format, the method's descriptor, number of parameters, SHA-256 of the file above;
+//                           written last
 
 #include <filesystem>
 #include <string>
@@ -38,8 +39,9 @@ class SavedSharing {
   SafetensorsReader tensors_;
 };
 
-/// Writes the model's base, which was trained; the folder is made where it is missing. Each file is replaced atomically and
-/// sharing.json comes last: a save that is cut short leaves files whose hash does not match, which SavedSharing refuses.
+/// Writes the model's base, which was trained; the folder is made where it is missing. Each file is replaced atomically
+/// and sharing.json comes last: a save that is cut short leaves files whose hash does not match,
+/// which SavedSharing refuses.
 /// @throws UserError naming the file that cannot be written
 void save_sharing(const std::filesystem::path& folder, Model&);
 

@@ -1,6 +1,7 @@
 #include "model/weight_set.h"
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 

@@ -1,6 +1,6 @@
 #pragma once
-// A network's weights at work: number -> specification and view. A weight's number is its place in weight_specs: it keys dropout and
-// orders fingerprints, so it never changes.
+// A network's weights at work: number -> specification and view. A weight's number is its place in weight_specs: it
+// keys dropout and orders fingerprints, so it never changes.
 
 #include <utility>
 #include <vector>

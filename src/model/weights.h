@@ -32,8 +32,9 @@ struct WeightSpec {
   bool transposed = false;  // stored [in, out] (GPT-2's Conv1D)
 };
 
-/// What a forward pass reads of the pool: p = values + scale · z, formed as it is read, so that evaluation never writes the pool.
-/// Backprop reads with z = nullptr. `flat` stands in for the pool's own trainable values: a scratch copy of a small pool.
+/// What a forward pass reads of the pool: p = values + scale · z, formed as it is read, so that evaluation never writes
+/// the pool. Backprop reads with z = nullptr. `flat` stands in for the pool's own trainable values:
+/// a scratch copy of a small pool.
 struct PoolRead {
   const ParameterPool* pool;
   const Direction* z = nullptr;
@@ -60,7 +61,8 @@ class WeightView {
   void gather(const Context& ctx, const PoolRead& read, TensorView w) const {
     gather(ctx, read, {0, shape().rank == 2 ? shape()[0] : 1}, w);
   }
-  /// y = x wᵀ + beta · y with the bits of gather and gemm, where the view can do it faster; false, and nothing done, otherwise.
+  /// y = x wᵀ + beta · y with the bits of gather and gemm, where the view can do it faster;
+  /// false, and nothing done, otherwise.
   virtual bool multiply(const Context&, const PoolRead&, ConstView /*x*/, double /*beta*/, TensorView /*y*/) const {
     return false;
   }
@@ -105,8 +107,8 @@ struct LowRank {
   int64_t rank() const { return a->shape()[0]; }
 };
 
-/// The deltas that an adapter adds to each weight, by weight number (index of the WeightSpec), in the order in which they are added.
-/// A delta whose views are not trainable is frozen: it is read and gets no gradient.
+/// The deltas that an adapter adds to each weight, by weight number (index of the WeightSpec), in the order in which
+/// they are added. A delta whose views are not trainable is frozen: it is read and gets no gradient.
 struct AdapterWeights {
   std::vector<std::vector<LowRank>> by_weight;
 };

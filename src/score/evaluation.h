@@ -9,7 +9,8 @@
 
 namespace tessera {
 
-/// Names the rows that an evaluation of the first `rows` (0: all) reads: two evaluations may be compared when their names are equal.
+/// Names the rows that an evaluation of the first `rows` (0: all) reads:
+/// two evaluations may be compared when their names are equal.
 std::string evaluation_set(const PackedDataset&, int64_t rows);
 
 /// A line of metrics.jsonl with the figures that exist.

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/error.h"
+
 namespace tessera {
 
 std::optional<Figure> loss_figure(const LossSums& sums, const Objective& objective) {

@@ -47,6 +47,7 @@ int64_t plan_score_bytes(Model& model, int64_t rows, int64_t sequence_length, in
                      [&](const Context& ctx, const PackedBatch& batch) { score_batch(ctx, model, batch); });
 }
 
+// Every token is scored: no batch of this size, cut into such documents, takes more scratch.
 PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document) {
   PackedBatch batch;
   batch.rows = rows;

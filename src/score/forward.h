@@ -1,5 +1,6 @@
 #pragma once
-// score/: what a batch is scored on, forward passes without gradients, evaluations. Training and generation stand on it.
+// score/: what a batch is scored on, forward passes without gradients, evaluations.
+// Training and generation stand on it.
 
 #include "kernels/compute.h"
 #include "model/model.h"
@@ -50,7 +51,8 @@ int64_t plan_score_bytes(Model&, int64_t rows, int64_t sequence_length, int thre
 /// A batch with every token scored, in documents of that length: what plans of memory are made with.
 PackedBatch widest_batch(int64_t rows, int64_t sequence_length, int64_t document);
 
-/// The most bytes that `pass(context, batch)` takes from the arena, for batches of this size: a dry run with a counting arena.
+/// The most bytes that `pass(context, batch)` takes from the arena, for batches of this size:
+/// a dry run with a counting arena.
 template <class Pass>
 int64_t plan_widest(int64_t rows, int64_t sequence_length, Device device, int threads, Pass&& pass) {
   int64_t bytes = 0;

@@ -1,6 +1,6 @@
 #pragma once
-// Sums over what was scored, by name. Metrics (metrics/metric.h) say which there are, and add to them; here they are added over batches
-// and ranks, and kept in files.
+// Sums over what was scored, by name. Metrics (metrics/metric.h) say which there are, and add to them; here they are
+// added over batches and ranks, and kept in files.
 
 #include <span>
 #include <string_view>
@@ -17,15 +17,16 @@ struct CutCompletion {
   bool exact;
 };
 
-/// Sums over the scored tokens, completions and choices of one or more batches, 0 before the first; never means of means.
-/// NaN: not known, as of a file that was written before there was such a sum.
+/// Sums over the scored tokens, completions and choices of one or more batches, 0 before the first; never means of
+/// means. NaN: not known, as of a file that was written before there was such a sum.
 class LossSums {
  public:
   LossSums();
   /// @param name  a sum of one of the metrics
   double& operator[](std::string_view name);
   double operator[](std::string_view name) const;
-  /// In the order of sum_specs: what is summed over ranks and kept in checkpoints. Counts are whole numbers below 2^53, so exact.
+  /// In the order of sum_specs: what is summed over ranks and kept in checkpoints.
+  /// Counts are whole numbers below 2^53, so exact.
   std::span<double> values() { return values_; }
   std::span<const double> values() const { return values_; }
 

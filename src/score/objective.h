@@ -1,6 +1,6 @@
 #pragma once
-// What training lowers. An objective says what a training row is, which sums its loss is made of, and where the gradient of the hidden
-// states comes from; objective.cpp lists them.
+// What training lowers. An objective says what a training row is, which sums its loss is made of, and where the
+// gradient of the hidden states comes from; objective.cpp lists them.
 
 #include <string>
 #include <string_view>

@@ -6,7 +6,8 @@
 #include "core/error.h"
 #include "steplog/wire.h"
 
-// A record in a page: a tag byte, then only what the tag does not cover. Run, index, prev and the CRC follow from the place.
+// A record in a page: a tag byte, then only what the tag does not cover.
+// Run, index, prev and the CRC follow from the place.
 //
 //   bits 0-2 type
 //   bit 3    alpha is that of the record before

@@ -1,6 +1,6 @@
 #pragma once
-// The page form of old records: what follows from the records before is left out, so that a vote costs little more than its byte.
-// Lossless: the same bytes come back, hash chain included. Page: docs/step_log.md.
+// The page form of old records: what follows from the records before is left out, so that a vote costs little more than
+// its byte. Lossless: the same bytes come back, hash chain included. Page: docs/step_log.md.
 
 #include "steplog/record.h"
 

@@ -1,3 +1,7 @@
+// A record is judged twice: by itself when it is decoded (record.cpp: form and CRC), and here by the records before it.
+// What is refused follows from those records alone, so that all replicas refuse the same one and none goes on without
+// it. `refuses` looks and changes nothing; `accept` moves on.
+
 #include <algorithm>
 #include <cmath>
 
@@ -76,6 +80,7 @@ void ChainRules::check_round(const Record& record) const {
     refuse("mul", fmt::format("mul is {}, expected {} to {}", record.mul, limits_.mul_min, limits_.mul_max));
   if (record.m > limits_.m_max) refuse("m", fmt::format("m is {}, {} at most", record.m, limits_.m_max));
 
+  // Changes of the roster are tried on copies: a rule further down may still refuse the record.
   Roster changed;
   std::set<uint32_t> former;
   if (!record.roster.empty()) {
@@ -88,6 +93,7 @@ void ChainRules::check_round(const Record& record) const {
     refuse("lanes", fmt::format("{} lanes, the roster has {}", record.lanes, roster.size()));
   check_present(record.present, roster);
 
+  // Votes of one seed round are one group: in two, a machine's vote could count twice.
   std::set<uint32_t> seeds{record.seed_round};
   for (const ExtraGroup& group : record.extra) {
     check_seed_round(group.seed_round, record.round, limits_.stale_max);
@@ -124,11 +130,13 @@ void ChainRules::accept(const Record& record, std::span<const std::byte> encoded
   prev_ = chain_hash(encoded);
   ++next_index_;
   if (record.type == RecordType::end) ended_ = true;
-  if (record.type != RecordType::round) return;
+  if (record.type != RecordType::round) return;  // the others tell of rounds and are none
   ++next_round_;
   apply_roster(record, roster_, former_);
 }
 
+/// All that the rules know of the records so far. A log whose first records were dropped begins with it, and is then
+/// judged as strictly as a whole one.
 Bytes ChainRules::save() const {
   ByteWriter writer;
   writer.put(kStateMagic);
@@ -166,7 +174,7 @@ std::variant<ChainRules, Refusal> ChainRules::restore(Limits limits, std::span<c
     rules.next_index_ = reader.get<uint64_t>();
     rules.prev_ = reader.get<uint64_t>();
     rules.ended_ = reader.get<uint32_t>() != 0;
-    const uint32_t lanes = reader.get<uint32_t>();
+    const uint32_t lanes = reader.get<uint32_t>();  // as many as records can count, before memory is taken for them
     if (lanes > 0x10000) refuse("lanes", fmt::format("{} lanes", lanes));
     for (const bool taken : reader.get_bits(lanes)) {
       rules.roster_.emplace_back();

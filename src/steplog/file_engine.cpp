@@ -13,8 +13,8 @@
 #include "steplog/transport.h"
 #include "steplog/wire.h"
 
-// A kill -9 at any moment leaves at most the torn end of one file: of the log, which the next append mends, or of a votes
-// file, which the next vote of that round mends. Locks are the kernel's and end with their process.
+// A kill -9 at any moment leaves at most the torn end of one file: of the log, which the next append mends, or of a
+// votes file, which the next vote of that round mends. Locks are the kernel's and end with their process.
 
 namespace tessera {
 namespace {

@@ -1,3 +1,7 @@
+// A kill between any two system calls leaves a log that load() reads. What takes another file's place (an archive, a
+// segment cut from one, start.tsc) is written under a temporary name and renamed, and only then is the old one removed;
+// a record that was not written to its end is cut off.
+
 #include "steplog/log_folder.h"
 
 #include <algorithm>
@@ -93,7 +97,7 @@ void LogFolder::load(Repair repair) {
 
 void LogFolder::refresh(Repair repair) {
   SegmentFollower follower(chain_, run_prefix(), repair, SegmentFollower::Unfinished::ignored, notices_);
-  while (true) {
+  while (true) {  // a writer opens a new segment only when the one before is finished
     if (!segments_.empty()) follower.follow(segments_.back(), true);
     Segment next;
     next.first = chain_.next_index();
@@ -121,6 +125,7 @@ void LogFolder::for_each(uint64_t index,
           const auto decoded = decode_record(encoded);
           if (const auto* why = std::get_if<Refusal>(&decoded)) throw_damaged(segment.file, offset, at, *why);
           const Record& record = std::get<Record>(decoded);
+          // The chain was checked when the files were loaded; since then they may have been written to.
           if (record.index != at || (prev && record.prev != *prev))
             throw_damaged(segment.file, offset, at, {"prev", "it does not follow the record before it"});
           prev = chain_hash(encoded);
@@ -229,7 +234,7 @@ void LogFolder::truncate(uint64_t size) {
   }
   if (!segments_.empty() && segments_.back().end() > size) {
     const Segment& last = segments_.back();
-    if (last.form == SegmentForm::archive) {
+    if (last.form == SegmentForm::archive) {  // a page cannot be cut: its records become a segment again
       const Bytes shorter = segment_of(last, run_prefix(), rules_at(last.first), size - last.first);
       write_bytes(folder_ / segment_name(last.first, SegmentForm::records), shorter);
       fs::remove(last.file);
@@ -244,6 +249,7 @@ void LogFolder::truncate(uint64_t size) {
 }
 
 void LogFolder::compact(uint64_t index, StepLog::Compaction how) {
+  // All of the log: its last segment, too, has to be one that nothing is appended to any more.
   if (index >= chain_.next_index() && !segments_.empty() && segments_.back().count > 0) start_segment();
   size_t whole = 0;  // segments that end before the index
   while (whole + 1 < segments_.size() && segments_[whole].end() <= index) ++whole;

@@ -1,3 +1,6 @@
+// The header's bytes are hashed to name the run, so that two headers that mean the same and are spelled in two ways are
+// two runs. The message still says which key differs, where one does.
+
 #include "steplog/log_header.h"
 
 #include <optional>

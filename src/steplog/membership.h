@@ -1,5 +1,6 @@
 #pragma once
-// Who takes part in a shared-seed run. A transport says so, and it may change while the run lasts: ask again in every round.
+// Who takes part in a shared-seed run. A transport says so, and it may change while the run lasts:
+// ask again in every round.
 
 #include <cstdint>
 #include <memory>

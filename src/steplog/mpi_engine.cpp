@@ -7,8 +7,8 @@
 namespace tessera {
 namespace {
 
-// What a rank hands to the all-gather: nothing, one message as it is, or a zero byte and messages with their u32 length in
-// front. No vote begins with a zero byte; what does begins a list.
+// What a rank hands to the all-gather: nothing, one message as it is, or a zero byte and messages with their u32 length
+// in front. No vote begins with a zero byte; what does begins a list.
 
 Bytes join(const std::vector<Bytes>& messages) {
   if (messages.empty()) return {};

@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint32_t kMagic = 0x31425354;  // "TSB1"
 constexpr uint8_t kVersion = 1;
-constexpr uint16_t kHasLosses = 1, kKnownFlags = 3;
+constexpr uint16_t kHasLosses = 1, kKnownFlags = 3;  // bit 1: the unit changed here, which unit_exp says by itself
 
 size_t count_present(const std::vector<bool>& present) {
   return static_cast<size_t>(std::count(present.begin(), present.end(), true));
@@ -36,7 +36,8 @@ void put_roster(ByteWriter& writer, const std::vector<RosterChange>& roster) {
   }
 }
 
-/// Everything of a round's body behind the roster.
+/// Everything of a round's body behind the roster. Only lanes that are present have bytes, in ascending order: the
+/// bitmap says whose they are.
 void put_round(ByteWriter& writer, const Record& record) {
   TS_CHECK(record.m > 0 || record.lanes == 0, "{} lanes of no bytes", record.lanes);
   put_group(writer, record, record.present, record.bytes);

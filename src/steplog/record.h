@@ -1,6 +1,7 @@
 #pragma once
-// steplog/: the ordered log of rounds that shared-seed training leaves behind: votes, records, segments on disk, transports.
-// The log of bytes is the checkpoint: base weights and log give the same bits to everyone. Formats: docs/step_log.md.
+// steplog/: the ordered log of rounds that shared-seed training leaves behind: votes, records, segments on disk,
+// transports. The log of bytes is the checkpoint: base weights and log give the same bits to everyone.
+// Formats: docs/step_log.md.
 
 #include <array>
 #include <cstddef>
@@ -23,8 +24,9 @@ struct RunId {
   friend bool operator==(const RunId&, const RunId&) = default;
 };
 
-/// What one machine says in a round. On the wire: u16 magic 0x5654 | u8 version | u8 flags | u32 run | u32 seed round | u32 machine |
-/// u8 m | m bytes | [f16 loss] [offer: f32 rate, f32 mul] [digest: u64, u64] | u16 low half of CRC-32C.
+/// What one machine says in a round. On the wire:
+///   u16 magic 0x5654 | u8 version | u8 flags | u32 run | u32 seed round | u32 machine | u8 m | m bytes |
+///   [f16 loss] [offer: f32 rate, f32 mul] [digest: u64, u64] | u16 low half of CRC-32C
 /// flags: bit 0 loss, bit 1 offer, bit 2 digest, bit 3 stop; high nibble lag.
 struct Vote {
   uint32_t run = 0, seed_round = 0, machine = 0;
@@ -60,7 +62,8 @@ struct ExtraGroup {
   std::vector<uint8_t> bytes;  // [present lanes · m]
 };
 
-/// One record. All types share the 56-byte head; the body depends on the type. Little-endian, no padding; a CRC-32C follows the body.
+/// One record. All types share the 56-byte head; the body depends on the type. Little-endian, no padding;
+/// a CRC-32C follows the body.
 struct Record {
   RecordType type = RecordType::round;
   uint16_t flags = 0;  // bit 0: f16 losses follow; bit 1: unit_exp changed here
@@ -84,7 +87,8 @@ struct Record {
   uint64_t file_bytes = 0;
 };
 Bytes encode(const Record&);
-/// Checks every length against what is there before it is used, and the CRC. Whether the record fits the chain is ChainRules' matter.
+/// Checks every length against what is there before it is used, and the CRC.
+/// Whether the record fits the chain is ChainRules' matter.
 std::variant<Record, Refusal> decode_record(std::span<const std::byte>);
 /// First 8 bytes of SHA-256 of an encoded record: the next one's `prev`.
 uint64_t chain_hash(std::span<const std::byte> record);

@@ -61,6 +61,7 @@ void check_file_head(const fs::path& file, std::span<const std::byte> found, std
                   "it is damaged or of another run; every machine of the run has the same file");
 }
 
+/// Records are some hundred bytes long and are read one after the other: a megabyte at a time, or one that is larger.
 std::span<const std::byte> RecordReader::window(size_t bytes) {
   const auto buffered = static_cast<int64_t>(buffer_.size());
   if (offset_ < start_ || offset_ + static_cast<int64_t>(bytes) > start_ + buffered) {
@@ -78,7 +79,7 @@ std::optional<std::span<const std::byte>> RecordReader::next() {
   const auto prefix = window(4);
   if (prefix.empty()) return std::nullopt;
   const uint32_t length = ByteReader(prefix).get<uint32_t>();
-  if (length < kRecordFrameBytes || length > end_ - offset_ - 4) return std::nullopt;
+  if (length < kRecordFrameBytes || length > end_ - offset_ - 4) return std::nullopt;  // before memory is taken for it
   const auto entry = window(4 + size_t{length});
   if (entry.empty()) return std::nullopt;
   offset_ += 4 + int64_t{length};
@@ -87,11 +88,13 @@ std::optional<std::span<const std::byte>> RecordReader::next() {
 
 bool is_whole_record(std::span<const std::byte> bytes) {
   if (bytes.size() < kRecordFrameBytes) return false;
-  const uint64_t length = kRecordFrameBytes + ByteReader(bytes.subspan(52)).get<uint32_t>();
+  const uint64_t length = kRecordFrameBytes + ByteReader(bytes.subspan(52)).get<uint32_t>();  // 52: of body_bytes
   if (length > bytes.size()) return false;
   return ByteReader(bytes.subspan(length - 4)).get<uint32_t>() == crc32c(bytes.first(length - 4));
 }
 
+// What a kill leaves is the beginning of one record with nothing behind it, which may be cut off. A whole record behind
+// what cannot be read says that the file was damaged: to cut there would lose rounds that other machines have applied.
 bool holds_whole_record(std::span<const std::byte> bytes) {
   constexpr std::array mark{std::byte{'T'}, std::byte{'S'}, std::byte{'B'}, std::byte{'1'}};
   for (auto at = bytes.begin();; ++at) {

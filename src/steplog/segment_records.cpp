@@ -1,3 +1,6 @@
+// Records by their number, whichever form their file has. A mark (Segment::marks) is the place of every 256th record,
+// so that 255 are read in vain at most: in an archive the 256 of one page are unpacked together anyway.
+
 #include "steplog/segment_records.h"
 
 #include <algorithm>
@@ -55,6 +58,8 @@ int64_t offset_of(const Segment& segment, uint32_t run, uint64_t index) {
   return found;
 }
 
+// Another process may have compacted the log since its files were listed.
+// The records are the same, their places others.
 Segment as_it_is_now(const Segment& segment, uint32_t run) {
   if (segment.form == SegmentForm::archive || fs::exists(segment.file)) return segment;
   Segment archive;
@@ -79,6 +84,7 @@ Bytes archive_of(const Segment& segment, uint32_t run, const ChainRules& before)
   const auto flush = [&] {
     if (page.empty()) return;
     const Bytes bytes = encode_page(page, round_of_page);
+    // The segment is removed once the archive is there: what it says has to be known to come back, to the byte.
     const auto back = decode_page(bytes, run);
     TS_CHECK(std::holds_alternative<Page>(back) && std::get<Page>(back).records == page,
              "records of \"{}\" do not come back from their page", segment.file.string());

@@ -12,7 +12,8 @@ namespace tessera {
 /// @throws UserError naming file and offset when it is damaged
 Page read_page(const Segment& archive, uint32_t run, const FileDescriptor&, int64_t offset, int64_t end);
 
-/// Calls use(encoded, offset) for the records of a segment from `index` on, until it returns false. @return whether it never did
+/// Calls use(encoded, offset) for the records of a segment from `index` on, until it returns false.
+/// @return whether it never did
 /// @param offset  where the record begins in its file; in an archive, its page
 using UseRecord = std::function<bool(std::span<const std::byte> encoded, int64_t offset)>;
 bool for_each_record(const Segment&, uint32_t run, uint64_t index, const UseRecord& use);

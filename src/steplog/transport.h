@@ -1,5 +1,6 @@
 #pragma once
-// The transports that a recipe can name. One file each, with the engine and all that has to be known of it; transports.cpp lists them.
+// The transports that a recipe can name. One file each, with the engine and all that has to be known of it;
+// transports.cpp lists them.
 
 #include <string>
 #include <string_view>
@@ -22,8 +23,9 @@ struct Transport {
   std::string_view name, help;
   LogEngine::Manners manners;
   enum class Processes { ranks_of_a_job, share_a_folder };
-  /// ranks_of_a_job: a launcher starts and numbers them. share_a_folder: each is started by itself, as one rank, is told its number by the
-  /// recipe (spsa.machine, spsa.machines), keeps a run folder of its own, and finds the others in a folder of the host (spsa.shared).
+  /// ranks_of_a_job: a launcher starts and numbers them. share_a_folder: each is started by itself, as one rank, is
+  /// told its number by the recipe (spsa.machine, spsa.machines), keeps a run folder of its own,
+  /// and finds the others in a folder of the host (spsa.shared).
   Processes processes;
   std::unique_ptr<Membership> (*join)(const Standing&);
   /// @throws UserError when the folder holds the log of another run

@@ -19,7 +19,7 @@ size_t optional_bytes(uint8_t flags) {
   return (flags & kHasLoss ? 2 : 0) + (flags & kHasOffer ? 8 : 0) + (flags & kHasDigest ? 16 : 0);
 }
 
-/// The low half of the CRC.
+/// The low half of the CRC: a vote is one voice among many and its bytes are bounded, so that two bytes may be saved.
 uint16_t checksum(std::span<const std::byte> bytes) { return static_cast<uint16_t>(crc32c(bytes)); }
 
 /// Checks everything that does not depend on what the vote says.
@@ -32,7 +32,7 @@ void check_form(std::span<const std::byte> message) {
   if (const uint8_t version = reader.get<uint8_t>(); version != kVersion)
     refuse("version", fmt::format("version {}, this program reads version {}", version, kVersion));
   const uint8_t flags = reader.get<uint8_t>();
-  reader.take(12);
+  reader.take(12);  // run, seed round, machine: what they may be depends on the reader
   const uint8_t m = reader.get<uint8_t>();
   if (m == 0) refuse("m", "a vote without a byte");
   if (const size_t expected = kFixedBytes + m + optional_bytes(flags); message.size() != expected)

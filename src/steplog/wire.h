@@ -7,6 +7,7 @@
 #include <concepts>
 #include <utility>
 
+#include "core/error.h"
 #include "steplog/record.h"
 
 namespace tessera {

@@ -1,5 +1,6 @@
 #pragma once
-// train/: gradients, optimizers, the loop.
+// train/: estimators of gradients, optimizers, the loop, and what a run keeps on disk.
+// Here: the loss and the gradients of one batch by backpropagation.
 
 #include "score/forward.h"
 
@@ -10,8 +11,8 @@ struct BackpropOptions {
   Dropout dropout{};
 };
 
-/// One forward and backward pass over a packed batch. Gradients of the summed NLL are added to the pool (through the bound
-/// adapter, which the caller finishes); divide by the global token count later.
+/// One forward and backward pass over a packed batch. Gradients of the summed NLL are added to the pool (through the
+/// bound adapter, which the caller finishes); divide by the global token count later.
 LossSums backprop_batch(const Context&, Model&, const PackedBatch&, const BackpropOptions& = {});
 
 /// Bytes of the activation arena that backprop_batch needs for batches of this size.

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "kernels/elementwise.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
@@ -21,8 +22,8 @@ int64_t numbers_of(const FlatParams& params) {
   return count;
 }
 
-/// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it, and back, so that
-/// no copy is needed. The sum of one rank is its own.
+/// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it,
+/// and back, so that no copy is needed. The sum of one rank is its own.
 void all_reduce_grads(Communicator& world, FlatParams& params) {
   if (world.size() == 1) return world.all_reduce_sum_view(params.grads.slice_rows(0, numbers_of(params)));
   const EditedOnHost host(params.grads);
@@ -49,7 +50,8 @@ class BackpropStepper final : public Stepper {
   explicit BackpropStepper(const TrainerInputs& in)
       : in_(in),
         params_(in.model.pool().trainable()),
-        optimizer_(make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
+        optimizer_(
+            make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
         micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
         retention_{.keep = in.config.checkpoint.keep} {}
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/json.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
@@ -30,6 +31,8 @@ bool is_whole(const fs::path& file) {
   }
 }
 
+// From the newest to the oldest. Only checkpoints that can be read count towards those that are kept: a damaged newer
+// one must not be the reason for removing what a run could go on from.
 void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
   int64_t kept = 0;
   for (const int64_t step : checkpoint_steps(folder)) {
@@ -214,6 +217,7 @@ class StateReader {
 
 }  // namespace
 
+// All is asked for before anything is read: a checkpoint that does not fit leaves the model as it was.
 void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimizer) {
   const StateReader reader(file);
   reader.require(params);
@@ -262,7 +266,7 @@ struct MetaUnpacker {
 void send_numbers(Communicator& world, const TensorView& view) {
   const EditedOnHost host(view);
   const auto numbers = host.as<float>();
-  constexpr size_t kTogether = size_t{1} << 24;
+  constexpr size_t kTogether = size_t{1} << 24;  // 64 MB: the copy that is sent must not be as large as the model
   for (size_t begin = 0; begin < numbers.size(); begin += kTogether) {
     const auto part = std::as_writable_bytes(numbers.subspan(begin, std::min(kTogether, numbers.size() - begin)));
     std::vector<std::byte> bytes(part.begin(), part.end());

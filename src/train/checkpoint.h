@@ -51,23 +51,26 @@ struct Retention {
 /// @throws UserError naming the first trained number, or number of the optimizer's state, that is not finite
 void require_finite_state(int64_t step, const FlatParams&, Optimizer&);
 
-/// Writes the file atomically, points `latest` at it, and removes older ones that Retention does not keep. Files of later steps stay:
-/// those that a run went back behind are damaged, and do not count.
+/// Writes the file atomically, points `latest` at it, and removes older ones that Retention does not keep. Files of
+/// later steps stay: those that a run went back behind are damaged, and do not count.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&,
                      Retention&, bool is_best);
 
 /// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 
-/// The same for a file that the user has named, or that a job has chosen: the error names an earlier checkpoint of its folder, if one is whole.
+/// The same for a file that the user has named, or that a job has chosen:
+/// the error names an earlier checkpoint of its folder, if one is whole.
 CheckpointMeta read_chosen_checkpoint(const std::filesystem::path& file);
 
-/// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape; nothing is changed then
+/// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape;
+/// nothing is changed then
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
 /// Fills the values alone: for jobs that do not train on.
 void load_values(const std::filesystem::path& file, FlatParams&);
 
-/// read_checkpoint_meta and load_checkpoint on rank 0, which is the only one that needs to see the file; sent to the others.
+/// read_checkpoint_meta and load_checkpoint on rank 0, which is the only one that needs to see the file;
+/// sent to the others.
 CheckpointMeta receive_checkpoint(const std::filesystem::path& file, Communicator&, FlatParams&, Optimizer&);
 
 /// SHA-256 of all trained numbers.
@@ -76,10 +79,10 @@ std::string values_hash(const FlatParams&);
 /// Steps of the checkpoints in a folder, newest first, whole or not.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& folder);
 
-/// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in `notices` and skipped.
-/// A checkpoint is what checkpoint_file names: copies under other names are the user's.
-/// @throws UserError when there are checkpoints and all are damaged, or `latest` names one and all are gone: to start anew is for the
-/// user to decide
+/// The newest checkpoint in the folder that is whole, or nothing when there is none. Damaged ones are described in
+/// `notices` and skipped. A checkpoint is what checkpoint_file names: copies under other names are the user's.
+/// @throws UserError when there are checkpoints and all are damaged, or `latest` names one and all are gone: to start
+/// anew is for the user to decide
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder,
                                                        std::vector<std::string>& notices);
 

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "train/checkpoint.h"
 #include "train/run_folder.h"
 
@@ -13,8 +14,8 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-/// Training losses by step. That of step s + 1 is of the weights that a checkpoint of step s holds; the one in the checkpoint itself is of
-/// those before its last step.
+/// Training losses by step. That of step s + 1 is of the weights that a checkpoint of step s holds; the one in the
+/// checkpoint itself is of those before its last step.
 std::map<int64_t, double> told_losses(const fs::path& run) {
   std::map<int64_t, double> losses;
   try {
@@ -33,7 +34,8 @@ struct Healthy {
   double loss;
 };
 
-/// The newest checkpoint, else the one that the run itself began from, whose weights gave about the first loss or a lower one.
+/// The newest checkpoint, else the one that the run itself began from,
+/// whose weights gave about the first loss or a lower one.
 std::optional<Healthy> healthy_checkpoint(const TrainerInputs& in) {
   const auto losses = told_losses(in.run_path);
   if (losses.empty()) return std::nullopt;

@@ -1,6 +1,6 @@
 #pragma once
-// How gradients are found, or what takes their place. One file or folder each; estimators.cpp lists them. An estimator holds its own
-// section of the recipe and answers what others have to know of it; nobody asks for one by its name.
+// How gradients are found, or what takes their place. One file or folder each; estimators.cpp lists them. An estimator
+// holds its own section of the recipe and answers what others have to know of it; nobody asks for one by its name.
 
 #include <memory>
 #include <set>
@@ -29,7 +29,8 @@ struct UnreadGroup {
   std::string why;
 };
 
-/// Bytes that a rank needs beside the model. Where planning equals taking, a counting model gives what a real one would.
+/// Bytes that a rank needs beside the model. Where planning equals taking,
+/// a counting model gives what a real one would.
 struct StepMemory {
   int64_t optimizer = 0;     // its state, or what takes its place
   int64_t activations = 0;   // the arena of a step
@@ -52,7 +53,8 @@ class Estimator {
   /// The name of its section; empty: it has no keys. The keys are read whether or not the recipe's training uses it.
   virtual std::string section() const { return ""; }
   virtual void visit(Fields&) {}
-  /// Defaults of other sections that are others with it, set where the recipe does not give the key, before the recipe is stored.
+  /// Defaults of other sections that are others with it, set where the recipe does not give the key,
+  /// before the recipe is stored.
   virtual void set_defaults(const Recipe&, TrainerConfig&) const {}
   /// Adds a fault for all that does not go together.
   virtual void check(Recipe&, const RecipeParts&) const {}
@@ -63,7 +65,8 @@ class Estimator {
 
   // --- its steps
 
-  /// Whether it takes backward passes: the model then has memory for gradients, and what has no gradient cannot be trained for.
+  /// Whether it takes backward passes: the model then has memory for gradients,
+  /// and what has no gradient cannot be trained for.
   virtual bool has_gradients() const = 0;
   /// Rows of the data that a step takes, over all who take part. @param ranks  of the job
   virtual int64_t rows_per_step(const TrainConfig&, int ranks) const = 0;

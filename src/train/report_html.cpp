@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/recipe.h"
 #include "io/files.h"
 #include "train/chart.h"
@@ -40,9 +41,14 @@ struct DataKeys {
     v("eval", eval, anything(), "");
   }
 };
-struct AdapterKeys {
+struct MethodKey {
   std::string method;
   void visit(Fields& v) { v("method", method, anything(), ""); }
+  bool is_given() const { return !method.empty() && method != "none"; }
+};
+struct EstimatorKey {
+  std::string estimator;
+  void visit(Fields& v) { v("estimator", estimator, anything(), ""); }
 };
 
 std::string file_name(const std::string& path) { return fs::path(path).filename().string(); }
@@ -97,14 +103,18 @@ Rows what_was_trained(const std::string& recipe_text) {
   Recipe recipe = Recipe::from_text(recipe_text, "recipe.toml");
   ModelKeys model;
   DataKeys data;
-  AdapterKeys adapter;
+  MethodKey adapter, sharing;
+  EstimatorKey train;
   recipe.read("model", model);
   recipe.read("data", data);
   recipe.read("adapter", adapter);
-  const bool whole = adapter.method.empty() || adapter.method == "none";
+  recipe.read("sharing", sharing);
+  recipe.read("train", train);
+  const std::string weights = sharing.is_given() ? fmt::format("shared weights ({})", sharing.method) : "all weights";
   Rows rows{{"model", file_name(model.path) + (model.init == "random" ? ", from random weights" : "")},
-            {"method", whole ? "all weights" : adapter.method + " adapter"},
-            {"training data", file_name(data.train)}};
+            {"method", adapter.is_given() ? adapter.method + " adapter" : weights}};
+  if (!train.estimator.empty()) rows.emplace_back("estimator", train.estimator);
+  rows.emplace_back("training data", file_name(data.train));
   if (!data.eval.empty()) rows.emplace_back("held-out data", file_name(data.eval));
   return rows;
 }

@@ -8,6 +8,7 @@
 #include <exception>
 #include <system_error>
 
+#include "core/error.h"
 #include "io/files.h"
 
 namespace tessera {
@@ -40,8 +41,8 @@ bool make_new(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path folder, const std::string& resume, const std::function<void(const std::string&)>& say,
-                     std::chrono::milliseconds patience)
+RunFolder::RunFolder(const fs::path& folder, const std::string& resume,
+                     const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience)
     : path_((folder / "").parent_path()) {
   if (resume == "auto")
     take(say, patience);
@@ -157,7 +158,7 @@ void MetricsFile::rewind(int64_t step) {
       if (!line.find("event") && at && at->as_integer() <= step) kept += line.dump() + "\n";
     }
   });
-  write_text_file(file_, kept);
+  write_text_file(file_, kept);  // events, "done" among them, are of the run as it was
 }
 
 void MetricsFile::append(const Json& line) { append_to_file(file_, line.dump() + "\n"); }

@@ -18,13 +18,13 @@ namespace tessera {
 /// The folder of a run, locked while this object lives. Only rank 0 makes one.
 class RunFolder {
  public:
-  /// @param resume  "auto": use `folder`; "never": make the first of folder, folder-2, folder-3, ... that does not exist, which is
-  /// this process's alone, however many start at once; a path: like "never"
+  /// @param resume  "auto": use `folder`; "never": make the first of folder, folder-2, folder-3, ... that does not
+  /// exist, which is this process's alone, however many start at once; a path: like "never"
   /// @param say       told when another process holds the folder and is waited for
   /// @param patience  how long to wait for it: it may be ending
   /// @throws UserError when another process holds the folder, or it cannot be made
   /// Temporaries that a killed run left in it are removed.
-  RunFolder(std::filesystem::path folder, const std::string& resume,
+  RunFolder(const std::filesystem::path& folder, const std::string& resume,
             const std::function<void(const std::string&)>& say = {},
             std::chrono::milliseconds patience = std::chrono::seconds(5));
   /// A folder that was made here and in which an error left nothing is gone again.
@@ -40,7 +40,8 @@ class RunFolder {
  private:
   void take(const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience);
   void take_a_new_one();
-  /// Whether the lock is of the file that lies in the folder: not when the process that made the folder has removed it since.
+  /// Whether the lock is of the file that lies in the folder:
+  /// not when the process that made the folder has removed it since.
   bool lock_counts() const;
   bool lock(std::chrono::milliseconds patience);
   bool is_untouched() const;

@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "core/crc32c.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "train/run_folder.h"
 

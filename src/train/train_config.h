@@ -1,4 +1,6 @@
 #pragma once
+// The recipe's sections on training: [train], [optimizer], [checkpoint], [evaluate], [run], [log] and [export].
+
 #include "core/fields.h"
 #include "kernels/compute.h"
 #include "score/objective.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "comm/stop_together.h"
+#include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluate.h"
 #include "score/evaluation.h"

@@ -1,5 +1,6 @@
 #pragma once
-// What a training is given: its settings, and what it works on. The loop, the steppers and the estimators read the same.
+// What a training is given: its settings, and what it works on.
+// The loop, the steppers and the estimators read the same.
 
 #include <functional>
 #include <memory>
@@ -16,7 +17,8 @@ namespace tessera {
 
 class Estimator;
 
-/// One of each estimator that there is, with the settings of its section; every one has them, though a training uses one.
+/// One of each estimator that there is, with the settings of its section;
+/// every one has them, though a training uses one.
 class Estimators {
  public:
   Estimators();
@@ -40,7 +42,8 @@ struct TrainerConfig {
   Estimators estimators;
 };
 
-/// What an estimator needs beside the inputs of every training, made before it begins by those who know the run's folders.
+/// What an estimator needs beside the inputs of every training,
+/// made before it begins by those who know the run's folders.
 struct Preparation {
   virtual ~Preparation() = default;
 };

@@ -1,7 +1,8 @@
-// attention_bench [threads] [backend]: forward and backward attention of the shapes that recipes train. FLOPs are those a causal
-// mask leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
+// attention_bench [threads] [backend]: forward and backward attention of the shapes that recipes train. FLOPs are those
+// a causal mask leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

@@ -51,10 +51,8 @@ void run_head(const Context& ctx) {
   std::vector<int32_t> best(kTokens, 0);
   const int64_t bytes = 2 * logits.view().bytes();
   run(ctx, "softmax_chunk", bytes, [&] {
-    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
-                                    .vocab_begin = 0,
-                                    .labels = labels,
-                                    .rows = {max, sum, target, rescale, best}});
+    ctx.kernels.softmax_chunk(
+        ctx, {.logits = logits, .vocab_begin = 0, .labels = labels, .rows = {max, sum, target, rescale, best}});
   });
   run(ctx, "softmax_gradient_chunk", bytes, [&] {
     ctx.kernels.softmax_gradient_chunk(

@@ -1,5 +1,6 @@
-// Fine-tuning steps of a SmolLM2-135M-shaped random model, LoRA r=8 and MoS e=2 r=8, as a share of what the machine's best
-// sgemm would need for the same arithmetic. All three are timed in turn, round after round, so that a noisy machine hits all alike.
+// Fine-tuning steps of a SmolLM2-135M-shaped random model, LoRA r=8 and MoS e=2 r=8, as a share of what the machine's
+// best sgemm would need for the same arithmetic. All three are timed in turn, round after round,
+// so that a noisy machine hits all alike.
 //
 //   FLOP a token = 4 P_matmul + 3.5 A + low rank,   A = 2 T Hq d L (causal),   low rank = 6 Σ r (in + out)
 //   limit = best sgemm of the run, ours or the linked CBLAS's (2048^3, all cores)
@@ -11,6 +12,7 @@
 
 #include "bench/harness.h"
 #include "bench/library_gemm.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

@@ -1,15 +1,17 @@
-// fold_bench [threads] [rounds] [compression]: the linear layers of a SmolLM2-135M-shaped model (30 layers, 106 M weights) whose weights are
-// folded into one pool, at several compressions.
+// fold_bench [threads] [rounds] [compression]: the linear layers of a SmolLM2-135M-shaped model (30 layers, 106 M
+// weights) whose weights are folded into one pool, at several compressions.
 //
-//   step      what a training step pays: expand, expand again, contract, over the three products of a layer at 512 tokens
-//   products  fold_gemm against expand + gemm and against gemm over stored weights, which come from memory: all of the model's
-//             matrices are gone through before one is met again
+//   step      what a training step pays: expand, expand again, contract,
+//             over the three products of a layer at 512 tokens
+//   products  fold_gemm against expand + gemm and against gemm over stored weights, which come from memory: all of the
+//             model's matrices are gone through before one is met again
 //
 // Ratios are taken round by round, of times that lie side by side; the median is printed.
 
 #include <functional>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "kernels/fold.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"

@@ -1,8 +1,10 @@
-// gemm_bench [threads] [backend]: the products of a training step of a SmolLM2-135M-shaped model (512 tokens, hidden 576,
-// MLP 1536, LoRA of several ranks), beside the square product, the floor for them all, and the linked CBLAS (f32 operands).
+// gemm_bench [threads] [backend]: the products of a training step of a SmolLM2-135M-shaped model (512 tokens, hidden
+// 576, MLP 1536, LoRA of several ranks), beside the square product, the floor for them all,
+// and the linked CBLAS (f32 operands).
 
 #include "bench/harness.h"
 #include "bench/library_gemm.h"
+#include "core/error.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
 

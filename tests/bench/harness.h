@@ -1,6 +1,6 @@
 #pragma once
-// The benchmarks' harness: warm up, take many samples, report the median and the spread as one JSON line a case, with the
-// machine and the threads, so that results can be kept and compared.
+// The benchmarks' harness: warm up, take many samples, report the median and the spread as one JSON line a case, with
+// the machine and the threads, so that results can be kept and compared.
 
 #include <fmt/format.h>
 
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/context.h"
 

@@ -4,8 +4,9 @@
 //   over      = two forward passes of the same batch over the weights as they are, one after the other
 //   replay    = a log of rounds of 16 machines x 16 probes with random bytes, read from disk and applied to the base
 //
-// Both are timed in turn, round after round, so that a noisy machine hits all alike; ratios are medians of the rounds' own. LoRA and MoS
-// perturb scratch copies, full weights each matrix before its product. Models: the repository's, and the one that TESSERA_SMOLLM2 names.
+// Both are timed in turn, round after round, so that a noisy machine hits all alike; ratios are medians of the rounds'
+// own. LoRA and MoS perturb scratch copies, full weights each matrix before its product.
+// Models: the repository's, and the one that TESSERA_SMOLLM2 names.
 //
 //   spsa_bench [threads] [rounds] [rows] [sequence_length]
 
@@ -14,6 +15,7 @@
 #include <random>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/table.h"
 #include "train/backprop.h"
@@ -114,7 +116,8 @@ class Training {
     });
   }
 
-  /// Seconds of one of `kMachines` machines for a round of `kProbes` probes each, and of replaying it; and the log's size.
+  /// Seconds of one of `kMachines` machines for a round of `kProbes` probes each, and of replaying it;
+  /// and the log's size.
   struct Replay {
     double round_seconds, replay_seconds, bytes_per_vote;
     uint32_t rounds;

@@ -1,5 +1,6 @@
-// The noise floor of a projected gradient: g of the same direction and rows, computed in other ways, beside the spread of g over directions
-// and rows. What the ways differ by is rounding alone: all rows in one pass, a row a pass, and the reference kernels (f64 sums).
+// The noise floor of a projected gradient: g of the same direction and rows, computed in other ways, beside the spread
+// of g over directions and rows. What the ways differ by is rounding alone: all rows in one pass, a row a pass,
+// and the reference kernels (f64 sums).
 //
 //   spsa_noise_bench [probes]
 //
@@ -9,6 +10,7 @@
 #include <filesystem>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/thread_waiting.h"
 #include "kernels/table.h"
 #include "train/backprop.h"

@@ -1,9 +1,10 @@
-// votes_bench [threads] [backend] [weights]: the arithmetic of shared-seed training on a pool of 10 million weights, beside the
-// machine's rate of copying memory.
+// votes_bench [threads] [backend] [weights]: the arithmetic of shared-seed training on a pool of 10 million weights,
+// beside the machine's rate of copying memory.
 
 #include <cstring>
 
 #include "bench/harness.h"
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "kernels/table.h"
 

@@ -138,7 +138,7 @@ TEST_F(Trainer, RefusesAPlanThatTheMachineCannotHold) {
   const std::string layers = "\"num_hidden_layers\": ";
   config.replace(config.find(layers), layers.size() + 1, layers + "500");
   test::write_file(*this / "base/config.json", config);
-  const std::string text = fault({"mos.toml", "--check", "train.sequence_length=1000000"});
+  const std::string text = fault({"mos.toml", "--check", "train.sequence_length=100000"});
   EXPECT_THAT(text, AllOf(HasSubstr("this run needs"), HasSubstr("on this machine (1 ranks), which has"),
                           HasSubstr("lower train.sequence_length")));
 }

@@ -1,6 +1,7 @@
-// What happens to a run, in random order: it is killed, stopped, moved with or without its surroundings, its newest checkpoints are
-// damaged, it goes on with other ranks. After each event it is never worse off than its newest readable checkpoint, and at its end it is
-// the run that nothing happened to. 20 sequences, 200 with TESSERA_LONG=1; TESSERA_SEED repeats one.
+// What happens to a run, in random order: it is killed, stopped, moved with or without its surroundings, its newest
+// checkpoints are damaged, it goes on with other ranks. After each event it is never worse off than its newest readable
+// checkpoint, and at its end it is the run that nothing happened to. 20 sequences, 200 with TESSERA_LONG=1;
+// TESSERA_SEED repeats one.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -42,7 +43,8 @@ class Events : public test::Workbench {
     return count == 1 ? trainer(words) : ranks(count, words);
   }
 
-  /// Checkpoints of the program's own, oldest first; those that this test has not damaged; the step of the newest of them, or 0.
+  /// Checkpoints of the program's own, oldest first; those that this test has not damaged;
+  /// the step of the newest of them, or 0.
   std::vector<std::string> numbered() const {
     auto names = checkpoints(run());
     names.erase(std::remove(names.begin(), names.end(), "step-best.h5"), names.end());

@@ -41,8 +41,9 @@ TEST_F(OnFar, AnAdapterIsTrainedGoesOnIsMergedEvaluatedAndAsked) {
   EXPECT_EQ(expect_done(trainer({"mos.toml", "run.dir=cpu", "job=evaluate"})).out,
             expect_done(trainer({"mos.toml", "run.dir=far", "job=evaluate", "run.device=far"})).out);
   const Words ask = {"job=generate", "generate.prompts=[\"ba\", \"ka lo\"]", "generate.max_new_tokens=5"};
-  EXPECT_EQ(expect_done(trainer(joined({"mos.toml", "run.dir=cpu"}, ask))).out,
-            expect_done(trainer(joined({"mos.toml", "run.dir=far", "run.device=far"}, ask))).out);
+  expect_done(trainer(joined({"mos.toml", "run.dir=cpu"}, ask)));
+  expect_done(trainer(joined({"mos.toml", "run.dir=far", "run.device=far"}, ask)));
+  EXPECT_EQ(read_text_file(path() / "cpu/samples.jsonl"), read_text_file(path() / "far/samples.jsonl"));
 }
 
 TEST_F(OnFar, SharedWeightsAreTrained) {

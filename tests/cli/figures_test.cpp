@@ -1,4 +1,5 @@
-// What a run tells of itself: of what was written, before and after of the same rows, and no figure where there is none.
+// What a run tells of itself: of what was written, before and after of the same rows,
+// and no figure where there is none.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "core/error.h"
 #include "support/workbench.h"
 
 namespace tessera {

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/error.h"
 #include "io/hdf5_file.h"
 #include "support/workbench.h"
 
@@ -284,7 +285,8 @@ TEST_F(GoingOn, SeveralNewRunsAtOnceTakeAFolderEach) {
 }
 
 TEST_F(GoingOn, ADivergedRunNamesAWayThatWorks) {
-  // A healthy beginning at a warm-up's rates, then far too much: the checkpoints in between hold finite numbers that are lost.
+  // A healthy beginning at a warm-up's rates, then far too much:
+  // the checkpoints in between hold finite numbers that are lost.
   for (const bool has_checkpoint : {true, false}) {
     const Words words = {"mos.toml", "run.dir=run", "optimizer.lr=1e30", "checkpoint.keep=9", "checkpoint.every=1"};
     const std::string said = fault(

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "cli/plan.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {

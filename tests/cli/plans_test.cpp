@@ -1,4 +1,5 @@
-// Each job has a plan of its own, which --check prints, and is refused when there is less memory; the hint names keys of that job.
+// Each job has a plan of its own, which --check prints, and is refused when there is less memory;
+// the hint names keys of that job.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -190,7 +191,8 @@ TEST_F(Plans, CountLongData) {
   EXPECT_EQ(part({"full.toml"}, "data"), 0);  // small
   EXPECT_EQ(part({"full.toml", "data.train=long.jsonl", "job=prepare"}, "data"), planned);
   EXPECT_EQ(part({"full.toml", "data.train=long.jsonl", "job=evaluate"}, "data"), 0);
-  // Of each record: BOS, prompt, completion and EOS at five bytes a token, its place in the file, and its place in a row, twice.
+  // Of each record: BOS, prompt, completion and EOS at five bytes a token, its place in the file,
+  // and its place in a row, twice.
   const std::string told = expect_done(trainer({"full.toml", "data.train=long.jsonl", "job=prepare"})).out;
   const size_t at = told.find("documents, ");
   ASSERT_NE(at, std::string::npos) << told;

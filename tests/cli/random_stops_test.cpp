@@ -18,7 +18,8 @@ using testing::IsEmpty;
 
 constexpr std::array kPolite = {SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 
-/// Rounds of: start, a few signals at once at a random moment, and look at what is left. A tenth of them unless TESSERA_LONG=1.
+/// Rounds of: start, a few signals at once at a random moment, and look at what is left.
+/// A tenth of them unless TESSERA_LONG=1.
 class RandomStops : public Stops {
  protected:
   RandomStops() : seed_(std::random_device{}()), random_(seed_) {

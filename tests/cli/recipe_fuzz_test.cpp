@@ -1,5 +1,6 @@
-// Recipes put together at random over all jobs, methods, keys and values, looked at with --check, and run where it accepts them.
-// What --check accepts has to run: no fault of the program's own, no signal, no refusal that comes only then. Nor may a run change a file that it reads. 20 seconds; with TESSERA_LONG=1 five minutes.
+// Recipes put together at random over all jobs, methods, keys and values, looked at with --check, and run where it
+// accepts them. What --check accepts has to run: no fault of the program's own, no signal, no refusal that comes only
+// then. Nor may a run change a file that it reads. 20 seconds; with TESSERA_LONG=1 five minutes.
 
 #include <gtest/gtest.h>
 

@@ -331,7 +331,8 @@ TEST_F(Sharing, TakesTheMemoryThatThePlanSays) {
   replace("base/config.json", "\"hidden_size\": 512", "\"hidden_size\": 16");
   replace("base/config.json", "\"intermediate_size\": 4096", "\"intermediate_size\": 16");
   const double program = peak("nothing", {"sharing.min_numel=0"});
-  // Beside the plan: the program itself, and 8 MB for what grows with neither. An index a weight would be 80 MB and more.
+  // Beside the plan: the program itself, and 8 MB for what grows with neither.
+  // An index a weight would be 80 MB and more.
   EXPECT_LT(shared - program, held + bytes.at("activations").as_number() + 8e6);
   EXPECT_LT(shared - program, 0.12 * dense + bytes.at("activations").as_number());
 }

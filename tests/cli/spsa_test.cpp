@@ -1,4 +1,5 @@
-// One-byte SPSA end to end: many ranks, processes that share a folder, what is kept of the log, and what a user may get wrong.
+// One-byte SPSA end to end: many ranks, processes that share a folder, what is kept of the log,
+// and what a user may get wrong.
 
 #include <gmock/gmock.h>
 
@@ -65,7 +66,8 @@ TEST_F(Spsa, AllRanksEndWithOneDigestAndOneVoteEach) {
     for (const Json& line : metrics(run)) {
       if (!line.find("split") || line.at("split").as_string() != "train") continue;
       EXPECT_EQ(line.at("votes").as_integer(), 2 * count);
-      // A length, 19 bytes around a vote, its probes, the loss, now and then a digest; rank 0 adds its terms. No JSON, no floats.
+      // A length, 19 bytes around a vote, its probes, the loss, now and then a digest; rank 0 adds its terms.
+      // No JSON, no floats.
       const int64_t step = line.at("step").as_integer(), digest = step > 1 && step % 5 == 1 ? 16 : 0;
       EXPECT_EQ(line.at("bytes_up").as_integer(), 8 + 19 + 2 + 2 + 8 + digest);
       EXPECT_EQ(line.at("bytes_down").as_integer(), (count - 1) * (8 + 19 + 2 + 2 + digest));

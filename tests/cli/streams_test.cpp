@@ -1,4 +1,5 @@
-// Where output goes when nobody reads it, or it cannot be written; files that may not grow; threads that cannot be started.
+// Where output goes when nobody reads it, or it cannot be written; files that may not grow;
+// threads that cannot be started.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

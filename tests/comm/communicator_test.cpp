@@ -11,6 +11,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "world.h"
 

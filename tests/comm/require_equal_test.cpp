@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/communicator.h"
+#include "core/error.h"
 #include "pretended_ranks.h"
 #include "world.h"
 

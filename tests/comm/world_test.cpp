@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "comm/mpi/plugin.h"
 #include "comm/slurm.h"
+#include "core/error.h"
 #include "support/paths.h"
 #include "world.h"
 

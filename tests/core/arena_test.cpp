@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

@@ -112,7 +112,8 @@ TEST(Vote, IsUnbiased) {
   }
 }
 
-// What the code adds to the variance of a Gaussian g, relative to its own, at u = 2^-9; and the gain lost to saturation.
+// What the code adds to the variance of a Gaussian g, relative to its own, at u = 2^-9;
+// and the gain lost to saturation.
 TEST(Vote, CostsLittleVarianceOverFourDecadesOfScale) {
   struct Case {
     double sigma, variance, gain;

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <vector>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

@@ -18,7 +18,8 @@ namespace {
 using testing::Each;
 using testing::ElementsAre;
 
-/// Documents of the given lengths whose tokens are all different: token i of the data is i. Everything but first tokens is scored.
+/// Documents of the given lengths whose tokens are all different: token i of the data is i.
+/// Everything but first tokens is scored.
 TokenData numbered(const std::vector<int64_t>& lengths) {
   TokenData data;
   for (const int64_t length : lengths) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "data/made_tokenizers.h"
 

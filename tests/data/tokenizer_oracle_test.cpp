@@ -1,4 +1,5 @@
-// What the `tokenizers` and `transformers` libraries make of tokenizers, as scripts/make_tokenizer_golden wrote it down.
+// What the `tokenizers` and `transformers` libraries make of tokenizers,
+// as scripts/make_tokenizer_golden wrote it down.
 
 #include <fmt/core.h>
 #include <gmock/gmock.h>
@@ -182,8 +183,8 @@ bool matches(const tokenizer::Regex& regex, int32_t code_point) {
   return !found.empty();
 }
 
-/// The library's tables are of Unicode 16, those here of the PCRE2 and utf8proc that are installed: a character that is not
-/// assigned here is not compared.
+/// The library's tables are of Unicode 16, those here of the PCRE2 and utf8proc that are installed: a character that is
+/// not assigned here is not compared.
 bool is_known_character(int32_t code_point) {
   static const tokenizer::Regex kUnassigned(R"(\p{Cn})");
   return tokenizer::is_assigned(code_point) && !matches(kUnassigned, code_point);

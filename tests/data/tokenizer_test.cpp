@@ -7,6 +7,7 @@
 #include <functional>
 #include <thread>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "data/made_tokenizers.h"
 #include "data/tokenizer/unicode.h"

@@ -1,4 +1,5 @@
-// libFuzzer target for what other machines and disks hand to steplog/: votes, records, archive pages, saved chain states.
+// libFuzzer target for what other machines and disks hand to steplog/: votes, records, archive pages,
+// saved chain states.
 //
 //   cmake -S . -B build-fuzz -DCMAKE_CXX_COMPILER=clang++ -DTESSERA_FUZZ=ON -DTESSERA_SANITIZE=address
 //   cmake --build build-fuzz --target steplog_fuzz && build-fuzz/tests/steplog_fuzz -max_total_time=300

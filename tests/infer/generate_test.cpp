@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/json.h"
 #include "data/tokenizer.h"
 #include "io/files.h"

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "core/error.h"
 #include "model/packed_attention.h"
 #include "support/engine.h"
 

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/error.h"
 #include "io/error_text.h"
 #include "io/mapped_file.h"
 #include "support/paths.h"

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/error.h"
 #include "io/error_text.h"
 #include "io/files.h"
 #include "support/paths.h"

@@ -1,6 +1,7 @@
 // The reference attention, against a naive formula and by central differences. The cpu version is compared with it
 // elsewhere.
 
+#include "core/error.h"
 #include "harness.h"
 
 namespace tessera::test {

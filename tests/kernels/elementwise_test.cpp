@@ -1,5 +1,6 @@
 #include <bit>
 
+#include "core/error.h"
 #include "harness.h"
 
 namespace tessera::test {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/attention.h"
 #include "kernels/compute.h"

@@ -1,5 +1,6 @@
 #include "kernels/fold.h"
 
+#include "core/error.h"
 #include "harness.h"
 
 namespace tessera::test {
@@ -47,8 +48,9 @@ struct Case {
   int64_t cells, begin, pieces;
 };
 
-/// Matrices around the vector widths on few, prime, as many and more cells; from the first weight, across a chunk's end and far
-/// behind it, beyond 32 bits; in one piece and in several; by rows and in tiles that fit, do not, or are larger than the matrix.
+/// Matrices around the vector widths on few, prime, as many and more cells; from the first weight, across a chunk's end
+/// and far behind it, beyond 32 bits; in one piece and in several;
+/// by rows and in tiles that fit, do not, or are larger than the matrix.
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const FoldLayout& layout : {FoldLayout{1, 1}, FoldLayout{1, 17}, FoldLayout{3, 5}, FoldLayout{7, 33},

@@ -1,3 +1,4 @@
+#include "core/error.h"
 #include "harness.h"
 
 namespace tessera::test {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "harness.h"
 #include "kernels/votes_exact.h"

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "model/export.h"
 #include "support/tiny_model.h"

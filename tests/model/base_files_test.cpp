@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
 #include "support/tiny_model.h"

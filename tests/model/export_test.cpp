@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "support/golden.h"
 #include "support/tiny_model.h"

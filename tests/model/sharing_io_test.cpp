@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "model/export.h"
 #include "support/rps.h"

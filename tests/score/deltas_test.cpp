@@ -1,4 +1,5 @@
-// Several low-rank deltas on one weight: together they are one delta whose rank is their sum, and frozen ones get no gradient.
+// Several low-rank deltas on one weight: together they are one delta whose rank is their sum,
+// and frozen ones get no gradient.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

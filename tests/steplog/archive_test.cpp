@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/crc32c.h"
+#include "core/error.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"
 #include "support/paths.h"
@@ -71,7 +72,7 @@ TEST(Page, GivesBackTheSameRecordsBitForBit) {
   }
 }
 
-TEST(Page, EveryTruncationAndEveryChangedByteIsRefused) {  // T11
+TEST(Page, EveryTruncationAndEveryChangedByteIsRefused) {
   Chain chain(some_run());
   const Bytes page = encode_page(varied_chain(5, 20, chain), 0);
   for (size_t at = 0; at < page.size(); ++at) {
@@ -82,7 +83,7 @@ TEST(Page, EveryTruncationAndEveryChangedByteIsRefused) {  // T11
   }
 }
 
-TEST(Page, MutationsWithARightChecksumAreRefused) {  // T11; the last record's hash must be right too
+TEST(Page, MutationsWithARightChecksumAreRefused) {  // the last record's hash must be right too
   Chain chain(some_run());
   const Bytes page = encode_page(varied_chain(6, 12, chain), 0);
   for (uint64_t seed = 1; seed <= 4; ++seed) {
@@ -108,7 +109,7 @@ TEST(Page, MutationsWithARightChecksumAreRefused) {  // T11; the last record's h
 class BytesAVote : public ::testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(WithLosses, BytesAVote, ::testing::Bool());
 
-TEST_P(BytesAVote, AreABitMoreThanOne) {  // T6
+TEST_P(BytesAVote, AreABitMoreThanOne) {
   const bool has_losses = GetParam();
   const TemporaryFolder folder;
   StepLog log = StepLog::create(folder / "log", kHeader, {});

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <thread>
 
+#include "core/error.h"
 #include "io/error_text.h"
 #include "steplog/log_engine.h"
 #include "steplog/samples.h"

@@ -113,7 +113,7 @@ TEST(Record, IsTheseBytes) {
   EXPECT_EQ(encode(sample()), sealed(expected));
 }
 
-TEST(Record, OfSixteenMachinesAndSixteenProbesTakes318Bytes) {  // T6
+TEST(Record, OfSixteenMachinesAndSixteenProbesTakes318Bytes) {
   Record record;
   record.m = record.lanes = 16;
   record.present.assign(16, true);
@@ -205,7 +205,7 @@ TEST(Record, ALaneBeyondSixteenBitsIsRefused) {
   EXPECT_EQ(rule_of(encode(record)), "lane");
 }
 
-TEST(Record, EveryTruncationAndEveryChangedByteIsRefused) {  // T11
+TEST(Record, EveryTruncationAndEveryChangedByteIsRefused) {
   Dice dice(22);
   for (int i = 0; i < 6; ++i) {
     const Bytes good = i == 0 ? encode(sample()) : encode(random_record(dice));
@@ -221,7 +221,7 @@ TEST(Record, EveryTruncationAndEveryChangedByteIsRefused) {  // T11
   }
 }
 
-TEST(Record, MutationsWithARightChecksumAreRefusedOrWellFormed) {  // T11
+TEST(Record, MutationsWithARightChecksumAreRefusedOrWellFormed) {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
     Dice dice(seed);
@@ -238,7 +238,7 @@ TEST(Record, MutationsWithARightChecksumAreRefusedOrWellFormed) {  // T11
   }
 }
 
-TEST(Record, GarbageIsRefused) {  // T11
+TEST(Record, GarbageIsRefused) {
   Dice dice(23);
   for (int i = 0; i < 50'000; ++i) {
     Bytes bytes(dice.below(200));

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <thread>
 
+#include "core/error.h"
 #include "io/error_text.h"
 #include "steplog/samples.h"
 #include "support/paths.h"

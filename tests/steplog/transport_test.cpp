@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "core/error.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"
 #include "support/paths.h"

@@ -91,7 +91,7 @@ TEST(Vote, ComesBackAsItWas) {
   }
 }
 
-TEST(Vote, SaturatedAndInvalidBytesComeBack) {  // T10
+TEST(Vote, SaturatedAndInvalidBytesComeBack) {
   Vote vote;
   vote.bytes = {0x7F, 0xFF, 0x80, 0x00};
   vote.loss = 0x7C00;  // infinite
@@ -123,7 +123,7 @@ TEST(Vote, EachBrokenRuleIsNamed) {
   EXPECT_EQ(rule_of(changed), "crc");
 }
 
-TEST(Vote, EveryTruncationIsRefused) {  // T11
+TEST(Vote, EveryTruncationIsRefused) {
   Dice dice(12);
   for (int i = 0; i < 20; ++i) {
     const Bytes message = encode(random_vote(dice));
@@ -133,7 +133,7 @@ TEST(Vote, EveryTruncationIsRefused) {  // T11
 }
 
 // Sixteen bits of checksum: one change in 65,536 goes unseen, and what is read then is a well-formed vote all the same.
-TEST(Vote, ChangedBytesAreRefusedButForTheChecksumsOddChance) {  // T11
+TEST(Vote, ChangedBytesAreRefusedButForTheChecksumsOddChance) {
   Dice dice(13);
   int64_t changes = 0, unseen = 0;
   for (int i = 0; i < 10; ++i) {
@@ -153,7 +153,7 @@ TEST(Vote, ChangedBytesAreRefusedButForTheChecksumsOddChance) {  // T11
   EXPECT_LT(unseen * 65536, changes * 4) << unseen << " of " << changes;
 }
 
-TEST(Vote, GarbageIsRefusedOrWellFormed) {  // T11
+TEST(Vote, GarbageIsRefusedOrWellFormed) {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
     Dice dice(seed);

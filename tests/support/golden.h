@@ -12,8 +12,8 @@ namespace tessera::test {
 
 inline std::filesystem::path golden(const std::string& name) { return source_dir() / "tests" / "golden" / name; }
 
-/// Batch of rows [B, T] of ids and HF-style labels (labels[t + 1] is what position t predicts; -100 is ignored), one document a row
-/// unless `lengths` cuts the row.
+/// Batch of rows [B, T] of ids and HF-style labels (labels[t + 1] is what position t predicts; -100 is ignored), one
+/// document a row unless `lengths` cuts the row.
 inline PackedBatch batch_of(ConstView ids, ConstView labels, std::vector<int64_t> lengths = {}) {
   PackedBatch batch;
   batch.rows = ids.shape[0];

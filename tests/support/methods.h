@@ -1,5 +1,6 @@
 #pragma once
-// Every registered way to hold weights or their deltas, for tests of what all of them have in common: a method that is registered is tested.
+// Every registered way to hold weights or their deltas, for tests of what all of them have in common:
+// a method that is registered is tested.
 
 #include <ostream>
 

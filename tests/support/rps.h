@@ -1,12 +1,12 @@
 #pragma once
-// What tests of Stable-RPS share: the address formulas once more, as the method page has them, and settings.
+// What tests of Stable-RPS share: the address formulas once more, as docs/stable_rps.md has them, and settings.
 
 #include "model/sharing/rps.h"
 #include "support/tiny_model.h"
 
 namespace tessera::test {
 
-/// h and s of the page's section c1, in 128-bit integers and without the closed forms of kernels/fold_address.h.
+/// h and s as the page writes them, in 128-bit integers and without the closed forms of kernels/fold_address.h.
 struct PageFold {
   uint64_t seed;
   int64_t cells;

@@ -15,9 +15,9 @@
 namespace tessera::test {
 
 /// base/config.json (a Llama of 2 layers, drawn at random), train.jsonl and eval.jsonl (prompts of syllables, completed
-/// by their copies), and a recipe for each way to train: full.toml, lora.toml, mos.toml and rps.toml (24,576 weights, the
-/// tied embedding's among them, in 4,915 cells; 2,208 are not shared), all with 50 steps of 24 rows, and spsa.toml: LoRA by
-/// one-byte SPSA, 40 rounds of 3 probes of 2 rows, a digest every 8 rounds, a snapshot every 10.
+/// by their copies), and a recipe for each way to train: full.toml, lora.toml, mos.toml and rps.toml (24,576 weights,
+/// the tied embedding's among them, in 4,915 cells; 2,208 are not shared), all with 50 steps of 24 rows, and spsa.toml:
+/// LoRA by one-byte SPSA, 40 rounds of 3 probes of 2 rows, a digest every 8 rounds, a snapshot every 10.
 class Workbench : public testing::Test {
  protected:
   Workbench();
@@ -29,8 +29,8 @@ class Workbench : public testing::Test {
   Command ranks(int count, const Words& arguments) const;
   /// mpirun with the given arguments, from "-n" on.
   Command launch(const Words& arguments) const;
-  /// A rank for each list of arguments, under one mpirun, each in its folder if there are any: /proc/self/cwd/FILE is then one text and as
-  /// many files, as on machines that do not share theirs.
+  /// A rank for each list of arguments, under one mpirun, each in its folder if there are any: /proc/self/cwd/FILE is
+  /// then one text and as many files, as on machines that do not share theirs.
   Command ranks_with(const std::vector<Words>& arguments, const Words& folders = {}) const;
 
   /// What a command that cannot be done says.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "io/hdf5_file.h"
 #include "support/paths.h"
 #include "train/checkpoint.h"

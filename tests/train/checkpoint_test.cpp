@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/pretended_ranks.h"
+#include "core/error.h"
 #include "support/paths.h"
 
 namespace tessera {

@@ -1,4 +1,5 @@
-// What every estimator of the registry has to keep: plans, rows, bytes, and a run that goes on as if it had not been left.
+// What every estimator of the registry has to keep: plans, rows, bytes,
+// and a run that goes on as if it had not been left.
 
 #include "train/estimator.h"
 
@@ -7,6 +8,7 @@
 
 #include <map>
 
+#include "core/error.h"
 #include "score/forward.h"
 #include "support/tiny_model.h"
 #include "train/spsa/spsa_estimator.h"

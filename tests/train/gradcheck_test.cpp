@@ -1,5 +1,5 @@
-// The whole decoder in f64: every weight's gradient is the derivative of the loss, with everything switched on. Each method as it is by
-// default: every_method_test.cpp.
+// The whole decoder in f64: every weight's gradient is the derivative of the loss, with everything switched on. Each
+// method as it is by default: every_method_test.cpp.
 
 #include <gtest/gtest.h>
 

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "core/error.h"
 #include "support/paths.h"
 #include "train/run_folder.h"
 

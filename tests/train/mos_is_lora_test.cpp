@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "model/sharing/mos.h"
 #include "support/adamw.h"
 #include "support/golden.h"

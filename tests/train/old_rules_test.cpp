@@ -1,4 +1,5 @@
-// A checkpoint of a program that kept no rules leads to the steps and losses that it would have reached; a new one keeps its rules.
+// A checkpoint of a program that kept no rules leads to the steps and losses that it would have reached;
+// a new one keeps its rules.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The AdamW run of tests/golden/old_rules: 29 rows of which 3 have no target, 7 epochs of batches of 7, beta2 0.9999999.
+/// The AdamW run of tests/golden/old_rules: 29 rows of which 3 have no target, 7 epochs of batches of 7,
+/// beta2 0.9999999.
 class OldCheckpoint : public testing::Test {
  protected:
   OldCheckpoint() : world_(self_communicator()), own_("reference"), model_(settings()) {

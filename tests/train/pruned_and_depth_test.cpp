@@ -1,5 +1,5 @@
-// The two methods that Stable-RPS is compared with, in training: gradients are the plain model's, masked or summed, and without
-// compression a run is the plain run, to the bit.
+// The two methods that Stable-RPS is compared with, in training: gradients are the plain model's, masked or summed, and
+// without compression a run is the plain run, to the bit.
 
 #include <gtest/gtest.h>
 

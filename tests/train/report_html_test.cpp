@@ -108,6 +108,25 @@ TEST(ReportHtml, SaysWhatWasTrained) {
     EXPECT_THAT(text, HasSubstr(part));
 }
 
+/// The value of a row of facts.
+std::string fact(const std::string& recipe, const std::string& name) {
+  const std::string page = report_html("run", finished_run(), recipe), begin = name + "</th><td>";
+  const size_t at = page.find(begin);
+  return at == std::string::npos
+             ? "no row"
+             : page.substr(at + begin.size(), page.find('<', at + begin.size()) - at - begin.size());
+}
+
+TEST(ReportHtml, NamesTheMethodOfAdapterAndWeightsAndTheEstimator) {
+  const std::string shared = "[sharing]\nmethod = \"rps\"\n";
+  EXPECT_EQ(fact("", "method"), "all weights");
+  EXPECT_EQ(fact("[adapter]\nmethod = \"none\"\n[sharing]\nmethod = \"none\"\n", "method"), "all weights");
+  EXPECT_EQ(fact(shared, "method"), "shared weights (rps)");
+  EXPECT_EQ(fact(shared + "[adapter]\nmethod = \"lora\"\n", "method"), "lora adapter");
+  EXPECT_EQ(fact(shared + "[train]\nestimator = \"spsa\"\n", "estimator"), "spsa");
+  EXPECT_EQ(fact(shared, "estimator"), "no row") << "of recipes that say nothing";
+}
+
 TEST(ReportHtml, TellsAStoppedRunFromAFinishedOne) {
   EXPECT_THAT(report_html("run", finished_run(), kRecipe), Not(HasSubstr("stopped before its end")));
   EXPECT_THAT(report_html("run", small_run(), kRecipe), HasSubstr("stopped before its end"));

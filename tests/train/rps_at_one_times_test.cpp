@@ -1,5 +1,6 @@
 // Stable-RPS at 1x is the ordinary run, to the bit.
 
+#include "core/error.h"
 #include "train/rps_training.h"
 
 namespace tessera {

@@ -1,8 +1,9 @@
-// The memory of Stable-RPS in training. (Method page, section g9.)
+// The memory of Stable-RPS in training: that of the pool, not of the weights.
 
 #include <gmock/gmock.h>
 #include <malloc.h>
 
+#include "core/error.h"
 #include "model/sharing/selection.h"
 #include "train/rps_training.h"
 

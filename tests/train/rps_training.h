@@ -15,7 +15,8 @@
 
 namespace tessera::test {
 
-/// The numbers of the shared tensors' weights, in the order of the flat range: s(i) · λ in `coefficient`, h(i) in `cell`.
+/// The numbers of the shared tensors' weights, in the order of the flat range: s(i) · λ in `coefficient`, h(i)
+/// in `cell`.
 struct Map {
   std::vector<int64_t> cell;
   std::vector<double> coefficient;

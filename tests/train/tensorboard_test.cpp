@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 
+#include "core/error.h"
 #include "support/paths.h"
 #include "train/reporter.h"
 

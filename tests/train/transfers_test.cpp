@@ -1,4 +1,5 @@
-// What crosses between host and device while a model is trained: the list in docs/devices.md, to the byte. The far device stands for any.
+// What crosses between host and device while a model is trained: the list in docs/devices.md, to the byte.
+// The far device stands for any.
 
 #include <gtest/gtest.h>
 
@@ -64,12 +65,8 @@ class Crossing : public testing::Test {
     config.train.micro_batch = 2;
     config.train.sequence_length = kLength;
     return crossed([&] {
-      run_training({.config = config,
-                    .model = *model,
-                    .data = data_,
-                    .world = *world,
-                    .ctx = compute_,
-                    .report = report});
+      run_training(
+          {.config = config, .model = *model, .data = data_, .world = *world, .ctx = compute_, .report = report});
     });
   }
 
@@ -82,7 +79,7 @@ class Crossing : public testing::Test {
 TEST_F(Crossing, AStepOfBackpropagationSendsItsBatchAndBringsBackSums) {
   for (const char* method : {"none", "lora", "mos"}) {
     const Crossed three = train(method, 3), five = train(method, 5);
-    const int64_t passes = 2, tokens = kRows * kLength, documents = kRows, scored = documents * 7;
+    const int64_t passes = 2, tokens = kRows * kLength, documents = kRows, scored = documents * 8;
     const auto parts = static_cast<int64_t>(make_model(method)->pool().trainable().parts.size());
     const Crossed step{6 * passes, tokens * (4 + 4 + 8) + documents * 32 + scored * (4 + 4), 2 * passes + 1,
                        scored * (4 + 4) + parts * 8};
@@ -98,8 +95,10 @@ TEST_F(Crossing, AProbeSendsItsBatchForEachPointAndBringsBackLosses) {
   Prober prober(*model, Prober::Perturb::copies, 2);
   const PackedBatch batch = data_.batch({{0, 1}}, 0);
   const Point points[] = {{.z = {.seed = 1}, .scale = 0.1f}, {.z = {.seed = 1}, .scale = -0.1f}};
-  const int64_t tokens = 2 * batch.tokens(), documents = 2 * 2, scored = documents * 7;
-  EXPECT_EQ(crossed([&] { prober.losses(compute_, {&batch, 1}, points); }),
+  const int64_t tokens = 2 * batch.tokens(), documents = 2 * 2, scored = documents * 8;
+  EXPECT_EQ(crossed([&] {
+              prober.losses(compute_, {&batch, 1}, points);
+            }),
             (Crossed{5, tokens * (4 + 4) + documents * 32 + scored * (4 + 4), 2 * 2, scored * (4 + 4)}));
 }
 

@@ -9,6 +9,7 @@
 #include "cli/plan.h"
 #include "cli/recipe_rules.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "score/evaluate.h"
 #include "score/evaluation.h"
@@ -75,6 +76,7 @@ Job evaluate_job() {
           .plan = plan_evaluate,
           .smaller = smaller_evaluation,
           .reads_data = true,
+          .samples = {Split::eval},
           .check = check_evaluation};
 }
 

@@ -11,6 +11,7 @@
 #include "cli/results.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/output.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
@@ -91,6 +92,8 @@ Job export_job() {
       .run = export_trained,
       .plan = plan_export,
       .smaller = smaller_writing,
+      .results = JobResults::model,
+      .frees_results = true,
       .look = [](const JobInputs& in, Model*) { refuse_base_export(in); }};
 }
 

@@ -12,6 +12,7 @@
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
 #include "cli/unread_keys.h"
+#include "core/error.h"
 #include "core/section_check.h"
 #include "data/data_source.h"
 #include "data/encoding.h"

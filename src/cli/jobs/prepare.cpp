@@ -39,6 +39,7 @@ Job prepare_job() {
           .plan = plan_prepare,
           .smaller = smaller_preparation,
           .reads_data = true,
+          .samples = {Split::train, Split::eval},
           .check = [](Recipe& recipe, const JobConfig& c) { require_train_data(recipe, c.data); }};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/jobs.h"
+#include "core/error.h"
 
 namespace tessera {
 

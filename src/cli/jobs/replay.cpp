@@ -11,6 +11,7 @@
 #include "cli/run_path.h"
 #include "cli/spsa_run.h"
 #include "cli/trained_weights.h"
+#include "core/error.h"
 #include "io/files.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
@@ -106,7 +107,7 @@ void require_same_selection(const std::string& there, Model& model, const std::s
 /// What is trained, and where each number of it lies; no value is looked at.
 void require_same_layout(const RunHeader& header, Model& model, const std::string& where) {
   // Of a pool, the description tells more than the one tensor that it is.
-  if (model.is_shared() && !model.adapter() && header.selection.rfind("{", 0) == 0)
+  if (model.is_shared() && !model.adapter() && header.selection.rfind('{', 0) == 0)
     require_same_selection(header.selection, model, where);
   require_same_manifest(header, model.pool().trainable(), where);
   require_same_selection(header.selection, model, where);
@@ -151,8 +152,8 @@ std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model&
   return std::nullopt;
 }
 
-/// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights are
-/// not compared.
+/// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights
+/// are not compared.
 void look_at_replay(const JobInputs& in, Model* laid_out) {
   const RunPlaces source = replayed_run(in);
   const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
@@ -256,6 +257,9 @@ Job replay_job() {
       .run = replay_log,
       .plan = plan_replay,
       .smaller = smaller_writing,
+      .moves_values = true,
+      .results = JobResults::all,
+      .kept = "the log is as it was",
       .read = [](Recipe& recipe, JobConfig& c) { recipe.read("replay", c.own.of<ReplayConfig>()); },
       .check = [](Recipe& recipe,
                   const JobConfig& c) { check_path(recipe, c.own.of<ReplayConfig>().log, "replay", "log"); },

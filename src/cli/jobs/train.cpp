@@ -19,6 +19,7 @@
 #include "cli/summary.h"
 #include "cli/trained_weights.h"
 #include "comm/stop_together.h"
+#include "core/error.h"
 #include "core/stop.h"
 #include "io/files.h"
 #include "model/export.h"
@@ -147,7 +148,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   return kDone;
 }
 
-/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the folder
+/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the
+/// folder
 std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   constexpr const char* kWork = "waiting for the run folder";
   std::unique_ptr<RunFolder> folder;
@@ -162,7 +164,8 @@ std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
   return folder;
 }
 
-/// A dense model that does not hold the trained values bit for bit is read back and evaluated, in the arena of the training.
+/// A dense model that does not hold the trained values bit for bit is read back and evaluated,
+/// in the arena of the training.
 void plan_reading_back(const JobInputs& in, Model& model, MemoryPlan& memory) {
   const DType dtype = model.export_dtype();
   const bool as_trained = dtype == DType::f32 && !model.adapter() && !model.is_shared();
@@ -246,6 +249,11 @@ Job train_job() {
           .plan = plan_train,
           .smaller = smaller_training,
           .reads_data = true,
+          .samples = {Split::train, Split::eval},
+          .trains = true,
+          .moves_values = true,
+          .results = JobResults::all,
+          .frees_results = true,
           .check = check_training};
 }
 

@@ -26,6 +26,7 @@
 
 #include "comm/communicator.h"
 #include "comm/mpi/handles.h"
+#include "core/error.h"
 
 namespace tessera::mpi {
 namespace {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/out_of_memory.h"
 
 namespace tessera {

@@ -1,4 +1,5 @@
-// The addresses that are handed out lie in a range that is reserved and never mapped; their pages lie kRange further on:
+// The addresses that are handed out lie in a range that is reserved and never mapped;
+// their pages lie kRange further on:
 //
 //   |<- kRange: no access ->|<- kRange: pages, where something was allocated ->|
 //    address                 address + far_shift()
@@ -10,6 +11,7 @@
 #include <mutex>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/out_of_memory.h"
 
 namespace tessera {
@@ -38,8 +40,9 @@ class FarMemory final : public DeviceMemory {
     const std::lock_guard lock(mutex_);
     const auto found = sizes_.find(address);
     if (found == sizes_.end()) return;
-    mmap(near(address), static_cast<size_t>(found->second), PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    // Should it fail, the pages stay: reads of freed memory are then not found, and nothing else is lost.
+    static_cast<void>(mmap(near(address), static_cast<size_t>(found->second), PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
     sizes_.erase(found);
   }
   void zero(std::byte* to, int64_t bytes) override { std::memset(near(to), 0, static_cast<size_t>(bytes)); }

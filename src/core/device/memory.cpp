@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "core/error.h"
+
 namespace tessera {
 namespace {
 

@@ -1,5 +1,6 @@
 #pragma once
-// Memory of a device: reserved, filled, copied. One file a device; nothing else in the program takes or copies device memory.
+// Memory of a device: reserved, filled, copied. One file a device;
+// nothing else in the program takes or copies device memory.
 
 #include <string_view>
 #include <vector>
@@ -33,8 +34,8 @@ struct DeviceKind {
 const std::vector<DeviceKind>& device_kinds();
 
 DeviceMemory& cpu_memory();
-/// A device for tests: kernels of the CPU on memory that the host cannot read. Addresses lie where nothing is mapped; the pages lie
-/// far_shift() further on, where only the kernels of this device look.
+/// A device for tests: kernels of the CPU on memory that the host cannot read. Addresses lie where nothing is mapped;
+/// the pages lie far_shift() further on, where only the kernels of this device look.
 DeviceMemory& far_memory();
 int64_t far_shift();
 
@@ -46,7 +47,8 @@ Transfers transfers();
 
 /// Every element <- 0. Rows may be strided.
 void zero(const TensorView&);
-/// to <- from, elements as they are: same shape and dtype, rows may be strided. Between the host and a device, or on one.
+/// to <- from, elements as they are: same shape and dtype, rows may be strided.
+/// Between the host and a device, or on one.
 void copy(const ConstView& from, const TensorView& to);
 /// A contiguous copy of the host's.
 Tensor download(const ConstView&);

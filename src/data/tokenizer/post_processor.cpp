@@ -105,7 +105,7 @@ Surroundings read_surroundings(const Json& tokenizer, const Json& config, const 
   const Surroundings version_5 = is_code_llama || is_neox ? of_bos_and_eos(special, is_code_llama, false) : of_file;
   const auto bos_in_4 = adds_bos_in_version_4(class_name);
   const Surroundings version_4 = bos_in_4 ? of_keys(config, special, *bos_in_4) : of_file;
-  const Surroundings chosen = processor ? version_5 : of_keys(config, special, is_code_llama);
+  Surroundings chosen = processor ? version_5 : of_keys(config, special, is_code_llama);
   const bool is_against_keys = contradicts(config, "add_bos_token", special.bos, chosen.front) ||
                                contradicts(config, "add_eos_token", special.eos, chosen.back);
   if (version_4 != version_5 || is_against_keys) {

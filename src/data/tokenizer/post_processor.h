@@ -19,9 +19,9 @@ struct Surroundings {
   }
 };
 
-/// What decides is, as in `transformers` 5, the post_processor of tokenizer.json. Where there is none, add_bos_token and
-/// add_eos_token of tokenizer_config.json do. Two classes go their own way: CodeLlamaTokenizer always puts BOS in front,
-/// GPTNeoXTokenizer adds neither.
+/// What decides is, as in `transformers` 5, the post_processor of tokenizer.json. Where there is none, add_bos_token
+/// and add_eos_token of tokenizer_config.json do. Two classes go their own way: CodeLlamaTokenizer always puts BOS in
+/// front, GPTNeoXTokenizer adds neither.
 /// @param notice  set when `transformers` 4, where some classes go by these keys, gives another answer than 5, and when
 ///                the keys are there and not followed
 /// @throws UserError for a post-processor that is not supported, or whose template is not [tokens] text [tokens]

@@ -102,8 +102,8 @@ class Split : public PreTokenizer {
   Cutter cutter_;
 };
 
-/// What the library counts as punctuation: the marks of ASCII, and the category P of Unicode 8, which lacks those of later
-/// versions and has two characters that became letters and symbols since.
+/// What the library counts as punctuation: the marks of ASCII, and the category P of Unicode 8, which lacks those of
+/// later versions and has two characters that became letters and symbols since.
 constexpr const char* kPunctuation =
     R"((?![\x{61D}\x{9FD}\x{A76}\x{C77}\x{C84}\x{1B7D}\x{1B7E}\x{2E43}-\x{2E5D}\x{10EAD}\x{10F55}-\x{10F59})"
     R"(\x{10F86}-\x{10F89}\x{1144B}-\x{1144F}\x{1145A}-\x{1145D}\x{11660}-\x{1166C}\x{116B9}\x{1183B})"
@@ -225,7 +225,7 @@ class Metaspace : public PreTokenizer {
  private:
   static std::string read_prepend(const Json& json) {
     const std::string old_style = flag_or(json, "add_prefix_space", true) ? "always" : "never";
-    const std::string scheme = text_or(json, "prepend_scheme", old_style);
+    std::string scheme = text_or(json, "prepend_scheme", old_style);
     if (scheme != "always" && scheme != "first" && scheme != "never") {
       not_supported("prepend_scheme", scheme, "always, first, never");
     }

@@ -10,8 +10,8 @@ namespace tessera::tokenizer {
 namespace {
 
 // PCRE2 10.42 counts U+180E as white space and no marks as word characters; Oniguruma has it the other way round.
-// The ranges are the circled and squared letters, which have the Alphabetic property without being letters, and ² ³ ¹ ¼ ½ ¾,
-// which Oniguruma takes for word characters outside of sets.
+// The ranges are the circled and squared letters, which have the Alphabetic property without being letters, and ² ³ ¹ ¼
+// ½ ¾, which Oniguruma takes for word characters outside of sets.
 constexpr std::string_view kSpace = R"(\p{Z}\t-\r\x85)";
 constexpr std::string_view kNoSpace =
     R"(\x{0}-\x{8}\x{E}-\x{1F}\x{21}-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F}\x{1681}-\x{1FFF}\x{200B}-\x{2027})"
@@ -183,8 +183,8 @@ class Translation {
     put(fmt::format("{{{}{}}}", inner[0] == ',' ? "0" : "", inner), end + 1 - at_);
   }
 
-  /// Groups that both libraries read alike: (?:, (?=, (?!, (?<=, (?<!, (?>, (?#, named ones, and the flags i, x and m, of
-  /// which m is what PCRE2 calls s.
+  /// Groups that both libraries read alike: (?:, (?=, (?!, (?<=, (?<!, (?>, (?#, named ones, and the flags i, x and m,
+  /// of which m is what PCRE2 calls s.
   void group() {
     size_t end = at_ + 2;
     while (end < pattern_.size() && std::string_view("imx-").find(pattern_[end]) != std::string_view::npos) ++end;

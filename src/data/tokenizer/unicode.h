@@ -38,8 +38,9 @@ std::string lowercase(std::string_view text);
 
 bool is_white_space(int32_t code_point);
 
-/// Letter, mark, digit, connecting punctuation, circled or squared letter, or one of the two joiners: what a word is made of
-/// to the library that files were written for, where no pattern of a file asks. (There \w has no joiners, but ² ³ ¹ ¼ ½ ¾.)
+/// Letter, mark, digit, connecting punctuation, circled or squared letter, or one of the two joiners: what a word is
+/// made of to the library that files were written for, where no pattern of a file asks.
+/// (There \w has no joiners, but ² ³ ¹ ¼ ½ ¾.)
 bool is_word_character(int32_t code_point);
 
 /// Whether Unicode has given the code point a character, as far as the library knows that is linked here.

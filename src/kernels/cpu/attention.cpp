@@ -2,18 +2,19 @@
 //
 // The queries of one head are taken in panels of up to three vectors, transposed once:
 //
-//        panel (queries →)                   for each block of keys:
-//   qT  [head_dim × panel]                     S  = K qT      [keys × panel]   an element of K times a vector of queries
-//   outT[head_dim × panel]                     P  = exp(S − max)               softmax runs down the columns: no shuffles
-//                                              outT += Vᵀ P                    again elements of V times vectors of P
+//        panel (queries →)             for each block of keys:
+//   qT  [head_dim × panel]               S  = K qT      [keys × panel]   an element of K times a vector of queries
+//   outT[head_dim × panel]               P  = exp(S − max)               softmax runs down the columns: no shuffles
+//                                        outT += Vᵀ P                    again elements of V times vectors of P
 //
-// so forward and backward are calls of one register tile (tile-inl.h), K and V are read as they lie, and the only buffers are
-// [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are rescaled when a block
-// of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135). Blocks of keys that no query of the panel sees are not visited.
+// so forward and backward are calls of one register tile (tile-inl.h), K and V are read as they lie, and the only
+// buffers are [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are
+// rescaled when a block of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135).
+// Blocks of keys that no query of the panel sees are not visited.
 //
-// A query's numbers depend on its own segment alone. Backward, a task owns one key-value head of a segment and walks its heads in
-// order; where that leaves too few tasks a task owns one head and sums into its own copy of dk and dv, which are then added up
-// in ascending head order. Which of the two is chosen depends on shapes only.
+// A query's numbers depend on its own segment alone. Backward, a task owns one key-value head of a segment and walks
+// its heads in order; where that leaves too few tasks a task owns one head and sums into its own copy of dk and dv,
+// which are then added up in ascending head order. Which of the two is chosen depends on shapes only.
 
 #include "kernels/attention.h"
 
@@ -63,8 +64,8 @@ constexpr int64_t kPanel = kTileCols * kLanes;
 static_assert(kPanel <= kMaxPanel);
 
 /// e^x for x <= 0, within 2 ulp; 0 below −87, so that masked scores (−inf) vanish exactly. NaN stays NaN.
-/// x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, the first exact times n), e^r = 1 + r + r² p(r) with p interpolated in
-/// the Chebyshev nodes, 2^n through the exponent's bits.
+/// x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, the first exact times n), e^r = 1 + r + r² p(r) with p
+/// interpolated in the Chebyshev nodes, 2^n through the exponent's bits.
 HWY_INLINE Vector exp_of(Vector x) {
   const auto set = [](float v) { return hn::Set(kFloats, v); };
   const hn::RebindToSigned<Floats> integers;
@@ -266,7 +267,8 @@ namespace {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(backward_task);
 
-// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two threads busy 3/4 of the time.
+// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two threads busy 3/4 of the
+// time.
 constexpr int64_t kFewTasks = 16;
 
 /// Elements of one copy of dk (or dv) with a column block for each query head.

@@ -1,5 +1,5 @@
 #pragma once
-// cpu/: f32 arithmetic with Highway SIMD (the widest instruction set found at run time), OpenMP and CBLAS.
+// cpu/: f32 arithmetic with Highway SIMD (the widest instruction set found at run time) and OpenMP; no BLAS (gemm.cpp).
 // Results do not depend on the number of threads: work is cut in fixed pieces and sums are joined in their order.
 
 #include "kernels/table.h"

@@ -53,6 +53,7 @@ void narrow_bf16(const float* x, int64_t n, BFloat16* y) {
   for (; i < n; ++i) y[i] = to_bfloat16(x[i]);
 }
 
+/// In f64: the squares of gradients span more than f32 holds, and a norm decides whether a step is taken.
 double squares_of_block(const float* x, int64_t n) {
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> half;
@@ -101,7 +102,7 @@ void narrow_f16(const float* x, int64_t n, Float16* y) {
 }  // namespace
 
 void add(const Context& ctx, ConstView x, TensorView y) {
-  if (x.rows() == 1) {
+  if (x.rows() == 1) {  // one long row is cut anywhere; rows of a matrix may be strided and are kept whole
     parallel_for(ctx, x.cols(), 1, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(add_row)(x.row<float>(0) + begin, end - begin, y.row<float>(0) + begin);
     });
@@ -166,7 +167,8 @@ void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, Ten
   });
 }
 
-/// Each thread owns the rows of dtable with its number modulo the threads, and meets their tokens in ascending order.
+/// Each thread owns the rows of dtable with its number modulo the threads, and meets their tokens in ascending order. A
+/// token may occur many times in a batch: so no two threads write one row, and its sum has one order.
 void embedding_backward(const Context& ctx, IndexArray<int32_t> ids, ConstView dy, TensorView dtable) {
   const int64_t owners = ctx.threads;
   parallel_for(ctx, owners, dy.shape.count() / owners, [&](int64_t first, int64_t last) {
@@ -187,6 +189,7 @@ void gather_shards(const Context& ctx, ConstView pool, IndexArray<int32_t> index
   });
 }
 
+/// The indices of a table are distinct: rows of y may be shared out, and no two threads meet in a row of the pool.
 void scatter_shards_add(const Context& ctx, IndexArray<int32_t> index, ConstView dy, TensorView dpool) {
   const int64_t shard = dpool.cols(), shards = dy.cols() / shard;
   parallel_for(ctx, dy.rows(), dy.cols(), [&](int64_t begin, int64_t end) {

@@ -1,14 +1,16 @@
-// Folded matrices by runs: weights that follow each other in the matrix, in the numbering and in the cells, with one factor.
+// Folded matrices by runs: weights that follow each other in the matrix, in the numbering and in the cells,
+// with one factor.
 //
 //   numbering   ...|<---------- chunk c ---------->|<--------- chunk c+1 ...
-//   cells          u(c) ........ m-1, 0 .. u(c)-1 | u(c+1) ...                   two runs a chunk, were there no matrix's,
-//   runs           +----------------+ +----------+                               tile's or factor's end
+//   cells          u(c) ........ m-1, 0 .. u(c)-1 | u(c+1) ...                two runs a chunk, were there no matrix's,
+//   runs           +----------------+ +----------+                            tile's or factor's end
 //
-// A run is a stream in, a stream out and a sign a weight: the top bit of a 64-bit hash, of which two vectors are made for one
-// of f32. That is what it costs, about 13 cycles for 16 weights with AVX-512; the weights of the first chunk have no sign.
+// A run is a stream in, a stream out and a sign a weight: the top bit of a 64-bit hash, of which two vectors are made
+// for one of f32. That is what it costs, about 13 cycles for 16 weights with AVX-512;
+// the weights of the first chunk have no sign.
 //
-// expand shares out rows. contract shares out cells: a thread takes a block of them that stays in the first-level cache, and
-// adds to it chunk by chunk what reads it, so that every cell is added to in ascending order by one thread.
+// expand shares out rows. contract shares out cells: a thread takes a block of them that stays in the first-level
+// cache, and adds to it chunk by chunk what reads it, so that every cell is added to in ascending order by one thread.
 
 #include "kernels/cpu/targets.h"
 
@@ -29,8 +31,8 @@ using WideVec = hn::Vec<Wide>;
 constexpr Words kWords;
 constexpr Wide kWide;
 
-/// s(i) · f for a vector of consecutive weights after the other. Weights of even and of odd number are hashed apart: their
-/// bits then meet in the halves of 64-bit lanes without a permutation.
+/// s(i) · f for a vector of consecutive weights after the other. Weights of even and of odd number are hashed apart:
+/// their bits then meet in the halves of 64-bit lanes without a permutation.
 class SignedFactor {
  public:
   HWY_INLINE SignedFactor(const FoldHash& hash, int64_t first, float factor)
@@ -65,9 +67,9 @@ class PlainFactor {
   FloatVec factor_;
 };
 
-// Signs leave memory to rest, and a hardware prefetcher starts anew at each page: both streams are asked for this far ahead.
-// Matrices of 0.9 M weights on pools of 53 M and 11 M cells, ns a weight to expand: 0.42 and 0.33; 0.63 and 0.55 without; 128
-// ahead 0.49 and 0.43, 2048 ahead 0.43 and 0.36. To contract: 0.43 and 0.41; 0.64 and 0.62 without.
+// Signs leave memory to rest, and a hardware prefetcher starts anew at each page: both streams are asked for this far
+// ahead. Matrices of 0.9 M weights on pools of 53 M and 11 M cells, ns a weight to expand: 0.42 and 0.33; 0.63 and 0.55
+// without; 128 ahead 0.49 and 0.43, 2048 ahead 0.43 and 0.36. To contract: 0.43 and 0.41; 0.64 and 0.62 without.
 constexpr int64_t kAhead = 512;
 HWY_INLINE void prefetch_ahead(const float* p) { __builtin_prefetch(p + kAhead); }
 
@@ -89,7 +91,8 @@ HWY_INLINE void contract_run(const float* HWY_RESTRICT dw, int64_t n, Factor fac
   });
 }
 
-/// Goes through weights run by run, with the chunk and the factor at hand, so that most steps divide and search nothing.
+/// Goes through weights run by run, with the chunk and the factor at hand,
+/// so that most steps divide and search nothing.
 class Walk {
  public:
   explicit Walk(const FoldedMatrix& matrix) : matrix_(matrix) { enter(0); }

@@ -1,10 +1,11 @@
-// y = x Wᵀ where W is expanded a few rows at a time, into a buffer that stays in the second-level cache, for the kernels of gemm:
+// y = x Wᵀ where W is expanded a few rows at a time, into a buffer that stays in the second-level cache,
+// for the kernels of gemm:
 //
 //   few rows of x (skinny):  8 rows of W, whole, then their products
 //   more (packed):           some columns of y, a slice of k: the rectangle of W, then its strips, then their products
 //
-// The kernel is the one that gemm would choose for the whole product, and an element's bits depend neither on the columns
-// beside it nor on where a block of k ends up: they are those of fold_expand and gemm.
+// The kernel is the one that gemm would choose for the whole product, and an element's bits depend neither on the
+// columns beside it nor on where a block of k ends up: they are those of fold_expand and gemm.
 
 #include <omp.h>
 
@@ -20,8 +21,8 @@ namespace {
 
 // Rows of W at a time: 16 cost 2 % more at one row of x and 3 % at eight, 32 5 %.
 constexpr int64_t kSkinnyRows = 8;
-// Of k. A strip or more of whole rows up to that length: rectangles of one block of k, four strips high, are made of runs so
-// short that expanding them cost a fifth of the product at 64 rows of x.
+// Of k. A strip or more of whole rows up to that length: rectangles of one block of k, four strips high, are made of
+// runs so short that expanding them cost a fifth of the product at 64 rows of x.
 constexpr int64_t kSlice = 4 * kBlockK;
 static_assert(kSlice * kStrip <= kPanelFloats, "a strip of a slice fits the buffer");
 

@@ -1,4 +1,6 @@
 #pragma once
+// What fold_gemm takes from fold: parts of a folded matrix, made where they are multiplied.
+
 #include "kernels/fold.h"
 
 namespace tessera::cpu {

@@ -1,7 +1,8 @@
-// Which kernel multiplies which shape. There is no BLAS here: on the shapes of training our tiles are faster than OpenBLAS's,
-// they widen bf16 and f16 while packing, and an element's bits depend on nothing but its row and its column, which no BLAS
-// promises. One core, AVX-512, GFLOP/s, ours against OpenBLAS 0.3.21 (gemm_bench): 512 x 576 x 576: 170 : 155,
-// 512 x 576 x 1536: 163 : 149, 512 x 8 x 576: 94 : 60, 8 x 576 x 512: 160 : 56, 2048 x 2048 x 2048: 150 : 152.
+// Which kernel multiplies which shape. There is no BLAS here: on the shapes of training our tiles are faster than
+// OpenBLAS's, they widen bf16 and f16 while packing, and an element's bits depend on nothing but its row and its
+// column, which no BLAS promises. One core, AVX-512, GFLOP/s, ours against OpenBLAS 0.3.21 (gemm_bench):
+// 512 x 576 x 576: 170 : 155, 512 x 576 x 1536: 163 : 149, 512 x 8 x 576: 94 : 60, 8 x 576 x 512: 160 : 56,
+// 2048 x 2048 x 2048: 150 : 152.
 
 #include "kernels/gemm.h"
 
@@ -12,9 +13,11 @@
 namespace tessera::cpu {
 namespace {
 
-// op(B) = Bᵀ, K = 576, GFLOP/s of skinny : packed. By rows (bf16): 8: 87 : 71, 16: 91 : 104. By columns: 8: 94 : 75, 16: 91 : 150.
+// op(B) = Bᵀ, K = 576, GFLOP/s of skinny : packed. By rows (bf16): 8: 87 : 71, 16: 91 : 104.
+// By columns: 8: 94 : 75, 16: 91 : 150.
 constexpr int64_t kFewRows = 12, kFewColumns = 8;
-// op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157. By K (M = 512, N = 576) the two are alike, and skinny packs nothing.
+// op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157.
+// By K (M = 512, N = 576) the two are alike, and skinny packs nothing.
 constexpr int64_t kFewRowsOfSum = 64, kShortSum = 64;
 
 /// C = beta · C: what is left when there is nothing to sum.

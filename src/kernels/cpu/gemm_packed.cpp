@@ -1,13 +1,13 @@
 // C = alpha · op(A) · op(B) + beta · C by register tiles (tile-inl.h) over packed strips of B.
 //
-//              strip   strip                A task owns some rows and a few strips of 48 columns of C. For each block of k it copies
-//             +------+------+               its part of B, widened and turned if need be, so that every strip lies in one piece
-//   k block   |      |      |               (second-level cache); then it goes down the rows: eight rows of A (first level), read
-//             +------+------+               where they lie or, if A is stored turned, copied too, meet each strip in turn.
+//              strip   strip      A task owns some rows and a few strips of 48 columns of C. For a block of k it copies
+//             +------+------+     its part of B, widened and turned if need be, so that every strip lies in one piece
+//   k block   |      |      |     (second-level cache). Then it goes down the rows: eight rows of A (first level), read
+//             +------+------+     where they lie or, if A is stored turned, copied too, meet each strip in turn.
 //   8 rows -> | tile | tile |
 //
-// An element is summed over k in blocks of kBlockK, in order, wherever it stands. Its bits do not depend on the other rows and
-// columns, so that tasks may be cut to suit the number of threads.
+// An element is summed over k in blocks of kBlockK, in order, wherever it stands. Its bits do not depend on the other
+// rows and columns, so that tasks may be cut to suit the number of threads.
 
 #include <omp.h>
 

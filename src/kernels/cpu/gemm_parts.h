@@ -19,8 +19,8 @@ bool is_skinny(const GemmArgs&, Repeat);
 void packed_gemm(const Context&, const GemmArgs&);
 int64_t packed_scratch_bytes(int threads);
 
-// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a
-// second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read and written more often), six strips changed nothing.
+// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read
+// and written more often), six strips changed nothing.
 constexpr int64_t kBlockK = 384;
 constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
 constexpr int64_t kMaxStrips = 4;
@@ -31,8 +31,8 @@ struct PackedTask {
   int64_t m_begin, m_end, n_begin, n_end;
 };
 
-/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared out too
-/// where there are not.
+/// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared
+/// out too where there are not.
 struct PackedGrid {
   int64_t m, n, row_parts, col_parts;
   PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads);
@@ -40,8 +40,8 @@ struct PackedGrid {
   PackedTask task(int64_t i) const;
 };
 
-/// A task of packed_gemm on the calling thread. An element's sum is cut into blocks of kBlockK of k: calls for one block after
-/// the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
+/// A task of packed_gemm on the calling thread. An element's sum is cut into blocks of kBlockK of k: calls for one
+/// block after the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
 void packed_part(const GemmArgs&, const PackedTask&, float* panels);
 
 /// B is read where it lies, no scratch: for a small M, N or K.

@@ -3,7 +3,8 @@
 //   rows of B are dotted:  C[i, j] = Σ_k A[i, k] · B[j, k]   vectors along k; 3 × 8 running sums, folded at the end
 //   rows of B are added:   C[i, :] = Σ_k op(A)[i, k] · B[k, :]   vectors along a row of B; the tile of tile-inl.h
 //
-// Either way an element is summed in one order that no block, thread or neighbour changes, so that rows may be shared out.
+// Either way an element is summed in one order that no block, thread or neighbour changes,
+// so that rows may be shared out.
 
 #include "kernels/cpu/gemm_parts.h"
 

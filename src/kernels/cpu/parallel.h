@@ -1,4 +1,6 @@
 #pragma once
+// Sharing out independent items over the threads of a context.
+
 #include <algorithm>
 #include <cstdint>
 

@@ -21,6 +21,7 @@ template <class W> float forward_row(const float* x, const W* weight, int64_t di
     const auto v = vector.load(x + i);
     squares = hn::MulAdd(v, v, squares);
   });
+  // One division and root a row, in f64: they cost nothing beside the row, and eps is not lost beside small means.
   const float inv =
       static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
   const auto factor = hn::Set(kFloats, inv);

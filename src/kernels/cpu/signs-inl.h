@@ -1,7 +1,7 @@
 // Signs of weights by Philox, in vectors. Included once per instruction set by each kernel file that needs them.
 //
-//   block b   b + 1   b + 2  ...     A lane of a Philox vector is a block of 128 weights, four sign words: a run is as many
-//   4 words   4 words                blocks as a vector has lanes.
+//   block b   b + 1   b + 2  ...     A lane of a Philox vector is a block of 128 weights, four sign words:
+//   4 words   4 words                a run is as many blocks as a vector has lanes.
 
 #if defined(TESSERA_CPU_SIGNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef TESSERA_CPU_SIGNS_INL_H_
@@ -42,8 +42,8 @@ struct RoundKeys {
   HWY_ALIGN uint32_t keys[20 * kRunBlocks];
 };
 
-/// Counters stand in 64-bit lanes whose upper halves are never read: a product then needs no shuffle. Two vectors, of the
-/// even and the odd blocks of a run, are in flight.
+/// Counters stand in 64-bit lanes whose upper halves are never read: a product then needs no shuffle. Two vectors, of
+/// the even and the odd blocks of a run, are in flight.
 struct Counters {
   WideVec c0, c1, c2, c3;
 
@@ -93,9 +93,9 @@ HWY_INLINE WordVec bits_of_vector(int64_t j) {
   return hn::Shl(hn::Set(kWords, 1u), hn::Iota(kWords, static_cast<uint32_t>(j * kRunBlocks)));
 }
 
-/// Calls work(block, blocks, begin, offset, count) for each run that weights [begin, end) of the pool meet: `count` weights
-/// from `begin` on, which is the weight `offset` of the run. Those outside of the range are computed with their block and
-/// left alone.
+/// Calls work(block, blocks, begin, offset, count) for each run that weights [begin, end) of the pool meet: `count`
+/// weights from `begin` on, which is the weight `offset` of the run. Those outside of the range are computed with their
+/// block and left alone.
 template <class Work> HWY_INLINE void for_runs(int64_t begin, int64_t end, Work&& work) {
   while (begin < end) {
     const int64_t start = begin & ~(kSignBlock - 1), stop = HWY_MIN(end, start + kRun);

@@ -18,8 +18,8 @@ using Wide = hn::Repartition<uint64_t, Floats>;
 using WideVec = hn::Vec<Wide>;
 constexpr Wide kWide;
 
-// A term is a chain of four products of 15 cycles each. Eight vectors abreast hide them: 1.4 G weights/s with AVX-512 and 0.8
-// with AVX2, against 0.5 and 0.4 with one. Without either, scalar products are as fast.
+// A term is a chain of four products of 15 cycles each. Eight vectors abreast hide them: 1.4 G weights/s with AVX-512
+// and 0.8 with AVX2, against 0.5 and 0.4 with one. Without either, scalar products are as fast.
 constexpr int64_t kAbreast = 8;
 
 HWY_INLINE void finalise_lanes(WideVec (&z)[kAbreast]) {

@@ -2,9 +2,9 @@
 //
 //   c[i, j] = alpha · Σ_k a[i·row_step + k·k_step] · b[k·ldb + j] + beta · c[i, j]
 //
-// A vector lies along j; an element of a is broadcast. kTileRows × kTileCols vectors of c stay in registers while k runs, so
-// that 8 + 3 loads feed 24 fused multiply-adds. An element's sum runs over k in order, whatever tile it falls in: its bits
-// depend neither on m nor on n, nor on how the caller splits them.
+// A vector lies along j; an element of a is broadcast. kTileRows × kTileCols vectors of c stay in registers while k
+// runs, so that 8 + 3 loads feed 24 fused multiply-adds. An element's sum runs over k in order, whatever tile it falls
+// in: its bits depend neither on m nor on n, nor on how the caller splits them.
 //
 // Included once per SIMD target by files that use foreach_target.h, hence the toggled guard.
 #if defined(TESSERA_KERNELS_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -98,8 +98,8 @@ HWY_INLINE void store_some(Vector v, float* to, int64_t count) {
     store_first(v, to, count);
 }
 
-/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to `lanes`.
-/// Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
+/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to
+/// `lanes`. Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
 template <class T>
 HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
                                 int64_t to_stride, int64_t lanes) {

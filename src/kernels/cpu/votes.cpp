@@ -1,9 +1,9 @@
 // Integer sums of the signs of weights, and the update of the weights by them.
 //
-//              block b   b + 1   b + 2  ...        A run of blocks (signs-inl.h) goes through all groups while it lies in
-//   vote 0     4 words   4 words                   the first-level cache. For each tile of votes the sign words of the
-//   vote 1     4 words   4 words                   run are made first; then each block in turn keeps its sums in
-//   ...                                            registers down its column.
+//              block b   b + 1   b + 2  ...      A run of blocks (signs-inl.h) goes through all groups while it lies in
+//   vote 0     4 words   4 words                 the first-level cache. For each tile of votes the sign words of the
+//   vote 1     4 words   4 words                 run are made first; then each block in turn keeps its sums in
+//   ...                                          registers down its column.
 //
 // With s the set of votes that are negative at a weight,  A = Σ_all value − Σ_s 2·value:  a vote costs one masked
 // subtraction. Sums wrap modulo 2^32 on the way, which the last one undoes: |A| < 2^31.
@@ -204,7 +204,8 @@ void vote_update(const Context& ctx, TensorView values, int64_t first, std::span
   int64_t work = 0;
   for (const VoteGroup& group : groups) work += work_of(group);
   for_sign_blocks(ctx, first, values.shape.count(), work, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(update_range)(groups.data(), groups.size(), begin, end, values.row<float>(0) + (begin - first));
+    HWY_DYNAMIC_DISPATCH(update_range)
+    (groups.data(), groups.size(), begin, end, values.row<float>(0) + (begin - first));
   });
 }
 

@@ -16,11 +16,12 @@ template <class T> void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
   int32_t& best = args.rows.best.as<int32_t>()[n];
   const T old_max = max;
   for (int64_t c = 0; c < cols; ++c) {
-    if (logits[c] > max || best < 0) {
+    if (logits[c] > max || best < 0) {  // best < 0: the very first logit stands, even when it is −inf
       max = std::max(max, logits[c]);
       best = static_cast<int32_t>(args.vocab_begin + c);
     }
   }
+  // Exponentials of earlier chunks were formed with the old maximum: e^(x − old) · e^(old − new) = e^(x − new).
   const double rescale = std::exp(static_cast<double>(old_max) - max);
   double sum = args.rows.row_sum.as<T>()[n] * rescale;
   for (int64_t c = 0; c < cols; ++c) {

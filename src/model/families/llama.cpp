@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/error.h"
 #include "model/families/families.h"
 
 namespace tessera {
@@ -87,7 +88,7 @@ RopeConfig read_rope(const Json& json, const std::string& where) {
 
 DType read_dtype(const Json& json) {
   const Json* name = json.find("torch_dtype");
-  if (!name) name = json.find("dtype");
+  if (!name) name = json.find("dtype");  // transformers 5
   if (!name || !name->is_string()) return DType::f32;
   if (name->as_string() == "bfloat16") return DType::bf16;
   return name->as_string() == "float16" ? DType::f16 : DType::f32;
@@ -135,6 +136,7 @@ ModelConfig read(const Json& json, const std::string& where) {
   return c;
 }
 
+// The order is the numbering of the weights, by which dropout is keyed and fingerprints are formed: never another.
 std::vector<WeightSpec> specs(const ModelConfig& c) {
   std::vector<WeightSpec> list;
   const Init draw{Init::Kind::normal, c.initializer_range, {}}, ones{Init::Kind::ones, 0, {}};
@@ -173,6 +175,7 @@ std::vector<WeightSpec> specs(const ModelConfig& c) {
   }
   outside("model.norm.weight", Role::norm, Part::final_norm, {c.hidden_size}, ones);
   outside("lm_head.weight", Role::head, Part::head, {c.vocab_size, c.hidden_size}, draw);
+  // A tied head stays a weight of its own with a number of its own; only what it is read from is the embedding's.
   if (c.tie_word_embeddings) list.back().storage = list.front().name;
   return list;
 }

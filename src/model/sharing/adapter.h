@@ -2,11 +2,11 @@
 // Adapters: low-rank deltas beside frozen weights. One file a method; registry.cpp lists them.
 
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "core/fields.h"
 #include "core/json.h"
 #include "core/key_places.h"
@@ -30,12 +30,12 @@ struct AdapterConfig {
   void check(SectionCheck&) const;
 };
 
-/// What an adapter is made for: its place in errors ("recipe.toml:12:1") and the model's weights.
+/// A method with its settings, ready to be attached to a model.
 class Adapter {
  public:
   virtual ~Adapter() = default;
-  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and specs: all
-  /// ranks build the same tables without talking.
+  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and
+  /// specs: all ranks build the same tables without talking.
   virtual AdapterWeights attach(std::span<const WeightSpec>, ParameterPool&) = 0;
   /// What a saved adapter says of itself, beside its pools: method, numbers, type list, hashes of tables.
   virtual Json descriptor() const = 0;
@@ -49,14 +49,15 @@ class Adapter {
 
 struct AdapterMethod {
   std::string_view name, help;
+  std::vector<std::string_view> keys;  // of [adapter], those that not every method reads
   std::unique_ptr<Adapter> (*make)(const AdapterConfig&, const KeyPlaces& where);
-  std::set<std::string> unread{};  // keys of [adapter] that are for others
 };
 const std::vector<AdapterMethod>& adapter_methods();
 /// nullptr for "none". @param where  places of the keys of [adapter] in the recipe, for errors
 std::unique_ptr<Adapter> make_adapter(const AdapterConfig&, const KeyPlaces& where);
 
-/// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj") or a path inside the block ("self_attn.q_proj").
+/// Numbers of the linear weights that the targets name: "all", a leaf ("q_proj")
+/// or a path inside the block ("self_attn.q_proj").
 /// @throws UserError for a target that matches nothing, listing what there is
 std::vector<int> match_targets(std::span<const WeightSpec>, const std::vector<std::string>& targets,
                                const KeyPlaces& where, const std::string& method);

@@ -4,9 +4,9 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <span>
 
+#include "core/error.h"
 #include "core/fields.h"
 #include "core/json.h"
 #include "core/key_places.h"
@@ -49,13 +49,15 @@ struct BaseOptions {
 class BaseSharing {
  public:
   virtual ~BaseSharing() = default;
-  /// Reserves the slots and returns one view a spec, in their order. A pure function of config and specs: all ranks build the
-  /// same without talking. Slots that are not trained and lie in a file stay there.
+  /// Reserves the slots and returns one view a spec, in their order. A pure function of config and specs: all ranks
+  /// build the same without talking. Slots that are not trained and lie in a file stay there.
   /// @throws UserError naming a tensor that is missing, has another shape or no floating dtype, or cannot be shared
   virtual std::vector<ViewPtr> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
-  /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
+  /// What the views are made of beside the slots' values: method, numbers, hash.
+  /// A saved base and this run's must agree in it.
   virtual Json descriptor() const = 0;
-  /// Bytes of the tables that tell which weight reads which number, beside the pool. Call after ParameterPool::allocate.
+  /// Bytes of the tables that tell which weight reads which number, beside the pool.
+  /// Call after ParameterPool::allocate.
   virtual int64_t table_bytes() const { return 0; }
   /// Whether bind can read what save_sharing writes. Where it cannot, a training ends with the dense model, too.
   virtual bool is_loadable() const { return true; }
@@ -69,15 +71,15 @@ class BaseSharing {
 
 struct SharingMethod {
   std::string_view name, help;
+  std::vector<std::string_view> keys;  // of [sharing], those that not every method reads
   std::unique_ptr<BaseSharing> (*make)(const SharingConfig&, const KeyPlaces& where);
-  std::set<std::string> unread{};  // keys of [sharing] that are for others
 };
 const std::vector<SharingMethod>& sharing_methods();
 /// @param where  place of [sharing] in the recipe, for errors
 std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const KeyPlaces& where);
 
-/// The plain base: every storage is one slot. Weights are read from the source (frozen ones stay mapped, in the file's type) or
-/// drawn when there is none.
+/// The plain base: every storage is one slot. Weights are read from the source (frozen ones stay mapped, in the file's
+/// type) or drawn when there is none.
 std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const KeyPlaces& where);
 
 /// Whether weights are read from a file's tensors of this type: f32, bf16, f16.
@@ -91,7 +93,8 @@ Init first_init(const WeightSpec&, const SafetensorsReader* source);
 /// Those values, as if nothing were shared.
 Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed);
 
-/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular expression
+/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it.
+/// @throws UserError for no regular expression
 bool is_trained(const WeightSpec&, const BaseOptions&);
 /// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train
 void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
@@ -103,7 +106,8 @@ SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
 std::vector<ViewPtr> bind_others(std::span<const WeightSpec>, std::map<std::string, ViewPtr> by_storage, ParameterPool&,
                                  const BaseOptions&);
 
-/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given, else as the slot's options say.
+/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given,
+/// else as the slot's options say.
 /// @param readers  tells who reads an element, for the error when a saved one is not finite
 SlotId bind_slot(const std::string& name, SlotOptions, ParameterPool&, const BaseOptions&,
                  const std::function<std::string(int64_t)>& readers);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {
@@ -18,6 +19,7 @@ CellMap::CellMap(const RpsPlan& plan, CellMapper mapper, uint64_t seed, bool iso
       isometric_(isometric),
       cells_(memory == Memory::counted ? 0 : static_cast<size_t>(plan.cells())) {
   if (memory == Memory::counted) return;
+  // Who reads a cell has no closed form here, as it has with RandomFold: all weights are asked, once.
   for (size_t j = 0; j < cells_.size(); ++j) cells_[j] = {static_cast<int64_t>(j) + 1, 0, 0, 0};
   for (const FoldedTensor& t : plan_.tensors)
     for (int64_t row = 0; row < t.layout.rows; ++row)
@@ -37,6 +39,7 @@ int64_t CellMap::cell(const FoldedTensor& t, int64_t row, int64_t col) const {
   const auto tile = static_cast<uint64_t>(l.tile_rows * l.tile_cols), number = static_cast<uint64_t>(t.begin);
   const auto draw = [&](uint64_t which) { return draw_below(hash_key({cell_key_, number}), which, kPrime); };
   const auto tile_row = static_cast<uint64_t>(row / l.tile_rows), tile_col = static_cast<uint64_t>(col / l.tile_cols);
+  // One hash a tile, whose weights lie side by side from there. It stays below kPrime however many cells there are.
   const uint64_t start = (draw(0) * tile_row + draw(1) * tile_col + draw(2)) % kPrime % (cells - tile);
   return static_cast<int64_t>(start) + row % l.tile_rows * l.tile_cols + col % l.tile_cols;
 }
@@ -94,8 +97,7 @@ void CellMap::contract(const FoldedTensor& t, ConstView dw, TensorView dpool) co
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
   const OnHost from(dw);
   const EditedOnHost to(dpool);
-  if (dpool.dtype == DType::f64)
-    return scatter_typed<double>(t.layout, from.view(), to.view(), cell_of, factor_of);
+  if (dpool.dtype == DType::f64) return scatter_typed<double>(t.layout, from.view(), to.view(), cell_of, factor_of);
   scatter_typed<float>(t.layout, from.view(), to.view(), cell_of, factor_of);
 }
 
@@ -108,5 +110,4 @@ void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& po
   if (!ctx.scratch.is_counting()) map_->contract(tensor(), dw, pool.grads(cells_));
 }
 
-}  // namespace tessera#include "core/device/memory.h"
-
+}  // namespace tessera

@@ -1,5 +1,6 @@
 #pragma once
-// Other ways to find a weight's cell, for comparison with RandomFold only: plain loops, and one number a cell in memory.
+// Other ways to find a weight's cell, for comparison with RandomFold only: plain loops,
+// and one number a cell in memory.
 
 #include <memory>
 #include <vector>
@@ -10,8 +11,8 @@
 namespace tessera {
 
 /// hashed: a hash a weight (Chen et al. 2015, HashedNets): e^(-N/m) of the cells are read by nobody.
-/// roast_tile: a hash a tile (Desai et al. 2023, ROAST), which starts at ((a·row + b·col + c) mod 45007) mod (m − tile): cells
-/// beyond 45,006 + tile are read by nobody, and tiles overlap.
+/// roast_tile: a hash a tile (Desai et al. 2023, ROAST), which starts at ((a·row + b·col + c) mod 45007) mod
+/// (m − tile): cells beyond 45,006 + tile are read by nobody, and tiles overlap.
 enum class CellMapper { hashed, roast_tile };
 
 class CellMap {

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/decimal.h"
+#include "core/error.h"
 #include "model/sharing_io.h"
 
 namespace tessera {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/random.h"
 
 namespace tessera {
@@ -33,7 +34,8 @@ void FoldView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool
   fold_contract(ctx, matrix_, dw, pool.grads(cells_));
 }
 
-// Never slower than expanding W first: 0.92 of the time with one row of x, 0.95 with 64, 0.97 with 512 (docs/benchmarks.md).
+// Never slower than expanding W first: 0.92 of the time with one row of x, 0.95 with 64,
+// 0.97 with 512 (docs/benchmarks.md).
 bool FoldView::multiply(const Context& ctx, const PoolRead& read, ConstView x, double beta, TensorView y) const {
   if (in_place_) return false;
   fold_gemm(ctx, matrix_, read.values(cells_), x, beta, y);

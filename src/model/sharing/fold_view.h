@@ -1,4 +1,6 @@
 #pragma once
+// A weight that is read from a pool by RandomFold: how Stable-RPS's matrices meet the model.
+
 #include <memory>
 
 #include "kernels/fold.h"
@@ -6,8 +8,8 @@
 
 namespace tessera {
 
-/// A matrix whose weights are read from the cells of one slot: w = factor · sign · cell, as FoldedMatrix says. Where each weight has
-/// a cell of its own, the sign is + and the factor 1 (an uncompressed pool), it is read in place.
+/// A matrix whose weights are read from the cells of one slot: w = factor · sign · cell, as FoldedMatrix says. Where
+/// each weight has a cell of its own, the sign is + and the factor 1 (an uncompressed pool), it is read in place.
 class FoldView final : public WeightView {
  public:
   /// @param factors  of all cells, shared by the matrices of one scale

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
@@ -19,8 +20,8 @@ constexpr const char* kSlot = "magnitude.pool";
 /// Visits the magnitudes of all shared weights, in their order; the same ones each time.
 using Magnitudes = std::function<void(const std::function<void(double)>&)>;
 
-/// The `kept`-th largest, and how many equal ones are kept. Found 16 bits at a time from the top, since the patterns of numbers that are not
-/// negative ascend with them: a list of all would be larger than the pool.
+/// The `kept`-th largest, and how many equal ones are kept. Found 16 bits at a time from the top, since the patterns of
+/// numbers that are not negative ascend with them: a list of all would be larger than the pool.
 struct Least {
   uint64_t pattern = 0;
   int64_t equals;

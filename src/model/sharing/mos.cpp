@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "kernels/shards.h"
 
@@ -109,6 +110,7 @@ class Mos final : public Adapter {
     const SlotId a = pool.reserve(
         base + ".pool_a",
         {.shape = {shape.rows(), in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(key.in)), {}}});
+    // B = 0: the delta begins at zero, as LoRA's does, however its shards are drawn.
     const SlotId b = pool.reserve(base + ".pool_b", {.shape = {shape.rows(), out}, .init = {}});
     const auto type_id = static_cast<uint64_t>(std::find(types_.begin(), types_.end(), key.type) - types_.begin());
     const MosDraw draw = config_.draw == "tied"   ? MosDraw::tied
@@ -118,8 +120,7 @@ class Mos final : public Adapter {
       const auto side = [&](int s, SlotId slot, int64_t width) {
         auto view = std::make_shared<ShardView>(
             slot, shape.rank, shape.shards, width,
-            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k),
-            pool.device());
+            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k), pool.device());
         table_hashes_.emplace_back(fmt::format("{}.{}.{}", base.substr(4), k, s == 0 ? "a" : "b"), view->fingerprint());
         auto& entry = pools_[base + (s == 0 ? ".pool_a" : ".pool_b")];
         entry.first = width;
@@ -205,6 +206,7 @@ std::vector<int32_t> mos_table(const MosShape& s, MosDraw draw, uint64_t seed, u
     std::iota(all.begin(), all.end(), 0);
     return all;
   }
+  // A and B are drawn apart: a row of P_A and a row of P_B that meet in one vector hardly ever meet again.
   const auto table_side = static_cast<uint64_t>(draw == MosDraw::tied ? 0 : side);
   std::vector<int32_t> table = draw_distinct(hash_key({seed, type_id, table_side, static_cast<uint64_t>(layer)}),
                                              s.public_rows(), (s.rank - s.private_rank) * s.shards);

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/error.h"
 #include "model/sharing/base.h"
 #include "model/sharing/regex_of.h"
 #include "model/sharing_io.h"
@@ -18,7 +19,7 @@ class Plain final : public BaseSharing {
   Json descriptor() const override { return Json::object().set("method", "none"); }
 };
 
-/// A tensor that is not trained stays where the file was mapped.
+/// A tensor that is not trained stays where the file was mapped. Where f64 is computed in, all is copied.
 SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool& pool) {
   const bool in_place = !slot.init.source.empty() && !slot.trainable && pool.compute() == DType::f32;
   return in_place ? pool.adopt(name, slot.init.source, slot.init.file) : pool.reserve(name, std::move(slot));
@@ -94,7 +95,7 @@ SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOpti
   SlotOptions slot{.shape = spec.shape,
                    .trainable = is_trained(spec, options),
                    .init = first_init(spec, options.saved ? nullptr : options.source),
-                   .weight_decay = spec.role != Role::norm,
+                   .weight_decay = spec.role != Role::norm,  // a gain that decays would scale its whole block down
                    .storage = options.storage};
   if (options.saved) {
     slot.init.source = options.saved->at(
@@ -108,7 +109,7 @@ std::vector<ViewPtr> bind_others(std::span<const WeightSpec> specs, std::map<std
                                  ParameterPool& pool, const BaseOptions& options) {
   std::vector<ViewPtr> views;
   for (const WeightSpec& spec : specs) {
-    ViewPtr& view = by_storage[spec.storage];
+    ViewPtr& view = by_storage[spec.storage];  // tied weights have one storage: the second gets the first one's view
     if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
     views.push_back(view);
   }

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/error.h"
 #include "model/sharing/adapter.h"
 #include "model/sharing/base.h"
 #include "model/sharing/depth.h"
@@ -10,23 +11,14 @@
 #include "model/sharing/rps.h"
 
 namespace tessera {
-namespace {
-
-/// What only Stable-RPS reads, and more.
-std::set<std::string> keys_of_rps_and(std::set<std::string> more) {
-  more.insert({"mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale", "sigma_0", "seed"});
-  return more;
-}
-
-}  // namespace
 
 const std::vector<AdapterMethod>& adapter_methods() {
   static const std::vector<AdapterMethod> methods = {
-      {"lora",
-       "low-rank adapters: own A and B for every weight",
-       make_lora,
-       {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"}},
-      {"mos", "mixture of shards: A and B assembled from pools shared by all layers", make_mos},
+      {"lora", "low-rank adapters: own A and B for every weight", {}, make_lora},
+      {"mos",
+       "mixture of shards: A and B assembled from pools shared by all layers",
+       {"equivalent_rank", "shards", "private_rank", "draw", "index_seed"},
+       make_mos},
   };
   return methods;
 }
@@ -41,12 +33,17 @@ std::unique_ptr<Adapter> make_adapter(const AdapterConfig& config, const KeyPlac
 
 const std::vector<SharingMethod>& sharing_methods() {
   static const std::vector<SharingMethod> methods = {
-      {"none", "every weight is a number of its own", make_plain},
-      {"rps", "Stable-RPS: all weights are read from one small pool, folded onto it at random", make_rps, {"blocks"}},
-      {"depth", "for comparison: neighbouring layers read one block's matrices", make_depth,
-       keys_of_rps_and({"pool", "shared", "min_numel"})},
-      {"magnitude", "for comparison: only the weights that are largest at the start are kept", make_magnitude,
-       keys_of_rps_and({"blocks"})},
+      {"none", "every weight is a number of its own", {}, make_plain},
+      {"rps",
+       "Stable-RPS: all weights are read from one small pool, folded onto it at random",
+       {"pool", "shared", "min_numel", "seed", "mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa", "scale",
+        "sigma_0"},
+       make_rps},
+      {"depth", "for comparison: neighbouring layers read one block's matrices", {"blocks"}, make_depth},
+      {"magnitude",
+       "for comparison: only the weights that are largest at the start are kept",
+       {"pool", "shared", "min_numel"},
+       make_magnitude},
   };
   return methods;
 }

@@ -6,8 +6,9 @@
 #include <set>
 
 #include "core/arena.h"
-#include "kernels/table.h"
+#include "core/error.h"
 #include "kernels/compute.h"
+#include "kernels/table.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"
@@ -192,6 +193,7 @@ class Rps final : public BaseSharing {
       for (const CellRun& run : cell_runs())
         options.adaptive_steps.push_back(
             {run.end, run.readers > 0 ? static_cast<float>(run.magnitude / std::sqrt(run.d)) : 1.0f});
+    // At 1x every tensor is a part with its name: the gradient's norm is then summed as that of the ordinary model.
     if (plan_.cells() == plan_.weights)
       for (const FoldedTensor& t : plan_.tensors) options.parts.push_back({t.name, t.begin + t.layout.count()});
     return options;
@@ -228,10 +230,12 @@ class Rps final : public BaseSharing {
   // --- First values ---
 
   void write_values(TensorView values, uint64_t seed) {
+    // Given weights are projected; at 1x so are drawn ones, which keeps the ordinary model's first values to the bit.
     if (source_ || plan_.cells() == plan_.weights) return project_weights(values, seed);
     const RandomStream stream(seed, fnv1a(kSlot, std::strlen(kSlot)));
     int64_t j = 0;
     for (const CellRun& run : cell_runs()) {
+      // A weight is λ/sqrt(D) · φ: with a deviation of sigma_0 · sqrt(D) for φ it has the deviation of its tensor.
       const double deviation = config_.sigma_0 * (is_isometric() && run.readers > 0 ? std::sqrt(run.d) : 1.0);
 #pragma omp parallel for schedule(static) if (run.end - j > 1 << 14)
       for (int64_t cell = j; cell < run.end; ++cell)
@@ -251,6 +255,7 @@ class Rps final : public BaseSharing {
       else
         fold_contract(ctx, matrix_of(k), weights.view(), values);
     }
+    // The adjoint gave Mᵀ w, and in isometric coordinates D^(-1/2) Mᵀ w: there that is φ = sqrt(D) · ψ already.
     if (!is_isometric()) divide_by_d(values);
     if (plan_.cells() < plan_.weights) measure_projection(ctx, values, seed);
   }

@@ -1,5 +1,6 @@
 #pragma once
-// The numbers of Stable-RPS, without memory: which weight reads which cell, how many read each, and what follows from that.
+// The numbers of Stable-RPS, without memory: which weight reads which cell, how many read each,
+// and what follows from that.
 
 #include <string>
 #include <vector>
@@ -39,8 +40,8 @@ struct RpsPlan {
   uint64_t fingerprint() const;
 };
 
-/// Lays the tensors out one behind the other (`begin` is set here) and finds the runs of cells with the same readers: two numbers
-/// a run, however many cells it has.
+/// Lays the tensors out one behind the other (`begin` is set here) and finds the runs of cells with the same readers:
+/// two numbers a run, however many cells it has.
 RpsPlan plan_rps(std::vector<FoldedTensor>, int64_t cells, uint64_t seed);
 
 /// λ for deviations σ_k and σ_0: their ratio, or its nearest power of two, by which numbers are multiplied exactly.

@@ -1,5 +1,6 @@
 #pragma once
-// Which tensors share a pool, and how many numbers it has: the keys shared, min_numel, compression and pool of [sharing].
+// Which tensors share a pool, and how many numbers it has: the keys shared, min_numel, compression and pool of
+// [sharing].
 
 #include "model/sharing/base.h"
 
@@ -8,8 +9,8 @@ namespace tessera {
 /// m = floor(N / compression), or config.pool. @throws UserError when there is nothing to share, or no cell
 int64_t cells_of(const SharingConfig&, int64_t weights, const KeyPlaces& where);
 
-/// Numbers of the specs whose storage is shared, one a storage. @throws UserError for a name that matches nothing, or tensors that
-/// cannot be shared
+/// Numbers of the specs whose storage is shared, one a storage. @throws UserError for a name that matches nothing, or
+/// tensors that cannot be shared
 std::vector<int> shared_specs(std::span<const WeightSpec>, const SharingConfig&, const KeyPlaces& where);
 
 /// @throws UserError when train.freeze names a tensor that is read from a pool which is trained

@@ -1,5 +1,6 @@
-// Completions: documents that begin with a prompt and have scored tokens. One is exact when each of these is the arg max: greedy decoding
-// from the prompt would produce it. A document that was cut into pieces waits in `cut` until all of them are there.
+// Completions: documents that begin with a prompt and have scored tokens. One is exact when each of these is the arg
+// max: greedy decoding from the prompt would produce it. A document that was cut into pieces waits in `cut` until all
+// of them are there.
 
 #include <map>
 

@@ -1,7 +1,7 @@
 #pragma once
-// An evaluation metric: the sums that it keeps, how a scored batch adds to them, and the figures that it gives. One file a metric, or a
-// group that shares its sums; registry.cpp lists them. Everything else follows: sums over ranks, checkpoints, metrics.jsonl, the report,
-// what a run says of itself.
+// An evaluation metric: the sums that it keeps, how a scored batch adds to them, and the figures that it gives. One
+// file a metric, or a group that shares its sums; registry.cpp lists them. Everything else follows: sums over ranks,
+// checkpoints, metrics.jsonl, the report, what a run says of itself.
 
 #include <string_view>
 #include <vector>
@@ -15,12 +15,13 @@ namespace tessera {
 struct ScoredDocument {
   const TokenRange& range;
   size_t begin, end;  // its scored rows, as numbers of ScoredBatch's entries
-  /// Whether its tokens count. Of an example's choices only the right one does, so that figures of tokens and completions are what
-  /// they would be on the same data as prompts and completions.
+  /// Whether its tokens count. Of an example's choices only the right one does, so that figures of tokens and
+  /// completions are what they would be on the same data as prompts and completions.
   bool counts;
 };
 
-/// What a metric reads: a batch and what the forward pass says of its scored rows. All but the documents have an entry a scored row.
+/// What a metric reads: a batch and what the forward pass says of its scored rows.
+/// All but the documents have an entry a scored row.
 struct ScoredBatch {
   const PackedBatch& batch;
   std::span<const int32_t> rows, labels;

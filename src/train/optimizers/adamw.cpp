@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "kernels/optimizer_steps.h"
 #include "train/optimizers/optimizer.h"
 
@@ -9,28 +7,28 @@ namespace {
 class AdamW final : public Optimizer {
  public:
   AdamW(const OptimizerConfig& config, int64_t count, Rules rules, Device device)
-      : config_(config), rules_(rules), m_({count}, DType::f32, device), v_({count}, DType::f32, device) {}
+      : Optimizer(config), rules_(rules), m_({count}, DType::f32, device), v_({count}, DType::f32, device) {}
 
-  void step(const Context& ctx, FlatParams& params, const StepInfo& info) override {
-    for (const TrainableSlot& slot : params.slots)
-      for_each_adaptive_step(slot, 0, slot.shape.count(), [&](int64_t from, int64_t to, float scale) {
-        const int64_t begin = slot.begin + from, end = slot.begin + to;
-        adamw_step(ctx, {.values = params.values.slice_rows(begin, end),
-                         .grads = params.grads.slice_rows(begin, end),
-                         .m = m_.view().slice_rows(begin, end),
-                         .v = v_.view().slice_rows(begin, end),
-                         .lr = info.lr,
-                         .beta1 = static_cast<float>(config_.beta1),
-                         .beta2 = static_cast<float>(config_.beta2),
-                         .rest1 = rest_of(config_.beta1, rules_),
-                         .rest2 = rest_of(config_.beta2, rules_),
-                         .eps = static_cast<float>(config_.eps),
-                         .weight_decay = slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
-                         .step_scale = scale,
-                         .grad_scale = info.grad_scale,
-                         .correction1 = 1 - std::pow(config_.beta1, static_cast<double>(info.step)),
-                         .correction2 = 1 - std::pow(config_.beta2, static_cast<double>(info.step))});
-      });
+  void step_run(const Context& ctx, const SlotRun& run, const RunStep& step) override {
+    const TensorView m = run.of(m_), v = run.of(v_);
+    for_each_adaptive_step(run.slot, run.begin, run.end(), [&](int64_t from, int64_t to, float scale) {
+      const int64_t begin = from - run.begin, end = to - run.begin;
+      adamw_step(ctx, {.values = run.values.slice_rows(begin, end),
+                       .grads = run.grads.slice_rows(begin, end),
+                       .m = m.slice_rows(begin, end),
+                       .v = v.slice_rows(begin, end),
+                       .lr = step.lr,
+                       .beta1 = static_cast<float>(config_.beta1),
+                       .beta2 = static_cast<float>(config_.beta2),
+                       .rest1 = rest_of(config_.beta1, rules_),
+                       .rest2 = rest_of(config_.beta2, rules_),
+                       .eps = static_cast<float>(config_.eps),
+                       .weight_decay = run.slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
+                       .step_scale = scale,
+                       .grad_scale = step.grad_scale,
+                       .correction1 = step.corrections.first,
+                       .correction2 = step.corrections.second});
+    });
   }
 
   void visit_state(const std::function<void(const std::string&, TensorView)>& visit) override {
@@ -39,7 +37,6 @@ class AdamW final : public Optimizer {
   }
 
  private:
-  OptimizerConfig config_;
   Rules rules_;
   Tensor m_, v_;
 };

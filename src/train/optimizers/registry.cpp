@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
-#include "core/decimal.h"
+#include "core/error.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -14,36 +12,38 @@ const std::vector<OptimizerKind>& optimizer_kinds() {
   static const std::vector<OptimizerKind> kinds = {
       {"adamw",
        "Adam with decoupled weight decay",
+       {"beta1", "beta2", "eps"},
        make_adamw,
-       [](const OptimizerConfig&) { return int64_t{2}; },
-       {"momentum"}},
+       [](const OptimizerConfig&) { return int64_t{2}; }},
       {"sgd",
        "stochastic gradient descent with momentum",
+       {"momentum"},
        make_sgd,
-       [](const OptimizerConfig& config) { return int64_t{config.momentum > 0}; },
-       {"beta1", "beta2", "eps"}},
+       [](const OptimizerConfig& config) { return int64_t{config.momentum > 0}; }},
   };
   return kinds;
 }
 
-namespace {
+bool OptimizerKind::reads(std::string_view key) const { return std::find(keys.begin(), keys.end(), key) != keys.end(); }
 
-const OptimizerKind& kind_of(const OptimizerConfig& config) {
+const OptimizerKind* find_optimizer_kind(std::string_view name) {
   const auto& kinds = optimizer_kinds();
-  const auto kind =
-      std::find_if(kinds.begin(), kinds.end(), [&](const OptimizerKind& k) { return k.name == config.name; });
-  TS_CHECK(kind != kinds.end(), "optimizer \"{}\" passed the recipe's check", config.name);
+  const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const OptimizerKind& k) { return k.name == name; });
+  return kind == kinds.end() ? nullptr : &*kind;
+}
+
+const OptimizerKind& optimizer_kind(const OptimizerConfig& config) {
+  const OptimizerKind* kind = find_optimizer_kind(config.name);
+  TS_CHECK(kind, "optimizer \"{}\" passed the recipe's check", config.name);
   return *kind;
 }
 
-}  // namespace
-
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t count, Rules rules, Device device) {
-  return kind_of(config).make(config, count, rules, device);
+  return optimizer_kind(config).make(config, count, rules, device);
 }
 
 int64_t optimizer_state_bytes(const OptimizerConfig& config, int64_t count) {
-  return kind_of(config).state_vectors(config) * count * size_of(DType::f32);
+  return optimizer_kind(config).state_vectors(config) * count * size_of(DType::f32);
 }
 
 void OptimizerConfig::visit(Fields& v) {
@@ -66,28 +66,6 @@ void OptimizerConfig::visit(Fields& v) {
     OnResume::in_new_folder);
   v("final_ratio", final_ratio, in_range(0, 1),
     "share of lr that the rate falls to (linear, cosine), reached one step after the last", OnResume::in_new_folder);
-}
-
-int64_t warmup_steps(const OptimizerConfig& config, int64_t total, Rules rules) {
-  if (config.warmup_steps > 0) return std::min(config.warmup_steps, total);
-  return rules == Rules::first ? static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total)))
-                               : ceil_of_share(config.warmup_ratio, total);
-}
-
-double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total, Rules rules) {
-  const int64_t warmup = warmup_steps(config, total, rules), s = step - 1;
-  if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
-  if (config.schedule == "constant") return config.lr;
-  const double progress =
-      std::clamp(static_cast<double>(s - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup)), 0.0, 1.0);
-  const double shape = config.schedule == "linear" ? 1 - progress : 0.5 * (1 + std::cos(std::numbers::pi * progress));
-  return config.lr * (config.final_ratio + (1 - config.final_ratio) * shape);
-}
-
-int64_t Optimizer::state_bytes() {
-  int64_t bytes = 0;
-  visit_state([&](const std::string&, TensorView state) { bytes += state.bytes(); });
-  return bytes;
 }
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #include "train/spsa/branch.h"
 
+#include "core/error.h"
 #include "io/files.h"
 #include "io/sha256.h"
 #include "train/run_folder.h"
@@ -10,7 +11,8 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-/// A log that takes records of another one.
+/// A log that takes records of another one. Each is encoded anew: run, index and prev are the branch's, what moves the
+/// weights is as it was. Synced once at the end, since a branch that was not finished is not there.
 class Grafted {
  public:
   Grafted(const fs::path& folder, const std::string& header)
@@ -31,6 +33,7 @@ class Grafted {
   ChainTip tip_;
 };
 
+/// The end of the parent's run is not the branch's.
 bool is_of_a_replica(RecordType type) {
   return type == RecordType::round || type == RecordType::digest || type == RecordType::snapshot;
 }
@@ -67,6 +70,7 @@ void fill(const fs::path& folder, const Context& ctx, const StepLog& from, const
   const fs::path snapshot = snapshot_file(folder / "checkpoints", at.round());
   at.save(snapshot);
   write_text_file(folder / "checkpoints" / "latest", snapshot.filename().string() + "\n");
+  // A run that goes on believes only snapshots that its log knows.
   if (!has_snapshot) log.append(snapshot_record(ctx, at, snapshot));
   log.sync();
   if (const auto figures = read_figures(run, at.round())) keep_figures(folder, *figures);

@@ -14,7 +14,8 @@ constexpr uint64_t kRun = 4096;  // records that are handed over at once
 
 ChainTip tip_of(const StepLog& log) { return {log.size(), log.chain().prev()}; }
 
-/// Where the holder's log begins. A log that ends before, among rounds that the holder dropped, begins there too from now on.
+/// Where the holder's log begins. A log that ends before, among rounds that the holder dropped,
+/// begins there too from now on.
 uint64_t send_start(const Replicated& mine, int holder) {
   const bool sends = mine.world.rank() == holder;
   const uint64_t index = broadcast_value(mine.world, sends ? mine.log->first_index() : 0, holder);

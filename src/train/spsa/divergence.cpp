@@ -47,7 +47,7 @@ uint32_t last_good_round(const StepLog& log, int64_t bytes_per_probe) {
 }
 
 std::string hint_of_lower_rate(const std::string& other_remedy, uint32_t round) {
-  const std::string anew = fmt::format(
+  std::string anew = fmt::format(
       "lower optimizer.lr or {} in a new run (another run.dir, and spsa.shared where it is set)", other_remedy);
   if (round == 0) return anew;
   return fmt::format(

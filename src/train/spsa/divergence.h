@@ -7,11 +7,13 @@
 
 namespace tessera {
 
-/// The last round before which the run was well: no vote was invalid, and the mean loss, where the log has it, was no higher than in
-/// round 0, but for noise. 0 when that is the start, or when the log has lost its first rounds: a branch keeps all of its own.
+/// The last round before which the run was well: no vote was invalid, and the mean loss, where the log has it, was no
+/// higher than in round 0, but for noise. 0 when that is the start, or when the log has lost its first rounds:
+/// a branch keeps all of its own.
 uint32_t last_good_round(const StepLog&, int64_t bytes_per_probe);
 
-/// How a run goes on with another optimizer.lr. spsa.eps and the unit are the log's own: only a new run can have others.
+/// How a run goes on with another optimizer.lr. spsa.eps and the unit are the log's own:
+/// only a new run can have others.
 /// @param round  to branch at; 0: none
 std::string hint_of_lower_rate(const std::string& other_remedy, uint32_t round);
 

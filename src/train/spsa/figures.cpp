@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "io/json_file.h"
 
@@ -49,6 +50,7 @@ std::optional<CheckpointMeta> read_figures(const fs::path& run, int64_t last_ste
   } catch (const UserError&) {  // what it held is measured again, as where it is absent
     return std::nullopt;
   }
+  // A log that lost its end goes back: what was measured behind it is of weights that are made again.
   if (meta.step > last_step) meta.step = meta.rows_consumed = 0;
   if (meta.evaluated_at > last_step) {
     meta.evaluated_at = -1;
@@ -58,6 +60,7 @@ std::optional<CheckpointMeta> read_figures(const fs::path& run, int64_t last_ste
   return meta;
 }
 
+// Of each round as many machines read as voted, which only its record knows: they come and go.
 RoundsRead rows_read(const StepLog& log, int64_t from, int64_t rows_of_machine) {
   RoundsRead read;
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {

@@ -1,6 +1,6 @@
 #pragma once
-// figures.json: the evaluations of a run whose log does not hold them, and the rows that it has read, as sums and counts. metrics.jsonl
-// tells the same to readers, rounded; a run goes on from here.
+// figures.json: the evaluations of a run whose log does not hold them, and the rows that it has read, as sums and
+// counts. metrics.jsonl tells the same to readers, rounded; a run goes on from here.
 
 #include <filesystem>
 #include <optional>
@@ -20,8 +20,8 @@ CheckpointMeta meta_of_figures(const Json&);
 /// Replaces the run's file.
 void keep_figures(const std::filesystem::path& run, const CheckpointMeta&);
 
-/// What was kept, as far as it is of the first `last_step` steps: a log may have lost its end, and a branch leaves its parent before
-/// that ended. Nothing when there is no file.
+/// What was kept, as far as it is of the first `last_step` steps: a log may have lost its end, and a branch leaves its
+/// parent before that ended. Nothing when there is no file.
 std::optional<CheckpointMeta> read_figures(const std::filesystem::path& run, int64_t last_step);
 
 /// What rounds of a log have read.

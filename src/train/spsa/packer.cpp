@@ -8,7 +8,8 @@
 namespace tessera {
 namespace {
 
-/// The machines that have no lane yet. Lanes never end: a machine that is not there any more is absent from the records.
+/// The machines that have no lane yet. Lanes never end: a machine that is not there any more is absent from the
+/// records.
 std::vector<RosterChange> newcomers(const std::vector<std::optional<uint32_t>>& roster, uint32_t machines) {
   std::vector<RosterChange> changes;
   for (auto lane = static_cast<uint32_t>(roster.size()); lane < machines; ++lane) changes.push_back({lane, true, lane});

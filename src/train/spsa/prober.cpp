@@ -2,16 +2,18 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "kernels/elementwise.h"
-#include "kernels/votes.h"
 #include "kernels/upload.h"
+#include "kernels/votes.h"
 #include "model/packed_attention.h"
 
 namespace tessera {
 namespace {
 
-// Of all points of a pass. One pass reads frozen weights once, which saves 8 % of the time with 2 x 128 tokens of a 135M model; the
-// activations of 2 x 512 no longer lie in the second-level cache, which costs more than it saves: 5 % with a model of width 96.
+// Of all points of a pass. One pass reads frozen weights once, which saves 8 % of the time with 2 x 128 tokens of a
+// 135M model; the activations of 2 x 512 no longer lie in the second-level cache, which costs more than it saves:
+// 5 % with a model of width 96.
 constexpr int64_t kTokensTogether = 512;
 
 /// The same batch `copies` times, one behind the other; copies do not see each other.
@@ -38,7 +40,10 @@ struct Repeated {
 }  // namespace
 
 Prober::Prober(Model& model, Perturb perturb, int64_t side_by_side)
-    : model_(model), perturb_(perturb), copies_(model.pool().memory(), model.pool().device()), lanes_(static_cast<size_t>(side_by_side)) {
+    : model_(model),
+      perturb_(perturb),
+      copies_(model.pool().memory(), model.pool().device()),
+      lanes_(static_cast<size_t>(side_by_side)) {
   TS_CHECK(perturb == Perturb::copies || !model.bound_adapter(), "an adapter is perturbed in copies");
   for (Lane& lane : lanes_) {
     lane.read.pool = &model.pool();
@@ -137,9 +142,10 @@ int64_t Prober::plan_bytes(int64_t rows, int64_t sequence_length, int threads) {
 
 int64_t Prober::plan_pass(int64_t rows, int64_t sequence_length, int threads) {
   const std::vector<Point> points(lanes_.size(), Point{{}, 1.0f});
-  return plan_widest(rows, sequence_length, model_.pool().device(), threads, [&](const Context& ctx, const PackedBatch& batch) {
-    losses(ctx, {&batch, 1}, points);
-  });
+  return plan_widest(rows, sequence_length, model_.pool().device(), threads,
+                     [&](const Context& ctx, const PackedBatch& batch) {
+                       losses(ctx, {&batch, 1}, points);
+                     });
 }
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #pragma once
-// Losses at points around the weights, side by side in one forward pass where that is faster. Weights are read, never written.
+// Losses at points around the weights, side by side in one forward pass where that is faster.
+// Weights are read, never written.
 
 #include <memory>
 #include <vector>
@@ -15,17 +16,20 @@ struct Point {
   float scale = 0;
 };
 
-/// Two ways to read a perturbed pool: scratch copies of its trained values, right for a small pool; or each matrix perturbed into
-/// scratch just before its product, right for full weights. Both give w + scale·z rounded once, so both give the same losses.
+/// Two ways to read a perturbed pool: scratch copies of its trained values, right for a small pool; or each matrix
+/// perturbed into scratch just before its product, right for full weights.
+/// Both give w + scale·z rounded once, so both give the same losses.
 class Prober {
  public:
   enum class Perturb { copies, layers };
-  /// @param side_by_side  points that are held at once: those of one pass, or of passes one behind the other when the batch is large
+  /// @param side_by_side  points that are held at once: those of one pass,
+  ///   or of passes one behind the other when the batch is large
   Prober(Model&, Perturb, int64_t side_by_side);
 
   /// Sums of the batches at each point. A point whose loss is not finite has a sum that is not finite.
   std::vector<LossSums> losses(const Context&, std::span<const PackedBatch> batches, std::span<const Point> points);
-  /// Rows of one pass over a probe's batch: train.micro_batch, or about 512 tokens; 2048 when each pass has to perturb all weights.
+  /// Rows of one pass over a probe's batch: train.micro_batch, or about 512 tokens;
+  /// 2048 when each pass has to perturb all weights.
   int64_t micro_rows(const TrainConfig&) const;
   /// Memory beside the model: the copies, which are only counted where the model is.
   int64_t owned_bytes() const;

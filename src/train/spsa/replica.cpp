@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "core/minifloat.h"
-#include "kernels/optimizer_steps.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/vote_codec.h"
 
@@ -15,13 +15,19 @@ namespace tessera {
 namespace {
 
 constexpr size_t kHistory = 64;          // rounds that the unit is judged by
-constexpr int kPoolFraction = 48;        // bits behind the point of the pool family's sums
 constexpr int64_t kChunk = 1 << 16;      // weights whose gradient is in memory at once
-constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31
+constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31, since a byte's value is below 2^18
 constexpr size_t kMostFloatVotes = 128;
 
-bool is_adam(const RunHeader& h) { return h.optimizer == "adamw"; }
-bool has_momentum(const RunHeader& h) { return h.optimizer == "sgd" && h.momentum != 0; }
+/// Decay is no part of it: a round's record says how much (`mul`), for every optimizer.
+OptimizerConfig optimizer_of(const RunHeader& h) {
+  return {.name = h.optimizer,
+          .beta1 = h.beta1,
+          .beta2 = h.beta2,
+          .eps = h.adam_eps,
+          .weight_decay = 0,
+          .momentum = h.momentum};
+}
 
 /// The `rank`-th smallest by value; order of the input does not matter.
 template <class T> T lower_median(std::vector<T> values) {
@@ -33,24 +39,21 @@ template <class T> T lower_median(std::vector<T> values) {
 }  // namespace
 
 Replica::Replica(RunHeader header, FlatParams& params)
-    : header_(std::move(header)), params_(params), unit_(header_.unit) {
-  const Shape shape = params.values.shape;
-  const Device device = params.values.device;
-  if (is_adam(header_) || has_momentum(header_)) first_ = Tensor(shape, DType::f32, device);
-  if (is_adam(header_)) second_ = Tensor(shape, DType::f32, device);
-  if (header_.family == Family::pool) {
-    const OnHost host(params.values);
-    const auto values = host.as<float>();
-    start_.assign(values.begin(), values.end());
-    pool_sums_.assign(static_cast<size_t>(header_.lanes), 0);
-    sum_.assign(values.size(), 0);
-  }
+    : header_(std::move(header)),
+      params_(params),
+      unit_(header_.unit),
+      optimizer_(
+          make_optimizer(optimizer_of(header_), params.values.shape.count(), header_.rules, params.values.device)) {
+  if (header_.family == Family::pool) pool_.emplace(header_.seed, header_.lanes, params);
 }
 
 void Replica::apply(const Context& ctx, const Record& record) { apply(ctx, {&record, 1}); }
 
+// The weights are as large as the model and a round's votes are some hundred bytes: replay is bound by passes over the
+// weights. Where the update keeps no state, groups of many rounds wait and are applied in one pass. That changes no
+// bit: a weight is rounded after each group, in their order (kernels/votes.h).
 void Replica::apply(const Context& ctx, std::span<const Record> records) {
-  const bool stateless = first_.shape().rank == 0 && header_.family != Family::pool;
+  const bool together = optimizer_->is_linear() && !pool_;
   std::vector<Group> waiting;
   const auto flush = [&] {
     update(ctx, waiting);
@@ -66,12 +69,12 @@ void Replica::apply(const Context& ctx, std::span<const Record> records) {
     }
     begin_round(record);
     std::vector<Group> groups = groups_of(record);
-    if (stateless)
+    if (together)
       std::move(groups.begin(), groups.end(), std::back_inserter(waiting));
-    else if (header_.family == Family::pool)
+    else if (pool_)
       update_pool(ctx, groups);
     else
-      update_with_state(ctx, record, groups);
+      update_with_gradients(ctx, record, groups);
     if (waiting.size() >= 1024) flush();
     end_round(record);
   }
@@ -143,6 +146,8 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
     last_.vote_rms = std::ldexp(std::sqrt(squares / static_cast<double>(last_.valid)), -last_.unit);
 }
 
+/// A single wild loss may not move the weights alone: votes are cut at a multiple of the group's median. From 8 votes
+/// on; of fewer the median says little.
 void Replica::clip(std::span<VoteTerm> votes) {
   if (header_.clip == 0 || votes.size() < 8) return;
   std::vector<int64_t> magnitudes;
@@ -170,6 +175,8 @@ void Replica::finish_group(uint32_t seed_round, uint32_t number, Group& group) c
   VoteGroup& view = group.view;
   view.seed = header_.seed;
   view.round = header_.family == Family::pool ? 0 : seed_round;
+  // Lane k is a row of the Hadamard matrix H times one common sign vector: Σ_k v_k z_k = (H v) · signs. One transform
+  // of the votes, and an update costs a single direction however many voted.
   if (header_.family == Family::hadamard) {
     group.transformed.assign(static_cast<size_t>(header_.lanes), 0);
     for (const VoteTerm& vote : group.votes) group.transformed[vote.machine] += vote.value;
@@ -206,119 +213,49 @@ void Replica::update(const Context& ctx, std::span<const Group> groups) {
 }
 
 /// grads = Σ_groups s_group · A_group, chunk by chunk; s = 2^-unit / n with the n of each group's round and seed.
-void Replica::update_with_state(const Context& ctx, const Record& record, std::span<const Group> groups) {
+void Replica::update_with_gradients(const Context& ctx, const Record& record, std::span<const Group> groups) {
   const int64_t n = std::max<int64_t>(1, valid_votes(header_, record.bytes));
   const float s = std::ldexp(1.0f, -header_.unit_of(unit_)) / static_cast<float>(n);
-  const float lr = -record.alpha / s;
   beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so
   beta2_power_ *= header_.beta2;
+  const RunStep step{.lr = -record.alpha / s, .grad_scale = 1, .corrections = {1 - beta1_power_, 1 - beta2_power_}};
   const Tensor sum({kChunk}, DType::i32, ctx.device), grads({kChunk}, DType::f32, ctx.device);
   for (const TrainableSlot& slot : params_.slots) {
     const VoteGroup decay{.mul = slot.weight_decay ? record.mul : 1.0f};
     for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
       const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
-      const auto chunk_of = [&](const TensorView& flat) { return flat.slice_rows(begin, begin + count); };
-      const TensorView part = chunk_of(params_.values), g = grads.view().slice_rows(0, count);
-      const TensorView a = sum.view().slice_rows(0, count);
+      const TensorView values = params_.values.slice_rows(begin, begin + count);
+      const TensorView a = sum.view().slice_rows(0, count), g = grads.view().slice_rows(0, count);
       zero(g);
       for (const Group& group : groups) {
         vote_sum(ctx, begin, kernel_group(group, slot), a);
         const float weight = group.view.alpha == record.alpha ? s : s * (group.view.alpha / record.alpha);
         add_integers(ctx, a, weight, g);
       }
-      if (decay.mul != 1) vote_update(ctx, part, begin, {&decay, 1});
-      if (is_adam(header_))
-        for_each_adaptive_step(
-            slot, done, done + count, [&](int64_t from, int64_t to, float scale) {
-              const auto run_of = [&](const TensorView& chunk) { return chunk.slice_rows(from - done, to - done); };
-              adamw_step(ctx, {.values = run_of(part),
-                               .grads = run_of(g),
-                               .m = run_of(chunk_of(first_)),
-                               .v = run_of(chunk_of(second_)),
-                               .lr = lr,
-                               .beta1 = static_cast<float>(header_.beta1),
-                               .beta2 = static_cast<float>(header_.beta2),
-                               .rest1 = rest_of(header_.beta1, header_.rules),
-                               .rest2 = rest_of(header_.beta2, header_.rules),
-                               .eps = static_cast<float>(header_.adam_eps),
-                               .weight_decay = 0,
-                               .step_scale = scale,
-                               .grad_scale = 1,
-                               .correction1 = 1 - beta1_power_,
-                               .correction2 = 1 - beta2_power_});
-            });
-      else
-        sgd_step(ctx, {.values = part,
-                       .grads = g,
-                       .momentum_buffer = chunk_of(first_),
-                       .lr = lr,
-                       .momentum = static_cast<float>(header_.momentum),
-                       .weight_decay = 0,
-                       .step_scale = slot.step_scale,
-                       .grad_scale = 1});
+      if (decay.mul != 1) vote_update(ctx, values, begin, {&decay, 1});
+      optimizer_->step_run(ctx, {.slot = slot, .begin = done, .values = values, .grads = g}, step);
     }
   }
 }
 
+// A pool of directions for the whole run: the weights are w = start + Σ_k c_k z_k, with a fixed-point sum c_k a
+// direction and so one a weight. Integers have no order, so that a replica that joins late may rebuild w from the c_k
+// alone (rebuild_pool) and has the same bits.
 void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
-  const Tensor sums({kChunk}, DType::i32, ctx.device);
   for (const Group& group : groups) {
-    const double steps = std::rint(std::ldexp(static_cast<double>(group.view.alpha), kPoolFraction));
-    bool fits = std::abs(steps) < 0x1p62;
-    const int64_t fixed = fits ? static_cast<int64_t>(steps) : 0;
-    for (const VoteTerm& vote : group.votes) {
-      int64_t step = 0;
-      fits = fits && !__builtin_mul_overflow(fixed, int64_t{vote.value}, &step) &&
-             !__builtin_add_overflow(pool_sums_[vote.sample], step, &pool_sums_[vote.sample]);
-    }
-    if (!fits)
+    VoteGroup view = group.view;
+    view.votes = group.votes;
+    if (!pool_->add(ctx, view))
       throw UserError(fmt::format("round {}", round_), "a sum of the seed pool has left its 64 bits",
                       hint_of_lower_rate("raise spsa.unit", round_ / 2));
-    for (const TrainableSlot& slot : params_.slots)
-      for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
-        const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
-        const TensorView chunk = sums.view().slice_rows(0, count);
-        vote_sum(ctx, begin, kernel_group(group, slot), chunk);
-        const OnHost host(chunk);
-        const auto sum = host.as<int32_t>();
-        for (int64_t i = 0; i < count; ++i)  // wraps where it must, as the sum of all parts does
-          sum_[begin + i] = static_cast<int64_t>(static_cast<uint64_t>(sum_[begin + i]) +
-                                                 static_cast<uint64_t>(fixed) * static_cast<uint64_t>(int64_t{sum[i]}));
-      }
   }
-  write_pool_values();
-}
-
-void Replica::write_pool_values() const {
-  const EditedOnHost host(params_.values);
-  const auto values = host.as<float>();
-  for (const TrainableSlot& slot : params_.slots)
-    for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
-      values[p] = static_cast<float>(std::fma(std::ldexp(1.0, -kPoolFraction) * slot.step_scale,
-                                              static_cast<double>(sum_[p]), static_cast<double>(start_[p])));
-}
-
-void Replica::rebuild_pool() {
-  std::fill(sum_.begin(), sum_.end(), 0);
-  for (size_t k = 0; k < pool_sums_.size(); ++k) {
-    if (pool_sums_[k] == 0) continue;
-    const Direction z{.seed = header_.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
-    const auto plus = static_cast<uint64_t>(pool_sums_[k]);
-    for (size_t block = 0; block * 128 < sum_.size(); ++block) {
-      const auto words = sign_block(z, block);
-      for (size_t i = 0; i < 128; ++i) {
-        int64_t& cell = sum_[block * 128 + i];
-        cell = static_cast<int64_t>(static_cast<uint64_t>(cell) + (words[i / 32] >> (i % 32) & 1 ? 0 - plus : plus));
-      }
-    }
-  }
-  write_pool_values();
+  pool_->write_values();
 }
 
 void Replica::end_round(const Record& record) {
   ++round_;
   if (header_.votes == VoteKind::byte && !record.bytes.empty()) {
-    std::vector<uint8_t> magnitudes;
+    std::vector<uint8_t> magnitudes;  // codes ascend with the values they stand for: a median of codes will do
     for (const uint8_t byte : record.bytes)
       if (byte != kInvalidVote) magnitudes.push_back(byte & 0x7f);
     if (!magnitudes.empty()) medians_.push_back(lower_median(std::move(magnitudes)));
@@ -329,6 +266,8 @@ void Replica::end_round(const Record& record) {
     medians_.clear();
   }
   empty_rounds_ = last_.valid == 0 ? empty_rounds_ + 1 : 0;
+  // More than half of the votes are not finite: the weights have gone where losses break,
+  // and a smaller rate may save them.
   const bool halves = last_.valid > 0 || header_.rules != Rules::first;
   if (halves && 2 * last_.valid < last_.votes) ++halvings_;
   double loss = 0;
@@ -340,7 +279,8 @@ void Replica::end_round(const Record& record) {
 int Replica::proposed_unit() const {
   if (!header_.adapt_unit || medians_.size() < kHistory) return unit_;
   const int32_t median = decode_vote(lower_median(std::vector<uint8_t>(medians_.begin(), medians_.end())));
-  if (median >= 16 && median <= 8192) return unit_;
+  if (median >= 16 && median <= 8192) return unit_;  // the byte is about equally exact all over this range
+  // Otherwise the typical vote moves to 256 .. 511 units, well inside.
   const int shift = median == 0 ? 4 : 8 - std::bit_width(static_cast<uint32_t>(median)) + 1;
   return std::clamp(unit_ + shift, -20, 30);
 }
@@ -355,8 +295,11 @@ StateDigest values_digest(const Context& ctx, const FlatParams& params, const Te
 StateDigest Replica::digest(const Context& ctx) const {
   const int64_t count = params_.values.shape.count();
   StateDigest digest = values_digest(ctx, params_, params_.values, 0);
-  if (first_.shape().rank) digest += values_digest(ctx, params_, first_, count);
-  if (second_.shape().rank) digest += values_digest(ctx, params_, second_, 2 * count);
+  int64_t offset = count;  // a vector's elements count on where those of the one before it end
+  optimizer_->visit_state([&](const std::string&, const TensorView& vector) {
+    digest += values_digest(ctx, params_, vector, offset);
+    offset += count;
+  });
   return digest;
 }
 
@@ -377,11 +320,6 @@ void Replica::check_digest(const Context& ctx, const Record& record) {
           verified_[verified_[0] < round_ ? 0 : 1]));
 }
 
-int64_t Replica::state_bytes() const {
-  int64_t bytes = static_cast<int64_t>((pool_sums_.size() + sum_.size()) * 8 + start_.size() * 4);
-  for (const Tensor* moment : {&first_, &second_})
-    if (moment->shape().rank) bytes += moment->view().bytes();
-  return bytes;
-}
+int64_t Replica::state_bytes() const { return optimizer_->state_bytes() + (pool_ ? pool_->state_bytes() : 0); }
 
 }  // namespace tessera

@@ -4,11 +4,15 @@
 #include <array>
 #include <deque>
 #include <filesystem>
+#include <memory>
+#include <optional>
 
 #include "core/json.h"
 #include "kernels/votes.h"
 #include "steplog/record.h"
+#include "train/optimizers/optimizer.h"
 #include "train/spsa/run_header.h"
+#include "train/spsa/seed_pool.h"
 
 namespace tessera {
 
@@ -22,10 +26,9 @@ struct RoundStats {
 
 /// Applies records in order. Round t turns w_t into w_{t+1}:
 ///   group of at most 8192 votes:  limit = clip · lower median of |v|,  A = Σ clipped v · z (int32, exact)
-///   sgd           w = mul · w;  w = fma(alpha, A, w)
-///   sgd, momentum b = μ b + s A,  w = mul · w − lr b       s = 2^-unit / n, lr = −alpha / s
-///   adamw         Adam's step on s A
-///   pool          S_k += v · fix(alpha),  w = base + 2^-48 Σ_k S_k z_k, the sum exact in 64 bits
+///   linear        w = mul · w;  w = fma(alpha, A, w): SGD without momentum
+///   others        w = mul · w, then the optimizer's step with the gradient s A:  s = 2^-unit / n, lr = −alpha / s
+///   pool          sums in place of an optimizer's state: seed_pool.h
 /// Every operation is IEEE and every sum of many terms is of integers: all replicas hold the same bits.
 class Replica {
  public:
@@ -44,8 +47,8 @@ class Replica {
   int unit() const { return unit_; }
   /// What the next record should announce: the unit, moved when votes have left its range for 64 rounds.
   int proposed_unit() const;
-  /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid; by the first rules
-  /// (core/rules.h) not when all were.
+  /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid; by the first
+  /// rules (core/rules.h) not when all were.
   int halvings() const { return halvings_; }
   int empty_rounds() const { return empty_rounds_; }  // in a row
   const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
@@ -76,14 +79,12 @@ class Replica {
   void bound(std::span<VoteTerm>);
   void finish_group(uint32_t seed_round, uint32_t number, Group&) const;
   void update(const Context&, std::span<const Group>);
-  void update_with_state(const Context&, const Record&, std::span<const Group>);
+  void update_with_gradients(const Context&, const Record&, std::span<const Group>);
   void update_pool(const Context&, std::span<const Group>);
-  void write_pool_values() const;
-  void rebuild_pool();
   void check_digest(const Context&, const Record&);
   void end_round(const Record&);
-  std::vector<std::pair<std::string, Tensor*>> vectors();  // flat vectors beside the values
-  Json numbers() const;                                    // what else the state is made of
+  std::vector<std::pair<std::string, TensorView>> vectors() const;  // the optimizer's, by their names in snapshots
+  Json numbers() const;                                             // what else the state is made of
   void restore_numbers(const Json&);
 
   RunHeader header_;
@@ -94,10 +95,9 @@ class Replica {
   std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
   std::vector<std::optional<uint32_t>> roster_;
   RoundStats last_;
-  Tensor first_, second_;  // moments, where the optimizer has them
+  std::unique_ptr<Optimizer> optimizer_;
   double beta1_power_ = 1, beta2_power_ = 1;
-  std::vector<float> start_;              // pool family: w_0
-  std::vector<int64_t> pool_sums_, sum_;  // pool family: S_k, and Σ_k S_k z_k
+  std::optional<SeedPool> pool_;  // pool family
 };
 
 /// Digest of the trained values alone: what a run starts from.

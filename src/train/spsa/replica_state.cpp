@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/device/memory.h"
+#include "core/error.h"
 #include "io/safetensors.h"
 #include "model/native_folder.h"
 #include "train/spsa/replica.h"
@@ -24,10 +25,12 @@ TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, Tensor*>> Replica::vectors() {
-  std::vector<std::pair<std::string, Tensor*>> all;
-  if (first_.shape().rank) all.emplace_back("m", &first_);
-  if (second_.shape().rank) all.emplace_back("v", &second_);
+std::vector<std::pair<std::string, TensorView>> Replica::vectors() const {
+  std::vector<std::pair<std::string, TensorView>> all;
+  optimizer_->visit_state([&](const std::string& name, const TensorView& vector) {
+    // Snapshots have called SGD's state so since they exist; checkpoints call it "velocity".
+    all.emplace_back(name == "velocity" ? "m" : name, vector);
+  });
   return all;
 }
 
@@ -35,7 +38,8 @@ Json Replica::numbers() const {
   Json machines = Json::array(), medians = Json::array(), sums = Json::array();
   for (const auto& lane : roster_) machines.push_back(lane ? Json(int64_t{*lane}) : Json());
   for (const uint8_t median : medians_) medians.push_back(int64_t{median});
-  for (const int64_t sum : pool_sums_) sums.push_back(sum);
+  if (pool_)
+    for (const int64_t sum : pool_->sums()) sums.push_back(sum);
   return Json::object()
       .set("round", int64_t{round_})
       .set("unit", int64_t{unit_})
@@ -60,10 +64,10 @@ void Replica::restore_numbers(const Json& json) {
     roster_.push_back(lane.is_null() ? std::nullopt : std::optional(static_cast<uint32_t>(lane.as_integer())));
   beta1_power_ = unhex(json.at("beta1_power").as_string());
   beta2_power_ = unhex(json.at("beta2_power").as_string());
-  const auto& sums = json.at("pool_sums").items();
-  TS_CHECK(sums.size() == pool_sums_.size(), "{} sums of a seed pool of {}", sums.size(), pool_sums_.size());
-  for (size_t k = 0; k < sums.size(); ++k) pool_sums_[k] = sums[k].as_integer();
-  if (header_.family == Family::pool) rebuild_pool();
+  std::vector<int64_t> sums;
+  for (const Json& sum : json.at("pool_sums").items()) sums.push_back(sum.as_integer());
+  if (pool_) return pool_->restore(std::move(sums));
+  TS_CHECK(sums.empty(), "{} sums of a seed pool of {}", sums.size(), 0);
 }
 
 void Replica::save(const std::filesystem::path& file) {
@@ -71,7 +75,7 @@ void Replica::save(const std::filesystem::path& file) {
   for (const TrainableSlot& slot : params_.slots) tensors.emplace_back(slot.name, slot_view(params_.values, slot));
   for (const auto& [name, vector] : vectors())
     for (const TrainableSlot& slot : params_.slots)
-      tensors.emplace_back(slot.name + "/" + name, slot_view(vector->view(), slot));
+      tensors.emplace_back(slot.name + "/" + name, slot_view(vector, slot));
   with_place(fmt::format("round {}", round_), [&] { require_finite("snapshot", tensors); });
   write_safetensors(file, tensors, {{kState, numbers().dump()}});
 }
@@ -91,7 +95,7 @@ void Replica::load(const std::filesystem::path& file) {
     };
     for (const TrainableSlot& slot : params_.slots) plan(slot.name, slot_view(params_.values, slot));
     for (const auto& [name, vector] : vectors())
-      for (const TrainableSlot& slot : params_.slots) plan(slot.name + "/" + name, slot_view(vector->view(), slot));
+      for (const TrainableSlot& slot : params_.slots) plan(slot.name + "/" + name, slot_view(vector, slot));
     const Json json = Json::parse(state->second, file.string());
     for (const auto& [to, from] : copies) copy(from, to);
     restore_numbers(json);
@@ -103,7 +107,7 @@ std::vector<std::byte> Replica::pack() {
   const uint64_t length = json.size();
   std::vector<std::byte> bytes;
   size_t total = sizeof(length) + json.size() + static_cast<size_t>(params_.values.bytes());
-  for (const auto& [name, vector] : vectors()) total += static_cast<size_t>(vector->view().bytes());
+  for (const auto& [name, vector] : vectors()) total += static_cast<size_t>(vector.bytes());
   bytes.reserve(total);  // it is as large as the model: no room to grow by
   const auto append = [&](const void* data, size_t count) {
     bytes.resize(bytes.size() + count);
@@ -116,7 +120,7 @@ std::vector<std::byte> Replica::pack() {
     append(host.view().data, static_cast<size_t>(view.bytes()));
   };
   append_view(params_.values);
-  for (const auto& [name, vector] : vectors()) append_view(vector->view());
+  for (const auto& [name, vector] : vectors()) append_view(vector);
   return bytes;
 }
 
@@ -130,7 +134,7 @@ void Replica::unpack(std::span<const std::byte> bytes) {
     at += to.bytes();
   };
   take(params_.values);
-  for (const auto& [name, vector] : vectors()) take(vector->view());
+  for (const auto& [name, vector] : vectors()) take(vector);
   TS_CHECK(at == bytes.data() + bytes.size(), "a packed state has {} bytes too many or too few",
            bytes.data() + bytes.size() - at);
   restore_numbers(Json::parse(json, "packed state"));

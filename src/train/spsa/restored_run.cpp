@@ -32,7 +32,8 @@ Restored remembered_run(const TrainerInputs& in, const Replica& replica, const S
   return run;
 }
 
-/// Steps of the whole run: those done, and with train.epochs what is left of these, however many machines there were before.
+/// Steps of the whole run: those done, and with train.epochs what is left of these,
+/// however many machines there were before.
 int64_t steps_after(const TrainerInputs& in, int64_t done, int64_t rows, int64_t a_step) {
   if (in.config.train.steps || rows == done * a_step) return total_steps(in);
   const int64_t all = ceil_of_share(in.config.train.epochs.value_or(1.0), in.data.rows());

@@ -1,5 +1,6 @@
 #include "train/spsa/rounds.h"
 
+#include "core/error.h"
 #include "core/stop.h"
 #include "train/spsa/snapshots.h"
 
@@ -59,6 +60,7 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
     bytes = 0;
   };
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    // What lies before the snapshot is skipped. `round` of other types: the state after so many rounds is meant.
     if (record.type == RecordType::round) {
       if (record.round < next) return true;
       if (next >= last_round) return false;

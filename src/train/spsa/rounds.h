@@ -14,8 +14,8 @@ struct ReplayCount {
   int64_t rounds = 0, votes = 0, digests = 0, snapshots = 0;
 };
 
-/// Brings the replica from base (or the newest snapshot in `snapshots` that the log vouches for and that is not past `last_round`) to `last_round`
-/// by the records of the log; every digest on the way is compared.
+/// Brings the replica from base (or the newest snapshot in `snapshots` that the log vouches for and that is not past
+/// `last_round`) to `last_round` by the records of the log; every digest on the way is compared.
 /// @param snapshots  a folder, or empty: from the base
 /// @throws Stopped between two runs of records when a stop was asked for
 /// @throws UserError when the log does not reach back far enough, or a digest differs

@@ -1,3 +1,7 @@
+// The text names the run by its hash. So it has to come out the same wherever it is written: keys in alphabetical
+// order, floats as the hexadecimal of their bits, and no key that older programs did not write unless it says something
+// new.
+
 #include "train/spsa/run_header.h"
 
 #include <algorithm>
@@ -7,6 +11,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "io/json_file.h"
+#include "train/optimizers/optimizer.h"
 
 namespace tessera {
 namespace {
@@ -101,8 +106,7 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     h.unit = static_cast<int>(unit);
     require(h.clip >= 0 && h.clip <= 1000 && h.stale_max >= 0 && h.stale_max < 16 && h.digest_every >= 1,
             "clip, stale_max or digest_every is out of range");
-    require(h.optimizer == "sgd" || h.optimizer == "adamw",
-            fmt::format("the optimizer \"{}\" is not known", h.optimizer));
+    require(find_optimizer_kind(h.optimizer), fmt::format("the optimizer \"{}\" is not known", h.optimizer));
     for (const double decay : {h.momentum, h.beta1, h.beta2})
       require(decay >= 0 && decay < 1, fmt::format("momentum or a beta is {}, it must be 0 to 1", decay));
     require(h.adam_eps > 0 && std::isfinite(h.adam_eps), fmt::format("adam_eps is {}, it must be above 0", h.adam_eps));

@@ -1,5 +1,6 @@
 #pragma once
-// What all replicas of a run agree on for its whole life. Its text is the log's header.json; the text's SHA-256 names the run.
+// What all replicas of a run agree on for its whole life. Its text is the log's header.json;
+// the text's SHA-256 names the run.
 
 #include <string>
 
@@ -48,7 +49,8 @@ std::vector<std::string> manifest_of(const FlatParams&);
 /// @throws UserError naming the first tensor that differs
 void require_same_manifest(const RunHeader&, const FlatParams&, const std::string& where);
 
-/// The direction of probe `sample` of `machine` in a round. `lane` counts machines that are present, for the Hadamard family.
+/// The direction of probe `sample` of `machine` in a round.
+/// `lane` counts machines that are present, for the Hadamard family.
 Direction direction_of(const RunHeader&, uint32_t round, uint32_t machine, uint32_t lane, uint16_t sample);
 
 }  // namespace tessera

@@ -11,8 +11,9 @@
 
 namespace tessera {
 
-/// A process's number among those that share a folder, held as long as this lives: machines/NNNNN.lock under flock, which says how many
-/// machines the process counts. All who run at one time count alike, or one would vote and not be heard.
+/// A process's number among those that share a folder, held as long as this lives: machines/NNNNN.lock under flock,
+/// which says how many machines the process counts. All who run at one time count alike,
+/// or one would vote and not be heard.
 class Seat {
  public:
   /// @param shared  the folder; it need not exist yet

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/error.h"
 #include "io/numbered_name.h"
 
 namespace tessera {
@@ -41,6 +42,8 @@ std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
   return rounds;
 }
 
+// A snapshot saves time and is never believed: the log holds the hash of each that was written, and where the file has
+// another, rounds are replayed from an older one.
 void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
   if (folder.empty()) return;
   const auto known = snapshots_in(log);
@@ -79,6 +82,8 @@ HashedFile Snapshots::save(Replica& replica, bool is_best) const {
   return hash_file(file);
 }
 
+// Those that the log vouches for and others are counted apart: files that nobody can go on from must not push out the
+// ones that a killed run needs.
 uint64_t Snapshots::remove_old(uint32_t written) const {
   int64_t good = 0, others = 0;  // others: the log does not vouch for them
   uint64_t index = 0;

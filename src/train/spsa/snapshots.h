@@ -23,7 +23,8 @@ struct KnownSnapshot {
 };
 std::map<uint32_t, KnownSnapshot> snapshots_in(const StepLog&);  // by round
 
-/// Loads the newest snapshot of a folder that is whole, that the log vouches for and that is not past `last_round`. None may be there.
+/// Loads the newest snapshot of a folder that is whole, that the log vouches for and that is not past `last_round`.
+/// None may be there.
 void load_snapshot(Replica&, const StepLog&, const std::filesystem::path& folder, uint32_t last_round);
 
 /// Snapshots vouch for rounds that were done: where they are, a log without any is not that of a new run.
@@ -51,7 +52,8 @@ class Snapshots {
   /// Writes the replica's state. @return the file's hash and size, for the log
   HashedFile save(Replica&, bool is_best) const;
   /// Removes all but the newest `keep` and the one of round `written`.
-  /// @return the number of the oldest one's record, when there are so many; else 0: what lies before it may be compacted
+  /// @return the number of the oldest one's record, when there are so many;
+  ///   else 0: what lies before it may be compacted
   uint64_t remove_old(uint32_t written) const;
   /// What the log holds from before record `index`: archived, or dropped where snapshots lie beside it.
   void compact(StepLog&, uint64_t index) const;

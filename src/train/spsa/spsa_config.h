@@ -1,4 +1,6 @@
 #pragma once
+// The recipe's section on one-byte SPSA.
+
 // The keys of [spsa].
 
 #include "core/fields.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/spsa_stepper.h"
 

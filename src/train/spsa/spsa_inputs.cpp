@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/error.h"
 #include "io/files.h"
 #include "train/spsa/replica.h"
 
@@ -66,7 +67,8 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
   header.clip = config.clip;
   header.digest_every = config.digest_every;
   header.optimizer = optimizer.name;
-  header.momentum = optimizer.name == "sgd" ? optimizer.momentum : 0;
+  const OptimizerKind& kind = optimizer_kind(optimizer);
+  header.momentum = kind.reads("momentum") ? optimizer.momentum : 0;
   const auto set_adamw = [&](double beta1, double beta2, double eps) {
     header.beta1 = beta1;
     header.beta2 = beta2;
@@ -76,7 +78,7 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
   if (const auto file = log / "header.json"; std::filesystem::exists(file)) {
     const RunHeader before = RunHeader::parse(read_text_file(file), file.string());
     header.parent = before.parent;
-    if (header.optimizer != "adamw") set_adamw(before.beta1, before.beta2, before.adam_eps);  // which nobody reads
+    if (!kind.reads("beta1")) set_adamw(before.beta1, before.beta2, before.adam_eps);  // which nobody reads
     if (header.family == Family::hadamard && before.family == Family::hadamard) header.lanes = before.lanes;
   }
   if (header.family == Family::hadamard && header.lanes < 8192 && header.lanes < header.m * machines)

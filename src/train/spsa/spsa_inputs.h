@@ -31,7 +31,8 @@ std::string selection_of(Model&);
 /// The header of a run that starts with the model as it is.
 /// @param base  hash of the frozen weights, or empty
 /// @param rules  of the run, as it began
-/// @param log   the run's log folder: when it has a header, what a later job may not choose anew (K, the parent) is taken from there
+/// @param log   the run's log folder: when it has a header, what a later job may not choose anew (K, the parent)
+///   is taken from there
 RunHeader make_header(const SpsaConfig&, const TrainConfig&, const OptimizerConfig&, Model&, const std::string& base,
                       int machines, Rules rules, const std::filesystem::path& log, const Context&);
 

@@ -1,5 +1,5 @@
-// train.estimator = "spsa": each machine measures the loss a little way along its own random directions and says one byte about
-// each; the bytes of a round become one record of the log, and the record moves every replica alike.
+// train.estimator = "spsa": each machine measures the loss a little way along its own random directions and says one
+// byte about each; the bytes of a round become one record of the log, and the record moves every replica alike.
 //
 //   evaluate  ->  publish  ->  wait for the votes  ->  pack  ->  append to the log, synced  ->  apply
 //
@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/error.h"
 #include "score/evaluation.h"
 #include "train/divergence.h"
 #include "train/optimizers/optimizer.h"
@@ -204,7 +205,10 @@ class SpsaStepper final : public Stepper {
 
   // --- a round
 
-  /// Waits until the round's record is in the log and applied. @return false when a stop was asked for while waiting
+  /// Waits until the round's record is in the log and applied. Where each rank has a copy of the log, each packs its
+  /// own. In a shared log any machine may pack once all votes are there, and the first record counts: machine k leaves
+  /// it to those before it for k times kPatience, so that one that has died holds nobody up.
+  /// @return false when a stop was asked for while waiting
   bool finish_round(uint32_t round, int64_t step) {
     const auto start = Clock::now();
     bool told = false;
@@ -240,6 +244,7 @@ class SpsaStepper final : public Stepper {
       const Vote* vote = std::get_if<Vote>(&decoded);
       const auto expected = static_cast<size_t>(replica_.header().m * replica_.header().bytes_per_probe());
       const bool is_early = vote && vote->seed_round == round + 1;  // of a machine that has read this round's record
+      // What others send is not trusted: it may be of another run or round, or of a machine that has no number here.
       if (!vote || vote->run != run_.prefix() || (vote->seed_round != round && !is_early) ||
           vote->machine >= members_.machines() || vote->bytes.size() != expected) {
         ++dropped_;
@@ -308,7 +313,7 @@ class SpsaStepper final : public Stepper {
                         "the log is poisoned, the run stops here; the rounds before are whole");
       const Record& record = std::get<Record>(decoded);
       if (record.type == RecordType::round && replica_.round() == last) return;
-      if (log_) log_->append(bytes);
+      if (log_) log_->append(bytes);  // a kill in between leaves a log to replay, never weights without one
       tip_.advance(bytes);
       note(record);
       replica_.apply(in_.ctx, record);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "score/evaluation.h"
 #include "train/run_folder.h"
 

@@ -1,6 +1,6 @@
 #pragma once
-// What the log does not hold: the times of a run that goes on, as its metrics.jsonl tells them, and the evaluations of one that kept no
-// figures.json.
+// What the log does not hold: the times of a run that goes on, as its metrics.jsonl tells them, and the evaluations of
+// one that kept no figures.json.
 
 #include "steplog/step_log.h"
 #include "train/stepper.h"

@@ -1,3 +1,11 @@
+// What one machine says in a round: for each probe how steep the loss is along its direction, as the codec writes it.
+//
+//   two-sided   g = [ L(w + eps z; B) − L(w − eps z; B) ] / (2 eps)      a batch B of its own for each probe
+//   one-sided   g = [ L(w + eps z; B) − L(w; B) ] / eps                  one batch and one L(w) for all probes
+//
+// The rows of B are drawn, not counted off: (seed, round, machine, probe) name them, so that nobody hands them out, and
+// a machine that was killed looks at the same ones again.
+
 #include "train/spsa/voter.h"
 
 #include <algorithm>
@@ -19,7 +27,7 @@ std::vector<PackedBatch> Voter::batches_of(uint32_t round, uint16_t probe) const
   std::vector<int64_t> numbers;
   if (batch <= rows)
     for (const int32_t row : draw_distinct(key, rows, batch)) numbers.push_back(row);
-  else
+  else  // fewer rows than a batch has places: some come twice
     for (int64_t i = 0; i < batch; ++i)
       numbers.push_back(static_cast<int64_t>(draw_below(key, static_cast<uint64_t>(i), static_cast<uint64_t>(rows))));
   std::vector<PackedBatch> batches;
@@ -38,7 +46,7 @@ Measured Voter::two_sided(uint32_t round, int unit) const {
     const Direction z = direction(round, probe);
     const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
     const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
-    const int64_t scored = objective_.count(sums[0]);
+    const int64_t scored = objective_.count(sums[0]);  // both sides score the same tokens
     const double count = std::max(1.0, static_cast<double>(scored));
     const double plus = objective_.sum(sums[0]), minus = objective_.sum(sums[1]);
     write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,

@@ -36,7 +36,8 @@ class Voter {
  private:
   /// g = [ L(w + eps z; B) − L(w − eps z; B) ] / (2 eps), each probe on rows of its own.
   Measured two_sided(uint32_t round, int unit) const;
-  /// g = [ L(w + eps z; B) − L(w; B) ] / eps, all probes of a round on the same rows; normalised: over the deviation of the losses.
+  /// g = [ L(w + eps z; B) − L(w; B) ] / eps, all probes of a round on the same rows;
+  /// normalised: over the deviation of the losses.
   Measured one_sided(uint32_t round, int unit) const;
   /// The rows of a probe: a draw of its own from all rows, a function of (seed, round, machine, probe).
   std::vector<PackedBatch> batches_of(uint32_t round, uint16_t probe) const;

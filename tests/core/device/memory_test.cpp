@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/arena.h"
+#include "core/error.h"
 #include "core/storage.h"
 
 namespace tessera {

@@ -1,5 +1,5 @@
-// The cpu attention against the reference, and the laws that training leans on: causality, isolation of documents, equal bits
-// for any number of threads.
+// The cpu attention against the reference, and the laws that training leans on: causality, isolation of documents,
+// equal bits for any number of threads.
 #include <gtest/gtest.h>
 
 #include <cmath>

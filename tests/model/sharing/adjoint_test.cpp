@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/mos.h"
@@ -84,7 +85,8 @@ std::shared_ptr<const std::vector<FoldFactor>> shared_list(std::vector<FoldFacto
   return std::make_shared<const std::vector<FoldFactor>>(std::move(list));
 }
 
-/// Matrices one behind the other on `cells` cells, whose factors are `scale` up to the middle cell and twice that behind it.
+/// Matrices one behind the other on `cells` cells, whose factors are `scale` up to the middle cell and twice that
+/// behind it.
 void expect_folds_adjoint(int64_t cells, const std::vector<FoldLayout>& layouts) {
   ParameterPool pool;
   const SlotId slot = pool.reserve("cells", {.shape = {cells}, .init = {}});
@@ -165,7 +167,8 @@ TEST(Adjoint, AnUncompressedFoldLiesInThePoolWithItsGradient) {
   EXPECT_FALSE(FoldView(pool, slot, {FoldHash(17, 131), 0, {7, 13, 2, 2}}, shared_list({{131, 1}})).direct_grad(pool));
 }
 
-/// A whole shared base at once: <all weights, all their gradients> == <cells, cells' gradients>, D and its roots included.
+/// A whole shared base at once: <all weights, all their gradients> == <cells, cells' gradients>,
+/// D and its roots included.
 TEST(Adjoint, OfASharedModelInDoubles) {
   for (const char* mapper : {"randomfold", "hashed", "roast-tile"})
     for (const char* layout : {"row", "tile"})

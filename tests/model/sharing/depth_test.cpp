@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "core/error.h"
 #include "support/tiny_model.h"
 
 namespace tessera {

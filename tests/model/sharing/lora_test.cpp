@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "support/tiny_model.h"
 
 namespace tessera {

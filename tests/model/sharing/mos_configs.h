@@ -1,6 +1,7 @@
 #pragma once
 // Configs of mixture of shards, and layers to adapt.
 
+#include "core/error.h"
 #include "model/sharing/mos.h"
 #include "support/tiny_model.h"
 

@@ -1,5 +1,5 @@
-// A model adapted by mixture of shards: what is assembled from the pools, where gradients go, exactness. Its training is
-// tested in tests/train.
+// A model adapted by mixture of shards: what is assembled from the pools, where gradients go, exactness. Its training
+// is tested in tests/train.
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "core/error.h"
 #include "model/sharing/mos_configs.h"
 
 namespace tessera {

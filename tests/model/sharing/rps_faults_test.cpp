@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/error.h"
 #include "model/sharing/rps_models.h"
 
 namespace tessera {

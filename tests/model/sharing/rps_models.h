@@ -1,6 +1,7 @@
 #pragma once
 // Models that read their weights from a pool.
 
+#include "core/error.h"
 #include "model/export.h"
 #include "model/sharing_io.h"
 #include "support/rps.h"

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"
 #include "support/rps.h"

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "model/sharing/rps_models.h"
 #include "model/sharing/selection.h"
 
@@ -71,7 +72,8 @@ TEST(RpsFirstValues, ScaleAutoIsPowersOfTwoOnlyWithoutCompression) {
   EXPECT_THAT(lambdas(BoundBase(config, specs)), ElementsAre(0.3 / 0.04, 0.5));
 }
 
-// Not a view of the pool that happens to start right: each weight is the page's formula of its cell, to the bit.
+// Not a view of the pool that happens to start right: each weight is, to the bit, what docs/stable_rps.md makes of its
+// cell.
 TEST(RpsWeights, AreSignTimesScaleTimesCell) {
   const test::OwnContext own;
   for (const char* precond : {"D", "none"}) {

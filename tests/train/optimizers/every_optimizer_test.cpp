@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -35,6 +36,14 @@ struct Trained {
   ParameterPool pool;
   std::unique_ptr<Optimizer> optimizer;
 };
+
+std::vector<float> states(Optimizer& optimizer) {
+  std::vector<float> all;
+  optimizer.visit_state([&](const std::string&, const TensorView& state) {
+    for (const float value : state.as<float>()) all.push_back(value);
+  });
+  return all;
+}
 
 class EveryOptimizer : public testing::TestWithParam<OptimizerKind> {
  protected:
@@ -68,6 +77,55 @@ TEST_P(EveryOptimizer, HasTheSameBitsOnEveryBackendAndNumberOfThreads) {
     for (int64_t step = 1; step <= 3; ++step) many.step(step, 1e-2f, threads);
     EXPECT_EQ(many.hash(), one.hash()) << threads;
   }
+}
+
+TEST_P(EveryOptimizer, StepsRunByRunWithTheBitsOfWholeSlots) {
+  const test::OwnContext own;
+  for (const int64_t most : {1000, 128, 7}) {
+    Trained whole(config_), cut(config_);
+    for (int64_t number = 1; number <= 3; ++number) {
+      whole.step(number, 1e-2f);
+      const auto power = [&](double beta) { return std::pow(beta, static_cast<double>(number)); };
+      const RunStep step{1e-2f, 0.25f, {1 - power(config_.beta1), 1 - power(config_.beta2)}};
+      const FlatParams &params = cut.params(), &given = whole.params();
+      for (const TrainableSlot& slot : params.slots)
+        for (int64_t begin = 0; begin < slot.shape.count(); begin += most) {
+          const int64_t first = slot.begin + begin, last = slot.begin + std::min(begin + most, slot.shape.count());
+          cut.optimizer->step_run(
+              own.ctx, {slot, begin, params.values.slice_rows(first, last), given.grads.slice_rows(first, last)}, step);
+        }
+      ASSERT_EQ(cut.hash(), whole.hash()) << "step " << number << " by " << most;
+    }
+    EXPECT_EQ(states(*cut.optimizer), states(*whole.optimizer)) << most;
+  }
+}
+
+TEST_P(EveryOptimizer, ThatIsLinearAddsAMultipleOfTheGradientAndKeepsNothing) {
+  for (const double momentum : {0.0, 0.9}) {
+    config_.momentum = momentum;
+    config_.weight_decay = 0;
+    Trained trained(config_);
+    if (!trained.optimizer->is_linear()) continue;
+    EXPECT_EQ(trained.optimizer->state_bytes(), 0);
+    for (int64_t number = 1; number <= 2; ++number) {
+      std::vector<float> before;
+      for (const float value : trained.params().values.as<float>()) before.push_back(value);
+      trained.step(number, 0.5f);
+      for (const TrainableSlot& slot : trained.params().slots)
+        for (int64_t i = slot.begin; i < slot.begin + slot.shape.count(); ++i)
+          ASSERT_NEAR(element(trained.params().values, i) - static_cast<double>(before[static_cast<size_t>(i)]),
+                      -0.5 * 0.25 * static_cast<double>(slot.step_scale) * element(trained.params().grads, i), 1e-5)
+              << slot.name;
+    }
+  }
+}
+
+TEST_P(EveryOptimizer, ReadsKeysOfItsSection) {
+  Fields fields;
+  config_.visit(fields);
+  for (const std::string_view key : GetParam().keys)
+    EXPECT_TRUE(std::any_of(fields.list.begin(), fields.list.end(), [&](const Field& f) { return f.key == key; }))
+        << key;
 }
 
 TEST_P(EveryOptimizer, FirstMovesAgainstTheGradient) {

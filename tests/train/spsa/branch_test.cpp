@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/error.h"
 #include "io/sha256.h"
 #include "support/paths.h"
 #include "train/run_folder.h"

@@ -97,7 +97,7 @@ TEST_P(ProberOf, NeverWritesTheWeights) {
   }
 }
 
-// Method page, n, T3: in-place perturbation would drift. One setting of each kind of pool.
+// Perturbing in place would drift. One setting of each kind of pool.
 class ReplicaBesideAProber : public ProberOf {};
 
 TEST_P(ReplicaBesideAProber, ThatEvaluatesTenThousandProbesEqualsOneThatOnlyReplays) {
@@ -125,7 +125,7 @@ TEST_P(ReplicaBesideAProber, ThatEvaluatesTenThousandProbesEqualsOneThatOnlyRepl
   EXPECT_TRUE(test::same_bytes(working->pool().trainable().values, replaying->pool().trainable().values));
 }
 
-// Method page, n, T9: what kernels and batch splits add to g is small beside what the draws of z and rows do.
+// What kernels and batch splits add to g is small beside what the draws of z and rows do.
 TEST_P(ProberOf, TheNoiseOfKernelsAndSplitsIsSmallBesideTheSpreadOfGradients) {
   const std::vector<PackedBatch> whole{batch_of(4)};
   std::vector<PackedBatch> parts;

@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "core/error.h"
+#include "io/safetensors.h"
 #include "train/spsa/replicas.h"
 
 namespace tessera {
@@ -34,6 +36,48 @@ TEST_P(ReplicaOf, GoesOnFromASnapshotAndFromPackedBytes) {
 
 INSTANTIATE_TEST_SUITE_P(Stepping, ReplicaOf, testing::ValuesIn(kStepping), name_of_kind);
 INSTANTIATE_TEST_SUITE_P(Others, ReplicaOf, testing::ValuesIn(kOthers), name_of_kind);
+
+TEST(ReplicaState, OfEveryRegisteredOptimizerIsInSnapshotsPacksAndDigests) {
+  for (const OptimizerKind& kind : optimizer_kinds()) {
+    OwnPool start, first, second, third;
+    RunHeader h = header_of(start);
+    h.optimizer = kind.name;
+    if (kind.reads("momentum")) h.momentum = 0.9;
+    h = RunHeader::parse(h.text(), "header.json");
+    const auto records = random_rounds(h, start, 9);
+    const OwnContext own;
+    Replica a(h, first.params()), b(h, second.params()), c(h, third.params());
+    a.apply(own.ctx, {records.data(), 6});
+    EXPECT_EQ(a.state_bytes(), kind.state_vectors({.momentum = h.momentum}) * first.params().values.bytes());
+    const StateDigest of_values = values_digest(own.ctx, first.params(), first.params().values);
+    EXPECT_EQ(a.digest(own.ctx) == of_values, a.state_bytes() == 0) << kind.name;
+    const TemporaryFolder folder;
+    a.save(folder / "s.safetensors");
+    b.load(folder / "s.safetensors");
+    c.unpack(a.pack());
+    for (Replica* replica : {&a, &b, &c}) replica->apply(own.ctx, {records.data() + 6, 3});
+    EXPECT_EQ(b.digest(own.ctx), a.digest(own.ctx)) << kind.name;
+    EXPECT_EQ(c.digest(own.ctx), a.digest(own.ctx)) << kind.name;
+  }
+}
+
+std::vector<std::string> tensors_of_snapshot(const std::string& optimizer, double momentum) {
+  OwnPool own;
+  RunHeader h = header_of(own);
+  h.optimizer = optimizer;
+  h.momentum = momentum;
+  const TemporaryFolder folder;
+  Replica(h, own.params()).save(folder / "s.safetensors");
+  return SafetensorsReader::open(folder / "s.safetensors").names();
+}
+
+TEST(ReplicaState, IsNamedInSnapshotsAsItAlwaysWas) {
+  using testing::UnorderedElementsAre;
+  EXPECT_THAT(tensors_of_snapshot("sgd", 0), UnorderedElementsAre("a", "b", "c"));
+  EXPECT_THAT(tensors_of_snapshot("sgd", 0.9), UnorderedElementsAre("a", "b", "c", "a/m", "b/m", "c/m"));
+  EXPECT_THAT(tensors_of_snapshot("adamw", 0),
+              UnorderedElementsAre("a", "b", "c", "a/m", "b/m", "c/m", "a/v", "b/v", "c/v"));
+}
 
 TEST(ReplicaState, APoolOfDirectionsIsJoinedFromItsSumsAlone) {
   OwnPool start;

@@ -1,9 +1,11 @@
-// The state is a pure function of base and records: the same bits for every backend, thread count, and way to get there.
+// The state is a pure function of base and records: the same bits for every backend, thread count,
+// and way to get there.
 
 #include <gmock/gmock.h>
 
 #include <bit>
 
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "train/spsa/replicas.h"
 
@@ -73,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Stepping, ReplicaOf, testing::ValuesIn(kStepping), name
 INSTANTIATE_TEST_SUITE_P(Others, ReplicaOf, testing::ValuesIn(kOthers), name_of_kind);
 INSTANTIATE_TEST_SUITE_P(Kinds, SteppingReplicaOf, testing::ValuesIn(kStepping), name_of_kind);
 
-// The method page's golden update (section d): seed, round 2, votes of machines 1, 2, 5.
+// An update that every implementation has to reach: a seed, round 2, votes of machines 1, 2, 5.
 TEST(Replica, AppliesTheGoldenRecord) {
   OwnPool own;
   RunHeader h = header_of(own);
@@ -210,7 +212,7 @@ TEST(Replica, MovesTheUnitWhenVotesAreTooSmallOrTooLarge) {
   }
 }
 
-// Method page, n, T8: an estimate from coded votes is unbiased.
+// An estimate from coded votes is unbiased.
 TEST(Replica, TheMeanOfManyCodedEstimatesIsTheGradient) {
   constexpr int64_t kSize = 24;
   constexpr int kDraws = 100000;

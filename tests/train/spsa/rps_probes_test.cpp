@@ -1,7 +1,8 @@
-// Stable-RPS under one-byte SPSA: probes move cells, and replicas step as the optimizer does. (Method page, section g12.)
+// Stable-RPS under one-byte SPSA: probes move cells, and replicas step as the optimizer does.
 
 #include <gmock/gmock.h>
 
+#include "core/error.h"
 #include "core/minifloat.h"
 #include "kernels/votes.h"
 #include "model/sharing_io.h"
@@ -100,7 +101,8 @@ TEST_F(RpsProbes, FindTheGradientsPartAlongTheirDirection) {
   EXPECT_LE(norm(difference(found, expected)), 0.01 * norm(expected));
 }
 
-/// A replica that applies votes, and an optimizer that is given the gradient they describe: five rounds to the same bits.
+/// A replica that applies votes, and an optimizer that is given the gradient they describe:
+/// five rounds to the same bits.
 void expect_same_steps(const Context& ctx, FlatParams& probed, FlatParams& trained) {
   RunHeader header;
   header.manifest = manifest_of(probed);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/error.h"
 #include "train/spsa/replicas.h"
 
 namespace tessera {

@@ -1,4 +1,5 @@
-// What a run whose log is its checkpoint knows again of its evaluations and times: from figures.json, else from metrics.jsonl.
+// What a run whose log is its checkpoint knows again of its evaluations and times: from figures.json,
+// else from metrics.jsonl.
 
 #include "train/spsa/told_metrics.h"
 
