@@ -33,8 +33,8 @@ enum class JobResults {
   all     // what [export] asks for
 };
 
-/// A job with all that is its own; its file in cli/jobs/ makes it. What the rest of the command line must know of a job is told here, and
-/// nothing there asks for its name.
+/// A job with all that is its own; its file in cli/jobs/ makes it. What the rest of the command line must know of a job
+/// is told here, and nothing there asks for its name.
 struct Job {
   std::string_view name, help;
   int (*run)(const JobInputs&);                                 // returns the exit code

@@ -19,8 +19,8 @@ struct StepInfo {
   float grad_scale;  // multiplies the stored gradients: 1 / tokens, times the clip factor
 };
 
-/// 1 − β1^t and 1 − β2^t, which Adam's means of t steps are divided by. Whoever counts the steps gives them: a run of SPSA has products of
-/// β in its log's bits, a run of gradients powers.
+/// 1 − β1^t and 1 − β2^t, which Adam's means of t steps are divided by. Whoever counts the steps gives them: a run of
+/// SPSA has products of β in its log's bits, a run of gradients powers.
 struct BiasCorrections {
   double first = 1, second = 1;
 };
@@ -53,8 +53,8 @@ class Optimizer {
   virtual void step_run(const Context&, const SlotRun&, const RunStep&) = 0;
   /// Whether a step does no more than add a multiple of the gradient to the weights: several steps then are one sum.
   virtual bool is_linear() const { return false; }
-  /// Shows every state vector ([count] f32 like the flat values, on their device) by name: checkpoints save and load through it, and
-  /// digests of replicas go through it in this order.
+  /// Shows every state vector ([count] f32 like the flat values, on their device) by name: checkpoints save and load
+  /// through it, and digests of replicas go through it in this order.
   virtual void visit_state(const std::function<void(const std::string& name, TensorView)>&) = 0;
   int64_t state_bytes();
 
