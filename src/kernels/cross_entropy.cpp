@@ -71,16 +71,15 @@ void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& s
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
     const TensorView logits = find_logits(ctx, args, state, begin, end);
-    ctx.kernels.softmax_chunk(
-        ctx, {.logits = logits, .vocab_begin = begin, .labels = args.labels, .rows = state.softmax});
+    ctx.kernels.softmax_chunk(ctx,
+                              {.logits = logits, .vocab_begin = begin, .labels = args.labels, .rows = state.softmax});
     if (!is_one_pass(args)) continue;
     if (begin > 0) scale_rows(ctx, state.softmax.rescale, args.dhidden);
     gemm(ctx, {.a = logits, .b = args.weight.slice_rows(begin, end), .c = args.dhidden, .beta = begin > 0 ? 1.0 : 0.0});
   }
-  ctx.kernels.softmax_finish(ctx,
-                             {.rows = state.softmax,
-                              .nll = args.nll,
-                              .grad_scale = is_one_pass(args) ? std::optional(args.grad_scale) : std::nullopt});
+  ctx.kernels.softmax_finish(ctx, {.rows = state.softmax,
+                                   .nll = args.nll,
+                                   .grad_scale = is_one_pass(args) ? std::optional(args.grad_scale) : std::nullopt});
 }
 
 /// dhidden <- grad_scale · (dhidden / sum − weight[label])

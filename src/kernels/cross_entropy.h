@@ -69,15 +69,15 @@ struct SoftmaxGradientArgs {
 /// weight needs a second pass over the chunks. Rows are taken in blocks, so scratch does not grow with the batch.
 /// dhidden may not alias hidden.
 struct CrossEntropyArgs {
-  ConstView hidden;                 // [rows, dim] compute dtype
-  ConstView weight;                 // [vocab, dim] compute dtype, f32, bf16 or f16
+  ConstView hidden;            // [rows, dim] compute dtype
+  ConstView weight;            // [vocab, dim] compute dtype, f32, bf16 or f16
   IndexArray<int32_t> labels;  // [rows], each in [0, vocab)
   double grad_scale = 1;
-  TensorView nll;           // [rows] compute dtype
+  TensorView nll;      // [rows] compute dtype
   TensorView best;     // [rows] i32, arg max of the logits; empty to skip
-  TensorView dhidden;       // [rows, dim]; empty: no gradients
-  TensorView dweight;       // [vocab, dim]; empty: frozen
-  int64_t chunk = 0;        // columns of logits held at once; 0: cross_entropy_chunk
+  TensorView dhidden;  // [rows, dim]; empty: no gradients
+  TensorView dweight;  // [vocab, dim]; empty: frozen
+  int64_t chunk = 0;   // columns of logits held at once; 0: cross_entropy_chunk
   /// In place of `weight`, without gradients: makes rows [begin, end) of the weight, which live until the next call.
   std::function<ConstView(int64_t begin, int64_t end)> weight_rows{};
   int64_t vocab = 0;  // rows of the weight, when weight_rows makes them

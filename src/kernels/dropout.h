@@ -4,20 +4,16 @@
 
 namespace tessera {
 
-enum class Write : uint8_t { assign, accumulate };
-
 /// Names a dropout mask: it is a function of these and the column only, so ranks and micro-batches do not matter.
 struct DropoutKey {
   uint64_t seed;  // run seed
   uint64_t step;
-  uint32_t weight;                      // number of the weight whose input is dropped
-  float probability;                    // in [0, 1)
+  uint32_t weight;                 // number of the weight whose input is dropped
+  float probability;               // in [0, 1)
   IndexArray<int64_t> draw_index;  // [tokens] the token's number in the global batch
 
   /// Calls v for every view and array.
-  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
-    for_each_of(v, args.draw_index);
-  }
+  template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) { for_each_of(v, args.draw_index); }
 };
 
 /// y = (or +=) x · keep / (1 − p). The mask is its own adjoint. x, y [tokens, dim] compute dtype; y may alias x when assigned.

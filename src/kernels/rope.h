@@ -11,7 +11,7 @@ enum class RopeDirection : uint8_t { forward, backward };  // backward rotates b
 /// @param x         [tokens, heads · head_dim] compute dtype, rows may be strided
 /// @param cos, sin  [positions, head_dim / 2] compute dtype
 /// Su et al. 2021, arXiv:2104.09864.
-void rope(const Context&, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos,
-          ConstView sin, RopeDirection);
+void rope(const Context&, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos, ConstView sin,
+          RopeDirection);
 
 }  // namespace tessera

@@ -230,11 +230,10 @@ struct State {
     for (int64_t n = 0; n < rows; ++n) max.set(0, n, -INFINITY);
   }
   void step(const Context& ctx, const Matrix& logits, int64_t begin, std::span<const int32_t> labels) {
-    ctx.kernels.softmax_chunk(
-        ctx, {.logits = logits,
-              .vocab_begin = begin,
-              .labels = labels,
-              .rows = {max.vector(), sum.vector(), target.vector(), rescale.vector(), best}});
+    ctx.kernels.softmax_chunk(ctx, {.logits = logits,
+                                    .vocab_begin = begin,
+                                    .labels = labels,
+                                    .rows = {max.vector(), sum.vector(), target.vector(), rescale.vector(), best}});
   }
 };
 

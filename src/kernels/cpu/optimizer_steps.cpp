@@ -20,7 +20,8 @@ void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
              c2 = hn::Set(kFloats, static_cast<float>(args.correction2));
   const auto decay = hn::Set(kFloats, args.lr * args.weight_decay), rate = hn::Set(kFloats, args.lr * args.step_scale);
   const auto eps = hn::Set(kFloats, args.eps), grad_scale = hn::Set(kFloats, args.grad_scale);
-  float *values = args.values.row<float>(0) + begin, *first = args.m.row<float>(0) + begin, *second = args.v.row<float>(0) + begin;
+  float *values = args.values.row<float>(0) + begin, *first = args.m.row<float>(0) + begin,
+        *second = args.v.row<float>(0) + begin;
   const float* grads = args.grads.row<float>(0) + begin;
   for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
     const auto g = hn::Mul(grad_scale, vector.load(grads + i));

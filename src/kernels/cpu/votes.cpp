@@ -204,7 +204,8 @@ void vote_update(const Context& ctx, TensorView values, int64_t first, std::span
   int64_t work = 0;
   for (const VoteGroup& group : groups) work += work_of(group);
   for_sign_blocks(ctx, first, values.shape.count(), work, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(update_range)(groups.data(), groups.size(), begin, end, values.row<float>(0) + (begin - first));
+    HWY_DYNAMIC_DISPATCH(update_range)
+    (groups.data(), groups.size(), begin, end, values.row<float>(0) + (begin - first));
   });
 }
 

@@ -22,7 +22,9 @@ template <class T> struct IsIndexArray : std::false_type {};
 template <class T> struct IsIndexArray<IndexArray<T>> : std::true_type {};
 
 template <class T>
-concept HasViews = requires(T& args) { T::visit(args, [](auto&) {}); };
+concept HasViews = requires(T& args) {
+  T::visit(args, [](auto&) {});
+};
 
 template <class T> void shift(T& value) {
   if constexpr (std::is_base_of_v<ConstView, T>)

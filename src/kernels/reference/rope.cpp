@@ -3,8 +3,8 @@
 
 namespace tessera::reference {
 
-void rope(const Context&, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos,
-          ConstView sin, RopeDirection direction) {
+void rope(const Context&, TensorView x, int64_t head_dim, IndexArray<int32_t> positions, ConstView cos, ConstView sin,
+          RopeDirection direction) {
   const int64_t half = head_dim / 2;
   const double sign = direction == RopeDirection::forward ? 1 : -1;
   with_compute_type(x.dtype, [&](auto t) {
