@@ -2,7 +2,7 @@
 
 #include "model/config_fingerprint.h"
 #include "model/model.h"
-#include "model/sharing/base.h"
+#include "model/sharing/binding.h"
 
 namespace tessera {
 namespace {

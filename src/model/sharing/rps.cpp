@@ -6,8 +6,9 @@
 #include <set>
 
 #include "core/arena.h"
-#include "kernels/table.h"
 #include "kernels/compute.h"
+#include "kernels/table.h"
+#include "model/sharing/binding.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"
@@ -28,8 +29,8 @@ class Rps final : public BaseSharing {
  public:
   Rps(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
-                            const BaseOptions& options) override {
+  std::vector<Weight> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                           const BaseOptions& options) override {
     for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
     if (options.source && !options.saved) require_usable(specs, *options.source);
     require_trained_alike(shared_, options, config_, where_);
@@ -197,7 +198,7 @@ class Rps final : public BaseSharing {
     return options;
   }
 
-  std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
+  std::vector<Weight> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
     std::map<std::string, ViewPtr> by_storage;
     for (size_t k = 0; k < plan_.tensors.size(); ++k) {
       const FoldedTensor& t = plan_.tensors[k];
