@@ -28,6 +28,9 @@ struct Context {
   Repeat repeat = Repeat::reproducible;
 };
 
+/// Whether a result replaces what lies there or is added to it.
+enum class Write : uint8_t { assign, accumulate };
+
 /// Calls v(part) for each part: how structs of arguments list what lies on a device.
 template <class Visitor, class... Parts> void for_each_of(Visitor&& v, Parts&... parts) { (v(parts), ...); }
 

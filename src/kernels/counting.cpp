@@ -37,7 +37,13 @@ const Kernels& table() {
       take(ctx, cpu::fold_gemm_scratch_bytes(matrix, ctx.threads));
     };
     table.sum_of_squares = [](const Context& ctx, ConstView x, TensorView) {
-      take(ctx, cpu::sum_of_squares_scratch_bytes(x.shape.count()));
+      take(ctx, cpu::sum_scratch_bytes(x.shape.count()));
+    };
+    table.add_dot = [](const Context& ctx, ConstView x, ConstView, ConstView, TensorView) {
+      take(ctx, cpu::sum_scratch_bytes(x.shape.count()));
+    };
+    table.add_column_sums = [](const Context& ctx, ConstView x, ConstView, TensorView) {
+      take(ctx, cpu::add_column_sums_scratch_bytes(x));
     };
     Kernels::visit([&](const char*, auto op) { fill(table.*(op.of)); });
     return table;

@@ -6,8 +6,6 @@
 
 namespace tessera {
 
-enum class Write : uint8_t { assign, accumulate };
-
 /// Names a dropout mask: it is a function of these and the column only, so ranks and micro-batches do not matter.
 struct DropoutKey {
   uint64_t seed;  // run seed

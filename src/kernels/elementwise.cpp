@@ -47,4 +47,23 @@ void sum_of_squares(const Context& ctx, ConstView x, TensorView sum) {
   ctx.kernels.sum_of_squares(ctx, x, sum);
 }
 
+void scale(const Context& ctx, double factor, ConstView x, TensorView y, Write write) {
+  const Arguments check(ctx, "scale", x.dtype);
+  check.matrix("x", x, x.shape[0], x.shape[1]);
+  check.matrix("y", y, x.shape[0], x.shape[1]);
+  ctx.kernels.scale(ctx, factor, x, y, write);
+}
+
+void add_dot(const Context& ctx, ConstView x, ConstView a, ConstView b, TensorView sum) {
+  const Arguments check(ctx, "add_dot", x.dtype);
+  TS_CHECK(a.shape == x.shape, "add_dot: a is {}, expected {}", a.shape.text(), x.shape.text());
+  TS_CHECK(b.empty() || b.shape == x.shape, "add_dot: b is {}, expected {}", b.shape.text(), x.shape.text());
+  const Shape flat{x.shape.count()};
+  check.vector("x", x.reshape(flat), flat[0]);
+  check.vector("a", a.reshape(flat), flat[0]);
+  if (!b.empty()) check.vector("b", b.reshape(flat), flat[0]);
+  check.vector("sum", sum, 1);
+  ctx.kernels.add_dot(ctx, x, a, b, sum);
+}
+
 }  // namespace tessera

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention.h"
+#include "kernels/columns.h"
 #include "kernels/context.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/dropout.h"
@@ -42,6 +43,11 @@ struct Kernels {
   void (*softmax_gradient_chunk)(const Context&, const SoftmaxGradientArgs&);
   void (*scale_rows)(const Context&, ConstView factors, TensorView x);
   void (*add)(const Context&, ConstView x, TensorView y);
+  void (*scale)(const Context&, double factor, ConstView x, TensorView y, Write);
+  void (*add_dot)(const Context&, ConstView x, ConstView a, ConstView b, TensorView sum);
+  void (*scale_columns)(const Context&, ConstView x, ConstView factors, TensorView y, Write);
+  void (*add_bias)(const Context&, ConstView bias, TensorView y);
+  void (*add_column_sums)(const Context&, ConstView x, ConstView y, TensorView sums);
   void (*convert)(const Context&, ConstView from, TensorView to);
   void (*gather_shards)(const Context&, ConstView pool, IndexArray<int32_t> index, TensorView y);
   void (*scatter_shards_add)(const Context&, IndexArray<int32_t> index, ConstView dy, TensorView dpool);
@@ -78,6 +84,11 @@ struct Kernels {
     v("softmax_gradient_chunk", Field<&Kernels::softmax_gradient_chunk>());
     v("scale_rows", Field<&Kernels::scale_rows>());
     v("add", Field<&Kernels::add>());
+    v("scale", Field<&Kernels::scale>());
+    v("add_dot", Field<&Kernels::add_dot>());
+    v("scale_columns", Field<&Kernels::scale_columns>());
+    v("add_bias", Field<&Kernels::add_bias>());
+    v("add_column_sums", Field<&Kernels::add_column_sums>());
     v("convert", Field<&Kernels::convert>());
     v("gather_shards", Field<&Kernels::gather_shards>());
     v("scatter_shards_add", Field<&Kernels::scatter_shards_add>());

@@ -1,17 +1,18 @@
 #pragma once
-// One block of the decoder: norm, attention, norm, SwiGLU, each added to the residual.
-// Explicit forward and backward, no tape.
+// One block of the decoder: norm, attention, norm, SwiGLU, each added to the residual, through gates or not. Explicit
+// forward and backward, no tape.
 
 #include "model/attention.h"
+#include "model/linear.h"
 #include "model/model_config.h"
 #include "model/parts.h"
 #include "model/weight_set.h"
 
 namespace tessera {
 
-/// x Aᵀ of each linear's delta, [T, rank]; empty where there is none.
-struct BlockLowRank {
-  TensorView q, k, v, o, gate, up, down;
+/// What each linear keeps; empty where it keeps nothing.
+struct BlockLinears {
+  LinearSaved q, k, v, o, gate, up, down;
 };
 
 /// What a block keeps for its backward pass. Views into the arena. Shapes: T tokens, D hidden, I intermediate.
@@ -20,7 +21,10 @@ struct BlockSaved {
   TensorView q, k, v, attended, lse;       // after RoPE
   TensorView middle, inv_rms_2, normed_2;  // residual after attention
   TensorView gate, up, activated;          // [T, I]
-  BlockLowRank low_rank;
+  BlockLinears linears;
+  // Of gated blocks, [T, D]: what the gate scales, not yet scaled, or the block's output where the ordinary path ran;
+  // and attention's part where it has a gate of its own.
+  TensorView part, attention_part;
 };
 
 /// A block: which weights, and how wide.
@@ -31,8 +35,7 @@ struct Block {
   AttentionSpec attention;
 };
 
-/// From the scratch of the pass.
-/// @param blocks  all that use what is allocated: low_rank has room for the widest delta of each linear
+/// From the scratch of the pass. @param blocks  all that use what is allocated: linears have room for what the widest keeps
 BlockSaved allocate_saved(const Pass&, const WeightSet&, const ModelConfig&, const std::vector<BlockWeights>& blocks);
 
 /// From a block's input to q, k and v before RoPE: everything in front of attention.

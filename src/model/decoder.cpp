@@ -8,10 +8,10 @@
 
 namespace tessera {
 
-DecoderModel::DecoderModel(const ModelConfig& config, std::vector<ViewPtr> weights, int64_t max_position, DType compute,
-                           Memory memory, Device device)
+DecoderModel::DecoderModel(const ModelConfig& config, std::vector<WeightSpec> specs, std::vector<Weight> weights,
+                           int64_t max_position, DType compute, Memory memory, Device device)
     : config_(config),
-      weights_(weight_specs(config), std::move(weights), compute),
+      weights_(std::move(specs), std::move(weights), compute),
       parts_(decoder_parts(weights_.specs())),
       max_position_(max_position),
       rope_(make_rope_table(config, memory == Memory::counted ? std::min<int64_t>(1, max_position) : max_position,

@@ -13,15 +13,17 @@ enum class Keep { nothing, inputs, everything };
 
 class DecoderModel {
  public:
-  /// @param weights      one view per spec of weight_specs(config), in that order
+  /// @param specs        what the model is made of; in a run those of its family, weight_specs(config)
+  /// @param weights      one for each spec, in that order
   /// @param max_position positions 0 .. max_position-1 may occur
   /// @param memory       counted: only position 0 may occur, and only in a counting pass
-  DecoderModel(const ModelConfig&, std::vector<ViewPtr> weights, int64_t max_position, DType compute = DType::f32,
-               Memory memory = Memory::held, Device device = {});
+  DecoderModel(const ModelConfig&, std::vector<WeightSpec> specs, std::vector<Weight> weights, int64_t max_position,
+               DType compute = DType::f32, Memory memory = Memory::held, Device device = {});
 
   const ModelConfig& config() const { return config_; }
   const std::vector<WeightSpec>& specs() const { return weights_.specs(); }
   const ViewPtr& weight(int index) const { return weights_.view(index); }
+  const ViewPtr& gain(int index) const { return weights_.gain(index); }  // null: none
   /// The numbers of a layer's weights.
   const BlockWeights& block_weights(int layer) const { return parts_.blocks[static_cast<size_t>(layer)]; }
   DType compute() const { return weights_.compute(); }

@@ -90,10 +90,12 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
       .set("init_lora_weights", true);
 }
 
-/// W0 + scale · Btᵀ A in f32.
-Tensor merged_weight(const Context& ctx, ConstView base, std::span<const BoundAdapter::Matrices> deltas) {
+/// gain · W0 + scale · Btᵀ A in f32. @param gain  empty: none
+Tensor merged_weight(const Context& ctx, ConstView base, ConstView gain,
+                     std::span<const BoundAdapter::Matrices> deltas) {
   Tensor merged(base.shape, DType::f32, ctx.device);
   convert(ctx, base, merged);
+  if (!gain.empty()) scale_rows(ctx, gain, merged);
   for (const auto& delta : deltas)
     gemm(ctx,
          {.a = delta.bt, .a_transpose = Transpose::yes, .b = delta.a, .c = merged, .alpha = delta.scale, .beta = 1});
@@ -102,6 +104,15 @@ Tensor merged_weight(const Context& ctx, ConstView base, std::span<const BoundAd
 
 std::span<const BoundAdapter::Matrices> deltas_of(Model& model, int weight) {
   return model.bound_adapter() ? model.bound_adapter()->deltas(weight) : std::span<const BoundAdapter::Matrices>();
+}
+
+/// The gain of a weight in f32; without one, of no shape.
+Tensor gain_of(const Context& ctx, Model& model, int weight) {
+  const ViewPtr& view = model.decoder().gain(weight);
+  if (!view) return {};
+  Tensor gain(view->shape(), DType::f32, ctx.device);
+  view->gather(ctx, {&model.pool()}, gain);
+  return gain;
 }
 
 bool are_equal(const ConstView& a, const ConstView& b) {
@@ -220,16 +231,18 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
       base = gathered.view();
     }
     const auto deltas = deltas_of(model, static_cast<int>(i));
-    if (deltas.empty() && base.dtype == dtype) {
+    const Tensor gain = gain_of(ctx, model, static_cast<int>(i));
+    const bool has_gain = gain.shape().rank > 0, is_stored_alone = deltas.empty() && !has_gain;
+    if (is_stored_alone && base.dtype == dtype) {
       check_finite(base, specs[i].name);
       if (gathered.shape().rank) owned.push_back(std::move(gathered));  // the view stays where it is
       tensors.emplace_back(specs[i].name, base);
       continue;
     }
     owned.emplace_back(base.shape, dtype, ctx.device);
-    convert(ctx, merged_weight(ctx, base, deltas).view(), owned.back());
+    convert(ctx, merged_weight(ctx, base, has_gain ? gain.view() : ConstView(), deltas).view(), owned.back());
     check_finite(owned.back().view(), specs[i].name);
-    is_exact = is_exact && deltas.empty() && are_equal(base, owned.back());
+    is_exact = is_exact && is_stored_alone && are_equal(base, owned.back());
     tensors.emplace_back(specs[i].name, owned.back().view());
   }
   replace_folder(folder, is_model_file, [&](const fs::path& to) {
@@ -256,8 +269,8 @@ int64_t plan_merged_bytes(Model& model) {
     const int number = static_cast<int>(i);
     const ConstView direct = model.decoder().weight(number)->direct({&model.pool()});
     const int64_t count = specs[i].shape.count(), gathered = direct.empty() ? count * size_of(DType::f32) : 0;
-    const bool has_delta = !deltas_of(model, number).empty();
-    const bool as_it_is = !has_delta && (direct.empty() ? DType::f32 : direct.dtype) == dtype;
+    const bool is_stored_alone = deltas_of(model, number).empty() && !model.decoder().gain(number);
+    const bool as_it_is = is_stored_alone && (direct.empty() ? DType::f32 : direct.dtype) == dtype;
     kept += as_it_is ? gathered : count * size_of(dtype);
     if (!as_it_is) passing = std::max(passing, gathered + count * size_of(DType::f32));
   }

@@ -1,5 +1,7 @@
 #include "model/linear.h"
 
+#include "core/error.h"
+#include "kernels/columns.h"
 #include "kernels/dropout.h"
 #include "kernels/gemm.h"
 
@@ -56,6 +58,28 @@ void add_weight_gradient(const Pass& pass, const WeightSet& weights, int weight,
   weights.view(weight)->scatter_add(ctx, dw, *pass.pool);
 }
 
+/// The gradient of a gain or, with an empty product, of a bias.
+void add_vector_gradient(const Pass& pass, const WeightView& view, ConstView dy, ConstView product) {
+  if (!view.is_trainable()) return;
+  const Context& ctx = pass.ctx;
+  if (const auto grad = view.direct_grad(*pass.pool)) return add_column_sums(ctx, dy, product, *grad);
+  const auto scope = ctx.scratch.scope();
+  const TensorView grad = ctx.scratch.allocate(view.shape(), dy.dtype);
+  clear(ctx, grad);
+  add_column_sums(ctx, dy, product, grad);
+  view.scatter_add(ctx, grad, *pass.pool);
+}
+
+/// The product's gradient: dy, or gain · dy in scratch. The gain's own gradient is added.
+ConstView gain_backward(const Pass& pass, const WeightSet& weights, int weight, ConstView product, ConstView dy) {
+  const ViewPtr& gain = weights.gain(weight);
+  if (!gain) return dy;
+  add_vector_gradient(pass, *gain, dy, product);
+  const TensorView dproduct = pass.ctx.scratch.allocate(dy.shape, dy.dtype);
+  scale_columns(pass.ctx, dy, weights.read(pass.ctx, pass.read, *gain), dproduct, Write::assign);
+  return dproduct;
+}
+
 void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, ConstView x, ConstView low_rank,
                          ConstView dy, TensorView dx) {
   const BoundAdapter::Matrices& m = delta.matrices;
@@ -78,6 +102,29 @@ void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, 
   dropout(ctx, dropped, delta.key, delta.of(dx), Write::accumulate);
 }
 
+/// y = x wᵀ + beta · y, each group's rows by their own reading.
+void multiply_rows(const Pass& pass, const WeightSet& weights, int weight, ConstView x, double beta, TensorView y) {
+  weights.for_each_reading(pass, weight, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    multiply(pass.ctx, weights, values, weight, x.slice_rows(begin, end), beta, y.slice_rows(begin, end));
+  });
+}
+
+/// y = gain · (x wᵀ) + beta · y. @param kept  [T, out] for the product; empty: in scratch
+void multiply_with_gain(const Pass& pass, const WeightSet& weights, int weight, ConstView x, double beta, TensorView y,
+                        TensorView kept) {
+  TS_CHECK(beta == 0 || beta == 1, "a product with a gain is assigned or added, not scaled by {}", beta);
+  const Context& ctx = pass.ctx;
+  const auto scope = ctx.scratch.scope();
+  const TensorView product = kept.empty() ? pass.rows(y.cols(), weights.compute()) : kept;
+  multiply_rows(pass, weights, weight, x, 0, product);
+  const WeightView& gain = *weights.gain(weight);
+  weights.for_each_reading(pass, gain, [&](const PoolRead& values, int64_t begin, int64_t end) {
+    const auto reading = ctx.scratch.scope();
+    scale_columns(ctx, product.slice_rows(begin, end), weights.read(ctx, values, gain), y.slice_rows(begin, end),
+                  beta == 0 ? Write::assign : Write::accumulate);
+  });
+}
+
 }  // namespace
 
 void multiply(const Context& ctx, const WeightSet& weights, const PoolRead& read, int weight, ConstView x, double beta,
@@ -87,32 +134,41 @@ void multiply(const Context& ctx, const WeightSet& weights, const PoolRead& read
   gemm(ctx, {.a = x, .b = weights.read(ctx, read, weight), .b_transpose = Transpose::yes, .c = y, .beta = beta});
 }
 
-void linear(const Pass& pass, const WeightSet& weights, int weight, ConstView x, double beta, TensorView y,
-            TensorView low_rank) {
+void linear(const Pass& pass, const WeightSet& weights, LinearWeights w, ConstView x, double beta, TensorView y,
+            const LinearSaved& saved) {
   const Context& ctx = pass.ctx;
-  weights.for_each_reading(pass, weight, [&](const PoolRead& values, int64_t begin, int64_t end) {
-    multiply(ctx, weights, values, weight, x.slice_rows(begin, end), beta, y.slice_rows(begin, end));
-  });
-  for_each_delta(pass, weight, [&](const Delta& delta) {
+  if (weights.gain(w.weight))
+    multiply_with_gain(pass, weights, w.weight, x, beta, y, saved.product);
+  else
+    multiply_rows(pass, weights, w.weight, x, beta, y);
+  if (w.bias != kAbsent)
+    weights.for_each_reading(pass, w.bias, [&](const PoolRead& values, int64_t begin, int64_t end) {
+      const auto scope = ctx.scratch.scope();
+      add_bias(ctx, weights.read(ctx, values, w.bias), y.slice_rows(begin, end));
+    });
+  for_each_delta(pass, w.weight, [&](const Delta& delta) {
     const BoundAdapter::Matrices& m = delta.matrices;
     const ConstView rows_x = delta_input(ctx, delta, x, weights.compute());
-    const TensorView u =
-        low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank()}, weights.compute()) : delta.kept(low_rank);
+    const TensorView u = saved.low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank()}, weights.compute())
+                                                : delta.kept(saved.low_rank);
     gemm(ctx, {.a = rows_x, .b = m.a, .b_transpose = Transpose::yes, .c = u});
     gemm(ctx, {.a = u, .b = m.bt, .c = delta.of(y), .alpha = m.scale, .beta = 1});
   });
 }
 
-void linear_backward(const Pass& pass, const WeightSet& weights, int weight, ConstView x, ConstView low_rank,
+void linear_backward(const Pass& pass, const WeightSet& weights, LinearWeights w, ConstView x, const LinearSaved& saved,
                      ConstView dy, double beta, TensorView dx) {
   const Context& ctx = pass.ctx;
   {
     const auto scope = ctx.scratch.scope();
-    if (!dx.empty()) gemm(ctx, {.a = dy, .b = weights.read(pass, weight), .c = dx, .beta = beta});
-    add_weight_gradient(pass, weights, weight, x, dy);
+    const ConstView dproduct = gain_backward(pass, weights, w.weight, saved.product, dy);
+    if (!dx.empty()) gemm(ctx, {.a = dproduct, .b = weights.read(pass, w.weight), .c = dx, .beta = beta});
+    add_weight_gradient(pass, weights, w.weight, x, dproduct);
+    if (w.bias != kAbsent) add_vector_gradient(pass, *weights.view(w.bias), dy, {});
   }
-  for_each_delta(pass, weight,
-                 [&](const Delta& delta) { add_delta_gradients(ctx, delta, weights.compute(), x, low_rank, dy, dx); });
+  for_each_delta(pass, w.weight, [&](const Delta& delta) {
+    add_delta_gradients(ctx, delta, weights.compute(), x, saved.low_rank, dy, dx);
+  });
 }
 
 }  // namespace tessera

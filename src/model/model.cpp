@@ -9,6 +9,7 @@
 #include "io/files.h"
 #include "model/base_files.h"
 #include "model/sealed_folder.h"
+#include "model/sharing/binding.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -52,7 +53,8 @@ Model::Model(const Settings& s)
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ = std::make_unique<DecoderModel>(config_, std::move(weights), s.max_position, s.compute, s.memory, s.device);
+  decoder_ =
+      std::make_unique<DecoderModel>(config_, specs, std::move(weights), s.max_position, s.compute, s.memory, s.device);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 
@@ -169,6 +171,7 @@ uint64_t Model::views_fingerprint() const {
   uint64_t h = 0;
   for (size_t i = 0; i < decoder_->specs().size(); ++i) {
     h = hash_key({h, decoder_->weight(static_cast<int>(i))->fingerprint()});
+    if (const ViewPtr& gain = decoder_->gain(static_cast<int>(i))) h = hash_key({h, gain->fingerprint()});
     if (!bound_) continue;
     for (const LowRank& delta : bound_->weights().by_weight[i])
       h = hash_key({h, delta.a->fingerprint(), delta.bt->fingerprint()});

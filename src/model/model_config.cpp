@@ -2,14 +2,8 @@
 
 #include "core/error.h"
 #include "io/json_file.h"
-#include "model/families/families.h"
 
 namespace tessera {
-
-const std::vector<ModelFamily>& model_families() {
-  static const std::vector<ModelFamily> families = {llama_family()};
-  return families;
-}
 
 const ModelFamily& model_family(const std::string& name, const std::string& where) {
   std::string known;

@@ -35,7 +35,7 @@ struct ModelConfig {
   int64_t key_width() const { return num_key_value_heads * head_dim; }
 };
 
-/// One architecture: which configs it reads, what its weights are called.
+/// One architecture: which configs it reads, what its weights are called. Listed in families/registry.cpp.
 struct ModelFamily {
   std::string_view name;  // model_type in config.json
   std::string_view help;

@@ -5,38 +5,49 @@
 namespace tessera {
 namespace {
 
-int& place_of(DecoderParts& parts, Part part) {
-  switch (part) {
-    case Part::embedding:
-      return parts.embedding;
-    case Part::final_norm:
-      return parts.final_norm;
-    default:
-      return parts.head;
+enum class Need { always, optional };
+
+/// A part of a block or of the decoder, and its place there.
+template <class Owner> struct Place {
+  Part part;
+  int Owner::*number;
+  Need need = Need::always;
+};
+
+constexpr Place<BlockWeights> kBlockPlaces[] = {
+    {Part::input_norm, &BlockWeights::input_norm},
+    {Part::q, &BlockWeights::q},
+    {Part::k, &BlockWeights::k},
+    {Part::v, &BlockWeights::v},
+    {Part::o, &BlockWeights::o},
+    {Part::q_bias, &BlockWeights::q_bias, Need::optional},
+    {Part::k_bias, &BlockWeights::k_bias, Need::optional},
+    {Part::v_bias, &BlockWeights::v_bias, Need::optional},
+    {Part::mlp_norm, &BlockWeights::mlp_norm},
+    {Part::gate, &BlockWeights::gate},
+    {Part::up, &BlockWeights::up},
+    {Part::down, &BlockWeights::down},
+};
+constexpr Place<DecoderParts> kPlaces[] = {
+    {Part::embedding, &DecoderParts::embedding},
+    {Part::final_norm, &DecoderParts::final_norm},
+    {Part::head, &DecoderParts::head},
+};
+
+template <class Owner, class Places> void put(Owner& owner, const Places& places, const WeightSpec& spec, int number) {
+  for (const auto& place : places) {
+    if (place.part != spec.part) continue;
+    TS_CHECK(owner.*place.number == kAbsent, "{} is a second weight of its kind", spec.name);
+    owner.*place.number = number;
+    return;
   }
+  TS_CHECK(false, "{} has no place in layer {}", spec.name, spec.layer);
 }
 
-int& place_of(BlockWeights& block, Part part) {
-  switch (part) {
-    case Part::input_norm:
-      return block.input_norm;
-    case Part::q:
-      return block.q;
-    case Part::k:
-      return block.k;
-    case Part::v:
-      return block.v;
-    case Part::o:
-      return block.o;
-    case Part::mlp_norm:
-      return block.mlp_norm;
-    case Part::gate:
-      return block.gate;
-    case Part::up:
-      return block.up;
-    default:
-      return block.down;
-  }
+template <class Owner, class Places> void require_all(const Owner& owner, const Places& places) {
+  for (const auto& place : places)
+    TS_CHECK(place.need == Need::optional || owner.*place.number != kAbsent,
+             "a weight that every decoder has is missing");
 }
 
 }  // namespace
@@ -46,15 +57,13 @@ DecoderParts decoder_parts(const std::vector<WeightSpec>& specs) {
   for (const WeightSpec& spec : specs)
     if (spec.layer >= static_cast<int>(parts.blocks.size())) parts.blocks.resize(static_cast<size_t>(spec.layer) + 1);
   for (size_t i = 0; i < specs.size(); ++i) {
-    int& place = specs[i].layer < 0 ? place_of(parts, specs[i].part)
-                                    : place_of(parts.blocks[static_cast<size_t>(specs[i].layer)], specs[i].part);
-    TS_CHECK(place < 0, "{} is a second weight of its kind", specs[i].name);
-    place = static_cast<int>(i);
+    if (specs[i].layer < 0)
+      put(parts, kPlaces, specs[i], static_cast<int>(i));
+    else
+      put(parts.blocks[static_cast<size_t>(specs[i].layer)], kBlockPlaces, specs[i], static_cast<int>(i));
   }
-  const auto require = [](int place) { TS_CHECK(place >= 0, "a weight that every decoder has is missing"); };
-  for (const int place : {parts.embedding, parts.final_norm, parts.head}) require(place);
-  for (const BlockWeights& b : parts.blocks)
-    for (const int place : {b.input_norm, b.q, b.k, b.v, b.o, b.mlp_norm, b.gate, b.up, b.down}) require(place);
+  require_all(parts, kPlaces);
+  for (const BlockWeights& block : parts.blocks) require_all(block, kBlockPlaces);
   return parts;
 }
 

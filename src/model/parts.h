@@ -7,20 +7,24 @@
 
 namespace tessera {
 
+/// The number of a weight that a decoder does without.
+constexpr int kAbsent = -1;
+
 /// The numbers of one block's weights.
 struct BlockWeights {
-  int input_norm = -1, q = -1, k = -1, v = -1, o = -1;  // attention
-  int mlp_norm = -1, gate = -1, up = -1, down = -1;
+  int input_norm = kAbsent, q = kAbsent, k = kAbsent, v = kAbsent, o = kAbsent;  // attention
+  int q_bias = kAbsent, k_bias = kAbsent, v_bias = kAbsent;                      // not every family has them
+  int mlp_norm = kAbsent, gate = kAbsent, up = kAbsent, down = kAbsent;
 };
 
 /// The numbers of all of a decoder's weights.
 struct DecoderParts {
-  int embedding = -1;
+  int embedding = kAbsent;
   std::vector<BlockWeights> blocks;
-  int final_norm = -1, head = -1;
+  int final_norm = kAbsent, head = kAbsent;
 };
 
-/// Sorts the specs by their parts. Every part occurs once (in each layer).
+/// Sorts the specs by their parts. Every part occurs once (in each layer); biases once or not at all.
 DecoderParts decoder_parts(const std::vector<WeightSpec>& specs);
 
 }  // namespace tessera

@@ -10,13 +10,19 @@
 
 namespace tessera {
 
-/// Rows of a batch that read the same numbers: the base weights, and an adapter or none. A group with `values` reads
-/// trainable base weights through them, in place of the pass's own reading;
-/// frozen weights are still read once for all groups.
+/// How much of what blocks add enters the residual stream (model/gates.h).
+struct BlockGates {
+  enum class Of { nothing, blocks, sublayers } of = Of::nothing;
+  std::span<const double> values{};  // the host's: one a layer, or of sublayers attention's and the MLP's of each
+};
+
+/// Rows of a batch that read the same numbers: the base weights, an adapter or none, gates of the same kind as the other groups'. A group with `values` reads trainable base weights
+/// through them, in place of the pass's own reading; frozen weights are still read once for all groups.
 struct RowGroup {
   int64_t begin, end;
   BoundAdapter* adapter = nullptr;
   const PoolRead* values = nullptr;
+  BlockGates gates{};
 };
 
 /// Tokens of several documents, one behind the other. Non-owning.
@@ -35,7 +41,8 @@ struct Pass {
   PoolRead read;
   ParameterPool* pool = nullptr;  // gradients; null in evaluation
   uint64_t dropout_seed = 0, step = 0;
-  bool training = false;  // dropout is on
+  bool training = false;    // dropout is on
+  TensorView gate_grads{};  // += , like BlockGates::values, compute dtype; empty: nobody wants them
 
   /// [tokens, cols] of the pass's scratch
   TensorView rows(int64_t cols, DType dtype) const { return ctx.scratch.allocate({batch.tokens(), cols}, dtype); }

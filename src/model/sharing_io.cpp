@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "model/model.h"
-#include "model/sharing/base.h"
+#include "model/sharing/binding.h"
 
 namespace tessera {
 namespace {

@@ -5,18 +5,24 @@
 
 namespace tessera {
 
-WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<ViewPtr> views, DType compute)
-    : specs_(std::move(specs)), views_(std::move(views)), compute_(compute) {
-  TS_CHECK(views_.size() == specs_.size(), "{} weights for {} specs", views_.size(), specs_.size());
-  for (size_t i = 0; i < specs_.size(); ++i)
-    TS_CHECK(views_[i]->shape() == specs_[i].shape, "{} is {}, expected {}", specs_[i].name, views_[i]->shape().text(),
+WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute)
+    : specs_(std::move(specs)), weights_(std::move(weights)), compute_(compute) {
+  TS_CHECK(weights_.size() == specs_.size(), "{} weights for {} specs", weights_.size(), specs_.size());
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    const auto& [base, gain] = weights_[i];
+    TS_CHECK(base->shape() == specs_[i].shape, "{} is {}, expected {}", specs_[i].name, base->shape().text(),
              specs_[i].shape.text());
+    if (!gain) continue;
+    TS_CHECK(specs_[i].role == Role::linear, "{} is no linear and has a gain", specs_[i].name);
+    TS_CHECK(gain->shape() == Shape{specs_[i].shape[0]}, "the gain of {} is {}, expected [{}]", specs_[i].name,
+             gain->shape().text(), specs_[i].shape[0]);
+  }
 }
 
-ConstView WeightSet::read(const Context& ctx, const PoolRead& read, int weight) const {
-  if (const ConstView direct = view(weight)->direct(read); !direct.empty()) return direct;
-  const TensorView copy = ctx.scratch.allocate(shape(weight), compute_);
-  view(weight)->gather(ctx, read, copy);
+ConstView WeightSet::read(const Context& ctx, const PoolRead& values, const WeightView& view) const {
+  if (const ConstView direct = view.direct(values); !direct.empty()) return direct;
+  const TensorView copy = ctx.scratch.allocate(view.shape(), compute_);
+  view.gather(ctx, values, copy);
   return copy;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// A network's weights at work: number -> specification and view. A weight's number is its place in weight_specs: it
-// keys dropout and orders fingerprints, so it never changes.
+// A network's weights at work: number -> specification and views. A weight's number is its place
+// in weight_specs: it keys dropout and orders fingerprints, so it never changes.
 
 #include <utility>
 #include <vector>
@@ -11,30 +11,37 @@ namespace tessera {
 
 class WeightSet {
  public:
-  /// @param views  one for each spec, of its shape
-  WeightSet(std::vector<WeightSpec> specs, std::vector<ViewPtr> views, DType compute);
+  /// @param weights  one for each spec, of its shape; only linears have gains
+  WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute);
 
   const std::vector<WeightSpec>& specs() const { return specs_; }
-  const ViewPtr& view(int weight) const { return views_[static_cast<size_t>(weight)]; }
+  const ViewPtr& view(int weight) const { return weights_[static_cast<size_t>(weight)].base; }
+  const ViewPtr& gain(int weight) const { return weights_[static_cast<size_t>(weight)].gain; }  // null: none
   const Shape& shape(int weight) const { return specs_[static_cast<size_t>(weight)].shape; }
   bool is_trainable(int weight) const { return view(weight)->is_trainable(); }
   DType compute() const { return compute_; }
 
-  /// A weight in place, or gathered into scratch.
-  ConstView read(const Context&, const PoolRead&, int weight) const;
+  /// A view's numbers in place, or gathered into scratch.
+  ConstView read(const Context&, const PoolRead&, const WeightView&) const;
+  ConstView read(const Context& ctx, const PoolRead& values, int weight) const {
+    return read(ctx, values, *view(weight));
+  }
   ConstView read(const Pass& pass, int weight) const { return read(pass.ctx, pass.read, weight); }
-  /// Calls f(read, begin, end) for runs of rows that read a weight alike: all rows at once when it is frozen.
-  template <class F> void for_each_reading(const Pass&, int weight, F&& f) const;
+  /// Calls f(read, begin, end) for runs of rows that read a view alike: all rows at once when it is frozen.
+  template <class F> void for_each_reading(const Pass&, const WeightView&, F&& f) const;
+  template <class F> void for_each_reading(const Pass& pass, int weight, F&& f) const {
+    for_each_reading(pass, *view(weight), std::forward<F>(f));
+  }
 
  private:
   std::vector<WeightSpec> specs_;
-  std::vector<ViewPtr> views_;
+  std::vector<Weight> weights_;
   DType compute_;
 };
 
-template <class F> void WeightSet::for_each_reading(const Pass& pass, int weight, F&& f) const {
+template <class F> void WeightSet::for_each_reading(const Pass& pass, const WeightView& view, F&& f) const {
   const auto& groups = pass.batch.groups;
-  if (!is_trainable(weight) || groups.empty()) return f(pass.read, int64_t{0}, pass.batch.tokens());
+  if (!view.is_trainable() || groups.empty()) return f(pass.read, int64_t{0}, pass.batch.tokens());
   for (size_t g = 0; g < groups.size();) {
     size_t next = g + 1;
     while (next < groups.size() && groups[next].values == groups[g].values) ++next;

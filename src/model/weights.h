@@ -14,10 +14,26 @@
 
 namespace tessera {
 
-enum class Role { embedding, linear, norm, head };
+enum class Role { embedding, linear, bias, norm, head };
 
 /// What a weight does in the decoder: between input_norm and down, in the block of its layer.
-enum class Part { embedding, input_norm, q, k, v, o, mlp_norm, gate, up, down, final_norm, head };
+enum class Part {
+  embedding,
+  input_norm,
+  q,
+  k,
+  v,
+  o,
+  q_bias,
+  k_bias,
+  v_bias,
+  mlp_norm,
+  gate,
+  up,
+  down,
+  final_norm,
+  head
+};
 
 /// What the model asks for. Names are Hugging Face's.
 struct WeightSpec {
@@ -97,6 +113,13 @@ class SliceView final : public WeightView {
   SlotId slot_;
   Shape shape_;
   bool trainable_;
+};
+
+/// What a layer reads of the pool for one spec. A linear may have a gain,  y = gain · (x baseᵀ), so that layers which
+/// share a base each scale its outputs in their own way.
+struct Weight {
+  ViewPtr base;
+  ViewPtr gain{};  // [out], or null: none
 };
 
 /// A low-rank delta:  y += scale · (x Aᵀ) Bt.  a [rank, in], bt [rank, out]; the same for LoRA and MoS.

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "kernels/attention.h"
+#include "kernels/columns.h"
 #include "kernels/compute.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
@@ -117,6 +118,23 @@ TEST(Far, DigestsAndNormsComeBackAsNumbers) {
   sum_of_squares(far, there.view(), sum);
   sum_of_squares(cpu, x.view(), own);
   EXPECT_EQ(values<double>(sum), values<double>(own));
+}
+
+TEST(Far, GainsBiasesAndGatesHaveTheCpusBits) {
+  const auto computed = [](Device device) {
+    const Compute ctx({.device = device, .threads = 2}, 1 << 20);
+    const Tensor x = upload(random({70, 33}, 1).view(), device), row = upload(random({33}, 2).view(), device);
+    const Tensor y = upload(random({70, 33}, 3).view(), device), sums({33}, DType::f32, device);
+    scale_columns(ctx, x.view(), row.view(), y, Write::accumulate);
+    add_bias(ctx, row.view(), y);
+    scale(ctx, 0.3, x.view(), y, Write::accumulate);
+    add_column_sums(ctx, y.view(), x.view(), sums);
+    add_dot(ctx, x.view(), y.view(), x.view(), sums.view().slice_rows(4, 5));
+    auto all = values<float>(y);
+    for (const float sum : values<float>(sums)) all.push_back(sum);
+    return all;
+  };
+  EXPECT_EQ(computed(kFar), computed({}));
 }
 
 TEST(Far, VotesBecomeGradientsThere) {

@@ -62,6 +62,8 @@ template <class F> void run_head(const Context& ctx, F&& allocate) {
   rms_norm_backward(ctx, hidden, gain, inv, hidden, dhidden, dgain);
   const Tensor sum({1}, DType::f64);
   sum_of_squares(ctx, weight, sum);
+  add_column_sums(ctx, weight, weight, gain);
+  add_dot(ctx, weight, weight, {}, gain.slice_rows(0, 1));
 }
 
 TEST(Counting, PlansExactlyTheScratchThatTheCpuTakes) {

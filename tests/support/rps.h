@@ -47,7 +47,7 @@ struct BoundBase {
   BoundBase(const SharingConfig& config, std::vector<WeightSpec> list, uint64_t seed = 3,
             const BaseOptions& options = {.trainable = true}, DType compute = DType::f32)
       : specs(std::move(list)), pool(compute), sharing(make_sharing(config, "recipe.toml:3:1")) {
-    views = sharing->bind(specs, pool, options);
+    for (const Weight& weight : sharing->bind(specs, pool, options)) views.push_back(weight.base);
     pool.allocate(seed);
   }
   std::vector<WeightSpec> specs;

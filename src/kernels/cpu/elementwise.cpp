@@ -1,4 +1,4 @@
-// add, scale_rows, convert, sum_of_squares, and the copies of embedding and shards: all bound by memory.
+// add, scale, scale_rows, convert, sums of products, and the copies of embedding and shards: all bound by memory.
 
 #include "kernels/cpu/targets.h"
 
@@ -15,6 +15,18 @@ namespace {
 void add_row(const float* x, int64_t n, float* y) {
   for_vectors(n, [&](int64_t i, auto vector)
                      HWY_ATTR { vector.store(hn::Add(vector.load(y + i), vector.load(x + i)), y + i); });
+}
+
+/// y += factor · x, rounded once.
+void add_scaled_row(float factor, const float* x, int64_t n, float* y) {
+  const auto f = hn::Set(kFloats, factor);
+  for_vectors(n, [&](int64_t i, auto vector)
+                     HWY_ATTR { vector.store(hn::MulAdd(f, vector.load(x + i), vector.load(y + i)), y + i); });
+}
+
+void scaled_row(float factor, const float* x, int64_t n, float* y) {
+  const auto f = hn::Set(kFloats, factor);
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR { vector.store(hn::Mul(vector.load(x + i), f), y + i); });
 }
 
 void scale_row(float factor, int64_t n, float* x) {
@@ -69,6 +81,23 @@ double squares_of_block(const float* x, int64_t n) {
   return total;
 }
 
+/// Σ x · (a − b); b may be null.
+double dot_of_block(const float* x, const float* a, const float* b, int64_t n) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    auto difference = hn::LoadU(half, a + i);
+    if (b) difference = hn::Sub(difference, hn::LoadU(half, b + i));
+    sum = hn::MulAdd(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * (b ? a[i] - b[i] : a[i]);
+  return total;
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace tessera::cpu
@@ -88,11 +117,27 @@ namespace {
 
 HWY_EXPORT(add_row);
 HWY_EXPORT(scale_row);
+HWY_EXPORT(scaled_row);
+HWY_EXPORT(add_scaled_row);
 HWY_EXPORT(widen_row);
 HWY_EXPORT(narrow_bf16);
 HWY_EXPORT(squares_of_block);
+HWY_EXPORT(dot_of_block);
 
-constexpr int64_t kSquaresBlock = 16 * 1024;  // elements that share one partial sum
+constexpr int64_t kSumBlock = 16 * 1024;  // elements that share one partial sum
+
+/// Σ of f(begin, count) over fixed blocks of elements, in block order.
+template <class F> double sum_of_blocks(const Context& ctx, int64_t count, F&& f) {
+  const int64_t blocks = (count + kSumBlock - 1) / kSumBlock;
+  const auto scope = ctx.scratch.scope();
+  const auto partial = ctx.scratch.allocate({blocks}, DType::f64).as<double>();
+  parallel_for(ctx, blocks, kSumBlock, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) partial[b] = f(b * kSumBlock, std::min(kSumBlock, count - b * kSumBlock));
+  });
+  double sum = 0;
+  for (const double value : partial) sum += value;
+  return sum;
+}
 
 /// f32 to f16 by the compiler's conversion: exact, not vectorised everywhere, used when a model is exported.
 void narrow_f16(const float* x, int64_t n, Float16* y) {
@@ -120,6 +165,18 @@ void scale_rows(const Context& ctx, ConstView factors, TensorView x) {
   });
 }
 
+void scale(const Context& ctx, double factor, ConstView x, TensorView y, Write write) {
+  const auto f = static_cast<float>(factor);
+  parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      if (write == Write::assign)
+        HWY_DYNAMIC_DISPATCH(scaled_row)(f, x.row<float>(r), x.cols(), y.row<float>(r));
+      else
+        HWY_DYNAMIC_DISPATCH(add_scaled_row)(f, x.row<float>(r), x.cols(), y.row<float>(r));
+    }
+  });
+}
+
 void convert(const Context& ctx, ConstView from, TensorView to) {
   const bool widens = to.dtype == DType::f32 && from.dtype != DType::f64;
   if (from.dtype != DType::f32 && !widens)
@@ -139,23 +196,24 @@ void convert(const Context& ctx, ConstView from, TensorView to) {
   });
 }
 
-int64_t sum_of_squares_scratch_bytes(int64_t count) {
-  return (count + kSquaresBlock - 1) / kSquaresBlock * static_cast<int64_t>(sizeof(double));
+int64_t sum_scratch_bytes(int64_t count) {
+  return (count + kSumBlock - 1) / kSumBlock * static_cast<int64_t>(sizeof(double));
 }
 
 void sum_of_squares(const Context& ctx, ConstView x, TensorView to) {
-  const int64_t count = x.shape.count(), blocks = (count + kSquaresBlock - 1) / kSquaresBlock;
   const auto* values = static_cast<const float*>(x.data);
-  const auto scope = ctx.scratch.scope();
-  const auto partial = ctx.scratch.allocate({blocks}, DType::f64).as<double>();
-  parallel_for(ctx, blocks, kSquaresBlock, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b)
-      partial[b] = HWY_DYNAMIC_DISPATCH(squares_of_block)(values + b * kSquaresBlock,
-                                                          std::min(kSquaresBlock, count - b * kSquaresBlock));
+  to.as<double>()[0] = sum_of_blocks(ctx, x.shape.count(), [&](int64_t begin, int64_t count) {
+    return HWY_DYNAMIC_DISPATCH(squares_of_block)(values + begin, count);
   });
-  double sum = 0;
-  for (const double value : partial) sum += value;
-  to.as<double>()[0] = sum;
+}
+
+void add_dot(const Context& ctx, ConstView x, ConstView a, ConstView b, TensorView to) {
+  const auto *values = static_cast<const float*>(x.data), *plus = static_cast<const float*>(a.data),
+             *minus = static_cast<const float*>(b.data);
+  const double sum = sum_of_blocks(ctx, x.shape.count(), [&](int64_t begin, int64_t count) {
+    return HWY_DYNAMIC_DISPATCH(dot_of_block)(values + begin, plus + begin, minus ? minus + begin : nullptr, count);
+  });
+  to.as<float>()[0] = static_cast<float>(to.as<float>()[0] + sum);
 }
 
 void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, TensorView y) {

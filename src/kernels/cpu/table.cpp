@@ -21,6 +21,11 @@ const Kernels& table() {
     table.softmax_gradient_chunk = softmax_gradient_chunk;
     table.scale_rows = scale_rows;
     table.add = add;
+    table.scale = scale;
+    table.add_dot = add_dot;
+    table.scale_columns = scale_columns;
+    table.add_bias = add_bias;
+    table.add_column_sums = add_column_sums;
     table.convert = convert;
     table.gather_shards = gather_shards;
     table.scatter_shards_add = scatter_shards_add;

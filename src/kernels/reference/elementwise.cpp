@@ -38,6 +38,29 @@ void add(const Context&, ConstView x, TensorView y) {
   });
 }
 
+void scale(const Context&, double factor, ConstView x, TensorView y, Write write) {
+  with_compute_type(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    for (int64_t r = 0; r < x.rows(); ++r)
+      for (int64_t c = 0; c < x.cols(); ++c) {
+        const double before = write == Write::accumulate ? y.row<T>(r)[c] : 0;
+        y.row<T>(r)[c] = static_cast<T>(before + factor * x.row<T>(r)[c]);
+      }
+  });
+}
+
+void add_dot(const Context&, ConstView x, ConstView a, ConstView b, TensorView to) {
+  with_compute_type(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    double sum = 0;
+    for (int64_t i = 0; i < x.shape.count(); ++i) {
+      const T difference = b.empty() ? a.row<T>(0)[i] : a.row<T>(0)[i] - b.row<T>(0)[i];
+      sum += static_cast<double>(x.row<T>(0)[i]) * difference;
+    }
+    to.as<T>()[0] = static_cast<T>(to.as<T>()[0] + sum);
+  });
+}
+
 void convert(const Context&, ConstView from, TensorView to) {
   with_storage_type(from.dtype, [&](auto f) {
     with_storage_type(to.dtype, [&](auto t) {

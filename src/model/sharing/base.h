@@ -49,12 +49,11 @@ struct BaseOptions {
 class BaseSharing {
  public:
   virtual ~BaseSharing() = default;
-  /// Reserves the slots and returns one view a spec, in their order. A pure function of config and specs: all ranks
-  /// build the same without talking. Slots that are not trained and lie in a file stay there.
+  /// Reserves the slots and returns one weight a spec, in their order. A pure function of config and specs: all ranks build the
+  /// same without talking. Slots that are not trained and lie in a file stay there.
   /// @throws UserError naming a tensor that is missing, has another shape or no floating dtype, or cannot be shared
-  virtual std::vector<ViewPtr> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
-  /// What the views are made of beside the slots' values: method, numbers, hash.
-  /// A saved base and this run's must agree in it.
+  virtual std::vector<Weight> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
+  /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
   virtual Json descriptor() const = 0;
   /// Bytes of the tables that tell which weight reads which number, beside the pool.
   /// Call after ParameterPool::allocate.
@@ -77,39 +76,5 @@ struct SharingMethod {
 const std::vector<SharingMethod>& sharing_methods();
 /// @param where  place of [sharing] in the recipe, for errors
 std::unique_ptr<BaseSharing> make_sharing(const SharingConfig&, const KeyPlaces& where);
-
-/// The plain base: every storage is one slot. Weights are read from the source (frozen ones stay mapped, in the file's
-/// type) or drawn when there is none.
-std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const KeyPlaces& where);
-
-/// Whether weights are read from a file's tensors of this type: f32, bf16, f16.
-bool is_weight_type(DType);
-
-/// A dense model's tensor for a spec. @throws UserError when it is missing, has another shape or no floating dtype
-ConstView source_of(const SafetensorsReader&, const WeightSpec&);
-
-/// How a dense model's tensor gets its first values: from the source, or drawn as the spec says when that is null.
-Init first_init(const WeightSpec&, const SafetensorsReader* source);
-/// Those values, as if nothing were shared.
-Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed);
-
-/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it.
-/// @throws UserError for no regular expression
-bool is_trained(const WeightSpec&, const BaseOptions&);
-/// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train
-void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
-
-/// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
-SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
-
-/// One view a spec: that of its storage, or else a slot of its own.
-std::vector<ViewPtr> bind_others(std::span<const WeightSpec>, std::map<std::string, ViewPtr> by_storage, ParameterPool&,
-                                 const BaseOptions&);
-
-/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given,
-/// else as the slot's options say.
-/// @param readers  tells who reads an element, for the error when a saved one is not finite
-SlotId bind_slot(const std::string& name, SlotOptions, ParameterPool&, const BaseOptions&,
-                 const std::function<std::string(int64_t)>& readers);
 
 }  // namespace tessera

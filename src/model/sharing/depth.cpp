@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/decimal.h"
+#include "model/sharing/binding.h"
 #include "core/error.h"
 #include "model/sharing_io.h"
 
@@ -15,8 +16,8 @@ class Depth final : public BaseSharing {
  public:
   Depth(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
-                            const BaseOptions& options) override {
+  std::vector<Weight> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                           const BaseOptions& options) override {
     for (const WeightSpec& spec : specs) layers_ = std::max<int64_t>(layers_, spec.layer + 1);
     blocks_ = depth_blocks(config_, layers_, where_);
     if (options.source && blocks_ < layers_)
@@ -25,7 +26,7 @@ class Depth final : public BaseSharing {
                       "set model.init = \"random\", or sharing.blocks to the number of layers");
     if (options.saved) options.saved->require_same(descriptor());
     std::map<std::string, SlotId> slots;
-    std::vector<ViewPtr> views;
+    std::vector<Weight> weights;
     for (const WeightSpec& spec : specs) {
       const WeightSpec& first = first_of(spec);
       require_trained_alike(spec, first, options);
@@ -36,9 +37,9 @@ class Depth final : public BaseSharing {
       }
       if (spec.storage == spec.name) weights_ += spec.shape.count();
       layers_of_[first.storage].push_back(spec.layer);
-      views.push_back(std::make_shared<SliceView>(pool, found->second, spec.shape));
+      weights.push_back({std::make_shared<SliceView>(pool, found->second, spec.shape)});
     }
-    return views;
+    return weights;
   }
 
   Json descriptor() const override {

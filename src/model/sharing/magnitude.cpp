@@ -9,6 +9,7 @@
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "model/sharing/binding.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
 
@@ -183,8 +184,8 @@ class Magnitude final : public BaseSharing {
  public:
   Magnitude(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
-                            const BaseOptions& options) override {
+  std::vector<Weight> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                           const BaseOptions& options) override {
     for (const int i : shared_specs(specs, config_, where_)) {
       require_trained_alike(specs.subspan(static_cast<size_t>(i), 1), options, config_, where_);
       tensors_.push_back({specs[i], weights_});
@@ -279,7 +280,7 @@ class Magnitude final : public BaseSharing {
                     [&](int64_t i, int64_t cell) { set_element(to, cell, element(from, i - t.begin)); });
   }
 
-  std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
+  std::vector<Weight> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
     std::map<std::string, ViewPtr> by_storage;
     for (const PrunedTensor& t : tensors_)
       by_storage[t.spec.storage] = std::make_shared<PrunedView>(pool, slot_, kept_, t);

@@ -1,8 +1,7 @@
-#include <algorithm>
+#include "model/sharing/plain.h"
 
+#include "model/sharing/binding.h"
 #include "core/error.h"
-#include "model/sharing/base.h"
-#include "model/sharing/regex_of.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -10,8 +9,8 @@ namespace {
 
 class Plain final : public BaseSharing {
  public:
-  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
-                            const BaseOptions& options) override {
+  std::vector<Weight> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                           const BaseOptions& options) override {
     if (options.saved) options.saved->require_same(descriptor());
     return bind_others(specs, {}, pool, options);
   }
@@ -19,102 +18,7 @@ class Plain final : public BaseSharing {
   Json descriptor() const override { return Json::object().set("method", "none"); }
 };
 
-/// A tensor that is not trained stays where the file was mapped. Where f64 is computed in, all is copied.
-SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool& pool) {
-  const bool in_place = !slot.init.source.empty() && !slot.trainable && pool.compute() == DType::f32;
-  return in_place ? pool.adopt(name, slot.init.source, slot.init.file) : pool.reserve(name, std::move(slot));
-}
-
 }  // namespace
-
-bool is_weight_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
-
-ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
-  const ConstView view = source.at(spec.name);
-  const std::string file = source.file_of(spec.name)->path().string();
-  if (!is_weight_type(view.dtype))
-    throw UserError(file, fmt::format("tensor \"{}\" is stored as {}", spec.name, name_of(view.dtype)),
-                    "weights are read from f32, bf16 and f16: write the model out in one of them");
-  if (!(view.shape == spec.shape))
-    throw UserError(
-        file, fmt::format("tensor \"{}\" is {}, config.json says {}", spec.name, view.shape.text(), spec.shape.text()),
-        "config.json and the weights do not belong together");
-  return view;
-}
-
-Init first_init(const WeightSpec& spec, const SafetensorsReader* source) {
-  Init init = spec.init;
-  if (source) {
-    init.source = source_of(*source, spec);
-    init.file = source->file_of(spec.name);
-  }
-  return init;
-}
-
-Tensor dense_values(const WeightSpec& spec, const SafetensorsReader* source, DType dtype, uint64_t seed) {
-  Tensor values(spec.shape, dtype);
-  write_first_values(first_init(spec, source), seed, spec.storage, values);
-  return values;
-}
-
-bool is_trained(const WeightSpec& spec, const BaseOptions& options) {
-  return options.trainable &&
-         std::none_of(options.freeze.begin(), options.freeze.end(), [&](const std::string& pattern) {
-           return with_place("train.freeze",
-                             [&] { return regex_of(pattern, "train.freeze").is_found_in(spec.storage); });
-         });
-}
-
-void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOptions& options) {
-  if (!options.trainable) return;
-  for (const std::string& entry : options.freeze) {
-    const Regex pattern = regex_of(entry, "train.freeze");
-    if (std::none_of(specs.begin(), specs.end(), [&](const WeightSpec& spec) {
-          return with_place("train.freeze", [&] { return pattern.is_found_in(spec.storage); });
-        }))
-      throw UserError(
-          "train.freeze", fmt::format("train.freeze \"{}\" is found in no tensor's name", entry),
-          fmt::format("names are like \"{}\" and \"{}\"", specs.front().name, specs[specs.size() / 2].name));
-  }
-  if (std::none_of(specs.begin(), specs.end(), [&](const WeightSpec& spec) { return is_trained(spec, options); }))
-    throw UserError("train.freeze", "train.freeze leaves nothing to train", "name fewer tensors");
-}
-
-SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,
-                 const std::function<std::string(int64_t)>& readers) {
-  if (!options.saved) return pool.reserve(name, std::move(slot));
-  slot.init = {Init::Kind::zeros, 0, options.saved->at(name, slot.shape, readers), options.saved->file_of(name)};
-  if (const ConstView& saved = slot.init.source; saved.dtype != DType::f32)  // it is computed with where it lies
-    throw UserError(slot.init.file->path().string(),
-                    fmt::format("tensor \"{}\" is stored as {}, expected f32", name, name_of(saved.dtype)),
-                    "take the file that the run wrote: a pool is not converted");
-  return reserve_or_adopt(name, std::move(slot), pool);
-}
-
-SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
-  SlotOptions slot{.shape = spec.shape,
-                   .trainable = is_trained(spec, options),
-                   .init = first_init(spec, options.saved ? nullptr : options.source),
-                   .weight_decay = spec.role != Role::norm,  // a gain that decays would scale its whole block down
-                   .storage = options.storage};
-  if (options.saved) {
-    slot.init.source = options.saved->at(
-        spec.storage, spec.shape, [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
-    slot.init.file = options.saved->file_of(spec.storage);
-  }
-  return reserve_or_adopt(spec.storage, std::move(slot), pool);
-}
-
-std::vector<ViewPtr> bind_others(std::span<const WeightSpec> specs, std::map<std::string, ViewPtr> by_storage,
-                                 ParameterPool& pool, const BaseOptions& options) {
-  std::vector<ViewPtr> views;
-  for (const WeightSpec& spec : specs) {
-    ViewPtr& view = by_storage[spec.storage];  // tied weights have one storage: the second gets the first one's view
-    if (!view) view = std::make_shared<SliceView>(pool, bind_own_slot(spec, pool, options), spec.shape);
-    views.push_back(view);
-  }
-  return views;
-}
 
 std::unique_ptr<BaseSharing> make_plain(const SharingConfig&, const KeyPlaces&) { return std::make_unique<Plain>(); }
 

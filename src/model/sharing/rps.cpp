@@ -6,9 +6,10 @@
 #include <set>
 
 #include "core/arena.h"
-#include "core/error.h"
 #include "kernels/compute.h"
 #include "kernels/table.h"
+#include "model/sharing/binding.h"
+#include "core/error.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"
@@ -29,8 +30,8 @@ class Rps final : public BaseSharing {
  public:
   Rps(const SharingConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  std::vector<ViewPtr> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
-                            const BaseOptions& options) override {
+  std::vector<Weight> bind(std::span<const WeightSpec> specs, ParameterPool& pool,
+                           const BaseOptions& options) override {
     for (const int i : shared_specs(specs, config_, where_)) shared_.push_back(specs[i]);
     if (options.source && !options.saved) require_usable(specs, *options.source);
     require_trained_alike(shared_, options, config_, where_);
@@ -199,7 +200,7 @@ class Rps final : public BaseSharing {
     return options;
   }
 
-  std::vector<ViewPtr> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
+  std::vector<Weight> make_views(std::span<const WeightSpec> specs, ParameterPool& pool, const BaseOptions& options) {
     std::map<std::string, ViewPtr> by_storage;
     for (size_t k = 0; k < plan_.tensors.size(); ++k) {
       const FoldedTensor& t = plan_.tensors[k];

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/decimal.h"
+#include "model/sharing/binding.h"
 #include "core/error.h"
 #include "model/sharing/regex_of.h"
 

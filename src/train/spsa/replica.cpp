@@ -238,9 +238,6 @@ void Replica::update_with_gradients(const Context& ctx, const Record& record, st
   }
 }
 
-// A pool of directions for the whole run: the weights are w = start + Σ_k c_k z_k, with a fixed-point sum c_k a
-// direction and so one a weight. Integers have no order, so that a replica that joins late may rebuild w from the c_k
-// alone (rebuild_pool) and has the same bits.
 void Replica::update_pool(const Context& ctx, std::span<const Group> groups) {
   for (const Group& group : groups) {
     VoteGroup view = group.view;

@@ -5,6 +5,7 @@
 
 #include "core/device/memory.h"
 #include "core/direction.h"
+#include "core/error.h"
 
 namespace tessera {
 namespace {

@@ -11,8 +11,8 @@
 namespace tessera {
 
 /// S_k = Σ value · fix(alpha) over the votes for direction k, in steps of 2^-48;
-/// w = w_0 + 2^-48 · step scale · Σ_k S_k z_k. Sums are of integers in 64 bits, so that their order does not show, and
-/// w follows from w_0 and the K sums alone.
+/// w = w_0 + 2^-48 · step scale · Σ_k S_k z_k.
+/// Sums are of integers in 64 bits, so that their order does not show, and w follows from w_0 and the K sums alone.
 class SeedPool {
  public:
   /// @param directions  K

@@ -104,11 +104,11 @@ TEST_F(Magnitude, OfEqualsKeepsTheFirst) {
   SharingConfig config = magnitude(1);
   config.pool = 70;
   const auto sharing = make_sharing(config, "");
-  const auto views = sharing->bind(specs, pool, {.trainable = true});
+  const auto weights = sharing->bind(specs, pool, {.trainable = true});
   pool.allocate(0);
   Tensor a({3, 25}, DType::f32), b({3, 25}, DType::f32);
-  views[0]->gather(own_.ctx, {&pool}, a);
-  views[1]->gather(own_.ctx, {&pool}, b);
+  weights[0].base->gather(own_.ctx, {&pool}, a);
+  weights[1].base->gather(own_.ctx, {&pool}, b);
   for (size_t i = 0; i < 75; ++i) {
     EXPECT_EQ(a.as<float>()[i], i < 68 ? -2 : 0) << i;
     EXPECT_EQ(b.as<float>()[i], i == 40 ? 3 : i == 74 ? -5 : 0) << i;

@@ -1,0 +1,108 @@
+// Bound by memory. Sums over rows take fixed blocks of rows; each block sums in a row of scratch, and the blocks are
+// added in order.
+
+#include "kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/columns.cpp"
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+template <class W> void multiply_row(const float* x, const W* factors, int64_t dim, float* y, bool accumulate) {
+  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto value = vector.load(x + i), factor = vector.load(factors + i);
+    vector.store(accumulate ? hn::MulAdd(value, factor, vector.load(y + i)) : hn::Mul(value, factor), y + i);
+  });
+}
+
+void multiply_row_by(const float* x, ConstView factors, int64_t dim, float* y, bool accumulate) {
+  if (factors.dtype == DType::bf16) return multiply_row(x, factors.row<BFloat16>(0), dim, y, accumulate);
+  if (factors.dtype == DType::f16) return multiply_row(x, factors.row<Float16>(0), dim, y, accumulate);
+  multiply_row(x, factors.row<float>(0), dim, y, accumulate);
+}
+
+template <class W> void add_to_row(const W* bias, int64_t dim, float* y) {
+  for_vectors(dim, [&](int64_t i, auto vector)
+                       HWY_ATTR { vector.store(hn::Add(vector.load(y + i), vector.load(bias + i)), y + i); });
+}
+
+void add_bias_to_row(ConstView bias, int64_t dim, float* y) {
+  if (bias.dtype == DType::bf16) return add_to_row(bias.row<BFloat16>(0), dim, y);
+  if (bias.dtype == DType::f16) return add_to_row(bias.row<Float16>(0), dim, y);
+  add_to_row(bias.row<float>(0), dim, y);
+}
+
+/// sums += x · y; y may be null.
+void add_products_row(const float* x, const float* y, int64_t dim, float* sums) {
+  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+    const auto value = vector.load(x + i), sum = vector.load(sums + i);
+    vector.store(y ? hn::MulAdd(value, vector.load(y + i), sum) : hn::Add(value, sum), sums + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tessera::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <algorithm>
+
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/scratch.h"
+
+namespace tessera::cpu {
+namespace {
+
+HWY_EXPORT(multiply_row_by);
+HWY_EXPORT(add_bias_to_row);
+HWY_EXPORT(add_products_row);
+
+constexpr int64_t kRowBlock = 64;  // rows that share one partial sum: its cost is then 1/64 of the reading
+
+int64_t num_blocks(int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
+
+}  // namespace
+
+void scale_columns(const Context& ctx, ConstView x, ConstView factors, TensorView y, Write write) {
+  parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(multiply_row_by)
+    (x.row<float>(r), factors, x.cols(), y.row<float>(r), write == Write::accumulate);
+  });
+}
+
+void add_bias(const Context& ctx, ConstView bias, TensorView y) {
+  parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(add_bias_to_row)(bias, y.cols(), y.row<float>(r));
+  });
+}
+
+int64_t add_column_sums_scratch_bytes(ConstView x) {
+  return num_blocks(x.rows()) * x.cols() * static_cast<int64_t>(sizeof(float));
+}
+
+void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView sums) {
+  const int64_t dim = x.cols(), blocks = num_blocks(x.rows());
+  const auto scope = ctx.scratch.scope();
+  float* partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
+  parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) {
+      float* own = partial + b * dim;
+      std::fill_n(own, dim, 0.0f);
+      for (int64_t r = b * kRowBlock; r < std::min((b + 1) * kRowBlock, x.rows()); ++r)
+        HWY_DYNAMIC_DISPATCH(add_products_row)
+      (x.row<float>(r), y.empty() ? nullptr : y.row<float>(r), dim, own);
+    }
+  });
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t c = 0; c < dim; ++c) sums.row<float>(0)[c] += partial[b * dim + c];
+}
+
+}  // namespace tessera::cpu
+#endif

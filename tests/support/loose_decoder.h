@@ -1,0 +1,138 @@
+#pragma once
+// A decoder without a Model around it: specs, gains, gates and groups of rows are the test's. Its loss is <hidden, r> of
+// the blocks' output with fixed r, so that gradients need no head.
+
+#include <gtest/gtest.h>
+
+#include "core/device/memory.h"
+#include "kernels/compute.h"
+#include "kernels/elementwise.h"
+#include "kernels/upload.h"
+#include "model/packed_attention.h"
+#include "model/sharing/base.h"
+#include "support/biased_family.h"
+#include "support/tiny_model.h"
+
+namespace tessera::test {
+
+enum class Trained { nothing, everything, gains };
+
+struct LooseOptions {
+  DType compute = DType::f32;
+  Trained trained = Trained::everything;
+  bool gains = false, biases = false, adapter = false;
+  TinyConfig size = {.layers = 3};
+};
+
+class LooseDecoder {
+ public:
+  explicit LooseDecoder(const LooseOptions& options) : pool(options.compute) {
+    const ModelFamily& family = options.biases ? biased_ : model_family("llama", "");
+    const ModelConfig config = family.read(to_json(options.size), "config.json");
+    const auto specs = family.specs(config);
+    const auto sharing = make_sharing({}, "");
+    auto weights = sharing->bind(specs, pool, {.trainable = options.trained == Trained::everything});
+    for (size_t i = 0; options.gains && i < specs.size(); ++i) {
+      if (specs[i].role != Role::linear) continue;
+      const Shape shape{specs[i].shape[0]};
+      const SlotId slot = pool.reserve(
+          specs[i].name + ".gain",
+          {.shape = shape, .trainable = options.trained != Trained::nothing, .init = {Init::Kind::ones, 0, {}}});
+      weights[i].gain = std::make_shared<SliceView>(pool, slot, shape);
+    }
+    AdapterWeights deltas;
+    if (options.adapter) {
+      AdapterConfig lora;
+      lora.method = "lora";
+      lora.rank = 3;
+      adapter_ = make_adapter(lora, "");
+      deltas = adapter_->attach(specs, pool);
+    }
+    pool.allocate(5);
+    decoder = std::make_unique<DecoderModel>(config, specs, std::move(weights), 16, options.compute);
+    uint32_t seed = 1;
+    for (const TrainableSlot& slot : pool.trainable().slots) {
+      const bool around_one = slot.name.ends_with(".gain") || slot.name.find("norm") != std::string::npos;
+      if (slot.shape.rank == 1 || slot.name.ends_with(".bt"))
+        fill(slot_of(pool, slot.name), seed++, 0.3, around_one ? 1 : 0);
+    }
+    if (options.adapter) adapter = std::make_unique<BoundAdapter>(std::move(deltas), pool);
+  }
+
+  /// Two documents and a row of padding, `copies` times.
+  int64_t tokens(int64_t copies = 1) const { return copies * kTokens; }
+
+  /// The blocks' output, on a copy of the host. @param groups  their ends cover all rows
+  Tensor hidden(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read = nullptr) {
+    Tensor result({groups.back().end, decoder->config().hidden_size}, pool.compute());
+    run(ctx, groups, read, [&](const Pass& pass, AttentionContext& attention) {
+      convert(ctx, decoder->forward(pass, attention), result);
+    });
+    return result;
+  }
+
+  /// The loss; gradients are added to the pool and, when given, to the gates'.
+  double train(const Context& ctx, std::span<const RowGroup> groups, Keep keep, TensorView gate_grads = {}) {
+    double loss = 0;
+    run(ctx, groups, nullptr, [&](Pass pass, TrainableAttention& attention) {
+      pass.pool = &pool;
+      pass.gate_grads = gate_grads;
+      std::vector<BlockSaved> saved(static_cast<size_t>(decoder->num_layers()));
+      const TensorView hidden = decoder->embed(pass);
+      decoder->blocks(pass, decoder->all_layers(), attention, hidden, keep, saved);
+      const TensorView dhidden = pass.rows(hidden.cols(), pool.compute());
+      if (!ctx.scratch.is_counting()) {
+        fill(dhidden, 77, 1, 0);
+        loss = dot(hidden, dhidden);
+      }
+      decoder->blocks_backward(pass, decoder->all_layers(), attention, keep, saved, dhidden);
+      decoder->embed_backward(pass, dhidden);
+    });
+    if (adapter && !ctx.scratch.is_counting()) adapter->finish_backward(ctx);
+    return loss;
+  }
+  /// The same loss, forward only.
+  double loss(const Context& ctx, std::span<const RowGroup> groups) {
+    const Tensor out = hidden(ctx, groups), r(out.shape(), out.dtype());
+    fill(r, 77, 1, 0);
+    return dot(out, r);
+  }
+
+  ParameterPool pool;
+  std::unique_ptr<DecoderModel> decoder;
+  std::unique_ptr<BoundAdapter> adapter;
+
+ private:
+  static constexpr int64_t kTokens = 10;
+
+  static void fill(TensorView view, uint32_t seed, double deviation, double mean) {
+    fill_normal(view, seed, deviation);
+    for (int64_t i = 0; mean != 0 && i < view.shape.count(); ++i) set_element(view, i, mean + element(view, i));
+  }
+  static double dot(const ConstView& a, const ConstView& b) {
+    double sum = 0;
+    for (int64_t i = 0; i < a.shape.count(); ++i) sum += element(a, i) * element(b, i);
+    return sum;
+  }
+
+  template <class F> void run(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read, F&& f) {
+    if (adapter && !ctx.scratch.is_counting()) adapter->assemble(ctx);
+    const auto scope = ctx.scratch.scope();
+    std::vector<int32_t> ids, positions;
+    std::vector<AttentionSegment> segments;
+    for (int64_t begin = 0; begin < groups.back().end; begin += kTokens) {
+      for (const int32_t id : {3, 14, 1, 5, 9, 2, 6, 5, 3, 0}) ids.push_back(id);
+      for (const int32_t position : {0, 1, 2, 3, 0, 1, 2, 3, 4, 0}) positions.push_back(position);
+      segments.push_back({begin, begin + 4, begin, begin + 4});
+      segments.push_back({begin + 4, begin + 9, begin + 4, begin + 9});
+    }
+    const TokenBatch batch{ids, positions, {}, segments, groups};
+    PackedAttention attention;
+    f(Pass{ctx, batch, read ? *read : PoolRead{&pool}}, attention);
+  }
+
+  ModelFamily biased_ = biased_family();
+  std::unique_ptr<Adapter> adapter_;
+};
+
+}  // namespace tessera::test
