@@ -35,7 +35,8 @@ struct Block {
   AttentionSpec attention;
 };
 
-/// From the scratch of the pass. @param blocks  all that use what is allocated: linears have room for what the widest keeps
+/// From the scratch of the pass. @param blocks  all that use what is allocated: linears have room for what the widest
+/// keeps
 BlockSaved allocate_saved(const Pass&, const WeightSet&, const ModelConfig&, const std::vector<BlockWeights>& blocks);
 
 /// From a block's input to q, k and v before RoPE: everything in front of attention.

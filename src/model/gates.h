@@ -6,9 +6,9 @@
 //   sublayers   y = x + g · A(x),  out = y + h · M(y)
 //
 // Where all rows have gate 1 the ordinary path runs, bit for bit: its products add up on the residual in the kernels'
-// own order, which a part formed alone and added afterwards would not meet in the last bits. Where all have 0 nothing is
-// computed and rows are handed on as they are (0 · F would turn -0 into +0 and an infinity into NaN); such a gate gets
-// no gradient. At any other value the part is formed alone and kept unscaled, because the gate's gradient is
+// own order, which a part formed alone and added afterwards would not meet in the last bits. Where all have 0 nothing
+// is computed and rows are handed on as they are (0 · F would turn -0 into +0 and an infinity into NaN); such a gate
+// gets no gradient. At any other value the part is formed alone and kept unscaled, because the gate's gradient is
 // <dout, part>. Groups of rows may differ in a gate: then the part is formed alone for all of them, and rows with 0 are
 // still handed on as they are.
 

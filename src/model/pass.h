@@ -16,8 +16,9 @@ struct BlockGates {
   std::span<const double> values{};  // the host's: one a layer, or of sublayers attention's and the MLP's of each
 };
 
-/// Rows of a batch that read the same numbers: the base weights, an adapter or none, gates of the same kind as the other groups'. A group with `values` reads trainable base weights
-/// through them, in place of the pass's own reading; frozen weights are still read once for all groups.
+/// Rows of a batch that read the same numbers: the base weights, an adapter or none, gates of the same kind as the
+/// other groups'. A group with `values` reads trainable base weights through them, in place of the pass's own reading;
+/// frozen weights are still read once for all groups.
 struct RowGroup {
   int64_t begin, end;
   BoundAdapter* adapter = nullptr;

@@ -1,5 +1,6 @@
 #pragma once
-// A family that the program does not have: a Llama whose q, k and v have biases. A family's file holds no more than this.
+// A family that the program does not have: a Llama whose q, k and v have biases. A family's file holds no more than
+// this.
 
 #include "model/families/decoder_config.h"
 #include "model/families/spec_list.h"

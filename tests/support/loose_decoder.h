@@ -1,6 +1,6 @@
 #pragma once
-// A decoder without a Model around it: specs, gains, gates and groups of rows are the test's. Its loss is <hidden, r> of
-// the blocks' output with fixed r, so that gradients need no head.
+// A decoder without a Model around it: specs, gains, gates and groups of rows are the test's. Its loss is <hidden, r>
+// of the blocks' output with fixed r, so that gradients need no head.
 
 #include <gtest/gtest.h>
 

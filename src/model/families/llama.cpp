@@ -1,8 +1,8 @@
 // Llama: RMSNorm, rotary positions (with Llama-3's scaling), grouped-query attention, SwiGLU, tied or untied head.
 
+#include "core/error.h"
 #include "model/families/config_keys.h"
 #include "model/families/decoder_config.h"
-#include "core/error.h"
 #include "model/families/spec_list.h"
 
 namespace tessera {

@@ -49,11 +49,12 @@ struct BaseOptions {
 class BaseSharing {
  public:
   virtual ~BaseSharing() = default;
-  /// Reserves the slots and returns one weight a spec, in their order. A pure function of config and specs: all ranks build the
-  /// same without talking. Slots that are not trained and lie in a file stay there.
+  /// Reserves the slots and returns one weight a spec, in their order. A pure function of config and specs: all ranks
+  /// build the same without talking. Slots that are not trained and lie in a file stay there.
   /// @throws UserError naming a tensor that is missing, has another shape or no floating dtype, or cannot be shared
   virtual std::vector<Weight> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
-  /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree in it.
+  /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree
+  /// in it.
   virtual Json descriptor() const = 0;
   /// Bytes of the tables that tell which weight reads which number, beside the pool.
   /// Call after ParameterPool::allocate.

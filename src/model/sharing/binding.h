@@ -1,5 +1,6 @@
 #pragma once
-// What ways to share weights have in common when they bind: a tensor's first values, whether it is trained, a slot for it.
+// What ways to share weights have in common when they bind: a tensor's first values, whether it is trained, a slot for
+// it.
 
 #include <functional>
 
@@ -18,7 +19,8 @@ Init first_init(const WeightSpec&, const SafetensorsReader* source);
 /// Those values, as if nothing were shared.
 Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed);
 
-/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular expression
+/// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular
+/// expression
 bool is_trained(const WeightSpec&, const BaseOptions&);
 /// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train
 void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
@@ -30,7 +32,8 @@ SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
 std::vector<Weight> bind_others(std::span<const WeightSpec>, std::map<std::string, ViewPtr> by_storage, ParameterPool&,
                                 const BaseOptions&);
 
-/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given, else as the slot's options say.
+/// A slot that is no tensor of the model (a pool): from BaseOptions::saved when that is given, else as the slot's
+/// options say.
 /// @param readers  tells who reads an element, for the error when a saved one is not finite
 SlotId bind_slot(const std::string& name, SlotOptions, ParameterPool&, const BaseOptions&,
                  const std::function<std::string(int64_t)>& readers);

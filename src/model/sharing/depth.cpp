@@ -5,8 +5,8 @@
 #include <map>
 
 #include "core/decimal.h"
-#include "model/sharing/binding.h"
 #include "core/error.h"
+#include "model/sharing/binding.h"
 #include "model/sharing_io.h"
 
 namespace tessera {

@@ -1,7 +1,7 @@
 #include "model/sharing/plain.h"
 
-#include "model/sharing/binding.h"
 #include "core/error.h"
+#include "model/sharing/binding.h"
 #include "model/sharing_io.h"
 
 namespace tessera {

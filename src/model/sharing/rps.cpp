@@ -6,10 +6,10 @@
 #include <set>
 
 #include "core/arena.h"
+#include "core/error.h"
 #include "kernels/compute.h"
 #include "kernels/table.h"
 #include "model/sharing/binding.h"
-#include "core/error.h"
 #include "model/sharing/cell_map.h"
 #include "model/sharing/fold_view.h"
 #include "model/sharing/selection.h"

@@ -19,8 +19,8 @@ template <class Method> std::string choice_of(const std::vector<Method>& methods
   return text;
 }
 
-/// Options are given and the method is not even named: what was wanted would not happen, without a word. method = "none" says
-/// that it is meant.
+/// Options are given and the method is not even named: what was wanted would not happen, without a word. method =
+/// "none" says that it is meant.
 void require_method(SectionCheck& own, const std::string& section, const std::string& otherwise,
                     const std::string& methods) {
   std::set<std::string> said = own.said();

@@ -4,8 +4,8 @@
 #include <set>
 
 #include "core/decimal.h"
-#include "model/sharing/binding.h"
 #include "core/error.h"
+#include "model/sharing/binding.h"
 #include "model/sharing/regex_of.h"
 
 namespace tessera {
