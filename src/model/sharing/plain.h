@@ -1,4 +1,6 @@
 #pragma once
+// The plain base: no sharing.
+
 #include "model/sharing/base.h"
 
 namespace tessera {
