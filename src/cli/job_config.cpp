@@ -5,6 +5,7 @@
 #include "cli/unread_keys.h"
 #include "core/error.h"
 #include "data/tokenizer/unicode.h"
+#include "kernels/compute.h"
 #include "model/model_config.h"
 #include "train/estimator.h"
 #include "train/optimizers/optimizer.h"
@@ -60,6 +61,15 @@ void check_utf8(Recipe& recipe, const JobConfig& c) {
     fault("run", "dir", "the path of the run's folder");
 }
 
+/// Not every device has every table of kernels.
+void check_backend(Recipe& recipe, const RunConfig& run) {
+  try {
+    kernels_for(device_of(run.device), run.backend);
+  } catch (const UserError& error) {
+    recipe.fault("run", "backend", error.message(), error.hint());
+  }
+}
+
 void check_files(Recipe& recipe, const JobConfig& c) {
   if (job_of(c).reads_data) {
     check_data_file(recipe, c, c.data.train, "data", "train");
@@ -101,6 +111,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   check_objective(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);
+  check_backend(recipe, c.run);
   check_files(recipe, c);
   check_utf8(recipe, c);
   recipe.finish();

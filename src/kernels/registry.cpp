@@ -22,7 +22,7 @@ constexpr std::pair<Device::Kind, const Kernels& (*)()> kOfDevices[] = {
 const Kernels& kernels_for(Device device, std::string_view backend) {
   if (device.kind == Device::Kind::cuda || backend == "cuda")
     throw UserError("", "this program was built without CUDA",
-                    "choose device = \"cpu\", or configure with a CUDA toolkit");
+                    "set run.device = \"cpu\", or configure with a CUDA toolkit");
   for (const auto& [kind, table] : kOfDevices) {
     if (device.kind != kind || backend == "counting") continue;
     if (backend.empty() || backend == table().backend) return table();

@@ -67,7 +67,7 @@ TEST_F(OnFar, RanksReduceThroughTheHost) {
 }
 
 TEST_F(OnFar, AnotherBackendIsRefused) {
-  EXPECT_NE(fault({"lora.toml", "run.device=far", "run.backend=reference"}).find("no backend \"reference\""),
+  EXPECT_NE(fault({"lora.toml", "--check", "run.device=far", "run.backend=reference"}).find("no backend \"reference\""),
             std::string::npos);
 }
 

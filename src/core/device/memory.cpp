@@ -44,7 +44,7 @@ DeviceMemory& memory_of(Device device) {
   for (const DeviceKind& kind : device_kinds())
     if (kind.kind == device.kind) return kind.memory();
   throw UserError("", "this program was built without CUDA",
-                  "choose device = \"cpu\", or configure with a CUDA toolkit");
+                  "set run.device = \"cpu\", or configure with a CUDA toolkit");
 }
 
 const std::vector<DeviceKind>& device_kinds() {

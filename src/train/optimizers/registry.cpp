@@ -55,7 +55,7 @@ void OptimizerConfig::visit(Fields& v) {
   v("beta2", beta2, in_f32(in_range(0, 0.9999999)), "adamw: decay of the mean of squared gradients",
     OnResume::in_new_folder);
   v("eps", eps, in_f32(above(0)), "adamw: added to the root of the second moment", OnResume::in_new_folder);
-  v("weight_decay", weight_decay, in_f32(at_least(0)), "decoupled decay, of everything but norms",
+  v("weight_decay", weight_decay, in_f32(at_least(0)), "decoupled decay, of everything but norms and biases",
     OnResume::in_new_folder);
   v("momentum", momentum, in_f32(in_range(0, 0.99999)), "sgd: decay of the velocity; with spsa 0 unless given");
   v("schedule", schedule, one_of({"linear", "cosine", "constant"}), "shape of the learning rate after warm-up",
