@@ -12,13 +12,15 @@ struct Override {
   std::string text;
 };
 
-/// The parts between dots; none when one of them is empty.
+constexpr size_t kMostNames = 32;  // of an override's key: no section lies that deep
+
+/// The parts between dots; none when one of them is empty, or there are too many.
 std::vector<std::string> path_of(const std::string& text) {
   std::vector<std::string> path;
   for (size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
     end = text.find('.', begin);
     path.push_back(text.substr(begin, end - begin));
-    if (path.back().empty()) return {};
+    if (path.back().empty() || path.size() > kMostNames) return {};
   }
   return path;
 }

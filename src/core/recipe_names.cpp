@@ -76,7 +76,8 @@ void Recipe::check_name(const TomlValue& value, const std::string& section, cons
   if (check_list(value, full_name, at, from_override)) return;
   const std::vector<std::string> known = known_keys(section);
   const auto* members = value.as<TomlTable>();
-  const bool is_section = holds(sections_, full_name) || !sections_in(full_name).empty();
+  // [""] is a name that nobody has; the recipe's top, which is called so here, is no section of it.
+  const bool is_section = !full_name.empty() && (holds(sections_, full_name) || !sections_in(full_name).empty());
   if (members && is_section)
     check_names(*members, full_name, from_override);
   else if (is_section)

@@ -54,6 +54,7 @@ RunFolder::RunFolder(const fs::path& folder, const std::string& resume,
 void RunFolder::take(const std::function<void(const std::string&)>& say, std::chrono::milliseconds patience) {
   do {
     lock_.reset();
+    lock_file_.reset();
     is_new_ = make_folders(path_, path_);
     if (lock({})) continue;
     if (say)
@@ -91,10 +92,13 @@ RunFolder::~RunFolder() {
 
 bool RunFolder::lock(std::chrono::milliseconds patience) {
   lock_.reset();
-  try {
-    lock_file_.emplace(FileDescriptor::open_or_create(path_ / kLock));
-  } catch (const UserError& error) {
-    fail(path_, fmt::format("{} {}", kLock, error.message()));
+  // Once open, that file is waited for. Who held it may take its folder away meanwhile: lock_counts tells.
+  if (!lock_file_) {
+    try {
+      lock_file_.emplace(FileDescriptor::open_or_create(path_ / kLock));
+    } catch (const UserError& error) {
+      fail(path_, fmt::format("{} {}", kLock, error.message()));
+    }
   }
   if (auto taken = FileLock::wait(*lock_file_, patience, "waiting for the run folder"))
     lock_.emplace(std::move(*taken));

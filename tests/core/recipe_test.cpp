@@ -235,6 +235,17 @@ TEST(Recipe, FaultsOfOverridesNameTheCommandLine) {
                     text));
 }
 
+TEST(Recipe, RefusesAKeyOfMoreNamesThanAnySectionHas) {
+  std::string deep = "a";
+  for (int i = 0; i < 60000; ++i) deep += ".a";
+  EXPECT_THAT(faults("", {deep + "=1"}), testing::HasSubstr("is not an override"));
+}
+
+TEST(Recipe, RefusesASectionWithoutAName) {
+  EXPECT_THAT(faults("[\"\"]\nsteps = 3\n"), testing::HasSubstr("unknown section \"\""));
+  EXPECT_THAT(faults("[\"\"]\n"), testing::HasSubstr("unknown section \"\""));
+}
+
 TEST(Recipe, PathsOfTheFileAreRelativeToItAndThoseOfTheCommandLineToTheWorkingDirectory) {
   const test::TemporaryFolder folder;
   fs::create_directories(folder / "recipes");
