@@ -145,12 +145,18 @@ struct Expected {
   std::vector<float> start, end;
 };
 
-/// 1e6 weights after the rounds, in plain loops; computed once.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kWeights = 30000;  // more than a run of blocks; the plain loops are slow under sanitizers
+#else
+constexpr int64_t kWeights = 1000000;
+#endif
+
+/// So many weights after the rounds, in plain loops; computed once.
 const Expected& expected(size_t scale) {
   static const auto kAll = [] {
     std::vector<Expected> all;
     for (const float s : kScales) {
-      all.push_back({.start = make_weights(1000000, 9), .end = {}});
+      all.push_back({.start = make_weights(kWeights, 9), .end = {}});
       all.back().end = all.back().start;
       vote_update(On("reference"), all.back().end, 0, Rounds(s).groups);
     }
