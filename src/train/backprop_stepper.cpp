@@ -25,6 +25,7 @@ int64_t numbers_of(const FlatParams& params) {
 /// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it,
 /// and back, so that no copy is needed. The sum of one rank is its own.
 void all_reduce_grads(Communicator& world, FlatParams& params) {
+  // Alone, no slot has to move: the call counts the bytes that a rank of many would send.
   if (world.size() == 1) return world.all_reduce_sum_view(params.grads.slice_rows(0, numbers_of(params)));
   const EditedOnHost host(params.grads);
   const auto grads = host.as<float>();

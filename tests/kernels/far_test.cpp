@@ -23,10 +23,10 @@ namespace {
 const Device kFar = device_of("far");
 
 Tensor random(Shape shape, uint64_t seed) {
-  const Tensor tensor(shape, DType::f32);
+  Tensor tensor(shape, DType::f32);
   const RandomStream stream(seed, 1);
   for (int64_t i = 0; i < shape.count(); ++i) tensor.as<float>()[i] = static_cast<float>(stream.normal(i));
-  return upload(tensor.view(), Device{});
+  return tensor;
 }
 
 template <class T> std::vector<T> values(const ConstView& view) {

@@ -55,6 +55,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/row_blocks.h"
 #include "kernels/cpu/scratch.h"
 
 namespace tessera::cpu {
@@ -63,10 +64,6 @@ namespace {
 HWY_EXPORT(multiply_row_by);
 HWY_EXPORT(add_bias_to_row);
 HWY_EXPORT(add_products_row);
-
-constexpr int64_t kRowBlock = 64;  // rows that share one partial sum: its cost is then 1/64 of the reading
-
-int64_t num_blocks(int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
 
 }  // namespace
 
@@ -83,12 +80,10 @@ void add_bias(const Context& ctx, ConstView bias, TensorView y) {
   });
 }
 
-int64_t add_column_sums_scratch_bytes(ConstView x) {
-  return num_blocks(x.rows()) * x.cols() * static_cast<int64_t>(sizeof(float));
-}
+int64_t add_column_sums_scratch_bytes(ConstView x) { return row_blocks_bytes(x); }
 
 void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView sums) {
-  const int64_t dim = x.cols(), blocks = num_blocks(x.rows());
+  const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
   parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
@@ -100,8 +95,7 @@ void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView su
       (x.row<float>(r), y.empty() ? nullptr : y.row<float>(r), dim, own);
     }
   });
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t c = 0; c < dim; ++c) sums.row<float>(0)[c] += partial[b * dim + c];
+  join_row_blocks(partial, blocks, dim, sums.row<float>(0));
 }
 
 }  // namespace tessera::cpu

@@ -86,6 +86,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/row_blocks.h"
 #include "kernels/cpu/scratch.h"
 
 namespace tessera::cpu {
@@ -93,10 +94,6 @@ namespace {
 
 HWY_EXPORT(rms_norm_rows);
 HWY_EXPORT(rms_norm_backward_rows);
-
-constexpr int64_t kRowBlock = 64;  // rows that share one partial sum of dweight: its cost is then 1/64 of the reading
-
-int64_t num_blocks(int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
 
 }  // namespace
 
@@ -108,12 +105,12 @@ void rms_norm(const Context& ctx, ConstView x, ConstView weight, double eps, Ten
 }
 
 int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight) {
-  return dweight.empty() ? 0 : num_blocks(x.rows()) * x.cols() * static_cast<int64_t>(sizeof(float));
+  return dweight.empty() ? 0 : row_blocks_bytes(x);
 }
 
 void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
                        TensorView dx, TensorView dweight) {
-  const int64_t dim = x.cols(), blocks = num_blocks(x.rows());
+  const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = nullptr;  // [blocks, dim]
   if (!dweight.empty()) partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
@@ -125,8 +122,7 @@ void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstV
        std::min((b + 1) * kRowBlock, x.rows()));
     }
   });
-  for (int64_t b = 0; partial && b < blocks; ++b)
-    for (int64_t c = 0; c < dim; ++c) dweight.row<float>(0)[c] += partial[b * dim + c];
+  if (partial) join_row_blocks(partial, blocks, dim, dweight.row<float>(0));
 }
 
 }  // namespace tessera::cpu
