@@ -1,53 +1,37 @@
 #include "model/block.h"
 
-#include <algorithm>
-
 #include "kernels/elementwise.h"
-#include "kernels/swiglu.h"
 #include "model/gates.h"
-#include "model/norm.h"
 
 namespace tessera {
 namespace {
 
-/// The linears of a block: their weight, and what they keep.
-constexpr std::pair<int BlockWeights::*, LinearSaved BlockLinears::*> kLinears[] = {
-    {&BlockWeights::q, &BlockLinears::q},       {&BlockWeights::k, &BlockLinears::k},
-    {&BlockWeights::v, &BlockLinears::v},       {&BlockWeights::o, &BlockLinears::o},
-    {&BlockWeights::gate, &BlockLinears::gate}, {&BlockWeights::up, &BlockLinears::up},
-    {&BlockWeights::down, &BlockLinears::down}};
+/// A half that the block lacks is left out, like one whose gate is shut.
+bool runs_attention(const Block& block, const LayerGates& gates) {
+  return block.parts.has_attention() && !gates.attention.is_skipped();
+}
+bool runs_mlp(const Block& block, const LayerGates& gates) { return block.parts.has_mlp() && !gates.mlp.is_skipped(); }
 
-/// The widest delta of any group of rows.
-int64_t delta_rank(const TokenBatch& batch, int weight) {
-  int64_t rank = 0;
-  for (const RowGroup& group : batch.groups)
-    if (group.adapter) rank = std::max(rank, group.adapter->rank(weight));
-  return rank;
+/// y = x wᵀ + bias, then normed where the block has such a norm.
+void project(const Pass& pass, const Block& block, LinearWeights w, int norm_weight, ConstView x, TensorView y,
+             const LinearSaved& kept, const NormSaved& normed) {
+  if (norm_weight == kAbsent) return linear(pass, block.weights, w, x, 0, y, kept);
+  linear(pass, block.weights, w, x, 0, normed.input, kept);
+  norm(pass, block.weights, norm_weight, block.norm_eps, normed.input, y, normed.inv_rms);
 }
 
-/// Room for what a linear keeps in the block that keeps the most.
-LinearSaved allocate_linear(const Pass& pass, const WeightSet& weights, const std::vector<BlockWeights>& blocks,
-                            int BlockWeights::*linear) {
-  int64_t rank = 0;
-  bool trains_gain = false;
-  for (const BlockWeights& block : blocks) {
-    rank = std::max(rank, delta_rank(pass.batch, block.*linear));
-    const ViewPtr& gain = weights.gain(block.*linear);
-    trains_gain = trains_gain || (pass.pool && gain && gain->is_trainable());
-  }
-  LinearSaved kept;
-  if (rank > 0) kept.low_rank = pass.rows(rank, weights.compute());
-  if (trains_gain) kept.product = pass.rows(weights.shape(blocks.front().*linear)[0], weights.compute());
-  return kept;
+/// The gradient of what such a norm read, from scratch; dy itself where there is none.
+ConstView norm_input_gradient(const Pass& pass, const Block& block, int norm_weight, const NormSaved& normed,
+                              ConstView dy) {
+  if (norm_weight == kAbsent) return dy;
+  const TensorView dx = pass.rows(dy.cols(), dy.dtype);
+  clear(pass.ctx, dx);
+  norm_backward(pass, block.weights, norm_weight, normed.input, normed.inv_rms, dy, dx);
+  return dx;
 }
 
-/// From a residual to what the MLP's last linear reads.
 void mlp_begin(const Pass& pass, const Block& block, ConstView residual, BlockSaved& s) {
-  const auto& [weights, w, config, attention] = block;
-  norm(pass, weights, w.mlp_norm, config.rms_norm_eps, residual, s.normed_2, s.inv_rms_2);
-  linear(pass, weights, {w.gate}, s.normed_2, 0, s.gate, s.linears.gate);
-  linear(pass, weights, {w.up}, s.normed_2, 0, s.up, s.linears.up);
-  swiglu(pass.ctx, s.gate, s.up, s.activated);
+  mlp_begin(pass, block.weights, block.parts, block.norm_eps, residual, s.mlp);
 }
 
 /// hidden += gate · (x wᵀ): what attention or the MLP adds. @param part  of a gate: room for that product
@@ -60,12 +44,14 @@ void add_part(const Pass& pass, const Block& block, const Gate& gate, int weight
 
 /// hidden += g · (A + M(hidden + A)): block_end where the whole block's part is formed alone.
 void add_block_part(const Pass& pass, const Block& block, const Gate& gate, BlockSaved& s, TensorView hidden) {
-  const auto& [weights, w, config, attention] = block;
-  linear(pass, weights, {w.o}, s.attended, 0, s.part, s.linears.o);
-  convert(pass.ctx, hidden, s.middle);
-  add(pass.ctx, s.part, s.middle);
-  mlp_begin(pass, block, s.middle, s);
-  linear(pass, weights, {w.down}, s.activated, 1, s.part, s.linears.down);
+  const BlockWeights& w = block.parts;
+  if (w.has_attention()) linear(pass, block.weights, {w.o}, s.attention.attended, 0, s.part, s.attention.o_linear);
+  if (w.has_mlp()) {
+    convert(pass.ctx, hidden, s.middle);
+    if (w.has_attention()) add(pass.ctx, s.part, s.middle);
+    mlp_begin(pass, block, s.middle, s);
+    linear(pass, block.weights, {w.down}, s.mlp.activated, w.has_attention() ? 1 : 0, s.part, s.mlp.down_linear);
+  }
   gate.add(s.part, hidden);
 }
 
@@ -88,75 +74,70 @@ void through_gate(const Pass& pass, const Gate& gate, ConstView part, ConstView 
   gate.add_rest(dout, dhidden);
 }
 
-void mlp_backward(const Pass& pass, const Block& block, BlockSaved& s, TensorView dhidden) {
-  const auto& [weights, w, config, attention] = block;
-  const auto scope = pass.ctx.scratch.scope();
-  const DType dtype = weights.compute();
-  const TensorView dnormed = pass.rows(config.hidden_size, dtype);
-  {
-    const auto inner = pass.ctx.scratch.scope();
-    const TensorView dactivated = pass.rows(config.intermediate_size, dtype);
-    linear_backward(pass, weights, {w.down}, s.activated, s.linears.down, dhidden, 0, dactivated);
-    // gate and up have served: their gradients take their place
-    swiglu_backward(pass.ctx, s.gate, s.up, dactivated, s.gate, s.up);
-    linear_backward(pass, weights, {w.gate}, s.normed_2, s.linears.gate, s.gate, 0, dnormed);
-    linear_backward(pass, weights, {w.up}, s.normed_2, s.linears.up, s.up, 1, dnormed);
-  }
-  norm_backward(pass, weights, w.mlp_norm, s.middle, s.inv_rms_2, dnormed, dhidden);
-}
-
-void attention_backward(const Pass& pass, const Block& block, TrainableAttention& attention, BlockSaved& s,
+void attention_backward(const Pass& pass, const Block& block, TrainableAttention& attention, BlockSaved& saved,
                         TensorView dhidden, bool need_input) {
-  const auto& [weights, w, config, spec] = block;
+  const auto& [weights, w, spec, eps] = block;
+  const AttentionSaved& s = saved.attention;
   const auto scope = pass.ctx.scratch.scope();
   const DType dtype = weights.compute();
-  const TensorView dnormed = pass.rows(config.hidden_size, dtype), dattended = pass.rows(config.query_width(), dtype);
-  linear_backward(pass, weights, {w.o}, s.attended, s.linears.o, dhidden, 0, dattended);
-  const TensorView dq = pass.rows(config.query_width(), dtype), dk = pass.rows(config.key_width(), dtype),
-                   dv = pass.rows(config.key_width(), dtype);
+  const TensorView dnormed = pass.rows(dhidden.cols(), dtype), dattended = pass.rows(s.attended.cols(), dtype);
+  linear_backward(pass, weights, {w.o}, s.attended, s.o_linear, dhidden, 0, dattended);
+  const TensorView dq = pass.rows(s.q.cols(), dtype), dk = pass.rows(s.k.cols(), dtype),
+                   dv = pass.rows(s.v.cols(), dtype);
   attention.attend_backward(pass.ctx, spec, pass.batch, {s.q, s.k, s.v, s.attended, s.lse}, dattended, dq, dk, dv);
+  const ConstView dq_linear = norm_input_gradient(pass, block, w.q_norm, s.q_norm, dq),
+                  dk_linear = norm_input_gradient(pass, block, w.k_norm, s.k_norm, dk);
   const bool need_dnormed = need_input || weights.is_trainable(w.input_norm);
   const TensorView target = need_dnormed ? dnormed : TensorView();
-  linear_backward(pass, weights, {w.q, w.q_bias}, s.normed_1, s.linears.q, dq, 0, target);
-  linear_backward(pass, weights, {w.k, w.k_bias}, s.normed_1, s.linears.k, dk, 1, target);
-  linear_backward(pass, weights, {w.v, w.v_bias}, s.normed_1, s.linears.v, dv, 1, target);
-  if (need_dnormed) norm_backward(pass, weights, w.input_norm, s.input, s.inv_rms_1, dnormed, dhidden);
+  linear_backward(pass, weights, {w.q, w.q_bias}, s.normed, s.q_linear, dq_linear, 0, target);
+  linear_backward(pass, weights, {w.k, w.k_bias}, s.normed, s.k_linear, dk_linear, 1, target);
+  linear_backward(pass, weights, {w.v, w.v_bias}, s.normed, s.v_linear, dv, 1, target);
+  if (need_dnormed) norm_backward(pass, weights, w.input_norm, saved.input, s.inv_rms, dnormed, dhidden);
+}
+
+AttentionSaved allocate_attention(const Pass& pass, const WeightSet& weights, const AttentionSpec& spec,
+                                  const std::vector<BlockWeights>& blocks) {
+  AttentionSaved s;
+  s.normed = allocate_output(pass, weights, blocks, &BlockWeights::o);  // as wide as the residual
+  if (s.normed.empty()) return s;
+  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.compute());
+  s.q = allocate_output(pass, weights, blocks, &BlockWeights::q);
+  s.k = allocate_output(pass, weights, blocks, &BlockWeights::k);
+  s.v = allocate_output(pass, weights, blocks, &BlockWeights::v);
+  s.attended = allocate_output(pass, weights, blocks, &BlockWeights::q);
+  s.lse = pass.rows(spec.heads, weights.compute());
+  s.q_norm = allocate_saved(pass, weights, blocks, &BlockWeights::q, &BlockWeights::q_norm);
+  s.k_norm = allocate_saved(pass, weights, blocks, &BlockWeights::k, &BlockWeights::k_norm);
+  s.q_linear = allocate_saved(pass, weights, blocks, &BlockWeights::q);
+  s.k_linear = allocate_saved(pass, weights, blocks, &BlockWeights::k);
+  s.v_linear = allocate_saved(pass, weights, blocks, &BlockWeights::v);
+  s.o_linear = allocate_saved(pass, weights, blocks, &BlockWeights::o);
+  return s;
 }
 
 }  // namespace
 
-BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const ModelConfig& config,
+BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const AttentionSpec& spec,
                           const std::vector<BlockWeights>& blocks) {
-  const DType dtype = weights.compute();
-  const int64_t d = config.hidden_size, q = config.query_width(), kv = config.key_width(), i = config.intermediate_size;
   BlockSaved s;
-  s.input = pass.rows(d, dtype);
-  s.inv_rms_1 = pass.ctx.scratch.allocate({pass.batch.tokens()}, dtype);
-  s.normed_1 = pass.rows(d, dtype);
-  s.q = pass.rows(q, dtype);
-  s.k = pass.rows(kv, dtype);
-  s.v = pass.rows(kv, dtype);
-  s.attended = pass.rows(q, dtype);
-  s.lse = pass.rows(config.num_attention_heads, dtype);
-  s.middle = pass.rows(d, dtype);
-  s.inv_rms_2 = pass.ctx.scratch.allocate({pass.batch.tokens()}, dtype);
-  s.normed_2 = pass.rows(d, dtype);
-  s.gate = pass.rows(i, dtype);
-  s.up = pass.rows(i, dtype);
-  s.activated = pass.rows(i, dtype);
-  for (const auto& [linear, kept] : kLinears) s.linears.*kept = allocate_linear(pass, weights, blocks, linear);
+  s.attention = allocate_attention(pass, weights, spec, blocks);
+  s.mlp = allocate_mlp(pass, weights, blocks);
+  const int64_t width = (s.mlp.normed.empty() ? s.attention.normed : s.mlp.normed).cols();
+  s.input = pass.rows(width, weights.compute());
+  s.middle = pass.rows(width, weights.compute());
   const BlockGates::Of gates = gated(pass.batch);
-  if (gates != BlockGates::Of::nothing) s.part = pass.rows(d, dtype);
-  if (gates == BlockGates::Of::sublayers) s.attention_part = pass.rows(d, dtype);
+  if (gates != BlockGates::Of::nothing) s.part = pass.rows(width, weights.compute());
+  if (gates == BlockGates::Of::sublayers) s.attention_part = pass.rows(width, weights.compute());
   return s;
 }
 
-void block_begin(const Pass& pass, const Block& block, ConstView hidden, BlockSaved& s) {
-  const auto& [weights, w, config, attention] = block;
-  norm(pass, weights, w.input_norm, config.rms_norm_eps, hidden, s.normed_1, s.inv_rms_1);
-  linear(pass, weights, {w.q, w.q_bias}, s.normed_1, 0, s.q, s.linears.q);
-  linear(pass, weights, {w.k, w.k_bias}, s.normed_1, 0, s.k, s.linears.k);
-  linear(pass, weights, {w.v, w.v_bias}, s.normed_1, 0, s.v, s.linears.v);
+void block_begin(const Pass& pass, const Block& block, ConstView hidden, BlockSaved& saved) {
+  const BlockWeights& w = block.parts;
+  AttentionSaved& s = saved.attention;
+  norm(pass, block.weights, w.input_norm, block.norm_eps, hidden, s.normed, s.inv_rms);
+  project(pass, block, {w.q, w.q_bias}, w.q_norm, s.normed, s.q, s.q_linear, s.q_norm);
+  project(pass, block, {w.k, w.k_bias}, w.k_norm, s.normed, s.k, s.k_linear, s.k_norm);
+  linear(pass, block.weights, {w.v, w.v_bias}, s.normed, 0, s.v, s.v_linear);
 }
 
 void block_end(const Pass& pass, const Block& block, BlockSaved& s, bool keep, TensorView hidden) {
@@ -164,13 +145,14 @@ void block_end(const Pass& pass, const Block& block, BlockSaved& s, bool keep, T
   const LayerGates gates = layer_gates(pass, block.attention.layer);
   if (gates.block.is_skipped()) return;
   if (gates.block.path() == Gate::Path::separate) return add_block_part(pass, block, gates.block, s, hidden);
-  if (!gates.attention.is_skipped())
-    add_part(pass, block, gates.attention, w.o, s.attended, s.linears.o, s.attention_part, hidden);
+  if (runs_attention(block, gates))
+    add_part(pass, block, gates.attention, w.o, s.attention.attended, s.attention.o_linear, s.attention_part, hidden);
   if (keep) convert(pass.ctx, hidden, s.middle);
-  if (gates.mlp.is_skipped()) return;
-  mlp_begin(pass, block, hidden, s);
-  add_part(pass, block, gates.mlp, w.down, s.activated, s.linears.down, s.part, hidden);
-  const bool is_whole = gates.block.exists() || gates.mlp.path() == Gate::Path::ordinary;
+  if (runs_mlp(block, gates)) {
+    mlp_begin(pass, block, hidden, s);
+    add_part(pass, block, gates.mlp, w.down, s.mlp.activated, s.mlp.down_linear, s.part, hidden);
+  }
+  const bool is_whole = gates.block.exists() || (runs_mlp(block, gates) && gates.mlp.path() == Gate::Path::ordinary);
   if (keep && !s.part.empty() && is_whole) convert(pass.ctx, hidden, s.part);
 }
 
@@ -180,18 +162,23 @@ void block_forward(const Pass& pass, const Block& block, AttentionContext& atten
   const LayerGates gates = layer_gates(pass, block.attention.layer);
   if (gates.block.is_skipped()) return;
   if (keep) convert(pass.ctx, hidden, s.input);
-  if (!gates.attention.is_skipped()) {
+  if (runs_attention(block, gates)) {
     block_begin(pass, block, hidden, s);
-    attention.attend(pass.ctx, block.attention, pass.batch, s.q, s.k, s.v, s.attended, s.lse);
+    const AttentionSaved& a = s.attention;
+    attention.attend(pass.ctx, block.attention, pass.batch, a.q, a.k, a.v, a.attended, a.lse);
   }
   block_end(pass, block, s, keep, hidden);
 }
 
 void block_backward(const Pass& pass, const Block& block, TrainableAttention& attention, BlockSaved& s,
                     TensorView dhidden, bool need_input) {
-  const LayerGates gates = layer_gates(pass, block.attention.layer);
+  const auto& [weights, w, spec, eps] = block;
+  const LayerGates gates = layer_gates(pass, spec.layer);
   through_gate(pass, gates.block, s.part, s.input, dhidden, [&] {
-    through_gate(pass, gates.mlp, s.part, s.middle, dhidden, [&] { mlp_backward(pass, block, s, dhidden); });
+    if (w.has_mlp())
+      through_gate(pass, gates.mlp, s.part, s.middle, dhidden,
+                   [&] { mlp_backward(pass, weights, w, s.middle, s.mlp, dhidden); });
+    if (!w.has_attention()) return;
     const bool is_separate = gates.attention.path() == Gate::Path::separate;
     through_gate(pass, gates.attention, is_separate ? s.attention_part : s.middle, s.input, dhidden,
                  [&] { attention_backward(pass, block, attention, s, dhidden, need_input); });

@@ -1,51 +1,51 @@
 #pragma once
-// One block of the decoder: norm, attention, norm, SwiGLU, each added to the residual, through gates or not. Explicit
-// forward and backward, no tape.
+// One block: norm, attention, norm, MLP, each half added to the residual, through gates or not. Explicit forward and
+// backward, no tape. A block knows its weights and an attention, not the network around it: a decoder is one user.
 
 #include "model/attention.h"
-#include "model/linear.h"
-#include "model/model_config.h"
-#include "model/parts.h"
-#include "model/weight_set.h"
+#include "model/mlp.h"
 
 namespace tessera {
 
-/// What each linear keeps; empty where it keeps nothing.
-struct BlockLinears {
-  LinearSaved q, k, v, o, gate, up, down;
+/// What the attention half of a block keeps for its backward pass. Shapes: T tokens, D hidden.
+struct AttentionSaved {
+  TensorView normed, inv_rms;    // [T, D], [T]
+  TensorView q, k, v, attended;  // [T, heads · head_dim]; q and k after their norms and RoPE
+  TensorView lse;                // [T, heads]
+  NormSaved q_norm, k_norm;
+  LinearSaved q_linear, k_linear, v_linear, o_linear;
 };
 
-/// What a block keeps for its backward pass. Views into the arena. Shapes: T tokens, D hidden, I intermediate.
+/// What a block keeps for its backward pass. Views into the arena; those of a half that no block has are empty.
 struct BlockSaved {
-  TensorView input, inv_rms_1, normed_1;   // [T, D], [T], [T, D]
-  TensorView q, k, v, attended, lse;       // after RoPE
-  TensorView middle, inv_rms_2, normed_2;  // residual after attention
-  TensorView gate, up, activated;          // [T, I]
-  BlockLinears linears;
+  TensorView input, middle;  // [T, D] the residual, before and after attention
+  AttentionSaved attention;
+  MlpSaved mlp;
   // Of gated blocks, [T, D]: what the gate scales, not yet scaled, or the block's output where the ordinary path ran;
   // and attention's part where it has a gate of its own.
   TensorView part, attention_part;
 };
 
-/// A block: which weights, and how wide.
+/// A block: which weights, what kind of attention, eps of its norms.
 struct Block {
   const WeightSet& weights;
   const BlockWeights& parts;
-  const ModelConfig& config;
   AttentionSpec attention;
+  double norm_eps;
 };
 
-/// From the scratch of the pass. @param blocks  all that use what is allocated: linears have room for what the widest
-/// keeps
-BlockSaved allocate_saved(const Pass&, const WeightSet&, const ModelConfig&, const std::vector<BlockWeights>& blocks);
+/// From the scratch of the pass. @param blocks  all that use what is allocated, of the same widths: linears have room
+/// for what the widest delta keeps
+BlockSaved allocate_saved(const Pass&, const WeightSet&, const AttentionSpec&, const std::vector<BlockWeights>& blocks);
 
-/// From a block's input to q, k and v before RoPE: everything in front of attention.
+/// From a block's input to q, k and v before RoPE: everything in front of attention. The block has that half.
 void block_begin(const Pass&, const Block&, ConstView hidden, BlockSaved&);
 /// hidden <- from the attended output to the block's end.
 /// @param keep  the residual between attention and MLP is kept, too
 void block_end(const Pass&, const Block&, BlockSaved&, bool keep, TensorView hidden);
 
-/// hidden <- block(hidden). @param keep  what the backward pass reads is kept
+/// hidden <- block(hidden). A half that the block lacks adds nothing: the bits of a block whose half is shut by a gate.
+/// @param keep  what the backward pass reads is kept
 void block_forward(const Pass&, const Block&, AttentionContext&, BlockSaved&, bool keep, TensorView hidden);
 
 /// dhidden: gradient of the block's output on entry, of its input on exit (left undefined when `need_input` is false).

@@ -19,14 +19,21 @@ DecoderModel::DecoderModel(const ModelConfig& config, std::vector<WeightSpec> sp
 
 int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(compute()); }
 
+AttentionSpec DecoderModel::attention_spec(int layer) const {
+  return {layer,
+          config_.num_attention_heads,
+          config_.num_key_value_heads,
+          config_.head_dim,
+          1.0 / std::sqrt(static_cast<double>(config_.head_dim)),
+          &rope_};
+}
+
 Block DecoderModel::block(int layer) const {
-  const AttentionSpec attention{layer,
-                                config_.num_attention_heads,
-                                config_.num_key_value_heads,
-                                config_.head_dim,
-                                1.0 / std::sqrt(static_cast<double>(config_.head_dim)),
-                                &rope_};
-  return {weights_, block_weights(layer), config_, attention};
+  return {weights_, block_weights(layer), attention_spec(layer), config_.rms_norm_eps};
+}
+
+BlockSaved DecoderModel::room_for_block(const Pass& pass) const {
+  return allocate_saved(pass, weights_, attention_spec(0), parts_.blocks);
 }
 
 TensorView DecoderModel::embed(const Pass& pass) const {
@@ -70,7 +77,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
   for (int layer = layers.begin; layer < layers.end; ++layer) {
     if (keep == Keep::everything) {
       BlockSaved& kept = saved[static_cast<size_t>(layer)];
-      kept = allocate_saved(pass, weights_, config_, parts_.blocks);
+      kept = room_for_block(pass);
       block_forward(pass, block(layer), attention, kept, true, hidden);
       continue;
     }
@@ -80,7 +87,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
       saved[static_cast<size_t>(layer)].input = input;
     }
     const auto scope = pass.ctx.scratch.scope();  // the next block takes the same memory
-    BlockSaved local = allocate_saved(pass, weights_, config_, parts_.blocks);
+    BlockSaved local = room_for_block(pass);
     block_forward(pass, block(layer), attention, local, false, hidden);
   }
 }

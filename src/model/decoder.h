@@ -57,7 +57,9 @@ class DecoderModel {
   }
 
  private:
+  AttentionSpec attention_spec(int layer) const;
   Block block(int layer) const;
+  BlockSaved room_for_block(const Pass&) const;
   HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
   void embed_rows(const Pass&, const PoolRead&, int64_t begin, int64_t end, TensorView hidden) const;
 

@@ -1,5 +1,7 @@
 #include "model/linear.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "kernels/columns.h"
 #include "kernels/dropout.h"
@@ -102,6 +104,14 @@ void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, 
   dropout(ctx, dropped, delta.key, delta.of(dx), Write::accumulate);
 }
 
+/// The widest delta of any group of rows.
+int64_t delta_rank(const TokenBatch& batch, int weight) {
+  int64_t rank = 0;
+  for (const RowGroup& group : batch.groups)
+    if (group.adapter) rank = std::max(rank, group.adapter->rank(weight));
+  return rank;
+}
+
 /// y = x wᵀ + beta · y, each group's rows by their own reading.
 void multiply_rows(const Pass& pass, const WeightSet& weights, int weight, ConstView x, double beta, TensorView y) {
   weights.for_each_reading(pass, weight, [&](const PoolRead& values, int64_t begin, int64_t end) {
@@ -132,6 +142,29 @@ void multiply(const Context& ctx, const WeightSet& weights, const PoolRead& read
   const auto scope = ctx.scratch.scope();
   if (weights.view(weight)->multiply(ctx, read, x, beta, y)) return;
   gemm(ctx, {.a = x, .b = weights.read(ctx, read, weight), .b_transpose = Transpose::yes, .c = y, .beta = beta});
+}
+
+TensorView allocate_output(const Pass& pass, const WeightSet& weights, const std::vector<BlockWeights>& blocks,
+                           int BlockWeights::*linear) {
+  for (const BlockWeights& block : blocks)
+    if (block.*linear != kAbsent) return pass.rows(weights.shape(block.*linear)[0], weights.compute());
+  return {};
+}
+
+LinearSaved allocate_saved(const Pass& pass, const WeightSet& weights, const std::vector<BlockWeights>& blocks,
+                           int BlockWeights::*linear) {
+  int64_t rank = 0;
+  bool trains_gain = false;
+  for (const BlockWeights& block : blocks) {
+    if (block.*linear == kAbsent) continue;
+    rank = std::max(rank, delta_rank(pass.batch, block.*linear));
+    const ViewPtr& gain = weights.gain(block.*linear);
+    trains_gain = trains_gain || (pass.pool && gain && gain->is_trainable());
+  }
+  LinearSaved kept;
+  if (rank > 0) kept.low_rank = pass.rows(rank, weights.compute());
+  if (trains_gain) kept.product = allocate_output(pass, weights, blocks, linear);
+  return kept;
 }
 
 void linear(const Pass& pass, const WeightSet& weights, LinearWeights w, ConstView x, double beta, TensorView y,

@@ -20,6 +20,11 @@ struct LinearSaved {
   TensorView product;   // [T, out] x wᵀ, which a trained gain's gradient needs
 };
 
+/// [T, out] from the pass's scratch for what a linear of these blocks makes; empty when no block has it.
+TensorView allocate_output(const Pass&, const WeightSet&, const std::vector<BlockWeights>&, int BlockWeights::*linear);
+/// Room for what that linear keeps in the block that keeps the most.
+LinearSaved allocate_saved(const Pass&, const WeightSet&, const std::vector<BlockWeights>&, int BlockWeights::*linear);
+
 /// y = gain · (x wᵀ) + bias + beta · y, then for each group of rows with an adapter  y += scale · (dropout(x) Aᵀ) Bt.
 /// Without a gain the product is formed on y itself; with one, beta is 0 or 1.
 /// @param saved  out; what is empty is not kept

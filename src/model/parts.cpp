@@ -5,28 +5,33 @@
 namespace tessera {
 namespace {
 
-enum class Need { always, optional };
+/// Which half of a block a part belongs to, and whether that half can do without.
+enum class Of { attention, attention_optional, mlp };
 
 /// A part of a block or of the decoder, and its place there.
 template <class Owner> struct Place {
   Part part;
   int Owner::*number;
-  Need need = Need::always;
+};
+struct BlockPlace : Place<BlockWeights> {
+  Of of;
 };
 
-constexpr Place<BlockWeights> kBlockPlaces[] = {
-    {Part::input_norm, &BlockWeights::input_norm},
-    {Part::q, &BlockWeights::q},
-    {Part::k, &BlockWeights::k},
-    {Part::v, &BlockWeights::v},
-    {Part::o, &BlockWeights::o},
-    {Part::q_bias, &BlockWeights::q_bias, Need::optional},
-    {Part::k_bias, &BlockWeights::k_bias, Need::optional},
-    {Part::v_bias, &BlockWeights::v_bias, Need::optional},
-    {Part::mlp_norm, &BlockWeights::mlp_norm},
-    {Part::gate, &BlockWeights::gate},
-    {Part::up, &BlockWeights::up},
-    {Part::down, &BlockWeights::down},
+constexpr BlockPlace kBlockPlaces[] = {
+    {{Part::input_norm, &BlockWeights::input_norm}, Of::attention},
+    {{Part::q, &BlockWeights::q}, Of::attention},
+    {{Part::k, &BlockWeights::k}, Of::attention},
+    {{Part::v, &BlockWeights::v}, Of::attention},
+    {{Part::o, &BlockWeights::o}, Of::attention},
+    {{Part::q_bias, &BlockWeights::q_bias}, Of::attention_optional},
+    {{Part::k_bias, &BlockWeights::k_bias}, Of::attention_optional},
+    {{Part::v_bias, &BlockWeights::v_bias}, Of::attention_optional},
+    {{Part::q_norm, &BlockWeights::q_norm}, Of::attention_optional},
+    {{Part::k_norm, &BlockWeights::k_norm}, Of::attention_optional},
+    {{Part::mlp_norm, &BlockWeights::mlp_norm}, Of::mlp},
+    {{Part::gate, &BlockWeights::gate}, Of::mlp},
+    {{Part::up, &BlockWeights::up}, Of::mlp},
+    {{Part::down, &BlockWeights::down}, Of::mlp},
 };
 constexpr Place<DecoderParts> kPlaces[] = {
     {Part::embedding, &DecoderParts::embedding},
@@ -44,26 +49,37 @@ template <class Owner, class Places> void put(Owner& owner, const Places& places
   TS_CHECK(false, "{} has no place in layer {}", spec.name, spec.layer);
 }
 
-template <class Owner, class Places> void require_all(const Owner& owner, const Places& places) {
-  for (const auto& place : places)
-    TS_CHECK(place.need == Need::optional || owner.*place.number != kAbsent,
-             "a weight that every decoder has is missing");
+void require_whole_halves(const BlockWeights& block, size_t layer) {
+  TS_CHECK(block.has_attention() || block.has_mlp(), "layer {} has neither attention nor MLP", layer);
+  for (const BlockPlace& place : kBlockPlaces) {
+    const bool is_there = block.*place.number != kAbsent;
+    const bool has_half = place.of == Of::mlp ? block.has_mlp() : block.has_attention();
+    TS_CHECK(is_there == has_half || (has_half && place.of == Of::attention_optional),
+             "layer {} has a half of which a weight is missing, or a weight without its half", layer);
+  }
 }
 
 }  // namespace
 
+std::vector<BlockWeights> block_parts(const std::vector<WeightSpec>& specs) {
+  std::vector<BlockWeights> blocks;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].layer < 0) continue;
+    const auto layer = static_cast<size_t>(specs[i].layer);
+    if (layer >= blocks.size()) blocks.resize(layer + 1);
+    put(blocks[layer], kBlockPlaces, specs[i], static_cast<int>(i));
+  }
+  for (size_t layer = 0; layer < blocks.size(); ++layer) require_whole_halves(blocks[layer], layer);
+  return blocks;
+}
+
 DecoderParts decoder_parts(const std::vector<WeightSpec>& specs) {
   DecoderParts parts;
-  for (const WeightSpec& spec : specs)
-    if (spec.layer >= static_cast<int>(parts.blocks.size())) parts.blocks.resize(static_cast<size_t>(spec.layer) + 1);
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (specs[i].layer < 0)
-      put(parts, kPlaces, specs[i], static_cast<int>(i));
-    else
-      put(parts.blocks[static_cast<size_t>(specs[i].layer)], kBlockPlaces, specs[i], static_cast<int>(i));
-  }
-  require_all(parts, kPlaces);
-  for (const BlockWeights& block : parts.blocks) require_all(block, kBlockPlaces);
+  parts.blocks = block_parts(specs);
+  for (size_t i = 0; i < specs.size(); ++i)
+    if (specs[i].layer < 0) put(parts, kPlaces, specs[i], static_cast<int>(i));
+  for (const auto& place : kPlaces)
+    TS_CHECK(parts.*place.number != kAbsent, "a weight that every decoder has is missing");
   return parts;
 }
 

@@ -16,7 +16,7 @@ namespace tessera {
 
 enum class Role { embedding, linear, bias, norm, head };
 
-/// What a weight does in the decoder: between input_norm and down, in the block of its layer.
+/// What a weight does in the network: between input_norm and down, in the block of its layer.
 enum class Part {
   embedding,
   input_norm,
@@ -27,6 +27,8 @@ enum class Part {
   q_bias,
   k_bias,
   v_bias,
+  q_norm,
+  k_norm,
   mlp_norm,
   gate,
   up,

@@ -4,32 +4,44 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "core/device/memory.h"
+#include "core/random.h"
 #include "kernels/compute.h"
 #include "kernels/elementwise.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "model/sharing/base.h"
-#include "support/biased_family.h"
+#include "support/families.h"
 #include "support/tiny_model.h"
 
 namespace tessera::test {
 
 enum class Trained { nothing, everything, gains };
+enum class Half { attention, mlp };
+/// Puts another view in the place of one, which belongs to the weight of that number.
+using Wrap = std::function<ViewPtr(ViewPtr, const ParameterPool&, int weight)>;
 
 struct LooseOptions {
   DType compute = DType::f32;
   Trained trained = Trained::everything;
   bool gains = false, biases = false, adapter = false;
   TinyConfig size = {.layers = 3};
+  QkNorms norms = QkNorms::none;
+  std::vector<std::pair<int, Half>> missing{};  // halves of layers
+  Wrap wrap{};                                  // of every view: weights, gains and deltas
 };
 
 class LooseDecoder {
  public:
   explicit LooseDecoder(const LooseOptions& options) : pool(options.compute) {
-    const ModelFamily& family = options.biases ? biased_ : model_family("llama", "");
+    const bool is_llama = !options.biases && options.norms == QkNorms::none;
+    const ModelFamily family = is_llama ? model_family("llama", "") : family_with(options.biases, options.norms);
     const ModelConfig config = family.read(to_json(options.size), "config.json");
-    const auto specs = family.specs(config);
+    auto specs = family.specs(config);
+    for (const auto& missing : options.missing)
+      std::erase_if(specs, [&](const WeightSpec& spec) { return missing == std::pair(spec.layer, half_of(spec)); });
     const auto sharing = make_sharing({}, "");
     auto weights = sharing->bind(specs, pool, {.trainable = options.trained == Trained::everything});
     for (size_t i = 0; options.gains && i < specs.size(); ++i) {
@@ -49,12 +61,13 @@ class LooseDecoder {
       deltas = adapter_->attach(specs, pool);
     }
     pool.allocate(5);
+    if (options.wrap) wrap(options.wrap, weights, deltas);
     decoder = std::make_unique<DecoderModel>(config, specs, std::move(weights), 16, options.compute);
-    uint32_t seed = 1;
     for (const TrainableSlot& slot : pool.trainable().slots) {
       const bool around_one = slot.name.ends_with(".gain") || slot.name.find("norm") != std::string::npos;
       if (slot.shape.rank == 1 || slot.name.ends_with(".bt"))
-        fill(slot_of(pool, slot.name), seed++, 0.3, around_one ? 1 : 0);
+        fill(slot_of(pool, slot.name), static_cast<uint32_t>(fnv1a(slot.name.data(), slot.name.size())), 0.3,
+             around_one ? 1 : 0);
     }
     if (options.adapter) adapter = std::make_unique<BoundAdapter>(std::move(deltas), pool);
   }
@@ -105,6 +118,22 @@ class LooseDecoder {
  private:
   static constexpr int64_t kTokens = 10;
 
+  static Half half_of(const WeightSpec& spec) {
+    return spec.type.starts_with("mlp.") || spec.part == Part::mlp_norm ? Half::mlp : Half::attention;
+  }
+  void wrap(const Wrap& wrap, std::vector<Weight>& weights, AdapterWeights& deltas) const {
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const auto replace = [&](ViewPtr& view) {
+        if (view) view = wrap(view, pool, static_cast<int>(i));
+      };
+      replace(weights[i].base);
+      replace(weights[i].gain);
+      if (deltas.by_weight.empty()) continue;
+      for (LowRank& delta : deltas.by_weight[i])
+        for (ViewPtr* view : {&delta.a, &delta.bt}) replace(*view);
+    }
+  }
+
   static void fill(TensorView view, uint32_t seed, double deviation, double mean) {
     fill_normal(view, seed, deviation);
     for (int64_t i = 0; mean != 0 && i < view.shape.count(); ++i) set_element(view, i, mean + element(view, i));
@@ -131,7 +160,6 @@ class LooseDecoder {
     f(Pass{ctx, batch, read ? *read : PoolRead{&pool}}, attention);
   }
 
-  ModelFamily biased_ = biased_family();
   std::unique_ptr<Adapter> adapter_;
 };
 

@@ -41,8 +41,10 @@ void SpecList::linear(int layer, const std::string& type, Part part, Shape shape
   add(name_of(layer, type, "weight"), type, layer, Role::linear, part, shape, Init::Kind::normal);
 }
 
-void SpecList::norm(int layer, const std::string& type, Part part) {
-  add(name_of(layer, type, "weight"), type, layer, Role::norm, part, {config_.hidden_size}, Init::Kind::ones);
+void SpecList::norm(int layer, const std::string& type, Part part) { norm(layer, type, part, config_.hidden_size); }
+
+void SpecList::norm(int layer, const std::string& type, Part part, int64_t size) {
+  add(name_of(layer, type, "weight"), type, layer, Role::norm, part, {size}, Init::Kind::ones);
 }
 
 void SpecList::bias(int layer, const std::string& type, Part part, int64_t size) {

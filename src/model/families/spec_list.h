@@ -20,7 +20,8 @@ class SpecList {
   void head(const std::string& name);
   /// In a block. @param type  path inside it: "self_attn.q_proj"
   void linear(int layer, const std::string& type, Part, Shape);
-  void norm(int layer, const std::string& type, Part);
+  void norm(int layer, const std::string& type, Part);                // as wide as the residual
+  void norm(int layer, const std::string& type, Part, int64_t size);  // of q or k: head_dim, or their whole width
   void bias(int layer, const std::string& type, Part, int64_t size);
 
   std::vector<WeightSpec> take() { return std::move(list_); }

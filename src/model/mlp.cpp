@@ -1,0 +1,54 @@
+#include "model/mlp.h"
+
+#include "kernels/swiglu.h"
+
+namespace tessera {
+namespace {
+
+void activate(const Context& ctx, const MlpSaved& s) { swiglu(ctx, s.gate, s.up, s.activated); }
+
+/// gate and up have served: their gradients take their place.
+void activate_backward(const Context& ctx, const MlpSaved& s, ConstView dactivated) {
+  swiglu_backward(ctx, s.gate, s.up, dactivated, s.gate, s.up);
+}
+
+}  // namespace
+
+MlpSaved allocate_mlp(const Pass& pass, const WeightSet& weights, const std::vector<BlockWeights>& blocks) {
+  MlpSaved s;
+  s.normed = allocate_output(pass, weights, blocks, &BlockWeights::down);  // as wide as the residual
+  if (s.normed.empty()) return s;
+  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.compute());
+  s.gate = allocate_output(pass, weights, blocks, &BlockWeights::gate);
+  s.up = allocate_output(pass, weights, blocks, &BlockWeights::up);
+  s.activated = allocate_output(pass, weights, blocks, &BlockWeights::up);
+  s.gate_linear = allocate_saved(pass, weights, blocks, &BlockWeights::gate);
+  s.up_linear = allocate_saved(pass, weights, blocks, &BlockWeights::up);
+  s.down_linear = allocate_saved(pass, weights, blocks, &BlockWeights::down);
+  return s;
+}
+
+void mlp_begin(const Pass& pass, const WeightSet& weights, const BlockWeights& w, double eps, ConstView residual,
+               MlpSaved& s) {
+  norm(pass, weights, w.mlp_norm, eps, residual, s.normed, s.inv_rms);
+  linear(pass, weights, {w.gate}, s.normed, 0, s.gate, s.gate_linear);
+  linear(pass, weights, {w.up}, s.normed, 0, s.up, s.up_linear);
+  activate(pass.ctx, s);
+}
+
+void mlp_backward(const Pass& pass, const WeightSet& weights, const BlockWeights& w, ConstView residual, MlpSaved& s,
+                  TensorView dhidden) {
+  const auto scope = pass.ctx.scratch.scope();
+  const TensorView dnormed = pass.rows(dhidden.cols(), weights.compute());
+  {
+    const auto inner = pass.ctx.scratch.scope();
+    const TensorView dactivated = pass.rows(s.activated.cols(), weights.compute());
+    linear_backward(pass, weights, {w.down}, s.activated, s.down_linear, dhidden, 0, dactivated);
+    activate_backward(pass.ctx, s, dactivated);
+    linear_backward(pass, weights, {w.gate}, s.normed, s.gate_linear, s.gate, 0, dnormed);
+    linear_backward(pass, weights, {w.up}, s.normed, s.up_linear, s.up, 1, dnormed);
+  }
+  norm_backward(pass, weights, w.mlp_norm, residual, s.inv_rms, dnormed, dhidden);
+}
+
+}  // namespace tessera
