@@ -7,11 +7,6 @@
 
 namespace tessera {
 
-/// Layers [begin, end).
-struct LayerRange {
-  int begin, end;
-};
-
 /// One layer's attention.
 struct AttentionSpec {
   int layer;

@@ -5,10 +5,19 @@
 namespace tessera {
 namespace {
 
-/// In place where the view allows it, otherwise in a buffer of our own.
-ConstView bind_values(const WeightView& view, const PoolRead& read, Storage& storage, TensorView& values) {
-  if (const ConstView direct = view.direct(read); !direct.empty()) return direct;
-  return values = storage.allocate(view.shape(), read.pool->compute());
+/// A buffer of our own; empty where the view shows its matrix in place.
+TensorView bind_values(const WeightView& view, const PoolRead& read, Storage& storage) {
+  return view.direct(read).empty() ? storage.allocate(view.shape(), read.pool->compute()) : TensorView();
+}
+
+ConstView values_of(const WeightView& view, const PoolRead& read, const TensorView& buffer) {
+  return buffer.empty() ? view.direct(read) : ConstView(buffer);
+}
+
+void gather_side(const Context& ctx, const WeightView& view, const PoolRead& read, const TensorView& buffer) {
+  if (buffer.empty()) return;
+  const ViewLease lease(view);
+  view.gather(ctx, read, buffer);
 }
 
 TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_place, Storage& storage,
@@ -56,8 +65,8 @@ void BoundAdapter::bind(bool gradients) {
     for (const LowRank& delta : weights_.by_weight[i]) {
       Matrices m{.a = {}, .bt = {}, .da = {}, .dbt = {}, .scale = delta.scale, .dropout = delta.dropout};
       Buffers b;
-      m.a = bind_values(*delta.a, read_, storage_, b.a);
-      m.bt = bind_values(*delta.bt, read_, storage_, b.bt);
+      b.a = bind_values(*delta.a, read_, storage_);
+      b.bt = bind_values(*delta.bt, read_, storage_);
       if (gradients) {
         m.da = bind_gradient(*delta.a, pool_, b.a.empty(), storage_, b.da);
         m.dbt = bind_gradient(*delta.bt, pool_, b.bt.empty(), storage_, b.dbt);
@@ -68,16 +77,34 @@ void BoundAdapter::bind(bool gradients) {
   }
 }
 
+std::span<const BoundAdapter::Matrices> BoundAdapter::deltas(int weight) {
+  const auto i = static_cast<size_t>(weight);
+  for (size_t k = 0; k < by_weight_[i].size(); ++k) {
+    const LowRank& delta = weights_.by_weight[i][k];
+    by_weight_[i][k].a = values_of(*delta.a, read_, buffers_[i][k].a);
+    by_weight_[i][k].bt = values_of(*delta.bt, read_, buffers_[i][k].bt);
+  }
+  return by_weight_[i];
+}
+
+void BoundAdapter::lease(int weight, WeightLease& lease) const {
+  const auto i = static_cast<size_t>(weight);
+  for (size_t k = 0; k < by_weight_[i].size(); ++k) {
+    if (buffers_[i][k].a.empty()) lease.emplace_back(*weights_.by_weight[i][k].a);
+    if (buffers_[i][k].bt.empty()) lease.emplace_back(*weights_.by_weight[i][k].bt);
+  }
+}
+
 int64_t BoundAdapter::rank(int weight) const {
   int64_t rank = 0;
-  for (const Matrices& delta : deltas(weight)) rank += delta.rank();
+  for (const LowRank& delta : weights_.by_weight[static_cast<size_t>(weight)]) rank += delta.rank();
   return rank;
 }
 
 void BoundAdapter::assemble(const Context& ctx) {
   for_each([&](const LowRank& delta, const Buffers& b) {
-    if (!b.a.empty()) delta.a->gather(ctx, read_, b.a);
-    if (!b.bt.empty()) delta.bt->gather(ctx, read_, b.bt);
+    gather_side(ctx, *delta.a, read_, b.a);
+    gather_side(ctx, *delta.bt, read_, b.bt);
   });
 }
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/weights.h"
+#include "model/weight_lease.h"
 
 namespace tessera {
 
@@ -25,8 +25,11 @@ class BoundAdapter {
   void assemble(const Context&);
   /// Adds the collected gradients to the pool, in weight order, and clears them.
   void finish_backward(const Context&);
-  /// The deltas of a weight, in the order in which they are added; mostly none or one.
-  std::span<const Matrices> deltas(int weight) const { return by_weight_[static_cast<size_t>(weight)]; }
+  /// The deltas of a weight, in the order in which they are added; mostly none or one. Matrices that are used in place
+  /// are looked up anew at each call: under another lease they may lie elsewhere.
+  std::span<const Matrices> deltas(int weight);
+  /// Adds the views that `deltas` shows in place.
+  void lease(int weight, WeightLease&) const;
   int64_t rank(int weight) const;  // of all of them together
   const AdapterWeights& weights() const { return weights_; }
   int64_t assembled_bytes() const { return storage_.bytes(); }

@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <array>
 #include <cmath>
 
 #include "core/error.h"
@@ -36,8 +37,13 @@ BlockSaved DecoderModel::room_for_block(const Pass& pass) const {
   return allocate_saved(pass, weights_, attention_spec(0), parts_.blocks);
 }
 
+WeightLease DecoderModel::lease_head(const Pass& pass) const {
+  return weights_.lease(pass, std::array{parts_.final_norm, parts_.head});
+}
+
 TensorView DecoderModel::embed(const Pass& pass) const {
   const TensorView hidden = pass.rows(config_.hidden_size, compute());
+  const WeightLease lease = weights_.lease(pass, std::array{parts_.embedding});
   weights_.for_each_reading(pass, parts_.embedding, [&](const PoolRead& values, int64_t begin, int64_t end) {
     embed_rows(pass, values, begin, end, hidden);
   });
@@ -75,6 +81,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
                           Keep keep, std::span<BlockSaved> saved) const {
   attention.plan(pass.batch, layers);
   for (int layer = layers.begin; layer < layers.end; ++layer) {
+    const WeightLease lease = weights_.lease(pass, LayerRange{layer, layer + 1});
     if (keep == Keep::everything) {
       BlockSaved& kept = saved[static_cast<size_t>(layer)];
       kept = room_for_block(pass);
@@ -103,6 +110,7 @@ void DecoderModel::blocks_backward(const Pass& pass, LayerRange layers, Trainabl
   const bool trains_embedding = weights_.is_trainable(parts_.embedding);
   for (int layer = layers.end - 1; layer >= layers.begin; --layer) {
     const auto scope = pass.ctx.scratch.scope();
+    const WeightLease lease = weights_.lease(pass, LayerRange{layer, layer + 1});
     BlockSaved& kept = saved[static_cast<size_t>(layer)];
     if (keep == Keep::inputs) {  // run the block again from its kept input, this time keeping everything
       const TensorView again = pass.rows(config_.hidden_size, compute());
@@ -112,6 +120,16 @@ void DecoderModel::blocks_backward(const Pass& pass, LayerRange layers, Trainabl
     // Below the first block lies only the embedding: where it is frozen, nobody reads the gradient of its output.
     block_backward(pass, block(layer), attention, kept, dhidden, layer > 0 || trains_embedding);
   }
+}
+
+void DecoderModel::head(const Pass& pass, ConstView hidden, const HeadArgs& args) const {
+  const WeightLease lease = lease_head(pass);
+  score_rows(pass, head_part(), hidden, args);
+}
+
+void DecoderModel::logits(const Pass& pass, ConstView hidden, IndexArray<int32_t> rows, TensorView logits) const {
+  const WeightLease lease = lease_head(pass);
+  logits_of_rows(pass, head_part(), hidden, rows, logits);
 }
 
 }  // namespace tessera

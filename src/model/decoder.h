@@ -48,19 +48,16 @@ class DecoderModel {
   TensorView forward(const Pass&, AttentionContext&) const;
 
   /// Final norm and fused cross-entropy of the given rows of hidden.
-  void head(const Pass& pass, ConstView hidden, const HeadArgs& args) const {
-    score_rows(pass, head_part(), hidden, args);
-  }
+  void head(const Pass&, ConstView hidden, const HeadArgs&) const;
   /// logits [rows, vocab] of the given rows.
-  void logits(const Pass& pass, ConstView hidden, IndexArray<int32_t> rows, TensorView logits) const {
-    logits_of_rows(pass, head_part(), hidden, rows, logits);
-  }
+  void logits(const Pass&, ConstView hidden, IndexArray<int32_t> rows, TensorView logits) const;
 
  private:
   AttentionSpec attention_spec(int layer) const;
   Block block(int layer) const;
   BlockSaved room_for_block(const Pass&) const;
   HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
+  WeightLease lease_head(const Pass&) const;
   void embed_rows(const Pass&, const PoolRead&, int64_t begin, int64_t end, TensorView hidden) const;
 
   ModelConfig config_;

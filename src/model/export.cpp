@@ -111,6 +111,7 @@ Tensor gain_of(const Context& ctx, Model& model, int weight) {
   const ViewPtr& view = model.decoder().gain(weight);
   if (!view) return {};
   Tensor gain(view->shape(), DType::f32, ctx.device);
+  const ViewLease lease(*view);
   view->gather(ctx, {&model.pool()}, gain);
   return gain;
 }
@@ -217,12 +218,14 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
   const auto& specs = model.decoder().specs();
   bool is_exact = true;
   std::vector<Tensor> owned;
+  WeightLease leases;  // tensors may be written from where they lie
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].storage != specs[i].name) continue;  // a tied head is its embedding
     leave_if_asked("exporting");
     TS_CHECK(!specs[i].transposed, "{}: transposed storage", specs[i].name);
     const WeightView& view = *model.decoder().weight(static_cast<int>(i));
+    leases.emplace_back(view);
     ConstView base = view.direct({&model.pool()});
     Tensor gathered;
     if (base.empty()) {
@@ -230,6 +233,7 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
       view.gather(ctx, {&model.pool()}, gathered);
       base = gathered.view();
     }
+    if (model.bound_adapter()) model.bound_adapter()->lease(static_cast<int>(i), leases);
     const auto deltas = deltas_of(model, static_cast<int>(i));
     const Tensor gain = gain_of(ctx, model, static_cast<int>(i));
     const bool has_gain = gain.shape().rank > 0, is_stored_alone = deltas.empty() && !has_gain;

@@ -140,6 +140,7 @@ const std::string& Model::base_fingerprint() {
     const WeightSpec& spec = decoder_->specs()[i];
     text += fmt::format("{} {} ", spec.name, spec.shape.text());
     if (spec.storage != spec.name) continue;
+    const ViewLease lease(*decoder_->weight(static_cast<int>(i)));
     const ConstView values = source_ ? source_->at(spec.name) : decoder_->weight(static_cast<int>(i))->direct({&pool_});
     text += hash_of(values) + "\n";
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/pass.h"
+#include "model/weight_lease.h"
 
 namespace tessera {
 
@@ -20,6 +21,12 @@ class WeightSet {
   const Shape& shape(int weight) const { return specs_[static_cast<size_t>(weight)].shape; }
   bool is_trainable(int weight) const { return view(weight)->is_trainable(); }
   DType compute() const { return compute_; }
+
+  /// For a pass that reads the weights of these layers: their views, gains and the deltas of the batch's adapters. A
+  /// counting pass reads nothing and gets an empty lease.
+  WeightLease lease(const Pass&, LayerRange) const;
+  /// The same of single weights.
+  WeightLease lease(const Pass&, std::span<const int> weights) const;
 
   /// A view's numbers in place, or gathered into scratch.
   ConstView read(const Context&, const PoolRead&, const WeightView&) const;
@@ -36,6 +43,7 @@ class WeightSet {
  private:
   std::vector<WeightSpec> specs_;
   std::vector<Weight> weights_;
+  std::vector<std::vector<int>> of_layer_;  // numbers of the weights in each block
   DType compute_;
 };
 

@@ -16,6 +16,11 @@ namespace tessera {
 
 enum class Role { embedding, linear, bias, norm, head };
 
+/// Layers [begin, end).
+struct LayerRange {
+  int begin, end;
+};
+
 /// What a weight does in the network: between input_norm and down, in the block of its layer.
 enum class Part {
   embedding,
@@ -68,7 +73,8 @@ struct RowRange {
   int64_t begin, end;
 };
 
-/// A virtual parameter: linear in the pool and fixed after binding.
+/// A virtual parameter: linear in the pool and fixed after binding. Whoever reads its values (gather, multiply, direct)
+/// holds a lease of it (model/weight_lease.h).
 class WeightView {
  public:
   virtual ~WeightView() = default;
@@ -86,12 +92,18 @@ class WeightView {
   }
   /// grads += Sᵀ dw, in a fixed order and without atomics.
   virtual void scatter_add(const Context&, ConstView dw, ParameterPool&) const = 0;
-  /// The weight where it lies, in its stored dtype, when no copy is needed; empty otherwise.
+  /// The weight where it lies, in its stored dtype, when no copy is needed; empty otherwise. Whether it is empty may be
+  /// asked without a lease; under the next one the weight may lie elsewhere.
   virtual ConstView direct(const PoolRead&) const { return {}; }
   /// Where a GEMM may accumulate the gradient in place of scatter_add.
   virtual std::optional<TensorView> direct_grad(ParameterPool&) const { return std::nullopt; }
   /// Hash of everything but the values: ranks and checkpoints compare it.
   virtual uint64_t fingerprint() const = 0;
+
+  /// A lease begins and ends; leases nest. A view whose bytes are not in memory at all times brings them for the first
+  /// of several and may let them go with the last. @throws UserError when they cannot be read: then no lease has begun
+  virtual void acquire() const {}
+  virtual void release() const {}
 };
 using ViewPtr = std::shared_ptr<const WeightView>;
 
