@@ -1,6 +1,7 @@
 #include "model/fold/plan.h"
 
 #include <algorithm>
+#include <string>
 
 #include "core/error.h"
 
@@ -15,26 +16,18 @@ bool is_removed(const FoldPlan& plan, int64_t block, BlockHalf part) {
   return std::binary_search(plan.removed_halves.begin(), plan.removed_halves.end(), RemovedHalf{block, part});
 }
 
-std::string source_text(const FoldGroup& group) {
-  if (group.values == GroupValues::trained) return "trained weights";
-  if (group.blocks.size() == 1) return "its own weights";
-  if (group.parent) return fmt::format("weights of block {}", *group.parent);
-  return group.values == GroupValues::mean ? "mean of their weights" : "weighted mean of their weights";
-}
-
-std::string group_text(const FoldPlan& plan, size_t index, int64_t first_number) {
-  const FoldGroup& group = plan.groups[index];
-  const auto count = static_cast<int64_t>(group.blocks.size());
-  std::string blocks;
-  for (const int64_t block : group.blocks) {
-    blocks += fmt::format("{}{}", blocks.empty() ? "" : " ", block);
-    for (const BlockHalf part : {BlockHalf::attention, BlockHalf::mlp})
-      if (is_removed(plan, block, part)) blocks += fmt::format(" (no {})", name_of(part));
+std::string source_text(const FoldGroup& group, int64_t block) {
+  switch (group.values) {
+    case GroupValues::trained:
+      return "trained weights";
+    case GroupValues::mean:
+    case GroupValues::wmean:
+      return fmt::format("{} of blocks {} to {}", group.values == GroupValues::mean ? "mean" : "weighted mean",
+                         group.blocks.front(), group.blocks.back());
+    case GroupValues::own:
+      break;
   }
-  return fmt::format(
-      "group {}: {} {}, {} {}: {}\n", index, count == 1 ? "layer" : "layers",
-      count == 1 ? fmt::format("{}", first_number) : fmt::format("{}-{}", first_number, first_number + count - 1),
-      count == 1 ? "block" : "blocks", blocks, source_text(group));
+  return group.parent == block ? "own weights" : fmt::format("weights of block {}", *group.parent);
 }
 
 }  // namespace
@@ -83,19 +76,21 @@ std::vector<int64_t> retained_blocks(int64_t layers, const std::vector<int64_t>&
 }
 
 std::string plan_text(const FoldPlan& plan) {
+  const auto layers = virtual_layers(plan);
+  const size_t width = std::to_string(plan.base.layers - 1).size();
   std::string text;
-  size_t next_removed = 0;
-  int64_t number = 0;
-  const auto tell_removed_below = [&](int64_t block) {
-    for (; next_removed < plan.removed.size() && plan.removed[next_removed] < block; ++next_removed)
-      text += fmt::format("removed: block {}\n", plan.removed[next_removed]);
-  };
-  for (size_t g = 0; g < plan.groups.size(); ++g) {
-    tell_removed_below(plan.groups[g].blocks.front());
-    text += group_text(plan, g, number);
-    number += static_cast<int64_t>(plan.groups[g].blocks.size());
+  size_t next = 0;
+  for (int64_t block = 0; block < plan.base.layers; ++block) {
+    text += fmt::format("block {:>{}}: ", block, width);
+    if (next == layers.size() || layers[next].original != block) {
+      text += "removed\n";
+      continue;
+    }
+    const VirtualLayer& layer = layers[next++];
+    text += fmt::format("layer {:>{}}, group {:>{}}, {}{}{}\n", layer.number, width, layer.group, width,
+                        source_text(plan.groups[static_cast<size_t>(layer.group)], block),
+                        layer.has_attention ? "" : ", no attention", layer.has_mlp ? "" : ", no mlp");
   }
-  tell_removed_below(plan.base.layers);
   return text;
 }
 

@@ -93,8 +93,7 @@ FoldPlan identity_plan(const FoldBase&);
 /// Which retained blocks a plan's groups must hold: all but the removed ones, ascending.
 std::vector<int64_t> retained_blocks(int64_t layers, const std::vector<int64_t>& removed);
 
-/// The plan as text, one line a group: its number, its blocks, where its weights come from; removed blocks stand on
-/// lines of their own between them.
+/// The plan as text, one line a block: "removed", or its number, its group and where its weights come from.
 std::string plan_text(const FoldPlan&);
 
 }  // namespace tessera

@@ -69,18 +69,22 @@ TEST(DepthPlan, GroupsNeighboursAndReadsTheFirst) {
     }
 }
 
-TEST(PlanText, HasALineAGroupAndARemovedBlock) {
+TEST(PlanText, HasALineABlock) {
   EXPECT_EQ(plan_text(example()),
-            "group 0: layer 0, block 0 (no mlp): its own weights\n"
-            "group 1: layer 1, block 1: trained weights\n"
-            "removed: block 2\n"
-            "group 2: layers 2-3, blocks 3 4: weights of block 4\n"
-            "removed: block 5\n"
-            "group 3: layers 4-5, blocks 6 7: weighted mean of their weights\n");
-  FoldPlan plan = identity_plan({.fingerprint = {}, .layers = 2, .model_type = "llama"});
-  plan.removed = {1};
+            "block 0: layer 0, group 0, own weights, no mlp\n"
+            "block 1: layer 1, group 1, trained weights\n"
+            "block 2: removed\n"
+            "block 3: layer 2, group 2, weights of block 4\n"
+            "block 4: layer 3, group 2, own weights\n"
+            "block 5: removed\n"
+            "block 6: layer 4, group 3, weighted mean of blocks 6 to 7\n"
+            "block 7: layer 5, group 3, weighted mean of blocks 6 to 7\n");
+  FoldPlan plan = identity_plan({.fingerprint = {}, .layers = 11, .model_type = "llama"});
+  plan.removed = {10};
   plan.groups.pop_back();
-  EXPECT_EQ(plan_text(plan), "group 0: layer 0, block 0: its own weights\nremoved: block 1\n");
+  const std::string text = plan_text(plan);
+  EXPECT_EQ(text.substr(0, text.find('\n')), "block  0: layer  0, group  0, own weights");
+  EXPECT_EQ(text.substr(text.size() - 18), "block 10: removed\n");
 }
 
 }  // namespace
