@@ -51,6 +51,16 @@ int64_t ceil_of_share(double value, int64_t count, int64_t divisor) {
   return static_cast<int64_t>(std::min(product, kMost));
 }
 
+int64_t share_of(double value, int64_t count, Rounding rounding) {
+  TS_CHECK(std::isfinite(value) && value >= 0 && count >= 0, "{} x {}", value, count);
+  Decimal decimal = shortest_decimal(value);
+  Wide halves = 2 * Wide{decimal.digits} * static_cast<Wide>(count);  // below 2^121; ⌊⌊a / b⌋ / 10⌋ is ⌊a / (10 b)⌋
+  for (; decimal.exponent > 0 && halves > 0 && halves <= 2 * kMost; --decimal.exponent) halves *= 10;
+  for (; decimal.exponent < 0; ++decimal.exponent) halves /= 10;
+  if (rounding == Rounding::nearest) ++halves;  // ⌊x + 1/2⌋ is ⌊(⌊2x⌋ + 1) / 2⌋
+  return static_cast<int64_t>(std::min(halves / 2, kMost));
+}
+
 int64_t quotient_of(int64_t count, double value, Rounding rounding) {
   TS_CHECK(std::isfinite(value) && value > 0 && count >= 0 && count <= int64_t{1} << 56, "{} / {}", count, value);
   if (value < 1) return static_cast<int64_t>(std::min(static_cast<double>(count) / value, 0x1p62));

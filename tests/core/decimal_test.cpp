@@ -46,6 +46,30 @@ TEST(CeilOfShare, OfRandomDecimalsIsTheIntegersAnswer) {
   }
 }
 
+TEST(ShareOf, TakesTheDecimalThatIsSpelled) {
+  EXPECT_EQ(share_of(0.35, 10, Rounding::nearest), 4);  // the double 0.35 is below 35/100
+  EXPECT_EQ(share_of(0.35, 10, Rounding::down), 3);
+  EXPECT_EQ(share_of(0.29, 100, Rounding::down), 29);  // 28.99... in doubles
+  EXPECT_EQ(share_of(0.125, 12, Rounding::nearest), 2);
+  EXPECT_EQ(share_of(0.125, 30, Rounding::nearest), 4);
+  EXPECT_EQ(share_of(0, 12, Rounding::nearest), 0);
+  EXPECT_EQ(share_of(1e-300, 1, Rounding::nearest), 0);
+  EXPECT_EQ(share_of(5e-324, 1, Rounding::down), 0);
+  EXPECT_EQ(share_of(3e5, 7, Rounding::down), 2100000);
+  EXPECT_EQ(share_of(1e300, 3, Rounding::nearest), int64_t{1} << 62);
+}
+
+TEST(ShareOf, OfRandomDecimalsIsTheIntegersAnswer) {
+  std::mt19937_64 random(22);
+  for (int i = 0; i < 20000; ++i) {
+    const auto thousandths = static_cast<int64_t>(random() % 2000), count = static_cast<int64_t>(random() % 10000000);
+    const double value = std::stod(fmt::format("{}e-3", thousandths));
+    EXPECT_EQ(share_of(value, count, Rounding::down), thousandths * count / 1000) << value << " " << count;
+    EXPECT_EQ(share_of(value, count, Rounding::nearest), (2 * thousandths * count + 1000) / 2000)
+        << value << " " << count;
+  }
+}
+
 TEST(Quotient, TakesTheDecimalThatIsSpelled) {
   EXPECT_EQ(quotient_of(535, 1.07, Rounding::down), 500);  // 499.99... in doubles
   EXPECT_EQ(quotient_of(534, 1.07, Rounding::down), 499);
