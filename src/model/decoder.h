@@ -47,6 +47,8 @@ class DecoderModel {
   /// Embeddings and every block, keeping nothing for a backward pass. @return hidden, as `embed`
   TensorView forward(const Pass&, AttentionContext&) const;
 
+  /// The weights of the decoder's end.
+  HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
   /// Final norm and fused cross-entropy of the given rows of hidden.
   void head(const Pass& pass, ConstView hidden, const HeadArgs& args) const {
     score_rows(pass, head_part(), hidden, args);
@@ -58,7 +60,6 @@ class DecoderModel {
 
  private:
   Block block(int layer) const;
-  HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
   void embed_rows(const Pass&, const PoolRead&, int64_t begin, int64_t end, TensorView hidden) const;
 
   ModelConfig config_;
