@@ -47,6 +47,9 @@ class DecoderModel {
   /// Embeddings and every block, keeping nothing for a backward pass. @return hidden, as `embed`
   TensorView forward(const Pass&, AttentionContext&) const;
 
+  /// The weights of the decoder's end, which who reads them leases.
+  HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
+  WeightLease lease_head(const Pass&) const;
   /// Final norm and fused cross-entropy of the given rows of hidden.
   void head(const Pass&, ConstView hidden, const HeadArgs&) const;
   /// logits [rows, vocab] of the given rows.
@@ -56,8 +59,6 @@ class DecoderModel {
   AttentionSpec attention_spec(int layer) const;
   Block block(int layer) const;
   BlockSaved room_for_block(const Pass&) const;
-  HeadPart head_part() const { return {weights_, parts_, config_.rms_norm_eps}; }
-  WeightLease lease_head(const Pass&) const;
   void embed_rows(const Pass&, const PoolRead&, int64_t begin, int64_t end, TensorView hidden) const;
 
   ModelConfig config_;

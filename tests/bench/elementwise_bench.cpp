@@ -58,6 +58,52 @@ void run_head(const Context& ctx) {
     ctx.kernels.softmax_gradient_chunk(
         ctx, {.logits = logits, .vocab_begin = 0, .labels = labels, .lse = max.view(), .grad_scale = 0.5});
   });
+
+  // The same of a student and its teacher: two reads, two writes.
+  const Tensor teacher = random_tensor({kTokens, chunk}, 3), student_exp({kTokens, chunk}, DType::f32);
+  const Tensor t_max = random_tensor({kTokens}, 4), t_sum({kTokens}, DType::f32), t_rescale({kTokens}, DType::f32);
+  const DistillRows rows{.student = {max, sum, rescale}, .teacher = {t_max, t_sum, t_rescale}, .cross = target};
+  run(ctx, "distill_chunk", 2 * bytes, [&] {
+    ctx.kernels.distill_chunk(
+        ctx,
+        {.student = logits.view(), .teacher = teacher, .student_exp = student_exp, .temperature = 2, .rows = rows});
+  });
+  run(ctx, "distill_gradient_chunk", bytes * 3 / 2, [&] {
+    ctx.kernels.distill_gradient_chunk(ctx,
+                                       {.student = logits.view(), .teacher = teacher, .temperature = 2, .rows = rows});
+  });
+}
+
+/// The whole head with a frozen weight, forward and backward, without and with a teacher: two products of the hidden
+/// states with the vocabulary against five.
+void run_whole_head(const Context& ctx) {
+  const Tensor hidden = random_tensor({kTokens, kHidden}, 1), teacher = random_tensor({kTokens, kHidden}, 2),
+               weight = random_tensor({kVocab, kHidden}, 3);
+  const Tensor nll({kTokens}, DType::f32), kl({kTokens}, DType::f32), dhidden({kTokens, kHidden}, DType::f32);
+  const std::vector<int32_t> labels(kTokens, 7);
+  const double product = 1e-9 * 2 * kTokens * kHidden * kVocab;
+  report("elementwise", "cross_entropy", ctx.threads, measure([&] {
+           cross_entropy(ctx, {.hidden = hidden.view(),
+                               .weight = weight.view(),
+                               .labels = labels,
+                               .nll = nll,
+                               .best = {},
+                               .dhidden = dhidden,
+                               .dweight = {}});
+         }),
+         2 * product, "GFLOP/s");
+  report("elementwise", "distill", ctx.threads, measure([&] {
+           distill(ctx, {.student = {.hidden = hidden.view(), .weight = weight.view()},
+                         .teacher = {.hidden = teacher.view(), .weight = weight.view()},
+                         .labels = labels,
+                         .temperature = 2,
+                         .nll = nll,
+                         .kl = kl,
+                         .best = {},
+                         .dhidden = dhidden,
+                         .dweight = {}});
+         }),
+         5 * product, "GFLOP/s");
 }
 
 void run_flat(const Context& ctx) {
@@ -99,5 +145,6 @@ int main(int argc, char** argv) {
   bench::run_rows(ctx);
   bench::run_mlp(ctx);
   bench::run_head(ctx);
+  bench::run_whole_head(ctx);
   bench::run_flat(ctx);
 }

@@ -1,0 +1,67 @@
+#include "model/distill_head.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "kernels/distillation.h"
+#include "model/head_parts.h"
+
+namespace tessera {
+namespace {
+
+LogitSource source_of(const NormedRows& n, const HeadWeight& weight) {
+  return {.hidden = n.normed, .weight = weight.stored, .weight_rows = weight.made, .vocab = weight.vocab};
+}
+
+/// The columns that both heads allow at once; 0 when neither says.
+int64_t chunk_of(const HeadWeight& a, const HeadWeight& b) {
+  return a.chunk == 0 || b.chunk == 0 ? std::max(a.chunk, b.chunk) : std::min(a.chunk, b.chunk);
+}
+
+/// Of rows that read the student's weights alike.
+void distill_alike(const Pass& pass, const HeadPart& part, const PoolRead& values, ConstView hidden,
+                   const DistillHeadArgs& all) {
+  const Context& ctx = pass.ctx;
+  const auto scope = ctx.scratch.scope();
+  const HeadArgs& head = all.head;
+  const TeacherHead& teacher = all.teacher;
+  const bool backward = !head.dhidden.empty();
+  const NormedRows n = norm_rows(ctx, part, values, hidden, head.rows),
+                   teachers = norm_rows(ctx, teacher.part, teacher.read, teacher.hidden, teacher.rows);
+  const auto scored = static_cast<int64_t>(head.rows.size());
+  const HeadWeight weight = head_weight(ctx, part, values, scored, backward ? Tiles::none : Tiles::allowed),
+                   teachers_weight = head_weight(ctx, teacher.part, teacher.read, scored, Tiles::allowed);
+  DistillArgs args{.student = source_of(n, weight),
+                   .teacher = source_of(teachers, teachers_weight),
+                   .labels = head.labels,
+                   .temperature = all.temperature,
+                   .kl_grad_scale = all.kl_weight,
+                   .nll = head.nll,
+                   .kl = all.kl,
+                   .best = head.best,
+                   .dhidden = {},
+                   .dweight = {},
+                   .chunk = chunk_of(weight, teachers_weight)};
+  if (!backward) return distill(ctx, args);
+  backward_of_rows(pass, part, n, head.rows, head.dhidden, [&](TensorView dnormed, TensorView dweight) {
+    args.dhidden = dnormed;
+    args.dweight = dweight;
+    distill(ctx, args);
+  });
+}
+
+}  // namespace
+
+void distill_rows(const Pass& pass, const HeadPart& part, ConstView hidden, const DistillHeadArgs& args) {
+  TS_CHECK(args.teacher.rows.size() == args.head.rows.size(), "distill_rows: {} rows of the teacher for {} scored ones",
+           args.teacher.rows.size(), args.head.rows.size());
+  for_rows_alike(pass, part, args.head.rows, [&](const PoolRead& values, int64_t first, int64_t count) {
+    DistillHeadArgs alike = args;
+    alike.head = slice_rows(args.head, first, count);
+    alike.teacher.rows = args.teacher.rows.subspan(first, count);
+    alike.kl = args.kl.slice_rows(first, first + count);
+    distill_alike(pass, part, values, hidden, alike);
+  });
+}
+
+}  // namespace tessera
