@@ -9,6 +9,7 @@
 
 #include "cli/job_config.h"
 #include "comm/communicator.h"
+#include "core/data_share.h"
 #include "data/data_source.h"
 
 namespace tessera {
@@ -20,6 +21,7 @@ struct JobInputs {
   Communicator& world;
   int threads;
   bool quiet = false, launched = false;
+  DataShare share{};  // of the data, this rank's
 };
 
 class UnreadNotes;

@@ -61,7 +61,7 @@ int64_t plan_results(const JobInputs& in, Model& model) {
 
 int64_t plan_evaluation(const JobInputs& in, Model& model) {
   const TrainConfig& train = in.config.trainer.train;
-  return plan_score_bytes(model, micro_batch_rows(train, in.world.size()), train.sequence_length, in.threads);
+  return plan_score_bytes(model, micro_batch_rows(train, in.share.count), train.sequence_length, in.threads);
 }
 
 int64_t plan_data(const JobInputs& in, bool need_train) {

@@ -11,6 +11,7 @@
 #include "cli/plan.h"
 #include "cli/show_batch.h"
 #include "cli/signals.h"
+#include "comm/data_groups.h"
 #include "comm/slurm.h"
 #include "comm/threads.h"
 #include "core/error.h"
@@ -79,7 +80,7 @@ int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config,
   if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
   if (world.rank() == 0 && !arguments.quiet)
     for (const std::string& note : config.notes) fmt::print(stderr, "{}\n", note);
-  const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched};
+  const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched, data_share_of(world)};
   if (arguments.check) return check_job(inputs, arguments.json);
   if (arguments.show_batch) return show_batch(inputs);
   return job_of(config).run(inputs);

@@ -160,7 +160,7 @@ class SpsaRun final : public EstimatorRun {
     return transport_named(spsa_config(in.config.trainer).transport);
   }
   static std::unique_ptr<Membership> members_of(const JobInputs& in) {
-    return transport_of(in).join(standing_of(spsa_config(in.config.trainer), in.world.rank(), in.world.size()));
+    return transport_of(in).join(standing_of(spsa_config(in.config.trainer), in.share));
   }
 };
 

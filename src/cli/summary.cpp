@@ -79,7 +79,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
   report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
                          sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
                          in.config.trainer.train.batch, in.world.size(), in.threads));
-  const int64_t rows = sets.train->rows(), taken = rows_per_step(config.trainer, in.world.size());
+  const int64_t rows = sets.train->rows(), taken = rows_per_step(config.trainer, in.share.count);
   if (config.trainer.train.epochs && rows < taken)
     report.say(
         fmt::format("note: a pass over the data has {} row{} and a step takes {}: a step reads rows more than once",

@@ -1,14 +1,8 @@
 #include <cstring>
 
 #include "comm/communicator.h"
-#include "core/device/memory.h"
 
 namespace tessera {
-
-void Communicator::all_reduce_sum_view(const TensorView& values) {
-  const EditedOnHost host(values);
-  all_reduce_sum(host.as<float>());
-}
 
 std::vector<double> sum_over_ranks(Communicator& world, const std::vector<double>& mine) {
   std::vector<double> total(mine.size());

@@ -197,9 +197,10 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
   return batch;
 }
 
-RowShare row_share(int64_t batch, int rank, int ranks) {
-  TS_CHECK(0 <= rank && rank < ranks && batch >= 0, "rank {} of {}, batch {}", rank, ranks, batch);
-  return {batch * rank / ranks, batch * (rank + 1) / ranks};
+RowShare row_share(int64_t batch, const DataShare& share) {
+  TS_CHECK(0 <= share.index && share.index < share.count && batch >= 0, "share {} of {}, batch {}", share.index,
+           share.count, batch);
+  return {batch * share.index / share.count, batch * (share.index + 1) / share.count};
 }
 
 std::vector<int64_t> step_rows(const PackedDataset& dataset, int64_t cursor, RowShare share) {

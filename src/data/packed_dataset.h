@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "core/data_share.h"
 #include "core/rules.h"
 #include "data/token_data.h"
 
@@ -92,14 +93,14 @@ class PackedDataset {
   void append_piece(const Piece&, int64_t place, PackedBatch&) const;
 };
 
-/// This rank's share of a global batch of `batch` rows: rows [begin, end) of it.
-/// Shares are contiguous and differ by one row at most.
+/// A share's part of a global batch of `batch` rows: rows [begin, end) of it.
+/// Parts are contiguous, in the order of the shares, and differ by one row at most.
 struct RowShare {
   int64_t begin, end;
 };
-RowShare row_share(int64_t batch, int rank, int ranks);
+RowShare row_share(int64_t batch, const DataShare&);
 
-/// One global step's rows for this rank: places cursor + share of the shuffled sequence.
+/// One global step's rows for a share: places cursor + share of the shuffled sequence.
 std::vector<int64_t> step_rows(const PackedDataset&, int64_t cursor, RowShare);
 
 }  // namespace tessera

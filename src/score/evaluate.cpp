@@ -31,10 +31,10 @@ void gather_cut_completions(Communicator& world, LossSums& sums) {
 
 }  // namespace
 
-LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world, int64_t micro_batch,
-                  int64_t rows, const std::function<bool()>& stop) {
+LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world,
+                  const DataShare& mine, int64_t micro_batch, int64_t rows, const std::function<bool()>& stop) {
   const int64_t total = rows > 0 ? std::min(rows, data.rows()) : data.rows();
-  const RowShare share = row_share(total, world.rank(), world.size());
+  const RowShare share = row_share(total, mine);
   LossSums sums;
   bool is_left = false;
   for (int64_t begin = share.begin; begin < share.end; begin += micro_batch) {
@@ -44,6 +44,7 @@ LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, C
     sums += score_batch(ctx, model, data.batch(numbers, begin));
   }
   leave_together(world, is_left, "evaluating");
+  if (!mine.leads()) sums = {};
   gather_cut_completions(world, sums);
   sums = summed(world, sums);
   sums.count_cut_completions();

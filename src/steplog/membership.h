@@ -16,7 +16,8 @@ class Membership {
   virtual uint32_t machines() const = 0;
 };
 
-/// A process as its job counts it, and as the recipe does. Each transport goes by one of the two.
+/// A process as its job counts it, and as the recipe does. Each transport goes by one of the two. Ranks count as the
+/// data's shares do (DataShare): ranks that read the same rows are one machine, and their equal votes count once.
 struct Standing {
   int rank = 0, ranks = 1;
   int64_t machine = 0, machines = 1;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "comm/data_groups.h"
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "kernels/elementwise.h"
@@ -53,8 +54,10 @@ class BackpropStepper final : public Stepper {
         params_(in.model.pool().trainable()),
         optimizer_(
             make_optimizer(in.config.optimizer, params_.values.shape.count(), in.rules, in.model.pool().device())),
-        micro_rows_(micro_batch_rows(in.config.train, in.world.size())),
-        retention_{.keep = in.config.checkpoint.keep} {}
+        micro_rows_(micro_batch_rows(in.config.train, in.share.count)),
+        retention_{.keep = in.config.checkpoint.keep} {
+    require_groups_of_one(in.world, in.share);  // gradients and losses are summed over all ranks
+  }
 
   std::optional<Restored> restore() override {
     std::optional<Restored> saved;
@@ -107,7 +110,7 @@ class BackpropStepper final : public Stepper {
 
  private:
   LossSums local_gradients(int64_t step) {
-    const RowShare share = row_share(in_.config.train.batch, in_.world.rank(), in_.world.size());
+    const RowShare share = row_share(in_.config.train.batch, in_.share);
     const auto rows = step_rows(in_.data, rows_consumed_, share);
     LossSums sums;
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
@@ -157,11 +160,11 @@ class Backprop final : public Estimator {
     return std::make_unique<BackpropStepper>(in);
   }
 
-  StepMemory plan(const TrainerConfig& config, Model& model, int ranks, int threads) const override {
+  StepMemory plan(const TrainerConfig& config, Model& model, int shares, int threads) const override {
     const TrainConfig& train = config.train;
     return {.optimizer = optimizer_state_bytes(config.optimizer, model.pool().trainable().values.shape.count()),
             .activations =
-                plan_backprop_bytes(model, micro_batch_rows(train, ranks), train.sequence_length, threads,
+                plan_backprop_bytes(model, micro_batch_rows(train, shares), train.sequence_length, threads,
                                     {.checkpoint_activations = train.checkpoint_activations, .dropout = {.on = true}})};
   }
   LessMemory less_memory(const TrainerConfig& config) const override {

@@ -68,12 +68,12 @@ class Estimator {
   /// Whether it takes backward passes: the model then has memory for gradients,
   /// and what has no gradient cannot be trained for.
   virtual bool has_gradients() const = 0;
-  /// Rows of the data that a step takes, over all who take part. @param ranks  of the job
-  virtual int64_t rows_per_step(const TrainConfig&, int ranks) const = 0;
+  /// Rows of the data that a step takes, over all who take part. @param shares  that the data is split into
+  virtual int64_t rows_per_step(const TrainConfig&, int shares) const = 0;
   /// The inputs outlive the stepper.
   virtual std::unique_ptr<Stepper> make(const TrainerInputs&) const = 0;
   /// @param model  laid out; it need not be allocated
-  virtual StepMemory plan(const TrainerConfig&, Model& model, int ranks, int threads) const = 0;
+  virtual StepMemory plan(const TrainerConfig&, Model& model, int shares, int threads) const = 0;
   virtual LessMemory less_memory(const TrainerConfig&) const { return {}; }
   /// Payload that a rank sends in a step.
   virtual int64_t wire_bytes(Model&) const = 0;

@@ -25,7 +25,7 @@ class Loop {
       : in_(in),
         stepper_(estimator_of(in.config).make(in)),
         steps_(total_steps(in)),
-        micro_rows_(micro_batch_rows(in.config.train, in.world.size())) {}
+        micro_rows_(micro_batch_rows(in.config.train, in.share.count)) {}
 
   TrainOutcome run() {
     resume_or_start();
@@ -168,8 +168,8 @@ class Loop {
 
   /// @return whether the loss is the lowest so far
   bool evaluate_now(Begins begins) {
-    const LossSums sums =
-        evaluate(in_.ctx, in_.model, *in_.eval, in_.world, micro_rows_, in_.config.evaluate.rows, in_.stop_requested);
+    const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, in_.share, micro_rows_,
+                                   in_.config.evaluate.rows, in_.stop_requested);
     if (!are_finite(sums)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),

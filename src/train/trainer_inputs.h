@@ -66,6 +66,7 @@ struct TrainerInputs {
   std::filesystem::path run_path{};                           // the run's folder, on every rank
   const Preparation* prepared = nullptr;                      // for estimators that have one
   Rules rules = kNewestRules;                                 // of the run, as it began
+  DataShare share{};                                          // of the rows, this rank's
 };
 
 }  // namespace tessera

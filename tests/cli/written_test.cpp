@@ -39,7 +39,7 @@ class WrittenFolder : public testing::Test {
     settings.model.dtype = "bf16";
     Model model(settings);
     is_exact_ = export_merged(folder_ / "model", model, "", own_.ctx);
-    trained_ = evaluate(own_.ctx, model, eval_, *self_communicator(), 4);
+    trained_ = evaluate(own_.ctx, model, eval_, *self_communicator(), {}, 4);
   }
   static TokenData documents() {
     TokenData data;
@@ -79,7 +79,7 @@ TEST_F(WrittenFolder, IsReadBackWhenItWasRounded) {
   settings.model.path = folder_ / "model";
   settings.model.init = "pretrained";
   Model model(settings);
-  EXPECT_EQ(written.at(0).sums.value()["nll"], evaluate(own_.ctx, model, eval_, *world, 4)["nll"]);
+  EXPECT_EQ(written.at(0).sums.value()["nll"], evaluate(own_.ctx, model, eval_, *world, {}, 4)["nll"]);
   EXPECT_NE((*written.at(0).sums)["nll"], trained_["nll"]);
   EXPECT_EQ(figures_of_outcome(written, trained_)["nll"], (*written.at(0).sums)["nll"]);
 }

@@ -1,18 +1,18 @@
-// The same suite runs alone and under mpirun with 2, 3, 4 ranks. Every rank computes what all the others contributed,
-// so that the expected values need no communication. Only EXPECT between collectives: a rank that leaves a test early
-// would leave the others waiting.
+// The same suite runs alone, on ranks that are threads, and under mpirun with 2, 3, 4 ranks. Every rank computes what
+// all the others contributed, so that the expected values need no communication. Only EXPECT between collectives: a
+// rank that leaves a test early would leave the others waiting.
 
 #include "comm/communicator.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
+#include "contributions.h"
 #include "core/error.h"
-#include "core/random.h"
+#include "support/thread_ranks.h"
 #include "world.h"
 
 namespace tessera::test {
@@ -40,45 +40,23 @@ WorldEnvironment* const environment = [] {
 
 Communicator& world() { return environment->world(); }
 
+void in_every_world(const std::function<void(Communicator&)>& body) {
+  body(world());
+  if (launched_by_mpi()) return;
+  for (const int ranks : {2, 3, 4}) {
+    SCOPED_TRACE(fmt::format("{} threads", ranks));
+    on_thread_ranks(ranks, body);
+  }
+}
+
 namespace {
 
-/// Magnitudes from 1e-12 to 1e12 with both signs: a sum in f32, or in another order, gives other bits.
-double adversarial(int rank, int64_t i) {
-  const uint64_t bits = mix64(mix64(rank + 1) ^ static_cast<uint64_t>(i));
-  const double magnitude = std::pow(10.0, static_cast<double>(bits % 25) - 12.0);
-  return (bits >> 40 & 1 ? -magnitude : magnitude) * (1.0 + to_unit(static_cast<uint32_t>(bits >> 8)));
-}
-
-template <class T> std::vector<T> contribution(int rank, int64_t count) {
-  std::vector<T> values(count);
-  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<T>(adversarial(rank, i));
-  return values;
-}
-
-template <class T> std::vector<T> rank_ordered_sum(int ranks, int64_t count) {
-  std::vector<T> sums(count);
-  for (int64_t i = 0; i < count; ++i) {
-    double sum = static_cast<T>(adversarial(0, i));
-    for (int r = 1; r < ranks; ++r) sum += static_cast<T>(adversarial(r, i));
-    sums[i] = static_cast<T>(sum);
-  }
-  return sums;
-}
-
-template <class T> int64_t differing_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  int64_t differ = a.size() != b.size();
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) differ += std::memcmp(&a[i], &b[i], sizeof(T)) != 0;
-  return differ;
-}
-
-std::vector<std::byte> bytes_of(int rank, size_t count) {
-  std::vector<std::byte> bytes(count);
-  for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<std::byte>(mix64(rank * 1000003 + i));
-  return bytes;
-}
-
 // 1024 floats are the last array gathered whole; 2^20 floats are one piece, and a few more leave a piece of 3 elements.
-const int64_t kCounts[] = {0, 1, 2, 3, 1023, 1024, 1025, 4096, 1'000'000, (2 << 20) + 3};
+std::vector<int64_t> counts() {
+  std::vector<int64_t> counts = {0, 1, 2, 3, 1023, 1024, 1025, 4096};
+  if (launched_by_mpi()) counts.insert(counts.end(), {1'000'000, (2 << 20) + 3});  // elsewhere nothing is cut
+  return counts;
+}
 
 TEST(Communicator, RanksAreNumberedWithinTheirSize) {
   EXPECT_GE(world().rank(), 0);
@@ -91,136 +69,161 @@ TEST(Communicator, RanksAreNumberedWithinTheirSize) {
 }
 
 TEST(Communicator, SumsFloatsInRankOrderBitForBit) {
-  for (const int64_t count : kCounts) {
-    auto values = contribution<float>(world().rank(), count);
-    world().all_reduce_sum(std::span<float>(values));
-    EXPECT_EQ(differing_bits(values, rank_ordered_sum<float>(world().size(), count)), 0) << count << " floats";
-  }
+  in_every_world([](Communicator& world) {
+    for (const int64_t count : counts()) {
+      auto values = contribution<float>(world.rank(), count);
+      world.all_reduce_sum(std::span<float>(values));
+      EXPECT_EQ(differing_bits(values, rank_ordered_sum<float>(world.size(), count)), 0) << count << " floats";
+    }
+  });
 }
 
 TEST(Communicator, SumsDoublesInRankOrderBitForBit) {
-  for (const int64_t count : kCounts) {
-    auto values = contribution<double>(world().rank(), count);
-    world().all_reduce_sum(std::span<double>(values));
-    EXPECT_EQ(differing_bits(values, rank_ordered_sum<double>(world().size(), count)), 0) << count << " doubles";
-  }
+  in_every_world([](Communicator& world) {
+    for (const int64_t count : counts()) {
+      auto values = contribution<double>(world.rank(), count);
+      world.all_reduce_sum(std::span<double>(values));
+      EXPECT_EQ(differing_bits(values, rank_ordered_sum<double>(world.size(), count)), 0) << count << " doubles";
+    }
+  });
 }
 
 TEST(Communicator, SumsKeepNegativeZeroInfinityAndNaN) {
-  const float infinity = std::numeric_limits<float>::infinity();
-  for (const int64_t padding : {0, 5000}) {
-    const bool last = world().rank() == world().size() - 1;
-    std::vector<float> values(3 + padding, -0.0f);
-    if (last) values[1] = infinity, values[2] = std::nanf("");
-    world().all_reduce_sum(std::span<float>(values));
-    EXPECT_TRUE(values[0] == 0.0f && std::signbit(values[0]));
-    EXPECT_EQ(values[1], infinity);
-    EXPECT_TRUE(std::isnan(values[2]));
-  }
+  in_every_world([](Communicator& world) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const int64_t padding : {0, 5000}) {
+      const bool last = world.rank() == world.size() - 1;
+      std::vector<float> values(3 + padding, -0.0f);
+      if (last) values[1] = infinity, values[2] = std::nanf("");
+      world.all_reduce_sum(std::span<float>(values));
+      EXPECT_TRUE(values[0] == 0.0f && std::signbit(values[0]));
+      EXPECT_EQ(values[1], infinity);
+      EXPECT_TRUE(std::isnan(values[2]));
+    }
+  });
 }
 
 TEST(Communicator, EveryRankHasTheSameBitsAfterASum) {
-  auto values = contribution<float>(world().rank(), 70'001);
-  world().all_reduce_sum(std::span<float>(values));
-  const auto gathered = world().all_gather(std::as_bytes(std::span(values)));
-  for (const auto& other : gathered) EXPECT_EQ(other, gathered[0]);
+  in_every_world([](Communicator& world) {
+    auto values = contribution<float>(world.rank(), 70'001);
+    world.all_reduce_sum(std::span<float>(values));
+    const auto gathered = world.all_gather(std::as_bytes(std::span(values)));
+    for (const auto& other : gathered) EXPECT_EQ(other, gathered[0]);
+  });
 }
 
 TEST(Communicator, TakesTheMaximumOfNegativeAndPositiveValues) {
-  for (const int64_t count : {0, 1, 511, 512, 513, 20'000}) {
-    auto values = contribution<double>(world().rank(), count);
-    world().all_reduce_max(values);
-    for (int64_t i = 0; i < count; ++i) {
-      double expected = adversarial(0, i);
-      for (int r = 1; r < world().size(); ++r) expected = std::max(expected, adversarial(r, i));
-      EXPECT_EQ(values[i], expected);
+  in_every_world([](Communicator& world) {
+    for (const int64_t count : {0, 1, 511, 512, 513, 20'000}) {
+      auto values = contribution<double>(world.rank(), count);
+      world.all_reduce_max(values);
+      for (int64_t i = 0; i < count; ++i) {
+        double expected = adversarial(0, i);
+        for (int r = 1; r < world.size(); ++r) expected = std::max(expected, adversarial(r, i));
+        EXPECT_EQ(values[i], expected);
+      }
     }
-  }
+  });
 }
 
 TEST(Communicator, TheMaximumIsNaNWhicheverRankHasIt) {
-  std::vector<double> values(world().size(), 1.0);
-  values[world().rank()] = std::nan("");
-  world().all_reduce_max(values);
-  for (const double value : values) EXPECT_TRUE(std::isnan(value));
+  in_every_world([](Communicator& world) {
+    std::vector<double> values(world.size(), 1.0);
+    values[world.rank()] = std::nan("");
+    world.all_reduce_max(values);
+    for (const double value : values) EXPECT_TRUE(std::isnan(value));
+  });
 }
 
 TEST(Communicator, GathersBytesOfUnequalLengthInRankOrder) {
-  for (const size_t unit : {0, 1, 1000, 300'000}) {
-    // Rank 0 sends nothing, rank 1 one unit, ...
-    const auto gathered = world().all_gather(bytes_of(world().rank(), unit * world().rank()));
-    ASSERT_EQ(gathered.size(), static_cast<size_t>(world().size()));
-    for (int r = 0; r < world().size(); ++r) EXPECT_EQ(gathered[r], bytes_of(r, unit * r));
-  }
+  in_every_world([](Communicator& world) {
+    for (const size_t unit : {0, 1, 1000, 300'000}) {
+      // Rank 0 sends nothing, rank 1 one unit, ...
+      const auto gathered = world.all_gather(bytes_of(world.rank(), unit * world.rank()));
+      ASSERT_EQ(gathered.size(), static_cast<size_t>(world.size()));
+      for (int r = 0; r < world.size(); ++r) EXPECT_EQ(gathered[r], bytes_of(r, unit * r));
+    }
+  });
 }
 
 TEST(Communicator, BroadcastsFromEachRootIntoWhateverLengthWasThere) {
-  for (int root = 0; root < world().size(); ++root) {
-    for (const size_t count : {0, 1, 100'000}) {
-      auto bytes = world().rank() == root ? bytes_of(root, count) : bytes_of(99, 7 * world().rank());
-      world().broadcast(bytes, root);
-      EXPECT_EQ(bytes, bytes_of(root, count));
+  in_every_world([](Communicator& world) {
+    for (int root = 0; root < world.size(); ++root) {
+      for (const size_t count : {0, 1, 100'000}) {
+        auto bytes = world.rank() == root ? bytes_of(root, count) : bytes_of(99, 7 * world.rank());
+        world.broadcast(bytes, root);
+        EXPECT_EQ(bytes, bytes_of(root, count));
+      }
     }
-  }
+  });
 }
 
 TEST(Communicator, RingExchangeIsARotation) {
-  const int n = world().size(), me = world().rank();
-  for (const size_t count : {0, 1, 500'000}) {
-    auto block = bytes_of(me, count);
-    for (int step = 1; step <= n; ++step) {
-      std::vector<std::byte> received(count);
-      world().exchange(block, (me + 1) % n, received, (me + n - 1) % n);
-      block.swap(received);
-      EXPECT_EQ(block, bytes_of((me - step + n) % n, count)) << "after " << step << " steps";
+  in_every_world([](Communicator& world) {
+    const int n = world.size(), me = world.rank();
+    for (const size_t count : {0, 1, 500'000}) {
+      auto block = bytes_of(me, count);
+      for (int step = 1; step <= n; ++step) {
+        std::vector<std::byte> received(count);
+        world.exchange(block, (me + 1) % n, received, (me + n - 1) % n);
+        block.swap(received);
+        EXPECT_EQ(block, bytes_of((me - step + n) % n, count)) << "after " << step << " steps";
+      }
     }
-  }
+  });
 }
 
 TEST(Communicator, SplitsIntoOddAndEvenRanksOrderedByKey) {
-  const int me = world().rank();
-  const auto part = world().split(me % 2, -me);  // backwards
-  const int members = (world().size() + 1 - me % 2) / 2;
-  EXPECT_EQ(part->size(), members);
-  EXPECT_EQ(part->rank(), members - 1 - me / 2);
+  in_every_world([](Communicator& world) {
+    const int me = world.rank();
+    const auto part = world.split(me % 2, -me);  // backwards
+    const int members = (world.size() + 1 - me % 2) / 2;
+    EXPECT_EQ(part->size(), members);
+    EXPECT_EQ(part->rank(), members - 1 - me / 2);
 
-  std::vector<double> ranks = {static_cast<double>(me)};
-  part->all_reduce_sum(std::span<double>(ranks));
-  double expected = 0;
-  for (int r = me % 2; r < world().size(); r += 2) expected += r;
-  EXPECT_EQ(ranks[0], expected);
-  EXPECT_EQ(part->traffic().all_reduce.bytes, 8);
+    std::vector<double> ranks = {static_cast<double>(me)};
+    part->all_reduce_sum(std::span<double>(ranks));
+    double expected = 0;
+    for (int r = me % 2; r < world.size(); r += 2) expected += r;
+    EXPECT_EQ(ranks[0], expected);
+    EXPECT_EQ(part->traffic().all_reduce.bytes, 8);
+  });
 }
 
 TEST(Communicator, CountsCallsAndPayloadBytesExactly) {
-  const auto comm = world().split(0, 0);
-  std::vector<float> floats(1'000);
-  std::vector<double> doubles(3);
-  std::vector<std::byte> bytes(10), received(10);
-  comm->all_reduce_sum(std::span<float>(floats));
-  comm->all_reduce_sum(std::span<double>(doubles));
-  comm->all_reduce_max(doubles);
-  comm->all_gather(bytes);
-  comm->broadcast(bytes, 0);
-  comm->exchange(bytes, (comm->rank() + 1) % comm->size(), received, (comm->rank() + comm->size() - 1) % comm->size());
-  comm->barrier();
+  in_every_world([](Communicator& world) {
+    const auto comm = world.split(0, 0);
+    std::vector<float> floats(1'000);
+    std::vector<double> doubles(3);
+    std::vector<std::byte> bytes(10), received(10);
+    comm->all_reduce_sum(std::span<float>(floats));
+    comm->all_reduce_sum(std::span<double>(doubles));
+    comm->all_reduce_max(doubles);
+    comm->all_gather(bytes);
+    comm->broadcast(bytes, 0);
+    comm->exchange(bytes, (comm->rank() + 1) % comm->size(), received,
+                   (comm->rank() + comm->size() - 1) % comm->size());
+    comm->barrier();
 
-  const Traffic& traffic = comm->traffic();
-  EXPECT_EQ(traffic.all_reduce.calls, 3);
-  EXPECT_EQ(traffic.all_reduce.bytes, 4'000 + 24 + 24);
-  EXPECT_EQ(traffic.all_gather.calls, 1);
-  EXPECT_EQ(traffic.all_gather.bytes, 10);
-  EXPECT_EQ(traffic.broadcast.calls, 1);
-  EXPECT_EQ(traffic.broadcast.bytes, comm->rank() == 0 ? 10 : 0);
-  EXPECT_EQ(traffic.exchange.calls, 1);
-  EXPECT_EQ(traffic.exchange.bytes, 10);
-  EXPECT_EQ(traffic.total_bytes(), 4'048 + 10 + traffic.broadcast.bytes + 10);
+    const Traffic& traffic = comm->traffic();
+    EXPECT_EQ(traffic.all_reduce.calls, 3);
+    EXPECT_EQ(traffic.all_reduce.bytes, 4'000 + 24 + 24);
+    EXPECT_EQ(traffic.all_gather.calls, 1);
+    EXPECT_EQ(traffic.all_gather.bytes, 10);
+    EXPECT_EQ(traffic.broadcast.calls, 1);
+    EXPECT_EQ(traffic.broadcast.bytes, comm->rank() == 0 ? 10 : 0);
+    EXPECT_EQ(traffic.exchange.calls, 1);
+    EXPECT_EQ(traffic.exchange.bytes, 10);
+    EXPECT_EQ(traffic.total_bytes(), 4'048 + 10 + traffic.broadcast.bytes + 10);
+  });
 }
 
 TEST(Communicator, RefusesARankThatDoesNotExist) {
-  std::vector<std::byte> bytes(1), received(1);
-  EXPECT_THROW(world().broadcast(bytes, world().size()), InternalError);
-  EXPECT_THROW(world().exchange(bytes, -1, received, 0), InternalError);
+  in_every_world([](Communicator& world) {
+    std::vector<std::byte> bytes(1), received(1);
+    EXPECT_THROW(world.broadcast(bytes, world.size()), InternalError);
+    EXPECT_THROW(world.exchange(bytes, -1, received, 0), InternalError);
+  });
 }
 
 }  // namespace

@@ -236,7 +236,7 @@ TEST(PackedDataset, RanksTogetherReadTheGlobalBatchForAnyRankCount) {
       for (const int ranks : {1, 2, 3, 7, 8}) {
         PackedBatch joined;
         for (int rank = 0; rank < ranks; ++rank) {
-          const RowShare share = row_share(global_batch, rank, ranks);
+          const RowShare share = row_share(global_batch, {rank, ranks});
           const PackedBatch part = dataset.batch(step_rows(dataset, cursor, share), cursor + share.begin);
           const int64_t base = static_cast<int64_t>(joined.ids.size());
           joined.ids.insert(joined.ids.end(), part.ids.begin(), part.ids.end());
@@ -259,6 +259,16 @@ TEST(PackedDataset, RanksTogetherReadTheGlobalBatchForAnyRankCount) {
     }
 }
 
+TEST(PackedDataset, RanksOfOneGroupReadTheSameRows) {
+  const PackedDataset dataset(numbered(random_lengths(4, 600, 5, 60)), 64, 9);
+  for (int index = 0; index < 3; ++index) {
+    const RowShare first = row_share(24, {.index = index, .count = 3, .member = 0}),
+                   second = row_share(24, {.index = index, .count = 3, .member = 1});
+    EXPECT_EQ(step_rows(dataset, 7, first), step_rows(dataset, 7, second));
+    EXPECT_EQ(first.end - first.begin, 8);
+  }
+}
+
 TEST(PackedDataset, DrawIndicesCountTokensFromTheGlobalRow) {
   const PackedDataset dataset(numbered(random_lengths(5, 100, 5, 20)), 16, 9);
   const PackedBatch batch = dataset.batch(std::vector<int64_t>{3, 0}, 10);
@@ -276,7 +286,7 @@ TEST(RowShare, SharesAreContiguousAndDifferByOneRowAtMost) {
     for (const int ranks : {1, 2, 3, 7, 8}) {
       int64_t next = 0;
       for (int rank = 0; rank < ranks; ++rank) {
-        const RowShare share = row_share(batch, rank, ranks);
+        const RowShare share = row_share(batch, {rank, ranks});
         EXPECT_EQ(share.begin, next);
         const int64_t rows = share.end - share.begin;
         EXPECT_TRUE(rows == batch / ranks || rows == batch / ranks + 1) << batch << " rows on " << ranks << " ranks";

@@ -150,7 +150,7 @@ class Training {
     if (config().train.estimator != "spsa") return nullptr;
     const SpsaConfig& spsa = spsa_config(config());
     auto inputs = std::make_unique<SpsaInputs>();
-    inputs->members = transport_named(spsa.transport).join(standing_of(spsa, world_->rank(), world_->size()));
+    inputs->members = transport_named(spsa.transport).join(standing_of(spsa, {}));
     inputs->shared = run.string() + "-shared";
     inputs->header = make_header(spsa, config().train, config().optimizer, model, "",
                                  static_cast<int>(inputs->members->machines()), kNewestRules, run / "log", ctx);

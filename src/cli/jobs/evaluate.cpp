@@ -44,11 +44,11 @@ int evaluate_results(const JobInputs& in) {
   tell(in, length_notice(model, "rows", in.config.trainer.train.sequence_length));
   use_trained_weights(in, model);
   require_agreement(in, model, sets);
-  const int64_t rows = micro_batch_rows(in.config.trainer.train, in.world.size());
+  const int64_t rows = micro_batch_rows(in.config.trainer.train, in.share.count);
   const Compute compute(compute_choice(in), memory.activations);
   const Context& ctx = compute;
   model.assemble(ctx);
-  const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, rows, in.config.trainer.evaluate.rows);
+  const LossSums sums = evaluate(ctx, model, *sets.eval, in.world, in.share, rows, in.config.trainer.evaluate.rows);
   const Objective& objective = objective_of(in.config.trainer.train.objective);
   if (!std::isfinite(objective.mean(sums))) {
     const std::string broken = model.broken_base_weight();

@@ -80,7 +80,7 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   }
   Datasets sets = load_datasets(in, true, rules);
   require_known_tokens(in, model, sets);
-  const int64_t steps = total_steps(in.config.trainer, *sets.train, in.world.size(), rules);
+  const int64_t steps = total_steps(in.config.trainer, *sets.train, in.share.count, rules);
   const auto going = going_on(in, folder, start, steps);
   if (going) require_same_run(in, *sets.train, *going);
   if (folder)
@@ -131,7 +131,8 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
                                              .stop_requested = stop_requested,
                                              .run_path = run_path,
                                              .prepared = prepared.get(),
-                                             .rules = rules});
+                                             .rules = rules,
+                                             .share = in.share});
   if (outcome.stopped) {
     if (folder) say_stopped(in, report, *folder, outcome.meta.step);
     return kStopped;
@@ -187,7 +188,7 @@ JobPlan plan_train(const JobInputs& in) {
   Model& model = *plan.model;
   plan.memory.activations = plan_evaluation(in, model);
   const Estimator& estimator = estimator_of(in.config.trainer);
-  const StepMemory step = estimator.plan(in.config.trainer, model, in.world.size(), in.threads);
+  const StepMemory step = estimator.plan(in.config.trainer, model, in.share.count, in.threads);
   plan.memory.optimizer = step.optimizer;
   plan.memory.activations = std::max(plan.memory.activations, step.activations);
   plan.memory.assembled += step.copies;

@@ -1,14 +1,4 @@
 // The Communicator over MPI, for host memory. Built as a library of its own, opened only under a launcher.
-//
-// MPI_Allreduce may add in any order, so sums are made here. With R ranks, `values` is cut into pieces that bound the
-// scratch memory, and each piece into R segments; rank r owns segment r:
-//
-//   rank 0  [a0|a1|a2]                 [a0 b0 c0]  -> a0+b0+c0
-//   rank 1  [b0|b1|b2]   all-to-all    [a1 b1 c1]  -> a1+b1+c1    all-gather -> every rank has [s0|s1|s2]
-//   rank 2  [c0|c1|c2]                 [a2 b2 c2]  -> a2+b2+c2
-//
-// A rank sends and receives about 2·bytes·(R-1)/R, like a ring, but every element is added in rank order, in f64, once.
-// Small arrays are gathered whole and summed by everyone: one message less to wait for.
 
 #include "comm/mpi/plugin.h"
 
@@ -16,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -26,37 +15,17 @@
 
 #include "comm/communicator.h"
 #include "comm/mpi/handles.h"
+#include "comm/mpi/requests.h"
+#include "comm/mpi/sums.h"
 #include "core/error.h"
 
 namespace tessera::mpi {
 namespace {
 
-constexpr int64_t kGatherWholeBytes = 4 << 10;  // up to here one all-gather is quicker than two steps
-constexpr int64_t kPieceBytes = 4 << 20;        // scratch per rank; larger pieces were not quicker
-constexpr int64_t kMessageBytes = 1 << 30;      // MPI counts are ints
-
-template <class T> MPI_Datatype type_of();
-template <> MPI_Datatype type_of<float>() { return MPI_FLOAT; }
-template <> MPI_Datatype type_of<double>() { return MPI_DOUBLE; }
+constexpr int64_t kMessageBytes = 1 << 30;  // MPI counts are ints
+constexpr int kExchangeTag = 0;             // Requests has the others
 
 double larger_or_nan(double a, double b) { return a >= b || std::isnan(a) ? a : b; }
-
-/// out[i] = contributions[0][i] op contributions[1][i] op ..., in f64, rounded once; rows are `out.size()` apart.
-template <class T, class Op> void combine_in_rank_order(const T* contributions, int ranks, std::span<T> out, Op op) {
-  constexpr int64_t kBlock = 512;  // the accumulators stay in the first cache
-  std::array<double, kBlock> sum;
-  const int64_t count = out.size();
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const int64_t n = std::min(kBlock, count - begin);
-    const T* row = contributions + begin;
-    std::copy(row, row + n, sum.begin());
-    for (int r = 1; r < ranks; ++r) {
-      row += count;
-      for (int64_t i = 0; i < n; ++i) sum[i] = op(sum[i], static_cast<double>(row[i]));
-    }
-    std::transform(sum.begin(), sum.begin() + n, out.begin() + begin, [](double s) { return static_cast<T>(s); });
-  }
-}
 
 class MpiCommunicator : public Communicator {
  public:
@@ -68,6 +37,7 @@ class MpiCommunicator : public Communicator {
     const Comm node_owner(comm_.library(), node);
     check(MPI_Comm_rank(node, &local_rank_), "MPI_Comm_rank");
     check(MPI_Comm_size(node, &local_size_), "MPI_Comm_size");
+    sums_ = Sums(comm_, rank_, size_);
   }
 
   int rank() const override { return rank_; }
@@ -113,10 +83,27 @@ class MpiCommunicator : public Communicator {
     const int64_t length = send.size();
     for (int64_t begin = 0; begin < length; begin += kMessageBytes) {
       const int count = std::min(kMessageBytes, length - begin);
-      check(MPI_Sendrecv(send.data() + begin, count, MPI_BYTE, to, 0, receive.data() + begin, count, MPI_BYTE, from, 0,
-                         comm_, MPI_STATUS_IGNORE),
+      check(MPI_Sendrecv(send.data() + begin, count, MPI_BYTE, to, kExchangeTag, receive.data() + begin, count,
+                         MPI_BYTE, from, kExchangeTag, comm_, MPI_STATUS_IGNORE),
             "MPI_Sendrecv");
     }
+  }
+
+  void reduce_scatter_sum(std::span<float> values, const Parts& parts) override {
+    check_parts(parts, size_, values.size());
+    traffic_.reduce_scatter.add(values.size_bytes());
+    if (size_ > 1) sums_.reduce_scatter(values, parts);
+  }
+  void all_gather_parts(std::span<float> values, const Parts& parts) override {
+    check_parts(parts, size_, values.size());
+    traffic_.all_gather.add(parts.size(rank_) * sizeof(float));
+    if (size_ > 1) sums_.all_gather(values, parts);
+  }
+
+  void progress() override { requests_.progress(comm_); }
+  bool is_done(Posted posted) const override { return requests_.is_done(posted); }
+  void wait(Posted posted) override {
+    while (!requests_.is_done(posted)) requests_.progress(comm_);  // MPI lets other ranks compute meanwhile
   }
 
   void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
@@ -134,41 +121,20 @@ class MpiCommunicator : public Communicator {
     std::_Exit(exit_code);
   }
 
+ protected:
+  Posted start_send(std::span<const std::byte> bytes, int to, int tag) override {
+    return requests_.send(comm_, {rank_, to, tag}, bytes);
+  }
+  Posted start_receive(std::span<std::byte> bytes, int from, int tag) override {
+    return requests_.receive({from, rank_, tag}, bytes);
+  }
+
  private:
   void check_rank(int rank) const { TS_CHECK(rank >= 0 && rank < size_, "rank {} of {}", rank, size_); }
 
   template <class T, class Op> void all_reduce(std::span<T> values, Op op) {
     traffic_.all_reduce.add(values.size_bytes());
-    if (size_ == 1 || values.empty()) return;
-    if (static_cast<int64_t>(values.size_bytes()) <= kGatherWholeBytes) return reduce_whole(values, op);
-    constexpr size_t kPiece = kPieceBytes / sizeof(T);
-    for (size_t begin = 0; begin < values.size(); begin += kPiece)
-      reduce_piece(values.subspan(begin, std::min(kPiece, values.size() - begin)), op);
-  }
-
-  template <class T, class Op> void reduce_whole(std::span<T> values, Op op) {
-    T* all = scratch<T>(values.size() * size_);
-    const int count = values.size();
-    check(MPI_Allgather(values.data(), count, type_of<T>(), all, count, type_of<T>(), comm_), "MPI_Allgather");
-    combine_in_rank_order(all, size_, values, op);
-  }
-
-  template <class T, class Op> void reduce_piece(std::span<T> values, Op op) {
-    std::vector<int> begins(size_ + 1), counts(size_);
-    for (int r = 0; r <= size_; ++r) begins[r] = static_cast<int64_t>(values.size()) * r / size_;
-    for (int r = 0; r < size_; ++r) counts[r] = begins[r + 1] - begins[r];
-    const int mine = counts[rank_];
-    std::vector<int> mine_counts(size_, mine), mine_begins(size_);
-    for (int r = 0; r < size_; ++r) mine_begins[r] = r * mine;
-
-    T* contributions = scratch<T>(static_cast<size_t>(mine) * size_);
-    check(MPI_Alltoallv(values.data(), counts.data(), begins.data(), type_of<T>(), contributions, mine_counts.data(),
-                        mine_begins.data(), type_of<T>(), comm_),
-          "MPI_Alltoallv");
-    combine_in_rank_order(contributions, size_, values.subspan(begins[rank_], mine), op);
-    check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, values.data(), counts.data(), begins.data(), type_of<T>(),
-                         comm_),
-          "MPI_Allgatherv");
+    if (size_ > 1 && !values.empty()) sums_.all_reduce(values, op);
   }
 
   /// Bytes [begin, begin + step) of every rank, into their places in `gathered`.
@@ -186,14 +152,10 @@ class MpiCommunicator : public Communicator {
       if (counts[r] > 0) std::copy_n(all.begin() + begins[r], counts[r], gathered[r].begin() + begin);
   }
 
-  template <class T> T* scratch(size_t count) {
-    if (scratch_.size() * sizeof(double) < count * sizeof(T)) scratch_.resize((count * sizeof(T)) / sizeof(double) + 1);
-    return reinterpret_cast<T*>(scratch_.data());
-  }
-
   Comm comm_;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
-  std::vector<double> scratch_;  // of all-reduces, kept between steps
+  Sums sums_;
+  Requests requests_;
 };
 
 /// Whether one rank may read another's memory: containers often forbid the call.
@@ -234,7 +196,7 @@ Comm::~Comm() {
 
 }  // namespace tessera::mpi
 
-extern "C" tessera::Communicator* tessera_mpi_world_1() {
+extern "C" tessera::Communicator* tessera_mpi_world_2() {
   using namespace tessera::mpi;
   auto library = std::make_shared<Library>();
   MPI_Comm world = MPI_COMM_NULL;

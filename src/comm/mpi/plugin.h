@@ -7,7 +7,7 @@ namespace tessera {
 class Communicator;
 
 inline constexpr char kMpiPluginFile[] = "libtessera_mpi.so";
-inline constexpr char kMpiPluginSymbol[] = "tessera_mpi_world_1";
+inline constexpr char kMpiPluginSymbol[] = "tessera_mpi_world_2";
 
 /// Defined by a plugin whose MPI starts under srun by PMIx alone.
 inline constexpr char kMpiNeedsPmixSymbol[] = "tessera_mpi_needs_pmix";

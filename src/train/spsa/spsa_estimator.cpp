@@ -102,14 +102,14 @@ class Spsa final : public Estimator {
 
   bool has_gradients() const override { return false; }
 
-  int64_t rows_per_step(const TrainConfig& train, int ranks) const override {
-    const auto members = transport().join(standing_of(config_, 0, ranks));
+  int64_t rows_per_step(const TrainConfig& train, int shares) const override {
+    const auto members = transport().join(standing_of(config_, {.count = shares}));
     return members->machines() * config_.rows_of_machine(train.batch);
   }
 
   std::unique_ptr<Stepper> make(const TrainerInputs& in) const override { return make_spsa_stepper(in, config_); }
 
-  StepMemory plan(const TrainerConfig& trainer, Model& model, int ranks, int threads) const override {
+  StepMemory plan(const TrainerConfig& trainer, Model& model, int shares, int threads) const override {
     const TensorView values = model.pool().trainable().values;
     const int64_t count = values.shape.count();
     const auto prober = make_prober(config_, model);
@@ -118,7 +118,7 @@ class Spsa final : public Estimator {
         .optimizer = replica_state_bytes(config_, trainer.optimizer, count),
         .activations = prober->plan_bytes(prober->micro_rows(trainer.train), trainer.train.sequence_length, threads),
         .copies = prober->owned_bytes(),
-        .handing_over = ranks > 1 ? values.bytes() + vectors : 0};
+        .handing_over = shares > 1 ? values.bytes() + vectors : 0};
   }
 
   LessMemory less_memory(const TrainerConfig&) const override {
@@ -155,8 +155,8 @@ const SpsaConfig& spsa_config(const TrainerConfig& config) {
   return dynamic_cast<const Spsa&>(config.estimators.named("spsa")).config();
 }
 
-Standing standing_of(const SpsaConfig& config, int rank, int ranks) {
-  return {.rank = rank, .ranks = ranks, .machine = config.machine, .machines = config.machines};
+Standing standing_of(const SpsaConfig& config, const DataShare& share) {
+  return {.rank = share.index, .ranks = share.count, .machine = config.machine, .machines = config.machines};
 }
 
 int64_t replica_state_bytes(const SpsaConfig& config, const OptimizerConfig& optimizer, int64_t count) {

@@ -10,7 +10,7 @@ namespace tessera {
 const SpsaConfig& spsa_config(const TrainerConfig&);
 
 /// A process among those that take part: as its job counts it, and as [spsa] does.
-Standing standing_of(const SpsaConfig&, int rank, int ranks);
+Standing standing_of(const SpsaConfig&, const DataShare&);
 
 /// Bytes of a replica's state beside its values: moments, or the sums of a pool of directions.
 int64_t replica_state_bytes(const SpsaConfig&, const OptimizerConfig&, int64_t count);

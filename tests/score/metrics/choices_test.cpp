@@ -130,7 +130,7 @@ TEST_F(Choices, OfAModelAreWhatItsLogitsSay) {
     right += answer == *std::min_element(nll.begin(), nll.end());
   }
   const auto world = self_communicator();
-  const LossSums sums = evaluate(own_.ctx, model_, PackedDataset(data, 40, 3), *world, 2);
+  const LossSums sums = evaluate(own_.ctx, model_, PackedDataset(data, 40, 3), *world, {}, 2);
   EXPECT_NEAR(sums["choices_nll"], loss, 1e-5 * loss);
   EXPECT_NEAR(sums["nll"], answers, 1e-5 * answers);
   EXPECT_EQ(sums["choices"], 30);
@@ -144,8 +144,8 @@ TEST_F(Choices, OfAModelAreWhatItsLogitsSay) {
 TEST_F(Choices, GiveTheAnswersTheSumsThatTheyHaveAlone) {
   const TokenData data = examples_of_three(30);
   const auto world = self_communicator();
-  const LossSums all = evaluate(own_.ctx, model_, PackedDataset(data, 40, 3), *world, 2),
-                 alone = evaluate(own_.ctx, model_, PackedDataset(answers_only(data), 40, 3), *world, 2);
+  const LossSums all = evaluate(own_.ctx, model_, PackedDataset(data, 40, 3), *world, {}, 2),
+                 alone = evaluate(own_.ctx, model_, PackedDataset(answers_only(data), 40, 3), *world, {}, 2);
   EXPECT_NEAR(all["nll"], alone["nll"], 1e-5 * alone["nll"]);
   EXPECT_EQ(all["scored"], alone["scored"]);
   EXPECT_EQ(all["correct"], alone["correct"]);
@@ -156,11 +156,11 @@ TEST_F(Choices, GiveTheAnswersTheSumsThatTheyHaveAlone) {
 TEST_F(Choices, AreTheSameSumsHoweverTheRowsAreSharedOut) {
   const PackedDataset data(examples_of_three(50), 32, 3);
   const auto world = self_communicator();
-  const LossSums whole = evaluate(own_.ctx, model_, data, *world, 4);
+  const LossSums whole = evaluate(own_.ctx, model_, data, *world, {}, 4);
   for (const int ranks : {2, 3}) {
     LossSums sums;
     for (int rank = 0; rank < ranks; ++rank) {
-      const RowShare share = row_share(data.rows(), rank, ranks);
+      const RowShare share = row_share(data.rows(), {rank, ranks});
       std::vector<int64_t> rows;
       for (int64_t row = share.begin; row < share.end; ++row) rows.push_back(row);
       sums += score_batch(own_.ctx, model_, data.batch(rows, share.begin));

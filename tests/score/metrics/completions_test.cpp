@@ -29,7 +29,7 @@ TokenData documents_of(int64_t documents, int64_t prompt, int64_t completion, in
 LossSums found(const PackedDataset& data, int64_t length, int64_t wrong, int ranks, int64_t rows) {
   LossSums all;
   for (int rank = 0; rank < ranks; ++rank) {
-    const RowShare share = row_share(rows, rank, ranks);
+    const RowShare share = row_share(rows, {rank, ranks});
     for (int64_t row = share.begin; row < share.end; ++row) {
       const PackedBatch batch = data.batch({&row, 1}, 0);
       const ScoredRows scored = scored_rows(batch);
@@ -102,7 +102,7 @@ TEST(Completions, AreThoseOfTheModelWhateverTheLengthOfTheBatches) {
   const auto world = self_communicator();
   const PackedDataset dataset(documents_of(30, 3, 9, 23), 7, 3);
   for (const int64_t micro_batch : {1, 4, 100}) {
-    const LossSums sums = evaluate(own.ctx, model, dataset, *world, micro_batch);
+    const LossSums sums = evaluate(own.ctx, model, dataset, *world, {}, micro_batch);
     EXPECT_EQ(sums["completions"], 30);
     EXPECT_TRUE(sums.cut.empty());
   }
