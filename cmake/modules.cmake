@@ -1,5 +1,6 @@
-# The flags of all that is compiled here. Under sanitizers only kernels are optimised fully: elsewhere most of the time would go
-# into compiling.
+# The flags of all that is compiled here. Under sanitizers most of the time goes into compiling: only what computes is optimised
+# there, and headers of libraries are read once a target. The release build reads them as each file includes them, so that a
+# file that forgets one is found.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
                          -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
@@ -7,20 +8,22 @@ function(tessera_flags target)
   if(TESSERA_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${TESSERA_SANITIZE})
-    if(NOT target STREQUAL tessera_kernels)
+    if(target MATCHES "^tessera_(core|steplog)$")
       target_compile_options(${target} PRIVATE -O1)
+    elseif(NOT target STREQUAL tessera_kernels)
+      target_compile_options(${target} PRIVATE -O0)
+    endif()
+    if(NOT target STREQUAL tessera_kernels)
+      target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <optional> <set> <span>
+                                <string> <vector> <fmt/core.h> ${ARGN})
     endif()
   endif()
 endfunction()
 
 # The flags of test code: it is compiled more often than it runs.
 function(tessera_test_flags target)
-  tessera_flags(${target})
-  if(TESSERA_SANITIZE)
-    target_compile_options(${target} PRIVATE -O0)
-  else()
-    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
-  endif()
+  tessera_flags(${target} <gtest/gtest.h> <gmock/gmock.h>)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
 endfunction()
 
 # tessera_module(name DEPENDS ...): the static library tessera_<name> of src/<name>/**.cpp.
