@@ -94,13 +94,8 @@ void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
       slot.frozen = storage_.allocate(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
     if (memory() == Memory::counted) continue;
     const auto id = static_cast<SlotId>(&slot - slots_.data());
-    if (device() == Device{}) {
-      write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
-    } else {
-      const Tensor host(slot.options.shape, mutable_values(id).dtype);
-      write_first_values(slot.options.init, seed, slot.name, host);
-      copy(host.view(), mutable_values(id));
-    }
+    const WrittenOnHost values(mutable_values(id));
+    write_first_values(slot.options.init, seed, slot.name, values.view());
   }
 }
 

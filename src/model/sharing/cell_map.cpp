@@ -86,7 +86,7 @@ void CellMap::expand(const Context& ctx, const FoldedTensor& t, RowRange rows, C
   const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
   const OnHost from(pool);
-  const EditedOnHost to(w);
+  const WrittenOnHost to(w);
   if (pool.dtype == DType::f64)
     return gather_typed<double>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);
   gather_typed<float>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);

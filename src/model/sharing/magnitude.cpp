@@ -147,7 +147,7 @@ class PrunedView final : public WeightView {
   template <class T>
   void gather_typed(const Context& ctx, const ConstView& pool, RowRange rows, const TensorView& w) const {
     const OnHost read(pool);
-    const EditedOnHost written(w);
+    const WrittenOnHost written(w);
     const T* from = read.as<T>().data();
     T* to = written.as<T>().data();
     const int64_t cols = shape_[1], threads = rows.end - rows.begin > 1 ? ctx.threads : 1;
