@@ -12,7 +12,7 @@ void take(const Context& ctx, int64_t bytes) {
 
 /// An op that takes no scratch.
 template <class... Arguments> void nothing(Arguments...) {}
-template <class... Arguments> void fill(void (*&op)(Arguments...)) {
+template <class... Arguments> void leave_out(void (*&op)(Arguments...)) {
   if (!op) op = nothing<Arguments...>;
 }
 
@@ -45,7 +45,7 @@ const Kernels& table() {
     table.add_column_sums = [](const Context& ctx, ConstView x, ConstView, TensorView) {
       take(ctx, cpu::add_column_sums_scratch_bytes(x));
     };
-    Kernels::visit([&](const char*, auto op) { fill(table.*(op.of)); });
+    Kernels::visit([&](const char*, auto op) { leave_out(table.*(op.of)); });
     return table;
   }();
   return kTable;

@@ -41,6 +41,7 @@ struct Kernels {
   void (*softmax_chunk)(const Context&, const SoftmaxChunkArgs&);
   void (*softmax_finish)(const Context&, const SoftmaxFinishArgs&);
   void (*softmax_gradient_chunk)(const Context&, const SoftmaxGradientArgs&);
+  void (*fill)(const Context&, double value, TensorView y);
   void (*scale_rows)(const Context&, ConstView factors, TensorView x);
   void (*add)(const Context&, ConstView x, TensorView y);
   void (*scale)(const Context&, double factor, ConstView x, TensorView y, Write);
@@ -82,6 +83,7 @@ struct Kernels {
     v("softmax_chunk", Field<&Kernels::softmax_chunk>());
     v("softmax_finish", Field<&Kernels::softmax_finish>());
     v("softmax_gradient_chunk", Field<&Kernels::softmax_gradient_chunk>());
+    v("fill", Field<&Kernels::fill>());
     v("scale_rows", Field<&Kernels::scale_rows>());
     v("add", Field<&Kernels::add>());
     v("scale", Field<&Kernels::scale>());

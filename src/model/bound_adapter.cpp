@@ -1,6 +1,6 @@
 #include "model/bound_adapter.h"
 
-#include "core/device/memory.h"
+#include "kernels/elementwise.h"
 
 namespace tessera {
 namespace {
@@ -21,7 +21,7 @@ TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_pl
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, const TensorView& grads) {
   if (grads.empty()) return;
   view.scatter_add(ctx, grads, pool);
-  zero(grads);  // backward adds up: the next step begins at 0
+  fill(ctx, 0, grads);  // backward adds up: the next step begins at 0
 }
 
 }  // namespace

@@ -43,7 +43,6 @@ void DecoderModel::embed_rows(const Pass& pass, const PoolRead& values, int64_t 
   const auto ids = pass.batch.ids.subspan(begin, end - begin);
   if (const ConstView table = view.direct(values); !table.empty())
     return embedding(pass.ctx, table, ids, hidden.slice_rows(begin, end));
-  if (pass.ctx.scratch.is_counting()) return;
   for (int64_t t = begin; t < end; ++t) {  // a row at a time: the table is large and few of its rows are read
     const int64_t id = pass.batch.ids.host()[t];
     TS_CHECK(id >= 0 && id < view.shape()[0], "token {} is outside the vocabulary", id);
@@ -59,7 +58,7 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
     return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
   // A shared embedding: the dense gradient first, then its adjoint into the numbers that it is read from.
   const TensorView dw = pass.ctx.scratch.allocate(view.shape(), compute());
-  clear(pass.ctx, dw);
+  fill(pass.ctx, 0, dw);
   embedding_backward(pass.ctx, pass.batch.ids, dhidden, dw);
   view.scatter_add(pass.ctx, dw, *pass.pool);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
 #include "model/linear.h"
@@ -67,12 +68,12 @@ void score_backward(const Pass& pass, const HeadPart& part, const Normed& n, con
     args.dweight = *grad;
   else if (view.is_trainable()) {
     args.dweight = ctx.scratch.allocate(view.shape(), dtype);
-    clear(ctx, args.dweight);
+    fill(ctx, 0, args.dweight);
   }
   cross_entropy(ctx, args);
   if (!args.dweight.empty() && !grad) view.scatter_add(ctx, args.dweight, *pass.pool);
   const TensorView dpicked = ctx.scratch.allocate(n.picked.shape, dtype);
-  clear(ctx, dpicked);
+  fill(ctx, 0, dpicked);
   norm_backward(pass, part.weights, part.parts.final_norm, n.picked, n.inv_rms, args.dhidden, dpicked);
   embedding_backward(ctx, head.rows, dpicked, head.dhidden);  // a row scatter
 }

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "kernels/columns.h"
 #include "kernels/dropout.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 
 namespace tessera {
@@ -65,7 +66,7 @@ void add_vector_gradient(const Pass& pass, const WeightView& view, ConstView dy,
   if (const auto grad = view.direct_grad(*pass.pool)) return add_column_sums(ctx, dy, product, *grad);
   const auto scope = ctx.scratch.scope();
   const TensorView grad = ctx.scratch.allocate(view.shape(), dy.dtype);
-  clear(ctx, grad);
+  fill(ctx, 0, grad);
   add_column_sums(ctx, dy, product, grad);
   view.scatter_add(ctx, grad, *pass.pool);
 }

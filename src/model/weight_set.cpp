@@ -1,6 +1,5 @@
 #include "model/weight_set.h"
 
-#include "core/device/memory.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -24,10 +23,6 @@ ConstView WeightSet::read(const Context& ctx, const PoolRead& values, const Weig
   const TensorView copy = ctx.scratch.allocate(view.shape(), compute_);
   view.gather(ctx, values, copy);
   return copy;
-}
-
-void clear(const Context& ctx, TensorView view) {
-  if (!ctx.scratch.is_counting()) zero(view);
 }
 
 }  // namespace tessera

@@ -21,7 +21,7 @@ class WeightSet {
   bool is_trainable(int weight) const { return view(weight)->is_trainable(); }
   DType compute() const { return compute_; }
 
-  /// A view's numbers in place, or gathered into scratch.
+  /// A view's numbers in place, or gathered into scratch in the pool's dtype.
   ConstView read(const Context&, const PoolRead&, const WeightView&) const;
   ConstView read(const Context& ctx, const PoolRead& values, int weight) const {
     return read(ctx, values, *view(weight));
@@ -49,8 +49,5 @@ template <class F> void WeightSet::for_each_reading(const Pass& pass, const Weig
     g = next;
   }
 }
-
-/// Sets a gradient's buffer to zero; nothing in a counting pass.
-void clear(const Context&, TensorView);
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 
@@ -31,6 +32,12 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
   return scores;
 }
 
+LossSums sum_up(const Context& ctx, const PackedBatch& batch, const ScoredRows& scored, const RowScores& scores) {
+  LossSums sums;
+  host_work(ctx, [&] { sums = sum_up(batch, scored, scores.nll, scores.best); });
+  return sums;
+}
+
 LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout) {
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, model.bound_adapter());
@@ -38,8 +45,7 @@ LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch,
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
   const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.rows(), in.labels());
-  if (ctx.scratch.is_counting()) return {};
-  return sum_up(batch, in.scored(), scores.nll, scores.best);
+  return sum_up(ctx, batch, in.scored(), scores);
 }
 
 int64_t plan_score_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads) {

@@ -7,6 +7,7 @@
 #include "core/device/memory.h"
 #include "kernels/compute.h"
 #include "kernels/elementwise.h"
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "model/sharing/base.h"
@@ -84,11 +85,11 @@ class LooseDecoder {
       if (!ctx.scratch.is_counting()) {
         fill(dhidden, 77, 1, 0);
         loss = dot(hidden, dhidden);
-      }
+      });
       decoder->blocks_backward(pass, decoder->all_layers(), attention, keep, saved, dhidden);
       decoder->embed_backward(pass, dhidden);
     });
-    if (adapter && !ctx.scratch.is_counting()) adapter->finish_backward(ctx);
+    if (adapter) adapter->finish_backward(ctx);
     return loss;
   }
   /// The same loss, forward only.
@@ -116,7 +117,7 @@ class LooseDecoder {
   }
 
   template <class F> void run(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read, F&& f) {
-    if (adapter && !ctx.scratch.is_counting()) adapter->assemble(ctx);
+    if (adapter) adapter->assemble(ctx);
     const auto scope = ctx.scratch.scope();
     std::vector<int32_t> ids, positions;
     std::vector<AttentionSegment> segments;

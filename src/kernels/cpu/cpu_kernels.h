@@ -18,6 +18,7 @@ Op<&Kernels::embedding> embedding;
 Op<&Kernels::embedding_backward> embedding_backward;
 Op<&Kernels::softmax_chunk> softmax_chunk;
 Op<&Kernels::softmax_gradient_chunk> softmax_gradient_chunk;
+Op<&Kernels::fill> fill;
 Op<&Kernels::scale_rows> scale_rows;
 Op<&Kernels::add> add;
 Op<&Kernels::scale> scale;

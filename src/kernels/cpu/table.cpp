@@ -19,6 +19,7 @@ const Kernels& table() {
     table.embedding_backward = embedding_backward;
     table.softmax_chunk = softmax_chunk;
     table.softmax_gradient_chunk = softmax_gradient_chunk;
+    table.fill = fill;
     table.scale_rows = scale_rows;
     table.add = add;
     table.scale = scale;

@@ -20,6 +20,7 @@ Op<&Kernels::softmax_begin> softmax_begin;
 Op<&Kernels::softmax_chunk> softmax_chunk;
 Op<&Kernels::softmax_finish> softmax_finish;
 Op<&Kernels::softmax_gradient_chunk> softmax_gradient_chunk;
+Op<&Kernels::fill> fill;
 Op<&Kernels::scale_rows> scale_rows;
 Op<&Kernels::add> add;
 Op<&Kernels::scale> scale;

@@ -19,6 +19,7 @@ const Kernels& table() {
       .softmax_chunk = softmax_chunk,
       .softmax_finish = softmax_finish,
       .softmax_gradient_chunk = softmax_gradient_chunk,
+      .fill = fill,
       .scale_rows = scale_rows,
       .add = add,
       .scale = scale,

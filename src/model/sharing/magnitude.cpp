@@ -9,6 +9,7 @@
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/host_work.h"
 #include "model/sharing/binding.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
@@ -117,17 +118,19 @@ class PrunedView final : public WeightView {
 
   void gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const override {
     TS_CHECK(!read.z || !trainable_, "pruned weights are read from a perturbed copy of the kept ones");
-    if (ctx.scratch.is_counting()) return;
-    const ConstView pool = read.values(cells_);
-    if (pool.dtype == DType::f64) return gather_typed<double>(ctx, pool, rows, w);
-    gather_typed<float>(ctx, pool, rows, w);
+    host_work(ctx, [&] {
+      const ConstView pool = read.values(cells_);
+      if (pool.dtype == DType::f64) return gather_typed<double>(ctx, pool, rows, w);
+      gather_typed<float>(ctx, pool, rows, w);
+    });
   }
 
   void scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const override {
-    if (ctx.scratch.is_counting()) return;
-    const TensorView grads = pool.grads(cells_);
-    if (grads.dtype == DType::f64) return scatter_typed<double>(ctx, dw, grads);
-    scatter_typed<float>(ctx, dw, grads);
+    host_work(ctx, [&] {
+      const TensorView grads = pool.grads(cells_);
+      if (grads.dtype == DType::f64) return scatter_typed<double>(ctx, dw, grads);
+      scatter_typed<float>(ctx, dw, grads);
+    });
   }
 
   ConstView direct(const PoolRead& read) const override {
