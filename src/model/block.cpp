@@ -36,8 +36,8 @@ LinearSaved allocate_linear(const Pass& pass, const WeightSet& weights, const st
     trains_gain = trains_gain || (pass.pool && gain && gain->is_trainable());
   }
   LinearSaved kept;
-  if (rank > 0) kept.low_rank = pass.rows(rank, weights.compute());
-  if (trains_gain) kept.product = pass.rows(weights.shape(blocks.front().*linear)[0], weights.compute());
+  if (rank > 0) kept.low_rank = pass.rows(rank, weights.activations());
+  if (trains_gain) kept.product = pass.rows(weights.shape(blocks.front().*linear)[0], weights.activations());
   return kept;
 }
 
@@ -91,7 +91,7 @@ void through_gate(const Pass& pass, const Gate& gate, ConstView part, ConstView 
 void mlp_backward(const Pass& pass, const Block& block, BlockSaved& s, TensorView dhidden) {
   const auto& [weights, w, config, attention] = block;
   const auto scope = pass.ctx.scratch.scope();
-  const DType dtype = weights.compute();
+  const DType dtype = weights.activations();
   const TensorView dnormed = pass.rows(config.hidden_size, dtype);
   {
     const auto inner = pass.ctx.scratch.scope();
@@ -109,7 +109,7 @@ void attention_backward(const Pass& pass, const Block& block, TrainableAttention
                         TensorView dhidden, bool need_input) {
   const auto& [weights, w, config, spec] = block;
   const auto scope = pass.ctx.scratch.scope();
-  const DType dtype = weights.compute();
+  const DType dtype = weights.activations();
   const TensorView dnormed = pass.rows(config.hidden_size, dtype), dattended = pass.rows(config.query_width(), dtype);
   linear_backward(pass, weights, {w.o}, s.attended, s.linears.o, dhidden, 0, dattended);
   const TensorView dq = pass.rows(config.query_width(), dtype), dk = pass.rows(config.key_width(), dtype),
@@ -127,7 +127,7 @@ void attention_backward(const Pass& pass, const Block& block, TrainableAttention
 
 BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const ModelConfig& config,
                           const std::vector<BlockWeights>& blocks) {
-  const DType dtype = weights.compute();
+  const DType dtype = weights.activations();
   const int64_t d = config.hidden_size, q = config.query_width(), kv = config.key_width(), i = config.intermediate_size;
   BlockSaved s;
   s.input = pass.rows(d, dtype);

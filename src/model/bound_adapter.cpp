@@ -8,14 +8,14 @@ namespace {
 /// In place where the view allows it, otherwise in a buffer of our own.
 ConstView bind_values(const WeightView& view, const PoolRead& read, Storage& storage, TensorView& values) {
   if (const ConstView direct = view.direct(read); !direct.empty()) return direct;
-  return values = storage.allocate(view.shape(), read.pool->compute());
+  return values = storage.allocate(view.shape(), read.pool->dtype());
 }
 
 TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_place, Storage& storage,
                          TensorView& grads) {
   if (!view.is_trainable()) return {};
   if (in_place) return *view.direct_grad(pool);  // what is shown in place gets its gradient in place
-  return grads = storage.allocate(view.shape(), pool.compute());
+  return grads = storage.allocate(view.shape(), pool.dtype());
 }
 
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, const TensorView& grads) {

@@ -9,15 +9,15 @@
 namespace tessera {
 
 DecoderModel::DecoderModel(const ModelConfig& config, std::vector<WeightSpec> specs, std::vector<Weight> weights,
-                           int64_t max_position, DType compute, Memory memory, Device device)
+                           int64_t max_position, DType activations, Memory memory, Device device)
     : config_(config),
-      weights_(std::move(specs), std::move(weights), compute),
+      weights_(std::move(specs), std::move(weights), activations),
       parts_(decoder_parts(weights_.specs())),
       max_position_(max_position),
       rope_(make_rope_table(config, memory == Memory::counted ? std::min<int64_t>(1, max_position) : max_position,
-                            compute, device)) {}
+                            activations, device)) {}
 
-int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(compute()); }
+int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(activations()); }
 
 Block DecoderModel::block(int layer) const {
   const AttentionSpec attention{layer,
@@ -30,7 +30,7 @@ Block DecoderModel::block(int layer) const {
 }
 
 TensorView DecoderModel::embed(const Pass& pass) const {
-  const TensorView hidden = pass.rows(config_.hidden_size, compute());
+  const TensorView hidden = pass.rows(config_.hidden_size, activations());
   weights_.for_each_reading(pass, parts_.embedding, [&](const PoolRead& values, int64_t begin, int64_t end) {
     embed_rows(pass, values, begin, end, hidden);
   });
@@ -57,7 +57,7 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
   if (const auto grad = view.direct_grad(*pass.pool))
     return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
   // A shared embedding: the dense gradient first, then its adjoint into the numbers that it is read from.
-  const TensorView dw = pass.ctx.scratch.allocate(view.shape(), compute());
+  const TensorView dw = pass.ctx.scratch.allocate(view.shape(), pass.pool->dtype());
   fill(pass.ctx, 0, dw);
   embedding_backward(pass.ctx, pass.batch.ids, dhidden, dw);
   view.scatter_add(pass.ctx, dw, *pass.pool);
@@ -74,7 +74,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
       continue;
     }
     if (keep == Keep::inputs) {
-      const TensorView input = pass.rows(config_.hidden_size, compute());
+      const TensorView input = pass.rows(config_.hidden_size, activations());
       convert(pass.ctx, hidden, input);
       saved[static_cast<size_t>(layer)].input = input;
     }
@@ -97,7 +97,7 @@ void DecoderModel::blocks_backward(const Pass& pass, LayerRange layers, Trainabl
     const auto scope = pass.ctx.scratch.scope();
     BlockSaved& kept = saved[static_cast<size_t>(layer)];
     if (keep == Keep::inputs) {  // run the block again from its kept input, this time keeping everything
-      const TensorView again = pass.rows(config_.hidden_size, compute());
+      const TensorView again = pass.rows(config_.hidden_size, activations());
       convert(pass.ctx, kept.input, again);
       blocks(pass, {layer, layer + 1}, attention, again, Keep::everything, saved);
     }

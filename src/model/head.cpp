@@ -27,7 +27,7 @@ Normed norm_of_rows(const Pass& pass, const HeadPart& part, const PoolRead& valu
                     IndexArray<int32_t> scored) {
   const Context& ctx = pass.ctx;
   const auto rows = static_cast<int64_t>(scored.size());
-  const DType dtype = part.weights.compute();
+  const DType dtype = part.weights.activations();
   const Shape wide{rows, hidden.cols()};
   Normed n{ctx.scratch.allocate(wide, dtype), ctx.scratch.allocate(wide, dtype), ctx.scratch.allocate({rows}, dtype)};
   embedding(ctx, hidden, scored, n.picked);  // a row gather
@@ -50,7 +50,7 @@ void give_weight(const Context& ctx, const HeadPart& part, const PoolRead& value
   args.chunk = std::min(cross_entropy_chunk(args.hidden.rows(), args.vocab), tile_rows(shape));
   args.weight_rows = [&ctx, &part, values](int64_t begin, int64_t end) -> ConstView {
     const int weight = part.parts.head;
-    const TensorView tile = ctx.scratch.allocate({end - begin, part.weights.shape(weight)[1]}, part.weights.compute());
+    const TensorView tile = ctx.scratch.allocate({end - begin, part.weights.shape(weight)[1]}, values.pool->dtype());
     part.weights.view(weight)->gather(ctx, values, {begin, end}, tile);
     return tile;
   };
@@ -60,14 +60,14 @@ void give_weight(const Context& ctx, const HeadPart& part, const PoolRead& value
 void score_backward(const Pass& pass, const HeadPart& part, const Normed& n, const HeadArgs& head,
                     CrossEntropyArgs& args) {
   const Context& ctx = pass.ctx;
-  const DType dtype = part.weights.compute();
+  const DType dtype = part.weights.activations();
   args.dhidden = ctx.scratch.allocate(n.normed.shape, dtype);
   const WeightView& view = *part.weights.view(part.parts.head);
   const auto grad = view.is_trainable() ? view.direct_grad(*pass.pool) : std::nullopt;
   if (grad)
     args.dweight = *grad;
   else if (view.is_trainable()) {
-    args.dweight = ctx.scratch.allocate(view.shape(), dtype);
+    args.dweight = ctx.scratch.allocate(view.shape(), pass.pool->dtype());
     fill(ctx, 0, args.dweight);
   }
   cross_entropy(ctx, args);
@@ -120,7 +120,7 @@ void logits_of_rows(const Pass& pass, const HeadPart& part, ConstView hidden, In
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
   const TensorView picked =
-      ctx.scratch.allocate({static_cast<int64_t>(rows.size()), hidden.cols()}, part.weights.compute());
+      ctx.scratch.allocate({static_cast<int64_t>(rows.size()), hidden.cols()}, part.weights.activations());
   embedding(ctx, hidden, rows, picked);
   rms_norm(ctx, picked, part.weights.read(pass, part.parts.final_norm), part.eps, picked, {});
   multiply(ctx, part.weights, pass.read, part.parts.head, picked, 0, logits);

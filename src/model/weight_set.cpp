@@ -4,8 +4,8 @@
 
 namespace tessera {
 
-WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute)
-    : specs_(std::move(specs)), weights_(std::move(weights)), compute_(compute) {
+WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType activations)
+    : specs_(std::move(specs)), weights_(std::move(weights)), activations_(activations) {
   TS_CHECK(weights_.size() == specs_.size(), "{} weights for {} specs", weights_.size(), specs_.size());
   for (size_t i = 0; i < specs_.size(); ++i) {
     const auto& [base, gain] = weights_[i];
@@ -20,7 +20,7 @@ WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights,
 
 ConstView WeightSet::read(const Context& ctx, const PoolRead& values, const WeightView& view) const {
   if (const ConstView direct = view.direct(values); !direct.empty()) return direct;
-  const TensorView copy = ctx.scratch.allocate(view.shape(), compute_);
+  const TensorView copy = ctx.scratch.allocate(view.shape(), values.pool->dtype());
   view.gather(ctx, values, copy);
   return copy;
 }

@@ -12,14 +12,15 @@ namespace tessera {
 class WeightSet {
  public:
   /// @param weights  one for each spec, of its shape; only linears have gains
-  WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute);
+  WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType activations);
 
   const std::vector<WeightSpec>& specs() const { return specs_; }
   const ViewPtr& view(int weight) const { return weights_[static_cast<size_t>(weight)].base; }
   const ViewPtr& gain(int weight) const { return weights_[static_cast<size_t>(weight)].gain; }  // null: none
   const Shape& shape(int weight) const { return specs_[static_cast<size_t>(weight)].shape; }
   bool is_trainable(int weight) const { return view(weight)->is_trainable(); }
-  DType compute() const { return compute_; }
+  /// Of hidden states, of their gradients and of what ops hand on. Weights and their gradients have the pool's dtype.
+  DType activations() const { return activations_; }
 
   /// A view's numbers in place, or gathered into scratch in the pool's dtype.
   ConstView read(const Context&, const PoolRead&, const WeightView&) const;
@@ -36,7 +37,7 @@ class WeightSet {
  private:
   std::vector<WeightSpec> specs_;
   std::vector<Weight> weights_;
-  DType compute_;
+  DType activations_;
 };
 
 template <class F> void WeightSet::for_each_reading(const Pass& pass, const WeightView& view, F&& f) const {

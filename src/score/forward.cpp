@@ -26,7 +26,7 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
   const auto vector = [&](DType dtype) {
     return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
   };
-  const RowScores scores{vector(decoder.compute()), vector(DType::i32)};
+  const RowScores scores{vector(decoder.activations()), vector(DType::i32)};
   decoder.head(pass, hidden,
                {.rows = rows, .labels = labels, .nll = scores.nll, .best = scores.best, .dhidden = dhidden});
   return scores;

@@ -17,7 +17,7 @@ LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& bat
 
   const TensorView hidden = decoder.embed(pass);
   decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-  const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
+  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
   fill(ctx, 0, dhidden);
   const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
   decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);

@@ -51,7 +51,7 @@ class Deltas : public testing::TestWithParam<bool> {
     const Keep keep = GetParam() ? Keep::inputs : Keep::everything;
     const TensorView hidden = decoder.embed(pass);
     decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-    const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
+    const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
     clear(own_.ctx, dhidden);
     const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
     decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);

@@ -19,7 +19,7 @@ namespace tessera::test {
 enum class Trained { nothing, everything, gains };
 
 struct LooseOptions {
-  DType compute = DType::f32;
+  DType compute = DType::f32;  // of pool and activations
   Trained trained = Trained::everything;
   bool gains = false, biases = false, adapter = false;
   TinyConfig size = {.layers = 3};
@@ -65,7 +65,7 @@ class LooseDecoder {
 
   /// The blocks' output, on a copy of the host. @param groups  their ends cover all rows
   Tensor hidden(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read = nullptr) {
-    Tensor result({groups.back().end, decoder->config().hidden_size}, pool.compute());
+    Tensor result({groups.back().end, decoder->config().hidden_size}, decoder->activations());
     run(ctx, groups, read, [&](const Pass& pass, AttentionContext& attention) {
       convert(ctx, decoder->forward(pass, attention), result);
     });
@@ -81,8 +81,8 @@ class LooseDecoder {
       std::vector<BlockSaved> saved(static_cast<size_t>(decoder->num_layers()));
       const TensorView hidden = decoder->embed(pass);
       decoder->blocks(pass, decoder->all_layers(), attention, hidden, keep, saved);
-      const TensorView dhidden = pass.rows(hidden.cols(), pool.compute());
-      if (!ctx.scratch.is_counting()) {
+      const TensorView dhidden = pass.rows(hidden.cols(), decoder->activations());
+      host_work(ctx, [&] {
         fill(dhidden, 77, 1, 0);
         loss = dot(hidden, dhidden);
       });

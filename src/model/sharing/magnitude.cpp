@@ -198,7 +198,7 @@ class Magnitude final : public BaseSharing {
     seed_ = options.saved ? saved_seed(*options.saved) : options.seed;
     source_ = options.saved ? nullptr : options.source;
     if (pool.memory() == Memory::held) {
-      kept_ = std::make_shared<const KeptWeights>(magnitudes_in(pool.compute()), weights_, cells_);
+      kept_ = std::make_shared<const KeptWeights>(magnitudes_in(pool.dtype()), weights_, cells_);
       if (options.saved) options.saved->require_same(descriptor());
     }
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,
