@@ -52,7 +52,7 @@ TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, co
   const DecoderModel& decoder = model.decoder();
   const RowGroup group{0, static_cast<int64_t>(feed.ids.size()), model.bound_adapter()};
   const TensorView logits =
-      ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.compute());
+      ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.activations());
   const auto scope = ctx.scratch.scope();
   const TokenBatch batch{
       upload(ctx, feed.ids), upload(ctx, feed.positions), {}, upload(ctx, feed.segments), {&group, 1}};
@@ -76,7 +76,7 @@ int64_t cache_slots(const Prompts& prompts, const GenerateOptions& options) {
 void check(const Model& model, const DecoderModel& decoder, const Prompts& prompts, const GenerateOptions& options) {
   TS_CHECK(options.max_new_tokens > 0 && options.batch > 0, "{} new tokens, {} sequences a batch",
            options.max_new_tokens, options.batch);
-  TS_CHECK(decoder.compute() == DType::f32, "generation computes in f32, not {}", name_of(decoder.compute()));
+  TS_CHECK(decoder.activations() == DType::f32, "generation computes in f32, not {}", name_of(decoder.activations()));
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::string where = fmt::format("prompt {}", i + 1);
     if (prompts[i].empty())

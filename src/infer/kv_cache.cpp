@@ -10,8 +10,8 @@ CachedAttention::CachedAttention(Arena& memory, const DecoderModel& model, int64
   TS_CHECK(slots > 0 && capacity > 0, "a cache of {} slots of {} tokens", slots, capacity);
   const Shape shape{slots * capacity, model.config().key_width()};
   for (int layer = 0; layer < model.num_layers(); ++layer) {
-    const TensorView k = memory.allocate(shape, model.compute());
-    layers_.push_back({k, memory.allocate(shape, model.compute())});
+    const TensorView k = memory.allocate(shape, model.activations());
+    layers_.push_back({k, memory.allocate(shape, model.activations())});
   }
 }
 

@@ -18,7 +18,7 @@ namespace tessera {
 /// batch's segments must be those that `append` gave for the pass, and together cover its rows.
 class CachedAttention final : public AttentionContext {
  public:
-  /// The cache is taken from `memory` in the model's compute dtype, and lives as long as the memory's scope.
+  /// The cache is taken from `memory` in the dtype of the model's activations, and lives as long as the memory's scope.
   CachedAttention(Arena& memory, const DecoderModel&, int64_t slots, int64_t capacity);
 
   /// Makes room for rows [q_begin, q_begin + count) of the coming pass behind the slot's tokens. Their positions are

@@ -327,7 +327,7 @@ void Hdf5File::read(const std::string& path, TensorView out) const {
   if (stored != out.dtype || !(shape == out.shape))
     state_->fail(path, fmt::format("holds {} {}, expected {} {}", name_of(stored), shape.text(), name_of(out.dtype),
                                    out.shape.text()));
-  const EditedOnHost host(out);
+  const WrittenOnHost host(out);
   state_->read_elements(path, dataset, H5S_ALL, H5S_ALL, host.view());
 }
 

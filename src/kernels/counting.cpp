@@ -13,7 +13,7 @@ void take(const Context& ctx, int64_t bytes) {
 
 /// An op that takes no scratch.
 template <class... Arguments> void nothing(Arguments...) {}
-template <class... Arguments> void fill(void (*&op)(Arguments...)) {
+template <class... Arguments> void leave_out(void (*&op)(Arguments...)) {
   if (!op) op = nothing<Arguments...>;
 }
 
@@ -52,7 +52,7 @@ const Kernels& table() {
     table.add_cosines = [](const Context& ctx, ConstView, ConstView, IndexArray<int32_t> rows, TensorView) {
       take(ctx, cpu::ordered_sum_bytes(static_cast<int64_t>(rows.size())));
     };
-    Kernels::visit([&](const char*, auto op) { fill(table.*(op.of)); });
+    Kernels::visit([&](const char*, auto op) { leave_out(table.*(op.of)); });
     return table;
   }();
   return kTable;

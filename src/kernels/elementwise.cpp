@@ -1,9 +1,32 @@
 #include "kernels/elementwise.h"
 
+#include <cmath>
+#include <limits>
+
 #include "core/error.h"
 #include "kernels/checks.h"
 
 namespace tessera {
+namespace {
+
+/// Whether elements of the dtype hold the value. Whole numbers up to 2^53 pass through a double unchanged.
+bool is_fillable(DType dtype, double value) {
+  if (dtype == DType::f32 || dtype == DType::f64) return true;
+  const bool is_whole = std::trunc(value) == value && std::abs(value) <= 0x1p53;
+  if (dtype == DType::i64) return is_whole;
+  using Limits = std::numeric_limits<int32_t>;
+  return dtype == DType::i32 && is_whole && Limits::min() <= value && value <= Limits::max();
+}
+
+}  // namespace
+
+void fill(const Context& ctx, double value, TensorView y) {
+  TS_CHECK(is_fillable(y.dtype, value), "fill: {} in {}", value, name_of(y.dtype));
+  TS_CHECK(!y.empty() && y.device == ctx.device, "fill: y is missing or lives on another device");
+  if (y.is_contiguous()) return ctx.kernels.fill(ctx, value, y.reshape({1, y.shape.count()}));
+  TS_CHECK(y.shape.rank == 2 && (y.cols() <= 1 || y.strides[1] == 1), "fill: y is {} and strided", y.shape.text());
+  ctx.kernels.fill(ctx, value, y);
+}
 
 void add(const Context& ctx, ConstView x, TensorView y) {
   const Arguments check(ctx, "add", x.dtype);

@@ -1,9 +1,14 @@
 #pragma once
-// Ops on elements and rows: sums, scaling, conversion, the norm of gradients.
+// Ops on elements and rows: one value for all, sums, scaling, conversion, the norm of gradients.
 
 #include "kernels/context.h"
 
 namespace tessera {
+
+/// y = value, for every element.
+/// @param value  rounded to the dtype of y; a whole number that the dtype holds, where y holds integers
+/// @param y      of any shape and contiguous, or [rows, dim] with strided rows; f32, f64, i32 or i64 on every backend
+void fill(const Context&, double value, TensorView y);
 
 /// y += x. Equal shapes [rows, dim] (or flat), compute dtype, rows may be strided.
 void add(const Context&, ConstView x, TensorView y);

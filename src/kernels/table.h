@@ -49,6 +49,7 @@ struct Kernels {
   void (*distill_finish)(const Context&, const DistillFinishArgs&);
   void (*distill_gradient_chunk)(const Context&, const DistillGradientArgs&);
   void (*tail_loss)(const Context&, const TailLossArgs&);
+  void (*fill)(const Context&, double value, TensorView y);
   void (*scale_rows)(const Context&, ConstView factors, TensorView x);
   void (*add)(const Context&, ConstView x, TensorView y);
   void (*scale)(const Context&, double factor, ConstView x, TensorView y, Write);
@@ -97,6 +98,7 @@ struct Kernels {
     v("distill_finish", Field<&Kernels::distill_finish>());
     v("distill_gradient_chunk", Field<&Kernels::distill_gradient_chunk>());
     v("tail_loss", Field<&Kernels::tail_loss>());
+    v("fill", Field<&Kernels::fill>());
     v("scale_rows", Field<&Kernels::scale_rows>());
     v("add", Field<&Kernels::add>());
     v("scale", Field<&Kernels::scale>());

@@ -25,7 +25,7 @@ ConstView norm_input_gradient(const Pass& pass, const Block& block, int norm_wei
                               ConstView dy) {
   if (norm_weight == kAbsent) return dy;
   const TensorView dx = pass.rows(dy.cols(), dy.dtype);
-  clear(pass.ctx, dx);
+  fill(pass.ctx, 0, dx);
   norm_backward(pass, block.weights, norm_weight, normed.input, normed.inv_rms, dy, dx);
   return dx;
 }
@@ -79,7 +79,7 @@ void attention_backward(const Pass& pass, const Block& block, TrainableAttention
   const auto& [weights, w, spec, eps] = block;
   const AttentionSaved& s = saved.attention;
   const auto scope = pass.ctx.scratch.scope();
-  const DType dtype = weights.compute();
+  const DType dtype = weights.activations();
   const TensorView dnormed = pass.rows(dhidden.cols(), dtype), dattended = pass.rows(s.attended.cols(), dtype);
   linear_backward(pass, weights, {w.o}, s.attended, s.o_linear, dhidden, 0, dattended);
   const TensorView dq = pass.rows(s.q.cols(), dtype), dk = pass.rows(s.k.cols(), dtype),
@@ -100,12 +100,12 @@ AttentionSaved allocate_attention(const Pass& pass, const WeightSet& weights, co
   AttentionSaved s;
   s.normed = allocate_output(pass, weights, blocks, &BlockWeights::o);  // as wide as the residual
   if (s.normed.empty()) return s;
-  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.compute());
+  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.activations());
   s.q = allocate_output(pass, weights, blocks, &BlockWeights::q);
   s.k = allocate_output(pass, weights, blocks, &BlockWeights::k);
   s.v = allocate_output(pass, weights, blocks, &BlockWeights::v);
   s.attended = allocate_output(pass, weights, blocks, &BlockWeights::q);
-  s.lse = pass.rows(spec.heads, weights.compute());
+  s.lse = pass.rows(spec.heads, weights.activations());
   s.q_norm = allocate_saved(pass, weights, blocks, &BlockWeights::q, &BlockWeights::q_norm);
   s.k_norm = allocate_saved(pass, weights, blocks, &BlockWeights::k, &BlockWeights::k_norm);
   s.q_linear = allocate_saved(pass, weights, blocks, &BlockWeights::q);
@@ -123,11 +123,11 @@ BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const Atte
   s.attention = allocate_attention(pass, weights, spec, blocks);
   s.mlp = allocate_mlp(pass, weights, blocks);
   const int64_t width = (s.mlp.normed.empty() ? s.attention.normed : s.mlp.normed).cols();
-  s.input = pass.rows(width, weights.compute());
-  s.middle = pass.rows(width, weights.compute());
+  s.input = pass.rows(width, weights.activations());
+  s.middle = pass.rows(width, weights.activations());
   const BlockGates::Of gates = gated(pass.batch);
-  if (gates != BlockGates::Of::nothing) s.part = pass.rows(width, weights.compute());
-  if (gates == BlockGates::Of::sublayers) s.attention_part = pass.rows(width, weights.compute());
+  if (gates != BlockGates::Of::nothing) s.part = pass.rows(width, weights.activations());
+  if (gates == BlockGates::Of::sublayers) s.attention_part = pass.rows(width, weights.activations());
   return s;
 }
 

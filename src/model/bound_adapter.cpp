@@ -1,13 +1,13 @@
 #include "model/bound_adapter.h"
 
-#include "core/device/memory.h"
+#include "kernels/elementwise.h"
 
 namespace tessera {
 namespace {
 
 /// A buffer of our own; empty where the view shows its matrix in place.
 TensorView bind_values(const WeightView& view, const PoolRead& read, Storage& storage) {
-  return view.direct(read).empty() ? storage.allocate(view.shape(), read.pool->compute()) : TensorView();
+  return view.direct(read).empty() ? storage.allocate(view.shape(), read.pool->dtype()) : TensorView();
 }
 
 ConstView values_of(const WeightView& view, const PoolRead& read, const TensorView& buffer) {
@@ -24,13 +24,13 @@ TensorView bind_gradient(const WeightView& view, ParameterPool& pool, bool in_pl
                          TensorView& grads) {
   if (!view.is_trainable()) return {};
   if (in_place) return *view.direct_grad(pool);  // what is shown in place gets its gradient in place
-  return grads = storage.allocate(view.shape(), pool.compute());
+  return grads = storage.allocate(view.shape(), pool.dtype());
 }
 
 void scatter_side(const Context& ctx, const WeightView& view, ParameterPool& pool, const TensorView& grads) {
   if (grads.empty()) return;
   view.scatter_add(ctx, grads, pool);
-  zero(grads);  // backward adds up: the next step begins at 0
+  fill(ctx, 0, grads);  // backward adds up: the next step begins at 0
 }
 
 }  // namespace

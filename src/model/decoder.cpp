@@ -10,15 +10,15 @@
 namespace tessera {
 
 DecoderModel::DecoderModel(const ModelConfig& config, std::vector<WeightSpec> specs, std::vector<Weight> weights,
-                           int64_t max_position, DType compute, Memory memory, Device device)
+                           int64_t max_position, DType activations, Memory memory, Device device)
     : config_(config),
-      weights_(std::move(specs), std::move(weights), compute),
+      weights_(std::move(specs), std::move(weights), activations),
       parts_(decoder_parts(weights_.specs())),
       max_position_(max_position),
       rope_(make_rope_table(config, memory == Memory::counted ? std::min<int64_t>(1, max_position) : max_position,
-                            compute, device)) {}
+                            activations, device)) {}
 
-int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(compute()); }
+int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(activations()); }
 
 AttentionSpec DecoderModel::attention_spec(int layer) const {
   return {layer,
@@ -42,7 +42,7 @@ WeightLease DecoderModel::lease_head(const Pass& pass) const {
 }
 
 TensorView DecoderModel::embed(const Pass& pass) const {
-  const TensorView hidden = pass.rows(config_.hidden_size, compute());
+  const TensorView hidden = pass.rows(config_.hidden_size, activations());
   const WeightLease lease = weights_.lease(pass, std::array{parts_.embedding});
   weights_.for_each_reading(pass, parts_.embedding, [&](const PoolRead& values, int64_t begin, int64_t end) {
     embed_rows(pass, values, begin, end, hidden);
@@ -56,7 +56,6 @@ void DecoderModel::embed_rows(const Pass& pass, const PoolRead& values, int64_t 
   const auto ids = pass.batch.ids.subspan(begin, end - begin);
   if (const ConstView table = view.direct(values); !table.empty())
     return embedding(pass.ctx, table, ids, hidden.slice_rows(begin, end));
-  if (pass.ctx.scratch.is_counting()) return;
   for (int64_t t = begin; t < end; ++t) {  // a row at a time: the table is large and few of its rows are read
     const int64_t id = pass.batch.ids.host()[t];
     TS_CHECK(id >= 0 && id < view.shape()[0], "token {} is outside the vocabulary", id);
@@ -71,8 +70,8 @@ void DecoderModel::embed_backward(const Pass& pass, ConstView dhidden) const {
   if (const auto grad = view.direct_grad(*pass.pool))
     return embedding_backward(pass.ctx, pass.batch.ids, dhidden, *grad);
   // A shared embedding: the dense gradient first, then its adjoint into the numbers that it is read from.
-  const TensorView dw = pass.ctx.scratch.allocate(view.shape(), compute());
-  clear(pass.ctx, dw);
+  const TensorView dw = pass.ctx.scratch.allocate(view.shape(), pass.pool->dtype());
+  fill(pass.ctx, 0, dw);
   embedding_backward(pass.ctx, pass.batch.ids, dhidden, dw);
   view.scatter_add(pass.ctx, dw, *pass.pool);
 }
@@ -89,7 +88,7 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
       continue;
     }
     if (keep == Keep::inputs) {
-      const TensorView input = pass.rows(config_.hidden_size, compute());
+      const TensorView input = pass.rows(config_.hidden_size, activations());
       convert(pass.ctx, hidden, input);
       saved[static_cast<size_t>(layer)].input = input;
     }
@@ -113,7 +112,7 @@ void DecoderModel::blocks_backward(const Pass& pass, LayerRange layers, Trainabl
     const WeightLease lease = weights_.lease(pass, LayerRange{layer, layer + 1});
     BlockSaved& kept = saved[static_cast<size_t>(layer)];
     if (keep == Keep::inputs) {  // run the block again from its kept input, this time keeping everything
-      const TensorView again = pass.rows(config_.hidden_size, compute());
+      const TensorView again = pass.rows(config_.hidden_size, activations());
       convert(pass.ctx, kept.input, again);
       blocks(pass, {layer, layer + 1}, attention, again, Keep::everything, saved);
     }

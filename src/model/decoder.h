@@ -16,9 +16,10 @@ class DecoderModel {
   /// @param specs        what the model is made of; in a run those of its family, weight_specs(config)
   /// @param weights      one for each spec, in that order
   /// @param max_position positions 0 .. max_position-1 may occur
+  /// @param activations  dtype of all that passes compute, and of the rotary tables
   /// @param memory       counted: only position 0 may occur, and only in a counting pass
   DecoderModel(const ModelConfig&, std::vector<WeightSpec> specs, std::vector<Weight> weights, int64_t max_position,
-               DType compute = DType::f32, Memory memory = Memory::held, Device device = {});
+               DType activations = DType::f32, Memory memory = Memory::held, Device device = {});
 
   const ModelConfig& config() const { return config_; }
   const std::vector<WeightSpec>& specs() const { return weights_.specs(); }
@@ -26,7 +27,7 @@ class DecoderModel {
   const ViewPtr& gain(int index) const { return weights_.gain(index); }  // null: none
   /// The numbers of a layer's weights.
   const BlockWeights& block_weights(int layer) const { return parts_.blocks[static_cast<size_t>(layer)]; }
-  DType compute() const { return weights_.compute(); }
+  DType activations() const { return weights_.activations(); }
   int64_t max_position() const { return max_position_; }
   int64_t table_bytes() const;  // of the rotary positions
   int num_layers() const { return static_cast<int>(parts_.blocks.size()); }

@@ -47,7 +47,7 @@ void logits_of_rows(const Pass& pass, const HeadPart& part, ConstView hidden, In
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
   const TensorView picked =
-      ctx.scratch.allocate({static_cast<int64_t>(rows.size()), hidden.cols()}, part.weights.compute());
+      ctx.scratch.allocate({static_cast<int64_t>(rows.size()), hidden.cols()}, part.weights.activations());
   embedding(ctx, hidden, rows, picked);
   rms_norm(ctx, picked, part.weights.read(pass, part.parts.final_norm), part.eps, picked, {});
   multiply(ctx, part.weights, pass.read, part.parts.head, picked, 0, logits);

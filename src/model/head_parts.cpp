@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
 #include "model/norm.h"
@@ -20,7 +21,7 @@ int64_t tile_rows(const Shape& weight) {
 NormedRows norm_rows(const Context& ctx, const HeadPart& part, const PoolRead& values, ConstView hidden,
                      IndexArray<int32_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
-  const DType dtype = part.weights.compute();
+  const DType dtype = part.weights.activations();
   const Shape wide{count, hidden.cols()};
   NormedRows n{ctx.scratch.allocate(wide, dtype), ctx.scratch.allocate(wide, dtype),
                ctx.scratch.allocate({count}, dtype)};
@@ -41,7 +42,7 @@ HeadWeight head_weight(const Context& ctx, const HeadPart& part, const PoolRead&
   weight.vocab = shape[0];
   weight.chunk = std::min(cross_entropy_chunk(scored, weight.vocab), tile_rows(shape));
   weight.made = [&ctx, &weights = part.weights, head, values](int64_t begin, int64_t end) -> ConstView {
-    const TensorView tile = ctx.scratch.allocate({end - begin, weights.shape(head)[1]}, weights.compute());
+    const TensorView tile = ctx.scratch.allocate({end - begin, weights.shape(head)[1]}, values.pool->dtype());
     weights.view(head)->gather(ctx, values, {begin, end}, tile);
     return tile;
   };
@@ -51,7 +52,7 @@ HeadWeight head_weight(const Context& ctx, const HeadPart& part, const PoolRead&
 void backward_of_rows(const Pass& pass, const HeadPart& part, const NormedRows& n, IndexArray<int32_t> rows,
                       TensorView dhidden, const std::function<void(TensorView dnormed, TensorView dweight)>& form) {
   const Context& ctx = pass.ctx;
-  const DType dtype = part.weights.compute();
+  const DType dtype = part.weights.activations();
   const TensorView dnormed = ctx.scratch.allocate(n.normed.shape, dtype);
   const WeightView& view = *part.weights.view(part.parts.head);
   const auto grad = view.is_trainable() ? view.direct_grad(*pass.pool) : std::nullopt;
@@ -59,13 +60,13 @@ void backward_of_rows(const Pass& pass, const HeadPart& part, const NormedRows& 
   if (grad)
     dweight = *grad;
   else if (view.is_trainable()) {
-    dweight = ctx.scratch.allocate(view.shape(), dtype);
-    clear(ctx, dweight);
+    dweight = ctx.scratch.allocate(view.shape(), pass.pool->dtype());
+    fill(ctx, 0, dweight);
   }
   form(dnormed, dweight);
   if (!dweight.empty() && !grad) view.scatter_add(ctx, dweight, *pass.pool);
   const TensorView dpicked = ctx.scratch.allocate(n.picked.shape, dtype);
-  clear(ctx, dpicked);
+  fill(ctx, 0, dpicked);
   norm_backward(pass, part.weights, part.parts.final_norm, n.picked, n.inv_rms, dnormed, dpicked);
   embedding_backward(ctx, rows, dpicked, dhidden);  // a row scatter
 }

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "kernels/columns.h"
 #include "kernels/dropout.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 
 namespace tessera {
@@ -43,9 +44,9 @@ template <class F> void for_each_delta(const Pass& pass, int weight, F&& f) {
 }
 
 /// The delta's rows of x, dropped where dropout is on.
-ConstView delta_input(const Context& ctx, const Delta& delta, ConstView x, DType compute) {
+ConstView delta_input(const Context& ctx, const Delta& delta, ConstView x) {
   if (!delta.drops) return delta.of(x);
-  const TensorView dropped = ctx.scratch.allocate({delta.rows, x.cols()}, compute);
+  const TensorView dropped = ctx.scratch.allocate({delta.rows, x.cols()}, x.dtype);
   dropout(ctx, delta.of(x), delta.key, dropped, Write::assign);
   return dropped;
 }
@@ -55,7 +56,7 @@ void add_weight_gradient(const Pass& pass, const WeightSet& weights, int weight,
   if (!weights.is_trainable(weight)) return;
   if (const auto grad = weights.view(weight)->direct_grad(*pass.pool))
     return gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = *grad, .beta = 1});
-  const TensorView dw = ctx.scratch.allocate(weights.shape(weight), weights.compute());
+  const TensorView dw = ctx.scratch.allocate(weights.shape(weight), pass.pool->dtype());
   gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = dw});
   weights.view(weight)->scatter_add(ctx, dw, *pass.pool);
 }
@@ -66,8 +67,8 @@ void add_vector_gradient(const Pass& pass, const WeightView& view, ConstView dy,
   const Context& ctx = pass.ctx;
   if (const auto grad = view.direct_grad(*pass.pool)) return add_column_sums(ctx, dy, product, *grad);
   const auto scope = ctx.scratch.scope();
-  const TensorView grad = ctx.scratch.allocate(view.shape(), dy.dtype);
-  clear(ctx, grad);
+  const TensorView grad = ctx.scratch.allocate(view.shape(), pass.pool->dtype());
+  fill(ctx, 0, grad);
   add_column_sums(ctx, dy, product, grad);
   view.scatter_add(ctx, grad, *pass.pool);
 }
@@ -82,12 +83,12 @@ ConstView gain_backward(const Pass& pass, const WeightSet& weights, int weight, 
   return dproduct;
 }
 
-void add_delta_gradients(const Context& ctx, const Delta& delta, DType compute, ConstView x, ConstView low_rank,
-                         ConstView dy, TensorView dx) {
+void add_delta_gradients(const Context& ctx, const Delta& delta, ConstView x, ConstView low_rank, ConstView dy,
+                         TensorView dx) {
   const BoundAdapter::Matrices& m = delta.matrices;
   if (m.da.empty() && m.dbt.empty() && dx.empty()) return;
-  const ConstView rows_dy = delta.of(dy), rows_x = delta_input(ctx, delta, x, compute);
-  const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank()}, compute);
+  const ConstView rows_dy = delta.of(dy), rows_x = delta_input(ctx, delta, x);
+  const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank()}, dy.dtype);
   if (!m.dbt.empty())
     gemm(ctx, {.a = delta.kept(low_rank),
                .a_transpose = Transpose::yes,
@@ -125,7 +126,7 @@ void multiply_with_gain(const Pass& pass, const WeightSet& weights, int weight, 
   TS_CHECK(beta == 0 || beta == 1, "a product with a gain is assigned or added, not scaled by {}", beta);
   const Context& ctx = pass.ctx;
   const auto scope = ctx.scratch.scope();
-  const TensorView product = kept.empty() ? pass.rows(y.cols(), weights.compute()) : kept;
+  const TensorView product = kept.empty() ? pass.rows(y.cols(), weights.activations()) : kept;
   multiply_rows(pass, weights, weight, x, 0, product);
   const WeightView& gain = *weights.gain(weight);
   weights.for_each_reading(pass, gain, [&](const PoolRead& values, int64_t begin, int64_t end) {
@@ -147,7 +148,7 @@ void multiply(const Context& ctx, const WeightSet& weights, const PoolRead& read
 TensorView allocate_output(const Pass& pass, const WeightSet& weights, const std::vector<BlockWeights>& blocks,
                            int BlockWeights::*linear) {
   for (const BlockWeights& block : blocks)
-    if (block.*linear != kAbsent) return pass.rows(weights.shape(block.*linear)[0], weights.compute());
+    if (block.*linear != kAbsent) return pass.rows(weights.shape(block.*linear)[0], weights.activations());
   return {};
 }
 
@@ -162,7 +163,7 @@ LinearSaved allocate_saved(const Pass& pass, const WeightSet& weights, const std
     trains_gain = trains_gain || (pass.pool && gain && gain->is_trainable());
   }
   LinearSaved kept;
-  if (rank > 0) kept.low_rank = pass.rows(rank, weights.compute());
+  if (rank > 0) kept.low_rank = pass.rows(rank, weights.activations());
   if (trains_gain) kept.product = allocate_output(pass, weights, blocks, linear);
   return kept;
 }
@@ -181,9 +182,10 @@ void linear(const Pass& pass, const WeightSet& weights, LinearWeights w, ConstVi
     });
   for_each_delta(pass, w.weight, [&](const Delta& delta) {
     const BoundAdapter::Matrices& m = delta.matrices;
-    const ConstView rows_x = delta_input(ctx, delta, x, weights.compute());
-    const TensorView u = saved.low_rank.empty() ? ctx.scratch.allocate({delta.rows, delta.rank()}, weights.compute())
-                                                : delta.kept(saved.low_rank);
+    const ConstView rows_x = delta_input(ctx, delta, x);
+    const TensorView u = saved.low_rank.empty()
+                             ? ctx.scratch.allocate({delta.rows, delta.rank()}, weights.activations())
+                             : delta.kept(saved.low_rank);
     gemm(ctx, {.a = rows_x, .b = m.a, .b_transpose = Transpose::yes, .c = u});
     gemm(ctx, {.a = u, .b = m.bt, .c = delta.of(y), .alpha = m.scale, .beta = 1});
   });
@@ -199,9 +201,8 @@ void linear_backward(const Pass& pass, const WeightSet& weights, LinearWeights w
     add_weight_gradient(pass, weights, w.weight, x, dproduct);
     if (w.bias != kAbsent) add_vector_gradient(pass, *weights.view(w.bias), dy, {});
   }
-  for_each_delta(pass, w.weight, [&](const Delta& delta) {
-    add_delta_gradients(ctx, delta, weights.compute(), x, saved.low_rank, dy, dx);
-  });
+  for_each_delta(pass, w.weight,
+                 [&](const Delta& delta) { add_delta_gradients(ctx, delta, x, saved.low_rank, dy, dx); });
 }
 
 }  // namespace tessera

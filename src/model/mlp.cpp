@@ -18,7 +18,7 @@ MlpSaved allocate_mlp(const Pass& pass, const WeightSet& weights, const std::vec
   MlpSaved s;
   s.normed = allocate_output(pass, weights, blocks, &BlockWeights::down);  // as wide as the residual
   if (s.normed.empty()) return s;
-  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.compute());
+  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.activations());
   s.gate = allocate_output(pass, weights, blocks, &BlockWeights::gate);
   s.up = allocate_output(pass, weights, blocks, &BlockWeights::up);
   s.activated = allocate_output(pass, weights, blocks, &BlockWeights::up);
@@ -39,10 +39,10 @@ void mlp_begin(const Pass& pass, const WeightSet& weights, const BlockWeights& w
 void mlp_backward(const Pass& pass, const WeightSet& weights, const BlockWeights& w, ConstView residual, MlpSaved& s,
                   TensorView dhidden) {
   const auto scope = pass.ctx.scratch.scope();
-  const TensorView dnormed = pass.rows(dhidden.cols(), weights.compute());
+  const TensorView dnormed = pass.rows(dhidden.cols(), weights.activations());
   {
     const auto inner = pass.ctx.scratch.scope();
-    const TensorView dactivated = pass.rows(s.activated.cols(), weights.compute());
+    const TensorView dactivated = pass.rows(s.activated.cols(), weights.activations());
     linear_backward(pass, weights, {w.down}, s.activated, s.down_linear, dhidden, 0, dactivated);
     activate_backward(pass.ctx, s, dactivated);
     linear_backward(pass, weights, {w.gate}, s.normed, s.gate_linear, s.gate, 0, dnormed);

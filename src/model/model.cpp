@@ -32,7 +32,10 @@ std::string hash_of(const ConstView& values) {
 }  // namespace
 
 Model::Model(const Settings& s)
-    : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.compute, s.memory, s.device) {
+    : options_(s.model), is_shared_(s.sharing.method != "none"), pool_(s.parameters, s.memory, s.device) {
+  TS_CHECK(s.parameters == s.activations,
+           "a pool in {} and activations in {}: no op reads the one and writes the other", name_of(s.parameters),
+           name_of(s.activations));
   open_weights(s);
   const auto specs = weight_specs(config_);
   SharingConfig sharing = s.sharing;
@@ -53,8 +56,8 @@ Model::Model(const Settings& s)
   AdapterWeights deltas;
   if (adapter_) deltas = adapter_->attach(specs, pool_);
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
-  decoder_ =
-      std::make_unique<DecoderModel>(config_, specs, std::move(weights), s.max_position, s.compute, s.memory, s.device);
+  decoder_ = std::make_unique<DecoderModel>(config_, specs, std::move(weights), s.max_position, s.activations, s.memory,
+                                            s.device);
   if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
 }
 

@@ -48,7 +48,8 @@ class Model {
     uint64_t seed = 0;                  // of drawn weights
     std::string where_model;
     KeyPlaces where_sharing, where_adapter;
-    DType compute = DType::f32;
+    DType parameters = DType::f32;   // of the pool: trained weights, their gradients, weights that are gathered from it
+    DType activations = DType::f32;  // of all that a pass computes
     bool check_seal =
         true;         // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
     Device device{};  // that holds values, gradients and tables

@@ -48,7 +48,7 @@ NormSaved allocate_saved(const Pass& pass, const WeightSet& weights, const std::
     if (block.*norm != kAbsent) each = std::max(each, weights.shape(block.*linear)[0] / weights.shape(block.*norm)[0]);
   if (each == 0) return {};
   return {allocate_output(pass, weights, blocks, linear),
-          pass.ctx.scratch.allocate({pass.batch.tokens() * each}, weights.compute())};
+          pass.ctx.scratch.allocate({pass.batch.tokens() * each}, weights.activations())};
 }
 
 }  // namespace tessera

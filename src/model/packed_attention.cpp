@@ -1,6 +1,6 @@
 #include "model/packed_attention.h"
 
-#include "model/weight_set.h"
+#include "kernels/elementwise.h"
 
 namespace tessera {
 namespace {
@@ -9,10 +9,10 @@ namespace {
 void clear_padding(const Context& ctx, const TokenBatch& batch, TensorView view) {
   int64_t next = 0;
   for (const AttentionSegment& segment : batch.segments.host()) {
-    clear(ctx, view.slice_rows(next, segment.q_begin));
+    fill(ctx, 0, view.slice_rows(next, segment.q_begin));
     next = segment.q_end;
   }
-  clear(ctx, view.slice_rows(next, batch.tokens()));
+  fill(ctx, 0, view.slice_rows(next, batch.tokens()));
 }
 
 }  // namespace

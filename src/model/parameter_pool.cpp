@@ -77,30 +77,25 @@ void ParameterPool::lay_out() {
   }
   std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (const auto& [name, range] : parts) flat_.parts.push_back(range);
-  flat_.values = storage_.allocate({total}, compute_);
+  flat_.values = storage_.allocate({total}, dtype_);
 }
 
 void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
   TS_CHECK(!allocated_, "allocate() called twice");
   allocated_ = true;
   lay_out();
-  if (gradients == Gradients::yes) flat_.grads = storage_.allocate(flat_.values.shape, compute_);
+  if (gradients == Gradients::yes) flat_.grads = storage_.allocate(flat_.values.shape, dtype_);
   for (Slot& slot : slots_) {
     if (!slot.trainable && slot.in_file) {
       if (device() != Device{}) upload_slot(slot);
       continue;
     }
     if (!slot.trainable)
-      slot.frozen = storage_.allocate(slot.options.shape, compute_ == DType::f64 ? compute_ : slot.options.storage);
+      slot.frozen = storage_.allocate(slot.options.shape, dtype_ == DType::f64 ? dtype_ : slot.options.storage);
     if (memory() == Memory::counted) continue;
     const auto id = static_cast<SlotId>(&slot - slots_.data());
-    if (device() == Device{}) {
-      write_first_values(slot.options.init, seed, slot.name, mutable_values(id));
-    } else {
-      const Tensor host(slot.options.shape, mutable_values(id).dtype);
-      write_first_values(slot.options.init, seed, slot.name, host);
-      copy(host.view(), mutable_values(id));
-    }
+    const WrittenOnHost values(mutable_values(id));
+    write_first_values(slot.options.init, seed, slot.name, values.view());
   }
 }
 

@@ -82,7 +82,7 @@ struct FlatRange {
 /// The trainable memory of a pool, whole. Slots lie in order of name, each from a multiple of kSlotAlignment elements;
 /// the gaps are zero and stay zero.
 struct FlatParams {
-  TensorView values, grads;  // [count] compute dtype; grads is empty without gradients
+  TensorView values, grads;  // [count] in the pool's dtype; grads is empty without gradients
   std::vector<TrainableSlot> slots;
   std::vector<FlatRange> parts;  // of all slots, in order of the parts' names
 };
@@ -90,10 +90,10 @@ struct FlatParams {
 class ParameterPool {
  public:
   static constexpr int64_t kSlotAlignment = 128;
-  /// @param compute  dtype of trainable values and gradients: f32, or f64 for gradient checks
-  /// @param memory   counted: `allocate` lays out and counts, and neither takes memory nor draws or reads a value
-  explicit ParameterPool(DType compute = DType::f32, Memory memory = Memory::held, Device device = {})
-      : storage_(memory, device), compute_(compute) {}
+  /// @param dtype   of trainable values and their gradients: f32, or f64 for gradient checks
+  /// @param memory  counted: `allocate` lays out and counts, and neither takes memory nor draws or reads a value
+  explicit ParameterPool(DType dtype = DType::f32, Memory memory = Memory::held, Device device = {})
+      : storage_(memory, device), dtype_(dtype) {}
 
   SlotId reserve(std::string name, SlotOptions);
   /// A frozen slot that is read where the file was mapped: one copy for all ranks of a node.
@@ -111,7 +111,7 @@ class ParameterPool {
   bool is_trainable(SlotId id) const { return slots_[id].trainable; }
   const std::string& name(SlotId id) const { return slots_[id].name; }
   SlotId count() const { return static_cast<SlotId>(slots_.size()); }
-  DType compute() const { return compute_; }
+  DType dtype() const { return dtype_; }
   Memory memory() const { return storage_.memory(); }
   Device device() const { return storage_.device(); }
 
@@ -138,7 +138,7 @@ class ParameterPool {
   std::vector<Slot> slots_;
   FlatParams flat_;
   Storage storage_;
-  DType compute_;
+  DType dtype_;
   bool allocated_ = false;
 };
 

@@ -43,7 +43,7 @@ struct Pass {
   ParameterPool* pool = nullptr;  // gradients; null in evaluation
   uint64_t dropout_seed = 0, step = 0;
   bool training = false;    // dropout is on
-  TensorView gate_grads{};  // += , like BlockGates::values, compute dtype; empty: nobody wants them
+  TensorView gate_grads{};  // += , like BlockGates::values, in the activations' dtype; empty: nobody wants them
 
   /// [tokens, cols] of the pass's scratch
   TensorView rows(int64_t cols, DType dtype) const { return ctx.scratch.allocate({batch.tokens(), cols}, dtype); }

@@ -22,7 +22,7 @@ double scaled_frequency(const RopeConfig& rope, double frequency) {
 
 }  // namespace
 
-RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType compute, Device device) {
+RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType activations, Device device) {
   const int64_t half = config.head_dim / 2;
   RopeTable table{Tensor({positions, half}, compute), Tensor({positions, half}, compute)};
   for (int64_t i = 0; i < half; ++i) {
@@ -30,7 +30,7 @@ RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType co
     const double frequency = scaled_frequency(config.rope, std::pow(config.rope.theta, -exponent));
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
-      if (compute == DType::f64) {
+      if (activations == DType::f64) {
         table.cos.view().row<double>(p)[i] = std::cos(angle);
         table.sin.view().row<double>(p)[i] = std::sin(angle);
       } else {

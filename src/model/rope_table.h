@@ -6,11 +6,11 @@
 
 namespace tessera {
 
-/// cos and sin of position · frequency, in the compute dtype.
+/// cos and sin of position · frequency, in the activations' dtype.
 /// frequency i = theta^(-2 i / head_dim), rescaled as RopeConfig says.
 struct RopeTable {
   Tensor cos, sin;  // [positions, head_dim / 2]
 };
-RopeTable make_rope_table(const ModelConfig&, int64_t positions, DType compute, Device = {});
+RopeTable make_rope_table(const ModelConfig&, int64_t positions, DType activations, Device = {});
 
 }  // namespace tessera

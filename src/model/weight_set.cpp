@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <iterator>
 
-#include "core/device/memory.h"
 #include "core/error.h"
+#include "kernels/host_work.h"
 
 namespace tessera {
 
-WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute)
-    : specs_(std::move(specs)), weights_(std::move(weights)), compute_(compute) {
+WeightSet::WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType activations)
+    : specs_(std::move(specs)), weights_(std::move(weights)), activations_(activations) {
   TS_CHECK(weights_.size() == specs_.size(), "{} weights for {} specs", weights_.size(), specs_.size());
   for (size_t i = 0; i < specs_.size(); ++i) {
     const auto& [base, gain] = weights_[i];
@@ -36,25 +36,22 @@ WeightLease WeightSet::lease(const Pass& pass, LayerRange layers) const {
 
 WeightLease WeightSet::lease(const Pass& pass, std::span<const int> weights) const {
   WeightLease lease;
-  if (pass.ctx.scratch.is_counting()) return lease;
-  for (const int weight : weights) {
-    lease.emplace_back(*view(weight));
-    if (gain(weight)) lease.emplace_back(*gain(weight));
-    for (const RowGroup& group : pass.batch.groups)
-      if (group.adapter) group.adapter->lease(weight, lease);
-  }
+  host_work(pass.ctx, [&] {
+    for (const int weight : weights) {
+      lease.emplace_back(*view(weight));
+      if (gain(weight)) lease.emplace_back(*gain(weight));
+      for (const RowGroup& group : pass.batch.groups)
+        if (group.adapter) group.adapter->lease(weight, lease);
+    }
+  });
   return lease;
 }
 
 ConstView WeightSet::read(const Context& ctx, const PoolRead& values, const WeightView& view) const {
   if (const ConstView direct = view.direct(values); !direct.empty()) return direct;
-  const TensorView copy = ctx.scratch.allocate(view.shape(), compute_);
+  const TensorView copy = ctx.scratch.allocate(view.shape(), values.pool->dtype());
   view.gather(ctx, values, copy);
   return copy;
-}
-
-void clear(const Context& ctx, TensorView view) {
-  if (!ctx.scratch.is_counting()) zero(view);
 }
 
 }  // namespace tessera

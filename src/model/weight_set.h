@@ -13,14 +13,15 @@ namespace tessera {
 class WeightSet {
  public:
   /// @param weights  one for each spec, of its shape; only linears have gains
-  WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType compute);
+  WeightSet(std::vector<WeightSpec> specs, std::vector<Weight> weights, DType activations);
 
   const std::vector<WeightSpec>& specs() const { return specs_; }
   const ViewPtr& view(int weight) const { return weights_[static_cast<size_t>(weight)].base; }
   const ViewPtr& gain(int weight) const { return weights_[static_cast<size_t>(weight)].gain; }  // null: none
   const Shape& shape(int weight) const { return specs_[static_cast<size_t>(weight)].shape; }
   bool is_trainable(int weight) const { return view(weight)->is_trainable(); }
-  DType compute() const { return compute_; }
+  /// Of hidden states, of their gradients and of what ops hand on. Weights and their gradients have the pool's dtype.
+  DType activations() const { return activations_; }
 
   /// For a pass that reads the weights of these layers: their views, gains and the deltas of the batch's adapters. A
   /// counting pass reads nothing and gets an empty lease.
@@ -28,7 +29,7 @@ class WeightSet {
   /// The same of single weights.
   WeightLease lease(const Pass&, std::span<const int> weights) const;
 
-  /// A view's numbers in place, or gathered into scratch.
+  /// A view's numbers in place, or gathered into scratch in the pool's dtype.
   ConstView read(const Context&, const PoolRead&, const WeightView&) const;
   ConstView read(const Context& ctx, const PoolRead& values, int weight) const {
     return read(ctx, values, *view(weight));
@@ -44,7 +45,7 @@ class WeightSet {
   std::vector<WeightSpec> specs_;
   std::vector<Weight> weights_;
   std::vector<std::vector<int>> of_layer_;  // numbers of the weights in each block
-  DType compute_;
+  DType activations_;
 };
 
 template <class F> void WeightSet::for_each_reading(const Pass& pass, const WeightView& view, F&& f) const {
@@ -57,8 +58,5 @@ template <class F> void WeightSet::for_each_reading(const Pass& pass, const Weig
     g = next;
   }
 }
-
-/// Sets a gradient's buffer to zero; nothing in a counting pass.
-void clear(const Context&, TensorView);
 
 }  // namespace tessera

@@ -80,7 +80,7 @@ class WeightView {
   virtual ~WeightView() = default;
   virtual Shape shape() const = 0;
   virtual bool is_trainable() const = 0;
-  /// w = (S p)[rows].  w [rows, cols] in the pool's compute dtype.
+  /// w = (S p)[rows].  w [rows, cols] in the pool's dtype.
   virtual void gather(const Context&, const PoolRead&, RowRange rows, TensorView w) const = 0;
   void gather(const Context& ctx, const PoolRead& read, TensorView w) const {
     gather(ctx, read, {0, shape().rank == 2 ? shape()[0] : 1}, w);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 
@@ -25,10 +26,16 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
   const auto vector = [&](DType dtype) {
     return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
   };
-  const RowScores scores{vector(decoder.compute()), vector(DType::i32)};
+  const RowScores scores{vector(decoder.activations()), vector(DType::i32)};
   decoder.head(pass, hidden,
                {.rows = rows, .labels = labels, .nll = scores.nll, .best = scores.best, .dhidden = dhidden});
   return scores;
+}
+
+LossSums sum_up(const Context& ctx, const PackedBatch& batch, const ScoredRows& scored, const RowScores& scores) {
+  LossSums sums;
+  host_work(ctx, [&] { sums = sum_up(batch, scored, scores.nll, scores.best); });
+  return sums;
 }
 
 LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout) {
@@ -38,8 +45,7 @@ LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch,
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
   const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.rows(), in.labels());
-  if (ctx.scratch.is_counting()) return {};
-  return sum_up(batch, in.scored(), scores.nll, scores.best);
+  return sum_up(ctx, batch, in.scored(), scores);
 }
 
 int64_t plan_score_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads) {

@@ -36,6 +36,9 @@ struct RowScores {
 RowScores score_hidden(const Pass&, const DecoderModel&, ConstView hidden, IndexArray<int32_t> rows,
                        IndexArray<int32_t> labels, TensorView dhidden = {});
 
+/// What every metric adds for the batch; nothing of a counting pass, whose rows have no scores.
+LossSums sum_up(const Context&, const PackedBatch&, const ScoredRows&, const RowScores&);
+
 /// Which dropout masks a pass draws; none by default.
 struct Dropout {
   bool on = false;

@@ -1,5 +1,6 @@
 #include "train/backprop.h"
 
+#include "kernels/elementwise.h"
 #include "model/packed_attention.h"
 
 namespace tessera {
@@ -16,13 +17,12 @@ LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& bat
 
   const TensorView hidden = decoder.embed(pass);
   decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-  const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
-  clear(ctx, dhidden);
+  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
+  fill(ctx, 0, dhidden);
   const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
   decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
   decoder.embed_backward(pass, dhidden);
-  if (ctx.scratch.is_counting()) return {};
-  return sum_up(batch, in.scored(), scores.nll, scores.best);
+  return sum_up(ctx, batch, in.scored(), scores);
 }
 
 int64_t plan_backprop_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads,

@@ -38,6 +38,89 @@ TEST_P(ElementwiseOnCpu, AddsLongVectorsInAnyNumberOfThreads) {
   }
 }
 
+constexpr DType kFilled[] = {DType::f64, DType::f32, DType::i64, DType::i32};
+
+/// Every element as a double.
+std::vector<double> numbers(const Tensor& tensor) {
+  std::vector<double> all;
+  const auto take = [&](auto t) { all.assign(tensor.as<decltype(t)>().begin(), tensor.as<decltype(t)>().end()); };
+  switch (tensor.dtype()) {
+    case DType::i64:
+      take(int64_t{});
+      break;
+    case DType::i32:
+      take(int32_t{});
+      break;
+    default:
+      for (int64_t i = 0; i < tensor.shape().count(); ++i) all.push_back(element(tensor.view(), i));
+  }
+  return all;
+}
+
+TEST(Fill, WritesEveryElementOfEveryType) {
+  for (const char* backend : {"reference", "cpu"})
+    for (const DType dtype : kFilled)
+      for (const Shape& shape : {Shape{1}, Shape{50001}, Shape{0}, Shape{7, 33}, Shape{300, 120}, Shape{2, 3, 5}}) {
+        const Tensor y(shape, dtype);
+        fill(On(backend, 3), -3, y);
+        EXPECT_EQ(numbers(y), std::vector<double>(static_cast<size_t>(shape.count()), -3))
+            << backend << " " << name_of(dtype) << " " << shape.text();
+      }
+}
+
+TEST(Fill, LeavesWhatLiesBetweenStridedRows) {
+  for (const char* backend : {"reference", "cpu"})
+    for (const DType dtype : {DType::f64, DType::f32})
+      for (const int64_t rows : {1, 5, 900}) {
+        const Matrix y = Matrix::random(rows, 37, dtype, 1, 1, 3);
+        fill(On(backend, 2), 0.5, y);
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t c = 0; c < 37; ++c) ASSERT_EQ(y.at(r, c), 0.5) << backend << " " << r << " " << c;
+        EXPECT_TRUE(y.is_padding_untouched()) << backend;
+      }
+}
+
+TEST(Fill, KeepsTheBitsOfSpecialValuesAndRoundsOthers) {
+  for (const char* backend : {"reference", "cpu"}) {
+    const Tensor y({3}, DType::f32);
+    fill(On(backend), 1, y);
+    fill(On(backend), -0.0, y.view().slice_rows(0, 1));
+    fill(On(backend), -INFINITY, y.view().slice_rows(1, 2));
+    fill(On(backend), 0.1, y.view().slice_rows(2, 3));
+    EXPECT_EQ(std::bit_cast<uint32_t>(y.as<float>()[0]), 0x80000000u) << backend;
+    EXPECT_EQ(y.as<float>()[1], -INFINITY) << backend;
+    EXPECT_EQ(y.as<float>()[2], 0.1f) << backend;
+  }
+}
+
+TEST(Fill, WritesTheLargestWholeNumbers) {
+  for (const char* backend : {"reference", "cpu"}) {
+    const Tensor narrow({2}, DType::i32), wide({2}, DType::i64);
+    fill(On(backend), -0x1p31, narrow);
+    fill(On(backend), 0x1p53 - 1, wide);
+    EXPECT_EQ(narrow.as<int32_t>()[1], std::numeric_limits<int32_t>::min());
+    EXPECT_EQ(wide.as<int64_t>()[1], (int64_t{1} << 53) - 1);
+  }
+}
+
+TEST(Fill, RefusesWhatTheElementsCannotHold) {
+  const On cpu("cpu");
+  const Tensor whole({2}, DType::i32), wide({2}, DType::i64), half({2}, DType::bf16);
+  for (const double value : {0.5, 0x1p31, -0x1p32, double{INFINITY}, double{NAN}})
+    EXPECT_THROW(fill(cpu, value, whole), InternalError);
+  EXPECT_THROW(fill(cpu, 0x1p54, wide), InternalError);
+  EXPECT_THROW(fill(cpu, 0, half), InternalError);
+  EXPECT_THROW(fill(cpu, 0, TensorView()), InternalError);
+}
+
+TEST(Fill, OfAPlanTouchesNothingAndTakesNoScratch) {
+  Arena counted = Arena::counting();
+  const Context plan{.device = {}, .stream = {}, .kernels = kernels_for({}, "counting"), .scratch = counted};
+  const TensorView made_up = counted.allocate({1000}, DType::f32);
+  fill(plan, 0, made_up);
+  EXPECT_EQ(counted.peak_bytes(), 4032);
+}
+
 /// The result of a conversion as raw bits.
 template <class To, class From> std::vector<To> converted(const Context& ctx, std::vector<From> values) {
   const auto count = static_cast<int64_t>(values.size());

@@ -200,6 +200,23 @@ TEST(Far, GainsBiasesAndGatesHaveTheCpusBits) {
   EXPECT_EQ(computed(kFar), computed({}));
 }
 
+TEST(Far, FillsMemoryOfItsOwnAndNoOther) {
+  const Compute far({.device = kFar, .threads = 2}, 1 << 20);
+  const Tensor there = upload(random({300, 70}, 1).view(), kFar), host({4}, DType::f32);
+  fill(far, 2, there.view().slice_cols(3, 67));
+  const auto found = values<float>(there);
+  const Tensor before = random({300, 70}, 1);
+  for (size_t i = 0; i < found.size(); ++i) {
+    const bool is_filled = i % 70 >= 3 && i % 70 < 67;
+    ASSERT_EQ(found[i], is_filled ? 2 : before.as<float>()[i]) << i;
+  }
+  const Tensor counts({5}, DType::i32, kFar);
+  fill(far, -1, counts);
+  EXPECT_EQ(values<int32_t>(counts), std::vector<int32_t>(5, -1));
+  EXPECT_THROW(fill(far, 0, host), InternalError);
+  EXPECT_THROW(fill(Compute({}, 1 << 20), 0, there), InternalError);
+}
+
 TEST(Far, VotesBecomeGradientsThere) {
   const VoteTerm votes[] = {{1, 0, 5}, {2, 1, -300}};
   const VoteGroup group{.seed = 7, .round = 2, .votes = votes, .alpha = 0.5f};

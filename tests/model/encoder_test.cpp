@@ -123,7 +123,7 @@ class Encoder {
     norm(pass, weights_, final_norm, kEps, hidden, y, inv_rms);
     if (dx.empty()) return;
     const TensorView dhidden = pass.rows(kWidth, DType::f64);
-    clear(ctx, dhidden);
+    fill(ctx, 0, dhidden);
     norm_backward(pass, weights_, final_norm, hidden, inv_rms, dx, dhidden);
     for (int layer = kLayers - 1; layer >= 0; --layer)
       block_backward(pass, block(layer), attention, saved[static_cast<size_t>(layer)], dhidden, true);

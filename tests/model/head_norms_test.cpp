@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/elementwise.h"
 #include "support/gradcheck.h"
 #include "support/loose_decoder.h"
 
@@ -64,7 +65,7 @@ class Recorder final : public AttentionContext {
     k_ = Tensor(k.shape, k.dtype);
     convert(ctx, q, q_);
     convert(ctx, k, k_);
-    clear(ctx, out);
+    fill(ctx, 0, out);
   }
   const Tensor& q() const { return q_; }
   const Tensor& k() const { return k_; }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/elementwise.h"
 #include "score/forward.h"
 #include "support/batches.h"
 #include "support/tiny_model.h"
@@ -51,8 +52,8 @@ class Deltas : public testing::TestWithParam<bool> {
     const Keep keep = GetParam() ? Keep::inputs : Keep::everything;
     const TensorView hidden = decoder.embed(pass);
     decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-    const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
-    clear(own_.ctx, dhidden);
+    const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
+    fill(own_.ctx, 0, dhidden);
     const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
     decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
     return sum_up(batch, in.scored(), scores.nll, scores.best)["nll"];

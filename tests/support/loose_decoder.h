@@ -10,6 +10,7 @@
 #include "core/random.h"
 #include "kernels/compute.h"
 #include "kernels/elementwise.h"
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "model/sharing/base.h"
@@ -24,7 +25,7 @@ enum class Half { attention, mlp };
 using Wrap = std::function<ViewPtr(ViewPtr, const ParameterPool&, int weight)>;
 
 struct LooseOptions {
-  DType compute = DType::f32;
+  DType compute = DType::f32;  // of pool and activations
   Trained trained = Trained::everything;
   bool gains = false, biases = false, adapter = false;
   TinyConfig size = {.layers = 3};
@@ -77,7 +78,7 @@ class LooseDecoder {
 
   /// The blocks' output, on a copy of the host. @param groups  their ends cover all rows
   Tensor hidden(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read = nullptr) {
-    Tensor result({groups.back().end, decoder->config().hidden_size}, pool.compute());
+    Tensor result({groups.back().end, decoder->config().hidden_size}, decoder->activations());
     run(ctx, groups, read, [&](const Pass& pass, AttentionContext& attention) {
       convert(ctx, decoder->forward(pass, attention), result);
     });
@@ -93,15 +94,15 @@ class LooseDecoder {
       std::vector<BlockSaved> saved(static_cast<size_t>(decoder->num_layers()));
       const TensorView hidden = decoder->embed(pass);
       decoder->blocks(pass, decoder->all_layers(), attention, hidden, keep, saved);
-      const TensorView dhidden = pass.rows(hidden.cols(), pool.compute());
-      if (!ctx.scratch.is_counting()) {
+      const TensorView dhidden = pass.rows(hidden.cols(), decoder->activations());
+      host_work(ctx, [&] {
         fill(dhidden, 77, 1, 0);
         loss = dot(hidden, dhidden);
-      }
+      });
       decoder->blocks_backward(pass, decoder->all_layers(), attention, keep, saved, dhidden);
       decoder->embed_backward(pass, dhidden);
     });
-    if (adapter && !ctx.scratch.is_counting()) adapter->finish_backward(ctx);
+    if (adapter) adapter->finish_backward(ctx);
     return loss;
   }
   /// The same loss, forward only.
@@ -145,7 +146,7 @@ class LooseDecoder {
   }
 
   template <class F> void run(const Context& ctx, std::span<const RowGroup> groups, const PoolRead* read, F&& f) {
-    if (adapter && !ctx.scratch.is_counting()) adapter->assemble(ctx);
+    if (adapter) adapter->assemble(ctx);
     const auto scope = ctx.scratch.scope();
     std::vector<int32_t> ids, positions;
     std::vector<AttentionSegment> segments;

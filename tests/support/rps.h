@@ -35,9 +35,9 @@ inline SharingConfig rps(double compression, std::vector<std::string> shared = {
   return config;
 }
 
-/// The weights of a spec as the model reads them, in the pool's compute dtype.
+/// The weights of a spec as the model reads them, in the pool's dtype.
 inline Tensor gathered(const Context& ctx, const ParameterPool& pool, const WeightView& view) {
-  Tensor w(view.shape(), pool.compute());
+  Tensor w(view.shape(), pool.dtype());
   view.gather(ctx, {&pool}, w);
   return w;
 }

@@ -71,7 +71,7 @@ inline Tensor logits_of(const Context& ctx, Model& model, const std::vector<int3
   PackedAttention attention;
   DecoderModel& decoder = model.decoder();
   const TensorView hidden = decoder.forward(pass, attention);
-  Tensor logits({tokens, model.config().vocab_size}, decoder.compute());
+  Tensor logits({tokens, model.config().vocab_size}, decoder.activations());
   decoder.logits(pass, hidden, positions, logits);
   return logits;
 }

@@ -53,7 +53,7 @@ TEST_P(EveryMethod, HasTheGradientThatIsTheDerivativeOfTheLoss) {
   Model::Settings settings = test::trained_by(
       GetParam(), test::tiny_settings(folder_.path(), {.hidden_size = 12, .intermediate_size = 8, .layers = 2}));
   settings.sharing.compression = 2;  // as many as layers
-  settings.compute = DType::f64;
+  settings.parameters = settings.activations = DType::f64;
   settings.adapter.alpha = 5;  // a scale other than 1
   Model model(settings);
   if (model.adapter()) test::fill_all_normal(model.pool(), 3, 0.4);

@@ -47,7 +47,7 @@ class GradCheck : public testing::TestWithParam<Case> {
                                                                     .heads = c.heads,
                                                                     .kv_heads = c.kv_heads,
                                                                     .tied = c.tied});
-    settings.compute = DType::f64;
+    settings.parameters = settings.activations = DType::f64;
     settings.train_base = c.method == "none";
     settings.sharing = c.sharing;
     settings.adapter.method = c.method;

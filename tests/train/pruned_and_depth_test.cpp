@@ -14,10 +14,10 @@ namespace {
 
 class Baselines : public testing::TestWithParam<bool> {
  protected:
-  std::unique_ptr<Model> load(const SharingConfig& sharing, DType compute) {
+  std::unique_ptr<Model> load(const SharingConfig& sharing, DType dtype) {
     Model::Settings settings = test::tiny_settings(folder_.path(), {.layers = 4, .tied = GetParam()});
     settings.sharing = sharing;
-    settings.compute = compute;
+    settings.parameters = settings.activations = dtype;
     settings.train_base = true;
     return std::make_unique<Model>(settings);
   }
@@ -37,7 +37,7 @@ class Baselines : public testing::TestWithParam<bool> {
   /// A plain model with the other's weights.
   std::unique_ptr<Model> copy_of(Model& model) {
     test::Engine own("reference");
-    auto plain = load({}, model.pool().compute());
+    auto plain = load({}, model.pool().dtype());
     for (size_t i = 0; i < plain->decoder().specs().size(); ++i)
       if (const WeightSpec& spec = plain->decoder().specs()[i]; spec.name == spec.storage)
         model.decoder()

@@ -5,7 +5,10 @@
 
 #include "core/device/memory.h"
 #include "kernels/compute.h"
+#include "support/methods.h"
 #include "support/tiny_model.h"
+#include "train/checkpoint.h"
+#include "train/optimizers/optimizer.h"
 #include "train/spsa/prober.h"
 #include "train/trainer.h"
 
@@ -100,6 +103,37 @@ TEST_F(Crossing, AProbeSendsItsBatchForEachPointAndBringsBackLosses) {
               prober.losses(compute_, {&batch, 1}, points);
             }),
             (Crossed{5, tokens * (4 + 4) + documents * 32 + scored * (4 + 4), 2 * 2, scored * (4 + 4)}));
+}
+
+TEST_F(Crossing, ACheckpointThatIsReadBringsNothingDown) {
+  const auto model = make_model("none");
+  FlatParams& params = model->pool().trainable();
+  const auto optimizer = make_optimizer({}, params.values.shape.count(), kNewestRules, far_);
+  Retention all;
+  save_checkpoint(folder_.path(), {}, params, *optimizer, all, false);
+  const auto slots = static_cast<int64_t>(params.slots.size());
+  // The values and both moments of AdamW.
+  EXPECT_EQ(crossed([&] { load_checkpoint(checkpoint_file(folder_.path(), 0), params, *optimizer); }),
+            (Crossed{3 * slots, 3 * 4 * model->pool().trainable_count(), 0, 0}));
+}
+
+TEST_F(Crossing, AMatrixThatTheHostMakesGoesUpAndIsNotBroughtDown) {
+  for (const bool is_hashed : {true, false}) {
+    Model::Settings settings =
+        test::trained_by({.name = is_hashed ? "rps" : "magnitude"}, test::tiny_settings(folder_.path()));
+    settings.device = far_;
+    if (is_hashed) settings.sharing.mapper = "hashed";
+    Model model(settings);
+    const DecoderModel& decoder = model.decoder();
+    const WeightView& view = *decoder.weight(decoder.block_weights(1).gate);
+    ASSERT_TRUE(view.direct({&model.pool()}).empty());
+    int64_t pool = 0, matrix = view.shape().count() * 4;
+    for (const TrainableSlot& slot : model.pool().trainable().slots) pool = std::max(pool, slot.shape.count() * 4);
+    const Tensor w(view.shape(), DType::f32, far_);
+    EXPECT_EQ(crossed([&] { view.gather(compute_, {&model.pool()}, w); }), (Crossed{1, matrix, 1, pool}));
+    EXPECT_EQ(crossed([&] { view.scatter_add(compute_, w.view(), model.pool()); }),
+              (Crossed{1, pool, 2, matrix + pool}));
+  }
 }
 
 TEST_F(Crossing, NothingCrossesOnTheCpu) {

@@ -90,14 +90,18 @@ OnHost::OnHost(const ConstView& view) : view_(view) {
   view_ = copy_.view();
 }
 
-EditedOnHost::EditedOnHost(const TensorView& view) : device_(view), host_(view) {
+WrittenOnHost::WrittenOnHost(const TensorView& view) : device_(view), host_(view) {
   if (view.device == kHost || view.empty()) return;
-  copy_ = download(view);
-  host_ = copy_.view();
+  buffer_ = Tensor(view.shape, view.dtype);
+  host_ = buffer_.view();
 }
 
-EditedOnHost::~EditedOnHost() {
+WrittenOnHost::~WrittenOnHost() {
   if (host_.device != device_.device) copy(host_, device_);
+}
+
+EditedOnHost::EditedOnHost(const TensorView& there) : WrittenOnHost(there) {
+  if (view().device != there.device) copy(there, view());
 }
 
 }  // namespace tessera

@@ -68,18 +68,25 @@ class OnHost {
   ConstView view_;
 };
 
-/// A view's elements for the host to change: in place on the CPU, else a copy that goes back when this ends.
-class EditedOnHost {
+/// Room for the host to write all of a view's elements: in place on the CPU, else a buffer of zeros that goes up when
+/// this ends. What lay there is not brought down.
+class WrittenOnHost {
  public:
-  explicit EditedOnHost(const TensorView&);
-  ~EditedOnHost();
-  EditedOnHost(const EditedOnHost&) = delete;
+  explicit WrittenOnHost(const TensorView&);
+  ~WrittenOnHost();
+  WrittenOnHost(const WrittenOnHost&) = delete;
   TensorView view() const { return host_; }
   template <class T> std::span<T> as() const { return host_.as<T>(); }
 
  private:
   TensorView device_, host_;
-  Tensor copy_;
+  Tensor buffer_;
+};
+
+/// A view's elements for the host to change: in place on the CPU, else a copy that goes back when this ends.
+class EditedOnHost : public WrittenOnHost {
+ public:
+  explicit EditedOnHost(const TensorView&);
 };
 
 }  // namespace tessera

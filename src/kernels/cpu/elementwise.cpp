@@ -1,4 +1,4 @@
-// add, scale, scale_rows, convert, sums of products, and the copies of embedding and shards: all bound by memory.
+// fill, add, scale, scale_rows, convert, sums of products, and the copies of embedding and shards: all bound by memory.
 
 #include "kernels/cpu/targets.h"
 
@@ -139,6 +139,17 @@ void narrow_f16(const float* x, int64_t n, Float16* y) {
 }
 
 }  // namespace
+
+/// Writing is bound by memory: what the compiler makes of the plain loop, shared out over the threads, is enough.
+void fill(const Context& ctx, double value, TensorView y) {
+  if (y.rows() == 1) {  // one long row is cut anywhere
+    parallel_for(ctx, y.cols(), 1,
+                 [&](int64_t begin, int64_t end) { reference::fill(ctx, value, y.slice_cols(begin, end)); });
+    return;
+  }
+  parallel_for(ctx, y.rows(), y.cols(),
+               [&](int64_t begin, int64_t end) { reference::fill(ctx, value, y.slice_rows(begin, end)); });
+}
 
 void add(const Context& ctx, ConstView x, TensorView y) {
   if (x.rows() == 1) {  // one long row is cut anywhere; rows of a matrix may be strided and are kept whole

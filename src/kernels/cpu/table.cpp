@@ -22,6 +22,7 @@ const Kernels& table() {
     table.distill_chunk = distill_chunk;
     table.distill_gradient_chunk = distill_gradient_chunk;
     table.tail_loss = tail_loss;
+    table.fill = fill;
     table.scale_rows = scale_rows;
     table.add = add;
     table.scale = scale;

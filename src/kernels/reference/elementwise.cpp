@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -20,7 +21,22 @@ void store(float& to, double value) { to = static_cast<float>(value); }
 void store(BFloat16& to, double value) { to = to_bfloat16(round_to_odd(value)); }
 void store(Float16& to, double value) { to = to_float16(round_to_odd(value)); }
 
+template <class T> void fill_rows(T value, const TensorView& y) {
+  for (int64_t r = 0; r < y.rows(); ++r) std::fill_n(y.row<T>(r), y.cols(), value);
+}
+
 }  // namespace
+
+void fill(const Context&, double value, TensorView y) {
+  switch (y.dtype) {
+    case DType::i64:
+      return fill_rows(static_cast<int64_t>(value), y);
+    case DType::i32:
+      return fill_rows(static_cast<int32_t>(value), y);
+    default:
+      with_compute_type(y.dtype, [&](auto t) { fill_rows(static_cast<decltype(t)>(value), y); });
+  }
+}
 
 void scale_rows(const Context&, ConstView factors, TensorView x) {
   with_compute_type(x.dtype, [&](auto t) {

@@ -25,6 +25,7 @@ Op<&Kernels::distill_chunk> distill_chunk;
 Op<&Kernels::distill_finish> distill_finish;
 Op<&Kernels::distill_gradient_chunk> distill_gradient_chunk;
 Op<&Kernels::tail_loss> tail_loss;
+Op<&Kernels::fill> fill;
 Op<&Kernels::scale_rows> scale_rows;
 Op<&Kernels::add> add;
 Op<&Kernels::scale> scale;

@@ -24,6 +24,7 @@ const Kernels& table() {
       .distill_finish = distill_finish,
       .distill_gradient_chunk = distill_gradient_chunk,
       .tail_loss = tail_loss,
+      .fill = fill,
       .scale_rows = scale_rows,
       .add = add,
       .scale = scale,

@@ -11,7 +11,7 @@ namespace {
 
 /// A tensor that is not trained stays where the file was mapped.
 SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool& pool) {
-  const bool in_place = !slot.init.source.empty() && !slot.trainable && pool.compute() == DType::f32;
+  const bool in_place = !slot.init.source.empty() && !slot.trainable && pool.dtype() == DType::f32;
   return in_place ? pool.adopt(name, slot.init.source, slot.init.file) : pool.reserve(name, std::move(slot));
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/device/memory.h"
 #include "core/error.h"
+#include "kernels/host_work.h"
 
 namespace tessera {
 namespace {
@@ -86,7 +87,7 @@ void CellMap::expand(const Context& ctx, const FoldedTensor& t, RowRange rows, C
   const auto cell_of = [&](int64_t row, int64_t col) { return cell(t, row, col); };
   const auto factor_of = [&](int64_t row, int64_t col, int64_t j) { return factor(t, row, col, j); };
   const OnHost from(pool);
-  const EditedOnHost to(w);
+  const WrittenOnHost to(w);
   if (pool.dtype == DType::f64)
     return gather_typed<double>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);
   gather_typed<float>(ctx, t.layout, rows, from.view(), to.view(), cell_of, factor_of);
@@ -103,11 +104,11 @@ void CellMap::contract(const FoldedTensor& t, ConstView dw, TensorView dpool) co
 
 void MappedView::gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const {
   TS_CHECK(!read.z || !trainable_, "mapped weights are read from a perturbed copy of their cells");
-  if (!ctx.scratch.is_counting()) map_->expand(ctx, tensor(), rows, read.values(cells_), w);
+  host_work(ctx, [&] { map_->expand(ctx, tensor(), rows, read.values(cells_), w); });
 }
 
 void MappedView::scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const {
-  if (!ctx.scratch.is_counting()) map_->contract(tensor(), dw, pool.grads(cells_));
+  host_work(ctx, [&] { map_->contract(tensor(), dw, pool.grads(cells_)); });
 }
 
 }  // namespace tessera

@@ -9,6 +9,7 @@
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/host_work.h"
 #include "model/sharing/binding.h"
 #include "model/sharing/selection.h"
 #include "model/sharing_io.h"
@@ -117,17 +118,19 @@ class PrunedView final : public WeightView {
 
   void gather(const Context& ctx, const PoolRead& read, RowRange rows, TensorView w) const override {
     TS_CHECK(!read.z || !trainable_, "pruned weights are read from a perturbed copy of the kept ones");
-    if (ctx.scratch.is_counting()) return;
-    const ConstView pool = read.values(cells_);
-    if (pool.dtype == DType::f64) return gather_typed<double>(ctx, pool, rows, w);
-    gather_typed<float>(ctx, pool, rows, w);
+    host_work(ctx, [&] {
+      const ConstView pool = read.values(cells_);
+      if (pool.dtype == DType::f64) return gather_typed<double>(ctx, pool, rows, w);
+      gather_typed<float>(ctx, pool, rows, w);
+    });
   }
 
   void scatter_add(const Context& ctx, ConstView dw, ParameterPool& pool) const override {
-    if (ctx.scratch.is_counting()) return;
-    const TensorView grads = pool.grads(cells_);
-    if (grads.dtype == DType::f64) return scatter_typed<double>(ctx, dw, grads);
-    scatter_typed<float>(ctx, dw, grads);
+    host_work(ctx, [&] {
+      const TensorView grads = pool.grads(cells_);
+      if (grads.dtype == DType::f64) return scatter_typed<double>(ctx, dw, grads);
+      scatter_typed<float>(ctx, dw, grads);
+    });
   }
 
   ConstView direct(const PoolRead& read) const override {
@@ -147,7 +150,7 @@ class PrunedView final : public WeightView {
   template <class T>
   void gather_typed(const Context& ctx, const ConstView& pool, RowRange rows, const TensorView& w) const {
     const OnHost read(pool);
-    const EditedOnHost written(w);
+    const WrittenOnHost written(w);
     const T* from = read.as<T>().data();
     T* to = written.as<T>().data();
     const int64_t cols = shape_[1], threads = rows.end - rows.begin > 1 ? ctx.threads : 1;
@@ -195,7 +198,7 @@ class Magnitude final : public BaseSharing {
     seed_ = options.saved ? saved_seed(*options.saved) : options.seed;
     source_ = options.saved ? nullptr : options.source;
     if (pool.memory() == Memory::held) {
-      kept_ = std::make_shared<const KeptWeights>(magnitudes_in(pool.compute()), weights_, cells_);
+      kept_ = std::make_shared<const KeptWeights>(magnitudes_in(pool.dtype()), weights_, cells_);
       if (options.saved) options.saved->require_same(descriptor());
     }
     slot_ = bind_slot(kSlot, pool_options(options.trainable), pool, options,

@@ -91,11 +91,10 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   const TensorView hidden = decoder.forward(pass, attention);
   const RowScores scores = score_hidden(pass, decoder, hidden, upload(ctx, all.rows), upload(ctx, all.labels));
   const auto share = static_cast<int64_t>(all.rows.size() / sums.size());
-  if (ctx.scratch.is_counting()) return;
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * share;
-    sums[k] += sum_up(batch, scored, scores.nll.slice_rows(begin, begin + share),
-                      scores.best.slice_rows(begin, begin + share));
+    sums[k] += sum_up(ctx, batch, scored,
+                      {scores.nll.slice_rows(begin, begin + share), scores.best.slice_rows(begin, begin + share)});
   }
 }
 

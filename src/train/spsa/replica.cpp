@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/device/memory.h"
 #include "core/error.h"
 #include "core/minifloat.h"
+#include "kernels/elementwise.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/vote_codec.h"
 
@@ -226,7 +226,7 @@ void Replica::update_with_gradients(const Context& ctx, const Record& record, st
       const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
       const TensorView values = params_.values.slice_rows(begin, begin + count);
       const TensorView a = sum.view().slice_rows(0, count), g = grads.view().slice_rows(0, count);
-      zero(g);
+      fill(ctx, 0, g);
       for (const Group& group : groups) {
         vote_sum(ctx, begin, kernel_group(group, slot), a);
         const float weight = group.view.alpha == record.alpha ? s : s * (group.view.alpha / record.alpha);

@@ -62,7 +62,7 @@ void SeedPool::add_to_weights(const Context& ctx, int64_t alpha, const VoteGroup
 }
 
 void SeedPool::write_values() const {
-  const EditedOnHost host(params_.values);
+  const WrittenOnHost host(params_.values);  // the gaps between slots are zero on either side
   const auto values = host.as<float>();
   for (const TrainableSlot& slot : params_.slots)
     for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)

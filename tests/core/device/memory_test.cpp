@@ -63,6 +63,43 @@ TEST(FarDevice, CountsWhatCrosses) {
   EXPECT_EQ(after.downloaded_bytes - before.downloaded_bytes, 12);
 }
 
+TEST(FarDevice, WhatTheHostWritesWholeIsNotBroughtDown) {
+  const Tensor there = upload(counted({2, 3}).view(), kFar);
+  const Transfers before = transfers();
+  {
+    const WrittenOnHost written(there);
+    EXPECT_TRUE(std::ranges::equal(written.as<float>(), std::vector<float>(6, 0)));
+    std::iota(written.as<float>().begin(), written.as<float>().end(), 7.0f);
+  }
+  const Transfers after = transfers();
+  EXPECT_EQ(after.downloads, before.downloads);
+  EXPECT_EQ(after.uploads - before.uploads, 1);
+  EXPECT_EQ(after.uploaded_bytes - before.uploaded_bytes, 24);
+  EXPECT_EQ(download(there.view()).as<float>()[5], 12);
+}
+
+TEST(FarDevice, WhatTheHostEditsComesDownAndGoesBack) {
+  const Tensor there = upload(counted({2, 3}).view(), kFar);
+  const Transfers before = transfers();
+  {
+    const EditedOnHost edited(there);
+    edited.as<float>()[0] += 10;
+  }
+  const Transfers after = transfers();
+  EXPECT_EQ(after.downloads - before.downloads, 1);
+  EXPECT_EQ(after.uploads - before.uploads, 1);
+  const Tensor found = download(there.view());
+  EXPECT_EQ(found.as<float>()[0], 11);
+  EXPECT_EQ(found.as<float>()[5], 6);
+}
+
+TEST(CpuDevice, TheHostWritesInPlace) {
+  const Tensor here = counted({2, 3});
+  const WrittenOnHost written(here);
+  EXPECT_EQ(written.as<float>().data(), here.as<float>().data());
+  EXPECT_EQ(written.as<float>()[5], 6);
+}
+
 TEST(FarDevice, RefusesHostReads) {
   const Tensor there({2, 3}, DType::f32, kFar);
   EXPECT_THROW(there.as<float>(), InternalError);
