@@ -1,5 +1,6 @@
 #include "cli/check.h"
 
+#include "cli/device_name.h"
 #include "cli/going_on.h"
 #include "cli/model_settings.h"
 #include "cli/outputs.h"
@@ -91,6 +92,7 @@ Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
                         .set("dense_bytes", counts.bytes.dense))
       .set("wire_bytes_per_step", plan.wire_bytes)
       .set("notes", notes)
+      .set("device", device_name(in))
       .set("ranks", in.world.size())
       .set("threads", in.threads);
   if (job_of(in.config).trains) json.set("learning_rate", rates_as_json(in));
@@ -118,6 +120,7 @@ void print_plan(const JobInputs& in, const JobPlan& plan) {
     print_out("sent             {} a step and rank: {}\n", megabytes(plan.wire_bytes),
               estimator_of(in.config.trainer).words().sent);
   if (trains) print_out("learning rate    {}\n", rates_in_words(optimizer, steps));
+  print_out("device           {}\n", device_name(in));
   print_out("ranks, threads   {} x {}\n", in.world.size(), in.threads);
   for (const std::string& note : plan.notes) print_out("{}\n", note);
   const int64_t length = in.config.trainer.train.sequence_length;

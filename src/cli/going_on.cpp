@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <limits>
 #include <map>
-#include <set>
 
 #include "cli/spsa_run.h"
 #include "core/error.h"
@@ -23,8 +22,6 @@
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {
-
-using Keys = std::set<std::string>;
 
 std::string section_of(const std::string& key) { return key.substr(0, key.rfind('.')); }
 
@@ -52,7 +49,13 @@ struct Difference {
     return fmt::format("{} was {}, now {}", key, told(before), told(now));
   }
   bool names_contents() const { return on_resume == OnResume::same_data || on_resume == OnResume::same_weights; }
-  bool may_be_in_new_folder() const { return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder; }
+  bool may_be_in_new_folder() const {
+    return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder ||
+           on_resume == OnResume::from_checkpoint;
+  }
+  bool may_be_in_branch() const {
+    return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder || on_resume == OnResume::in_branch;
+  }
 };
 
 /// Among the keys that somebody reads. A key that the run's version of the program did not have stood at its default.
@@ -82,21 +85,11 @@ std::string start_anew(const JobInputs& in) {
   throw UserError(file.string(), "this run cannot go on with another recipe", text + cure);
 }
 
-/// What a log's header does not hold, so that a branch of the log may have it otherwise.
-bool may_differ_in_branch(const std::string& key) {
-  static const Keys of_spsa = {"spsa.sides", "spsa.log_loss", "spsa.transport"};
-  static const Keys of_header = {"optimizer.name", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2",
-                                 "optimizer.eps",  "train.seed",         "train.freeze",    "train.estimator"};
-  const std::string section = section_of(key);
-  return of_spsa.count(key) > 0 ||
-         ((section == "optimizer" || section == "train" || section == "data") && of_header.count(key) == 0);
-}
-
 std::string cure_of(const JobInputs& in, const std::vector<Difference>& found, const GoingOn& going) {
   const std::string undo_or_start_anew = "undo the change, or " + start_anew(in);
   const fs::path& file = going.file;
   if (file.filename() == "run.json")
-    return std::all_of(found.begin(), found.end(), [](const Difference& d) { return may_differ_in_branch(d.key); })
+    return std::all_of(found.begin(), found.end(), [](const Difference& d) { return d.may_be_in_branch(); })
                ? fmt::format("undo the change, {}, or go on from a round of it in a branch: {}", start_anew(in),
                              branch_command(spsa_config(in.config.trainer)))
                : undo_or_start_anew;

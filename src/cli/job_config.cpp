@@ -6,9 +6,7 @@
 #include "core/error.h"
 #include "data/tokenizer/unicode.h"
 #include "kernels/compute.h"
-#include "model/model_config.h"
 #include "train/estimator.h"
-#include "train/optimizers/optimizer.h"
 
 namespace tessera {
 namespace {
@@ -119,27 +117,6 @@ void read_job(Recipe& recipe, JobConfig& c) {
   UnreadKeys unread = unread_keys(c);
   c.notes = std::move(unread.notes);
   c.unread = std::move(unread.names);
-}
-
-std::string list_kind(const std::string& kind) {
-  std::string text;
-  const auto add = [&](std::string_view name, std::string_view help) {
-    text += fmt::format("{:<12} {}\n", name, help);
-  };
-  if (kind == "jobs")
-    for (const Job& job : jobs()) add(job.name, job.help);
-  else if (kind == "adapters")
-    for (const AdapterMethod& method : adapter_methods()) add(method.name, method.help);
-  else if (kind == "sharing")
-    for (const SharingMethod& method : sharing_methods()) add(method.name, method.help);
-  else if (kind == "optimizers")
-    for (const OptimizerKind& optimizer : optimizer_kinds()) add(optimizer.name, optimizer.help);
-  else if (kind == "models")
-    for (const ModelFamily& family : model_families()) add(family.name, family.help);
-  else
-    throw UserError("command line", fmt::format("--list \"{}\" is not known", kind),
-                    "kinds: jobs, adapters, sharing, optimizers, models");
-  return text;
 }
 
 }  // namespace tessera

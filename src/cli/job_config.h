@@ -36,7 +36,4 @@ struct JobConfig {
 /// The recipe keeps looking at `config` (flat, resolved): it must outlive it.
 void read_job(Recipe&, JobConfig& config);
 
-/// What `--list` prints of a kind: jobs, adapters, sharing, optimizers, models. @throws UserError for another
-std::string list_kind(const std::string& kind);
-
 }  // namespace tessera

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cli/check.h"
+#include "cli/list_kind.h"
 #include "cli/log_command.h"
 #include "cli/plan.h"
 #include "cli/show_batch.h"
@@ -174,7 +175,7 @@ int run_command(int argc, char** argv) {
   app.add_flag("--show-batch", arguments.show_batch,
                "print the first batch decoded, with loss mask and document borders");
   app.add_option("--explain", arguments.explain, "explain a key (train.batch), a section (train) or all");
-  app.add_option("--list", arguments.list, "list a kind: jobs, adapters, sharing, optimizers, models");
+  app.add_option("--list", arguments.list, "list a kind: " + listed_kinds());
   app.add_flag("--quiet", arguments.quiet, "say nothing but errors");
   app.add_flag("--version", arguments.version, "print the version");
   try {

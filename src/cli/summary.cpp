@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "cli/device_name.h"
 #include "cli/estimator_run.h"
 #include "cli/model_settings.h"
 #include "core/error.h"
@@ -76,9 +77,10 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
                          : config.sharing.method != "none" ? config.sharing.method
                                                            : "all"));
   for (const std::string& note : model.notes()) report.say(note);
-  report.say(fmt::format("data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads",
-                         sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps,
-                         in.config.trainer.train.batch, in.world.size(), in.threads));
+  report.say(fmt::format(
+      "data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads; device {}",
+      sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps, in.config.trainer.train.batch,
+      in.world.size(), in.threads, device_name(in)));
   const int64_t rows = sets.train->rows(), taken = rows_per_step(config.trainer, in.share.count);
   if (config.trainer.train.epochs && rows < taken)
     report.say(

@@ -52,7 +52,7 @@ void add_sharing(UnreadNotes& notes, const JobConfig& c) {
               "sharing.layout is not \"tile\", nor sharing.mapper \"roast-tile\"");
   if (sharing.precond != "D")
     notes.add("sharing", said, {"kappa"}, is("sharing.precond", sharing.precond));
-  else if (job_of(c).trains && c.trainer.optimizer.name != "adamw")
+  else if (job_of(c).trains && !optimizer_kind(c.trainer.optimizer).is_adaptive)
     notes.add("sharing", said, {"kappa"}, is("optimizer.name", c.trainer.optimizer.name));
 }
 

@@ -32,14 +32,18 @@ Rule one_of(std::vector<std::string> choices);
 Rule in_f32(Rule);
 Rule path_as_typed();
 
-/// Whether a run that goes on may have another value than it began with.
+/// Whether a run that goes on may have another value than it began with. A run goes on where it lies, in a new folder
+/// that begins with one of its checkpoints, or in a branch of its log (runs of SPSA), whose header states what every
+/// round of it is read by.
 enum class OnResume {
-  same,           // no: what is trained depends on it
-  free,           // yes: it is how a run is made or what else is done with it
-  same_data,      // it names data, which may lie elsewhere: their contents are compared
-  same_weights,   // it names weights, which may lie elsewhere: their contents are compared
-  longer,         // how long to train: more of it once all is done, and anything in a new folder
-  in_new_folder,  // in a new folder that begins with a checkpoint: no state that is kept depends on it
+  same,             // no: what is trained depends on it
+  free,             // yes: it is how a run is made or what else is done with it
+  same_data,        // it names data, which may lie elsewhere: their contents are compared
+  same_weights,     // it names weights, which may lie elsewhere: their contents are compared
+  longer,           // how long to train: more of it once all is done, and anything in a new folder or a branch
+  in_new_folder,    // in a new folder or a branch: no state that is kept depends on it
+  from_checkpoint,  // in a new folder only: a log's header holds it
+  in_branch,        // in a branch only: what the rounds behind it came of shows in the log
 };
 
 /// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when

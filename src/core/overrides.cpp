@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "core/deep_keys.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -11,8 +12,6 @@ struct Override {
   std::vector<std::string> path;  // "train", "steps"
   std::string text;
 };
-
-constexpr size_t kMostNames = 32;  // of an override's key: no section lies that deep
 
 /// The parts between dots; none when one of them is empty, or there are too many.
 std::vector<std::string> path_of(const std::string& text) {
@@ -57,19 +56,26 @@ std::string text_of(const TomlTable& members, size_t depth) {
   return depth == 0 ? text : "{ " + text + " }";
 }
 
+/// What is given as train.steps=3 and as train.steps.y=3: one of them would be lost.
+[[noreturn]] void refuse_both(const std::vector<std::string>& path, size_t names) {
+  std::string name = path[0];
+  for (size_t i = 1; i < names; ++i) name += "." + path[i];
+  throw UserError("command line", fmt::format("\"{}\" is given as a key and as a section", name),
+                  fmt::format("leave out {}=..., or every {}.KEY=...", name, name));
+}
+
 /// @param depth  of the table: the path's first names lead to it
 void insert(TomlTable& table, const std::vector<std::string>& path, const TomlValue& value, size_t depth = 0) {
   if (depth + 1 == path.size()) {
+    const auto before = table.find(path[depth]);
+    const auto* members = before == table.end() ? nullptr : before->second.as<TomlTable>();
+    if (members && !members->empty()) refuse_both(path, path.size());
     table.insert_or_assign(path[depth], value);
     return;
   }
   TomlValue& section = table.try_emplace(path[depth], TomlValue{TomlTable{}, "", {}, {}}).first->second;
   auto* members = std::get_if<TomlTable>(&section.value);
-  if (!members) {
-    std::string name = path[0];
-    for (size_t i = 1; i <= depth; ++i) name += "." + path[i];
-    throw UserError("command line", fmt::format("\"{}\" is both a key and a section", name));
-  }
+  if (!members) refuse_both(path, depth + 1);
   insert(*members, path, value, depth + 1);
   section.text = text_of(*members, depth);
 }

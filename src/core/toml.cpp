@@ -1,12 +1,15 @@
 #include "core/toml.h"
 
 #include <fmt/core.h>
+
+#define TOML_MAX_NESTED_VALUES 64  // arrays and inline tables, which find_deep_key does not count
 #include <toml++/toml.h>
 
 #include <charconv>
 #include <limits>
 #include <sstream>
 
+#include "core/deep_keys.h"
 #include "core/error.h"
 
 namespace tessera {
@@ -89,6 +92,10 @@ const TomlValue* find_value(const TomlTable& table, const std::string& section, 
 }
 
 TomlTable parse_toml(const std::string& text, const std::string& name) {
+  if (const auto deep = find_deep_key(text))
+    throw UserError(fmt::format("{}:{}:{}", name, deep->line, deep->column),
+                    fmt::format("a key here has more than {} names", kMostNames),
+                    "a key is section.key, and no section lies that deep");
   try {
     return copied_table(toml::parse(text, name));
   } catch (const toml::parse_error& error) {

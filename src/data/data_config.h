@@ -32,20 +32,25 @@ struct DataConfig {
     v("eval", eval, anything(), "held-out data in the same formats; empty: eval_fraction of the training documents",
       OnResume::same_data);
     v("eval_fraction", eval_fraction, in_range(0, 0.5),
-      "share of training documents held out by content hash when eval is empty");
+      "share of training documents held out by content hash when eval is empty", OnResume::in_branch);
     v("cache", cache, anything(),
       "folder of prepared token files, named by content hash; empty: .cache beside the run's folder", OnResume::free);
-    v("text_field", text_field, anything(), "JSONL member that holds a whole document");
-    v("prompt_field", prompt_field, anything(), "JSONL member that is read but not scored");
-    v("completion_field", completion_field, anything(), "JSONL member that is scored");
-    v("prompt_template", prompt_template, anything(), "prompt made from a record: text with {member} placeholders");
+    v("text_field", text_field, anything(), "JSONL member that holds a whole document", OnResume::in_branch);
+    v("prompt_field", prompt_field, anything(), "JSONL member that is read but not scored", OnResume::in_branch);
+    v("completion_field", completion_field, anything(), "JSONL member that is scored", OnResume::in_branch);
+    v("prompt_template", prompt_template, anything(), "prompt made from a record: text with {member} placeholders",
+      OnResume::in_branch);
     v("completion_template", completion_template, anything(),
-      "completion made from a record: text with {member} placeholders");
-    v("label_field", label_field, anything(), "with label_words: JSONL member that says which of them is right");
+      "completion made from a record: text with {member} placeholders", OnResume::in_branch);
+    v("label_field", label_field, anything(), "with label_words: JSONL member that says which of them is right",
+      OnResume::in_branch);
     v("label_words", label_words, anything(),
-      "classification: a completion for each class, for example [\" terrible\", \" great\"]; evaluation compares them all");
-    v("labels", labels, anything(), "values of label_field in the order of label_words; empty: 0, 1, ...");
-    v("max_documents", max_documents, at_least(0), "use only the first documents of each file; 0: all");
+      "classification: a completion for each class, for example [\" terrible\", \" great\"]; evaluation compares them all",
+      OnResume::in_branch);
+    v("labels", labels, anything(), "values of label_field in the order of label_words; empty: 0, 1, ...",
+      OnResume::in_branch);
+    v("max_documents", max_documents, at_least(0), "use only the first documents of each file; 0: all",
+      OnResume::in_branch);
   }
   void check(SectionCheck&) const;
 };

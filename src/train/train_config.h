@@ -24,15 +24,17 @@ struct TrainConfig {
   void visit(Fields& v) {
     v("steps", steps, at_least(0), "optimizer steps; or give epochs", OnResume::longer);
     v("epochs", epochs, above(0, 1e9), "passes over the training rows; or give steps", OnResume::longer);
-    v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks; of one probe with spsa");
-    v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens");
-    v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row");
+    v("batch", batch, in_range(1, 1 << 24), "rows of one optimizer step, over all ranks; of one probe with spsa",
+      OnResume::in_branch);
+    v("micro_batch", micro_batch, at_least(0), "rows of one forward and backward pass of a rank; 0: about 512 tokens",
+      OnResume::in_branch);
+    v("sequence_length", sequence_length, in_range(2, 1 << 20), "tokens a row", OnResume::in_branch);
     v("seed", seed, at_least(0), "of drawn weights, data order and dropout");
-    v("objective", objective, one_of(objective_names()), objective_help());
+    v("objective", objective, one_of(objective_names()), objective_help(), OnResume::in_branch);
     v("estimator", estimator, one_of(estimator_names()), "how gradients are found. " + estimator_help());
     v("clip", clip, in_f32(at_least(0)), "largest global gradient norm; 0: no clipping", OnResume::in_new_folder);
     v("checkpoint_activations", checkpoint_activations, anything(),
-      "keep block inputs only and compute each block twice: less memory, about a third more time");
+      "keep block inputs only and compute each block twice: less memory, about a third more time", OnResume::in_branch);
     v("freeze", freeze, anything(), "full training: regular expressions of tensors' names that are left as they are");
   }
   void check(SectionCheck&) const;

@@ -34,7 +34,7 @@ TEST_F(Trainer, TellsItsVersionAndItsOptions) {
   for (const char* option :
        {"recipe", "overrides", "--check", "--json", "--show-batch", "--explain", "--list", "--quiet", "--version"})
     EXPECT_THAT(help, HasSubstr(option));
-  EXPECT_THAT(help, HasSubstr("jobs, adapters, sharing, optimizers"));
+  EXPECT_THAT(help, HasSubstr("jobs, adapters, sharing, optimizers, estimators"));
 }
 
 TEST_F(Trainer, ListsWhatARecipeCanName) {
@@ -43,9 +43,15 @@ TEST_F(Trainer, ListsWhatARecipeCanName) {
   EXPECT_THAT(answer({"--list", "adapters"}), AllOf(HasSubstr("lora "), HasSubstr("mos ")));
   EXPECT_THAT(answer({"--list", "sharing"}), AllOf(HasSubstr("none "), HasSubstr("rps ")));
   EXPECT_THAT(answer({"--list", "optimizers"}), AllOf(HasSubstr("adamw "), HasSubstr("sgd ")));
+  EXPECT_THAT(answer({"--list", "estimators"}), AllOf(HasSubstr("backprop "), HasSubstr("spsa ")));
+  EXPECT_THAT(answer({"--list", "objectives"}), AllOf(HasSubstr("tokens "), HasSubstr("choices ")));
+  EXPECT_THAT(answer({"--list", "metrics"}), HasSubstr("exact_match ("));
+  EXPECT_THAT(answer({"--list", "transports"}), AllOf(HasSubstr("mpi "), HasSubstr("file ")));
   EXPECT_THAT(answer({"--list", "models"}), HasSubstr("llama "));
+  EXPECT_THAT(answer({"--list", "devices"}), AllOf(StartsWith("cpu\n"), HasSubstr("far ")));
   EXPECT_EQ(fault({"--list", "colours"}),
-            "command line: --list \"colours\" is not known\n  kinds: jobs, adapters, sharing, optimizers, models\n");
+            "command line: --list \"colours\" is not known\n  kinds: jobs, adapters, sharing, optimizers, estimators, "
+            "objectives, metrics, transports, models, devices\n");
 }
 
 TEST_F(Trainer, ExplainsKeysWithoutARecipe) {
@@ -100,7 +106,7 @@ TEST_F(Trainer, SaysAFaultOnceUnderRanks) {
 TEST_F(Trainer, ChecksARecipeWithoutTouchingAnything) {
   EXPECT_THAT(answer({"mos.toml", "--check"}),
               AllOf(HasSubstr("trained 2048, frozen 26784"), HasSubstr("8.2 kB a step and rank: gradients"),
-                    EndsWith("the recipe is in order\n")));
+                    HasSubstr("device           cpu\n"), EndsWith("the recipe is in order\n")));
   EXPECT_FALSE(fs::exists(*this / "runs"));
   EXPECT_FALSE(fs::exists(*this / ".cache"));
 }
@@ -114,6 +120,7 @@ TEST_F(Trainer, ChecksWithOneJsonObject) {
   EXPECT_EQ(parameters.at("frozen").as_integer(), 26784);
   EXPECT_EQ(parameters.at("virtual").as_integer(), 26784 + 3072);  // as a LoRA of rank 3
   EXPECT_EQ(plan.at("wire_bytes_per_step").as_integer(), 4 * 2048);
+  EXPECT_EQ(plan.at("device").as_string(), "cpu") << "of run.device = \"auto\"";
   EXPECT_GT(plan.at("bytes_per_rank").as_integer(), 12 * 2048);
   const auto rates = [&](const std::vector<std::string>& more) {
     std::vector<std::string> words = {"mos.toml", "--check", "--json", "optimizer.lr=0.001",

@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <random>
 
 #include "core/error.h"
+#include "support/random_seed.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -147,7 +147,7 @@ class Events : public test::Workbench {
     copied_ = true;
   }
 
-  void one_sequence(uint64_t seed) {
+  void one_sequence(uint32_t seed) {
     random_.seed(seed);
     kind_ = &kKinds[below(3)];
     keep_ = 1 + below(3);
@@ -207,12 +207,9 @@ class Events : public test::Workbench {
 };
 
 TEST_F(Events, NeverLeaveARunWorseOffThanItsNewestReadableCheckpoint) {
-  const char* given = std::getenv("TESSERA_SEED");
-  const char* is_long = std::getenv("TESSERA_LONG");
-  const uint64_t seed = given ? std::stoull(given) : std::random_device{}();
-  std::cout << "TESSERA_SEED=" << seed << "\n";
-  const int sequences = given ? 1 : is_long && is_long == std::string("1") ? 200 : 20;
-  for (int i = 0; i < sequences && !HasFailure(); ++i) one_sequence(seed + static_cast<uint64_t>(i));
+  const uint32_t seed = test::random_seed();
+  const uint32_t sequences = test::repeats_a_seed() ? 1 : test::tests_are_long() ? 200 : 20;
+  for (uint32_t i = 0; i < sequences && !HasFailure(); ++i) one_sequence(seed + i);
 }
 
 }  // namespace

@@ -32,6 +32,17 @@ class OnFar : public test::Workbench {
   }
 };
 
+TEST_F(OnFar, ARunSaysOnWhichDeviceItRuns) {
+  EXPECT_EQ(plan({"mos.toml", "run.device=far"}).at("device").as_string(), "far");
+  for (const auto& [given, device] : {std::pair{"far", "far"}, {"auto", "cpu"}})
+    EXPECT_GT(test::occurrences(expect_done(trainer({"mos.toml", "train.steps=1", std::string("run.device=") + given,
+                                                     std::string("run.dir=") + given}))
+                                    .out,
+                                std::string("; device ") + device + "\n"),
+              0)
+        << given;
+}
+
 TEST_F(OnFar, AnAdapterIsTrainedGoesOnIsMergedEvaluatedAndAsked) {
   const Words mos = {"mos.toml", "run.dir=DEVICE", "optimizer.schedule=constant", "adapter.dropout=0.1"};
   run_on_both(joined(mos, {"train.steps=2"}));

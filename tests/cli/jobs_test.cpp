@@ -45,6 +45,25 @@ TEST(Jobs, KeysOfAJobMayChangeWhenARunGoesOn) {
   for (const auto& [key, value] : recipe.flat()) EXPECT_EQ(recipe.on_resume(key), OnResume::free) << key;
 }
 
+/// The header of an SPSA run's log holds what its rounds are read by, which no branch of it may have otherwise.
+TEST(Jobs, ABranchOfALogMayDifferInWhatItsHeaderDoesNotHold) {
+  Recipe recipe = Recipe::from_text("", "a.toml");
+  JobConfig config;
+  EXPECT_THROW(read_job(recipe, config), UserError);  // which names no model
+  std::set<std::string> fixed;                        // of [train], [optimizer] and [data]
+  for (const auto& [key, value] : recipe.flat()) {
+    const OnResume on_resume = recipe.on_resume(key);
+    if (key.starts_with("train.") || key.starts_with("optimizer.") || key.starts_with("data."))
+      if (on_resume == OnResume::same || on_resume == OnResume::from_checkpoint) fixed.insert(key);
+    if (key.starts_with("sharing.") || key.starts_with("adapter.") || key.starts_with("model.")) {
+      EXPECT_NE(on_resume, OnResume::in_branch) << key;
+    }
+  }
+  EXPECT_THAT(
+      fixed, testing::UnorderedElementsAre("optimizer.name", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2",
+                                           "optimizer.eps", "train.seed", "train.freeze", "train.estimator"));
+}
+
 struct SizeConfig {
   int64_t size = 7;
 };

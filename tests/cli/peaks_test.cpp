@@ -2,9 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "support/peak_memory.h"
+#include "support/random_seed.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -103,7 +102,7 @@ class PlannedPeaks : public test::Workbench, public testing::WithParamInterface<
 
 TEST_P(PlannedPeaks, AreThoseOfTheRun) {
   const Row& row = GetParam();
-  if (!row.quick && !std::getenv("TESSERA_LONG")) GTEST_SKIP() << "with TESSERA_LONG=1";
+  if (!row.quick && !test::tests_are_long()) GTEST_SKIP() << "with TESSERA_LONG=1";
   if (row.ranks > 1) TESSERA_NEEDS_MPI();
   const int64_t program = without_a_model();
   write_model(row.layers, 512);

@@ -1,20 +1,18 @@
 // Stops at random moments, many at once: nothing that was done is lost.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
 #include <random>
 
 #include "cli/stops.h"
+#include "support/random_seed.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
 using test::Stops;
-using testing::IsEmpty;
 
 constexpr std::array kPolite = {SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 
@@ -22,13 +20,6 @@ constexpr std::array kPolite = {SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 /// A tenth of them unless TESSERA_LONG=1.
 class RandomStops : public Stops {
  protected:
-  RandomStops() : seed_(std::random_device{}()), random_(seed_) {
-    const char* named = std::getenv("TESSERA_SEED");
-    if (named) random_.seed(seed_ = static_cast<uint32_t>(std::stoul(named)));
-    std::printf("seed %u\n", seed_);
-    const char* is_long = std::getenv("TESSERA_LONG");
-    rounds_ = is_long && std::string(is_long) == "1" ? 200 : 20;
-  }
   size_t below(size_t n) { return random_() % n; }
   double seconds(double most) { return std::uniform_real_distribution<double>(0, most)(random_); }
 
@@ -52,9 +43,29 @@ class RandomStops : public Stops {
     return false;
   }
 
-  uint32_t seed_;
-  std::mt19937 random_;
-  int rounds_ = 0;
+  using RunOf = std::function<test::Command(const std::string& run)>;
+  /// Starts the command of the run "run" again and again, and asks it to stop: all that was done is there.
+  /// @param ask  sends signals at random moments; says whether all of them asked politely
+  void stop_in_rounds(const RunOf& command, const std::function<bool(test::Process&)>& ask) {
+    expect_done(command("straight"));
+    int stopped = 0;
+    for (int round = 0; round < (test::tests_are_long() ? 200 : 20); ++round) {
+      SCOPED_TRACE("seed " + std::to_string(seed_) + ", round " + std::to_string(round));
+      const int64_t begin = lines("run");
+      test::Process process(command("run"));
+      const bool politely = ask(process);
+      const test::Ended ended = process.wait(60);
+      if (expect_whole(ended, begin, politely)) fs::remove_all(*this / "run");
+      stopped += ended.exit_code == 130;
+      if (HasFailure()) return;
+    }
+    EXPECT_GT(stopped, 0);
+    expect_done_like(command("run"), "straight");
+  }
+
+ private:
+  uint32_t seed_ = test::random_seed();
+  std::mt19937 random_{seed_};
 };
 
 TEST_F(RandomStops, AloneLoseNothing) {
@@ -63,12 +74,7 @@ TEST_F(RandomStops, AloneLoseNothing) {
     return trainer({"mos.toml", "train.steps=150", "checkpoint.every=0", "evaluate.every=30", "export.merged=true",
                     "export.peft=true", "run.dir=" + run});
   };
-  expect_done(command("straight"));
-  int stopped = 0;
-  for (int round = 0; round < rounds_; ++round) {
-    SCOPED_TRACE("seed " + std::to_string(seed_) + ", round " + std::to_string(round));
-    const int64_t begin = lines("run");
-    test::Process process(command("run"));
+  stop_in_rounds(command, [&](test::Process& process) {
     test::sleep_seconds(seconds(1));
     for (size_t more = 1 + below(4); more > 0; --more)
       process.send(std::array{SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}[below(6)]);
@@ -76,15 +82,8 @@ TEST_F(RandomStops, AloneLoseNothing) {
       test::sleep_seconds(seconds(0.2));
       process.send(kPolite[below(kPolite.size())]);
     }
-    const test::Ended ended = process.wait(60);
-    if (expect_whole(ended, begin, true)) fs::remove_all(*this / "run");
-    stopped += ended.exit_code == 130;
-    if (HasFailure()) return;
-  }
-  EXPECT_GT(stopped, 0);
-  expect_done(command("run"));
-  expect_same_run("run");
-  EXPECT_THAT(temporaries("run"), IsEmpty());
+    return true;
+  });
 }
 
 TEST_F(RandomStops, UnderMpirunLoseNothing) {
@@ -93,12 +92,7 @@ TEST_F(RandomStops, UnderMpirunLoseNothing) {
   const auto command = [&](const std::string& run) {
     return ranks(2, {"mos.toml", "train.steps=150", "checkpoint.every=20", "evaluate.every=30", "run.dir=" + run});
   };
-  expect_done(command("straight"));
-  int stopped = 0;
-  for (int round = 0; round < rounds_; ++round) {
-    SCOPED_TRACE("seed " + std::to_string(seed_) + ", round " + std::to_string(round));
-    const int64_t begin = lines("run");
-    test::Process process(command("run"));
+  stop_in_rounds(command, [&](test::Process& process) {
     test::sleep_seconds(seconds(2));
     const bool politely = below(4) > 0;
     for (size_t more = 1 + below(4); more > 0; --more) {
@@ -111,15 +105,8 @@ TEST_F(RandomStops, UnderMpirunLoseNothing) {
       else
         process.send(std::array{SIGINT, SIGTERM, SIGHUP}[below(3)]);
     }
-    const test::Ended ended = process.wait(60);
-    if (expect_whole(ended, begin, politely)) fs::remove_all(*this / "run");
-    stopped += ended.exit_code == 130;
-    if (HasFailure()) return;
-  }
-  EXPECT_GT(stopped, 0);
-  expect_done(command("run"));
-  expect_same_run("run");
-  EXPECT_THAT(temporaries("run"), IsEmpty());
+    return politely;
+  });
 }
 
 }  // namespace

@@ -5,12 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
 #include <sstream>
 
+#include "support/random_seed.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -101,7 +101,6 @@ class RecipeFuzz : public test::Workbench {
       expect_done(trainer({std::string(method) + ".toml", "train.steps=3", "checkpoint.every=2",
                            "run.dir=" + std::string(method) + "-run"}));
     keys_ = keys_of(expect_done(trainer({"--explain", "all"})).out);
-    if (const char* given = std::getenv("TESSERA_SEED")) seed_ = std::stoull(given);
   }
 
   /// A value as it stands behind "key=", and whether a run with it is short.
@@ -204,18 +203,17 @@ class RecipeFuzz : public test::Workbench {
   }
 
   std::vector<Key> keys_;
-  uint64_t seed_ = static_cast<uint64_t>(Clock::now().time_since_epoch().count());
+  uint32_t seed_ = test::random_seed();
   Draw draw_;
 };
 
 TEST_F(RecipeFuzz, WhatACheckAcceptsRuns) {
   ASSERT_GT(keys_.size(), 80u);
-  const auto end = Clock::now() + (std::getenv("TESSERA_LONG") ? std::chrono::seconds(300) : std::chrono::seconds(20));
-  std::cout << "TESSERA_SEED=" << seed_ << "\n";
+  const auto end = Clock::now() + std::chrono::seconds(test::tests_are_long() ? 300 : 20);
   std::set<std::string> told;
   int64_t count = 0;
   for (; Clock::now() < end && told.size() < 12; ++count) {
-    draw_.random.seed(seed_ + static_cast<uint64_t>(count));
+    draw_.random.seed(seed_ + static_cast<uint32_t>(count));
     const Recipe recipe = compose();
     test::TemporaryFolder place;
     fs::copy(path(), place.path(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
@@ -223,7 +221,7 @@ TEST_F(RecipeFuzz, WhatACheckAcceptsRuns) {
     if (fault.empty() || !told.insert(fault.substr(0, 90)).second) continue;
     std::string line = "trainer";
     for (const std::string& word : recipe.words) line += " '" + word + "'";
-    ADD_FAILURE() << "TESSERA_SEED=" << seed_ + static_cast<uint64_t>(count) << "\n" << line << "\n" << fault;
+    ADD_FAILURE() << "TESSERA_SEED=" << seed_ + static_cast<uint32_t>(count) << "\n" << line << "\n" << fault;
   }
   std::cout << count << " recipes\n";
 }

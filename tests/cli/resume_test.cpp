@@ -7,6 +7,7 @@
 #include <csignal>
 #include <random>
 
+#include "support/random_seed.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -133,7 +134,7 @@ TEST_F(Resume, UnderMpirunATerminationLeavesTheLastCheckpoint) {
 TEST_F(Resume, SurvivesTwentyKillsAlone) {
   train_straight("mos", {"train.steps=120", "checkpoint.every=1"});
   const auto command = trainer({"mos.toml", "train.steps=120", "checkpoint.every=1", "run.dir=run"});
-  const uint32_t seed = std::random_device{}();
+  const uint32_t seed = test::random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> moment(0, 0.6);
@@ -150,16 +151,14 @@ TEST_F(Resume, SurvivesTwentyKillsAlone) {
     EXPECT_FALSE(process.wait().timed_out);
     ++kills;
   }
-  expect_done(command);
-  expect_same_run("run");
-  EXPECT_THAT(temporaries("run"), IsEmpty());
+  expect_done_like(command, "straight");
 }
 
 TEST_F(Resume, SurvivesTwentyKillsOfARankOrOfMpirun) {
   TESSERA_NEEDS_MPI();
   train_straight("mos", {"train.steps=120", "checkpoint.every=1"}, 2);
   const auto command = ranks(2, {"mos.toml", "train.steps=120", "checkpoint.every=1", "run.dir=run"});
-  const uint32_t seed = std::random_device{}();
+  const uint32_t seed = test::random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> moment(0.1, 1.2);
@@ -179,9 +178,7 @@ TEST_F(Resume, SurvivesTwentyKillsOfARankOrOfMpirun) {
     EXPECT_FALSE(ended.timed_out) << ended.out << ended.err;
     ++kills;
   }
-  const test::Ended ended = expect_done(command);
-  expect_same_run("run");
-  EXPECT_THAT(temporaries("run"), IsEmpty());
+  expect_done_like(command, "straight");
 }
 
 TEST_F(Resume, RemovesWhatAKilledRunLeft) {

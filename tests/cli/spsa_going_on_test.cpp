@@ -6,6 +6,7 @@
 
 #include "cli/spsa_runs.h"
 #include "core/error.h"
+#include "support/random_seed.h"
 
 namespace tessera {
 namespace {
@@ -21,7 +22,7 @@ TEST_F(SpsaGoingOn, KilledTwentyTimesAnywhereLosesNoRoundAndEndsInTheSameBits) {
   const Words more = {"train.steps=1200", "evaluate.every=170", "checkpoint.every=100", "log.progress=none"};
   const auto command = [&](const std::string& run) { return joined({"spsa_mos.toml", "run.dir=" + run}, more); };
   expect_done(trainer(command("straight")));
-  std::mt19937 random(std::random_device{}());
+  std::mt19937 random(test::random_seed());
   uint64_t rounds_before = 0;
   int kills = 0;
   while (kills < 20) {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/recipe.h"
+#include "support/error_text.h"
 
 namespace tessera {
 namespace {
@@ -64,12 +65,7 @@ All values(const std::string& toml, const std::vector<std::string>& overrides = 
 }
 
 std::string faults(const std::string& toml, const std::vector<std::string>& overrides = {}) {
-  try {
-    values(toml, overrides);
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "no fault";
+  return test::error_text([&] { values(toml, overrides); });
 }
 
 constexpr const char* kTwoSources =
@@ -157,7 +153,8 @@ TEST(RecipeSections, TheCommandLineDoesNotMakeTablesOfAnArray) {
   EXPECT_EQ(faults(kTwoSources, {"data.sources[0].weight=-1"}),
             "command line: data.sources[0].weight is -1, expected a number\n  allowed: more than 0");
   EXPECT_EQ(faults("", {"evaluate.tasks=3", "evaluate.tasks.rows=3"}),
-            "command line: \"evaluate.tasks\" is both a key and a section");
+            "command line: \"evaluate.tasks\" is given as a key and as a section\n"
+            "  leave out evaluate.tasks=..., or every evaluate.tasks.KEY=...");
 }
 
 TEST(RecipeSections, AStoredRecipeReadBackGivesTheSameValuesAndTheSameText) {
@@ -206,7 +203,8 @@ TEST(RecipeSections, ASectionChecksItselfAndFaultsPointAtTheElement) {
             "a.toml:4:1: this source names no file\n  give path");
   EXPECT_EQ(faults("[[data.sources]]\npath = \"x\"\nweight = 2\nrows = 3\n"),
             "a.toml:4:1: weight and rows are both given");
-  EXPECT_EQ(faults("[[data.sources]]\npath = \"x\"\nweight = 1\nrows = 3\n"), "no fault");  // given, and says nothing
+  EXPECT_EQ(faults("[[data.sources]]\npath = \"x\"\nweight = 1\nrows = 3\n"),
+            test::kNothingThrown);  // given, and says nothing
   EXPECT_EQ(faults(kTwoSources, {"data.sources[0].path="}),
             "command line: data.sources[0].path: path is empty\n  give path");
 }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "core/error.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera {
@@ -69,12 +70,7 @@ All values(const std::string& toml, const std::vector<std::string>& overrides = 
 }
 
 std::string faults(const std::string& toml, const std::vector<std::string>& overrides = {}) {
-  try {
-    values(toml, overrides);
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "no fault";
+  return test::error_text([&] { values(toml, overrides); });
 }
 
 TEST(Recipe, SetsWhatIsGivenAndKeepsDefaults) {
@@ -155,12 +151,7 @@ TEST(Recipe, CrossFieldFaultsPointAtTheKeyTheSectionOrTheFile) {
     All all;
     Recipe recipe = read(toml, all, overrides);
     recipe.fault("train", "epochs", "epochs and steps exclude each other", "give one of them");
-    try {
-      recipe.finish();
-    } catch (const UserError& error) {
-      return std::string(error.what());
-    }
-    return std::string("no fault");
+    return test::error_text([&] { recipe.finish(); });
   };
   const std::string rest = ": epochs and steps exclude each other\n  give one of them";
   EXPECT_EQ(fault_at("[train]\nsteps = 1\nepochs = 2\n", {}), "recipes/a.toml:3:1" + rest);
@@ -239,6 +230,17 @@ TEST(Recipe, RefusesAKeyOfMoreNamesThanAnySectionHas) {
   std::string deep = "a";
   for (int i = 0; i < 60000; ++i) deep += ".a";
   EXPECT_THAT(faults("", {deep + "=1"}), testing::HasSubstr("is not an override"));
+}
+
+TEST(Recipe, WhatIsGivenAsAKeyAndAsASectionIsRefusedInEitherOrder) {
+  const std::string fault =
+      "command line: \"train.steps\" is given as a key and as a section\n"
+      "  leave out train.steps=..., or every train.steps.KEY=...";
+  EXPECT_EQ(faults("", {"train.steps=3", "train.steps.y=3"}), fault);
+  EXPECT_EQ(faults("", {"train.steps.y=3", "train.steps=3"}), fault);
+  EXPECT_EQ(faults("", {"train={steps={y=3}}", "train.lr=1", "train.steps=3"}), fault);
+  EXPECT_THAT(faults("", {"train.steps=3", "train=4"}), testing::HasSubstr("\"train\" is given as a key and as a"));
+  EXPECT_EQ(values("", {"train={steps=3}", "train={lr=0.5}", "train.steps=4"}).train.steps, 4);
 }
 
 TEST(Recipe, RefusesASectionWithoutAName) {

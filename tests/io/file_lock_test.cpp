@@ -5,7 +5,7 @@
 
 #include <cerrno>
 
-#include "io/error_text.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera {

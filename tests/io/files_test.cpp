@@ -9,8 +9,8 @@
 #include <string>
 
 #include "core/error.h"
-#include "io/error_text.h"
 #include "io/mapped_file.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera {

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "io/error_text.h"
 #include "io/files.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 #ifdef __SANITIZE_ADDRESS__

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "io/error_text.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera {

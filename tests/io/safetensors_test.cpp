@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "io/error_text.h"
 #include "io/files.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera {

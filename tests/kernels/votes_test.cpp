@@ -1,13 +1,8 @@
 #include "kernels/votes.h"
 
-#include <algorithm>
-#include <bit>
-#include <numeric>
-
 #include "core/error.h"
-#include "core/minifloat.h"
-#include "harness.h"
 #include "kernels/votes_exact.h"
+#include "vote_samples.h"
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -20,34 +15,14 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-constexpr uint64_t kSeed = 0x1234567855aa55aa;
-
-float from_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
-
 std::vector<uint32_t> bits_of(std::span<const float> values) {
   std::vector<uint32_t> bits;
   for (const float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
   return bits;
 }
 
-bool equal_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
-
 class VotesOnCpu : public OnEachInstructionSet {};
 TESSERA_ON_EACH_INSTRUCTION_SET(VotesOnCpu);
-
-std::vector<VoteTerm> make_votes(int64_t count, uint64_t seed) {
-  const RandomStream random(seed, 5);
-  std::vector<VoteTerm> votes;
-  for (int64_t i = 0; i < count; ++i) {
-    const auto draw = static_cast<uint64_t>(i);
-    votes.push_back({.machine = random.bits(3 * draw) % 0xffffff00u,
-                     .sample = static_cast<uint16_t>(random.bits(3 * draw + 1)),
-                     .value = decode_vote(static_cast<uint8_t>(random.bits(3 * draw + 2)))});
-  }
-  return votes;
-}
 
 std::vector<int32_t> make_transformed(int64_t count, uint64_t seed) {
   std::vector<int32_t> q(static_cast<size_t>(count));
@@ -92,30 +67,6 @@ TEST_P(VotesOnCpu, GiveTheGoldenUpdate) {
 }
 
 // ---- the same bits, however it is computed
-
-/// Ordinary weights between denormals, zeros of both signs and the largest numbers.
-std::vector<float> make_weights(int64_t count, uint64_t seed) {
-  const RandomStream random(seed, 6);
-  std::vector<float> weights(static_cast<size_t>(count));
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const uint32_t bits = random.bits(i), sign = bits & 0x80000000u;
-    switch (bits % 8) {
-      case 0:
-      case 1:
-        weights[i] = from_bits(sign | (bits >> 8 & 0x7fffff));  // denormal
-        break;
-      case 2:
-        weights[i] = from_bits(sign);
-        break;
-      case 3:
-        weights[i] = from_bits(sign | (0x7f7fffff - (bits >> 8 & 0xff)));  // the largest
-        break;
-      default:
-        weights[i] = static_cast<float>(0.02 * (2.0 * random.uniform(i) - 1));
-    }
-  }
-  return weights;
-}
 
 /// Rounds of all kinds; votes fill a tile and a bit of the next.
 struct Rounds {
@@ -256,157 +207,6 @@ TEST_P(VotesOnCpu, TheLargestGroupDoesNotOverflow) {
   vote_sum(On("cpu"), 0, {.seed = 3, .round = 4, .votes = votes}, sum);
   for (size_t p = 0; p < sum.size(); ++p)
     ASSERT_EQ(sum[p], -8192 * kLargestVote * sign_at({.seed = 3, .round = 4, .machine = 1, .sample = 2}, p));
-}
-
-// ---- Hadamard lanes
-
-TEST(HadamardTransform, IsTheProductWithTheWalshMatrix) {
-  for (const size_t size : {1, 2, 4, 8, 64, 256}) {
-    std::vector<int32_t> q(size);
-    for (size_t k = 0; k < size; ++k) q[k] = static_cast<int32_t>(k * k % 97) - 40;
-    std::vector<int32_t> want(size);
-    for (size_t i = 0; i < size; ++i)
-      for (size_t k = 0; k < size; ++k) want[i] += std::popcount(i & k) % 2 == 1 ? -q[k] : q[k];
-    hadamard_transform(q);
-    ASSERT_EQ(q, want) << size;
-  }
-}
-
-TEST(HadamardTransform, RefusesOtherLengthsAndOverflow) {
-  std::vector<int32_t> three(3), none, large(2, 1 << 30);
-  EXPECT_THROW(hadamard_transform(three), InternalError);
-  EXPECT_THROW(hadamard_transform(none), InternalError);
-  EXPECT_THROW(hadamard_transform(large), InternalError);
-}
-
-TEST_P(VotesOnCpu, HadamardLanesAreTheSumOverTheirDirections) {
-  const Direction signs{.seed = kSeed, .round = 9, .machine = kHadamardStream, .sample = 2};
-  for (const uint32_t lanes : {1u, 2u, 8u, 32u, 64u, 128u, 512u}) {
-    std::vector<int32_t> q(lanes);
-    for (uint32_t k = 0; k < lanes; ++k) q[k] = static_cast<int32_t>(k * 7919 % 1001) - 500;
-    const std::vector<int32_t> votes = q;
-    hadamard_transform(q);
-    std::vector<int32_t> sum(700);
-    vote_sum(On("cpu"), 1001, {.signs = signs, .transformed = q}, sum);
-    for (size_t i = 0; i < sum.size(); i += 13) {
-      int32_t want = 0;
-      Direction z = signs;
-      z.lanes = lanes;
-      for (z.lane = 0; z.lane < lanes; ++z.lane) want += votes[z.lane] * sign_at(z, 1001 + i);
-      ASSERT_EQ(sum[i], want) << lanes << " lanes, weight " << 1001 + i;
-    }
-  }
-}
-
-// ---- perturb
-
-const std::vector<Direction> kDirections{
-    {.seed = kSeed, .round = 2, .machine = 1, .sample = 7},
-    {.seed = 1, .round = 2, .machine = kHadamardStream, .lane = 5, .lanes = 8},
-    {.seed = 1, .round = 3, .machine = kHadamardStream, .lane = 777, .lanes = 4096}};
-
-TEST(Perturb, AddsTheScaledSignsRoundedOnce) {
-  for (const DType dtype : {DType::f32, DType::f64}) {
-    const Matrix values = Matrix::random(1, 300, dtype, 1), out(1, 300, dtype, 3);
-    perturb(On("reference"), values.vector(), 1000, kDirections[0], 0.001f, out.vector());
-    for (int64_t i = 0; i < 300; ++i) {
-      const double want = values.at(0, i) + static_cast<double>(0.001f) * sign_at(kDirections[0], 1000 + i);
-      ASSERT_EQ(out.at(0, i), dtype == DType::f32 ? static_cast<float>(want) : want);
-    }
-  }
-}
-
-TEST_P(VotesOnCpu, PerturbHasTheBitsOfTheReference) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    for (const int64_t n : {1, 3, 64, 127, 128, 129, 576, 2048, 2049, 40001}) {
-      const Matrix values = Matrix::random(1, n, dtype, 1);
-      for (const int64_t first : {int64_t{0}, int64_t{1}, int64_t{127}, int64_t{5000}, (int64_t{1} << 39) - 100}) {
-        for (const Direction& z : kDirections) {
-          const Matrix want(1, n, DType::f32), got(1, n, DType::f32, 9);
-          perturb(On("reference"), values.vector(), first, z, -0.0125f, want.vector());
-          perturb(On("cpu", 2), values.vector(), first, z, -0.0125f, got.vector());
-          ASSERT_TRUE(got.equals_bitwise(want)) << name_of(dtype) << ", " << n << " from " << first;
-          ASSERT_TRUE(got.is_padding_untouched());
-        }
-      }
-    }
-  }
-}
-
-TEST_P(VotesOnCpu, PerturbKeepsDenormals) {
-  const auto values = make_weights(4000, 5);
-  std::vector<float> want(values.size()), got(values.size());
-  const ConstView in(values.data(), {4000}, DType::f32);
-  perturb(On("reference"), in, 3, kDirections[0], 3e-40f, view_of(std::span(want), {4000}));
-  perturb(On("cpu"), in, 3, kDirections[0], 3e-40f, view_of(std::span(got), {4000}));
-  EXPECT_TRUE(equal_bits(got, want));
-}
-
-TEST(Perturb, NeverWritesTheWeights) {
-  std::vector<float> memory(20);
-  const ConstView values(memory.data(), {10}, DType::f32);
-  const auto into = [&](int64_t begin) { return TensorView(memory.data() + begin, {10}, DType::f32); };
-  EXPECT_THROW(perturb(On("cpu"), values, 0, {}, 1, into(0)), InternalError);
-  EXPECT_THROW(perturb(On("cpu"), values, 0, {}, 1, into(9)), InternalError);
-  EXPECT_NO_THROW(perturb(On("cpu"), values, 0, {}, 1, into(10)));
-}
-
-// ---- digest
-
-const std::vector<float> kFew{1, -2, -0.0f, from_bits(1), from_bits(0x7f7fffff)};
-
-TEST(StateDigest, IsTheGoldenOne) {
-  // Computed with Python's integers from the formula.
-  EXPECT_EQ(state_digest(On("reference"), kFew, 0).text(), "6c371826a41d4da3bdafebf39a823940");
-  EXPECT_EQ(state_digest(On("reference"), std::span(kFew).first(1), (int64_t{1} << 40) + 3).text(),
-            "88cea1c6d8dbd375d38b879352919809");
-}
-
-TEST_P(VotesOnCpu, DigestIsThatOfTheReference) {
-  for (const int64_t n : {0, 1, 5, 63, 64, 65, 200, 100001}) {
-    const auto weights = make_weights(n, 7);
-    for (const int64_t first : {int64_t{0}, int64_t{12345}, (int64_t{1} << 54)}) {
-      const StateDigest want = state_digest(On("reference"), weights, first);
-      for (const int threads : {1, 3}) ASSERT_EQ(state_digest(On("cpu", threads), weights, first), want) << n;
-    }
-  }
-}
-
-TEST_P(VotesOnCpu, DigestsOfPartsAddUp) {
-  const auto weights = make_weights(50000, 7);
-  const std::span<const float> all = weights;
-  StateDigest sum;
-  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{30001, 50000}, {0, 7}, {7, 30001}})
-    sum += state_digest(On("cpu"), all.subspan(begin, end - begin), begin);
-  EXPECT_EQ(sum, state_digest(On("cpu"), all, 0));
-}
-
-TEST(StateDigest, EveryBitOfEveryWeightCounts) {
-  const On cpu("cpu");
-  auto weights = make_weights(300, 7);
-  const StateDigest before = state_digest(cpu, weights, 0);
-  for (float& weight : weights) {
-    const float kept = weight;
-    for (int bit = 0; bit < 32; ++bit) {
-      weight = from_bits(std::bit_cast<uint32_t>(kept) ^ 1u << bit);
-      const StateDigest after = state_digest(cpu, weights, 0);
-      ASSERT_NE(after.sum, before.sum);
-      ASSERT_NE(after.check, before.check);
-    }
-    weight = kept;
-  }
-}
-
-TEST(StateDigest, PlacesCount) {
-  const On cpu("cpu");
-  std::vector<float> weights(100);
-  std::iota(weights.begin(), weights.end(), 1.0f);
-  const StateDigest before = state_digest(cpu, weights, 0);
-  std::swap(weights[17], weights[80]);
-  EXPECT_FALSE(state_digest(cpu, weights, 0) == before);
-  std::swap(weights[17], weights[80]);
-  EXPECT_TRUE(state_digest(cpu, weights, 0) == before);
-  EXPECT_FALSE(state_digest(cpu, weights, 1) == before);
 }
 
 // ---- refusals

@@ -10,10 +10,10 @@
 #include <thread>
 
 #include "core/error.h"
-#include "io/error_text.h"
 #include "steplog/log_engine.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"
+#include "support/error_text.h"
 #include "support/paths.h"
 
 namespace tessera::test {

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <optional>
 #include <set>
 
 #include "core/error.h"
@@ -15,6 +17,7 @@
 namespace tessera::test {
 namespace {
 
+namespace fs = std::filesystem;
 using Append = LogEngine::Append;
 using Manners = LogEngine::Manners;
 using Votes = std::vector<Bytes>;
@@ -28,12 +31,43 @@ class EachTransport : public testing::TestWithParam<std::string> {
     return transport_.make(
         {.world = *world_, .folder = folder_ / "shared", .header_json = kHeader, .log_size = log_size});
   }
-  /// A first record, another for each dice.
-  static Bytes first_record(uint64_t dice) {
+  /// Records that follow one another, others for each dice.
+  static Chain chain(uint64_t dice) {
     const TemporaryFolder folder;
-    Chain chain(StepLog::create(folder / "log", kHeader, {}).run());
-    chain.dice = Dice(dice);
-    return chain.add(chain.first_round(2));
+    Chain records(StepLog::create(folder / "log", kHeader, {}).run());
+    records.dice = Dice(dice);
+    return records;
+  }
+  static Bytes next_of(Chain& records) {
+    return records.add(records.rules.next_index() == 0 ? records.first_round(2) : records.round());
+  }
+  static Bytes first_record(uint64_t dice) {
+    Chain records = chain(dice);
+    return next_of(records);
+  }
+  /// So many records, appended.
+  static Votes append_to(LogEngine& log, Chain& records, uint64_t count) {
+    Votes appended;
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t number = records.rules.next_index();
+      appended.push_back(next_of(records));
+      EXPECT_EQ(log.append(number, appended.back()), Append::won) << number;
+    }
+    return appended;
+  }
+  /// All records that an engine finds that is made now; nothing when the log is refused.
+  std::optional<Votes> records_found() const {
+    try {
+      return engine()->read(0);
+    } catch (const UserError&) {
+      return std::nullopt;
+    }
+  }
+  std::map<fs::path, uintmax_t> files() const {
+    std::map<fs::path, uintmax_t> sizes;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_ / "shared"))
+      if (entry.is_regular_file()) sizes[entry.path()] = entry.file_size();
+    return sizes;
   }
   static Bytes vote() {
     Vote vote;
@@ -63,6 +97,37 @@ TEST_P(EachTransport, CountsTheBytesOfAMessage) {
   EXPECT_EQ(mine->traffic().up, static_cast<int64_t>(vote().size()) + manners_.bytes_of_message);
 }
 
+TEST_P(EachTransport, GivesRecordsBackInOrderFromAnyNumber) {
+  const auto mine = engine();
+  Chain records = chain(1);
+  const Votes all = append_to(*mine, records, 12);
+  for (ptrdiff_t from = 0; from <= 12; ++from)
+    EXPECT_EQ(mine->read(static_cast<uint64_t>(from)), Votes(all.begin() + from, all.end())) << from;
+}
+
+TEST_P(EachTransport, OfTwoWhoAppendNoneLosesOrRepeatsARecord) {
+  const bool one_log = manners_.total_order == Manners::Order::one_log;
+  const std::unique_ptr<LogEngine> engines[] = {engine(), engine()};
+  Chain chains[] = {chain(1), chain(one_log ? 2 : 1)};  // those with copies form the same records
+  Dice dice(7);
+  Votes won;
+  for (uint64_t number = 0; number < 20; ++number) {
+    const size_t first = dice.below(2), second = 1 - first;
+    won.push_back(next_of(chains[first]));
+    ASSERT_EQ(engines[first]->append(number, won.back()), Append::won) << number;
+    if (one_log) {
+      Chain tried = chains[second];
+      ASSERT_EQ(engines[second]->append(number, next_of(tried)), Append::conflict) << number;
+      const Votes theirs = engines[second]->read(number);
+      ASSERT_EQ(theirs, Votes{won.back()}) << number;
+      chains[second].add(std::get<Record>(decode_record(theirs[0])));
+    } else {
+      ASSERT_EQ(engines[second]->append(number, next_of(chains[second])), Append::won) << number;
+    }
+  }
+  for (const auto& each : engines) EXPECT_EQ(each->read(0), won);
+}
+
 TEST_P(EachTransport, OrdersRecordsInOneLogOrInCopies) {
   const auto mine = engine(), other = engine();
   ASSERT_EQ(mine->append(0, first_record(1)), Append::won);
@@ -87,6 +152,46 @@ TEST_P(EachTransport, BeginsWithItsLogOrBehindWhatMachinesHandedOver) {
     EXPECT_TRUE(engine(1)->read(1).empty());
     EXPECT_EQ(engine(1)->append(0, first_record(1)), Append::conflict);
   }
+}
+
+TEST_P(EachTransport, ALogThatWasCutOffAmidARecordGoesOnBehindTheOneBefore) {
+  if (manners_.catch_up != Manners::CatchUp::from_log) GTEST_SKIP() << "nothing outlives an engine";
+  Chain records = chain(1);
+  const Votes kept = append_to(*engine(), records, 3);
+  const auto before = files();
+  const Votes lost = append_to(*engine(), records, 1);
+  for (const auto& [file, size] : files()) {
+    const auto known = before.find(file);
+    const uintmax_t from = known == before.end() ? 0 : known->second;
+    const std::string whole = read_file(file);
+    for (uintmax_t length = from; length < size; ++length) {
+      write_file(file, whole.substr(0, length));
+      ASSERT_EQ(records_found(), kept) << file << " of " << length << " bytes";
+      ASSERT_EQ(engine()->append(3, lost[0]), Append::won) << file << " of " << length << " bytes";
+    }
+  }
+  Votes all = kept;
+  all.push_back(lost[0]);
+  EXPECT_EQ(records_found(), all);
+}
+
+TEST_P(EachTransport, ADamagedRecordIsNeverGivenBack) {
+  if (manners_.catch_up != Manners::CatchUp::from_log) GTEST_SKIP() << "nothing outlives an engine";
+  Chain records = chain(1);
+  const Votes all = append_to(*engine(), records, 3), kept(all.begin(), all.end() - 1);
+  for (const auto& [file, size] : files()) {
+    const std::string whole = read_file(file);
+    for (size_t at = 0; at < size; ++at) {
+      std::string changed = whole;
+      changed[at] ^= static_cast<char>(1 << (at % 8));
+      write_file(file, changed);
+      if (const auto found = records_found()) {
+        ASSERT_TRUE(*found == kept || *found == all) << file << ", byte " << at;
+      }
+      write_file(file, whole);
+    }
+  }
+  EXPECT_EQ(records_found(), all);
 }
 
 TEST_P(EachTransport, ManyWhoFormOneRecordAppendItEachAndStopTogether) {

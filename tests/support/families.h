@@ -1,56 +1,41 @@
 #pragma once
-// Families that the program does not have: a Llama whose q, k and v have biases, or whose q and k are normed before
-// RoPE. A family's file holds no more than this.
+// Every registered family of models, for tests of what all of them have in common: a family that is registered is
+// tested. Their config.json is read in Llama's words; keys that only one family has are left at their defaults.
 
-#include "model/families/decoder_config.h"
-#include "model/families/spec_list.h"
+#include "support/tiny_model.h"
 
 namespace tessera::test {
 
-/// What is normed by itself: nothing, each head (as Qwen3 does), all heads of a token together (as OLMo 2 does).
-enum class QkNorms { none, heads, width };
+inline std::vector<std::string> family_names() {
+  std::vector<std::string> names;
+  for (const ModelFamily& family : model_families()) names.emplace_back(family.name);
+  return names;
+}
 
-template <bool kBiases, QkNorms kNorms> std::vector<WeightSpec> specs_with(const ModelConfig& c) {
-  SpecList list(c);
-  const auto projection = [&](int layer, const std::string& type, Part weight, Part bias, int64_t width) {
-    list.linear(layer, type, weight, {width, c.hidden_size});
-    if (kBiases) list.bias(layer, type, bias, width);
-  };
-  const auto norm = [&](int layer, const std::string& type, Part part, int64_t width) {
-    if (kNorms != QkNorms::none) list.norm(layer, type, part, kNorms == QkNorms::heads ? c.head_dim : width);
-  };
-  list.embedding("model.embed_tokens.weight");
-  for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
-    list.norm(layer, "input_layernorm", Part::input_norm);
-    projection(layer, "self_attn.q_proj", Part::q, Part::q_bias, c.query_width());
-    projection(layer, "self_attn.k_proj", Part::k, Part::k_bias, c.key_width());
-    projection(layer, "self_attn.v_proj", Part::v, Part::v_bias, c.key_width());
-    list.linear(layer, "self_attn.o_proj", Part::o, {c.hidden_size, c.query_width()});
-    norm(layer, "self_attn.q_norm", Part::q_norm, c.query_width());
-    norm(layer, "self_attn.k_norm", Part::k_norm, c.key_width());
-    list.norm(layer, "post_attention_layernorm", Part::mlp_norm);
-    list.linear(layer, "mlp.gate_proj", Part::gate, {c.intermediate_size, c.hidden_size});
-    list.linear(layer, "mlp.up_proj", Part::up, {c.intermediate_size, c.hidden_size});
-    list.linear(layer, "mlp.down_proj", Part::down, {c.hidden_size, c.intermediate_size});
+/// Settings of a drawn model of that family; its config.json is written into `folder`.
+inline Model::Settings family_settings(const std::string& family, const std::filesystem::path& folder,
+                                       const TinyConfig& config = {}) {
+  std::filesystem::create_directories(folder);
+  Model::Settings settings = tiny_settings(folder, config);
+  write_file(folder / "config.json", to_json(config).set("model_type", family).dump(2));
+  settings.train_base = true;
+  return settings;
+}
+
+/// Gives norms and biases, which begin as ones and zeros, values that show in every result.
+inline void draw_norms_and_biases(Model& model, uint32_t seed) {
+  for (const WeightSpec& spec : model.decoder().specs()) {
+    if (spec.role != Role::norm && spec.role != Role::bias) continue;
+    const TensorView values = slot_of(model.pool(), spec.name);
+    fill_normal(values, seed++, 0.3);
+    const double middle = spec.role == Role::norm ? 1 : 0;
+    if (values.dtype == DType::f64)
+      for (double& x : values.as<double>()) x += middle;
+    else
+      for (float& x : values.as<float>()) x += static_cast<float>(middle);
   }
-  list.final_norm("model.norm.weight");
-  list.head("lm_head.weight");
-  return list.take();
 }
 
-inline ModelFamily family_with(bool biases, QkNorms norms) {
-  const auto read = [](const Json& json, const std::string& where) {
-    ModelConfig config = read_decoder_config(json, where);
-    config.family = "with biases or norms";
-    return config;
-  };
-  const auto specs = biases                    ? norms == QkNorms::heads   ? specs_with<true, QkNorms::heads>
-                                                 : norms == QkNorms::width ? specs_with<true, QkNorms::width>
-                                                                           : specs_with<true, QkNorms::none>
-                                        : norms == QkNorms::heads ? specs_with<false, QkNorms::heads>
-                     : norms == QkNorms::width ? specs_with<false, QkNorms::width>
-                                               : specs_with<false, QkNorms::none>;
-  return {"with biases or norms", "for tests", read, specs};
-}
+inline const auto name_of_family = [](const auto& info) { return info.param; };
 
 }  // namespace tessera::test

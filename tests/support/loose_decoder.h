@@ -14,7 +14,7 @@
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "model/sharing/base.h"
-#include "support/families.h"
+#include "support/family_with.h"
 #include "support/tiny_model.h"
 
 namespace tessera::test {

@@ -193,6 +193,12 @@ void Workbench::forget_end(const std::string& run) const {
   write_file(*this / run / "metrics.jsonl", text.substr(0, text.find("{\"event\"")));
 }
 
+void Workbench::expect_done_like(const Command& command, const std::string& straight) const {
+  expect_done(command);
+  expect_same_run("run", straight);
+  EXPECT_EQ(temporaries("run"), std::vector<std::string>());
+}
+
 void Workbench::expect_same_run(const std::string& run, const std::string& straight) const {
   EXPECT_EQ(saved_bytes(run), saved_bytes(straight));
   EXPECT_EQ(timeless_metrics(run), timeless_metrics(straight));

@@ -56,6 +56,8 @@ class Workbench : public testing::Test {
   void forget_end(const std::string& run) const;
   /// The run is the other to the last bit.
   void expect_same_run(const std::string& run, const std::string& straight = "straight") const;
+  /// The command, of the run "run", ends; the run is the other to the last bit, and nothing is left half-written.
+  void expect_done_like(const Command&, const std::string& straight) const;
   /// metrics.jsonl of a run.
   std::vector<Json> metrics(const std::string& run) const;
   /// The same as text, without what depends on the clock or on the machine's memory.

@@ -6,6 +6,7 @@
 #include "support/gradcheck.h"
 #include "support/methods.h"
 #include "train/backprop.h"
+#include "train/planned_scratch.h"
 #include "train/training.h"
 
 namespace tessera {
@@ -119,30 +120,8 @@ TEST_P(EveryMethod, AllReducesFourBytesATrainedParameterAndStep) {
 }
 
 TEST_P(EveryMethod, TakesTheScratchThatACountedModelPlans) {
-  constexpr int64_t kRows = 3, kLength = 48;
   const auto counted = make(Memory::counted), held = make();
-  const auto peak = [&](const auto& pass) {
-    int64_t most = 0;
-    for (const int64_t document : {kLength, int64_t{2}}) {
-      Arena arena(16 << 20);
-      const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = arena, .threads = 2};
-      held->assemble(ctx);
-      pass(ctx, widest_batch(kRows, kLength, document));
-      most = std::max(most, arena.peak_bytes());
-    }
-    return most;
-  };
-  EXPECT_EQ(plan_score_bytes(*counted, kRows, kLength, 2),
-            peak([&](const Context& ctx, const PackedBatch& batch) { score_batch(ctx, *held, batch); }));
-  for (const bool checkpointed : {false, true}) {
-    const BackpropOptions options{.checkpoint_activations = checkpointed,
-                                  .dropout = {.on = true, .seed = 1, .step = 1}};
-    const int64_t planned = plan_backprop_bytes(*counted, kRows, kLength, 2, options);
-    const int64_t taken =
-        peak([&](const Context& ctx, const PackedBatch& batch) { backprop_batch(ctx, *held, batch, options); });
-    EXPECT_LE(taken, planned) << checkpointed;
-    EXPECT_LE(static_cast<double>(planned), 1.1 * static_cast<double>(taken)) << checkpointed;
-  }
+  test::expect_planned_scratch(*counted, *held);
 }
 
 INSTANTIATE_TEST_SUITE_P(Registered, EveryMethod, testing::ValuesIn(test::weight_methods()), test::name_of_method);

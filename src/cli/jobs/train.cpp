@@ -24,6 +24,7 @@
 #include "io/files.h"
 #include "model/export.h"
 #include "train/estimator.h"
+#include "train/optimizers/optimizer.h"
 #include "train/report_html.h"
 #include "train/steps.h"
 #include "train/trainer.h"
@@ -206,8 +207,9 @@ std::string smaller_training(const JobConfig& config, const MemoryPlan& plan) {
   const LessMemory less = estimator_of(config.trainer).less_memory(config.trainer);
   if (!less.way.empty() && matters(plan.activations + (less.lowers_copies ? plan.assembled : 0), plan))
     ways.push_back(less.way);
-  if (matters(plan.optimizer, plan) && config.trainer.optimizer.name == "adamw")
-    ways.push_back("set optimizer.name = \"sgd\"");
+  if (const OptimizerKind* smaller = smaller_optimizer(config.trainer.optimizer);
+      smaller && matters(plan.optimizer, plan))
+    ways.push_back(fmt::format("set optimizer.name = \"{}\"", smaller->name));
   if (matters(plan.weights_and_gradients, plan) && config.adapter.method == "none")
     ways.push_back("train an adapter (adapter.method = \"lora\")");
   if (matters(plan.data, plan) && plan.data > 0) ways.push_back("lower data.max_documents");

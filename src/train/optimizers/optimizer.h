@@ -67,6 +67,7 @@ struct OptimizerKind {
   std::vector<std::string_view> keys;  // of [optimizer], those that not every kind reads
   std::unique_ptr<Optimizer> (*make)(const OptimizerConfig&, int64_t count, Rules, Device);
   int64_t (*state_vectors)(const OptimizerConfig&);  // that visit_state will show
+  bool is_adaptive = false;                          // reads TrainableSlot::adaptive_steps
 
   bool reads(std::string_view key) const;
 };
@@ -76,6 +77,12 @@ const OptimizerKind* find_optimizer_kind(std::string_view name);
 /// The kind that a recipe names, whose check has passed.
 const OptimizerKind& optimizer_kind(const OptimizerConfig&);
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, int64_t count, Rules = kNewestRules, Device = {});
+/// The kind that keeps the least state with these settings; nullptr when the one that they name keeps no more.
+const OptimizerKind* smaller_optimizer(const OptimizerConfig&);
+/// Whether weights only ever gain multiples of gradients: the steps are linear, and nothing decays.
+bool adds_gradients_only(const OptimizerConfig&);
+/// The first kind whose steps are linear once momentum is 0.
+const OptimizerKind& linear_optimizer();
 /// Optimizer::state_bytes of the optimizer that make_optimizer would make.
 int64_t optimizer_state_bytes(const OptimizerConfig&, int64_t count);
 

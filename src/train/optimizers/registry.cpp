@@ -14,7 +14,8 @@ const std::vector<OptimizerKind>& optimizer_kinds() {
        "Adam with decoupled weight decay",
        {"beta1", "beta2", "eps"},
        make_adamw,
-       [](const OptimizerConfig&) { return int64_t{2}; }},
+       [](const OptimizerConfig&) { return int64_t{2}; },
+       true},
       {"sgd",
        "stochastic gradient descent with momentum",
        {"momentum"},
@@ -42,6 +43,31 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, int64_t
   return optimizer_kind(config).make(config, count, rules, device);
 }
 
+const OptimizerKind* smaller_optimizer(const OptimizerConfig& config) {
+  const auto& kinds = optimizer_kinds();
+  const auto smallest =
+      std::min_element(kinds.begin(), kinds.end(), [&](const OptimizerKind& a, const OptimizerKind& b) {
+        return a.state_vectors(config) < b.state_vectors(config);
+      });
+  return smallest->state_vectors(config) < optimizer_kind(config).state_vectors(config) ? &*smallest : nullptr;
+}
+
+bool adds_gradients_only(const OptimizerConfig& config) {
+  return config.weight_decay == 0 && make_optimizer(config, 0)->is_linear();
+}
+
+const OptimizerKind& linear_optimizer() {
+  const auto& kinds = optimizer_kinds();
+  const auto linear = std::find_if(kinds.begin(), kinds.end(), [](const OptimizerKind& kind) {
+    OptimizerConfig config;
+    config.name = kind.name;
+    config.momentum = 0;
+    return make_optimizer(config, 0)->is_linear();
+  });
+  TS_CHECK(linear != kinds.end(), "no optimizer is linear");
+  return *linear;
+}
+
 int64_t optimizer_state_bytes(const OptimizerConfig& config, int64_t count) {
   return optimizer_kind(config).state_vectors(config) * count * size_of(DType::f32);
 }
@@ -51,10 +77,10 @@ void OptimizerConfig::visit(Fields& v) {
   for (const OptimizerKind& kind : optimizer_kinds()) names.emplace_back(kind.name);
   v("name", name, one_of(names), "update rule");
   v("lr", lr, in_f32(at_least(0)), "peak learning rate", OnResume::in_new_folder);
-  v("beta1", beta1, in_f32(in_range(0, 0.99999)), "adamw: decay of the mean of gradients", OnResume::in_new_folder);
+  v("beta1", beta1, in_f32(in_range(0, 0.99999)), "adamw: decay of the mean of gradients", OnResume::from_checkpoint);
   v("beta2", beta2, in_f32(in_range(0, 0.9999999)), "adamw: decay of the mean of squared gradients",
-    OnResume::in_new_folder);
-  v("eps", eps, in_f32(above(0)), "adamw: added to the root of the second moment", OnResume::in_new_folder);
+    OnResume::from_checkpoint);
+  v("eps", eps, in_f32(above(0)), "adamw: added to the root of the second moment", OnResume::from_checkpoint);
   v("weight_decay", weight_decay, in_f32(at_least(0)), "decoupled decay, of everything but norms and biases",
     OnResume::in_new_folder);
   v("momentum", momentum, in_f32(in_range(0, 0.99999)), "sgd: decay of the velocity; with spsa 0 unless given");

@@ -29,7 +29,8 @@ struct SpsaConfig {
     v("eps", eps, above(0), "how far a probe goes along its direction: loss at w + eps z and w - eps z");
     v("sides", sides, one_of({"two", "one"}),
       "two: each probe looks both ways, on rows of its own; one: the probes of a round share their rows and the loss at w: "
-      "probes + 1 passes in place of 2 probes");
+      "probes + 1 passes in place of 2 probes",
+      OnResume::in_branch);
     v("votes", votes, one_of({"byte", "sign", "float32"}),
       "byte: eight bits a gradient; sign: its sign; float32: four bytes, to compare with");
     v("normalise", normalise, anything(),
@@ -48,7 +49,7 @@ struct SpsaConfig {
       OnResume::free);
     v("side_by_side", side_by_side, in_range(1, 64), "points evaluated in one pass, which reads frozen weights once",
       OnResume::free);
-    v("transport", transport, one_of(transport_choices()), transport_help());
+    v("transport", transport, one_of(transport_choices()), transport_help(), OnResume::in_branch);
     v("shared", shared, path_as_typed(), "transport = \"file\": the folder; empty: engine in run.dir", OnResume::free);
     v("machine", machine, in_range(0, 0xfffffe), "transport = \"file\": this process's number, 0 .. machines-1",
       OnResume::free);
@@ -56,7 +57,8 @@ struct SpsaConfig {
     v("logs", logs, one_of({"node", "every"}), "who keeps a copy of the log: a rank of each node, or every rank",
       OnResume::free);
     v("log_loss", log_loss, anything(),
-      "the log keeps the machines' mean losses, two bytes a machine and round; false: only metrics.jsonl tells of them");
+      "the log keeps the machines' mean losses, two bytes a machine and round; false: only metrics.jsonl tells of them",
+      OnResume::in_branch);
     v("digest_every", digest_every, at_least(1), "rounds between checks that all machines hold the same bits");
     v("compact", compact, one_of({"keep", "archive", "drop"}),
       "rounds before the oldest kept snapshot: keep them, archive (the same rounds in fewer bytes), or drop them",

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "train/optimizers/optimizer.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/spsa_stepper.h"
 
@@ -36,9 +37,10 @@ void check_votes(Recipe& recipe, const SpsaConfig& spsa, const OptimizerConfig& 
     recipe.fault("spsa", "probes", "the deviation of one loss is not known", "set spsa.probes to at least 2");
   if (spsa.votes == "float32" && spsa.probes > 63)
     recipe.fault("spsa", "probes", "a vote holds at most 255 bytes, that is 63 probes of float32");
-  if (spsa.directions == "pool" && (optimizer.name != "sgd" || optimizer.momentum != 0 || optimizer.weight_decay != 0))
+  if (spsa.directions == "pool" && find_optimizer_kind(optimizer.name) && !adds_gradients_only(optimizer))
     recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
-                 "set optimizer.name = \"sgd\", optimizer.momentum = 0 and optimizer.weight_decay = 0");
+                 fmt::format("set optimizer.name = \"{}\", optimizer.momentum = 0 and optimizer.weight_decay = 0",
+                             linear_optimizer().name));
   if (const auto eps = static_cast<float>(spsa.eps); eps < std::numeric_limits<float>::min() || !std::isfinite(eps))
     recipe.fault("spsa", "eps", fmt::format("spsa.eps is {}, beyond the range of f32", spsa.eps), "try 1e-3 to 1e-2");
 }

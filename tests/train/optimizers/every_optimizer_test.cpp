@@ -169,6 +169,47 @@ TEST_P(EveryOptimizer, CountsItsStateWithoutBeingMade) {
   }
 }
 
+TEST_P(EveryOptimizer, IsGivenUpForOneThatKeepsLessWhereThereIsOne) {
+  const int64_t own = optimizer_state_bytes(config_, 1000);
+  int64_t least = own;
+  for (const OptimizerKind& other : optimizer_kinds()) {
+    OptimizerConfig config = config_;
+    config.name = other.name;
+    least = std::min(least, optimizer_state_bytes(config, 1000));
+  }
+  const OptimizerKind* smaller = smaller_optimizer(config_);
+  ASSERT_EQ(smaller != nullptr, least < own);
+  if (!smaller) return;
+  config_.name = smaller->name;
+  EXPECT_EQ(optimizer_state_bytes(config_, 1000), least);
+}
+
+TEST_P(EveryOptimizer, AddsGradientsOnlyWhenItIsLinearAndNothingDecays) {
+  for (const double momentum : {0.0, 0.9})
+    for (const double decay : {0.0, 0.1}) {
+      config_.momentum = momentum;
+      config_.weight_decay = decay;
+      EXPECT_EQ(adds_gradients_only(config_), decay == 0 && make_optimizer(config_, 10)->is_linear());
+    }
+  config_.name = linear_optimizer().name;
+  config_.momentum = config_.weight_decay = 0;
+  EXPECT_TRUE(adds_gradients_only(config_));
+}
+
+TEST_P(EveryOptimizer, ReadsTheStepsOfPiecesWhenItIsAdaptive) {
+  config_.weight_decay = 0;
+  const auto first_values = [&](const std::vector<StepPiece>& pieces) {
+    ParameterPool pool;
+    pool.reserve("a", {.shape = {64}, .init = {Init::Kind::ones, 0, {}}, .adaptive_steps = pieces});
+    pool.allocate(4);
+    test::OwnContext own;
+    test::fill_normal(pool.trainable().grads, 7, 3);
+    make_optimizer(config_, 64)->step(own.ctx, pool.trainable(), {1, 1e-2f, 1});
+    return values_hash(pool.trainable());
+  };
+  EXPECT_EQ(first_values({{32, 1}, {64, 2}}) != first_values({}), GetParam().is_adaptive);
+}
+
 TEST_P(EveryOptimizer, NamesEachPartOfItsState) {
   Trained trained(config_);
   std::set<std::string> names;

@@ -10,14 +10,16 @@
 
 namespace tessera::test {
 
-/// The message of the UserError that `call` throws, or "nothing was thrown".
+inline const std::string kNothingThrown = "nothing was thrown";
+
+/// The message of the UserError that `call` throws, or kNothingThrown.
 template <class Call> std::string error_text(Call call) {
   try {
     call();
   } catch (const UserError& error) {
     return error.what();
   }
-  return "nothing was thrown";
+  return kNothingThrown;
 }
 
 /// What a call says that met such a limit, behind the place.
