@@ -40,7 +40,7 @@ class Planner {
 
   /// Why two blocks cannot share, in words; empty when they can.
   std::string obstacle(int64_t a, int64_t b) const {
-    if (const std::string found = difference(shapes_, a, b); !found.empty()) return found;
+    if (std::string found = difference(shapes_, a, b); !found.empty()) return found;
     const auto lost = [&](int64_t block, BlockHalf part) {
       return std::binary_search(plan_.removed_halves.begin(), plan_.removed_halves.end(), RemovedHalf{block, part});
     };
