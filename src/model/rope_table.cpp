@@ -24,7 +24,7 @@ double scaled_frequency(const RopeConfig& rope, double frequency) {
 
 RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType activations, Device device) {
   const int64_t half = config.head_dim / 2;
-  RopeTable table{Tensor({positions, half}, compute), Tensor({positions, half}, compute)};
+  RopeTable table{Tensor({positions, half}, activations), Tensor({positions, half}, activations)};
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
     const double frequency = scaled_frequency(config.rope, std::pow(config.rope.theta, -exponent));

@@ -79,6 +79,8 @@ BlockHalf half_of(Part part) {
     case Part::q_bias:
     case Part::k_bias:
     case Part::v_bias:
+    case Part::q_norm:
+    case Part::k_norm:
       return BlockHalf::attention;
     case Part::mlp_norm:
     case Part::gate:
