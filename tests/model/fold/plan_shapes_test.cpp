@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "support/biased_family.h"
+#include "support/family_with.h"
 #include "support/fold_plans.h"
 
 namespace tessera {
@@ -92,7 +92,7 @@ TEST(PlanCounts, LeaveOutRemovedHalves) {
 }
 
 TEST(PlanCounts, GiveBiasesToEveryVirtualLayer) {
-  const ModelFamily family = test::biased_family();
+  const ModelFamily family = test::family_with(true, test::QkNorms::none);
   ModelConfig config = parse_model_config(test::to_json({}), "tiny");
   const ModelShapes shapes = shapes_of(family.specs(config));
   const FoldPlan own = depth_plan(3, 3, "biased"), shared = depth_plan(3, 1, "biased");
