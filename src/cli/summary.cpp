@@ -61,7 +61,8 @@ void say_written(Reporter& report, const JobInputs& in, const Written& result, c
 int64_t lora_parameters(const AdapterWeights& adapter) {
   int64_t count = 0;
   for (const auto& deltas : adapter.by_weight)
-    for (const LowRank& delta : deltas) count += delta.a->shape().count() + delta.bt->shape().count();
+    for (const LowRank& delta : deltas)  // what is frozen belongs to the base
+      if (delta.a->is_trainable()) count += delta.a->shape().count() + delta.bt->shape().count();
   return count;
 }
 
@@ -108,7 +109,7 @@ void say_outcome(Reporter& report, const JobInputs& in, Model& model, const Trai
     report.say(std::string("warning: the held-out loss rose: lower optimizer.lr") +
                estimator_of(in.config.trainer).words().lower_rate);
   for (const Written& result : written) say_written(report, in, result, outcome.meta);
-  if (!model.bound_adapter()) return;
+  if (!model.adapter()) return;
   const int64_t trained = model.pool().trainable_count(), base = dense_parameters(model);
   const int64_t lora = lora_parameters(model.bound_adapter()->weights());
   const auto percent = [&](int64_t whole) { return 100.0 * static_cast<double>(trained) / static_cast<double>(whole); };

@@ -1,11 +1,13 @@
 #include "model/adapter_io.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cstdlib>
 
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "model/config_fingerprint.h"
 #include "model/native_folder.h"
+#include "model/sharing/fold.h"
 
 namespace tessera {
 namespace {
@@ -43,6 +45,37 @@ void check_tensor(const ConstView& stored, const NamedValues& slot, const Adapte
         "the run that wrote it had diverged: job=export run.resume=RUN/checkpoints/step-N.h5 writes the one of an earlier checkpoint");
 }
 
+/// How many layers a saved adapter changes; 0 where it does not tell.
+int64_t layers_of(const Json& descriptor, const SafetensorsReader& tensors) {
+  int64_t last = -1;
+  if (const Json* types = descriptor.find("layers")) {
+    for (const Json& type : types->items())
+      for (const Json& layer : type.at("layers").items()) last = std::max(last, layer.as_integer());
+    return last + 1;
+  }
+  static const std::string kLayers = ".layers.";
+  for (const std::string& name : tensors.names())
+    if (const size_t at = name.find(kLayers); at != std::string::npos)
+      last = std::max<int64_t>(last, std::strtol(name.c_str() + at + kLayers.size(), nullptr, 10));
+  return last + 1;
+}
+
+/// A folded model has fewer layers than the one that it was made of: adapters of that one look as if they would do.
+void require_same_layers(const NativeFolder& saved, const fs::path& folder, Model& model, const std::string& where) {
+  const Json& descriptor = saved.json().at(kAdapter.what);
+  const Json* method = descriptor.find("method");
+  if (!folded_base(model.sharing()) || !method || method->dump() != Json(method_of(model)).dump()) return;
+  const int64_t theirs = layers_of(descriptor, saved.open_tensors(method_of(model) + ".safetensors"));
+  const auto& layers = model.layers();
+  if (theirs == 0 || theirs == static_cast<int64_t>(layers.size())) return;
+  std::string originals;
+  for (const BaseLayer& layer : layers) originals += fmt::format("{}{}", originals.empty() ? "" : ", ", layer.original);
+  throw UserError(where,
+                  fmt::format("the adapter in \"{}\" has {} layers, this folded model has {}: the original's {}",
+                              folder.string(), theirs, layers.size(), originals),
+                  "it belongs to another model: train one on the folded model");
+}
+
 }  // namespace
 
 void save_adapter(const fs::path& folder, Model& model) {
@@ -63,6 +96,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
         fmt::format("\"{}\" was exported for PEFT: name the folder of the native adapter", folder.string()));
   NativeFolder saved(kAdapter, folder, where);
   saved.read("name the folder that a run saved its adapter to");
+  require_same_layers(saved, folder, model, where);
   saved.require_same(
       model.adapter()->descriptor(), {"dropout"}, [](const std::string& key) {  // how it was trained, not what it is
         return key == "tables" ? "the index tables were drawn in another way: this adapter cannot be read"

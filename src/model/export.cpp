@@ -133,6 +133,16 @@ void check_finite(const ConstView& weight, const std::string& name) {
                         : "the run has diverged: job=export run.resume=FILE exports an earlier checkpoint of it");
 }
 
+/// What a dense model has and a folded one may do without: the weights of removed halves of layers.
+std::vector<WeightSpec> removed_weights(Model& model) {
+  std::set<std::string> there;
+  for (const WeightSpec& spec : model.decoder().specs()) there.insert(spec.name);
+  std::vector<WeightSpec> removed;
+  for (WeightSpec& spec : weight_specs(model.config()))
+    if (!there.count(spec.name)) removed.push_back(std::move(spec));
+  return removed;
+}
+
 Json config_of(const Model& model, DType dtype) {
   const char* name = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
   Json config = model.config().source;
@@ -249,6 +259,10 @@ bool export_merged(const fs::path& folder, Model& model, const fs::path& tokeniz
     is_exact = is_exact && is_stored_alone && are_equal(base, owned.back());
     tensors.emplace_back(specs[i].name, owned.back().view());
   }
+  for (const WeightSpec& spec : removed_weights(model)) {  // a half of zeros adds exactly nothing
+    owned.emplace_back(spec.shape, dtype, ctx.device);
+    tensors.emplace_back(spec.name, owned.back().view());
+  }
   replace_folder(folder, is_model_file, [&](const fs::path& to) {
     copy_companions(model.options().path, tokenizer_folder, to);
     write_text_file(to / "config.json", config_of(model, dtype).dump(2) + "\n");
@@ -278,6 +292,7 @@ int64_t plan_merged_bytes(Model& model) {
     kept += as_it_is ? gathered : count * size_of(dtype);
     if (!as_it_is) passing = std::max(passing, gathered + count * size_of(DType::f32));
   }
+  for (const WeightSpec& spec : removed_weights(model)) kept += spec.shape.count() * size_of(dtype);
   return kept + passing;
 }
 

@@ -37,28 +37,37 @@ Model::Model(const Settings& s)
            "a pool in {} and activations in {}: no op reads the one and writes the other", name_of(s.parameters),
            name_of(s.activations));
   open_weights(s);
-  const auto specs = weight_specs(config_);
   SharingConfig sharing = s.sharing;
   sharing.rules = sharing_rules_ = saved_ ? saved_->rules() : s.sharing.rules;
   sharing_ = make_sharing(sharing, s.where_sharing);
+  layers_ = sharing_->layers(base_config_);
+  config_ = config_of_layers(base_config_, layers_);
+  const auto specs = weight_specs(base_config_, layers_);
   const BaseOptions base{.trainable = s.train_base,
                          .freeze = s.freeze,
                          .storage = parse_storage(options_.dtype, config_.dtype),
-                         .source = source_ ? &*source_ : nullptr,
+                         .source = source_.get(),
                          .saved = saved_ ? &*saved_ : nullptr,
                          .seed = s.seed};
   require_sensible_freeze(specs, base);
   // First all that reads the pool says what it needs, then the memory is laid out once: bind and attach only reserve.
   auto weights = sharing_->bind(specs, pool_, base);
-  if (saved_) saved_->require_same_config(config_);
+  if (saved_) saved_->require_same_config(base_config_);
   if (source_) require_equal_ties(*source_, specs);
   adapter_ = make_adapter(s.adapter, s.where_adapter);
-  AdapterWeights deltas;
-  if (adapter_) deltas = adapter_->attach(specs, pool_);
+  AdapterWeights deltas = deltas_with(adapter_ ? adapter_->attach(specs, pool_) : AdapterWeights());
   pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
   decoder_ = std::make_unique<DecoderModel>(config_, specs, std::move(weights), s.max_position, s.activations, s.memory,
                                             s.device);
-  if (adapter_) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
+  if (!deltas.by_weight.empty()) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);
+}
+
+AdapterWeights Model::deltas_with(AdapterWeights adapter) const {
+  AdapterWeights all = sharing_->deltas();
+  if (all.by_weight.empty()) return adapter;
+  for (size_t i = 0; i < adapter.by_weight.size(); ++i)
+    for (LowRank& delta : adapter.by_weight[i]) all.by_weight[i].push_back(std::move(delta));
+  return all;
 }
 
 void Model::open_weights(const Settings& s) {
@@ -75,9 +84,12 @@ void Model::open_weights(const Settings& s) {
                         ? "scripts/import_gguf makes a folder of a GGUF file that can be read"
                         : "name the folder that holds config.json and the weights");
   refuse_other_folder(options_.path, s.where_model);
-  if (!drawn && s.check_seal) require_seal(options_.path);
-  config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
-  if (!drawn) source_ = open_base(options_.path, weight_specs(config_));
+  if (!drawn && s.check_seal && !s.source) require_seal(options_.path);
+  base_config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
+  if (!drawn)
+    source_ = s.source
+                  ? s.source
+                  : std::make_shared<const SafetensorsReader>(open_base(options_.path, weight_specs(base_config_)));
   if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing.of("load"));
 }
 
@@ -162,11 +174,11 @@ std::string Model::broken_base_weight() const {
   if (!source_) return "";
   for (const WeightSpec& spec : decoder_->specs()) {
     if (spec.storage != spec.name) continue;
-    const ConstView values = source_->at(spec.name);
+    const std::string& name = spec.name_in_files();
+    const ConstView values = source_->at(name);
     for (int64_t i = 0; i < values.shape.count(); ++i)
       if (const double value = element(values, i); !std::isfinite(value))
-        return fmt::format("element {} of \"{}\" is {} in {}", i, spec.name, value,
-                           source_->file_of(spec.name)->path().string());
+        return fmt::format("element {} of \"{}\" is {} in {}", i, name, value, source_->file_of(name)->path().string());
   }
   return "";
 }
@@ -190,7 +202,7 @@ int64_t Model::virtual_parameters() const {
     if (spec.storage == spec.name) count += spec.shape.count();
     if (!bound_) continue;
     for (const LowRank& delta : bound_->weights().by_weight[i])
-      count += delta.a->shape().count() + delta.bt->shape().count();
+      if (delta.a->is_trainable()) count += delta.a->shape().count() + delta.bt->shape().count();
   }
   return count;
 }

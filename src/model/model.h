@@ -53,13 +53,21 @@ class Model {
     bool check_seal =
         true;         // hash the files of a folder that has a seal (sealed_folder.h); one rank of a node is enough
     Device device{};  // that holds values, gradients and tables
+    std::shared_ptr<const SafetensorsReader> source{};  // another model's of this path: both read one mapped file
     Memory memory = Memory::held;  // counted: all is laid out for a plan, and nothing of the model's size is allocated
   };
   /// @throws UserError for files, configs and adapters at fault
   explicit Model(const Settings&);
   Model(const Model&) = delete;
 
+  /// Of the decoder.
   const ModelConfig& config() const { return config_; }
+  /// That of model.path, whose layers the decoder has all or some of.
+  const ModelConfig& base_config() const { return base_config_; }
+  /// Which layer of it each of the decoder's layers is, by its number.
+  const std::vector<BaseLayer>& layers() const { return layers_; }
+  /// The dense model's tensors; null without one. For the Settings of another model that shares their memory.
+  const std::shared_ptr<const SafetensorsReader>& source() const { return source_; }
   const ModelOptions& options() const { return options_; }
   DecoderModel& decoder() { return *decoder_; }
   ParameterPool& pool() { return pool_; }
@@ -70,7 +78,10 @@ class Model {
   Rules sharing_rules() const { return sharing_rules_; }
   Adapter* adapter() { return adapter_.get(); }
   const Adapter* adapter() const { return adapter_.get(); }
+  /// Deltas at work, the base's own and the adapter's; null when there are none.
   BoundAdapter* bound_adapter() { return bound_.get(); }
+  /// The deltas that rows of another adapter read: the base's own, then these; without any, the base's alone.
+  AdapterWeights deltas_with(AdapterWeights adapter) const;
   /// Call after every change of the pool.
   void assemble(const Context& ctx) {
     if (bound_) bound_->assemble(ctx);
@@ -96,21 +107,22 @@ class Model {
   std::string readers(const std::string& slot, int64_t index) const;
   /// Hash of every view: ranks compare it before step 1.
   uint64_t views_fingerprint() const;
-  int64_t virtual_parameters() const;  // of the dense model with assembled deltas
+  int64_t virtual_parameters() const;  // of the dense model with the assembled deltas that are trained
   int64_t table_bytes() const { return decoder_->table_bytes() + sharing_->table_bytes(); }
   DType export_dtype() const;
 
  private:
   ModelOptions options_;
-  ModelConfig config_;
+  ModelConfig base_config_, config_;
+  std::vector<BaseLayer> layers_;
   void open_weights(const Settings&);
   std::string frozen_text() const;
   std::vector<std::shared_ptr<const MappedFile>> mapped_files() const;
 
   bool is_shared_;
   Rules sharing_rules_ = kNewestRules;
-  std::optional<SafetensorsReader> source_;  // a dense model
-  std::optional<SavedSharing> saved_;        // or a saved pool
+  std::shared_ptr<const SafetensorsReader> source_;  // a dense model
+  std::optional<SavedSharing> saved_;                // or a saved pool
   std::unique_ptr<BaseSharing> sharing_;
   ParameterPool pool_;
   std::unique_ptr<Adapter> adapter_;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -51,5 +52,21 @@ ModelConfig parse_model_config(const Json&, const std::string& where);
 
 /// The weights of the model in forward order. Numbers into this list name weights everywhere.
 std::vector<WeightSpec> weight_specs(const ModelConfig&);
+
+/// A layer of the model that config.json describes, as a model with other layers has it: whole, or with one half left.
+struct BaseLayer {
+  int original = 0;  // its index there
+  bool has_attention = true, has_mlp = true;
+};
+/// All layers of a config, each at its own place.
+std::vector<BaseLayer> all_base_layers(const ModelConfig&);
+
+/// The config of a model whose layer v is layer layers[v].original of `base`: their number, and the lists of
+/// ModelConfig::source that have an entry a layer.
+ModelConfig config_of_layers(const ModelConfig& base, std::span<const BaseLayer> layers);
+
+/// The weights of that model. They are called and numbered by its own layers; a spec's `source` is the tensor's name
+/// in the files of `base`. What belongs to a half that a layer does without is left out.
+std::vector<WeightSpec> weight_specs(const ModelConfig& base, std::span<const BaseLayer> layers);
 
 }  // namespace tessera

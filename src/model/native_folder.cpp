@@ -99,7 +99,8 @@ void NativeFolder::require_same_config(const ModelConfig& config) const {
 
 void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const std::string& file_name,
                          const std::vector<std::pair<std::string, ConstView>>& tensors, const Json& description,
-                         const std::vector<std::pair<std::string, Json>>& extra) {
+                         const std::vector<std::pair<std::string, Json>>& extra,
+                         const std::vector<std::pair<std::string, std::string>>& files) {
   with_place(folder.string(), [&] { require_finite(kind.what, tensors); });
   int64_t parameters = 0;
   for (const auto& [name, values] : tensors) parameters += values.shape.count();
@@ -107,9 +108,13 @@ void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const s
       Json::object().set("format", kind.format).set("format_version", kFormatVersion).set(kind.what, description);
   for (const auto& [key, value] : extra) json.set(key, value);
   const std::string description_file = kind.description;
-  const auto is_ours = [&](const std::string& name) { return name == description_file || name == file_name; };
+  const auto is_ours = [&](const std::string& name) {
+    return name == description_file || name == file_name ||
+           std::any_of(files.begin(), files.end(), [&](const auto& file) { return file.first == name; });
+  };
   replace_folder(folder, is_ours, [&](const fs::path& to) {
     write_safetensors(to / file_name, tensors);
+    for (const auto& [name, text] : files) write_text_file(to / name, text);
     json.set("parameters", parameters).set("file", file_name).set("sha256", sha256_of_file(to / file_name));
     write_text_file(to / description_file, json.dump(2) + "\n");
   });

@@ -46,9 +46,11 @@ class NativeFolder {
   void require_same_config(const ModelConfig&) const;
 
   /// Writes tensors and description. @param extra  further keys of the description
+  /// @param files  texts that lie beside them, by name
   static void write(const NativeKind&, const std::filesystem::path& folder, const std::string& file_name,
                     const std::vector<std::pair<std::string, ConstView>>& tensors, const Json& description,
-                    const std::vector<std::pair<std::string, Json>>& extra);
+                    const std::vector<std::pair<std::string, Json>>& extra,
+                    const std::vector<std::pair<std::string, std::string>>& files = {});
 
  private:
   const NativeKind& kind_;

@@ -12,19 +12,18 @@ namespace fs = std::filesystem;
 
 constexpr NativeKind kSharing{"sharing", "tessera sharing", "sharing.json"};
 
-/// A run's own folder will do.
-fs::path place_of(const fs::path& folder) {
-  const fs::path inside = folder / "sharing";
-  return !fs::exists(folder / kSharing.description) && fs::exists(inside / kSharing.description) ? inside : folder;
-}
-
 NativeFolder described(const fs::path& folder, const std::string& where) {
-  NativeFolder saved(kSharing, place_of(folder), where);
+  NativeFolder saved(kSharing, sharing_folder(folder), where);
   saved.read("name the folder that a run saved its shared weights to");
   return saved;
 }
 
 }  // namespace
+
+fs::path sharing_folder(const fs::path& folder) {
+  const fs::path inside = folder / "sharing";
+  return !fs::exists(folder / kSharing.description) && fs::exists(inside / kSharing.description) ? inside : folder;
+}
 
 SavedSharing::SavedSharing(const fs::path& folder, const std::string& method, const std::string& where)
     : folder_(described(folder, where)), tensors_([&] {
@@ -74,10 +73,10 @@ void save_sharing(const fs::path& folder, Model& model) {
   for (SlotId id = 0; id < model.pool().count(); ++id)
     tensors.emplace_back(model.pool().name(id), model.pool().values(id));
   const Json description = model.sharing().descriptor();
-  std::vector<std::pair<std::string, Json>> extra = {{"config_fingerprint", config_fingerprint(model.config())}};
+  std::vector<std::pair<std::string, Json>> extra = {{"config_fingerprint", config_fingerprint(model.base_config())}};
   if (model.sharing_rules() != Rules::first) extra.emplace_back("rules", static_cast<int64_t>(model.sharing_rules()));
   NativeFolder::write(kSharing, folder, description.at("method").as_string() + ".safetensors", tensors, description,
-                      extra);
+                      extra, model.sharing().files());
 }
 
 }  // namespace tessera

@@ -3,6 +3,7 @@
 // a frozen base is read where it lies.
 //
 //   <method>.safetensors    every slot under its name: "rps.pool", and what is not shared, f32
+//   fold_plan.json          of a folded model: which layers are left, and what they read (docs/foldgpt.md)
 //   sharing.json            format, the method's descriptor, number of parameters, SHA-256 of the file above;
 //                           written last
 
@@ -15,6 +16,9 @@
 namespace tessera {
 
 class Model;
+
+/// The folder that holds a saved base: this one, or where it is a run's, its part.
+std::filesystem::path sharing_folder(const std::filesystem::path&);
 
 /// A saved base, opened: its description, and its slots, whole.
 class SavedSharing {

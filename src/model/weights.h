@@ -53,6 +53,9 @@ struct WeightSpec {
   Init init;
   std::string storage;      // equal storage = one physical tensor (a tied head)
   bool transposed = false;  // stored [in, out] (GPT-2's Conv1D)
+  std::string source{};     // its name in the base model's files, where that is another; empty: `name`
+
+  const std::string& name_in_files() const { return source.empty() ? name : source; }
 };
 
 /// What a forward pass reads of the pool: p = values + scale · z, formed as it is read, so that evaluation never writes

@@ -35,7 +35,7 @@ class CountedModel : public testing::TestWithParam<Case> {
     s.gradients = GetParam().gradients;
     s.max_position = 400;
     s.memory = memory;
-    return s;
+    return test::with_plan(s);
   }
   static int64_t heap() {
     const struct mallinfo2 info = mallinfo2();

@@ -4,6 +4,7 @@
 
 #include <ostream>
 
+#include "support/folds.h"
 #include "support/tiny_model.h"
 
 namespace tessera::test {
@@ -22,6 +23,14 @@ inline std::vector<WeightMethod> weight_methods() {
   return all;
 }
 
+/// What a way to share needs beside the keys of its section: a plan, of a folded model.
+inline Model::Settings with_plan(Model::Settings settings) {
+  if (settings.sharing.method != "fold") return settings;
+  const ModelConfig config = read_model_config(settings.model.path / "config.json");
+  fold_by({.plan = any_fold_plan(config.num_hidden_layers), .state = {}}, settings);
+  return settings;
+}
+
 /// The settings, of a model that trains by the method: shared weights in a third of their numbers, adapters of rank 2.
 inline Model::Settings trained_by(const WeightMethod& method, Model::Settings settings) {
   settings.train_base = !method.is_adapter;
@@ -30,7 +39,7 @@ inline Model::Settings trained_by(const WeightMethod& method, Model::Settings se
   settings.sharing.method = method.is_adapter ? "none" : method.name;
   settings.sharing.compression = 3;
   settings.sharing.min_numel = 0;
-  return settings;
+  return with_plan(std::move(settings));
 }
 
 inline const auto name_of_method = [](const auto& info) { return info.param.name; };

@@ -28,7 +28,7 @@ class CountedPlan : public testing::TestWithParam<Case> {
     s.train_base = s.adapter.method == "none";
     s.gradients = gradients;
     s.memory = memory;
-    return std::make_unique<Model>(s);
+    return std::make_unique<Model>(test::with_plan(s));
   }
   test::TemporaryFolder folder_;
 };

@@ -57,7 +57,7 @@ TEST_P(EveryMethod, HasTheGradientThatIsTheDerivativeOfTheLoss) {
   settings.parameters = settings.activations = DType::f64;
   settings.adapter.alpha = 5;  // a scale other than 1
   Model model(settings);
-  if (model.adapter()) test::fill_all_normal(model.pool(), 3, 0.4);
+  if (model.bound_adapter()) test::fill_all_normal(model.pool(), 3, 0.4);
   const test::OwnContext own("reference");
   const PackedBatch batch = test::packed_batch();
   const auto loss = [&] {

@@ -41,6 +41,7 @@ int evaluate_results(const JobInputs& in) {
   Model model(settings);
   require_known_tokens(in, model, sets);
   for (const std::string& notice : sets.notices) tell(in, notice);
+  tell(in, model.sharing().caution());
   tell(in, length_notice(model, "rows", in.config.trainer.train.sequence_length));
   use_trained_weights(in, model);
   require_agreement(in, model, sets);

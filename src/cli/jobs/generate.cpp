@@ -142,6 +142,7 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& m
   Model model(settings);
   for (const auto& prompt : asked.prompts)
     for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
+  tell(in, model.sharing().caution());
   tell(in, length_notice(model, "prompts and continuations", most));
   use_trained_weights(in, model);
   const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));

@@ -1,6 +1,7 @@
 #pragma once
 // Adapters: low-rank deltas beside frozen weights. One file a method; registry.cpp lists them.
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -30,13 +31,23 @@ struct AdapterConfig {
   void check(SectionCheck&) const;
 };
 
+/// Reserves a slot of an adapter in the pool that it is attached to. Where the adapter is part of a base, the base
+/// gives the slot another name and decides whether it is trained.
+using ReserveSlot = std::function<SlotId(const std::string& name, SlotOptions)>;
+
 /// A method with its settings, ready to be attached to a model.
 class Adapter {
  public:
   virtual ~Adapter() = default;
-  /// Reserves the adapter's slots in the pool and returns the deltas by weight number. A pure function of config and
-  /// specs: all ranks build the same tables without talking.
-  virtual AdapterWeights attach(std::span<const WeightSpec>, ParameterPool&) = 0;
+  /// Reserves the adapter's slots and returns the deltas by weight number. A pure function of config and specs: all
+  /// ranks build the same tables without talking.
+  /// @param reserve  takes the place of the pool's own `reserve`
+  virtual AdapterWeights attach(std::span<const WeightSpec>, ParameterPool&, const ReserveSlot& reserve) = 0;
+  /// The same, with the slots as the adapter asks for them.
+  AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool) {
+    return attach(specs, pool,
+                  [&](const std::string& name, SlotOptions slot) { return pool.reserve(name, std::move(slot)); });
+  }
   /// What a saved adapter says of itself, beside its pools: method, numbers, type list, hashes of tables.
   virtual Json descriptor() const = 0;
   /// Lines for --check and the start of a run ("0.04 % of public shards are read by no layer").

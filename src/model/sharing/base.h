@@ -12,11 +12,13 @@
 #include "core/key_places.h"
 #include "core/rules.h"
 #include "io/safetensors.h"
+#include "model/model_config.h"
 #include "model/weights.h"
 
 namespace tessera {
 
 class SavedSharing;
+struct FoldMaking;
 
 /// [sharing]
 struct SharingConfig {
@@ -29,7 +31,8 @@ struct SharingConfig {
   double sigma_0 = 0.04;
   int64_t tile_rows = 32, tile_cols = 32;
   std::filesystem::path load;
-  Rules rules = kNewestRules;  // of the run, or of what is loaded; not a key
+  Rules rules = kNewestRules;                  // of the run, or of what is loaded; not a key
+  std::shared_ptr<const FoldMaking> making{};  // of a folded model that is not loaded, or not only; not a key
 
   void visit(Fields& v);
   void check(SectionCheck&) const;
@@ -49,10 +52,17 @@ struct BaseOptions {
 class BaseSharing {
  public:
   virtual ~BaseSharing() = default;
+  /// The layers that the decoder has, and which layer of the base model each is: mostly all of them. Asked before bind,
+  /// whose specs are of these layers.
+  /// @throws UserError when the base model has others
+  virtual std::vector<BaseLayer> layers(const ModelConfig& base) const { return all_base_layers(base); }
   /// Reserves the slots and returns one weight a spec, in their order. A pure function of config and specs: all ranks
   /// build the same without talking. Slots that are not trained and lie in a file stay there.
   /// @throws UserError naming a tensor that is missing, has another shape or no floating dtype, or cannot be shared
   virtual std::vector<Weight> bind(std::span<const WeightSpec>, ParameterPool&, const BaseOptions&) = 0;
+  /// Low-rank deltas that belong to the base, by weight number; no lists where there are none. They are added before
+  /// those of an adapter. Call after bind.
+  virtual AdapterWeights deltas() const { return {}; }
   /// What the views are made of beside the slots' values: method, numbers, hash. A saved base and this run's must agree
   /// in it.
   virtual Json descriptor() const = 0;
@@ -63,6 +73,10 @@ class BaseSharing {
   virtual bool is_loadable() const { return true; }
   /// Lines for --check and the start of a run. Call after ParameterPool::allocate.
   virtual std::vector<std::string> notes() const { return {}; }
+  /// What deserves a word where the model is used and not trained; mostly nothing.
+  virtual std::string caution() const { return ""; }
+  /// Files that a saved base has beside its numbers and its description: names and texts.
+  virtual std::vector<std::pair<std::string, std::string>> files() const { return {}; }
   /// Which weights read element `index` of slot `name`: for error messages.
   virtual std::string readers(const std::string& slot, int64_t index) const {
     return fmt::format("weight {} element {}", slot, index);

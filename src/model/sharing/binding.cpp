@@ -20,15 +20,16 @@ SlotId reserve_or_adopt(const std::string& name, SlotOptions slot, ParameterPool
 bool is_weight_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 ConstView source_of(const SafetensorsReader& source, const WeightSpec& spec) {
-  const ConstView view = source.at(spec.name);
-  const std::string file = source.file_of(spec.name)->path().string();
+  const std::string& name = spec.name_in_files();
+  const ConstView view = source.at(name);
+  const std::string file = source.file_of(name)->path().string();
   if (!is_weight_type(view.dtype))
-    throw UserError(file, fmt::format("tensor \"{}\" is stored as {}", spec.name, name_of(view.dtype)),
+    throw UserError(file, fmt::format("tensor \"{}\" is stored as {}", name, name_of(view.dtype)),
                     "weights are read from f32, bf16 and f16: write the model out in one of them");
   if (!(view.shape == spec.shape))
-    throw UserError(
-        file, fmt::format("tensor \"{}\" is {}, config.json says {}", spec.name, view.shape.text(), spec.shape.text()),
-        "config.json and the weights do not belong together");
+    throw UserError(file,
+                    fmt::format("tensor \"{}\" is {}, config.json says {}", name, view.shape.text(), spec.shape.text()),
+                    "config.json and the weights do not belong together");
   return view;
 }
 
@@ -36,7 +37,7 @@ Init first_init(const WeightSpec& spec, const SafetensorsReader* source) {
   Init init = spec.init;
   if (source) {
     init.source = source_of(*source, spec);
-    init.file = source->file_of(spec.name);
+    init.file = source->file_of(spec.name_in_files());
   }
   return init;
 }
@@ -81,18 +82,23 @@ SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool,
   return reserve_or_adopt(name, std::move(slot), pool);
 }
 
-SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
+SlotId bind_tensor(const std::string& name, const WeightSpec& spec, bool trained, ParameterPool& pool,
+                   const BaseOptions& options) {
   SlotOptions slot{.shape = spec.shape,
-                   .trainable = is_trained(spec, options),
+                   .trainable = trained,
                    .init = first_init(spec, options.saved ? nullptr : options.source),
                    .weight_decay = spec.role != Role::norm && spec.role != Role::bias,
                    .storage = options.storage};
   if (options.saved) {
-    slot.init.source = options.saved->at(
-        spec.storage, spec.shape, [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, spec.storage); });
-    slot.init.file = options.saved->file_of(spec.storage);
+    slot.init.source =
+        options.saved->at(name, spec.shape, [&](int64_t i) { return fmt::format("element {} of \"{}\"", i, name); });
+    slot.init.file = options.saved->file_of(name);
   }
-  return reserve_or_adopt(spec.storage, std::move(slot), pool);
+  return reserve_or_adopt(name, std::move(slot), pool);
+}
+
+SlotId bind_own_slot(const WeightSpec& spec, ParameterPool& pool, const BaseOptions& options) {
+  return bind_tensor(spec.storage, spec, is_trained(spec, options), pool, options);
 }
 
 std::vector<Weight> bind_others(std::span<const WeightSpec> specs, std::map<std::string, ViewPtr> by_storage,

@@ -25,6 +25,10 @@ bool is_trained(const WeightSpec&, const BaseOptions&);
 /// @throws UserError when an entry of freeze is found in no tensor's name, or nothing is left to train
 void require_sensible_freeze(std::span<const WeightSpec>, const BaseOptions&);
 
+/// The slot of that name, which holds a tensor as a spec describes it.
+/// @param trained  else it is frozen, and stays in the file that it is read from
+SlotId bind_tensor(const std::string& name, const WeightSpec&, bool trained, ParameterPool&, const BaseOptions&);
+
 /// A slot of its own for a spec: what the plain base does for all, and others for what they do not share.
 SlotId bind_own_slot(const WeightSpec&, ParameterPool&, const BaseOptions&);
 

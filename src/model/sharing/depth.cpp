@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "core/decimal.h"
 #include "core/error.h"
 #include "model/sharing/binding.h"
+#include "model/sharing/layer_groups.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -25,21 +25,11 @@ class Depth final : public BaseSharing {
                       "depth: starts from random weights: stored ones differ from layer to layer",
                       "set model.init = \"random\", or sharing.blocks to the number of layers");
     if (options.saved) options.saved->require_same(descriptor());
-    std::map<std::string, SlotId> slots;
-    std::vector<Weight> weights;
-    for (const WeightSpec& spec : specs) {
-      const WeightSpec& first = first_of(spec);
-      require_trained_alike(spec, first, options);
-      auto found = slots.find(first.storage);
-      if (found == slots.end()) {
-        found = slots.emplace(first.storage, bind_own_slot(first, pool, options)).first;
-        held_ += first.shape.count();
-      }
-      if (spec.storage == spec.name) weights_ += spec.shape.count();
-      layers_of_[first.storage].push_back(spec.layer);
-      weights.push_back({std::make_shared<SliceView>(pool, found->second, spec.shape)});
-    }
-    return weights;
+    grouped_ = {LayerGroups::of(depth_plan(layers_, blocks_, "")), "depth"};
+    // Slots are called as the first layer that reads them has them: by these names values are drawn and saved.
+    return grouped_.bind(
+        specs, pool, options, where_.section(), [](const WeightSpec& kept) { return kept.storage; },
+        [&](const std::string&, const WeightSpec& kept) { return bind_own_slot(kept, pool, options); });
   }
 
   Json descriptor() const override {
@@ -48,39 +38,21 @@ class Depth final : public BaseSharing {
 
   std::vector<std::string> notes() const override {
     return {fmt::format("depth: {} layers read {} blocks: {} numbers in all, {:.4g}x fewer than weights", layers_,
-                        blocks_, held_, static_cast<double>(weights_) / static_cast<double>(held_))};
+                        blocks_, grouped_.held(),
+                        static_cast<double>(grouped_.weights()) / static_cast<double>(grouped_.held()))};
   }
 
   std::string readers(const std::string& slot, int64_t index) const override {
-    const auto found = layers_of_.find(slot);
-    if (found == layers_of_.end() || found->second.size() < 2) return BaseSharing::readers(slot, index);
-    return fmt::format("{}, read by layers {} to {}", BaseSharing::readers(slot, index), found->second.front(),
-                       found->second.back());
+    const std::span<const int> layers = grouped_.readers(slot);
+    if (layers.size() < 2) return BaseSharing::readers(slot, index);
+    return fmt::format("{}, read by layers {} to {}", BaseSharing::readers(slot, index), layers.front(), layers.back());
   }
 
  private:
-  /// That of the first layer that reads the same block; outside blocks, and for norms, itself.
-  const WeightSpec& first_of(const WeightSpec& spec) {
-    if (spec.layer < 0 || spec.role != Role::linear) return spec;
-    const WeightSpec& first = firsts_.try_emplace({spec.type, spec.layer * blocks_ / layers_}, spec).first->second;
-    TS_CHECK(first.shape == spec.shape, "{} is {}, {} is {}", spec.name, spec.shape.text(), first.name,
-             first.shape.text());
-    return first;
-  }
-
-  void require_trained_alike(const WeightSpec& spec, const WeightSpec& first, const BaseOptions& options) const {
-    if (is_trained(spec, options) == is_trained(first, options)) return;
-    throw UserError(
-        where_.section(),
-        fmt::format("depth: of '{}' and '{}', which are one, train.freeze names one", first.storage, spec.storage),
-        "freeze both, or none");
-  }
-
   SharingConfig config_;
   KeyPlaces where_;
-  int64_t layers_ = 0, blocks_ = 0, held_ = 0, weights_ = 0;
-  std::map<std::pair<std::string, int64_t>, WeightSpec> firsts_;
-  std::map<std::string, std::vector<int>> layers_of_;  // by slot
+  int64_t layers_ = 0, blocks_ = 0;
+  GroupedWeights grouped_{{}, "depth"};
 };
 
 }  // namespace

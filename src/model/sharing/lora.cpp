@@ -10,7 +10,7 @@ class Lora final : public Adapter {
  public:
   Lora(const AdapterConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool) override {
+  AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool, const ReserveSlot& reserve) override {
     const int64_t rank = config_.rank.value_or(8);
     AdapterWeights weights;
     weights.by_weight.resize(specs.size());
@@ -19,10 +19,10 @@ class Lora final : public Adapter {
       const int64_t in = specs[i].shape[1], out = specs[i].shape[0];
       types_.insert(specs[i].type);
       const std::string base = "lora." + specs[i].name.substr(0, specs[i].name.rfind(".weight"));
-      const SlotId a = pool.reserve(
-          base + ".a",
-          {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
-      const SlotId bt = pool.reserve(base + ".bt", {.shape = {rank, out}, .init = {}});
+      const SlotId a =
+          reserve(base + ".a",
+                  {.shape = {rank, in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(in)), {}}});
+      const SlotId bt = reserve(base + ".bt", {.shape = {rank, out}, .init = {}});
       weights.by_weight[i].push_back({.a = std::make_shared<SliceView>(pool, a, Shape{rank, in}),
                                       .bt = std::make_shared<SliceView>(pool, bt, Shape{rank, out}),
                                       .scale = adapter_scale(config_, rank),

@@ -38,7 +38,7 @@ class Mos final : public Adapter {
  public:
   Mos(const AdapterConfig& config, KeyPlaces where) : config_(config), where_(std::move(where)) {}
 
-  AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool) override {
+  AdapterWeights attach(std::span<const WeightSpec> specs, ParameterPool& pool, const ReserveSlot& reserve) override {
     std::map<TypeKey, std::vector<int>> groups;  // sorted: type numbers, hence adapters, are portable
     for (const int i : match_targets(specs, config_.targets, where_, "mos"))
       groups[{specs[i].type, specs[i].shape[1], specs[i].shape[0]}].push_back(i);
@@ -48,7 +48,7 @@ class Mos final : public Adapter {
 
     AdapterWeights weights;
     weights.by_weight.resize(specs.size());
-    for (const auto& [key, members] : groups) attach_type(key, members, specs, pool, weights);
+    for (const auto& [key, members] : groups) attach_type(key, members, specs, pool, reserve, weights);
     return weights;
   }
 
@@ -95,7 +95,7 @@ class Mos final : public Adapter {
 
  private:
   void attach_type(const TypeKey& key, const std::vector<int>& members, std::span<const WeightSpec> specs,
-                   ParameterPool& pool, AdapterWeights& weights) {
+                   ParameterPool& pool, const ReserveSlot& reserve, AdapterWeights& weights) {
     const auto layers = static_cast<int64_t>(members.size());
     const MosShape shape = mos_shape(config_, layers, where_);
     check_divides(shape.shards, key.in, "d_in", key.type, where_);
@@ -107,11 +107,11 @@ class Mos final : public Adapter {
     const std::string base =
         !shape_conflict(key, specs) ? "mos." + key.type : fmt::format("mos.{}.{}x{}", key.type, key.in, key.out);
     const int64_t in = key.in / shape.shards, out = key.out / shape.shards;
-    const SlotId a = pool.reserve(
+    const SlotId a = reserve(
         base + ".pool_a",
         {.shape = {shape.rows(), in}, .init = {Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(key.in)), {}}});
     // B = 0: the delta begins at zero, as LoRA's does, however its shards are drawn.
-    const SlotId b = pool.reserve(base + ".pool_b", {.shape = {shape.rows(), out}, .init = {}});
+    const SlotId b = reserve(base + ".pool_b", {.shape = {shape.rows(), out}, .init = {}});
     const auto type_id = static_cast<uint64_t>(std::find(types_.begin(), types_.end(), key.type) - types_.begin());
     const MosDraw draw = config_.draw == "tied"   ? MosDraw::tied
                          : config_.draw == "pure" ? MosDraw::pure
@@ -120,7 +120,8 @@ class Mos final : public Adapter {
       const auto side = [&](int s, SlotId slot, int64_t width) {
         auto view = std::make_shared<ShardView>(
             slot, shape.rank, shape.shards, width,
-            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k), pool.device());
+            mos_table(shape, draw, static_cast<uint64_t>(config_.index_seed), type_id, s, k), pool.device(),
+            pool.is_trainable(slot));
         table_hashes_.emplace_back(fmt::format("{}.{}.{}", base.substr(4), k, s == 0 ? "a" : "b"), view->fingerprint());
         auto& entry = pools_[base + (s == 0 ? ".pool_a" : ".pool_b")];
         entry.first = width;
@@ -223,8 +224,8 @@ double mos_dead_share(const MosShape& s) {
 }
 
 ShardView::ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table,
-                     Device device)
-    : pool_(pool), shape_({vectors, shards * width}), table_(std::move(table), device) {
+                     Device device, bool trainable)
+    : pool_(pool), shape_({vectors, shards * width}), table_(std::move(table), device), trainable_(trainable) {
   TS_CHECK(static_cast<int64_t>(this->table().size()) == vectors * shards, "table of {} entries for {} x {} shards",
            this->table().size(), vectors, shards);
 }

@@ -38,10 +38,10 @@ MosShape mos_shape(const AdapterConfig&, int64_t layers, const KeyPlaces& where)
 /// A matrix [vectors, l·s] whose vectors are joined from rows of a pool.
 class ShardView final : public WeightView {
  public:
-  ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table,
-            Device device = {});
+  ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table, Device device = {},
+            bool trainable = true);
   Shape shape() const override { return shape_; }
-  bool is_trainable() const override { return true; }
+  bool is_trainable() const override { return trainable_; }
   using WeightView::gather;
   void gather(const Context&, const PoolRead&, RowRange, TensorView w) const override;
   void scatter_add(const Context&, ConstView dw, ParameterPool&) const override;
@@ -52,6 +52,7 @@ class ShardView final : public WeightView {
   SlotId pool_;
   Shape shape_;
   DeviceIndices<int32_t> table_;
+  bool trainable_;
 };
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "model/sharing/depth.h"
+#include "model/sharing/fold.h"
 #include "model/sharing/lora.h"
 #include "model/sharing/magnitude.h"
 #include "model/sharing/mos.h"
@@ -26,14 +27,15 @@ const std::vector<SharingMethod>& sharing_methods() {
       {"none", "every weight is a number of its own", {}, make_plain},
       {"rps",
        "Stable-RPS: all weights are read from one small pool, folded onto it at random",
-       {"pool", "shared", "min_numel", "seed", "mapper", "layout", "tile_rows", "tile_cols", "precond", "kappa",
-        "scale", "sigma_0"},
+       {"compression", "pool", "shared", "min_numel", "seed", "mapper", "layout", "tile_rows", "tile_cols", "precond",
+        "kappa", "scale", "sigma_0"},
        make_rps},
-      {"depth", "for comparison: neighbouring layers read one block's matrices", {"blocks"}, make_depth},
+      {"depth", "for comparison: neighbouring layers read one block's matrices", {"compression", "blocks"}, make_depth},
       {"magnitude",
        "for comparison: only the weights that are largest at the start are kept",
-       {"pool", "shared", "min_numel"},
+       {"compression", "pool", "shared", "min_numel"},
        make_magnitude},
+      {"fold", "a folded model: some layers of another are left, and neighbours read one block", {}, make_fold},
   };
   return methods;
 }
