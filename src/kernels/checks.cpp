@@ -40,6 +40,12 @@ void Arguments::weight(const char* name, const ConstView& view, Shape shape) con
            name);
 }
 
+void Arguments::sums(const char* name, const ConstView& view, int64_t count) const {
+  place(name, view);
+  TS_CHECK(view.shape == Shape{count} && view.dtype == DType::f64 && view.is_contiguous(),
+           "{}: {} is {} of {}, expected [{}] of f64", op_, name, view.shape.text(), name_of(view.dtype), count);
+}
+
 void Arguments::integers(const char* name, const ConstView& view, DType dtype, int64_t count) const {
   place(name, view);
   TS_CHECK(view.shape == Shape{count} && view.dtype == dtype && view.is_contiguous(),

@@ -23,6 +23,8 @@ class Arguments {
   void vector(const char* name, const ConstView&, int64_t count) const;
   /// A weight of that shape, contiguous rows, stored in the compute dtype, f32, bf16 or f16.
   void weight(const char* name, const ConstView&, Shape) const;
+  /// A contiguous [count] vector of f64, which sums of any compute dtype are added to.
+  void sums(const char* name, const ConstView&, int64_t count) const;
   /// A contiguous [count] vector of integers.
   void integers(const char* name, const ConstView&, DType, int64_t count) const;
   void count(const char* name, int64_t found, int64_t expected) const;

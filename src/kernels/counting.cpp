@@ -1,5 +1,6 @@
 #include "kernels/counting.h"
 
+#include "kernels/cpu/ordered_sum.h"
 #include "kernels/cpu/scratch.h"
 
 namespace tessera::counting {
@@ -44,6 +45,12 @@ const Kernels& table() {
     };
     table.add_column_sums = [](const Context& ctx, ConstView x, ConstView, TensorView) {
       take(ctx, cpu::add_column_sums_scratch_bytes(x));
+    };
+    table.tail_loss = [](const Context& ctx, const TailLossArgs& args) {
+      take(ctx, cpu::ordered_sum_bytes(static_cast<int64_t>(args.rows.size())));
+    };
+    table.add_cosines = [](const Context& ctx, ConstView, ConstView, IndexArray<int32_t> rows, TensorView) {
+      take(ctx, cpu::ordered_sum_bytes(static_cast<int64_t>(rows.size())));
     };
     Kernels::visit([&](const char*, auto op) { fill(table.*(op.of)); });
     return table;

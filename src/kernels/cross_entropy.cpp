@@ -17,7 +17,6 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kRowBlock = 1024;                 // enough rows to make the products compute-bound
 constexpr int64_t kLogitBytes = int64_t{16} << 20;  // of one buffer; larger ones only leave the cache
 
 /// Scratch for one block of rows. The vectors of a row hold the compute dtype.
@@ -55,13 +54,11 @@ RowState allocate(const Context& ctx, const CrossEntropyArgs& args) {
 
 int64_t vocabulary(const CrossEntropyArgs& args) { return args.weight_rows ? args.vocab : args.weight.shape[0]; }
 
-/// logits = hidden · weight[begin, end)ᵀ
-TensorView find_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin,
-                       int64_t end) {
+/// The chunk's part of the buffer, with logits.
+TensorView chunk_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin,
+                        int64_t end) {
   const TensorView logits = state.logits.slice_cols(0, end - begin);
-  const auto scope = ctx.scratch.scope();
-  const ConstView weight = args.weight_rows ? args.weight_rows(begin, end) : args.weight.slice_rows(begin, end);
-  gemm(ctx, {.a = args.hidden, .b = weight, .b_transpose = Transpose::yes, .c = logits});
+  find_logits(ctx, {args.hidden, args.weight, args.weight_rows}, begin, end, logits);
   return logits;
 }
 
@@ -71,7 +68,7 @@ void forward(const Context& ctx, const CrossEntropyArgs& args, const RowState& s
   ctx.kernels.softmax_begin(ctx, state.softmax);
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
-    const TensorView logits = find_logits(ctx, args, state, begin, end);
+    const TensorView logits = chunk_logits(ctx, args, state, begin, end);
     ctx.kernels.softmax_chunk(ctx,
                               {.logits = logits, .vocab_begin = begin, .labels = args.labels, .rows = state.softmax});
     if (!is_one_pass(args)) continue;
@@ -96,7 +93,7 @@ void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& 
   const int64_t vocab = args.weight.shape[0];
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
-    const TensorView logits = find_logits(ctx, args, state, begin, end);
+    const TensorView logits = chunk_logits(ctx, args, state, begin, end);
     ctx.kernels.softmax_gradient_chunk(ctx, {.logits = logits,
                                              .vocab_begin = begin,
                                              .labels = args.labels,
@@ -133,18 +130,24 @@ void check_arguments(const Context& ctx, const CrossEntropyArgs& args) {
 }  // namespace
 
 int64_t cross_entropy_chunk(int64_t rows, int64_t vocab) {
-  const int64_t held = std::clamp<int64_t>(rows, 1, kRowBlock);
+  const int64_t held = std::clamp<int64_t>(rows, 1, kScoredRows);
   const int64_t columns = kLogitBytes / (held * static_cast<int64_t>(sizeof(float))) / 64 * 64;
   return std::min(columns, vocab);
+}
+
+void find_logits(const Context& ctx, const LogitOperands& from, int64_t begin, int64_t end, TensorView logits) {
+  const auto scope = ctx.scratch.scope();
+  const ConstView weight = from.weight_rows ? from.weight_rows(begin, end) : from.weight.slice_rows(begin, end);
+  gemm(ctx, {.a = from.hidden, .b = weight, .b_transpose = Transpose::yes, .c = logits});
 }
 
 void cross_entropy(const Context& ctx, const CrossEntropyArgs& args) {
   check_arguments(ctx, args);
   const int64_t rows = args.hidden.shape[0];
   // A row's bits must not depend on its batch: then neither may the chunk.
-  const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kRowBlock : rows;
-  for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
-    CrossEntropyArgs block = slice(args, begin, std::min(begin + kRowBlock, rows));
+  const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kScoredRows : rows;
+  for (int64_t begin = 0; begin < rows; begin += kScoredRows) {
+    CrossEntropyArgs block = slice(args, begin, std::min(begin + kScoredRows, rows));
     if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, vocabulary(args));
     const auto scope = ctx.scratch.scope();
     const RowState state = allocate(ctx, block);

@@ -66,6 +66,9 @@ struct SoftmaxGradientArgs {
   }
 };
 
+/// Makes rows [begin, end) of an output projection's weight, which live until the next call.
+using WeightRows = std::function<ConstView(int64_t begin, int64_t end)>;
+
 /// Fused output projection and cross-entropy, in chunks of the vocabulary: no [tokens, vocab] buffer.
 ///   logits = hidden · weightᵀ,  nll[n] = log Σ exp(logits[n]) − logits[n, labels[n]]
 ///   dhidden  = grad_scale · (softmax − onehot) · weight   (assigned)
@@ -79,18 +82,28 @@ struct CrossEntropyArgs {
   ConstView weight;            // [vocab, dim] compute dtype, f32, bf16 or f16
   IndexArray<int32_t> labels;  // [rows], each in [0, vocab)
   double grad_scale = 1;
-  TensorView nll;      // [rows] compute dtype
-  TensorView best;     // [rows] i32, arg max of the logits; empty to skip
-  TensorView dhidden;  // [rows, dim]; empty: no gradients
-  TensorView dweight;  // [vocab, dim]; empty: frozen
-  int64_t chunk = 0;   // columns of logits held at once; 0: cross_entropy_chunk
-  /// In place of `weight`, without gradients: makes rows [begin, end) of the weight, which live until the next call.
-  std::function<ConstView(int64_t begin, int64_t end)> weight_rows{};
-  int64_t vocab = 0;  // rows of the weight, when weight_rows makes them
+  TensorView nll;            // [rows] compute dtype
+  TensorView best;           // [rows] i32, arg max of the logits; empty to skip
+  TensorView dhidden;        // [rows, dim]; empty: no gradients
+  TensorView dweight;        // [vocab, dim]; empty: frozen
+  int64_t chunk = 0;         // columns of logits held at once; 0: cross_entropy_chunk
+  WeightRows weight_rows{};  // in place of `weight`, without gradients
+  int64_t vocab = 0;         // rows of the weight, when weight_rows makes them
 };
 void cross_entropy(const Context&, const CrossEntropyArgs&);
 
 /// Columns of logits held at once for `rows` rows: a multiple of 64 (or the whole vocabulary), at most 16 MB of f32.
 int64_t cross_entropy_chunk(int64_t rows, int64_t vocab);
+
+/// Rows whose logits are held at once, by cross_entropy and distill: enough to make the products compute-bound.
+constexpr int64_t kScoredRows = 1024;
+
+/// What logits are the product of; with weight_rows, in place of `weight`, its rows are made.
+struct LogitOperands {
+  ConstView hidden, weight;
+  const WeightRows& weight_rows;
+};
+/// logits [rows, end − begin] = hidden · weight[begin, end)ᵀ
+void find_logits(const Context&, const LogitOperands&, int64_t begin, int64_t end, TensorView logits);
 
 }  // namespace tessera

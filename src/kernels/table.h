@@ -6,9 +6,11 @@
 #include <utility>
 
 #include "kernels/attention.h"
+#include "kernels/calibration.h"
 #include "kernels/columns.h"
 #include "kernels/context.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/distillation.h"
 #include "kernels/dropout.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -19,6 +21,7 @@
 #include "kernels/rope.h"
 #include "kernels/shards.h"
 #include "kernels/swiglu.h"
+#include "kernels/tail_loss.h"
 #include "kernels/votes.h"
 
 namespace tessera {
@@ -41,6 +44,11 @@ struct Kernels {
   void (*softmax_chunk)(const Context&, const SoftmaxChunkArgs&);
   void (*softmax_finish)(const Context&, const SoftmaxFinishArgs&);
   void (*softmax_gradient_chunk)(const Context&, const SoftmaxGradientArgs&);
+  void (*distill_begin)(const Context&, const DistillRows&);
+  void (*distill_chunk)(const Context&, const DistillChunkArgs&);
+  void (*distill_finish)(const Context&, const DistillFinishArgs&);
+  void (*distill_gradient_chunk)(const Context&, const DistillGradientArgs&);
+  void (*tail_loss)(const Context&, const TailLossArgs&);
   void (*scale_rows)(const Context&, ConstView factors, TensorView x);
   void (*add)(const Context&, ConstView x, TensorView y);
   void (*scale)(const Context&, double factor, ConstView x, TensorView y, Write);
@@ -48,6 +56,8 @@ struct Kernels {
   void (*scale_columns)(const Context&, ConstView x, ConstView factors, TensorView y, Write);
   void (*add_bias)(const Context&, ConstView bias, TensorView y);
   void (*add_column_sums)(const Context&, ConstView x, ConstView y, TensorView sums);
+  void (*add_column_squares)(const Context&, ConstView x, IndexArray<int32_t> rows, TensorView sums);
+  void (*add_cosines)(const Context&, ConstView x, ConstView y, IndexArray<int32_t> rows, TensorView sum);
   void (*convert)(const Context&, ConstView from, TensorView to);
   void (*gather_shards)(const Context&, ConstView pool, IndexArray<int32_t> index, TensorView y);
   void (*scatter_shards_add)(const Context&, IndexArray<int32_t> index, ConstView dy, TensorView dpool);
@@ -82,6 +92,11 @@ struct Kernels {
     v("softmax_chunk", Field<&Kernels::softmax_chunk>());
     v("softmax_finish", Field<&Kernels::softmax_finish>());
     v("softmax_gradient_chunk", Field<&Kernels::softmax_gradient_chunk>());
+    v("distill_begin", Field<&Kernels::distill_begin>());
+    v("distill_chunk", Field<&Kernels::distill_chunk>());
+    v("distill_finish", Field<&Kernels::distill_finish>());
+    v("distill_gradient_chunk", Field<&Kernels::distill_gradient_chunk>());
+    v("tail_loss", Field<&Kernels::tail_loss>());
     v("scale_rows", Field<&Kernels::scale_rows>());
     v("add", Field<&Kernels::add>());
     v("scale", Field<&Kernels::scale>());
@@ -89,6 +104,8 @@ struct Kernels {
     v("scale_columns", Field<&Kernels::scale_columns>());
     v("add_bias", Field<&Kernels::add_bias>());
     v("add_column_sums", Field<&Kernels::add_column_sums>());
+    v("add_column_squares", Field<&Kernels::add_column_squares>());
+    v("add_cosines", Field<&Kernels::add_cosines>());
     v("convert", Field<&Kernels::convert>());
     v("gather_shards", Field<&Kernels::gather_shards>());
     v("scatter_shards_add", Field<&Kernels::scatter_shards_add>());

@@ -7,13 +7,16 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "kernels/attention.h"
+#include "kernels/calibration.h"
 #include "kernels/columns.h"
 #include "kernels/compute.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/distillation.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
+#include "kernels/tail_loss.h"
 #include "kernels/upload.h"
 #include "kernels/votes.h"
 
@@ -86,6 +89,66 @@ std::vector<float> scored(const Compute& compute, Device device) {
 
 TEST(Far, CrossEntropyReadsNothingOnTheHost) {
   EXPECT_EQ(scored(Compute({.device = kFar}, 1 << 20), kFar), scored(Compute({}, 1 << 20), {}));
+}
+
+TEST(Far, DistillationHasTheCpusBitsAndScratch) {
+  const auto computed = [](Device device, int64_t& peak) {
+    const Compute compute({.device = device, .threads = 2}, 1 << 20);
+    const Context& ctx = compute;
+    const auto scope = ctx.scratch.scope();
+    const auto there = [&](Shape shape, uint64_t seed) { return upload(random(shape, seed).view(), device); };
+    const Tensor hidden = there({5, 16}, 3), weight = there({200, 16}, 4), teacher = there({5, 8}, 5),
+                 teacher_weight = there({200, 8}, 6), nll({5}, DType::f32, device), kl({5}, DType::f32, device),
+                 dhidden = there({5, 16}, 7), dweight = there({200, 16}, 8), sum({1}, DType::f64, device);
+    const std::vector<int32_t> labels = {0, 199, 7, 64, 128}, rows = {0, 3, 4};
+    std::vector<float> all;
+    for (const TensorView& of_weight : {TensorView(), dweight.view()}) {
+      distill(ctx, {.student = {.hidden = hidden.view(), .weight = weight.view()},
+                    .teacher = {.hidden = teacher.view(), .weight = teacher_weight.view()},
+                    .labels = upload(ctx, labels),
+                    .temperature = 2,
+                    .nll = nll,
+                    .kl = kl,
+                    .best = {},
+                    .dhidden = dhidden,
+                    .dweight = of_weight,
+                    .chunk = 64});
+      for (const Tensor* out : {&nll, &kl, &dhidden, &dweight})
+        for (const float value : values<float>(*out)) all.push_back(value);
+    }
+    const Tensor other = there({5, 16}, 9);
+    tail_loss(ctx, {.student = hidden.view(),
+                    .teacher = other.view(),
+                    .rows = upload(ctx, rows),
+                    .eps = 1e-5,
+                    .sum = sum,
+                    .dstudent = dhidden});
+    for (const float value : values<float>(dhidden)) all.push_back(value);
+    all.push_back(static_cast<float>(values<double>(sum)[0]));
+    peak = compute.peak_bytes();
+    return all;
+  };
+  int64_t far_peak = 0, cpu_peak = 0;
+  EXPECT_EQ(computed(kFar, far_peak), computed({}, cpu_peak));
+  EXPECT_GE(far_peak, cpu_peak);  // the index arrays go up
+}
+
+TEST(Far, CalibrationSumsAreFormedThere) {
+  const auto computed = [](Device device) {
+    const Compute compute({.device = device, .threads = 2}, 1 << 20);
+    const Context& ctx = compute;
+    const auto scope = ctx.scratch.scope();
+    const Tensor x = upload(random({70, 33}, 1).view(), device), y = upload(random({70, 33}, 2).view(), device),
+                 sums({34}, DType::f64, device);
+    const std::vector<int32_t> rows = {2, 3, 69};
+    const auto there = upload(ctx, rows);
+    add_cosines(ctx, x.view(), y.view(), there, sums.view().slice_rows(33, 34));
+    add_column_squares(ctx, x.view(), there, sums.view().slice_rows(0, 33));
+    return values<double>(sums);
+  };
+  const auto want = computed({});
+  EXPECT_NE(want[33], 0);
+  EXPECT_EQ(computed(kFar), want);
 }
 
 TEST(Far, SegmentsAreReadWhereTheKernelsRun) {

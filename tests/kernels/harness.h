@@ -35,6 +35,21 @@ class On {
   Context context_;
 };
 
+/// `run(context)` takes from its scratch what "counting" plans for the cpu, to the byte. All its operands come from
+/// there.
+template <class Run> void expect_planned(Run&& run) {
+  for (const int threads : {1, 2, 3}) {
+    Arena counted = Arena::counting(), real(int64_t{64} << 20);
+    for (Arena* arena : {&counted, &real})
+      run(Context{.device = {},
+                  .stream = {},
+                  .kernels = kernels_for({}, arena == &counted ? "counting" : "cpu"),
+                  .scratch = *arena,
+                  .threads = threads});
+    EXPECT_EQ(counted.peak_bytes(), real.peak_bytes()) << threads << " threads";
+  }
+}
+
 /// A [rows, cols] matrix of a floating dtype whose rows are followed by padding that nobody may touch.
 class Matrix {
  public:

@@ -108,6 +108,7 @@ HWY_AFTER_NAMESPACE();
 #include <cstring>
 
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/ordered_sum.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/reference/reference_kernels.h"
@@ -128,15 +129,8 @@ constexpr int64_t kSumBlock = 16 * 1024;  // elements that share one partial sum
 
 /// Σ of f(begin, count) over fixed blocks of elements, in block order.
 template <class F> double sum_of_blocks(const Context& ctx, int64_t count, F&& f) {
-  const int64_t blocks = (count + kSumBlock - 1) / kSumBlock;
-  const auto scope = ctx.scratch.scope();
-  const auto partial = ctx.scratch.allocate({blocks}, DType::f64).as<double>();
-  parallel_for(ctx, blocks, kSumBlock, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) partial[b] = f(b * kSumBlock, std::min(kSumBlock, count - b * kSumBlock));
-  });
-  double sum = 0;
-  for (const double value : partial) sum += value;
-  return sum;
+  return ordered_sum(ctx, (count + kSumBlock - 1) / kSumBlock, kSumBlock,
+                     [&](int64_t b) { return f(b * kSumBlock, std::min(kSumBlock, count - b * kSumBlock)); });
 }
 
 /// f32 to f16 by the compiler's conversion: exact, not vectorised everywhere, used when a model is exported.
@@ -196,9 +190,7 @@ void convert(const Context& ctx, ConstView from, TensorView to) {
   });
 }
 
-int64_t sum_scratch_bytes(int64_t count) {
-  return (count + kSumBlock - 1) / kSumBlock * static_cast<int64_t>(sizeof(double));
-}
+int64_t sum_scratch_bytes(int64_t count) { return ordered_sum_bytes((count + kSumBlock - 1) / kSumBlock); }
 
 void sum_of_squares(const Context& ctx, ConstView x, TensorView to) {
   const auto* values = static_cast<const float*>(x.data);

@@ -1,31 +1,18 @@
 // The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (16 KB at 1024 rows) stays in
 // the first cache through its passes: maximum, its place, exponentials.
 
-#include <limits>
-
 #include "kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/softmax.cpp"
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/row_max-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 namespace {
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-/// The largest of n values; a NaN is passed over (it shows in the sum of exponentials).
-float max_of_row(const float* x, int64_t n) {
-  auto max = hn::Set(kFloats, kMinusInfinity);
-  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto v = vector.load(x + i, kMinusInfinity);
-    max = hn::IfThenElse(hn::Gt(v, max), v, max);
-  });
-  return hn::GetLane(hn::MaxOfLanes(kFloats, max));
-}
 
 /// x <- exp(x - max); returns the sum.
 float exponentials_of_row(float* x, int64_t n, float max) {

@@ -19,6 +19,9 @@ const Kernels& table() {
     table.embedding_backward = embedding_backward;
     table.softmax_chunk = softmax_chunk;
     table.softmax_gradient_chunk = softmax_gradient_chunk;
+    table.distill_chunk = distill_chunk;
+    table.distill_gradient_chunk = distill_gradient_chunk;
+    table.tail_loss = tail_loss;
     table.scale_rows = scale_rows;
     table.add = add;
     table.scale = scale;
@@ -26,6 +29,8 @@ const Kernels& table() {
     table.scale_columns = scale_columns;
     table.add_bias = add_bias;
     table.add_column_sums = add_column_sums;
+    table.add_column_squares = add_column_squares;
+    table.add_cosines = add_cosines;
     table.convert = convert;
     table.gather_shards = gather_shards;
     table.scatter_shards_add = scatter_shards_add;

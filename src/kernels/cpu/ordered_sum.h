@@ -1,0 +1,23 @@
+#pragma once
+// A sum of independent numbers, formed on all threads and added in order: its bits do not depend on the threads.
+
+#include "kernels/cpu/parallel.h"
+
+namespace tessera::cpu {
+
+inline int64_t ordered_sum_bytes(int64_t count) { return count * static_cast<int64_t>(sizeof(double)); }
+
+/// Σ f(i) for i < count, in f64. Takes ordered_sum_bytes of scratch.
+template <class F> double ordered_sum(const Context& ctx, int64_t count, int64_t elements_per_item, F&& f) {
+  if (count == 0) return 0;
+  const auto scope = ctx.scratch.scope();
+  const auto parts = ctx.scratch.allocate({count}, DType::f64).as<double>();
+  parallel_for(ctx, count, elements_per_item, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) parts[i] = f(i);
+  });
+  double sum = 0;
+  for (const double part : parts) sum += part;
+  return sum;
+}
+
+}  // namespace tessera::cpu
