@@ -1,6 +1,6 @@
 #pragma once
-// Calibration: the rows of data.train that blocks are compared on and losses of cut models are measured on. They are the
-// first of the shuffled order; gates are trained on those behind them.
+// Calibration: the rows of data.train that blocks are compared on and losses of cut models are measured on. They are
+// the first of the shuffled order; gates are trained on those behind them.
 
 #include "compress/stages.h"
 

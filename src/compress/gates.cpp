@@ -1,6 +1,6 @@
-// Stage "gates": trains a gate a block (or half) and ranks blocks by them. gates.json holds parameters and gates as they
-// ended, the order in which they fell, and what the loss is with soft gates, with hard ones and with the choice of block
-// influence at the same number of removed blocks.
+// Stage "gates": trains a gate a block (or half). gates.json holds parameters and gates as they ended, the order in
+// which they fell, and what the loss is with soft gates, with hard ones and with the choice of block influence at the
+// same number of removed blocks.
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
-// Gate training on a frozen model: its gradients, what it leaves alone, going on, and what it finds that scores of single
-// blocks do not.
+// Gate training on a frozen model: its gradients, what it leaves alone, going on, and what it finds that scores of
+// single blocks do not.
 
 #include "compress/gate_trainer.h"
 
@@ -115,8 +115,8 @@ TEST_F(GateTraining, ABlockThatAddsNothingFallsFirst) {
   EXPECT_EQ(trainer.state().fallen.front().gate, 3);
 }
 
-/// Block 2 writes a large number into a channel that hardly anybody reads, and block 3 takes it away again. Either alone
-/// matters most of all blocks; both together do nothing.
+/// Block 2 writes a large number into a channel that hardly anybody reads, and block 3 takes it away again. Either
+/// alone matters most of all blocks; both together do nothing.
 class Coupling : public GateTraining {
  protected:
   static constexpr int64_t kConstant = 0, kCoupled = 1;  // channels
