@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-/// The run's folder, on rank 0; null on the others. @throws Stopped on every rank when rank 0 was asked to stop while it
-/// waited for the folder
+/// The run's folder, on rank 0; null on the others.
+/// @throws Stopped on every rank when rank 0 was asked to stop while it waited for the folder
 std::unique_ptr<RunFolder> open_run_folder(const JobInputs&);
 
 }  // namespace tessera

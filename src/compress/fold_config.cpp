@@ -15,7 +15,7 @@ void FoldConfig::visit(Fields& fields) {
   const Rule share = in_range(0, 0.9);
   v("remove", remove, share, "share of the blocks that is removed; their number is rounded to the nearest");
   v("selector", selector, one_of({"gates", "bi", "random", "run"}),
-    "what is removed: by trained gates; the least block influence; a draw; the run of blocks whose ends are most alike");
+    "what is removed: by trained gates; least block influence; a draw; the run of blocks whose ends are most alike");
   v("replace", replace, one_of({"none", "mse", "end", "both"}),
     "with selector = \"run\": one block trained in place of the run, on its output, on the loss, or on both in turn");
   v("replace_steps", replace_steps, at_least(1), "optimizer steps of the block in place of the run");
