@@ -9,6 +9,8 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr std::string_view kRecipe = "recipe.toml";  // that a run stores: it may be given for that run
+
 struct Input {
   std::string key;  // of the recipe
   fs::path path;    // a file or a folder
@@ -37,7 +39,8 @@ bool is_same(const fs::path& a, const fs::path& b) {
 /// since it has been read whole.
 bool is_of_this_run(const fs::path& recipe, const fs::path& run) {
   const bool is_stored = read_text_file(recipe).starts_with(kStoredRecipe);
-  return is_stored && is_same(fs::canonical(recipe).parent_path(), run) && fs::exists(run / "metrics.jsonl");
+  return is_stored && is_same(fs::canonical(recipe).parent_path(), run) &&
+         (fs::exists(run / "metrics.jsonl") || fs::exists(run / "compress" / "journal.jsonl"));
 }
 
 /// Whether the path, links resolved, is the folder or lies in it.
@@ -112,10 +115,10 @@ void refuse_overwritten_inputs(const JobInputs& in, const fs::path& run) {
   }
   const fs::path recipe = recipe_file(in);
   for (const std::string& file : outputs.files)
-    if (is_same(recipe, run / file)) refuse("the recipe", recipe, run / file);
-  if (job_of(in.config).trains && is_same(recipe, run / "recipe.toml") && !holds_recipe(in, recipe) &&
-      !is_of_this_run(recipe, run))
-    refuse("the recipe", recipe, run / "recipe.toml");
+    if (file != kRecipe && is_same(recipe, run / file)) refuse("the recipe", recipe, run / file);
+  const bool keeps_recipe = job_of(in.config).trains || std::ranges::count(outputs.files, kRecipe) > 0;
+  if (keeps_recipe && is_same(recipe, run / kRecipe) && !holds_recipe(in, recipe) && !is_of_this_run(recipe, run))
+    refuse("the recipe", recipe, run / kRecipe);
 }
 
 void keep_recipe(const JobInputs& in, const fs::path& file) {

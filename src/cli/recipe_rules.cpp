@@ -92,8 +92,9 @@ void prefer_command_line(const Recipe& recipe, TrainConfig& train) {
 
 void stay_in_own_folder(const Recipe& recipe, RunConfig& run) {
   const std::filesystem::path own = recipe.folder() / "recipe.toml";
-  if (!run.dir.empty() || recipe.name() != "recipe" || !std::filesystem::exists(recipe.folder() / "metrics.jsonl"))
-    return;
+  const bool is_run = std::filesystem::exists(recipe.folder() / "metrics.jsonl") ||
+                      std::filesystem::exists(recipe.folder() / "compress" / "journal.jsonl");
+  if (!run.dir.empty() || recipe.name() != "recipe" || !is_run) return;
   if (!read_text_file(own).starts_with(kStoredRecipe)) return;
   run.dir = recipe.folder() == "." ? std::filesystem::current_path() : recipe.folder();
 }

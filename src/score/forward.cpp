@@ -8,12 +8,12 @@
 
 namespace tessera {
 
-BatchTokens::BatchTokens(const Context& ctx, const PackedBatch& batch, BoundAdapter* adapter)
+BatchTokens::BatchTokens(const Context& ctx, const PackedBatch& batch, BoundAdapter* adapter, BlockGates gates)
     : scored_(scored_rows(batch)),
       segments_(segments_of(batch)),
       rows_(upload(ctx, scored_.rows)),
       labels_(upload(ctx, scored_.labels)),
-      group_{0, batch.tokens(), adapter},
+      group_{0, batch.tokens(), adapter, nullptr, gates},
       tokens_{upload(ctx, batch.ids),
               upload(ctx, batch.positions),
               upload(ctx, batch.draw_index),
@@ -38,9 +38,10 @@ LossSums sum_up(const Context& ctx, const PackedBatch& batch, const ScoredRows& 
   return sums;
 }
 
-LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout) {
+LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout,
+                     BlockGates gates) {
   const auto scope = ctx.scratch.scope();
-  const BatchTokens in(ctx, batch, model.bound_adapter());
+  const BatchTokens in(ctx, batch, model.bound_adapter(), gates);
   const Pass pass{ctx, in.tokens(), {&model.pool()}, nullptr, dropout.seed, dropout.step, dropout.on};
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);

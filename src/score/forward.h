@@ -12,7 +12,8 @@ namespace tessera {
 class BatchTokens {
  public:
   /// Uploads the batch's index arrays; they live in the context's scratch: open a scope around it.
-  BatchTokens(const Context&, const PackedBatch&, BoundAdapter*);
+  /// @param gates  of all rows; their values outlive it
+  BatchTokens(const Context&, const PackedBatch&, BoundAdapter*, BlockGates gates = {});
   BatchTokens(const BatchTokens&) = delete;
   const TokenBatch& tokens() const { return tokens_; }
   const ScoredRows& scored() const { return scored_; }
@@ -46,7 +47,7 @@ struct Dropout {
 };
 
 /// One forward pass over a packed batch, without gradients. A counting pass has no sums.
-LossSums score_batch(const Context&, Model&, const PackedBatch&, const Dropout& = {});
+LossSums score_batch(const Context&, Model&, const PackedBatch&, const Dropout& = {}, BlockGates gates = {});
 
 /// Bytes of the activation arena that score_batch needs for batches of this size: a dry run with a counting arena.
 int64_t plan_score_bytes(Model&, int64_t rows, int64_t sequence_length, int threads);

@@ -8,9 +8,10 @@ namespace tessera {
 LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& batch, const BackpropOptions& options) {
   const DecoderModel& decoder = model.decoder();
   const auto scope = ctx.scratch.scope();
-  const BatchTokens in(ctx, batch, model.bound_adapter());
+  const BatchTokens in(ctx, batch, model.bound_adapter(), options.gates);
   const Dropout& dropout = options.dropout;
-  const Pass pass{ctx, in.tokens(), {&model.pool()}, &model.pool(), dropout.seed, dropout.step, dropout.on};
+  const Pass pass{ctx,          in.tokens(),  {&model.pool()}, &model.pool(),
+                  dropout.seed, dropout.step, dropout.on,      options.gate_grads};
   PackedAttention attention;
   std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
   const Keep keep = options.checkpoint_activations ? Keep::inputs : Keep::everything;

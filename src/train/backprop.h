@@ -9,6 +9,8 @@ namespace tessera {
 struct BackpropOptions {
   bool checkpoint_activations = false;  // keep block inputs only and run each block again before its backward pass
   Dropout dropout{};
+  BlockGates gates{};       // of all rows
+  TensorView gate_grads{};  // += , as Pass::gate_grads
 };
 
 /// One forward and backward pass over a packed batch. Gradients of the summed NLL are added to the pool (through the

@@ -13,10 +13,11 @@ Job evaluate_job();
 Job generate_job();
 Job export_job();
 Job replay_job();
+Job compress_job();
 
 const std::vector<Job>& jobs() {
-  static const std::vector<Job> all = {train_job(),    prepare_job(), evaluate_job(),
-                                       generate_job(), export_job(),  replay_job()};
+  static const std::vector<Job> all = {train_job(),  prepare_job(), evaluate_job(), generate_job(),
+                                       export_job(), replay_job(),  compress_job()};
   return all;
 }
 

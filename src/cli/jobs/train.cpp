@@ -8,6 +8,7 @@
 #include "cli/inputs.h"
 #include "cli/model_settings.h"
 #include "cli/notices.h"
+#include "cli/opened_folder.h"
 #include "cli/outputs.h"
 #include "cli/plan.h"
 #include "cli/rates.h"
@@ -150,22 +151,6 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   return kDone;
 }
 
-/// The run's folder, on rank 0. @throws Stopped on every rank when rank 0 was asked to stop while it waited for the
-/// folder
-std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
-  constexpr const char* kWork = "waiting for the run folder";
-  std::unique_ptr<RunFolder> folder;
-  bool is_left = false;
-  try {
-    if (in.world.rank() == 0)
-      folder = std::make_unique<RunFolder>(own_run_folder(in), in.config.run.resume, teller(in));
-  } catch (const Stopped&) {
-    is_left = true;
-  }
-  leave_together(in.world, is_left, kWork);
-  return folder;
-}
-
 /// A dense model that does not hold the trained values bit for bit is read back and evaluated,
 /// in the arena of the training.
 void plan_reading_back(const JobInputs& in, Model& model, MemoryPlan& memory) {
@@ -222,7 +207,7 @@ int train(const JobInputs& in) {
   estimator_of(in.config.trainer).check_ranks(in.recipe, in.world.size());
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_train(in));
-  const std::unique_ptr<RunFolder> folder = open_folder(in);
+  const std::unique_ptr<RunFolder> folder = open_run_folder(in);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
   if (folder) refuse_overwritten_inputs(in, folder->path());
   try {

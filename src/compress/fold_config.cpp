@@ -1,0 +1,84 @@
+#include "compress/fold_config.h"
+
+#include "compress/stages.h"
+#include "core/error.h"
+#include "core/section_check.h"
+
+namespace tessera {
+
+// A training that goes on compares none of these keys, which it does not read: the journal of the stages compares them
+// itself (compress/journal.h).
+void FoldConfig::visit(Fields& fields) {
+  const auto v = [&](const char* key, auto& member, Rule rule, const char* help) {
+    fields(key, member, std::move(rule), help, OnResume::free);
+  };
+  const Rule share = in_range(0, 0.9);
+  v("remove", remove, share, "share of the blocks that is removed; their number is rounded to the nearest");
+  v("selector", selector, one_of({"gates", "bi", "random", "run"}),
+    "what is removed: by trained gates; least block influence; a draw; the run of blocks whose ends are most alike");
+  v("replace", replace, one_of({"none", "mse", "end", "both"}),
+    "with selector = \"run\": one block trained in place of the run, on its output, on the loss, or on both in turn");
+  v("replace_steps", replace_steps, at_least(1), "optimizer steps of the block in place of the run");
+  v("replace_lr", replace_lr, in_f32(above(0)), "its highest learning rate");
+  v("target", target, above(0, 1), "stored parameters over the original's; decides the number of groups");
+  v("gates", gates, one_of({"block", "sublayer"}), "a gate for each block, or one each for its attention and its MLP");
+  v("absorb", absorb, anything(), "sublayer gates that end between 0 and 1 are multiplied into the weights and stay");
+  v("gate_estimator", gate_estimator, one_of({"backprop", "spsa"}), "how the gates' gradients are found");
+  v("gate_steps", gate_steps, at_least(1), "steps of gate training");
+  v("gate_batch", gate_batch, in_range(1, 1 << 24), "rows of one of these steps, over all ranks");
+  v("gate_lr", gate_lr, in_f32(above(0)), "learning rate of the gates, by Adam with betas 0.9 and 0.999");
+  v("gate_remove", gate_remove, share,
+    "the share that gates are trained for, at least fold.remove, which is its default; smaller shares are taken in "
+    "the order in which gates fell");
+  v("gate_eps_end", gate_eps_end, above(0, 1),
+    "end of the gates' smoothing, which begins at 1: smaller polarises more");
+  v("gate_weight", gate_weight, above(0), "weight of the constraint on the kept cost, in nats a unit of cost");
+  v("gate_loss", gate_loss, one_of({"ce", "kl"}),
+    "what gates lower beside the constraint: cross-entropy, or the divergence from the ungated model");
+  v("protect_head", protect_head, at_least(0), "first blocks that are never removed");
+  v("protect_tail", protect_tail, at_least(0), "last blocks that are never removed");
+  v("planning", planning, one_of({"cost", "fixed"}),
+    "groups by the least summed distance to their parents, or in runs of fold.group from the first block on");
+  v("group", group, in_range(1, 16), "most blocks of a group that shares its weights");
+  v("groups", groups, at_least(1),
+    "number of groups of the blocks that are not kept single; default: as few as can be");
+  v("keep_head", keep_head, at_least(0), "first of the retained blocks that share nothing");
+  v("keep_tail", keep_tail, at_least(0), "last of the retained blocks that share nothing");
+  v("parent", parent, one_of({"medoid", "first", "mean", "wmean"}),
+    "whose weights a group stores: its most central block's, its first's, their mean, or that weighted by inputs");
+  v("child", child, one_of({"norm", "tie", "scale", "lora", "mos"}),
+    "what a block of a group has of its own: its norms, nothing, gains too, a LoRA too, or a MoS too");
+  v("child_rank", child_rank, in_range(1, 1024), "rank of a child's lora, equivalent rank of its mos");
+  v("calibration_rows", calibration_rows, at_least(1),
+    "rows of data.train, of train.sequence_length, that blocks are compared on");
+  v("cure", cure, one_of({"adapter", "full", "none"}),
+    "how the model is trained at last: an adapter, all weights, not");
+  v("kl_weight", kl_weight, at_least(0), "of the divergence from the original model in the cure's loss");
+  v("temperature", temperature, above(0), "of both distributions in that divergence");
+  v("tail_weight", tail_weight, at_least(0), "of the distance of the last layers' outputs in the cure's loss");
+  v("tail_layers", tail_layers, at_least(1), "last layers whose outputs are compared");
+  v("plan", plan, anything(), "a fold plan of yours, in place of the stages that would make one");
+  v("reuse", reuse, path_as_typed(), "a run whose finished stages are taken over where they read the same");
+  std::vector<std::string> names{""};
+  for (const Stage& stage : stages()) names.emplace_back(stage.name);
+  v("until", until, one_of(names), "the last stage to run; empty: all");
+  v("report_tokens", report_tokens, at_least(0), "scored tokens of the report's perplexities; 0: all of data.eval");
+}
+
+void FoldConfig::check(SectionCheck& own) const {
+  if (gate_remove && *gate_remove < remove)
+    own.fault("gate_remove", fmt::format("fold.gate_remove is {}, less than fold.remove = {}", *gate_remove, remove),
+              "gates are trained for the largest share that is removed: raise it, or leave it out");
+  if (replace != "none" && (selector != "run" || has_sublayer_gates() || !plan.empty()))
+    own.fault("replace", "fold: a replaced block stands for one consecutive run: fold.selector = \"run\"",
+              "set fold.selector = \"run\" and fold.gates = \"block\" without fold.plan, or fold.replace = \"none\"");
+  if (absorb && !has_sublayer_gates())
+    own.fault("absorb", "fold.absorb is true, and fold.gates is \"block\": the MLP sees the ungated attention output",
+              "set fold.gates = \"sublayer\", whose gates can be multiplied into the weights");
+  if (plan.empty()) return;
+  for (const char* key : {"remove", "group", "selector", "target"})
+    if (own.said().count(key) > 0)
+      own.fault(key, fmt::format("fold.{} is given beside fold.plan", key), "the plan says it: give one of them");
+}
+
+}  // namespace tessera

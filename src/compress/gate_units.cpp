@@ -1,0 +1,48 @@
+#include "compress/gate_units.h"
+
+#include <numeric>
+
+namespace tessera {
+namespace {
+
+bool is_of_mlp(Part part) {
+  return part == Part::mlp_norm || part == Part::gate || part == Part::up || part == Part::down;
+}
+
+}  // namespace
+
+std::vector<double> GateUnits::without(const Removal& removal) const {
+  std::vector<double> values = ones();
+  for (const int64_t block : removal.blocks)
+    for (int64_t half = 0; half < halves(); ++half) values[static_cast<size_t>(block * halves() + half)] = 0;
+  for (const auto& [block, part] : removal.halves)
+    values[static_cast<size_t>(2 * block + (part == BlockHalf::mlp ? 1 : 0))] = 0;
+  return values;
+}
+
+GateUnits gate_units(const FoldConfig& fold, const std::vector<WeightSpec>& specs, int64_t layers) {
+  GateUnits units{.of = fold.has_sublayer_gates() ? BlockGates::Of::sublayers : BlockGates::Of::blocks,
+                  .layers = layers,
+                  .parameters = {},
+                  .costs = {},
+                  .is_trained = {}};
+  const int64_t halves = units.halves();
+  units.parameters.assign(static_cast<size_t>(layers * halves), 0);
+  for (const WeightSpec& spec : specs)
+    if (spec.layer >= 0)
+      units.parameters[static_cast<size_t>(spec.layer * halves + (halves == 2 && is_of_mlp(spec.part) ? 1 : 0))] +=
+          spec.shape.count();
+  const auto all = static_cast<double>(std::accumulate(units.parameters.begin(), units.parameters.end(), int64_t{0}));
+  for (size_t i = 0; i < units.count(); ++i) {
+    const int64_t block = static_cast<int64_t>(i) / halves;
+    units.costs.push_back(static_cast<double>(units.parameters[i]) / all);
+    units.is_trained.push_back(block >= fold.protect_head && block < layers - fold.protect_tail);
+  }
+  return units;
+}
+
+ProtectedBlocks protected_blocks(const FoldConfig& fold) {
+  return {.head = fold.protect_head, .tail = fold.protect_tail};
+}
+
+}  // namespace tessera

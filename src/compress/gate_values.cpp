@@ -1,0 +1,51 @@
+#include "compress/gate_values.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tessera {
+namespace {
+
+double clamped(double theta) { return std::clamp(theta, 0.0, 1.0); }
+
+}  // namespace
+
+double gate_eps(int64_t step, int64_t steps, double eps_end) {
+  const double ramp = 0.8 * static_cast<double>(steps);
+  return std::pow(eps_end, std::min(1.0, static_cast<double>(step - 1) / ramp));
+}
+
+double gate_value(double theta, double eps) {
+  const double t = clamped(theta);
+  return t == 1 ? 1 : (1 + eps) * t * t / (t * t + eps);
+}
+
+double gate_slope(double theta, double eps) {
+  const double t = clamped(theta), root = t * t + eps;
+  return (1 + eps) * 2 * t * eps / (root * root);
+}
+
+double gradient_through_clamp(double theta, double dloss_dt) {
+  const bool leads_inside = theta > 1 ? dloss_dt > 0 : theta < 0 ? dloss_dt < 0 : true;
+  return leads_inside ? dloss_dt : 0;
+}
+
+double CostConstraint::kept(std::span<const double> gates) const {
+  double sum = 0;
+  for (size_t i = 0; i < costs_.size(); ++i) sum += costs_[i] * gates[i];
+  return sum;
+}
+
+double CostConstraint::penalty(double kept, double mu) const {
+  const double above = std::max(0.0, kept - target_);
+  return mu * above + weight_ / 2 * above * above;
+}
+
+double CostConstraint::slope(size_t gate, double kept, double mu) const {
+  const double above = kept - target_;
+  return above > 0 ? costs_[gate] * (mu + weight_ * above) : 0;
+}
+
+double CostConstraint::ascended(double kept, double mu) const { return std::max(0.0, mu + weight_ * (kept - target_)); }
+
+}  // namespace tessera

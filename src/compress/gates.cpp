@@ -1,0 +1,160 @@
+// Stage "gates": trains a gate a block (or half). gates.json holds parameters and gates as they ended, the order in
+// which they fell, and what the loss is with soft gates, with hard ones and with the choice of block influence at the
+// same number of removed blocks.
+
+#include <algorithm>
+
+#include "comm/stop_together.h"
+#include "compress/calibration.h"
+#include "compress/gate_trainer.h"
+#include "compress/json_numbers.h"
+#include "compress/run_stages.h"
+#include "core/error.h"
+#include "io/files.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kState = "gates-state.json";
+constexpr int64_t kLines = 10;  // of progress
+
+/// The state that a stopped or killed run left, the same on every rank; all gates at 1 where there is none.
+GateState saved_state(const StageInputs& in, const GateUnits& units, const StageReads& reads) {
+  const fs::path file = in.folder / kState;
+  const std::string text = broadcast_text(in.world, in.is_root() && fs::exists(file) ? read_text_file(file) : "");
+  if (text.empty()) return GateState::open(units.count());
+  SavedGates saved = parse_gates(text, file.string());
+  if (in.is_root()) require_same_reads(file, "gates", saved.reads, reads);
+  in.say(fmt::format("gates: going on from step {}", saved.state.step));
+  return std::move(saved.state);
+}
+
+void train(const StageInputs& in, GateTrainer& trainer, const StageReads& reads) {
+  const int64_t steps = in.fold.gate_steps, every = in.checkpoint.every;
+  const auto save = [&] {
+    if (in.is_root()) write_text_file(in.folder / kState, to_text(trainer.state(), reads));
+  };
+  while (!trainer.is_done()) {
+    const bool is_asked = trainer.take_step();
+    const int64_t step = trainer.state().step;
+    if (step % std::max<int64_t>(1, steps / kLines) == 0 || step == steps) in.say(trainer.progress());
+    if (is_asked || trainer.is_done() || (every > 0 && step % every == 0)) save();
+    leave_together(in.world, is_asked, fmt::format("training gates, after step {}", step));
+  }
+}
+
+/// What the trained rate removes, by gates and by block influence.
+struct Choices {
+  Removal by_gates, by_influence;
+};
+Choices choices(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, std::span<const double> bi) {
+  const ProtectedBlocks kept = protected_blocks(in.fold);
+  const double rho = in.fold.trained_remove();
+  const std::vector<double> gates = trainer.gates();
+  const auto order = order_by_gates({.gate = gates, .theta = trainer.state().theta, .bi = bi, .falls = {}}, kept);
+  const int64_t count = blocks_to_remove(rho, units.layers, kept, in.where_fold);
+  return {units.halves() == 2 ? remove_halves(order, rho, units.parameters, kept, in.where_fold)
+                              : remove_blocks(order, count),
+          remove_blocks(order_by_influence(bi, kept), count)};
+}
+
+void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, double soft, double hard) {
+  const std::vector<double> gates = trainer.gates();
+  const double kept = trainer.constraint().kept(gates), target = trainer.constraint().target();
+  if (kept > target + 0.01)
+    in.say(
+        fmt::format("warning: constraint not met: kept {:.3f}, target {:.3f}; raise fold.gate_weight", kept, target));
+  const auto are_soft = std::ranges::count_if(gates, [](double g) { return g >= 0.1 && g <= 0.9; });
+  if (are_soft > 0)
+    in.say(
+        fmt::format("warning: {} of {} gates ended between 0.1 and 0.9: the loss is {:.4f} with them as they are, "
+                    "{:.4f} with each open or shut; lower fold.gate_eps_end, or raise fold.gate_steps",
+                    are_soft, units.count(), soft, hard));
+}
+
+Json falls_of(const GateState& state, const GateUnits& units) {
+  Json all(Json::Array{});
+  for (const auto& [step, unit] : state.fallen) {
+    Json fall = Json::object().set("step", step).set("block", unit / units.halves());
+    if (units.halves() == 2) fall.set("part", name_of(unit % 2 == 0 ? BlockHalf::attention : BlockHalf::mlp));
+    all.push_back(std::move(fall));
+  }
+  return all;
+}
+
+Json curve_of(const GateState& state) {
+  Json all(Json::Array{});
+  for (const auto& thetas : state.curve) all.push_back(array_of(thetas));
+  return all;
+}
+
+StageOutcome train_gates(const StageInputs& in) {
+  const std::vector<double> bi = numbers_of(file_of_stage(in, "probe").at("bi"));
+  const GateUnits units = gate_units(in.fold, in.model.decoder().specs(), in.model.decoder().num_layers());
+  StageReads reads;
+  if (in.is_root()) {
+    const auto stage = std::ranges::find(stages(), "gates", &Stage::name);
+    reads = reads_of_recipe(*stage, in);
+  }
+  GateTrainer trainer(in, units, saved_state(in, units, reads));
+  train(in, trainer, reads);
+
+  const std::vector<double> gates = trainer.gates(), open = units.ones();
+  const Choices chosen = choices(in, units, trainer, bi);
+  const double original = calibration_loss(in, units.gates(open)), soft = calibration_loss(in, units.gates(gates));
+  const double hard = calibration_loss(in, units.gates(units.without(chosen.by_gates)));
+  const double by_influence = calibration_loss(in, units.gates(units.without(chosen.by_influence)));
+  warn(in, units, trainer, soft, hard);
+  in.say(
+      fmt::format("gates: loss of the original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block influence {:.4f}",
+                  original, soft, hard, by_influence));
+  const GateState& state = trainer.state();
+  return {
+      .file =
+          Json::object()
+              .set("format", "tessera fold gates")
+              .set("version", 1)
+              .set("gates", in.fold.gates)
+              .set("steps", state.step)
+              .set("remove", in.fold.trained_remove())
+              .set("theta", array_of(state.theta))
+              .set("gate", array_of(gates))
+              .set("mu", state.mu)
+              .set("kept_cost", trainer.constraint().kept(gates))
+              .set("target_cost", trainer.constraint().target())
+              .set("fallen", falls_of(state, units))
+              .set("losses",
+                   Json::object().set("original", original).set("soft", soft).set("hard", hard).set("bi", by_influence))
+              .set("theta_every_10_steps", curve_of(state)),
+      .tokens = state.step * in.fold.gate_batch * in.train.sequence_length};
+}
+
+StageCost gates_cost(const StageSizes& sizes) {
+  const TrainConfig& train = sizes.train;
+  const int64_t tokens = sizes.fold.gate_steps * sizes.fold.gate_batch * train.sequence_length;
+  const double products = train.checkpoint_activations ? 6 : 4;
+  return {.tokens = tokens,
+          .flop = products * static_cast<double>(tokens) * computed_parameters(sizes.model),
+          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes))};
+}
+
+bool has_gates(const FoldConfig& fold) { return fold.selector == "gates" && fold.trained_remove() > 0; }
+
+}  // namespace
+
+Stage gates_stage() {
+  return {.name = "gates",
+          .file = "gates.json",
+          .keys = {"fold.gates", "fold.gate_estimator", "fold.gate_steps", "fold.gate_batch", "fold.gate_lr",
+                   "fold.gate_remove", "fold.gate_eps_end", "fold.gate_weight", "fold.gate_loss", "fold.protect_head",
+                   "fold.protect_tail", "fold.calibration_rows", "train.sequence_length", "train.micro_batch",
+                   "train.seed"},
+          .inputs = {"probe"},
+          .run = train_gates,
+          .cost = gates_cost,
+          .applies = has_gates};
+}
+
+}  // namespace tessera

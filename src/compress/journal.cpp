@@ -1,0 +1,120 @@
+#include "compress/journal.h"
+
+#include <map>
+
+#include "core/error.h"
+#include "io/file_descriptor.h"
+#include "io/files.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+JournalLine parse_line(std::string_view text, const std::string& where) {
+  try {
+    const Json json = Json::parse(text, "");
+    return {.stage = json.at("stage").as_string(),
+            .reads = stage_reads_of(json.at("reads")),
+            .file = json.at("file").as_string(),
+            .sha256 = json.at("sha256").as_string(),
+            .seconds = json.at("seconds").as_number(),
+            .tokens = json.at("tokens").as_integer()};
+  } catch (const UserError& error) {
+    throw UserError(where, std::string("this line of the journal is damaged: ") + error.what(),
+                    "remove it: the stage that it tells of is run again");
+  }
+}
+
+std::string text_of(const JournalLine& line) {
+  return Json::object()
+      .set("stage", line.stage)
+      .set("inputs", inputs_hash(line.reads))
+      .set("reads", to_json(line.reads))
+      .set("file", line.file)
+      .set("sha256", line.sha256)
+      .set("seconds", line.seconds)
+      .set("tokens", line.tokens)
+      .dump();
+}
+
+}  // namespace
+
+std::string inputs_hash(const StageReads& reads) {
+  std::string text;
+  for (const auto& [name, value] : reads) text += name + "=" + value + "\n";
+  return sha256_hex(text);
+}
+
+Json to_json(const StageReads& reads) {
+  Json json = Json::object();
+  for (const auto& [name, value] : reads) json.set(name, value);
+  return json;
+}
+
+StageReads stage_reads_of(const Json& json) {
+  StageReads reads;
+  for (const auto& [name, value] : json.members()) reads.emplace_back(name, value.as_string());
+  return reads;
+}
+
+void require_same_reads(const fs::path& file, std::string_view stage, const StageReads& before, const StageReads& now) {
+  const std::map<std::string, std::string> was(before.begin(), before.end()), is(now.begin(), now.end());
+  const auto told = [](const auto& values, const std::string& name) {
+    const auto found = values.find(name);
+    return found == values.end() || found->second.empty() ? std::string("not set") : found->second;
+  };
+  std::map<std::string, std::string> names = was;
+  names.insert(is.begin(), is.end());
+  std::string text;
+  for (const auto& [name, value] : names)
+    if (told(was, name) != told(is, name))
+      text += fmt::format("{} was {}, now {}\n", name, told(was, name), told(is, name));
+  if (text.empty()) return;
+  throw UserError(file.string(), fmt::format("stage {} cannot go on: the recipe differs", stage),
+                  text +
+                      "undo the change, or set run.dir to another folder: with fold.reuse it takes over the stages "
+                      "that read none of this");
+}
+
+Journal::Journal(fs::path folder) : folder_(std::move(folder)) {
+  if (!fs::exists(file())) return;
+  const std::string text = read_text_file(file());
+  int64_t number = 0;
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    ++number;
+    whole_bytes_ = static_cast<int64_t>(end) + 1;
+    if (end > begin)
+      lines_.push_back(
+          parse_line(std::string_view(text).substr(begin, end - begin), fmt::format("{}:{}", file().string(), number)));
+  }
+}
+
+const JournalLine* Journal::done(std::string_view stage) const {
+  for (auto line = lines_.rbegin(); line != lines_.rend(); ++line) {
+    if (line->stage != stage) continue;
+    const fs::path left = folder_ / line->file;
+    return fs::is_regular_file(left) && sha256_of_file(left) == line->sha256 ? &*line : nullptr;
+  }
+  return nullptr;
+}
+
+void Journal::mend() {
+  if (!fs::exists(file())) return;
+  const FileDescriptor journal = FileDescriptor::open_to_change(file());
+  if (journal.size() == whole_bytes_) return;
+  journal.truncate(whole_bytes_);
+  journal.sync();
+}
+
+void Journal::append(const JournalLine& line) {
+  const bool is_new = !fs::exists(file());
+  const std::string text = text_of(line) + "\n";
+  const FileDescriptor journal = FileDescriptor::open_or_create(file());
+  journal.write_at(whole_bytes_, std::as_bytes(std::span(text)));
+  journal.sync();
+  if (is_new) sync_folder(folder_);
+  whole_bytes_ += static_cast<int64_t>(text.size());
+  lines_.push_back(line);
+}
+
+}  // namespace tessera

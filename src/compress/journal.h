@@ -1,0 +1,64 @@
+#pragma once
+// compress/journal.jsonl: which stages are done, with what they read. One line a finished stage:
+//
+//   {"stage": "probe", "inputs": "<SHA-256>", "reads": {"train.seed": "1", "base": "9f31..", ..},
+//    "file": "probe.json", "sha256": "<of the file>", "seconds": 1.2, "tokens": 8192}
+//
+// appended, and synced to the disk, after the stage's file was renamed into place. A stage is done when its line is
+// whole and its file has the hash. A kill leaves at most a torn last line, which is cut off.
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/json.h"
+
+namespace tessera {
+
+/// What a stage reads: keys of the recipe with their text, the base, the data and files with their hash; in order.
+using StageReads = std::vector<std::pair<std::string, std::string>>;
+
+/// SHA-256 of the lines "name=value".
+std::string inputs_hash(const StageReads&);
+
+/// As an object of texts, and back. @throws UserError where a value is no text
+Json to_json(const StageReads&);
+StageReads stage_reads_of(const Json&);
+
+/// @param file  that tells what was read before
+/// @throws UserError naming all that was read otherwise, with both values
+void require_same_reads(const std::filesystem::path& file, std::string_view stage, const StageReads& before,
+                        const StageReads& now);
+
+struct JournalLine {
+  std::string stage;
+  StageReads reads;
+  std::string file, sha256;
+  double seconds = 0;
+  int64_t tokens = 0;
+};
+
+class Journal {
+ public:
+  /// Reads RUN/compress/journal.jsonl, where there is one.
+  /// @throws UserError naming file and line of a whole line that is damaged
+  explicit Journal(std::filesystem::path folder);
+
+  /// The last line of the stage whose file is as it was; null: it is not done.
+  const JournalLine* done(std::string_view stage) const;
+  const std::vector<JournalLine>& lines() const { return lines_; }
+  std::filesystem::path file() const { return folder_ / "journal.jsonl"; }
+  /// Cuts off a torn last line. Not done when a journal is only read: another process may be writing it.
+  void mend();
+  /// Behind `mend`. The line's file is in place.
+  void append(const JournalLine&);
+
+ private:
+  std::filesystem::path folder_;
+  std::vector<JournalLine> lines_;
+  int64_t whole_bytes_ = 0;  // of the file
+};
+
+}  // namespace tessera

@@ -1,0 +1,142 @@
+// Stage "probe": block influence and the similarity of all depths, in probe.json.
+
+#include "compress/probe.h"
+
+#include <cstring>
+
+#include "comm/stop_together.h"
+#include "compress/calibration.h"
+#include "compress/json_numbers.h"
+#include "core/device/memory.h"
+#include "kernels/calibration.h"
+#include "kernels/elementwise.h"
+#include "kernels/upload.h"
+#include "model/packed_attention.h"
+#include "score/forward.h"
+
+namespace tessera {
+namespace {
+
+std::vector<int32_t> tokens_of_documents(const PackedBatch& batch) {
+  std::vector<int32_t> rows;
+  for (const TokenRange& document : batch.documents)
+    for (int64_t t = document.begin; t < document.end; ++t) rows.push_back(static_cast<int32_t>(t));
+  return rows;
+}
+
+/// x_0 .. x_L, from the pass's scratch.
+std::vector<TensorView> states_of(const Pass& pass, const DecoderModel& decoder) {
+  std::vector<TensorView> states;
+  PackedAttention attention;
+  const auto keep = [&](const TensorView& hidden) {
+    states.push_back(pass.rows(hidden.cols(), decoder.compute()));
+    convert(pass.ctx, hidden, states.back());
+  };
+  const TensorView hidden = decoder.embed(pass);
+  keep(hidden);
+  for (int layer = 0; layer < decoder.num_layers(); ++layer) {
+    decoder.blocks(pass, {layer, layer + 1}, attention, hidden);
+    keep(hidden);
+  }
+  return states;
+}
+
+/// Every rank's sums of its rows, one row behind the other, in the order of the rows.
+std::vector<double> gathered(Communicator& world, const std::vector<double>& mine) {
+  std::vector<double> all;
+  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
+    if (bytes.empty()) continue;
+    const size_t begin = all.size();
+    all.resize(begin + bytes.size() / sizeof(double));
+    std::memcpy(&all[begin], bytes.data(), bytes.size());
+  }
+  return all;
+}
+
+StageOutcome probe(const StageInputs& in) {
+  const Probe found = probe_blocks(in);
+  const size_t states = found.influence.size() + 1;
+  Json similarity = Json::array();
+  for (size_t i = 0; i < states; ++i)
+    similarity.push_back(array_of(std::span(found.similarity).subspan(i * states, states)));
+  return {.file = Json::object()
+                      .set("format", "tessera fold probe")
+                      .set("version", 1)
+                      .set("rows", in.fold.calibration_rows)
+                      .set("tokens", found.tokens)
+                      .set("bi", array_of(found.influence))
+                      .set("similarity", std::move(similarity)),
+          .tokens = found.tokens};
+}
+
+StageCost probe_cost(const StageSizes& sizes) {
+  Model& model = sizes.model;
+  const int64_t length = sizes.train.sequence_length, tokens = sizes.fold.calibration_rows * length;
+  return {.tokens = tokens,
+          .flop = 2 * static_cast<double>(tokens) * computed_parameters(model),
+          .bytes = plan_widest(1, length, model.pool().device(), sizes.threads,
+                               [&](const Context& ctx, const PackedBatch& batch) { cosine_sums(ctx, model, batch); })};
+}
+
+}  // namespace
+
+std::vector<double> cosine_sums(const Context& ctx, Model& model, const PackedBatch& batch) {
+  const auto scope = ctx.scratch.scope();
+  const BatchTokens in(ctx, batch, model.bound_adapter());
+  const std::vector<int32_t> tokens = tokens_of_documents(batch);
+  const IndexArray<int32_t> rows = upload(ctx, tokens);
+  const Pass pass{ctx, in.tokens(), {&model.pool()}};
+  const std::vector<TensorView> states = states_of(pass, model.decoder());
+  const auto count = static_cast<int64_t>(states.size());
+  const TensorView sums = ctx.scratch.allocate({count * count}, DType::f64);
+  if (ctx.scratch.is_counting()) return {};
+  zero(sums);
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = i; j < count; ++j) {
+      const int64_t place = i * count + j;
+      add_cosines(ctx, states[i], states[j], rows, sums.slice_rows(place, place + 1));
+    }
+  const OnHost host(sums);
+  const auto upper = host.as<double>();
+  std::vector<double> all(upper.begin(), upper.end());
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = 0; j < i; ++j) all[i * count + j] = all[j * count + i];
+  return all;
+}
+
+Probe probe_blocks(const StageInputs& in) {
+  require_calibration_rows(in);
+  const auto states = static_cast<size_t>(in.model.decoder().num_layers()) + 1;
+  const RowShare share = calibration_share(in);
+  std::vector<double> mine;  // of each row its sums, and behind them its number of tokens
+  bool is_left = false;
+  for (int64_t row = share.begin; row < share.end; ++row) {
+    if ((is_left = in.stop_requested())) break;
+    const int64_t number = in.data.shuffled_row(row);
+    const PackedBatch batch = in.data.batch({&number, 1}, row);
+    const std::vector<double> sums = cosine_sums(in.ctx, in.model, batch);
+    mine.insert(mine.end(), sums.begin(), sums.end());
+    mine.push_back(static_cast<double>(tokens_of_documents(batch).size()));
+  }
+  leave_together(in.world, is_left, "comparing blocks");
+  const std::vector<double> rows = gathered(in.world, mine);
+  std::vector<double> total(states * states + 1, 0.0);
+  for (size_t i = 0; i < rows.size(); ++i) total[i % total.size()] += rows[i];
+
+  Probe found{
+      .similarity = {total.begin(), total.end() - 1}, .influence = {}, .tokens = static_cast<int64_t>(total.back())};
+  for (double& cosine : found.similarity) cosine /= total.back();
+  for (size_t l = 0; l + 1 < states; ++l) found.influence.push_back(1 - found.similarity[l * states + l + 1]);
+  return found;
+}
+
+Stage probe_stage() {
+  return {.name = "probe",
+          .file = "probe.json",
+          .keys = {"fold.calibration_rows", "train.sequence_length", "train.seed"},
+          .inputs = {},
+          .run = probe,
+          .cost = probe_cost};
+}
+
+}  // namespace tessera

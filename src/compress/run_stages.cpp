@@ -1,0 +1,150 @@
+#include "compress/run_stages.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "comm/stop_together.h"
+#include "core/error.h"
+#include "io/files.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+using How = StageReport::How;
+
+const char* text_of(How how) { return how == How::run ? "run" : how == How::reused ? "reused" : "done before"; }
+
+void add_keys(const Stage& stage, const std::map<std::string, std::string>& keys, StageReads& reads) {
+  for (const std::string_view key : stage.keys) {
+    const auto found = keys.find(std::string(key));
+    TS_CHECK(found != keys.end(), "stage {} reads \"{}\", which is no key", stage.name, key);
+    reads.emplace_back(found->first, found->second);
+  }
+}
+
+/// All that a stage reads. Its inputs are done.
+StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& journal) {
+  StageReads reads = reads_of_recipe(stage, in);
+  for (const std::string_view input : stage.inputs) {
+    const JournalLine* line = journal.done(input);
+    if (line) reads.emplace_back(line->file, line->sha256);  // a stage that did not apply has left nothing
+  }
+  return reads;
+}
+
+bool is_file(const std::string& name) { return name.ends_with(".json"); }
+
+StageReads without_files(StageReads reads) {
+  std::erase_if(reads, [](const auto& read) { return is_file(read.first); });
+  return reads;
+}
+
+/// What was read of the recipe by each finished stage that is asked for is what it holds now. Files of earlier stages
+/// are compared when their turn comes, since one that is gone is made again.
+void require_same_recipe(const StageInputs& in, const Journal& journal, const std::vector<const Stage*>& asked) {
+  for (const Stage* stage : asked)
+    if (const JournalLine* line = journal.done(stage->name))
+      require_same_reads(journal.file(), stage->name, without_files(line->reads), reads_of_recipe(*stage, in));
+}
+
+/// The line of another run's stage that read the same; null: there is none.
+const JournalLine* reusable(const Journal& other, const Stage& stage, const StageReads& reads) {
+  const JournalLine* line = other.done(stage.name);
+  return line && inputs_hash(line->reads) == inputs_hash(reads) ? line : nullptr;
+}
+
+/// Rank 0's part of the stages.
+class Root {
+ public:
+  explicit Root(const StageInputs& in) : in_(in), journal_(in.folder) {
+    require_same_recipe(in, journal_, asked_stages(in.fold));
+    create_folder(in.folder);
+    remove_temporaries(in.folder);
+    journal_.mend();
+    if (in.begin) in.begin();
+    if (in.fold.reuse.empty()) return;
+    const fs::path folder = in.fold.reuse / "compress";
+    if (!fs::exists(folder / "journal.jsonl"))
+      throw UserError("fold.reuse", fmt::format("\"{}\" holds no run of job = \"compress\"", in.fold.reuse.string()),
+                      "name the folder of a run, which has compress/journal.jsonl");
+    other_.emplace(folder);
+  }
+
+  /// Whether the stage is done, or was taken over.
+  How find(const Stage& stage) {
+    reads_ = reads_of(stage, in_, journal_);
+    if (const JournalLine* line = journal_.done(stage.name)) {
+      require_same_reads(journal_.file(), stage.name, line->reads, reads_);
+      return How::done_before;
+    }
+    const JournalLine* line = other_ ? reusable(*other_, stage, reads_) : nullptr;
+    if (!line) return How::run;
+    finish(stage, read_text_file(in_.fold.reuse / "compress" / line->file), line->seconds, line->tokens);
+    return How::reused;
+  }
+
+  void finish(const Stage& stage, const std::string& text, double seconds, int64_t tokens) {
+    write_text_file(in_.folder / stage.file, text);
+    journal_.append({.stage = std::string(stage.name),
+                     .reads = reads_,
+                     .file = std::string(stage.file),
+                     .sha256 = sha256_hex(text),
+                     .seconds = seconds,
+                     .tokens = tokens});
+  }
+
+  StageReport report(const Stage& stage, How how) const {
+    const JournalLine& line = *journal_.done(stage.name);
+    return {line.stage, line.file, line.seconds, line.tokens, how};
+  }
+
+ private:
+  const StageInputs& in_;
+  Journal journal_;
+  std::optional<Journal> other_;
+  StageReads reads_;  // of the stage that was found last
+};
+
+}  // namespace
+
+StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
+  StageReads reads = {{"base", in.model.base_fingerprint()}, {"data", in.data.hash()}};
+  add_keys(stage, in.keys, reads);
+  return reads;
+}
+
+void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::map<std::string, std::string>& keys) {
+  const Journal journal(folder);
+  for (const Stage* stage : asked_stages(fold)) {
+    const JournalLine* line = journal.done(stage->name);
+    if (!line) continue;
+    StageReads before = without_files(line->reads), now;
+    std::erase_if(before, [](const auto& read) { return read.first == "base" || read.first == "data"; });
+    add_keys(*stage, keys, now);
+    require_same_reads(journal.file(), stage->name, before, now);
+  }
+}
+
+std::vector<StageReport> run_stages(const StageInputs& in) {
+  std::optional<Root> root;
+  if (in.is_root()) root.emplace(in);
+  std::vector<StageReport> reports;
+  for (const Stage* stage : asked_stages(in.fold)) {
+    leave_together(in.world, in.stop_requested(), fmt::format("compressing, before stage {}", stage->name));
+    const How mine = root ? root->find(*stage) : How::run;
+    const bool is_run = broadcast_text(in.world, text_of(mine)) == text_of(How::run);
+    if (is_run) {
+      const auto begin = std::chrono::steady_clock::now();
+      const StageOutcome outcome = stage->run(in);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (root) root->finish(*stage, outcome.file.dump(1) + "\n", seconds, outcome.tokens);
+    }
+    if (!root) continue;
+    reports.push_back(root->report(*stage, mine));
+    in.say(fmt::format("stage {}: {}", stage->name, text_of(mine)));
+  }
+  return reports;
+}
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+#include "compress/stages.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "io/files.h"
+#include "train/steps.h"
+
+namespace tessera {
+
+Stage probe_stage();
+Stage gates_stage();
+Stage remove_stage();
+
+const std::vector<Stage>& stages() {
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage()};
+  return all;
+}
+
+std::vector<const Stage*> asked_stages(const FoldConfig& fold) {
+  std::vector<const Stage*> asked;
+  for (const Stage& stage : stages()) {
+    const bool is_made = fold.plan.empty() || !stage.in_plan;
+    if (is_made && (!stage.applies || stage.applies(fold))) asked.push_back(&stage);
+    if (stage.name == fold.until) break;
+  }
+  return asked;
+}
+
+std::vector<std::string> keys_that_are_read(const FoldConfig& fold) {
+  constexpr std::string_view kSection = "fold.";
+  std::vector<std::string> keys = {"until", "reuse", "plan", "replace", "remove", "selector"};
+  for (const Stage* stage : asked_stages(fold))
+    for (const std::string_view key : stage->keys)
+      if (key.starts_with(kSection)) keys.emplace_back(key.substr(kSection.size()));
+  return keys;
+}
+
+Json file_of_stage(const StageInputs& in, std::string_view name) {
+  const auto stage = std::ranges::find(stages(), name, &Stage::name);
+  TS_CHECK(stage != stages().end(), "\"{}\" is no stage", name);
+  const std::filesystem::path file = in.folder / stage->file;
+  return Json::parse(broadcast_text(in.world, in.is_root() ? read_text_file(file) : ""), file.string());
+}
+
+int64_t rows_of_pass(const TrainConfig& train, int64_t rows, int ranks) {
+  TrainConfig of_rows = train;
+  of_rows.batch = rows;
+  return micro_batch_rows(of_rows, ranks);
+}
+
+double computed_parameters(Model& model) {
+  double count = 0;
+  for (const WeightSpec& spec : model.decoder().specs())
+    if (spec.role != Role::embedding) count += static_cast<double>(spec.shape.count());
+  return count;
+}
+
+}  // namespace tessera

@@ -1,0 +1,90 @@
+#pragma once
+// The stages of job = "compress": what each reads and leaves. A stage is made in the file of its name beside this one;
+// stages.cpp lists them in their order. run_stages.h runs them, and the journal (journal.h) knows which are done.
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "compress/fold_config.h"
+#include "core/json.h"
+#include "core/key_places.h"
+#include "data/packed_dataset.h"
+#include "kernels/compute.h"
+#include "model/model.h"
+#include "train/train_config.h"
+
+namespace tessera {
+
+/// What every stage works on; all of it outlives the stages.
+struct StageInputs {
+  const FoldConfig& fold;
+  const TrainConfig& train;
+  const CheckpointConfig& checkpoint;
+  std::map<std::string, std::string> keys;  // of the recipe, as text: what the journal compares
+  KeyPlaces where_fold;
+  Model& model;               // the original, frozen
+  const PackedDataset& data;  // data.train
+  Communicator& world;
+  const Context& ctx;
+  std::filesystem::path folder;  // RUN/compress; rank 0 writes there
+  std::function<void(const std::string&)> say;
+  std::function<bool()> stop_requested;
+  std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
+
+  bool is_root() const { return world.rank() == 0; }
+};
+
+/// What a stage leaves for its file, the same on every rank or on rank 0 alone, and how many tokens it read.
+struct StageOutcome {
+  Json file;
+  int64_t tokens = 0;
+};
+
+/// What a stage takes, for the plan that --check prints.
+struct StageCost {
+  int64_t tokens = 0;
+  double flop = 0;    // over all ranks
+  int64_t bytes = 0;  // a rank, beside the mapped base
+};
+
+/// What costs are made of.
+struct StageSizes {
+  const FoldConfig& fold;
+  const TrainConfig& train;
+  Model& model;  // laid out, not held
+  int ranks = 1, threads = 1;
+};
+
+struct Stage {
+  std::string_view name;
+  std::string_view file;                 // in RUN/compress, a JSON document
+  std::vector<std::string_view> keys;    // of the recipe, that it reads
+  std::vector<std::string_view> inputs;  // stages whose files it reads
+  StageOutcome (*run)(const StageInputs&);
+  StageCost (*cost)(const StageSizes&);
+  bool (*applies)(const FoldConfig&) = nullptr;  // null: always
+  bool in_plan = true;                           // a plan of the user's (fold.plan) takes its place
+};
+
+/// In the order in which they run.
+const std::vector<Stage>& stages();
+/// Those that the recipe asks for, fold.until the last.
+std::vector<const Stage*> asked_stages(const FoldConfig&);
+/// Keys of [fold] that a stage of this program reads, or the job itself.
+std::vector<std::string> keys_that_are_read(const FoldConfig&);
+
+/// The file of a finished stage, the same on every rank. @throws UserError naming it
+Json file_of_stage(const StageInputs&, std::string_view stage);
+
+/// Rows of one pass of a rank, in steps or evaluations of so many rows over all ranks.
+int64_t rows_of_pass(const TrainConfig&, int64_t rows, int ranks);
+
+/// Numbers of the model outside its embedding: what a token's forward pass multiplies, twice a FLOP each.
+double computed_parameters(Model&);
+
+}  // namespace tessera

@@ -1,0 +1,192 @@
+// job = "compress" from the command line: its stages, what it goes on from, what it refuses, ranks, stops and kills.
+
+#include <gmock/gmock.h>
+
+#include <random>
+
+#include "cli/stops.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+constexpr const char* kFiles[] = {"probe.json", "gates.json", "removed.json"};
+
+class Compress : public test::Stops {
+ protected:
+  Compress() { replace("base/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 6"); }
+
+  /// Short, and for two of six blocks.
+  Words job(const std::string& run, const Words& more = {}) const {
+    return joined({"lora.toml", "job=compress", "run.dir=" + run, "data.cache=cache", "fold.remove=0.33",
+                   "fold.gate_steps=30", "fold.gate_batch=4", "fold.calibration_rows=6", "checkpoint.every=7"},
+                  more);
+  }
+  std::string file(const std::string& run, const std::string& name) const {
+    return test::read_file(*this / run / "compress" / name);
+  }
+  Json json(const std::string& run, const std::string& name) const { return Json::parse(file(run, name), name); }
+  std::vector<double> numbers(const Json& list) const {
+    std::vector<double> values;
+    for (const Json& item : list.items()) values.push_back(item.as_number());
+    return values;
+  }
+  std::vector<std::string> stages(const std::string& run) const {
+    std::vector<std::string> names;
+    const std::string text = file(run, "journal.jsonl");
+    for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
+      names.push_back(Json::parse(text.substr(begin, end - begin), "journal").at("stage").as_string());
+    return names;
+  }
+  static std::string last_line(const test::Ended& ended) {
+    const std::string text = ended.out.substr(0, ended.out.size() - 1);
+    return text.substr(text.rfind('\n') + 1);
+  }
+  void expect_same_files(const std::string& run, const std::string& other) const {
+    for (const char* name : kFiles) EXPECT_EQ(file(run, name), file(other, name)) << name;
+    EXPECT_THAT(temporaries(run), IsEmpty());
+  }
+};
+
+TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
+  const test::Ended ended = expect_done(trainer(job("run")));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove"));
+  const Json probe = json("run", "probe.json"), gates = json("run", "gates.json"),
+             removed = json("run", "removed.json");
+  EXPECT_EQ(numbers(probe.at("bi")).size(), 6u);
+  ASSERT_EQ(probe.at("similarity").items().size(), 7u);
+  for (size_t i = 0; i < 7; ++i) {
+    const auto row = numbers(probe.at("similarity").items()[i]);
+    EXPECT_NEAR(row[i], 1, 1e-6);
+    EXPECT_EQ(row[(i + 3) % 7], numbers(probe.at("similarity").items()[(i + 3) % 7])[i]);
+    if (i < 6) {
+      EXPECT_EQ(numbers(probe.at("bi"))[i], 1 - row[i + 1]);
+    }
+  }
+  EXPECT_EQ(gates.at("theta").items().size(), 6u);
+  EXPECT_EQ(gates.at("gate").items().front().as_number(), 1) << "protected";
+  EXPECT_EQ(gates.at("theta_every_10_steps").items().size(), 4u) << "the start, and three times ten steps";
+  EXPECT_GT(gates.at("losses").at("bi").as_number(), 0);
+  const auto blocks = numbers(removed.at("removed"));
+  ASSERT_EQ(blocks.size(), 2u);
+  EXPECT_THAT(blocks, testing::Each(AllOf(testing::Ge(1), testing::Le(4))));
+  EXPECT_THAT(last_line(ended), testing::StartsWith("{\"run\":"));
+
+  const std::string journal = file("run", "journal.jsonl");
+  const test::Ended again = expect_done(trainer(job("run")));
+  EXPECT_EQ(file("run", "journal.jsonl"), journal);
+  EXPECT_EQ(last_line(again), last_line(ended));
+  EXPECT_EQ(test::occurrences(again.out, "done before"), 3);
+  const test::Ended stored = expect_done(trainer({(*this / "run/recipe.toml").string()}));
+  EXPECT_EQ(test::occurrences(stored.out, "done before"), 3) << stored.out;
+}
+
+TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
+  expect_done(trainer(job("run", {"fold.until=gates"})));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates"));
+  const std::string recipe = test::read_file(*this / "run/recipe.toml");
+  EXPECT_THAT(fault(job("run", {"fold.gate_lr=0.01"})),
+              AllOf(HasSubstr("journal.jsonl: stage gates cannot go on: the recipe differs"),
+                    HasSubstr("fold.gate_lr was 0.02, now 0.01\n"), Not(HasSubstr("fold.remove"))));
+  EXPECT_EQ(test::read_file(*this / "run/recipe.toml"), recipe);
+  EXPECT_THAT(expect_done(trainer(job("run", {"fold.gate_lr=0.01", "--check"}))).out,
+              HasSubstr("as things stand the job would end with"));
+  expect_done(trainer(job("run")));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove"));
+  fs::remove(*this / "run/compress/removed.json");
+  expect_done(trainer(job("run")));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "remove"));
+}
+
+TEST_F(Compress, StagesOfAnotherRunAreTakenOverWhereTheyReadTheSame) {
+  expect_done(trainer(job("run", {"fold.gate_remove=0.5"})));
+  const Words other = job("other", {"fold.gate_remove=0.5", "fold.remove=0.17", "fold.reuse=run"});
+  const test::Ended ended = expect_done(trainer(other));
+  EXPECT_EQ(test::occurrences(ended.out, ": reused"), 2) << ended.out;
+  EXPECT_EQ(file("other", "gates.json"), file("run", "gates.json"));
+  const auto few = numbers(json("other", "removed.json").at("removed"));
+  EXPECT_EQ(few.size(), 1u);
+  EXPECT_THAT(fault(job("third", {"fold.reuse=base"})), HasSubstr("holds no run of job = \"compress\""));
+}
+
+TEST_F(Compress, RanksFindTheSame) {
+  TESSERA_NEEDS_MPI();
+  expect_done(trainer(job("one")));
+  for (const int count : {2, 3}) {
+    const std::string run = "ranks" + std::to_string(count);
+    expect_done(ranks(count, job(run)));
+    EXPECT_EQ(file(run, "probe.json"), file("one", "probe.json")) << "rows are summed in their order";
+    EXPECT_EQ(file(run, "removed.json"), file("one", "removed.json"));
+    const auto a = numbers(json(run, "gates.json").at("theta")), b = numbers(json("one", "gates.json").at("theta"));
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-3);
+  }
+}
+
+TEST_F(Compress, AStopIsPoliteAndTheSameCommandGoesOn) {
+  const Words words = {"fold.gate_steps=400"};
+  expect_done(trainer(job("straight", words)));
+  const auto moment = [&] { return fs::exists(*this / "run/compress/gates-state.json"); };
+  const test::Ended ended = stop(trainer(job("run", words)), SIGTERM, moment);
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("stopped while training gates, after step "),
+                               testing::EndsWith("; the same command goes on\n")));
+  EXPECT_THAT(expect_done(trainer(job("run", words))).out, HasSubstr("gates: going on from step "));
+  expect_same_files("run", "straight");
+}
+
+TEST_F(Compress, KilledAnywhereItEndsAsIfNothingHadBeen) {
+  expect_done(trainer(job("straight")));
+  std::mt19937 random(20261129);
+  for (int kill = 0; kill < 12; ++kill) {
+    test::Process process(trainer(job("run")));
+    test::sleep_seconds(0.02 * static_cast<double>(random() % 60));
+    process.send(SIGKILL);
+    process.wait();
+  }
+  expect_done(trainer(job("run")));
+  expect_same_files("run", "straight");
+  EXPECT_THAT(stages("run"), testing::IsSupersetOf({"probe", "gates", "remove"}));
+}
+
+TEST_F(Compress, SelectorsThatNeedNoGatesTrainNone) {
+  for (const char* selector : {"bi", "random", "run"}) {
+    const std::string run = selector;
+    expect_done(trainer(job(run, {"fold.selector=" + run, "fold.gate_steps=400"})));
+    EXPECT_THAT(stages(run), ElementsAre("probe", "remove"));
+    EXPECT_EQ(json(run, "removed.json").at("removed").items().size(), 2u);
+  }
+  expect_done(trainer(job("halves", {"fold.gates=sublayer"})));
+  EXPECT_EQ(json("halves", "gates.json").at("theta").items().size(), 12u);
+  expect_done(trainer(job("none", {"fold.remove=0"})));
+  EXPECT_THAT(json("none", "removed.json").at("removed").items(), IsEmpty());
+}
+
+TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
+  const auto refused = [&](const Words& more) { return fault(job("run", more)); };
+  EXPECT_THAT(refused({"fold.remove=0.9", "fold.gate_remove=0.9"}),
+              HasSubstr("fold: removing 5 of 6 blocks leaves 1; 2 are protected"));
+  EXPECT_THAT(refused({"fold.calibration_rows=100000"}),
+              HasSubstr("fold: 100000 calibration rows are asked for, data."));
+  EXPECT_THAT(refused({"fold.gate_remove=0.2"}), HasSubstr("fold.gate_remove is 0.2, less than fold.remove = 0.33"));
+  EXPECT_THAT(refused({"fold.replace=mse"}),
+              HasSubstr("fold: a replaced block stands for one consecutive run: fold.selector = \"run\""));
+  EXPECT_THAT(refused({"fold.absorb=true"}), HasSubstr("fold.gates is \"block\""));
+  EXPECT_THAT(refused({"fold.plan=lora.toml", "fold.group=3"}), HasSubstr("fold.group is given beside fold.plan"));
+  EXPECT_THAT(refused({"sharing.method=depth", "sharing.blocks=3"}), HasSubstr("sharing.method is \"depth\""));
+}
+
+TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {
+  const test::Ended ended = expect_done(trainer(job("run", {"--check"})));
+  for (const char* stage : {"probe", "gates", "remove"})
+    EXPECT_THAT(ended.out, HasSubstr(std::string("\nstage ") + stage));
+  EXPECT_THAT(ended.out, HasSubstr("trained 0, frozen"));
+  EXPECT_FALSE(fs::exists(*this / "run"));
+}
+
+}  // namespace
+}  // namespace tessera
