@@ -16,6 +16,7 @@ namespace {
 template <class W> void multiply_row(const float* x, const W* factors, int64_t dim, float* y, bool accumulate) {
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto value = vector.load(x + i), factor = vector.load(factors + i);
+    // Fused: accumulated, an element is rounded once, not after the product and again after the sum.
     vector.store(accumulate ? hn::MulAdd(value, factor, vector.load(y + i)) : hn::Mul(value, factor), y + i);
   });
 }
@@ -86,6 +87,7 @@ void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView su
   const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
+  // Blocks have 64 rows whatever the number of threads, so that neither partial sums nor their order depend on it.
   parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
       float* own = partial + b * dim;

@@ -35,6 +35,7 @@ HWY_INLINE FloatVec load_wide(const Float16* p) {
   const hn::Rebind<uint16_t, Floats> d16;
   const hn::RebindToUnsigned<Floats> d32;
   const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
+  // Exponent and fraction stand where f32 has them, with f16's bias of 15 in place of 127: 2^112 makes up for it.
   const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(d32, 0x7fffu)));
   const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(d32, 0x8000u)));
   const auto finite = hn::Mul(hn::BitCast(kFloats, magnitude), hn::Set(kFloats, 0x1p112f));
@@ -86,6 +87,8 @@ HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kF
 HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   const hn::RebindToSigned<Floats> d32;
   x = hn::Max(hn::Set(kFloats, -104.0f), hn::Min(hn::Set(kFloats, 89.0f), x));
+  // n = x / ln 2 rounded, r = x − n ln 2. ln 2 is subtracted in two parts (Cody and Waite), the first short enough for
+  // its product to be exact, so that r keeps its low bits where n is large.
   const auto n = hn::NearestInt(hn::Mul(x, hn::Set(kFloats, 0x1.715476p+0f)));
   const auto n_float = hn::ConvertTo(kFloats, n);
   auto r = hn::NegMulAdd(n_float, hn::Set(kFloats, 0.693359375f), x);  // nine bits: the product is exact
@@ -96,6 +99,7 @@ HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 24));
   p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 6));
   p = hn::MulAdd(p, r, hn::Set(kFloats, 0.5f));
+  // Last of all 1 + (r + r² p): the large term is added once, to a sum that is small.
   p = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), hn::Set(kFloats, 1.0f));
   // 2ⁿ in two factors: n reaches -150 and 128, beyond one exponent field.
   const auto first = hn::ShiftRight<1>(n), second = hn::Sub(n, first), bias = hn::Set(d32, 127);

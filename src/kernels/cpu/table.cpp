@@ -5,6 +5,8 @@ namespace tessera::cpu {
 
 const Kernels& table() {
   static const Kernels kTable = [] {
+    // Ops that are not named here stay the reference's: softmax_begin, softmax_finish, distill_begin and distill_finish
+    // work on a few numbers a row, beside a row of logits for each.
     Kernels table = reference::table();
     table.backend = "cpu";
     table.gemm = gemm;

@@ -16,6 +16,7 @@ template <class T, class W> void multiply(const GemmArgs& args) {
         sum += a * b;
       }
       T& c = args.c.row<T>(m)[n];
+      // beta = 0 must not look at c, which may be uninitialised or NaN.
       c = static_cast<T>(args.beta == 0 ? args.alpha * sum : args.alpha * sum + args.beta * c);
     }
   }
