@@ -8,7 +8,10 @@
 
 namespace tessera {
 
+// A file's head: 4 letters | u32 version | u32 run | u32 round and u64 index that come first in it | u64 prev of that
+// record.
 constexpr int64_t kFileHeadBytes = 32;
+// Records that share the head of a page, and the distance of marks in files of either form.
 constexpr uint64_t kPageRecords = 256;
 
 enum class SegmentForm { records, archive };  // NNNNNNNN.tsb, NNNNNNNN.tsa

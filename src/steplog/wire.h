@@ -31,6 +31,7 @@ template <class Decode> auto decode_or_refusal(Decode decode) -> std::variant<de
 
 class ByteWriter {
  public:
+  // Byte by byte: the formats are little-endian on any machine.
   template <std::unsigned_integral T> void put(T value) {
     for (size_t i = 0; i < sizeof(T); ++i) bytes_.push_back(static_cast<std::byte>(uint64_t{value} >> (8 * i) & 0xFF));
   }
@@ -74,9 +75,11 @@ class ByteReader {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       const uint8_t byte = get<uint8_t>();
+      // Nine groups of seven bits leave one bit of 64 for the last byte.
       if (shift == 63 && byte > 1) break;
       value |= uint64_t{byte & 0x7Fu} << shift;
       if (byte & 0x80) continue;
+      // A last byte of zero adds nothing: the number could have been written shorter.
       if (byte == 0 && shift > 0) break;
       return value;
     }
