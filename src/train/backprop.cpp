@@ -11,16 +11,19 @@ LossSums backprop_batch(const Context& ctx, Model& model, const PackedBatch& bat
   const Dropout& dropout = options.dropout;
   const Pass pass{ctx, in.tokens(), {&model.pool()}, &model.pool(), dropout.seed, dropout.step, dropout.on};
   PackedAttention attention;
+  // What each layer keeps of its forward pass for its backward pass.
   std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
   const Keep keep = options.checkpoint_activations ? Keep::inputs : Keep::everything;
 
   const TensorView hidden = decoder.embed(pass);
   decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
   const TensorView dhidden = pass.rows(hidden.cols(), decoder.compute());
+  // The head adds its gradient here, and the layers, from the last to the first, carry it on in the same buffer.
   clear(ctx, dhidden);
   const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
   decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
   decoder.embed_backward(pass, dhidden);
+  // A dry run with a counting arena finds how much memory a pass takes; there are no numbers to sum.
   if (ctx.scratch.is_counting()) return {};
   return sum_up(batch, in.scored(), scores.nll, scores.best);
 }

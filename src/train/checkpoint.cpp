@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kFormatVersion = 1;
+// best.h5 is a copy of the file with the lowest loss; `latest` is a text with the newest file's name.
 constexpr const char *kBest = "best.h5", *kLatest = "latest";
 
 constexpr std::string_view kPrefix = "step-", kSuffix = ".h5";
@@ -36,6 +37,7 @@ bool is_whole(const fs::path& file) {
 void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
   int64_t kept = 0;
   for (const int64_t step : checkpoint_steps(folder)) {
+    // Files of later steps are of a state that the run went back behind.
     if (step > written) continue;
     const fs::path file = checkpoint_file(folder, step);
     if (kept >= retention.keep && step != retention.gone_on_from) {
@@ -46,6 +48,7 @@ void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
       ++kept;
     }
   }
+  // Its successor is written: from the next time on, it is a checkpoint like any other.
   retention.gone_on_from = 0;
 }
 
@@ -156,6 +159,7 @@ void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const F
     h5.seal();
   };
   write_file_atomically(file, write);
+  // In this order a kill leaves at any time a `latest` that names a file which is there and whole.
   write_text_file(folder / kLatest, file.filename().string() + "\n");
   if (is_best) write_file_atomically(folder / kBest, write);
   retention.whole.insert(meta.step);

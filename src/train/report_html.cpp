@@ -68,6 +68,7 @@ std::vector<Json> lines_of(const std::vector<Json>& lines, std::string_view spli
 /// The evaluations that may be compared: those of other held-out rows, before a run went on with these, are left out.
 std::vector<Json> evaluations(const std::vector<Json>& lines) {
   std::vector<Json> evals = lines_of(lines, "eval");
+  // The newest line that begins a comparison, if any: what stands before it was found on other rows.
   const auto begin = std::find_if(evals.rbegin(), evals.rend(), [](const Json& line) { return line.find("before"); });
   if (begin != evals.rend()) evals.erase(evals.begin(), begin.base() - 1);
   return evals;
@@ -122,6 +123,7 @@ Rows what_was_trained(const std::string& recipe_text) {
 Rows totals(const std::vector<Json>& lines) {
   const auto train = lines_of(lines, "train");
   const Json* done = done_event(lines);
+  // Of this file's steps: a run that went on has those of all its processes here.
   double seconds = 0, peak = 0;
   for (const Json& line : train) {
     seconds += number(line, "step_seconds").value_or(0);
@@ -158,6 +160,7 @@ std::string evaluation_table(const std::vector<Json>& evals) {
   std::string html = fmt::format(
       "<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n",
       cell(first, "step"), cell(last, "step"));
+  // The newest evaluation names the rows of the table; a figure that the first lacks is told as not finite.
   for (const auto& [key, member] : last.members()) {
     if (key == "step" || !(member.is_number() || member.is_null())) continue;
     html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)),

@@ -56,6 +56,7 @@ void RunFolder::take(const std::function<void(const std::string&)>& say, std::ch
     lock_.reset();
     lock_file_.reset();
     is_new_ = make_folders(path_, path_);
+    // Taken at once, or waited for; then see whether it is the lock of the folder that is there now.
     if (lock({})) continue;
     if (say)
       say(fmt::format("{}: another process is using this run folder: waiting up to {:.0f} s for it to end",
@@ -69,6 +70,7 @@ void RunFolder::take(const std::function<void(const std::string&)>& say, std::ch
 bool RunFolder::lock_counts() const {
   struct stat locked, there;
   if (::fstat(lock_file_->get(), &locked) != 0 || ::stat((path_ / kLock).c_str(), &there) != 0) return false;
+  // The same file, by device and inode, and not another of its name.
   return locked.st_dev == there.st_dev && locked.st_ino == there.st_ino;
 }
 
@@ -85,6 +87,7 @@ void RunFolder::take_a_new_one() {
 }
 
 RunFolder::~RunFolder() {
+  // A run that failed at its very start leaves no empty folder behind, for which the next one would get another number.
   if (!is_new_ || std::uncaught_exceptions() == 0 || !is_untouched()) return;
   std::error_code ignored;
   fs::remove_all(path_, ignored);

@@ -7,6 +7,7 @@ namespace {
 class Sgd final : public Optimizer {
  public:
   Sgd(const OptimizerConfig& config, int64_t count, Device device)
+      // Without momentum there is no state at all.
       : Optimizer(config), velocity_({config.momentum > 0 ? count : 0}, DType::f32, device) {}
 
   void step_run(const Context& ctx, const SlotRun& run, const RunStep& step) override {

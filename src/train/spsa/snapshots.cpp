@@ -50,6 +50,7 @@ void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder,
   for (const uint32_t round : snapshot_rounds(folder)) {
     const auto found = known.find(round);
     if (round > last_round || found == known.end()) continue;
+    // Damaged, altered, or of another run under the same name.
     if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256)
       continue;  // an older one, or the base, will do
     return replica.load(snapshot_file(folder, round));

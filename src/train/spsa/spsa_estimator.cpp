@@ -127,6 +127,7 @@ class Spsa final : public Estimator {
 
   /// A vote: its head, a byte or four a probe, and the loss.
   int64_t wire_bytes(Model&) const override {
+    // A vote's fixed fields are 19 bytes (steplog/vote.cpp), the loss is an f16.
     return transport().manners.bytes_of_message + 19 + config_.probes * (config_.votes == "float32" ? 4 : 1) + 2;
   }
 
@@ -160,6 +161,7 @@ Standing standing_of(const SpsaConfig& config, const DataShare& share) {
 }
 
 int64_t replica_state_bytes(const SpsaConfig& config, const OptimizerConfig& optimizer, int64_t count) {
+  // A start value (f32) and a 64-bit sum a weight, a 64-bit sum a direction: what SeedPool holds.
   if (config.directions == "pool") return 12 * count + 8 * config.pool_size;
   return optimizer_state_bytes(optimizer, count);
 }

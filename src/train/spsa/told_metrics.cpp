@@ -30,6 +30,7 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
   with_place(file.string(), [&] {
     for (const Json& line : MetricsFile(file).lines()) {
       const Json* step = line.find("step");
+      // Events have no figures, and lines beyond the log's end are of rounds that are made again.
       if (line.find("event") || !step || step->as_integer() > last_step) continue;
       if (line.at("split").as_string() == "train") {
         told.last_step = step->as_integer();
@@ -38,6 +39,7 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
         continue;
       }
       meta.last_eval = sums_told(line, objective);
+      // The first evaluation, and each that begins a new comparison, is what later ones are compared with.
       if (meta.evaluated_at < 0 || line.find("before")) {
         meta.first_eval = meta.last_eval;
         meta.best_loss = CheckpointMeta{}.best_loss;

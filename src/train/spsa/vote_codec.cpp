@@ -42,8 +42,11 @@ void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uin
     const auto* raw = reinterpret_cast<const uint8_t*>(&value);
     bytes.insert(bytes.end(), raw, raw + sizeof(value));
   } else if (header.votes == VoteKind::sign) {
+    // A sign vote uses two codes of the byte, of equal size: records and kernels need no case for it.
     bytes.push_back(!std::isfinite(g) ? kInvalidVote : g > 0 ? kPlus : g < 0 ? kMinus : 0);
   } else {
+    // The draw for stochastic rounding is a function of machine, probe and round: a vote that is measured again after a
+    // kill has the same bytes.
     const auto words = philox4x32({machine, probe, kRoundingStream, round},
                                   {static_cast<uint32_t>(header.seed), static_cast<uint32_t>(header.seed >> 32)});
     bytes.push_back(encode_vote(g, unit, static_cast<double>(words[0]) * 0x1p-32));
