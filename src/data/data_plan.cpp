@@ -21,6 +21,7 @@ bool is_inside_character(char byte) { return (static_cast<unsigned char>(byte) &
 std::string_view sample_of(std::string_view content, bool jsonl) {
   size_t end = std::min(content.size(), kSample);
   if (jsonl) {
+    // Cut behind a whole line. A first line that is longer than the sample is taken whole.
     const size_t last = content.rfind('\n', end - 1);
     end = last != std::string_view::npos ? last + 1 : std::min(content.find('\n'), content.size());
   }
@@ -49,6 +50,7 @@ int64_t plan_data_bytes(const DataConfig& config, const std::filesystem::path& t
     }
     return true;
   });
+  // The sample stands for the file: what it takes, times how often it goes into it.
   double times = static_cast<double>(content.size()) / static_cast<double>(sample.size());
   if (config.max_documents > 0)
     times =

@@ -33,6 +33,7 @@ void read_lines(const fs::path& file, std::string_view content, const DataConfig
   const JsonlReader reader(config);
   int64_t documents = 0;
   for_each_line(file, content, [&](std::string_view line, const std::string& where) {
+    // Counted before `use` is called, which may be the last.
     ++documents;
     return use(reader.read(line, where)) && documents != config.max_documents;
   });
@@ -43,6 +44,7 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
   if (content.find_first_not_of(" \t\r\n") == std::string_view::npos)
     throw UserError(file.string(), "the file holds no text");
   if (const size_t fault = first_utf8_fault(content); fault != std::string_view::npos) {
+    // The line with the fault, for the message.
     const size_t begin = content.substr(0, fault).rfind('\n') + 1;  // npos + 1 == 0
     const auto line = std::count(content.begin(), content.begin() + static_cast<ptrdiff_t>(begin), '\n') + 1;
     require_utf8(content.substr(begin), fmt::format("{}:{}", file.string(), line));
@@ -76,6 +78,7 @@ RecordTemplate::RecordTemplate(std::string_view text, const std::string& key) {
     } else if (c == '}') {
       fail(fmt::format("\"}}\" at byte {} closes nothing", at + 1));
     } else {
+      // The next brace of either kind has to be the closing one: placeholders do not nest.
       const size_t close = text.find_first_of("{}", at + 1);
       if (close == std::string_view::npos || text[close] == '{')
         fail(fmt::format("\"{{\" at byte {} is not closed", at + 1));
@@ -100,6 +103,7 @@ JsonlReader::JsonlReader(const DataConfig& config)
 }
 
 TextExample JsonlReader::with_label_word(std::string prompt, const DataRecord& record) const {
+  // As the line spells it: a label 1 and a label "1" are the same word, 1.0 is another.
   const std::string label = record.spelled(label_field_);
   const auto found = std::find(labels_.begin(), labels_.end(), label);
   if (found == labels_.end()) {
@@ -151,6 +155,7 @@ std::string JsonlReader::expected_completion(const DataRecord& record) const {
   if (!label_words_.empty()) return record.find(label_field_) ? with_label_word("", record).completion : "";
   if (!completion_) return holds(record, completion_field_) ? record.text(completion_field_) : "";
   const auto& parts = completion_->parts();
+  // A completion is optional here: its template is filled only when the record has all that it asks for.
   const bool is_whole = std::all_of(parts.begin(), parts.end(), [&](const RecordTemplate::Part& part) {
     return !part.is_member || record.find(part.text);
   });
@@ -177,6 +182,7 @@ void for_each_line(const fs::path& file, std::string_view content,
     std::string_view line = content.substr(0, end);
     content.remove_prefix(std::min(end + 1, content.size()));
     if (is_blank(line)) continue;
+    // The break of files from Windows.
     if (line.back() == '\r') line.remove_suffix(1);
     if (!use(line, fmt::format("{}:{}", file.string(), number))) return;
   }
@@ -184,12 +190,14 @@ void for_each_line(const fs::path& file, std::string_view content,
 
 std::string look_at_text(const fs::path& file, std::string_view content) {
   content = without_byte_order_mark(content);
+  // Cheap: nearly all texts are told from JSON by their first two characters.
   const size_t brace = content.find_first_not_of(" \t\r\n"), after = content.find_first_not_of(" \t\r\n", brace + 1);
   if (brace == std::string_view::npos || content[brace] != '{' || after == std::string_view::npos ||
       (content[after] != '"' && content[after] != '}'))
     return "";
   bool are_objects = true;
   int lines = 0;
+  // Two lines are parsed at most: one object may begin a text, two in a row are records.
   for_each_line(file, content, [&](std::string_view line, const std::string&) {
     are_objects = are_objects && is_object(line);
     return are_objects && ++lines < 2;

@@ -13,6 +13,7 @@
 namespace tessera {
 namespace {
 
+// A signal interrupts a waiting system call (USR1 asks a run to stop): it is simply made again.
 template <class Call> auto retry_interrupted(Call call) {
   auto result = call();
   while (result < 0 && errno == EINTR) result = call();
@@ -85,6 +86,7 @@ int64_t FileDescriptor::size() const {
 
 size_t FileDescriptor::read(std::span<std::byte> bytes) const {
   size_t done = 0;
+  // A read may give less than was asked for without being at the end; only 0 says that.
   while (done < bytes.size()) {
     const ssize_t n = retry_interrupted([&] { return ::read(descriptor_, bytes.data() + done, bytes.size() - done); });
     if (n < 0) throw_file_error(path_, "cannot be read", errno);
@@ -112,6 +114,7 @@ void FileDescriptor::seek(int64_t byte) const {
 }
 
 void FileDescriptor::write(std::span<const std::byte> bytes) const {
+  // A write may take less than it was given.
   while (!bytes.empty()) {
     const ssize_t n = retry_interrupted([&] { return ::write(descriptor_, bytes.data(), bytes.size()); });
     if (n < 0) throw_file_error(path_, "cannot be written", errno);

@@ -198,6 +198,7 @@ struct Hdf5File::State {
 
   DType dtype_of(const std::string& name, hid_t dataset) const {
     const Handle type(H5Dget_type(dataset), H5Tclose);
+    // bf16 and f16 are stored as 16-bit words, with an attribute that says which.
     if (H5Tequal(type, H5T_STD_U16LE) > 0) return sixteen_bit_dtype(name, dataset);
     for (DType dtype : {DType::f64, DType::f32, DType::i64, DType::i32, DType::i8, DType::u8})
       if (H5Tequal(type, stored_type(dtype)) > 0) return dtype;
@@ -249,6 +250,7 @@ Hdf5File Hdf5File::create(const fs::path& path) {
 
 Hdf5File Hdf5File::open(const fs::path& path, bool verify_seal) {
   const Seal seal = read_seal(path);
+  // Before the library sees it: what passes is a file that it wrote itself.
   if (verify_seal) require_sealed_contents(path, seal);
   const LibraryTurn turn;
   const Handle access = file_access();
@@ -343,6 +345,7 @@ void Hdf5File::read_range(const std::string& path, int64_t begin, TensorView out
   if (count == 0) return;
   const Handle in_file(H5Dget_space(dataset), H5Sclose);
   const auto first = static_cast<hsize_t>(begin), length = static_cast<hsize_t>(count);
+  // The part of the dataset that is asked for: HDF5 calls that a hyperslab.
   H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &first, nullptr, &length, nullptr);
   state_->read_elements(path, dataset, make_space({count}), in_file, out);
 }
@@ -381,6 +384,7 @@ double Hdf5File::read_number(const std::string& path) const {
 void Hdf5File::seal() {
   TS_CHECK(state_->is_writable && state_->file.is_open(), "\"{}\" is not open for writing", state_->path.string());
   {
+    // Closed first: the library writes its last bytes then, and the seal covers them all.
     const LibraryTurn turn;
     if (!state_->file.close()) throw_hdf5_error(state_->path, "cannot be written");
   }

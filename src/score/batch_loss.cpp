@@ -11,6 +11,7 @@ std::vector<ScoredDocument> documents_of(const PackedBatch& batch, const ScoredR
   std::vector<ScoredDocument> documents;
   size_t i = 0;
   for (const TokenRange& range : batch.documents) {
+    // Rows and documents both ascend: each document takes the rows up to its end.
     const size_t begin = i;
     while (i < scored.rows.size() && scored.rows[i] < range.end) ++i;
     documents.push_back({range, begin, i, range.choice < 0 || range.answer});

@@ -23,6 +23,7 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
                        IndexArray<int32_t> labels, TensorView dhidden) {
   const auto count = static_cast<int64_t>(rows.size());
   const auto vector = [&](DType dtype) {
+    // At least one row: a batch without a scored token still has addresses to pass on.
     return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
   };
   const RowScores scores{vector(decoder.compute()), vector(DType::i32)};
@@ -38,6 +39,7 @@ LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch,
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
   const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.rows(), in.labels());
+  // A dry run: there are no numbers to add.
   if (ctx.scratch.is_counting()) return {};
   return sum_up(batch, in.scored(), scores.nll, scores.best);
 }

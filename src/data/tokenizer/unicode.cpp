@@ -26,6 +26,7 @@ CodePoint first_code_point(std::string_view text) {
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
   const int lead = byte(0);
   if (lead < 0x80) return {lead, 1};
+  // 0xC0 and 0xC1 could only begin overlong forms of ASCII; above 0xF4 lie values beyond U+10FFFF.
   if (lead < 0xC2 || lead > 0xF4) return {-1, 1};
   const int length = character_length(text[0]);
   // The second byte's range is what rules out overlong forms, surrogates and values above U+10FFFF.
@@ -34,6 +35,7 @@ CodePoint first_code_point(std::string_view text) {
   if (byte(1) < lowest || byte(1) > highest) return {-1, 1};
   int32_t value = ((lead & (0x7F >> length)) << 6) | (byte(1) & 0x3F);
   for (int i = 2; i < length; ++i) {
+    // A fault behind a good beginning: all of that beginning is one fault.
     if ((byte(i) & 0xC0) != 0x80) return {-1, i};
     value = (value << 6) | (byte(i) & 0x3F);
   }
@@ -71,6 +73,7 @@ std::string replace_invalid_utf8(std::string_view text) {
 }
 
 std::string normal_form(const std::string& text, NormalForm form) {
+  // ASCII is its own normal form, and most text.
   if (is_ascii(text)) return text;
   int options = UTF8PROC_STABLE;
   options |= form == NormalForm::nfc || form == NormalForm::nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
@@ -108,6 +111,7 @@ bool is_white_space(int32_t code_point) {
 
 CodePoint last_code_point(std::string_view text) {
   size_t begin = text.size() - 1;
+  // Back over the bytes that continue a character, to the one that begins it.
   while (begin > 0 && (text[begin] & 0xC0) == 0x80) --begin;
   return first_code_point(text.substr(begin));
 }
