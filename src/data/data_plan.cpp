@@ -1,3 +1,6 @@
+// What the data will take is told before it is read: a sample from the file's beginning is tokenized and stands for the
+// rest. An estimate: texts need not be alike all through a file.
+
 #include "data/data_plan.h"
 
 #include <algorithm>

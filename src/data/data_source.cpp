@@ -1,3 +1,6 @@
+// A split is a file and a rule that says of each document whether it belongs: training and held-out documents may come
+// from one file, and are told apart each time that it is read, by a hash of their text.
+
 #include "data/data_source.h"
 
 #include <cmath>

@@ -1,3 +1,7 @@
+//   [front] prompt | completion [back]           front and back: what the tokenizer adds, BOS and EOS as a rule
+// Prompt and completion are tokenized apart, so that the border of what is scored lies between two tokens, and a prompt
+// that is to be continued has the same tokens as one that was trained on.
+
 #include "data/encoding.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+//   file -> lines (mapped, not copied) -> record -> prompt and completion, by fields, templates or label words
+// A fault names the file and the line, as does everything that can go wrong in a file of millions of records.
+
 #include "data/jsonl.h"
 
 #include <algorithm>

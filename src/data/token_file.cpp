@@ -1,3 +1,6 @@
+// A token file is named by a hash of all that decides what is in it: the source's bytes, the tokenizer's files, the
+// keys of [data]. So a cache is never out of date, and two recipes that read alike share a file.
+
 #include "data/token_file.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// Only puts the parts together: each part of tokenizer.json has a file in tokenizer/. The texts between added tokens go
+// through normalizer, pre-tokenizer and model; added tokens are ids at once.
+
 #include "data/tokenizer.h"
 
 #include <algorithm>

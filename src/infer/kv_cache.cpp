@@ -1,3 +1,6 @@
+// A token's key and value depend on the tokens before it alone: once computed they stay as they are, and a new token
+// attends to them without running its predecessors again.
+
 #include "infer/kv_cache.h"
 
 #include "core/error.h"

@@ -1,3 +1,5 @@
+// Weights are exp((logit − max) / temperature), unnormalised: cuts and the draw need only their sum.
+
 #include "infer/sampler.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// System calls as they have to be called: again when a signal has interrupted them, and in a loop where they may do
+// less than they were asked to.
+
 #include "io/file_descriptor.h"
 
 #include <fcntl.h>

@@ -1,3 +1,5 @@
+// flock, and not fcntl's locks: those would be let go of when any descriptor of the file in this process is closed.
+
 #include "io/file_lock.h"
 
 #include <fmt/core.h>

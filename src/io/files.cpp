@@ -1,3 +1,6 @@
+//   new name beside the file -> write -> fsync -> rename over the file -> fsync of the folder
+// After any of these steps a kill or a power cut leaves the old file or the new one, and at most a temporary beside it.
+
 #include "io/files.h"
 
 #include <fcntl.h>

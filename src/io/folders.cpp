@@ -1,3 +1,6 @@
+//   new folder beside it -> write -> exchange the two names -> move what is not ours -> remove the old one
+// A folder cannot be renamed over one that holds something, as a file can: hence the exchange.
+
 #include "io/folders.h"
 
 #include <fcntl.h>

@@ -1,3 +1,6 @@
+// Patterns come from recipes and tokenizer files, and may be slow by mistake or on purpose: PCRE2's own limits, and for
+// names a lower one, end a search that would not end.
+
 #include "io/regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8

@@ -1,3 +1,6 @@
+// The seal is written last, into the block that was left free for it. A file whose writing was interrupted has none;
+// one that was cut or altered has one that does not match.
+
 #include "io/seal.h"
 
 #include <charconv>

@@ -1,3 +1,6 @@
+// A pass leaves two numbers for each scored row, the loss of its label and its likeliest token. All metrics are made
+// from these on the host, in the rows' order and in f64.
+
 #include "score/batch_loss.h"
 
 #include "core/device/memory.h"

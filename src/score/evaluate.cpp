@@ -1,3 +1,6 @@
+// Ranks score their own rows and only sums are exchanged: a figure is the quotient of two sums over all rows, never a
+// mean of ranks' means.
+
 #include "score/evaluate.h"
 
 #include <algorithm>

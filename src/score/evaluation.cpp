@@ -1,3 +1,6 @@
+// Figures and back: metrics.jsonl is told figures, and a run whose sums are kept nowhere else gets them from there, as
+// well as figures tell them.
+
 #include "score/evaluation.h"
 
 #include <fmt/core.h>

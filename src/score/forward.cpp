@@ -1,3 +1,6 @@
+// A batch goes to the device as index arrays, once: token ids, positions, the segments that attention keeps apart, and
+// which rows are scored on which labels.
+
 #include "score/forward.h"
 
 #include <algorithm>

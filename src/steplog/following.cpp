@@ -1,3 +1,9 @@
+// Three things are told apart at the end of a log:
+//
+//   the beginning of a record, nothing behind it        a kill leaves it: cut off
+//   a whole last record whose CRC is wrong              a damaged disk leaves it: cut off, and told as damage
+//   anything unreadable with a whole record behind it   an error: cutting there would lose rounds that others applied
+
 #include "steplog/following.h"
 
 #include <algorithm>

@@ -1,3 +1,8 @@
+// A record is taken apart in two steps: the head, the lengths and the CRC (take_apart), and only then the body by its
+// type. What comes in is bytes that anybody may have written: each length is compared with what is there before it is
+// used, and any fault is a Refusal with the name of a rule, so that all replicas refuse the same records for the same
+// reason.
+
 #include "steplog/record.h"
 
 #include <algorithm>

@@ -1,3 +1,7 @@
+//   NNNNNNNN.tsb:  head of 32 bytes | u32 length, record | u32 length, record | ...       a segment
+//   NNNNNNNN.tsa:  head of 32 bytes | page | page | ...                                   an archive
+// NNNNNNNN is the index of the first record, so that files in order of name, up to eight digits, are files in order.
+
 #include "steplog/segment.h"
 
 #include <algorithm>

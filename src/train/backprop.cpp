@@ -1,3 +1,6 @@
+// Embedding, layers, head and loss, and the same way back. Between the two each layer holds what its backward pass
+// reads (`saved`): everything, or with checkpointed activations its input alone, from which the block is run once more.
+
 #include "train/backprop.h"
 
 #include "model/packed_attention.h"

@@ -1,3 +1,6 @@
+// An axis maps values to pixels, and everything is drawn through two of them. Charts have a fixed size in pixels of
+// their own; the page scales them to its width (viewBox).
+
 #include "train/chart.h"
 
 #include <fmt/core.h>

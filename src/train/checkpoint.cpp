@@ -1,3 +1,8 @@
+//   /meta/...                     rules, step, rows read, sums of evaluations, the recipe: visit_meta lists the fields
+//   /pool/<slot>                  values of a trainable slot
+//   /optimizer/<slot>/<vector>    the optimizer's vectors, cut by slots, too
+// Cut by slots, a file does not depend on where slots lie in the flat memory, nor on the gaps between them.
+
 #include "train/checkpoint.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// All that the page tells is in the run's folder: metrics.jsonl, of which each line has a split (train, eval) or an
+// event, and recipe.toml. So a report can be made again at any time, of a run that was killed, too.
+
 #include "train/report_html.h"
 
 #include <algorithm>

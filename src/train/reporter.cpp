@@ -1,3 +1,6 @@
+// log.txt has every line that is said, progress among them; the terminal has what its reader asked for. On a terminal
+// the line of progress is written over and over, so that lines that stay have to begin on a line of their own.
+
 #include "train/reporter.h"
 
 #include <sys/resource.h>

@@ -1,3 +1,7 @@
+// A folder belongs to the process that holds flock on its file .lock. A new folder may be taken away again by the
+// process that made it, when that failed at once: then a lock that was waited for is one of a file that is gone, and
+// everything begins anew with the folder that has its name now.
+
 #include "train/run_folder.h"
 
 #include <sys/stat.h>

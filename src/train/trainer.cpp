@@ -1,3 +1,7 @@
+//   restore -> (evaluate) -> take a step -> report -> evaluate when due -> checkpoint when due -> ... -> finish
+// Every decision in here (to stop, to evaluate, to keep a checkpoint) is taken from what is equal on all ranks: steps
+// and evaluations are full of collectives, and a rank that turned off alone would leave the others waiting.
+
 #include "train/trainer.h"
 
 #include <chrono>

@@ -1,3 +1,6 @@
+// The tokens are in a trie of bytes. At each place of a text the longest token that begins there is taken, and the
+// search goes on behind it: one walk through the text, however many tokens there are.
+
 #include "data/tokenizer/added_tokens.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// Decoders turn the spellings of tokens into text, step by step. Until the last step pieces stay apart, since some
+// steps look at the first piece alone, or at runs of pieces that are bytes.
+
 #include "data/tokenizer/decoder.h"
 
 #include <charconv>

@@ -1,3 +1,7 @@
+// What surrounds a text has been said in three places over the years: by the post-processor of tokenizer.json, by keys
+// of tokenizer_config.json, and by the tokenizer's class itself. Here one answer is chosen, and who would give another
+// is named.
+
 #include "data/tokenizer/post_processor.h"
 
 #include <algorithm>

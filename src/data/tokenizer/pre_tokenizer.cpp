@@ -1,3 +1,6 @@
+// Words are ranges of one text, so that cutting copies nothing. Steps that change the spelling (bytes as characters,
+// spaces as marks) write the text anew and move the ranges along.
+
 #include "data/tokenizer/pre_tokenizer.h"
 
 #include "core/error.h"

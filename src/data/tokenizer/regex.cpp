@@ -1,3 +1,7 @@
+// Patterns of tokenizer.json are written for Oniguruma and run here by PCRE2. Most of the syntax is shared; what is
+// read otherwise is rewritten element by element, and what cannot be is refused: a pattern that is almost right would
+// cut some texts into other tokens, and nobody would notice.
+
 #include "data/tokenizer/regex.h"
 
 #include <algorithm>

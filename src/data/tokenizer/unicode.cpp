@@ -1,3 +1,6 @@
+// Nearly all text is ASCII or valid UTF-8: what has to be asked of Unicode's tables is asked of utf8proc, and only for
+// characters that are not plain.
+
 #include "data/tokenizer/unicode.h"
 
 #include <utf8proc.h>

@@ -1,3 +1,5 @@
+// The reference's table with fast kernels in the place of its own, where there are any.
+
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/reference/reference_kernels.h"
 

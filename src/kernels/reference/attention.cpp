@@ -1,3 +1,9 @@
+// A query of one head at a time, its scores in a vector of their own. With s_j = scale · q·k_j over the keys it sees:
+//   forward    m = max s,  p_j = exp(s_j − m) / Σ exp(s − m),  out = Σ p_j v_j,  lse = m + log Σ exp(s − m)
+//   backward   p_j = exp(s_j − lse),  D = dout·out,  ds_j = scale · p_j (dout·v_j − D)
+//              dv_j += p_j dout,  dq += ds_j k_j,  dk_j += ds_j q
+// D is Σ_j p_j (dout·v_j): what softmax's derivative takes from every score alike, since probabilities sum to 1.
+
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -1,3 +1,7 @@
+// Two online softmaxes abreast, of a student's and a teacher's logits at one temperature, and the sum that joins them:
+//   KL = Σ P_t (log P_t − log P_s) = cross / sum_t + log(sum_s / sum_t),   cross = Σ e_t (a_t − a_s)
+//   with a = (z − max) / T and e = exp(a) of each model.
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,3 +1,6 @@
+// One element at a time: a Philox call for each, of whose eight 16-bit lanes one is looked at. Slow, and independent of
+// how rows and columns are shared out.
+
 #include <cmath>
 
 #include "core/random.h"

@@ -1,3 +1,6 @@
+// Sums run in f64, in the order of the elements. What is narrowed passes through f64 and is rounded as if once: f64 to
+// bf16 by way of f32 would round twice, and a value just above a tie could come out on the wrong side of it.
+
 #include <bit>
 #include <cmath>
 

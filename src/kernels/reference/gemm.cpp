@@ -1,3 +1,6 @@
+// One sum an element, in f64 and in the order of k: what every other product is compared with, within the error that
+// sums in f32 may have.
+
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 

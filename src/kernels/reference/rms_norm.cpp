@@ -1,3 +1,8 @@
+//   y = x · inv · weight,   inv = 1 / sqrt(mean(x²) + eps)
+//   dx += inv · (g − n · mean(g · n)),   dweight += Σ_rows dy · n,   with n = x · inv, g = dy · weight
+// The second term of dx is there because inv depends on x: without it the gradient would change the length of x, to
+// which y is blind but for eps.
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"

@@ -1,3 +1,5 @@
+//   y = silu(gate) · up,   silu(g) = g σ(g),   σ(g) = 1 / (1 + e^−g)
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"

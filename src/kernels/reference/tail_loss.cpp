@@ -1,3 +1,6 @@
+// The distance of two states after each was divided by its own root mean square: a student is not asked to copy the
+// size of its teacher's states, which the next norm takes away again.
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"

@@ -1,3 +1,6 @@
+// Votes and digests a weight at a time, every sign by a Philox call of its own: the definition of core/direction.h and
+// kernels/votes_exact.h with loops around it. Kernels must give these bits, not numbers near to them.
+
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 #include "kernels/votes_exact.h"

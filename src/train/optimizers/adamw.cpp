@@ -1,3 +1,5 @@
+// Two vectors of state, as long as the flat values: m, a mean of gradients, and v, a mean of their squares.
+
 #include "kernels/optimizer_steps.h"
 #include "train/optimizers/optimizer.h"
 

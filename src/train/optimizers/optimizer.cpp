@@ -1,3 +1,5 @@
+// What optimizers share: a step is a walk over the slots, and the learning rate is a function of the step's number.
+
 #include "train/optimizers/optimizer.h"
 
 #include <algorithm>

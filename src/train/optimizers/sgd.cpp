@@ -1,3 +1,6 @@
+// With momentum there is one vector of state, the velocity; without it a step only adds a multiple of the gradient, and
+// steps may be added up.
+
 #include "kernels/optimizer_steps.h"
 #include "train/optimizers/optimizer.h"
 

@@ -1,3 +1,7 @@
+// A branch is a run folder of its own: log/ with the parent's records up to a round, encoded anew under its header; the
+// snapshot of that round; figures and metrics up to there. It is made under a temporary name and renamed when it is
+// whole.
+
 #include "train/spsa/branch.h"
 
 #include "core/error.h"

@@ -1,3 +1,10 @@
+// Two ways to come to one log and one state.
+//   ranks of a job    lengths are compared; the rank with the longest log sends what the others lack, replays it,
+//                     and sends them the state that it leads to
+//   a shared folder   records go from the shared log to mine or the other way, and each process replays its own
+// A log never loses records here: what is longer is believed, since records are chained and the shorter is its
+// beginning.
+
 #include "train/spsa/catching_up.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// Wherever it is packed, a round's record has the same bytes: votes go in by the number of their machine, not as they
+// arrived, and alpha is formed by the same f32 operations in the same order.
+
 #include "train/spsa/packer.h"
 
 #include <algorithm>

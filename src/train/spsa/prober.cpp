@@ -1,3 +1,9 @@
+//   batch            |tokens|                     one pass over as many copies of it as there are points
+//   pass             |copy 0 |copy 1 |...|
+//   weights read      lane 0  lane 1  ...         base weights are the same for all and are read once
+// A lane is what one copy's rows read: a perturbed copy of the trained values, or these values and a direction by which
+// each matrix is perturbed on its way into the product.
+
 #include "train/spsa/prober.h"
 
 #include <algorithm>

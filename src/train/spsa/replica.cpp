@@ -1,3 +1,7 @@
+//   record -> groups of votes (decoded, clipped) -> integer sums A -> weights -> digests compared
+// Everything up to the sums is exact in integers; from there on it is a fixed sequence of IEEE operations a weight. So
+// the number of machines, threads or vector lanes cannot show in the weights.
+
 #include "train/spsa/replica.h"
 
 #include <algorithm>

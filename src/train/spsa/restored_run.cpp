@@ -1,3 +1,6 @@
+// A log holds votes and perhaps losses, but no evaluations and no times. What a run that goes on knows of itself is put
+// together here: figures.json first, metrics.jsonl for the rest, and the log for what neither tells.
+
 #include "train/spsa/restored_run.h"
 
 #include <algorithm>

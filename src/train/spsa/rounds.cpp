@@ -1,3 +1,6 @@
+// Replay: from the newest snapshot that may be believed, the records behind it in runs, each applied as one. How long a
+// run of records is, is a matter of speed alone (Replica::apply).
+
 #include "train/spsa/rounds.h"
 
 #include "core/error.h"

@@ -1,3 +1,7 @@
+//   machines/.lock         held while a seat is taken: one process at a time looks at the others
+//   machines/00003.lock    held as long as machine 3 runs; its text is "machines 8", what that process counts
+// Locks are the kernel's: a process that was killed leaves its files behind, and nobody takes them for a running one.
+
 #include "train/spsa/seat.h"
 
 #include <charconv>

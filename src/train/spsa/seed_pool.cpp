@@ -1,3 +1,6 @@
+// The state twice over: S_k by direction, which is small and goes into snapshots, and Σ_k S_k z_k by weight, which a
+// vote changes in one pass. Both are integers modulo 2^64, so that each follows from the other exactly.
+
 #include "train/spsa/seed_pool.h"
 
 #include <algorithm>

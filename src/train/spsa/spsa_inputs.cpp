@@ -1,3 +1,6 @@
+// Most of a header follows from the recipe and the model. Of a run that has a log some of it is taken from there: what
+// a later job cannot know (the parent), and what depended on the number of machines that it began with (K).
+
 #include "train/spsa/spsa_inputs.h"
 
 #include <algorithm>

@@ -1,3 +1,6 @@
+// metrics.jsonl is written behind the log. A process that died in between has rounds in its log that no line tells of:
+// these lines are made from the records, marked "from_log", with what records know.
+
 #include "train/spsa/told_metrics.h"
 
 #include <cmath>

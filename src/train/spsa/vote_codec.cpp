@@ -1,3 +1,7 @@
+//   byte      minifloat of g in units of 2^-unit, rounded up or down at random so that its mean is g
+//   sign      the codes of +256 and −256 units, or 0: read as bytes are
+//   float32   g itself; read as a multiple of 2^-14, since sums are of integers
+
 #include "train/spsa/vote_codec.h"
 
 #include <algorithm>
