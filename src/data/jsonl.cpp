@@ -27,6 +27,7 @@ std::optional<RecordTemplate> optional_template(const std::string& text, const s
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
+/// U+FEFF in front of a text, which some editors write, is no part of it.
 std::string_view without_byte_order_mark(std::string_view text) {
   return text.substr(0, 3) == "\xEF\xBB\xBF" ? text.substr(3) : text;
 }
@@ -55,6 +56,7 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
   use({"", std::string(content)});
 }
 
+/// A key that is set to "" names a field that no record has.
 bool holds(const DataRecord& record, const std::string& field) { return !field.empty() && record.find(field); }
 
 bool is_object(std::string_view line) {
@@ -132,6 +134,8 @@ TextExample JsonlReader::read(std::string_view line, const std::string& where) c
                          : "",
             completion_ ? fill(*completion_, record) : record.text(completion_field_)};
   }
+  // Each record says by its members what it is, so that a file may hold both kinds. One that is both is for the user to
+  // decide.
   const bool is_text = holds(record, text_field_), is_pair = holds(record, completion_field_);
   if (is_text && is_pair)
     throw UserError(where, fmt::format("the record has both \"{}\" and \"{}\"", text_field_, completion_field_),
@@ -166,10 +170,12 @@ std::string JsonlReader::expected_completion(const DataRecord& record) const {
 }
 
 bool is_jsonl(const fs::path& file) {
+  // By the name alone: what is in a file is looked at only where its name says text (look_at_text).
   std::string extension = file.extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
   if (extension == ".jsonl" || extension == ".jsonlines" || extension == ".ndjson") return true;
+  // Files that would be read as one long text of no use to anybody.
   for (const char* other : {".json", ".gz", ".zst", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".csv", ".tsv", ".h5"})
     if (extension == other)
       throw UserError(file.string(), fmt::format("{} files are not read", extension),

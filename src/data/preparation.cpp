@@ -25,6 +25,7 @@ class Preparation {
   }
   TokenData finish() {
     encode_waiting();
+    // Left out where the marks say the same: files of most data have no such column.
     if (marks_tell_prompts(data_, tokenizer_)) data_.has_prompt.clear();
     return std::move(data_);
   }

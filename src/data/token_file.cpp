@@ -48,6 +48,7 @@ std::string recipe_of(const DataSource& source, const DataConfig& config, const 
 }
 
 fs::path cache_path(const DataConfig& config, const std::string& key) {
+  // The first 32 hexadecimal digits: 128 bits, of which no two meet by chance.
   return config.cache / fmt::format("tokens-{:.32}-{}.h5", key, kReading);
 }
 

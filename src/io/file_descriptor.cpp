@@ -41,6 +41,7 @@ void throw_file_error(const std::filesystem::path& path, const std::string& what
                                    : "");
 }
 
+// O_CLOEXEC: a program that is started from here does not inherit the descriptor, and with it a lock.
 FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)
     : path_(std::move(path)),
       descriptor_(retry_interrupted([&] { return ::open(path_.c_str(), flags | O_CLOEXEC, 0666); })) {
@@ -102,6 +103,7 @@ size_t FileDescriptor::read(std::span<std::byte> bytes) const {
 size_t FileDescriptor::read_at(int64_t byte, std::span<std::byte> bytes) const {
   size_t done = 0;
   while (done < bytes.size()) {
+    // pread names its place: the descriptor's own position, which all its users share, is neither used nor moved.
     const off_t place = byte + static_cast<off_t>(done);
     const ssize_t n =
         retry_interrupted([&] { return ::pread(descriptor_, bytes.data() + done, bytes.size() - done, place); });

@@ -27,6 +27,7 @@ static_assert(std::endian::native == std::endian::little, "tensors are used in p
 
 constexpr int64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the reference implementation
+// A cache line, and a multiple of every element's size.
 constexpr int64_t kDataAlignment = 64;
 constexpr const char* kMetadataKey = "__metadata__";
 
@@ -79,6 +80,7 @@ Shape parse_shape(const Json::Array& sizes, DType dtype) {
   return shape;
 }
 
+/// A name twice says two things, and readers differ in which they take.
 void refuse_duplicate_keys(const Json& object) {
   std::set<std::string_view> seen;
   for (const auto& [key, value] : object.members())
@@ -100,6 +102,7 @@ Description parse_description(const std::string& name, const Json& json, int64_t
   if (tensor.end > data_bytes)
     throw UserError("", fmt::format("ends at byte {} of the data, which has {}", tensor.end, data_bytes),
                     "the file was cut short: copy or download it again");
+  // parse_shape has made sure that this fits.
   const int64_t wanted = tensor.shape.count() * size_of(tensor.dtype);
   if (tensor.end - tensor.begin != wanted)
     throw UserError("", fmt::format("has {} bytes, but {} {} takes {}", tensor.end - tensor.begin,
@@ -273,6 +276,7 @@ ConstView SafetensorsReader::at(const std::string& name) const {
 
 void SafetensorsReader::rename(const std::string& name, const std::string& other) {
   TS_CHECK(contains(name) && !contains(other), "\"{}\" cannot become \"{}\"", name, other);
+  // Moved under its new key, the entry itself stays as it is, and so do views that were handed out.
   auto node = tensors_.extract(name);
   node.key() = other;
   tensors_.insert(std::move(node));

@@ -48,6 +48,7 @@ void add_machine(Roster& roster, const RosterChange& change, const std::set<uint
     refuse("machine", fmt::format("machine {} is in the roster already", change.machine));
   if (former.count(change.machine))
     refuse("machine", fmt::format("machine {} has left; ids are never used again", change.machine));
+  // A record's lane has 16 bits (record.cpp): no number that it names can make the roster large.
   if (change.lane >= roster.size()) roster.resize(change.lane + 1);
   if (roster[change.lane])
     refuse("lane", fmt::format("lane {} belongs to machine {} already", change.lane, *roster[change.lane]));
@@ -108,6 +109,7 @@ void ChainRules::check_round(const Record& record) const {
 }
 
 std::optional<Refusal> ChainRules::refuses(const Record& record) const {
+  // Rules throw, and the first that is broken is the verdict: all replicas ask them in this order.
   const auto verdict = decode_or_refusal([&] {
     if (ended_) refuse("end", "the run has ended; nothing follows");
     if (record.run != limits_.run.prefix())

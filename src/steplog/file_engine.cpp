@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 
 constexpr uint32_t kRoundsKept = 16;  // far more than any lag that a vote may have
+// A lock is held for one write. Who has waited that long gives up a vote, not the run.
 constexpr milliseconds kPatience{30'000};
 constexpr std::string_view kVotes = ".votes";
 
@@ -149,6 +150,7 @@ class VoteFolder {
   }
 
   fs::path folder_;
+  // By file name, of the files that were there when last looked at.
   std::map<std::string, Place> known_;
 };
 

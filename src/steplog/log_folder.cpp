@@ -109,6 +109,7 @@ void LogFolder::refresh(Repair repair) {
     Segment next;
     next.first = chain_.next_index();
     next.file = folder_ / segment_name(next.first, SegmentForm::records);
+    // An empty last segment begins with the very index that the next one would have.
     const bool is_there_already = !segments_.empty() && segments_.back().first == next.first;
     if (is_there_already || !fs::exists(next.file)) return;
     segments_.push_back(next);

@@ -208,6 +208,7 @@ Bytes encode(const Record& record) {
     parts.extra_groups = static_cast<uint16_t>(record.extra.size());
   } else {
     parts.head = record;
+    // As get_fields demands of such a record.
     parts.head.flags = parts.head.lanes = parts.head.m = 0;
     put_fields(rest, record);
   }

@@ -20,6 +20,7 @@ enum class SegmentForm { records, archive };  // NNNNNNNN.tsb, NNNNNNNN.tsa
 struct Segment {
   std::filesystem::path file;
   SegmentForm form = SegmentForm::records;
+  // Index of its first record, and how many were read.
   uint64_t first = 0, count = 0;
   int64_t bytes = 0;
   std::vector<int64_t> marks;  // where every 256th record (form records) or each page (archive) begins

@@ -145,6 +145,7 @@ fs::path checkpoint_file(const fs::path& folder, int64_t step) {
 }
 
 void require_finite_state(int64_t step, const FlatParams& params, Optimizer& optimizer) {
+  // The values and, behind them, the optimizer's vectors: numbers that are not finite may begin in either.
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name, slot_view(params.values, slot));
   optimizer.visit_state([&](const std::string& name, TensorView flat) {
@@ -180,6 +181,7 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   meta.rules = Rules::first;  // where no number stands
   visit_meta(meta, [&, reader = MetaReader{h5, file.string()}](const char* name, auto& member, Since since) {
     const std::string path = std::string("/meta/") + name;
+    // A field that the version of the file did not know keeps its default.
     if (since == Since::ever || h5.contains(path)) reader.get(path, member);
   });
   return meta;
@@ -316,6 +318,7 @@ std::vector<int64_t> checkpoint_steps(const fs::path& folder) {
     if (const auto step = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
         step && entry.is_regular_file())
       steps.push_back(*step);
+  // As numbers: names of more than eight digits sort otherwise.
   std::sort(steps.rbegin(), steps.rend());
   return steps;
 }
@@ -341,6 +344,7 @@ CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
     const auto named = number_in_name(file.filename().string(), kPrefix, kSuffix);
     for (const int64_t step : checkpoint_steps(file.parent_path())) {
       const fs::path earlier = checkpoint_file(file.parent_path(), step);
+      // Only what lies before the named one: a later state is not what was asked for.
       if ((named && step >= *named) || !is_whole(earlier)) continue;
       throw UserError(error.where(), error.message(),
                       "an earlier checkpoint is whole: " + shell_word("run.resume=" + earlier.string()));
@@ -353,6 +357,7 @@ CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
   std::string damaged;
   for (const int64_t step : checkpoint_steps(folder)) {
+    // Not the newest file counts, but the newest that is whole: reading the meta hashes all of it.
     const fs::path file = checkpoint_file(folder, step);
     try {
       read_checkpoint_meta(file);

@@ -17,6 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using Rows = std::vector<std::pair<std::string, std::string>>;  // name and value, not yet escaped
 
+// Colours follow the reader's setting, light or dark. Curves differ in their dashes, too, for readers who see no
+// colours.
 constexpr std::string_view kStyle = R"(
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --rule: #d5d5d5; --first: #1f66ad; --second: #b34a00; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e6e6; --rule: #3b3f45; --first: #7db9f2; --second: #f5a55c; } }
@@ -103,6 +105,7 @@ std::string name_of(std::string key) {
   return key;
 }
 
+/// From the stored recipe: of its sections only the keys that are shown are read.
 Rows what_was_trained(const std::string& recipe_text) {
   Recipe recipe = Recipe::from_text(recipe_text, "recipe.toml");
   ModelKeys model;
@@ -189,6 +192,7 @@ std::string written_table(const Json* done) {
   return heading("What was written") + table(rows);
 }
 
+/// A chart without points is left out with its heading: SPSA has no gradient norm, for one.
 std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
   const auto section = [](const std::string& title, const std::string& svg) {
     return svg.empty() ? std::string() : heading(title) + svg;
@@ -217,6 +221,7 @@ std::string report_html(const std::string& title, const std::vector<Json>& lines
 }
 
 void write_report(const fs::path& folder) {
+  // Made absolute first: a folder that was given as "." would have no name.
   const std::string title = fs::absolute(folder).lexically_normal().filename().string();
   write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(),
                                                       read_text_file(folder / "recipe.toml")));

@@ -122,6 +122,7 @@ void append_to_file(const fs::path& path, std::string_view bytes) {
   errno = 0;
   std::FILE* file = std::fopen(path.c_str(), "ab");
   const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
+  // Closed before it is judged: what was buffered is written only then.
   if (!file || std::fclose(file) != 0 || !written) throw_file_error(path, "cannot be written", errno);
 }
 

@@ -90,6 +90,7 @@ class Loop {
       for (const Json& line : saved->lines) in_.report.metric(line);
       // Decided below, by what was restored.
       meta_.owes_evaluation = 0;
+      // Figures of held-out data that this recipe does not have any more would be told as its own.
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
         begin_evaluations(saved->meta.first_eval.has_scored(), saved->figures_file);

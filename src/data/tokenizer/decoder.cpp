@@ -41,6 +41,7 @@ class ByteLevel : public Decoder {
   }
 };
 
+/// One piece of all: a decoder behind it, such as Strip, then sees the ends of the text and not of every token.
 class Fuse : public Decoder {
  public:
   Pieces apply(Pieces pieces) const override {

@@ -183,6 +183,7 @@ class ByteLevel : public PreTokenizer {
     for (Range& range : words.ranges) {
       const std::string_view word = words.word(range);
       const size_t begin = text.size();
+      // A word that begins with a space has its prefix.
       if (word.substr(0, 1) != " ") text += ' ';
       text += word;
       range = {begin, text.size()};
@@ -219,6 +220,7 @@ class Metaspace : public PreTokenizer {
     for (Range& range : words.ranges) {
       const std::string_view word = words.word(range);
       const size_t begin = text.size();
+      // A space in front becomes a mark by itself: there would be two.
       const bool has_mark = word.substr(0, 1) == " " || word.substr(0, mark_.size()) == mark_;
       // "first" asks for the beginning of the whole input; a word behind an added token is none.
       const bool wants_mark = prepend_ == "always" || (prepend_ == "first" && words.at_start && range.begin == 0);

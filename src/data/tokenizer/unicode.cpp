@@ -13,10 +13,12 @@
 namespace tessera::tokenizer {
 namespace {
 
+/// utf8proc's results are memory of malloc.
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
+/// All bytes or-ed together: a loop without a branch.
 bool is_ascii(std::string_view text) {
   unsigned char all = 0;
   for (const char c : text) all |= static_cast<unsigned char>(c);
@@ -106,6 +108,8 @@ std::string lowercase(std::string_view text) {
 }
 
 bool is_white_space(int32_t code_point) {
+  // Tab, line feed, vertical tab, form feed and carriage return; then the next-line character, and Unicode's
+  // separators.
   if (code_point >= 9 && code_point <= 13) return true;
   if (code_point == 0x85) return true;
   const auto category = utf8proc_category(code_point);

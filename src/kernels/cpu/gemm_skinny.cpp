@@ -42,6 +42,7 @@ template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
   std::memcpy(sums, all, kCount * sizeof(float));
 }
 
+/// c [m, n] = alpha · a [m, k] · bᵀ + beta · c with b [n, k] in its storage type. Strides are in elements.
 struct DotArgs {
   int64_t m, n, k;
   const float* a;

@@ -22,6 +22,7 @@ constexpr const char* kFamilies[] = {"independent", "shared", "pool", "hadamard"
 
 std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
 
+/// 16 hexadecimal digits: a number of JSON would be rounded by readers who take it for a double.
 uint64_t word_of(const Json& json) {
   const std::string& text = json.as_string();
   if (text.size() != 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
@@ -142,6 +143,7 @@ std::vector<std::string> manifest_of(const FlatParams& params) {
 }
 
 void require_same_manifest(const RunHeader& header, const FlatParams& params, const std::string& where) {
+  // Compared as text, line by line: all that decides what a weight's number means is in it.
   const auto mine = manifest_of(params);
   // The first line that differs: a name, a shape, a start or a factor.
   const auto pair = std::mismatch(mine.begin(), mine.end(), header.manifest.begin(), header.manifest.end());
@@ -159,6 +161,7 @@ Direction direction_of(const RunHeader& h, uint32_t round, uint32_t machine, uin
   switch (h.family) {
     case Family::independent:
       return {.seed = h.seed, .round = round, .machine = machine, .sample = sample};
+    // One stream for all: probe k of every machine goes the same way, on other rows.
     case Family::shared:
       return {.seed = h.seed, .round = round, .machine = kSharedStream, .sample = sample};
     case Family::pool: {

@@ -59,6 +59,7 @@ void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder,
 
 std::string require_log(const fs::path& snapshots, const fs::path& log, uint32_t round) {
   const auto rounds = snapshot_rounds(snapshots);
+  // A log that reaches as far as every snapshot has lost nothing that is known of.
   if (rounds.empty() || rounds.front() <= round) return "";
   if (round > 0)
     return fmt::format(
