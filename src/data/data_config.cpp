@@ -10,7 +10,7 @@ namespace fs = std::filesystem;
 namespace {
 
 void check_label_words(const DataConfig& data, SectionCheck& own) {
-  // The keys that the recipe gives: a default does not contradict anything.
+  // Keys that do not hold their defaults: a resolved recipe spells these out, and they contradict nothing.
   const std::set<std::string> said = own.said();
   if (data.label_words.empty()) {
     for (const char* key : {"label_field", "labels"})
