@@ -29,6 +29,7 @@ struct RunId {
 ///   [f16 loss] [offer: f32 rate, f32 mul] [digest: u64, u64] | u16 low half of CRC-32C
 /// flags: bit 0 loss, bit 1 offer, bit 2 digest, bit 3 stop; high nibble lag.
 struct Vote {
+  // Seed round: the round whose directions the bytes are about. It is the present one, unless a vote is late.
   uint32_t run = 0, seed_round = 0, machine = 0;
   uint8_t lag = 0;
   bool stop = false;             // this machine was asked to stop after this round

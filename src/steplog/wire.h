@@ -29,6 +29,7 @@ template <class Decode> auto decode_or_refusal(Decode decode) -> std::variant<de
   }
 }
 
+/// Appends to a growing vector. Integers are taken by their own width: a call's type is the field's.
 class ByteWriter {
  public:
   // Byte by byte: the formats are little-endian on any machine.
@@ -38,6 +39,7 @@ class ByteWriter {
   void put(float value) { put(std::bit_cast<uint32_t>(value)); }
   void put(std::span<const std::byte> bytes);
   void put(const std::vector<uint8_t>& bytes) { put(std::as_bytes(std::span(bytes))); }
+  // Seven bits a byte, the lowest first; the top bit says that another byte follows.
   void put_varint(uint64_t value) {
     for (; value >= 0x80; value >>= 7) put(static_cast<uint8_t>((value & 0x7F) | 0x80));
     put(static_cast<uint8_t>(value));
@@ -108,6 +110,7 @@ class ByteReader {
   std::span<const std::byte> rest_;
 };
 
+// The head is of one size for all types, so that a record's length is known from it.
 constexpr size_t kRecordHeadBytes = 56, kRecordFrameBytes = kRecordHeadBytes + 4;  // with the CRC
 
 /// A record with its body not looked into.

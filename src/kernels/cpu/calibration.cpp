@@ -15,6 +15,7 @@ namespace {
 
 using Doubles = hn::ScalableTag<double>;
 constexpr Doubles kDoubles;
+// As many floats as there are doubles in a vector: half a vector of floats.
 constexpr hn::Rebind<float, Doubles> kHalf;
 
 /// sums = <x, y>, <x, x>, <y, y>

@@ -21,6 +21,8 @@ template <class W> void multiply_row(const float* x, const W* factors, int64_t d
   });
 }
 
+/// The factors' storage type is looked up once a row and not in the loop. So it is in the other functions that end in a
+/// choice of types.
 void multiply_row_by(const float* x, ConstView factors, int64_t dim, float* y, bool accumulate) {
   if (factors.dtype == DType::bf16) return multiply_row(x, factors.row<BFloat16>(0), dim, y, accumulate);
   if (factors.dtype == DType::f16) return multiply_row(x, factors.row<Float16>(0), dim, y, accumulate);

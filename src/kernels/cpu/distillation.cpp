@@ -68,6 +68,7 @@ HWY_EXPORT(max_of_row);
 HWY_EXPORT(tempered_exponentials);
 HWY_EXPORT(tempered_gradient);
 
+// What distill_begin has set the maxima to.
 constexpr float kNothingYet = -std::numeric_limits<float>::infinity();
 
 /// The maximum that a row's exponents are formed from, and what its move did to what was there.

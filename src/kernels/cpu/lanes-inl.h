@@ -18,6 +18,7 @@ namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+// As many lanes as the instruction set has: 4, 8 or 16 on x86.
 using Floats = hn::ScalableTag<float>;
 using FloatVec = hn::Vec<Floats>;
 constexpr Floats kFloats;
@@ -79,6 +80,7 @@ template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
   if (i < n) body(i, PartVector{n - i});
 }
 
+/// By Highway's tree: one order for a width, which is why bits depend on the kind of CPU and not on the machine.
 HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
 
 /// exp(x) = 2ⁿ · exp(r), |r| <= ln 2 / 2, Taylor to r⁷ (truncation 5e-9 relative); within 2 ulp, subnormal results

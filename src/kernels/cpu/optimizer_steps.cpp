@@ -28,6 +28,7 @@ void adamw_range(const AdamWArgs& args, int64_t begin, int64_t end) {
   const float* grads = args.grads.row<float>(0) + begin;
   for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
     const auto g = hn::Mul(grad_scale, vector.load(grads + i));
+    // Products and sums are rounded one by one, as written in the reference; a fused operation would round once less.
     const auto m = hn::Add(hn::Mul(beta1, vector.load(first + i)), hn::Mul(rest1, g));
     const auto v = hn::Add(hn::Mul(beta2, vector.load(second + i)), hn::Mul(rest2, hn::Mul(g, g)));
     // The weight as it was before the step: both the decay and the direction are taken from it.

@@ -28,6 +28,7 @@ HWY_INLINE void prefetch_next(const void* run, int64_t bytes) {
 
 /// ±scale for the weights of a run.
 void step_run(const uint32_t* words, int64_t blocks, float scale, float* steps) {
+  // A sign picks one of two values: nothing is multiplied, and nothing rounded.
   const auto plus = hn::Set(kFloats, scale), minus = hn::Set(kFloats, -scale);
   for (int64_t j = 0; j < kVectors; ++j) {
     const auto bit = bits_of_vector(j);
@@ -46,6 +47,7 @@ void perturb_range(const void* values, DType dtype, const Direction* z, float sc
                    /// cache is meant.
                    float* out) {
   HWY_ALIGN uint32_t words[kRunWords];
+  // A vector more than a run has: loads may begin anywhere in it and pass its end.
   HWY_ALIGN float steps[kRun + kRunBlocks];
   const RoundKeys keys(z->seed);
   const int64_t bytes = size_of(dtype);

@@ -54,6 +54,7 @@ void backward_row(const float* x, const W* weight, float inv_rms, const float* d
   // direction along itself is taken from the gradient, too.
   auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+    // g is formed twice, here and below: keeping a row of it would cost more than the multiplication.
     dot = hn::MulAdd(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
   });
   const auto inv = hn::Set(kFloats, inv_rms);
@@ -113,6 +114,7 @@ int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight) {
 
 void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
                        TensorView dx, TensorView dweight) {
+  // Without a weight gradient there is nothing to join; rows are cut into blocks all the same.
   const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = nullptr;  // [blocks, dim]

@@ -54,6 +54,8 @@ HWY_EXPORT(exponentials_of_row);
 HWY_EXPORT(probabilities_of_row);
 
 void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
+  // Once through the row for the maximum, a second time for exponentials and their sum. Where the maximum stands is
+  // searched only when it has moved.
   float* logits = args.logits.row<float>(n);
   const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
   if (0 <= label && label < cols) args.rows.target.row<float>(0)[n] = logits[label];

@@ -56,6 +56,7 @@ void digest_range(const float* weights, uint64_t first, int64_t n, StateDigest* 
     finalise_lanes(z);
     for (const auto& term : z) check = hn::Add(check, term);
   }
+  // Sums modulo 2^64 may be joined in any order.
   uint64_t sums[kLanes], checks[kLanes];
   hn::StoreU(sum, kWide, sums);
   hn::StoreU(check, kWide, checks);

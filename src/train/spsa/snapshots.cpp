@@ -46,6 +46,7 @@ std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
 // another, rounds are replayed from an older one.
 void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
   if (folder.empty()) return;
+  // Reads the whole log: once at a start, never between rounds.
   const auto known = snapshots_in(log);
   for (const uint32_t round : snapshot_rounds(folder)) {
     const auto found = known.find(round);
