@@ -91,7 +91,7 @@ GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
   const std::vector<PackedBatch> mine = batches();
   const auto count = static_cast<int64_t>(gates.size());
   std::vector<double> sums(gates.size() + 3, 0.0);
-  const Tensor grads({count}, in_.model.decoder().compute(), in_.ctx.device);
+  const Tensor grads({count}, in_.model.decoder().activations(), in_.ctx.device);
   for (const PackedBatch& batch : mine) {
     zero(grads);
     const LossSums scored =
@@ -143,7 +143,7 @@ int64_t plan_gate_bytes(const StageSizes& sizes) {
   const GateUnits units = gate_units(sizes.fold, model.decoder().specs(), model.decoder().num_layers());
   const std::vector<double> ones = units.ones();
   const int64_t rows = rows_of_pass(sizes.train, sizes.fold.gate_batch, sizes.ranks);
-  const Tensor grads({static_cast<int64_t>(ones.size())}, model.decoder().compute(), model.pool().device());
+  const Tensor grads({static_cast<int64_t>(ones.size())}, model.decoder().activations(), model.pool().device());
   return plan_widest(rows, sizes.train.sequence_length, model.pool().device(), sizes.threads,
                      [&](const Context& ctx, const PackedBatch& batch) {
                        backprop_batch(ctx, model, batch, gated_options(sizes.train, units.gates(ones), grads));

@@ -29,7 +29,7 @@ std::vector<TensorView> states_of(const Pass& pass, const DecoderModel& decoder)
   std::vector<TensorView> states;
   PackedAttention attention;
   const auto keep = [&](const TensorView& hidden) {
-    states.push_back(pass.rows(hidden.cols(), decoder.compute()));
+    states.push_back(pass.rows(hidden.cols(), decoder.activations()));
     convert(pass.ctx, hidden, states.back());
   };
   const TensorView hidden = decoder.embed(pass);

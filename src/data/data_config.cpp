@@ -10,6 +10,7 @@ namespace fs = std::filesystem;
 namespace {
 
 void check_label_words(const DataConfig& data, SectionCheck& own) {
+  // Keys that do not hold their defaults: a resolved recipe spells these out, and they contradict nothing.
   const std::set<std::string> said = own.said();
   if (data.label_words.empty()) {
     for (const char* key : {"label_field", "labels"})
@@ -30,6 +31,7 @@ void check_label_words(const DataConfig& data, SectionCheck& own) {
               "give one for each word, in the same order");
     return;
   }
+  // All pairs: there are a few words, and each fault is to be named.
   for (size_t i = 0; i < data.label_words.size(); ++i) {
     if (data.label_words[i].empty())
       own.fault("label_words", "a label word is empty", "name what the model is to predict");
@@ -48,6 +50,7 @@ void check_label_words(const DataConfig& data, SectionCheck& own) {
 void DataConfig::check(SectionCheck& own) const {
   check_label_words(*this, own);
   for (const auto& [key, text] :
+       // Only to see whether they can be read: a fault is told with the recipe's others, before any data is opened.
        {std::pair{"prompt_template", &prompt_template}, std::pair{"completion_template", &completion_template}})
     try {
       RecordTemplate(*text, "");

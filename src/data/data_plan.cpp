@@ -1,3 +1,6 @@
+// What the data will take is told before it is read: a sample from the file's beginning is tokenized and stands for the
+// rest. An estimate: texts need not be alike all through a file.
+
 #include "data/data_plan.h"
 
 #include <algorithm>
@@ -21,6 +24,7 @@ bool is_inside_character(char byte) { return (static_cast<unsigned char>(byte) &
 std::string_view sample_of(std::string_view content, bool jsonl) {
   size_t end = std::min(content.size(), kSample);
   if (jsonl) {
+    // Cut behind a whole line. A first line that is longer than the sample is taken whole.
     const size_t last = content.rfind('\n', end - 1);
     end = last != std::string_view::npos ? last + 1 : std::min(content.find('\n'), content.size());
   }
@@ -49,6 +53,7 @@ int64_t plan_data_bytes(const DataConfig& config, const std::filesystem::path& t
     }
     return true;
   });
+  // The sample stands for the file: what it takes, times how often it goes into it.
   double times = static_cast<double>(content.size()) / static_cast<double>(sample.size());
   if (config.max_documents > 0)
     times =

@@ -56,6 +56,7 @@ size_t word_length(std::string_view text) {
 size_t string_length(std::string_view text) {
   for (size_t at = 1; at < text.size(); ++at) {
     if (text[at] == '"') return at + 1;
+    // A backslash takes the next character along, a quote or another backslash among them.
     if (text[at] == '\\') ++at;
   }
   return text.size();
@@ -65,6 +66,7 @@ std::string take_numbers(std::string_view line, std::vector<std::string>& number
   std::string rest;
   rest.reserve(line.size());
   while (!line.empty()) {
+    // A string passes as a whole: digits within it are text.
     const size_t length = line[0] == '"' ? string_length(line) : std::max<size_t>(word_length(line), 1);
     const std::string_view part = line.substr(0, length);
     if (is_number(part)) {
@@ -81,6 +83,7 @@ std::string take_numbers(std::string_view line, std::vector<std::string>& number
 /// An item of an array by its number, a member of an object by its name; nullptr when there is none.
 const Json* child(const Json& parent, std::string_view name) {
   if (!parent.is_array()) return parent.find(name);
+  // An item of a list is named by digits alone: "0", not "+0" or "0x0".
   size_t index = 0;
   const auto [end, fault] = std::from_chars(name.data(), name.data() + name.size(), index);
   const bool is_index = fault == std::errc() && end == name.data() + name.size() && index < parent.items().size();
@@ -89,6 +92,7 @@ const Json* child(const Json& parent, std::string_view name) {
 
 /// A member by its name, else by its path.
 const Json* find_in(const Json& json, std::string_view path) {
+  // Dots may be part of a name: the whole path is first taken for one.
   if (const Json* whole = json.find(path)) return whole;
   const Json* node = &json;
   while (node) {
@@ -164,6 +168,7 @@ std::string DataRecord::shown(std::string_view path) const {
 }
 
 std::string DataRecord::spelling(const Json& value) const {
+  // A number here is the place of its spelling.
   return value.is_integer() ? numbers_[static_cast<size_t>(value.as_integer())] : value.dump();
 }
 

@@ -1,3 +1,6 @@
+// A split is a file and a rule that says of each document whether it belongs: training and held-out documents may come
+// from one file, and are told apart each time that it is read, by a hash of their text.
+
 #include "data/data_source.h"
 
 #include <cmath>
@@ -23,8 +26,10 @@ bool takes(const DataSource& source, const TextExample& document) {
 
 bool is_held_out(const TextExample& document, double eval_fraction) {
   uint64_t hash = fnv1a(document.prompt.data(), document.prompt.size());
+  // Keeps prompt and completion apart: moving text from one to the other gives another document.
   hash = fnv1a("\0", 1, hash);
   hash = fnv1a(document.completion.data(), document.completion.size(), hash);
+  // Mixed, the hash is uniform in [0, 2^64): the fraction of that range is the fraction of the documents.
   return static_cast<double>(mix64(hash)) < std::ldexp(eval_fraction, 64);
 }
 

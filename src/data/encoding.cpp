@@ -1,3 +1,7 @@
+//   [front] prompt | completion [back]           front and back: what the tokenizer adds, BOS and EOS as a rule
+// Prompt and completion are tokenized apart, so that the border of what is scored lies between two tokens, and a prompt
+// that is to be continued has the same tokens as one that was trained on.
+
 #include "data/encoding.h"
 
 #include <algorithm>
@@ -15,6 +19,7 @@ Tokenizer::Special special_mode(const DataConfig& config) {
 /// The tokens of a text that stands behind other text.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
                                          Tokenizer::Special special) {
+  // What the line break alone becomes is what has to be cut off again.
   const std::vector<int32_t> front = tokenizer.encode("\n", special);
   std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
   const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
@@ -27,6 +32,7 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
 
 /// How many tokens at the end of `left` are those at the beginning of `right`.
 size_t overlap(std::span<const int32_t> left, std::span<const int32_t> right) {
+  // The longest first: of several ways to overlap, the one that repeats most.
   size_t count = std::min(left.size(), right.size());
   while (!std::equal(left.end() - static_cast<ptrdiff_t>(count), left.end(), right.begin())) --count;
   return count;
@@ -47,6 +53,7 @@ void append_completion(const Tokenizer& tokenizer, const DataConfig& config, con
   const std::vector<int32_t> added =
       has_prompt ? encode_continuation(tokenizer, completion, special) : tokenizer.encode(completion, special);
   const size_t begin = tokens.size();
+  // Without a prompt, the completion's template may spell the BOS that is there already; with one, it begins anew.
   append_once(tokens, has_prompt ? begin : 0, added, special);
   append_once(tokens, begin, tokenizer.back(), special);
 }
@@ -63,6 +70,7 @@ std::vector<int32_t> spelled_end(const Tokenizer& tokenizer, const std::string& 
 EncodedExample encoded_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
   std::vector<int32_t> tokens = encode_prompt(tokenizer, config, prompt);
   const auto count = static_cast<int64_t>(tokens.size());
+  // Whatever is behind the tokenizer's own tokens came from a prompt.
   return {std::move(tokens), count, count > static_cast<int64_t>(tokenizer.front().size())};
 }
 
@@ -84,6 +92,7 @@ EncodedExample encode_example(const Tokenizer& tokenizer, const DataConfig& conf
 std::vector<EncodedExample> encode_documents(const Tokenizer& tokenizer, const DataConfig& config,
                                              const TextExample& example) {
   if (!config.has_choices()) return {encode_example(tokenizer, config, example)};
+  // The prompt is encoded once: all choices share its tokens.
   std::vector<EncodedExample> choices(config.label_words.size(), encoded_prompt(tokenizer, config, example.prompt));
   for (size_t c = 0; c < choices.size(); ++c)
     append_completion(tokenizer, config, config.label_words[c], !example.prompt.empty(), choices[c].tokens);
@@ -97,6 +106,7 @@ void require_distinct_words(const Tokenizer& tokenizer, const DataConfig& config
     if (encoded.back().empty())
       throw UserError("data.label_words", fmt::format("the label word \"{}\" is no token for this tokenizer", word),
                       "name a word that the model can predict");
+    // The word itself is found at the end at the latest: any earlier place is another word with the same tokens.
     const auto first = std::find(encoded.begin(), encoded.end(), encoded.back());
     if (first + 1 != encoded.end())
       throw UserError("data.label_words",

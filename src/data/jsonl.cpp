@@ -1,3 +1,6 @@
+//   file -> lines (mapped, not copied) -> record -> prompt and completion, by fields, templates or label words
+// A fault names the file and the line, as does everything that can go wrong in a file of millions of records.
+
 #include "data/jsonl.h"
 
 #include <algorithm>
@@ -24,6 +27,7 @@ std::optional<RecordTemplate> optional_template(const std::string& text, const s
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
+/// U+FEFF in front of a text, which some editors write, is no part of it.
 std::string_view without_byte_order_mark(std::string_view text) {
   return text.substr(0, 3) == "\xEF\xBB\xBF" ? text.substr(3) : text;
 }
@@ -33,6 +37,7 @@ void read_lines(const fs::path& file, std::string_view content, const DataConfig
   const JsonlReader reader(config);
   int64_t documents = 0;
   for_each_line(file, content, [&](std::string_view line, const std::string& where) {
+    // Counted before `use` is called, which may be the last.
     ++documents;
     return use(reader.read(line, where)) && documents != config.max_documents;
   });
@@ -43,6 +48,7 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
   if (content.find_first_not_of(" \t\r\n") == std::string_view::npos)
     throw UserError(file.string(), "the file holds no text");
   if (const size_t fault = first_utf8_fault(content); fault != std::string_view::npos) {
+    // The line with the fault, for the message.
     const size_t begin = content.substr(0, fault).rfind('\n') + 1;  // npos + 1 == 0
     const auto line = std::count(content.begin(), content.begin() + static_cast<ptrdiff_t>(begin), '\n') + 1;
     require_utf8(content.substr(begin), fmt::format("{}:{}", file.string(), line));
@@ -50,6 +56,7 @@ void read_text(const fs::path& file, std::string_view content, const std::functi
   use({"", std::string(content)});
 }
 
+/// A key that is set to "" names a field that no record has.
 bool holds(const DataRecord& record, const std::string& field) { return !field.empty() && record.find(field); }
 
 bool is_object(std::string_view line) {
@@ -76,6 +83,7 @@ RecordTemplate::RecordTemplate(std::string_view text, const std::string& key) {
     } else if (c == '}') {
       fail(fmt::format("\"}}\" at byte {} closes nothing", at + 1));
     } else {
+      // The next brace of either kind has to be the closing one: placeholders do not nest.
       const size_t close = text.find_first_of("{}", at + 1);
       if (close == std::string_view::npos || text[close] == '{')
         fail(fmt::format("\"{{\" at byte {} is not closed", at + 1));
@@ -100,6 +108,7 @@ JsonlReader::JsonlReader(const DataConfig& config)
 }
 
 TextExample JsonlReader::with_label_word(std::string prompt, const DataRecord& record) const {
+  // As the line spells it: a label 1 and a label "1" are the same word, 1.0 is another.
   const std::string label = record.spelled(label_field_);
   const auto found = std::find(labels_.begin(), labels_.end(), label);
   if (found == labels_.end()) {
@@ -125,6 +134,8 @@ TextExample JsonlReader::read(std::string_view line, const std::string& where) c
                          : "",
             completion_ ? fill(*completion_, record) : record.text(completion_field_)};
   }
+  // Each record says by its members what it is, so that a file may hold both kinds. One that is both is for the user to
+  // decide.
   const bool is_text = holds(record, text_field_), is_pair = holds(record, completion_field_);
   if (is_text && is_pair)
     throw UserError(where, fmt::format("the record has both \"{}\" and \"{}\"", text_field_, completion_field_),
@@ -151,6 +162,7 @@ std::string JsonlReader::expected_completion(const DataRecord& record) const {
   if (!label_words_.empty()) return record.find(label_field_) ? with_label_word("", record).completion : "";
   if (!completion_) return holds(record, completion_field_) ? record.text(completion_field_) : "";
   const auto& parts = completion_->parts();
+  // A completion is optional here: its template is filled only when the record has all that it asks for.
   const bool is_whole = std::all_of(parts.begin(), parts.end(), [&](const RecordTemplate::Part& part) {
     return !part.is_member || record.find(part.text);
   });
@@ -158,10 +170,12 @@ std::string JsonlReader::expected_completion(const DataRecord& record) const {
 }
 
 bool is_jsonl(const fs::path& file) {
+  // By the name alone: what is in a file is looked at only where its name says text (look_at_text).
   std::string extension = file.extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
   if (extension == ".jsonl" || extension == ".jsonlines" || extension == ".ndjson") return true;
+  // Files that would be read as one long text of no use to anybody.
   for (const char* other : {".json", ".gz", ".zst", ".xz", ".bz2", ".zip", ".parquet", ".arrow", ".csv", ".tsv", ".h5"})
     if (extension == other)
       throw UserError(file.string(), fmt::format("{} files are not read", extension),
@@ -177,6 +191,7 @@ void for_each_line(const fs::path& file, std::string_view content,
     std::string_view line = content.substr(0, end);
     content.remove_prefix(std::min(end + 1, content.size()));
     if (is_blank(line)) continue;
+    // The break of files from Windows.
     if (line.back() == '\r') line.remove_suffix(1);
     if (!use(line, fmt::format("{}:{}", file.string(), number))) return;
   }
@@ -184,12 +199,14 @@ void for_each_line(const fs::path& file, std::string_view content,
 
 std::string look_at_text(const fs::path& file, std::string_view content) {
   content = without_byte_order_mark(content);
+  // Cheap: nearly all texts are told from JSON by their first two characters.
   const size_t brace = content.find_first_not_of(" \t\r\n"), after = content.find_first_not_of(" \t\r\n", brace + 1);
   if (brace == std::string_view::npos || content[brace] != '{' || after == std::string_view::npos ||
       (content[after] != '"' && content[after] != '}'))
     return "";
   bool are_objects = true;
   int lines = 0;
+  // Two lines are parsed at most: one object may begin a text, two in a row are records.
   for_each_line(file, content, [&](std::string_view line, const std::string&) {
     are_objects = are_objects && is_object(line);
     return are_objects && ++lines < 2;

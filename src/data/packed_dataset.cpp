@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kOpenRows = 64;
 constexpr int64_t kShortestPiece = 2;  // one token has no next token to predict
 
+// Draws for one purpose do not depend on those for another: each has a key of its own.
 enum Stream : uint64_t { kDocumentOrder = 1, kRowOrder = 2 };
 
 }  // namespace
@@ -61,6 +62,7 @@ int64_t PackedDataset::scored_in(const Piece& piece) const {
 
 bool PackedDataset::has_prompt(int64_t document) const {
   if (!data_.has_prompt.empty()) return data_.has_prompt[document];
+  // Files without that column: a prompt is not scored, so the second token tells.
   const int64_t second = begin_of(document) + 1;
   return second < data_.ends[document] && !data_.scored[second];
 }
@@ -75,11 +77,13 @@ std::vector<PackedDataset::Piece> PackedDataset::shuffled_pieces() const {
   std::vector<Piece> pieces;
   pieces.reserve(data_.ends.size());
   const auto units = static_cast<uint64_t>(data_.documents() / unit());
+  // Units are permuted, documents or whole examples: a function of seed and count alone, without a list to keep.
   const uint64_t key = hash_key({seed_, kDocumentOrder});
   for (uint64_t i = 0; i < units; ++i) {
     const int64_t first = static_cast<int64_t>(permute_index(key, units, i)) * unit();
     for (int64_t d = first; d < first + unit(); ++d) {
       const size_t own = pieces.size();
+      // A piece needs two tokens, or it has nothing to predict.
       for (int64_t begin = begin_of(d), end = data_.ends[d]; end - begin >= kShortestPiece; begin += sequence_length_)
         pieces.push_back({begin, std::min(end, begin + sequence_length_), d, 1});
       const int32_t scored = scored_pieces(std::span(pieces).subspan(own));
@@ -105,9 +109,11 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
     const auto together = std::span(pieces).subspan(first, static_cast<size_t>(unit()));
     int64_t length = 0;
     for (const Piece& piece : together) length += piece.end - piece.begin;
+    // First fit: the oldest open row with room for all of it.
     auto row = static_cast<size_t>(std::find_if(room.begin(), room.end(), [&](int64_t r) { return r >= length; }) -
                                    room.begin());
     if (row == room.size()) {
+      // The fullest row would take the fewest of the pieces to come.
       if (room.size() == kOpenRows)
         close(static_cast<size_t>(std::min_element(room.begin(), room.end()) - room.begin()));
       row = room.size();
@@ -124,6 +130,7 @@ void PackedDataset::pack(const std::vector<Piece>& pieces) {
 /// Counts the scored tokens of each row, and leaves out the rows that have none.
 void PackedDataset::count_scored_tokens() {
   int64_t begin = 0, kept_pieces = 0, kept_rows = 0;
+  // A copy: rows that are kept are written to the front of the list that is read.
   for (const int64_t end : std::vector(row_ends_)) {
     int64_t scored = 0;
     for (int64_t p = begin; p < end; ++p) scored += scored_in(pieces_[p]);
@@ -151,6 +158,7 @@ double PackedDataset::fill() const {
 
 int64_t PackedDataset::shuffled_row(int64_t index) const {
   TS_CHECK(index >= 0, "row {} of the shuffled sequence", index);
+  // Every epoch has a permutation of its own, keyed by its number: the count of rows consumed is all of the state.
   const auto epoch = static_cast<uint64_t>(index / rows()), place = static_cast<uint64_t>(index % rows());
   return static_cast<int64_t>(permute_index(hash_key({seed_, kRowOrder, epoch}), static_cast<uint64_t>(rows()), place));
 }
@@ -171,6 +179,8 @@ void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch&
     const int64_t token = piece.begin + i;
     batch.ids[place + i] = data_.tokens[token];
     batch.positions[place + i] = static_cast<int32_t>(i);
+    // The label of a token is its successor in the same piece, where that counts: whether it does is marked at the
+    // successor.
     if (i + 1 < length && data_.scored[token + 1]) batch.labels[place + i] = data_.tokens[token + 1];
   }
 }
@@ -183,6 +193,7 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
   batch.ids.assign(tokens, 0);
   batch.positions.assign(tokens, 0);
   batch.labels.assign(tokens, -1);
+  // Numbered through the global batch, whichever rank holds the row: dropout masks follow these numbers.
   batch.draw_index.resize(tokens);
   for (size_t i = 0; i < tokens; ++i)
     batch.draw_index[i] = first_global_row * sequence_length_ + static_cast<int64_t>(i);
@@ -200,6 +211,7 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
 RowShare row_share(int64_t batch, const DataShare& share) {
   TS_CHECK(0 <= share.index && share.index < share.count && batch >= 0, "share {} of {}, batch {}", share.index,
            share.count, batch);
+  // Boundaries are rounded down from equal parts: neighbours share them, and no row is left out or taken twice.
   return {batch * share.index / share.count, batch * (share.index + 1) / share.count};
 }
 

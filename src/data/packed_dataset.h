@@ -73,6 +73,7 @@ class PackedDataset {
     int64_t document;
     int32_t scored_pieces;  // of the document
   };
+  // Tokens stay in the order of the documents; rows are lists of pieces, and a batch copies what it needs.
   TokenData data_;
   int64_t sequence_length_;
   uint64_t seed_;

@@ -25,6 +25,7 @@ class Preparation {
   }
   TokenData finish() {
     encode_waiting();
+    // Left out where the marks say the same: files of most data have no such column.
     if (marks_tell_prompts(data_, tokenizer_)) data_.has_prompt.clear();
     return std::move(data_);
   }
@@ -36,20 +37,25 @@ class Preparation {
   void encode_waiting() {
     leave_if_asked("preparing data");
     std::vector<std::vector<EncodedExample>> encoded(waiting_.size());
+    // At least 64 documents a thread, or starting it costs more than it saves.
     const size_t threads =
         std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
     std::vector<std::future<void>> workers;
     for (size_t t = 0; t < threads; ++t)
       // Deferred where no more threads can be started: get() then does the work.
       workers.push_back(std::async(std::launch::async | std::launch::deferred, [&, t] {
+        // Every threads-th document, so that a stretch of long ones is shared out.
         for (size_t i = t; i < waiting_.size(); i += threads)
           encoded[i] = encode_documents(tokenizer_, config_, waiting_[i]);
       }));
+    // An error of a worker is thrown here.
     for (std::future<void>& worker : workers) worker.get();
+    // In the order of the documents, whoever encoded them.
     for (size_t i = 0; i < waiting_.size(); ++i) append(encoded[i], waiting_[i].choice);
     waiting_.clear();
     waiting_bytes_ = 0;
   }
+  // Even a text without a prompt has a first token, which nothing predicts.
   static int64_t first_scored(const EncodedExample& document) { return std::max<int64_t>(document.prompt_tokens, 1); }
   /// Whether there is something to score; of choices all words, from their first token on.
   bool is_usable(const std::vector<EncodedExample>& documents) const {
@@ -85,6 +91,7 @@ class Preparation {
 }  // namespace
 
 bool marks_tell_prompts(const TokenData& data, const Tokenizer& tokenizer) {
+  // One token in front is what the marks mean by default; several look like a prompt.
   if (!tokenizer.front().empty()) return tokenizer.front().size() == 1;
   for (int64_t d = 0, begin = 0; d < data.documents(); begin = data.ends[d++])
     if (begin + 1 < data.ends[d] && data.scored[begin + 1]) return false;
@@ -99,6 +106,7 @@ PreparedData prepare(const DataSource& source, const Tokenizer& tokenizer, const
     return true;
   });
   PreparedData prepared{preparation.finish(), preparation.skipped()};
+  // Mapped bytes change with the file: what was tokenized may be half of one version and half of another.
   if (source.mapped->change() == MappedFile::Change::altered)
     throw UserError(source.file.string(), "was written to while it was read", "start again when it is whole");
   if (prepared.data.documents() == 0) throw_no_document(source);

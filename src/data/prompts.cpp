@@ -16,6 +16,7 @@ std::vector<TextExample> load_prompts(const std::filesystem::path& file, const D
   const JsonlReader reader(config);
   const bool is_lines = is_jsonl(file);
   const std::string content = read_text_file(file);
+  // Throws for records under a name that says text.
   if (!is_lines) look_at_text(file, content);
   const int64_t bound = lesser_bound(limit, config.max_documents);
   std::vector<TextExample> prompts;

@@ -1,3 +1,6 @@
+// A token file is named by a hash of all that decides what is in it: the source's bytes, the tokenizer's files, the
+// keys of [data]. So a cache is never out of date, and two recipes that read alike share a file.
+
 #include "data/token_file.h"
 
 #include <algorithm>
@@ -29,6 +32,7 @@ std::string recipe_of(const DataSource& source, const DataConfig& config, const 
                                  sha256_hex(source.mapped->bytes()), tokenizer.fingerprint());
   if (source.eval_fraction > 0)
     text += fmt::format("{} part at {}\n", source.split == Split::eval ? "held-out" : "training", source.eval_fraction);
+  // Keys of records do not touch a text file: changing them need not make its tokens again.
   if (!is_jsonl(source.file)) return text + "text\n";
   // Lengths keep two settings apart whose texts run together the same way.
   for (const std::string* setting : {&config.text_field, &config.prompt_field, &config.completion_field,
@@ -44,6 +48,7 @@ std::string recipe_of(const DataSource& source, const DataConfig& config, const 
 }
 
 fs::path cache_path(const DataConfig& config, const std::string& key) {
+  // The first 32 hexadecimal digits: 128 bits, of which no two meet by chance.
   return config.cache / fmt::format("tokens-{:.32}-{}.h5", key, kReading);
 }
 
@@ -92,6 +97,7 @@ bool choices_fit(const TokenData& data) {
 /// @throws UserError when the file is damaged or is not what its name says
 TokenData read_token_file(const fs::path& path, const std::string& recipe, const Tokenizer& tokenizer, size_t choices) {
   const Hdf5File file = Hdf5File::open(path);
+  // A name holds 128 bits of a hash; the text that was hashed is compared whole.
   if (file.read_text("/recipe") != recipe)
     throw UserError(path.string(), "the token file was made from something else");
   TokenData data;
@@ -103,6 +109,7 @@ TokenData read_token_file(const fs::path& path, const std::string& recipe, const
     data.choices = file.read_integer("/choices");
     data.answers = read_values<int32_t>(file, "/answers");
   }
+  // Sealed, the file is what was written. It is still checked for being consistent, since indices are taken from it.
   const bool ends_rise =
       std::adjacent_find(data.ends.begin(), data.ends.end(), std::greater_equal<>()) == data.ends.end();
   const bool ids_known = std::all_of(data.tokens.begin(), data.tokens.end(),
@@ -162,6 +169,7 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   if (notice) *notice = source.notice;
   std::optional<TokenData> cached;
   const size_t choices = config.label_words.size();
+  // Such a run has read the file of the older rules, and must go on with the same tokens.
   if (rules == Rules::first) cached = read_cached(first_cache_path(config, key), recipe, tokenizer, choices, damage);
   if (!cached) cached = read_cached(path, recipe, tokenizer, choices, damage);
   if (cached) {
@@ -171,6 +179,7 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
   PreparedData prepared = prepare(source, tokenizer, config);
   prepared.data.hash = key;
   make_folder(config.cache);
+  // Under its name only when it is whole: other processes may be looking for it.
   write_file_atomically(path, [&](const fs::path& temporary) { write_token_file(temporary, prepared, recipe); });
   if (notice) {
     if (!notice->empty()) *notice += '\n';

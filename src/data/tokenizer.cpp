@@ -1,3 +1,6 @@
+// Only puts the parts together: each part of tokenizer.json has a file in tokenizer/. The texts between added tokens go
+// through normalizer, pre-tokenizer and model; added tokens are ids at once.
+
 #include "data/tokenizer.h"
 
 #include <algorithm>
@@ -90,10 +93,12 @@ std::vector<AddedToken> read_added_tokens(const Document& tokenizer, const Docum
     for (size_t i = 0; i < tokens.size(); ++i) known.emplace(tokens[i].content, i);
     for (const auto& [id, json] : table->members()) {
       AddedToken token = AddedToken::read(json);
+      // Nine digits fit an int, and no vocabulary is larger.
       if (id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
         throw UserError("", fmt::format("expected an id as key, found \"{}\"", id));
       }
       const auto [place, is_new] = known.emplace(token.content, tokens.size());
+      // tokenizer.json decides on ids; tokenizer_config.json adds flags, and tokens that only it lists.
       token.id = is_new ? std::stoll(id) : tokens[place->second].id;
       if (is_new) tokens.emplace_back();
       tokens[place->second] = std::move(token);
@@ -204,6 +209,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
     parts->notice += (parts->notice.empty() ? "" : "\n") + notice;
   in_part(path, "added_tokens", [&] { parts->add_tokens(std::move(added)); });
   parts->chat_template = in_part(config.path, "chat_template", [&] { return read_chat_template(folder, config); });
+  // All bytes of all files that decide: a cache of prepared tokens goes by this number.
   for (const std::string_view text :
        std::initializer_list<std::string_view>{document.text, config.text, special_map.text, parts->chat_template}) {
     parts->fingerprint = hash_key({parts->fingerprint, fnv1a(text.data(), text.size())});
@@ -229,6 +235,7 @@ void Tokenizer::Parts::add_tokens(std::vector<AddedToken> added) {
   is_special.assign(static_cast<size_t>(vocabulary.size()), false);
   for (const AddedToken& token : added) {
     if (token.special) is_special[static_cast<size_t>(token.id)] = true;
+    // Text has gone through the normalizer where such a token is looked for, so its content has to as well.
     const std::string content = token.normalized ? normalize(token.content) : token.content;
     if (content.empty() && !token.content.empty())
       throw UserError("", fmt::format("the normalizer leaves nothing of the token \"{}\"", token.content),
@@ -251,6 +258,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) c
   const bool parse = special == Special::parse;
   std::string valid;
   if (!is_valid_utf8(text)) text = valid = replace_invalid_utf8(text);
+  // Two rounds of cutting: tokens that are looked for in the raw text come first, then the rest is normalized and
+  // searched for the others.
   std::vector<int32_t> ids;
   for (const Section& raw : parts_->raw_finder.cut(text, parse)) {
     if (raw.id >= 0) {
@@ -259,6 +268,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Special special) c
     }
     const std::string normalized = parts_->normalize(raw.text);
     for (const Section& section : parts_->normalized_finder.cut(normalized, parse)) {
+      // Both cuts begin with this section: nothing stands before it in the whole text.
       const bool at_start = raw.text.data() == text.data() && section.text.data() == normalized.data();
       if (section.id >= 0)
         ids.push_back(section.id);
@@ -289,6 +299,8 @@ std::string Tokenizer::decode_after(std::span<const int32_t> before, std::span<c
                                     bool skip_special) const {
   std::vector<int32_t> all(before.begin(), before.end());
   all.insert(all.end(), ids.begin(), ids.end());
+  // A token may change how those before it read (a byte of a character, a stripped space): only a common beginning
+  // tells what was added.
   const std::string front = decode(before, skip_special), whole = decode(all, skip_special);
   return whole.compare(0, front.size(), front) == 0 ? whole.substr(front.size()) : decode(ids, skip_special);
 }

@@ -52,6 +52,7 @@ TensorView run_pass(const Context& ctx, Model& model, CachedAttention& cache, co
   const DecoderModel& decoder = model.decoder();
   const RowGroup group{0, static_cast<int64_t>(feed.ids.size()), model.bound_adapter()};
   const TensorView logits =
+      // Taken before the scope opens: the logits outlive the pass, its activations do not.
       ctx.scratch.allocate({static_cast<int64_t>(feed.rows.size()), model.config().vocab_size}, decoder.activations());
   const auto scope = ctx.scratch.scope();
   const TokenBatch batch{
@@ -106,6 +107,7 @@ class Generator {
     for (Feed feed = next_feed(); !feed.ids.empty(); feed = next_feed()) {
       leave_if_asked("generating");
       const auto scope = ctx_.scratch.scope();
+      // Sampling is done on the host, one row of logits a slot.
       const OnHost logits(run_pass(ctx_, model_, cache_, feed));
       for (size_t i = 0; i < feed.slots.size(); ++i)
         extend(feed.slots[i],
@@ -127,12 +129,15 @@ class Generator {
     for (int64_t slot = 0; slot < cache_.slots(); ++slot) {
       Sequence& sequence = sequences_[static_cast<size_t>(slot)];
       if (sequence.prompt < 0 && !begin_next(slot)) continue;
+      // What the cache does not hold yet: the rest of a prompt, or the token that was chosen last.
       const auto unseen = std::span<const int32_t>(sequence.tokens).subspan(static_cast<size_t>(cache_.length(slot)));
       const auto pending = static_cast<int64_t>(unseen.size());
+      // A sequence under way always gets its one token; pieces of prompts share the room that a pass has for them.
       const int64_t count = pending == 1 ? 1 : std::min(pending, room);
       if (count == 0) continue;
       if (pending > 1) room -= count;
       feed.add(cache_, slot, unseen.first(static_cast<size_t>(count)));
+      // Only behind its last token does a sequence ask for logits: those of a prompt's inside are not needed.
       if (count == pending) feed.want_logits_of_last(slot);
     }
     return feed;
@@ -140,6 +145,7 @@ class Generator {
 
   bool begin_next(int64_t slot) {
     if (next_prompt_ == static_cast<int64_t>(prompts_.size())) return false;
+    // The slot's old rows are overwritten as the new sequence grows.
     cache_.truncate(slot, 0);
     sequences_[static_cast<size_t>(slot)] = {next_prompt_, prompts_[static_cast<size_t>(next_prompt_)]};
     ++next_prompt_;
@@ -151,10 +157,12 @@ class Generator {
     Generated& result = results_[static_cast<size_t>(sequence.prompt)];
     int32_t id = 0;
     try {
+      // Keyed by prompt and number of the token: what shares the pass does not change the draw.
       id = choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
     } catch (const UserError& fault) {
       result.finish = Finish::failed;
       result.fault = fault.message();
+      // The slot is free for the next prompt; the others have not noticed.
       sequence.prompt = -1;
       return;
     }
@@ -164,6 +172,7 @@ class Generator {
       sequence.tokens.push_back(id);
     }
     const bool enough = static_cast<int64_t>(result.ids.size()) == options_.max_new_tokens;
+    // The token has no position left to be fed at.
     const bool full = static_cast<int64_t>(sequence.tokens.size()) > model_.decoder().max_position();
     if (!stop && !enough && !full) return;
     result.finish = stop ? Finish::stop : enough ? Finish::max_new_tokens : Finish::max_position;
@@ -173,6 +182,7 @@ class Generator {
   /// 53 bits from two words.
   double uniform(int64_t prompt, uint64_t step) const {
     const RandomStream stream(options_.seed, hash_key({kSamplingStream, static_cast<uint64_t>(prompt)}));
+    // 27 and 26 bits of two 32-bit words.
     const uint64_t high = stream.bits(2 * step) >> 5, low = stream.bits(2 * step + 1) >> 6;
     return static_cast<double>((high << 26) | low) * 0x1p-53;
   }

@@ -1,3 +1,6 @@
+// A token's key and value depend on the tokens before it alone: once computed they stay as they are, and a new token
+// attends to them without running its predecessors again.
+
 #include "infer/kv_cache.h"
 
 #include "core/error.h"
@@ -20,6 +23,7 @@ AttentionSegment CachedAttention::append(int64_t slot, int64_t q_begin, int64_t 
   int64_t& length = lengths_[slot];
   TS_CHECK(count > 0 && length + count <= capacity_, "{} tokens behind {} in a slot for {}", count, length, capacity_);
   length += count;
+  // Slots are of equal size, so that a slot's first row follows from its number.
   const int64_t begin = slot * capacity_;
   return {q_begin, q_begin + count, begin, begin + length};
 }
@@ -35,6 +39,7 @@ void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, cons
   rotate(ctx, spec, batch, RopeDirection::forward, q, k);
   // Keys are kept as they are rotated: a token's position never changes.
   for (const AttentionSegment& s : batch.segments.host()) {
+    // The pass's rows stand behind those that are there: the last of the segment's keys.
     const int64_t first = s.k_end - (s.q_end - s.q_begin);
     convert(ctx, k.slice_rows(s.q_begin, s.q_end), layer.k.slice_rows(first, s.k_end));
     convert(ctx, v.slice_rows(s.q_begin, s.q_end), layer.v.slice_rows(first, s.k_end));

@@ -39,6 +39,7 @@ class CachedAttention final : public AttentionContext {
     TensorView k, v;  // [slots · capacity, kv_heads · head_dim]
   };
   std::vector<Layer> layers_;
+  // Tokens of each slot; rows behind them are left over from other sequences and are never read.
   std::vector<int64_t> lengths_;
   int64_t capacity_;
 };

@@ -1,3 +1,5 @@
+// Weights are exp((logit − max) / temperature), unnormalised: cuts and the draw need only their sum.
+
 #include "infer/sampler.h"
 
 #include <algorithm>
@@ -26,6 +28,7 @@ int32_t most_likely(std::span<const float> logits) {
 std::vector<Candidate> candidates(std::span<const float> logits, double max, double temperature) {
   std::vector<Candidate> all(logits.size());
   for (size_t i = 0; i < logits.size(); ++i)
+    // In f64, from the greatest logit down: no exponential is above 1.
     all[i] = {static_cast<int32_t>(i), std::exp((logits[i] - max) / temperature)};
   return all;
 }
@@ -37,6 +40,7 @@ double sum_of(const std::vector<Candidate>& list) {
 /// Keeps the `count` heaviest, heaviest first; the lower id first among equals.
 void keep_heaviest(std::vector<Candidate>& list, size_t count) {
   count = std::min(count, list.size());
+  // With ties broken by id the order is total, and does not depend on the algorithm.
   std::partial_sort(
       list.begin(), list.begin() + static_cast<ptrdiff_t>(count), list.end(),
       [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; });
@@ -48,6 +52,7 @@ void keep_share(std::vector<Candidate>& list, double p) {
   const double wanted = p * sum_of(list);
   double sum = 0;
   size_t count = 0;
+  // At least one stays, however small p is.
   while (count < list.size() && (count == 0 || sum < wanted)) sum += list[count++].weight;
   list.resize(count);
 }
@@ -57,16 +62,19 @@ void keep_share(std::vector<Candidate>& list, double p) {
 int32_t choose_token(std::span<const float> logits, const Sampling& sampling, double uniform) {
   const int32_t best = most_likely(logits);
   const double max = logits[static_cast<size_t>(best)];
+  // The greatest is NaN or infinite: nothing can be said of the others.
   if (!std::isfinite(max)) fail_not_finite();
   if (sampling.temperature == 0) return best;
 
   std::vector<Candidate> list = candidates(logits, max, sampling.temperature);
+  // The order matters for the cuts alone; without them the list stays in the order of ids.
   if (sampling.top_k > 0 || sampling.top_p < 1)
     keep_heaviest(list, sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : list.size());
   if (sampling.top_p < 1) keep_share(list, sampling.top_p);
 
   const double total = sum_of(list);
   if (!std::isfinite(total)) fail_not_finite();
+  // The inverse of the cumulative distribution at `uniform`, found by walking along it.
   double left = uniform * total;
   for (const Candidate& c : list) {
     left -= c.weight;

@@ -14,6 +14,7 @@ void add_ids_of(const std::filesystem::path& file, std::vector<int32_t>& ids) {
   const Json config = read_configuration(file);
   const Json* named = config.find("eos_token_id");
   if (!named) return;
+  // A single number is read as a list of one.
   const Json::Array one = {*named};
   for (const Json& id : named->is_array() ? named->items() : one) {
     if (!id.is_integer() || id.as_integer() != static_cast<int32_t>(id.as_integer()))

@@ -1,3 +1,6 @@
+// System calls as they have to be called: again when a signal has interrupted them, and in a loop where they may do
+// less than they were asked to.
+
 #include "io/file_descriptor.h"
 
 #include <fcntl.h>
@@ -13,6 +16,7 @@
 namespace tessera {
 namespace {
 
+// A signal interrupts a waiting system call (USR1 asks a run to stop): it is simply made again.
 template <class Call> auto retry_interrupted(Call call) {
   auto result = call();
   while (result < 0 && errno == EINTR) result = call();
@@ -37,6 +41,7 @@ void throw_file_error(const std::filesystem::path& path, const std::string& what
                                    : "");
 }
 
+// O_CLOEXEC: a program that is started from here does not inherit the descriptor, and with it a lock.
 FileDescriptor::FileDescriptor(std::filesystem::path path, int flags)
     : path_(std::move(path)),
       descriptor_(retry_interrupted([&] { return ::open(path_.c_str(), flags | O_CLOEXEC, 0666); })) {
@@ -85,6 +90,7 @@ int64_t FileDescriptor::size() const {
 
 size_t FileDescriptor::read(std::span<std::byte> bytes) const {
   size_t done = 0;
+  // A read may give less than was asked for without being at the end; only 0 says that.
   while (done < bytes.size()) {
     const ssize_t n = retry_interrupted([&] { return ::read(descriptor_, bytes.data() + done, bytes.size() - done); });
     if (n < 0) throw_file_error(path_, "cannot be read", errno);
@@ -97,6 +103,7 @@ size_t FileDescriptor::read(std::span<std::byte> bytes) const {
 size_t FileDescriptor::read_at(int64_t byte, std::span<std::byte> bytes) const {
   size_t done = 0;
   while (done < bytes.size()) {
+    // pread names its place: the descriptor's own position, which all its users share, is neither used nor moved.
     const off_t place = byte + static_cast<off_t>(done);
     const ssize_t n =
         retry_interrupted([&] { return ::pread(descriptor_, bytes.data() + done, bytes.size() - done, place); });
@@ -112,6 +119,7 @@ void FileDescriptor::seek(int64_t byte) const {
 }
 
 void FileDescriptor::write(std::span<const std::byte> bytes) const {
+  // A write may take less than it was given.
   while (!bytes.empty()) {
     const ssize_t n = retry_interrupted([&] { return ::write(descriptor_, bytes.data(), bytes.size()); });
     if (n < 0) throw_file_error(path_, "cannot be written", errno);

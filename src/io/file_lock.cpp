@@ -1,3 +1,5 @@
+// flock, and not fcntl's locks: those would be let go of when any descriptor of the file in this process is closed.
+
 #include "io/file_lock.h"
 
 #include <fmt/core.h>
@@ -35,6 +37,7 @@ std::optional<FileLock> FileLock::take(const FileDescriptor& file, std::chrono::
 std::optional<FileLock> FileLock::wait(const FileDescriptor& file, std::chrono::milliseconds patience,
                                        std::string_view work) {
   using std::chrono::milliseconds;
+  // In slices, so that a stop is seen soon.
   for (milliseconds left = patience;; left -= milliseconds{50}) {
     if (auto lock = take(file, std::clamp(left, milliseconds{0}, milliseconds{50}))) return lock;
     if (left <= milliseconds{50}) return std::nullopt;
@@ -45,6 +48,7 @@ std::optional<FileLock> FileLock::wait(const FileDescriptor& file, std::chrono::
 FileLock::FileLock(FileLock&& other) noexcept : file_(std::exchange(other.file_, nullptr)), is_real_(other.is_real_) {}
 
 FileLock::~FileLock() {
+  // Said at once, since the descriptor may stay open for longer.
   if (file_ && is_real_) ::flock(file_->get(), LOCK_UN);
 }
 

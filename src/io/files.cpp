@@ -1,3 +1,6 @@
+//   new name beside the file -> write -> fsync -> rename over the file -> fsync of the folder
+// After any of these steps a kill or a power cut leaves the old file or the new one, and at most a temporary beside it.
+
 #include "io/files.h"
 
 #include <fcntl.h>
@@ -52,6 +55,7 @@ bool is_temporary(std::string_view name) {
 fs::path claim_temporary(const fs::path& file) {
   while (true) {
     fs::path temporary = temporary_beside(file);
+    // O_EXCL: of two processes that draw the same name one gets it, and the other draws again.
     const int descriptor = ::open(temporary.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
     if (descriptor >= 0) {
       ::close(descriptor);
@@ -66,12 +70,14 @@ void write_temporary(const fs::path& file, const fs::path& temporary,
                      const std::function<void(const fs::path&)>& write) {
   try {
     write(temporary);
+    // The contents before the name: renamed first, a power cut could leave the new name with nothing behind it.
     FileDescriptor::open_to_read(temporary).sync();
   } catch (const UserError& error) {
     if (error.where() != temporary.string()) throw;
     throw UserError(file.string(), error.message(), error.hint());
   }
   std::error_code failure;
+  // The one moment at which the file changes: readers have the old one or the new one open.
   fs::rename(temporary, file, failure);
   if (failure) throw_file_error(file, "cannot be written", failure.value());
 }
@@ -107,6 +113,7 @@ void write_file_atomically(const fs::path& file, const std::function<void(const 
     fs::remove(temporary, ignored);
     throw;
   }
+  // The rename itself is lasting only when its folder is on the disk.
   sync_folder(folder_of(file));
 }
 

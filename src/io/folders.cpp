@@ -1,3 +1,6 @@
+//   new folder beside it -> write -> exchange the two names -> move what is not ours -> remove the old one
+// A folder cannot be renamed over one that holds something, as a file can: hence the exchange.
+
 #include "io/folders.h"
 
 #include <fcntl.h>
@@ -41,7 +44,9 @@ fs::path put_in_place(const fs::path& made, const fs::path& folder) {
     rename_or_fail(made, folder, folder);
     return {};
   }
+  // Exchanges two names in one step: nobody finds the folder missing.
   if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) return made;
+  // Not on every file system. Two renames then, with an instant between them.
   fs::path old = temporary_beside(folder);
   rename_or_fail(folder, old, folder);
   rename_or_fail(made, folder, folder);
@@ -80,6 +85,7 @@ void replace_folder(const fs::path& folder, const IsOurs& is_ours, const std::fu
     sync_folder(made);
   } catch (const UserError& error) {
     fs::remove_all(made);
+    // Errors about the temporary folder speak of the one that the user named.
     if (error.where().rfind(made.string(), 0) != 0) throw;
     throw UserError(folder.string() + error.where().substr(made.string().size()), error.message(), error.hint());
   } catch (...) {
@@ -87,6 +93,7 @@ void replace_folder(const fs::path& folder, const IsOurs& is_ours, const std::fu
     throw;
   }
   if (const fs::path old = put_in_place(made, place); !old.empty()) {
+    // Before the old folder goes: what is not ours has no other copy.
     keep_what_is_not_ours(old, place, is_ours);
     fs::remove_all(old);
   }

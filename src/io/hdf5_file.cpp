@@ -31,6 +31,7 @@ class Handle {
   Handle() = default;
   Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
   Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
+  // What this one held is closed by `other`.
   Handle& operator=(Handle&& other) noexcept {
     std::swap(id_, other.id_);
     std::swap(close_, other.close_);
@@ -94,6 +95,7 @@ hid_t stored_type(DType dtype) {
   return H5I_INVALID_HID;
 }
 
+/// A dataspace of the shape; of rank 0 a scalar, which is a kind of its own to HDF5.
 Handle make_space(const Shape& shape) {
   if (shape.rank == 0) return {H5Screate(H5S_SCALAR), H5Sclose};
   std::array<hsize_t, 4> sizes{};
@@ -164,6 +166,7 @@ struct Hdf5File::State {
     const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
     H5Pset_create_intermediate_group(links, 1);
     const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    // A time of creation would make equal contents different files.
     H5Pset_obj_track_times(creation, false);
     H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);  // every element is written
     const Handle space = make_space(shape);  // named: closing it before the check would clear the reason of an error
@@ -198,6 +201,7 @@ struct Hdf5File::State {
 
   DType dtype_of(const std::string& name, hid_t dataset) const {
     const Handle type(H5Dget_type(dataset), H5Tclose);
+    // bf16 and f16 are stored as 16-bit words, with an attribute that says which.
     if (H5Tequal(type, H5T_STD_U16LE) > 0) return sixteen_bit_dtype(name, dataset);
     for (DType dtype : {DType::f64, DType::f32, DType::i64, DType::i32, DType::i8, DType::u8})
       if (H5Tequal(type, stored_type(dtype)) > 0) return dtype;
@@ -238,6 +242,7 @@ Hdf5File Hdf5File::create(const fs::path& path) {
   const LibraryTurn turn;
   const Handle access = file_access();
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  // Left free in front of HDF5's own bytes: the seal goes there.
   H5Pset_userblock(creation, kUserBlockBytes);
   auto state = std::make_unique<State>();
   state->path = path;
@@ -249,6 +254,7 @@ Hdf5File Hdf5File::create(const fs::path& path) {
 
 Hdf5File Hdf5File::open(const fs::path& path, bool verify_seal) {
   const Seal seal = read_seal(path);
+  // Before the library sees it: what passes is a file that it wrote itself.
   if (verify_seal) require_sealed_contents(path, seal);
   const LibraryTurn turn;
   const Handle access = file_access();
@@ -299,6 +305,7 @@ std::vector<std::string> Hdf5File::list(const std::string& group) const {
     throw UserError(state_->path.string(), fmt::format("\"{}\" is not a group", group));
   std::vector<std::string> names;
   for (hsize_t i = 0; i < info.nlinks; ++i) {
+    // Asked twice: for a name's length, and for the name with a zero behind it.
     const auto name_at = [&](char* name, size_t bytes) {
       return H5Lget_name_by_idx(opened, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, bytes, H5P_DEFAULT);
     };
@@ -343,6 +350,7 @@ void Hdf5File::read_range(const std::string& path, int64_t begin, TensorView out
   if (count == 0) return;
   const Handle in_file(H5Dget_space(dataset), H5Sclose);
   const auto first = static_cast<hsize_t>(begin), length = static_cast<hsize_t>(count);
+  // The part of the dataset that is asked for: HDF5 calls that a hyperslab.
   H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &first, nullptr, &length, nullptr);
   state_->read_elements(path, dataset, make_space({count}), in_file, out);
 }
@@ -357,6 +365,7 @@ std::string Hdf5File::read_text(const std::string& path) const {
   const LibraryTurn turn;
   const Handle dataset = state_->open_dataset(path);
   const Handle type(H5Dget_type(dataset), H5Tclose);
+  // Only text as write_text makes it: one string of fixed size.
   if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || state_->shape_of(path, dataset).rank != 0)
     state_->fail(path, "is not text");
   std::string text(H5Tget_size(type), '\0');
@@ -381,6 +390,7 @@ double Hdf5File::read_number(const std::string& path) const {
 void Hdf5File::seal() {
   TS_CHECK(state_->is_writable && state_->file.is_open(), "\"{}\" is not open for writing", state_->path.string());
   {
+    // Closed first: the library writes its last bytes then, and the seal covers them all.
     const LibraryTurn turn;
     if (!state_->file.close()) throw_hdf5_error(state_->path, "cannot be written");
   }

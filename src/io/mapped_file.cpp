@@ -17,12 +17,14 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   const auto size = static_cast<size_t>(file->opened_.st_size);
   if (size == 0) return file;  // mmap refuses a length of 0
   void* address = MAP_FAILED;
+  // Shared, so that the ranks of a node have one copy of the pages among them.
   for (const int kind : {MAP_SHARED, MAP_PRIVATE}) {
     address = map(nullptr, size, PROT_READ, kind, descriptor.get(), 0);
     if (address != MAP_FAILED) break;
     if (errno != ENODEV) throw_file_error(path, "cannot be mapped into memory", errno);
   }
   if (address == MAP_FAILED) {
+    // Neither kind: the bytes in memory of our own, read once.
     file->copy_ = Tensor({static_cast<int64_t>(size)}, DType::u8);
     address = file->copy_.view().mutable_data();
     const size_t read = descriptor.read({static_cast<std::byte*>(address), size});
@@ -34,6 +36,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
 
 MappedFile::Change MappedFile::change() const {
   struct stat now;
+  // Another file under the name: who has mapped the old one still has its bytes.
   if (::stat(path_.c_str(), &now) != 0 || now.st_ino != opened_.st_ino || now.st_dev != opened_.st_dev)
     return Change::replaced;
   const bool is_same = now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
@@ -44,6 +47,7 @@ MappedFile::Change MappedFile::change() const {
 void MappedFile::forget(std::span<const std::byte> part) const {
   if (!is_mapped() || part.data() < bytes_.data() || part.data() + part.size() > bytes_.data() + bytes_.size()) return;
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));  // the mapping begins with one
+  // Whole pages only: the first and the last may hold bytes of others.
   const auto begin = (static_cast<size_t>(part.data() - bytes_.data()) + page - 1) / page * page;
   const size_t end = static_cast<size_t>(part.data() + part.size() - bytes_.data()) / page * page;
   if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);  // a hint

@@ -28,6 +28,7 @@ void flush_output() {
 
 void finish_output() {
   keep_failure([] { return std::fclose(stdout) == 0; });  // some network file systems tell of a full disk only here
+  // A reader that has gone has read what it wanted.
   if (failure != 0 && failure != EPIPE) throw_file_error("standard output", "cannot be written", failure);
 }
 

@@ -1,3 +1,6 @@
+// Patterns come from recipes and tokenizer files, and may be slow by mistake or on purpose: PCRE2's own limits, and for
+// names a lower one, end a search that would not end.
+
 #include "io/regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -37,6 +40,7 @@ int search(const void* code, std::string_view text, size_t from, uint32_t option
     return pcre2_match(static_cast<const pcre2_code*>(code), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                        from, options | more, match.get(), context);
   };
+  // Deep recursion can exceed the small stack of compiled code. The interpreter keeps its state on the heap.
   const int status = run(0);
   return status == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : status;
 }
@@ -50,6 +54,8 @@ Regex::Regex(const std::string& pattern, Anchors anchors) : pattern_(pattern) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                            // Text is UTF-8, classes such as \w go by Unicode, and \C, which would match half a
+                            // character, is off.
                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | lines, &error, &offset, nullptr));
   if (!code_) throw UserError("", fmt::format("{} at byte {}", error_text(error), offset));
   // Without JIT support the interpreter does the same, more slowly.
@@ -61,6 +67,7 @@ bool Regex::is_found_in(std::string_view name) const {
   const std::unique_ptr<pcre2_match_context, FreeContext> context(pcre2_match_context_create(nullptr));
   pcre2_set_match_limit(context.get(), kMostStepsInAName);
   const int status = search(code_.get(), name, 0, 0, match, context.get());
+  // The 21 codes for faults of UTF-8 lie next to each other.
   const bool is_text = status > PCRE2_ERROR_UTF8_ERR1 || status < PCRE2_ERROR_UTF8_ERR21;
   if (status >= 0 || status == PCRE2_ERROR_NOMATCH || !is_text) return status >= 0;
   throw UserError(
@@ -81,6 +88,7 @@ void Regex::find_all(std::string_view text, std::vector<TextRange>& matches) con
           "", fmt::format("gave up at byte {} of a text of {} bytes: {}", from, text.size(), error_text(status)));
     const TextRange range{found[0], found[1]};
     if (range.begin == range.end && range.end == last_end) {
+      // Nothing may match twice at one place: one character further.
       from += from < text.size() ? static_cast<size_t>(character_bytes(text[from])) : 1;
       continue;
     }

@@ -27,6 +27,7 @@ static_assert(std::endian::native == std::endian::little, "tensors are used in p
 
 constexpr int64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the reference implementation
+// A cache line, and a multiple of every element's size.
 constexpr int64_t kDataAlignment = 64;
 constexpr const char* kMetadataKey = "__metadata__";
 
@@ -71,6 +72,7 @@ Shape parse_shape(const Json::Array& sizes, DType dtype) {
   for (const Json& item : sizes) {
     const int64_t size = item.as_integer();
     if (size < 0) throw UserError("", fmt::format("a dimension of {}", size));
+    // A size of 0 counts as 1: strides are products of the other sizes, and have to fit as well.
     if (__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes))
       throw UserError("", "the shape has more elements than memory can hold");
     shape.dims[shape.rank++] = size;
@@ -78,6 +80,7 @@ Shape parse_shape(const Json::Array& sizes, DType dtype) {
   return shape;
 }
 
+/// A name twice says two things, and readers differ in which they take.
 void refuse_duplicate_keys(const Json& object) {
   std::set<std::string_view> seen;
   for (const auto& [key, value] : object.members())
@@ -99,6 +102,7 @@ Description parse_description(const std::string& name, const Json& json, int64_t
   if (tensor.end > data_bytes)
     throw UserError("", fmt::format("ends at byte {} of the data, which has {}", tensor.end, data_bytes),
                     "the file was cut short: copy or download it again");
+  // parse_shape has made sure that this fits.
   const int64_t wanted = tensor.shape.count() * size_of(tensor.dtype);
   if (tensor.end - tensor.begin != wanted)
     throw UserError("", fmt::format("has {} bytes, but {} {} takes {}", tensor.end - tensor.begin,
@@ -108,6 +112,7 @@ Description parse_description(const std::string& name, const Json& json, int64_t
 
 /// The tensors must cover the data exactly: anything else is a damaged file.
 void check_cover(std::vector<Description> tensors, int64_t data_bytes) {
+  // In the order of the data, whatever the order of the header.
   std::sort(tensors.begin(), tensors.end(), [](const Description& a, const Description& b) {
     return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
   });
@@ -134,6 +139,7 @@ std::string_view header_of(std::span<const std::byte> file) {
   if (length > kMaxHeaderBytes)
     throw UserError("", fmt::format("not a safetensors file: its header would have {} bytes, at most {} are allowed",
                                     length, kMaxHeaderBytes));
+  // Compared before it is used: the header is read in place, and must lie within the file.
   if (length > static_cast<uint64_t>(bytes - kLengthBytes))
     throw UserError("",
                     fmt::format("its header should have {} bytes, but only {} follow", length, bytes - kLengthBytes),
@@ -191,6 +197,7 @@ void SafetensorsReader::add_file(const fs::path& path) {
       if (!is_aligned(entry.view.data, tensor.dtype)) {
         auto copy = std::make_shared<AlignedCopy>(AlignedCopy{file, Tensor(tensor.shape, tensor.dtype)});
         std::memcpy(copy->tensor.view().mutable_data(), entry.view.data, static_cast<size_t>(entry.view.bytes()));
+        // One pointer for both: it keeps the copy, and the copy keeps the file.
         entry = {copy->tensor.view(), {copy, file.get()}};
       }
       if (!tensors_.emplace(tensor.name, std::move(entry)).second)
@@ -251,6 +258,7 @@ SafetensorsReader SafetensorsReader::open_folder(const fs::path& folder) {
       throw UserError(index.string(), fmt::format("lists the shard \"{}\", which is not in the folder", shard));
     reader.add_file(folder / shard);
   }
+  // The index has to be right: a tensor that it places wrongly is missing for readers who go by it.
   for (const auto& [tensor, shard] : shard_of)
     if (!reader.contains(tensor) || reader.file_of(tensor)->path().filename() != shard)
       throw UserError(index.string(),
@@ -268,6 +276,7 @@ ConstView SafetensorsReader::at(const std::string& name) const {
 
 void SafetensorsReader::rename(const std::string& name, const std::string& other) {
   TS_CHECK(contains(name) && !contains(other), "\"{}\" cannot become \"{}\"", name, other);
+  // Moved under its new key, the entry itself stays as it is, and so do views that were handed out.
   auto node = tensors_.extract(name);
   node.key() = other;
   tensors_.insert(std::move(node));
@@ -289,6 +298,7 @@ NamedTensors in_layout_order(NamedTensors tensors) {
     TS_CHECK(name != kMetadataKey && names.insert(name).second, "the tensor name \"{}\" is taken", name);
     TS_CHECK(view.is_contiguous(), "tensor \"{}\" {} is not contiguous", name, view.shape.text());
   }
+  // Larger elements first: each begins at a multiple of its own size, and the format allows no holes to make that so.
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const auto& a, const auto& b) { return size_of(a.second.dtype) > size_of(b.second.dtype); });
   return tensors;
@@ -324,6 +334,7 @@ std::string encode_header(const NamedTensors& tensors, const Metadata& metadata)
     offset += view.bytes();
   }
   std::string text = Json(std::move(header)).dump();
+  // Spaces behind the JSON belong to the header: the data begin at a multiple of 64.
   const size_t total = (kLengthBytes + text.size() + kDataAlignment - 1) / kDataAlignment * kDataAlignment;
   text.resize(total - kLengthBytes, ' ');
   const uint64_t length = text.size();
@@ -339,6 +350,7 @@ void write_safetensors(const fs::path& file, const NamedTensors& tensors, const 
   write_file_atomically(file, [&](const fs::path& temporary) {
     const FileDescriptor out = FileDescriptor::create(temporary);
     out.write(std::as_bytes(std::span(header)));
+    // One after the other, in the order of the offsets.
     for (const auto& [name, view] : ordered) {
       if (before_each) before_each();
       const OnHost host(view);

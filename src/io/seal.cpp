@@ -1,3 +1,6 @@
+// The seal is written last, into the block that was left free for it. A file whose writing was interrupted has none;
+// one that was cut or altered has one that does not match.
+
 #include "io/seal.h"
 
 #include <charconv>
@@ -28,6 +31,7 @@ std::string render(const Seal& seal) {
 
 void write_seal(const fs::path& path) {
   const FileDescriptor file = FileDescriptor::open_to_change(path);
+  // The block itself does not count, as it holds the result.
   const std::string block = render({sha256_of_file(path, kUserBlockBytes), file.size()});
   file.write(std::as_bytes(std::span(block)));
   file.sync();
@@ -38,6 +42,7 @@ Seal read_seal(const fs::path& path) {
   std::string start(kUserBlockBytes + kHdf5Signature.size(), '\0');
   start.resize(file.read(std::as_writable_bytes(std::span(start))));
   const std::string block = start.substr(0, kUserBlockBytes);
+  // A file that was closed and never sealed has zeros in its user block, and the signature of HDF5 behind it.
   if (!block.starts_with(kMagic)) {
     const bool is_hdf5 = start.starts_with(kHdf5Signature) || start.substr(block.size()) == kHdf5Signature;
     if (!is_hdf5) throw UserError(path.string(), "not an HDF5 file");
@@ -47,6 +52,7 @@ Seal read_seal(const fs::path& path) {
     throw UserError(path.string(), fmt::format("has {} bytes, fewer than its seal: it was cut short", block.size()),
                     kDamagedHint);
   Seal seal;
+  // Fields stand at fixed places, since the digest has always 64 digits.
   const size_t size_begin = kMagic.size() + kDigestDigits + kSizeLabel.size();
   seal.sha256 = block.substr(kMagic.size(), kDigestDigits);
   std::from_chars(block.data() + size_begin, block.data() + block.size(), seal.bytes);

@@ -37,6 +37,7 @@ HashedFile hash_file(const std::filesystem::path& path, int64_t skip_bytes) {
   Sha256 hash;
   HashedFile hashed;
   std::vector<std::byte> buffer(kBufferBytes);
+  // A short read is the end.
   for (size_t n = buffer.size(); n == buffer.size();) {
     n = file.read(buffer);
     hash.add({buffer.data(), n});

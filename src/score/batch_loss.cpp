@@ -1,3 +1,6 @@
+// A pass leaves two numbers for each scored row, the loss of its label and its likeliest token. All metrics are made
+// from these on the host, in the rows' order and in f64.
+
 #include "score/batch_loss.h"
 
 #include "core/device/memory.h"
@@ -11,6 +14,7 @@ std::vector<ScoredDocument> documents_of(const PackedBatch& batch, const ScoredR
   std::vector<ScoredDocument> documents;
   size_t i = 0;
   for (const TokenRange& range : batch.documents) {
+    // Rows and documents both ascend: each document takes the rows up to its end.
     const size_t begin = i;
     while (i < scored.rows.size() && scored.rows[i] < range.end) ++i;
     documents.push_back({range, begin, i, range.choice < 0 || range.answer});

@@ -1,3 +1,6 @@
+// Ranks score their own rows and only sums are exchanged: a figure is the quotient of two sums over all rows, never a
+// mean of ranks' means.
+
 #include "score/evaluate.h"
 
 #include <algorithm>
@@ -18,6 +21,7 @@ LossSums summed(Communicator& world, LossSums sums) {
 /// The pieces of cut documents that the ranks found, together on every rank.
 void gather_cut_completions(Communicator& world, LossSums& sums) {
   std::vector<int64_t> mine;
+  // Three integers a piece: bytes for the all-gather.
   for (const CutCompletion& piece : sums.cut) mine.insert(mine.end(), {piece.document, piece.pieces, piece.exact});
   sums.cut.clear();
   for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
@@ -38,13 +42,17 @@ LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, C
   LossSums sums;
   bool is_left = false;
   for (int64_t begin = share.begin; begin < share.end; begin += micro_batch) {
+    // Asked between batches: a pass is never cut short.
     if ((is_left = stop && stop())) break;
     std::vector<int64_t> numbers;
     for (int64_t row = begin; row < std::min(begin + micro_batch, share.end); ++row) numbers.push_back(row);
     sums += score_batch(ctx, model, data.batch(numbers, begin));
   }
+  // All ranks come here, who left and who finished: they leave together, or nobody does.
   leave_together(world, is_left, "evaluating");
+  // Ranks that hold the same rows have the same sums: one of them brings these in.
   if (!mine.leads()) sums = {};
+  // Pieces of one document may have been scored by different ranks.
   gather_cut_completions(world, sums);
   sums = summed(world, sums);
   sums.count_cut_completions();

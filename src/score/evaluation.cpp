@@ -1,3 +1,6 @@
+// Figures and back: metrics.jsonl is told figures, and a run whose sums are kept nowhere else gets them from there, as
+// well as figures tell them.
+
 #include "score/evaluation.h"
 
 #include <fmt/core.h>
@@ -30,6 +33,7 @@ void set_figures(Json& line, const LossSums& sums, Told told) {
 
 /// What the sum was when its figure is this one.
 double sum_behind(const FigureSpec& spec, double figure, double count, SumKind kind) {
+  // The inverse of the figure; a count, which was rounded in a share, is a whole number again.
   const double sum = (spec.form == Form::exp_mean ? std::log(figure) : figure) * count;
   return kind == SumKind::count ? static_cast<double>(std::llround(sum)) : sum;
 }
@@ -37,6 +41,7 @@ double sum_behind(const FigureSpec& spec, double figure, double count, SumKind k
 void recall(const Json& line, const Metric& metric, LossSums& sums) {
   const Json* count = line.find(metric.count.key);
   if (!count) return;  // nothing of the kind was scored
+  // What the line does not tell stays unknown, and is not taken for 0.
   for (const SumSpec& sum : metric.sums) sums[sum.name] = kUnknown;
   sums[metric.count.sum] = count->as_number();
   for (const FigureSpec& figure : metric.figures)

@@ -1,3 +1,6 @@
+// A batch goes to the device as index arrays, once: token ids, positions, the segments that attention keeps apart, and
+// which rows are scored on which labels.
+
 #include "score/forward.h"
 
 #include <algorithm>
@@ -24,6 +27,7 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
                        IndexArray<int32_t> labels, TensorView dhidden) {
   const auto count = static_cast<int64_t>(rows.size());
   const auto vector = [&](DType dtype) {
+    // At least one row: a batch without a scored token still has addresses to pass on.
     return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
   };
   const RowScores scores{vector(decoder.activations()), vector(DType::i32)};

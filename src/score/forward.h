@@ -24,6 +24,7 @@ class BatchTokens {
   ScoredRows scored_;
   std::vector<AttentionSegment> segments_;
   IndexArray<int32_t> rows_, labels_;
+  // All rows read the same weights and adapter: one group.
   RowGroup group_;
   TokenBatch tokens_;
 };

@@ -32,6 +32,7 @@ const Objective& objective_of(std::string_view name) {
   return *found;
 }
 
+// Sums, not means: the mean of nothing is NaN, and no fault.
 bool are_finite(const LossSums& sums) {
   return std::all_of(objectives().begin(), objectives().end(),
                      [&](const Objective& o) { return std::isfinite(o.sum(sums)); });

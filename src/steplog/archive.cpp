@@ -19,6 +19,7 @@
 namespace tessera {
 namespace {
 
+// Little-endian, so that the file begins with these letters.
 constexpr uint32_t kMagic = 0x50425354;  // "TSBP"
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kTypeMask = 7, kSameAlpha = 8, kSameForm = 16, kAllPresent = 32, kOwnBody = 64, kOwnRounds = 128;
@@ -29,6 +30,7 @@ uint64_t zigzag(uint32_t from, uint32_t to) {
   return difference >= 0 ? static_cast<uint64_t>(difference) * 2 : static_cast<uint64_t>(-difference) * 2 - 1;
 }
 uint32_t unzigzag(uint32_t from, uint64_t code) {
+  // More than any difference of two 32-bit numbers: refused before it is used in a sum.
   if (code > uint64_t{UINT32_MAX} * 2) refuse("varint", fmt::format("a difference of rounds of {}", code));
   const auto half = static_cast<int64_t>(code / 2);
   const int64_t to = from + (code % 2 ? -half - 1 : half);
@@ -36,6 +38,7 @@ uint32_t unzigzag(uint32_t from, uint64_t code) {
   return static_cast<uint32_t>(to);
 }
 
+/// Floats are compared as bits: what is left out comes back to the bit, whether it is a zero with a sign or a NaN.
 uint32_t bits(float value) { return std::bit_cast<uint32_t>(value); }
 
 bool same_form(const Record& a, const Record& b) {
@@ -77,6 +80,7 @@ void put_record(ByteWriter& writer, std::span<const std::byte> encoded, Context&
   const auto roster = parts.body.first(parts.roster_bytes);
   const auto bitmap = parts.body.subspan(roster.size(), bitmap_bytes(head));
   const auto rest = parts.body.subspan(roster.size() + bitmap.size());
+  // Any other body has a length that does not follow from its head, and says it.
   const bool own_body = head.type != RecordType::round || parts.roster_bytes || parts.extra_groups;
   const bool own_rounds = head.round != context.next_round || head.seed_round != context.next_round;
   const bool all_present = std::ranges::equal(bitmap, full_bitmap(head));
@@ -85,6 +89,7 @@ void put_record(ByteWriter& writer, std::span<const std::byte> encoded, Context&
                                   (form ? kSameForm : 0) | (all_present ? kAllPresent : 0) | (own_body ? kOwnBody : 0) |
                                   (own_rounds ? kOwnRounds : 0)));
   if (own_rounds) {
+    // Differences: a round that is one late costs a byte, not four.
     writer.put_varint(zigzag(context.next_round, head.round));
     writer.put_varint(zigzag(head.round, head.seed_round));
   }
@@ -117,6 +122,7 @@ uint16_t get_u16(ByteReader& reader, const char* what) {
 Bytes get_record(ByteReader& reader, Record head, Context& context) {
   const uint8_t tag = reader.get<uint8_t>();
   head.type = static_cast<RecordType>(tag & kTypeMask);
+  // What the tag does not name is as it is in most records, or as in the record before.
   head.round = head.seed_round = context.next_round;
   if (tag & kOwnRounds) {
     head.round = unzigzag(context.next_round, reader.get_varint());
@@ -142,6 +148,7 @@ Bytes get_record(ByteReader& reader, Record head, Context& context) {
     parts.extra_groups = get_u16(reader, "extra groups");
     own_rest = reader.get_varint();
   }
+  // The body is put together as a record has it, and the record is encoded again: its CRC and its hash then follow.
   ByteWriter body;
   body.put(reader.take(parts.roster_bytes));
   const Bytes full = tag & kAllPresent ? full_bitmap(head) : Bytes{};
@@ -169,6 +176,8 @@ Page decode(std::span<const std::byte> bytes, uint32_t run) {
   head.prev = reader.get<uint64_t>();
   const uint64_t last_hash = reader.get<uint64_t>();
   Context context;
+  // The records' own fields of run, index and prev are not in the page. They are counted on from the head and chained
+  // by the hashes of what was put back together.
   context.next_round = reader.get<uint32_t>();
   const uint16_t count = reader.get<uint16_t>();
   if (const uint16_t version = reader.get<uint16_t>(); version != kVersion)
@@ -177,6 +186,7 @@ Page decode(std::span<const std::byte> bytes, uint32_t run) {
   page.bytes = static_cast<int64_t>(bytes.size());
   for (int i = 0; i < count; ++i) {
     Bytes encoded = get_record(reader, head, context);
+    // Put together again, a record has a CRC that is right by construction: its form has to be looked at all the same.
     if (auto checked = decode_record(encoded); std::holds_alternative<Refusal>(checked))
       throw Refused{std::get<Refusal>(checked)};
     head.prev = chain_hash(encoded);
@@ -184,6 +194,7 @@ Page decode(std::span<const std::byte> bytes, uint32_t run) {
     page.records.push_back(std::move(encoded));
   }
   if (!reader.rest().empty()) refuse("length", fmt::format("{} bytes behind the last record", reader.rest().size()));
+  // Each record's hash covers the one before through `prev`: when the last one is right, all of them are as they were.
   if (head.prev != last_hash) refuse("prev", "the last record has another hash than the page says");
   return page;
 }
@@ -191,6 +202,7 @@ Page decode(std::span<const std::byte> bytes, uint32_t run) {
 }  // namespace
 
 Bytes encode_page(std::span<const Bytes> records, uint32_t next_round) {
+  // The count is a u16 in the head.
   TS_CHECK(!records.empty() && records.size() <= 0xFFFF, "a page of {} records", records.size());
   Context context;
   context.next_round = next_round;

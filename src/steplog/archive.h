@@ -6,6 +6,9 @@
 
 namespace tessera {
 
+/// Of a page's head: u32 magic | u32 bytes of the body | u64 index and u64 prev of the first record | u64 hash of the
+/// last one | u32 round expected next | u16 records | u16 version. The body follows, and a u32 CRC-32C of all before
+/// it.
 constexpr int64_t kPageHeadBytes = 40;
 
 /// Some of a page's records, put back together.

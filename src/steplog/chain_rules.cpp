@@ -18,6 +18,7 @@ constexpr uint32_t kFirstReservedMachine = 0xFFFFFF00;  // ids of other uses of 
 constexpr uint32_t kStateMagic = 0x43425354;            // "TSBC"
 constexpr uint32_t kStateVersion = 1;
 
+/// Written so that NaN and infinity are refused as well.
 void check_alpha(float alpha, double largest) {
   if (!std::isfinite(alpha) || std::abs(alpha) > largest)
     refuse("alpha", fmt::format("alpha is {}, its magnitude may be {} at most", alpha, largest));
@@ -47,6 +48,7 @@ void add_machine(Roster& roster, const RosterChange& change, const std::set<uint
     refuse("machine", fmt::format("machine {} is in the roster already", change.machine));
   if (former.count(change.machine))
     refuse("machine", fmt::format("machine {} has left; ids are never used again", change.machine));
+  // A record's lane has 16 bits (record.cpp): no number that it names can make the roster large.
   if (change.lane >= roster.size()) roster.resize(change.lane + 1);
   if (roster[change.lane])
     refuse("lane", fmt::format("lane {} belongs to machine {} already", change.lane, *roster[change.lane]));
@@ -76,6 +78,7 @@ void ChainRules::check_round(const Record& record) const {
     refuse("round", fmt::format("round {}, expected round {}", record.round, next_round_));
   check_seed_round(record.seed_round, record.round, limits_.stale_max);
   check_alpha(record.alpha, limits_.alpha_max);
+  // Asked this way round, so that a NaN is refused.
   if (!(record.mul >= limits_.mul_min && record.mul <= limits_.mul_max))
     refuse("mul", fmt::format("mul is {}, expected {} to {}", record.mul, limits_.mul_min, limits_.mul_max));
   if (record.m > limits_.m_max) refuse("m", fmt::format("m is {}, {} at most", record.m, limits_.m_max));
@@ -89,6 +92,7 @@ void ChainRules::check_round(const Record& record) const {
     apply_roster(record, changed, former);
   }
   const Roster& roster = record.roster.empty() ? roster_ : changed;
+  // A record's bitmap is read by its own `lanes`: had these another number than the roster, bits would have no machine.
   if (record.lanes != roster.size())
     refuse("lanes", fmt::format("{} lanes, the roster has {}", record.lanes, roster.size()));
   check_present(record.present, roster);
@@ -105,6 +109,7 @@ void ChainRules::check_round(const Record& record) const {
 }
 
 std::optional<Refusal> ChainRules::refuses(const Record& record) const {
+  // Rules throw, and the first that is broken is the verdict: all replicas ask them in this order.
   const auto verdict = decode_or_refusal([&] {
     if (ended_) refuse("end", "the run has ended; nothing follows");
     if (record.run != limits_.run.prefix())
@@ -115,6 +120,7 @@ std::optional<Refusal> ChainRules::refuses(const Record& record) const {
       refuse("prev", fmt::format("follows a record with hash {:016x}, the last one's is {:016x}", record.prev, prev_));
     if (record.type < RecordType::round || record.type > RecordType::reseed)
       refuse("type", fmt::format("records of type {} are unknown", static_cast<int>(record.type)));
+    // Records of other types may come late, when the log has gone on, and never from the future.
     if (record.type == RecordType::round)
       check_round(record);
     else if (record.round > next_round_)
@@ -127,6 +133,7 @@ std::optional<Refusal> ChainRules::refuses(const Record& record) const {
 
 void ChainRules::accept(const Record& record, std::span<const std::byte> encoded) {
   TS_CHECK(record.index == next_index_, "record {} accepted in the place of {}", record.index, next_index_);
+  // From here on a record counts only when it names this one as the one before.
   prev_ = chain_hash(encoded);
   ++next_index_;
   if (record.type == RecordType::end) ended_ = true;
@@ -138,6 +145,8 @@ void ChainRules::accept(const Record& record, std::span<const std::byte> encoded
 /// All that the rules know of the records so far. A log whose first records were dropped begins with it, and is then
 /// judged as strictly as a whole one.
 Bytes ChainRules::save() const {
+  // u32 magic | u32 version | u32 run | u32 next round | u64 next index | u64 prev | u32 ended | u32 lanes | bitmap of
+  // lanes that are taken | u32 machine of each of them | u32 count and u32 ids of machines that left | u32 CRC-32C.
   ByteWriter writer;
   writer.put(kStateMagic);
   writer.put(kStateVersion);

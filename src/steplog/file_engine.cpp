@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 
 constexpr uint32_t kRoundsKept = 16;  // far more than any lag that a vote may have
+// A lock is held for one write. Who has waited that long gives up a vote, not the run.
 constexpr milliseconds kPatience{30'000};
 constexpr std::string_view kVotes = ".votes";
 
@@ -35,14 +36,18 @@ class VoteFolder {
     TS_CHECK(!message.empty() && message.size() <= 0xFFFF, "a vote of {} bytes", message.size());
     const uint32_t round = seed_round_of(message);
     const FileDescriptor file = FileDescriptor::open_or_create(folder_ / numbered_name("", round, kVotes));
+    // Readers take no lock: they count whole entries only (read_on), and an entry is written behind all others.
     const auto lock = FileLock::take(file, kPatience);
     if (!lock) return;  // a vote may be lost
     ByteWriter entry;
     entry.put(static_cast<uint16_t>(message.size()));
     entry.put(message);
+    // A writer that was killed may have left the beginning of an entry. Whatever stood behind it could not be found: it
+    // is cut off before the next one is written.
     const int64_t end = end_of_whole_entries(file);
     if (file.size() > end) file.truncate(end);
     file.write_at(end, entry.bytes());
+    // Old rounds' files go as new votes come: the folder does not grow with the run.
     remove_before(round);
   }
 
@@ -52,6 +57,7 @@ class VoteFolder {
     std::map<std::string, Place> seen;
     for (const auto& [name, status] : list()) {
       Place place = known_place(name, status);
+      // The size is looked at first: in most calls nothing is new, and no file is opened.
       if (status.st_size > place.offset) read_on(folder_ / name, place, messages);
       place.size = status.st_size;
       seen.emplace(name, place);
@@ -67,6 +73,7 @@ class VoteFolder {
   }
 
  private:
+  /// How far a file was read. Named by its inode, too: a file of the same name may be another one.
   struct Place {
     ino_t file = 0;
     int64_t offset = 0, size = 0;  // read up to here; as large when it was read
@@ -85,6 +92,7 @@ class VoteFolder {
 
   std::vector<std::pair<std::string, struct stat>> list() const {
     std::vector<std::pair<std::string, struct stat>> found;
+    // A file may vanish while the folder is listed: another process has removed its round.
     std::error_code gone;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_, gone)) {
       struct stat status;
@@ -96,6 +104,7 @@ class VoteFolder {
 
   Place known_place(const std::string& name, const struct stat& status) const {
     const auto known = known_.find(name);
+    // Replaced or cut: read from the front. What was read already is handed out twice, which take_votes allows.
     if (known == known_.end() || known->second.file != status.st_ino || known->second.offset > status.st_size)
       return Place{status.st_ino, 0, 0};
     return known->second;
@@ -111,6 +120,7 @@ class VoteFolder {
       const auto message = whole_entry(reader);
       if (message.empty()) return;
       messages.emplace_back(message.begin(), message.end());
+      // Past whole entries alone: one that is still being written is read when it is complete.
       place.offset += 2 + static_cast<int64_t>(message.size());
     }
   }
@@ -140,6 +150,7 @@ class VoteFolder {
   }
 
   fs::path folder_;
+  // By file name, of the files that were there when last looked at.
   std::map<std::string, Place> known_;
 };
 
@@ -171,13 +182,16 @@ class FileEngine : public LogEngine {
   }
 
   Append append(uint64_t expected, std::span<const std::byte> record) override {
+    // The log compares and appends under its lock. A conflict is no error: the caller reads what the other one wrote.
     if (!log_.append_if(expected, record)) return Append::conflict;
     traffic_.up += static_cast<int64_t>(record.size());
+    // What this process wrote itself is no news for wait().
     known_size_ = log_.size();
     return Append::won;
   }
 
   std::vector<Bytes> read(uint64_t from) override {
+    // Others append to the same files: their records are read in, and checked against the chain, first.
     log_.refresh();
     known_size_ = log_.size();
     std::vector<Bytes> records;
@@ -193,6 +207,8 @@ class FileEngine : public LogEngine {
   void wait(milliseconds timeout) override {
     using Clock = std::chrono::steady_clock;
     const auto end = Clock::now() + timeout;
+    // Nobody rings when a file of a shared folder grows. So it is looked at: often at first, then every 20 ms, which
+    // costs little beside a round.
     for (Clock::duration pause = milliseconds{1};; pause = std::min<Clock::duration>(2 * pause, milliseconds{20})) {
       log_.refresh();
       const Clock::duration left = end - Clock::now();

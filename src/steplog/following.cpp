@@ -1,3 +1,9 @@
+// Three things are told apart at the end of a log:
+//
+//   the beginning of a record, nothing behind it        a kill leaves it: cut off
+//   a whole last record whose CRC is wrong              a damaged disk leaves it: cut off, and told as damage
+//   anything unreadable with a whole record behind it   an error: cutting there would lose rounds that others applied
+
 #include "steplog/following.h"
 
 #include <algorithm>
@@ -15,6 +21,8 @@ bool is_blank(std::span<const std::byte> bytes) {
 
 /// A record that is there to its end, with a wrong checksum: no kill leaves that, a damaged disk does.
 bool is_whole_but_damaged(std::span<const std::byte> rest) {
+  // Where the length in front says that the record ends, and where its own head does (the body's length stands at byte
+  // 52): a kill leaves less than either, a damaged byte leaves all of them.
   if (rest.size() < 4 + kRecordFrameBytes) return false;
   const uint64_t told = 4 + uint64_t{ByteReader(rest).get<uint32_t>()};
   const uint64_t own = 4 + kRecordFrameBytes + uint64_t{ByteReader(rest.subspan(4 + 52)).get<uint32_t>()};
@@ -36,6 +44,7 @@ void SegmentFollower::follow(Segment& segment, bool is_last) {
     Bytes rest(static_cast<size_t>(size - segment.bytes));
     rest.resize(file.read_at(segment.bytes, rest));
     // A torn record is the last thing there is.
+    // The search begins behind the length and the first byte of this record's own magic, or it would find itself.
     const bool is_torn = is_last && !holds_whole_record(std::span(rest).subspan(std::min<size_t>(rest.size(), 5)));
     if (is_torn) return mend_tail(segment, rest);
     if (attempt > 0) throw_damaged(segment.file, segment.bytes, chain_.next_index(), *bad);
@@ -46,12 +55,15 @@ void SegmentFollower::follow(Segment& segment, bool is_last) {
 bool SegmentFollower::follow_head(Segment& segment, const FileDescriptor& file, int64_t size, bool is_last) {
   Bytes found(kFileHeadBytes);
   found.resize(file.read_at(0, found));
+  // What the head has to be follows from the chain so far: a file of another run, or in another's place, shows here.
   const Bytes expected = file_head(SegmentForm::records, run_, chain_);
+  // After a power cut a file may have its length and zeros in place of its bytes.
   if (is_last && (size < kFileHeadBytes || (size == kFileHeadBytes && is_blank(found)))) {
     if (repair_ == Repair::no) return false;
     const FileDescriptor changed = FileDescriptor::open_to_change(segment.file);
     changed.truncate(0);
     changed.write_at(0, expected);
+    // Synced before records follow: without its head the file would be damage, not a torn end.
     changed.sync();
     notices_.push_back(fmt::format("wrote the head of {} again", segment.file.filename().string()));
   } else {
@@ -68,10 +80,12 @@ std::optional<Refusal> SegmentFollower::follow_records(Segment& segment, const F
   while (const auto encoded = reader.next()) {
     const auto decoded = decode_record(*encoded);
     if (const auto* refusal = std::get_if<Refusal>(&decoded)) {
+      // Its CRC is right, and it is refused for what it says: no kill leaves that.
       if (is_whole_record(*encoded)) throw_damaged(segment.file, segment.bytes, chain_.next_index(), *refusal);
       return *refusal;
     }
     accept(std::get<Record>(decoded), *encoded, segment);
+    // Marks let a reader begin within 256 records of any index.
     if (segment.count % kPageRecords == 0) segment.marks.push_back(segment.bytes);
     ++segment.count;
     segment.bytes = reader.offset();
@@ -81,6 +95,7 @@ std::optional<Refusal> SegmentFollower::follow_records(Segment& segment, const F
 }
 
 void SegmentFollower::accept(const Record& record, std::span<const std::byte> encoded, const Segment& segment) {
+  // A good record at a wrong place in the chain is damage too.
   if (const auto broken = chain_.refuses(record))
     throw_damaged(segment.file, segment.bytes, chain_.next_index(), *broken);
   chain_.accept(record, encoded);
@@ -113,6 +128,7 @@ void SegmentFollower::follow_archive(Segment& segment) {
   check_file_head(segment.file, head, file_head(SegmentForm::archive, run_, chain_));
   for (segment.bytes = kFileHeadBytes; segment.bytes < size;) {
     const Page page = read_page(segment, run_, file, segment.bytes, size);
+    // Marks are counted off by 256: only the last page may hold fewer.
     if (segment.count % kPageRecords != 0)
       throw_damaged(segment.file, segment.bytes, chain_.next_index(), {"length", "a short page is not the last"});
     for (const Bytes& encoded : page.records) accept(std::get<Record>(decode_record(encoded)), encoded, segment);

@@ -18,6 +18,7 @@ class LogEngine {
   virtual void publish_vote(std::span<const std::byte> vote) = 0;
   /// Votes that arrived since the last call, in no order; duplicates are possible.
   virtual std::vector<Bytes> take_votes() = 0;
+  // Conflict is no error: another record has the place, and read() has it.
   enum class Append { won, conflict };
   /// Compare-and-set: the record becomes number `expected` of the log, unless the log has moved on.
   virtual Append append(uint64_t expected, std::span<const std::byte> record) = 0;

@@ -28,6 +28,7 @@ void write_bytes(const fs::path& file, const Bytes& bytes) {
 
 LogFolder::LogFolder(fs::path folder, const StepLog::Options& options)
     : folder_(std::move(folder)), options_(options), header_(read_log_header(folder_)), chain_(options.limits) {
+  // The header's text names the run; records carry the first bytes of its hash.
   options_.limits.run.sha256 = sha256(std::as_bytes(std::span(header_)));
 }
 
@@ -42,6 +43,7 @@ std::variant<ChainRules, Refusal> LogFolder::restored(std::span<const std::byte>
 }
 
 void LogFolder::begin_at(std::span<const std::byte> state) {
+  // Written first: when the process is killed behind it, loading removes what lies before the new start.
   write_bytes(start_file(folder_), Bytes(state.begin(), state.end()));
   load(Repair::yes);  // removes what lies before
 }
@@ -62,12 +64,15 @@ std::vector<Segment> LogFolder::list_segments(Repair repair) const {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
     auto segment = parse_segment_name(entry.path());
     if (!segment) continue;
+    // An archive and its segment hold the same records. The archive was renamed into place when it was whole, so it
+    // counts.
     auto [place, is_new] = found.try_emplace(segment->first, *segment);
     if (!is_new && segment->form == SegmentForm::archive) std::swap(place->second, *segment);
     if (!is_new && repair == Repair::yes) fs::remove(segment->file);
   }
   std::vector<Segment> listed;
   for (auto& [first, segment] : found) {
+    // Before the start: dropping these was decided, and a kill came before they were removed.
     if (first >= first_index_)
       listed.push_back(std::move(segment));
     else if (repair == Repair::yes)
@@ -84,6 +89,7 @@ void LogFolder::load(Repair repair) {
   SegmentFollower follower(chain_, run_prefix(), repair, SegmentFollower::Unfinished::told, notices_);
   const std::vector<Segment> listed = list_segments(repair);
   for (size_t i = 0; i < listed.size(); ++i) {
+    // A hole cannot be mended: the rounds in it would be missing from every replay.
     if (listed[i].first != chain_.next_index())
       throw UserError(listed[i].file.string(),
                       fmt::format("begins with record {}, but the records before it end with number {}",
@@ -96,12 +102,14 @@ void LogFolder::load(Repair repair) {
 }
 
 void LogFolder::refresh(Repair repair) {
+  // Another process may be appending at this moment: an end that is not whole yet is worth no notice.
   SegmentFollower follower(chain_, run_prefix(), repair, SegmentFollower::Unfinished::ignored, notices_);
   while (true) {  // a writer opens a new segment only when the one before is finished
     if (!segments_.empty()) follower.follow(segments_.back(), true);
     Segment next;
     next.first = chain_.next_index();
     next.file = folder_ / segment_name(next.first, SegmentForm::records);
+    // An empty last segment begins with the very index that the next one would have.
     const bool is_there_already = !segments_.empty() && segments_.back().first == next.first;
     if (is_there_already || !fs::exists(next.file)) return;
     segments_.push_back(next);
@@ -119,6 +127,7 @@ void LogFolder::for_each(uint64_t index,
   uint64_t at = index;
   for (const Segment& known : segments_) {
     if (at >= known.end()) continue;
+    // Another process may have archived it since it was listed.
     const Segment segment = as_it_is_now(known, run_prefix());
     const bool go_on =
         for_each_record(segment, run_prefix(), at, [&](std::span<const std::byte> encoded, int64_t offset) {
@@ -138,10 +147,12 @@ void LogFolder::for_each(uint64_t index,
 
 void LogFolder::start_segment() {
   Segment segment;
+  // The name, the head and the chain agree: a segment says of itself where in the log it belongs.
   segment.first = chain_.next_index();
   segment.file = folder_ / segment_name(segment.first, segment.form);
   const FileDescriptor file = FileDescriptor::create(segment.file);
   file.write(file_head(segment.form, run_prefix(), chain_));
+  // The bytes first, then the folder's entry for the file: after a power cut there is no segment without a head.
   file.sync();
   sync_folder(folder_);
   segment.bytes = kFileHeadBytes;
@@ -156,6 +167,7 @@ void LogFolder::know_start(const Segment& segment) {
 }
 
 void LogFolder::append(std::span<const std::byte> encoded) {
+  // All rules are asked before a byte is written: a log never holds a record that a reader would refuse.
   auto decoded = decode_record(encoded);
   auto* refusal = std::get_if<Refusal>(&decoded);
   std::optional<Refusal> broken = refusal ? std::optional(*refusal) : chain_.refuses(std::get<Record>(decoded));
@@ -166,6 +178,7 @@ void LogFolder::append(std::span<const std::byte> encoded) {
   entry.put(static_cast<uint32_t>(encoded.size()));
   entry.put(encoded);
   if (!has_room(entry.bytes().size())) {
+    // Records that were not synced one by one are made lasting before a later file may be.
     sync();
     start_segment();
   }
@@ -173,6 +186,7 @@ void LogFolder::append(std::span<const std::byte> encoded) {
   if (segments_.back().count % kPageRecords == 0) segments_.back().marks.push_back(segments_.back().bytes);
   ++segments_.back().count;
   segments_.back().bytes += static_cast<int64_t>(entry.bytes().size());
+  // The chain moves on last: after an error above, the log is as it was.
   chain_.accept(std::get<Record>(decoded), encoded);
 }
 
@@ -195,6 +209,7 @@ void LogFolder::write_entry(const Segment& segment, const Bytes& entry) const {
 bool LogFolder::has_room(size_t entry_bytes) const {
   if (segments_.empty() || segments_.back().form == SegmentForm::archive) return false;
   const Segment& last = segments_.back();
+  // A record that is larger than a segment should be still gets one, alone.
   return last.count == 0 || last.bytes + static_cast<int64_t>(entry_bytes) <= options_.segment_bytes;
 }
 
@@ -210,6 +225,7 @@ void LogFolder::new_segment() {
 
 /// The rules as they stood before record `index`.
 ChainRules LogFolder::rules_at(uint64_t index) const {
+  // A writer has kept the rules of the segments that it opened. Others are found by reading from the start of the log.
   if (const auto known = starts_.find(index); known != starts_.end()) return known->second;
   ChainRules rules = start();
   for (const Segment& segment : segments_) {
@@ -227,6 +243,7 @@ ChainRules LogFolder::rules_at(uint64_t index) const {
 }
 
 void LogFolder::truncate(uint64_t size) {
+  // The newest file first, and its removal synced before the next: whatever is left is the beginning of the log.
   while (!segments_.empty() && segments_.back().first >= size) {
     fs::remove(segments_.back().file);
     sync_folder(folder_);
@@ -252,6 +269,7 @@ void LogFolder::compact(uint64_t index, StepLog::Compaction how) {
   // All of the log: its last segment, too, has to be one that nothing is appended to any more.
   if (index >= chain_.next_index() && !segments_.empty() && segments_.back().count > 0) start_segment();
   size_t whole = 0;  // segments that end before the index
+  // The last segment is never among them: it is the one that is appended to.
   while (whole + 1 < segments_.size() && segments_[whole].end() <= index) ++whole;
   if (how == StepLog::Compaction::drop) return drop_segments(whole);
   for (size_t i = 0; i < whole; ++i)
@@ -261,6 +279,7 @@ void LogFolder::compact(uint64_t index, StepLog::Compaction how) {
 
 void LogFolder::archive(Segment& segment) {
   const fs::path file = folder_ / segment_name(segment.first, SegmentForm::archive);
+  // The archive is in place, under its own name, before the segment goes: both may be there, never neither.
   write_bytes(file, archive_of(segment, run_prefix(), rules_at(segment.first)));
   fs::remove(segment.file);
   segment = as_it_is_now(segment, run_prefix());

@@ -30,6 +30,7 @@ std::optional<Difference> first_difference(const Json& there, const Json& here, 
     return Difference{prefix.empty() ? "header" : prefix, &there, &here};
   }
   const auto path_of = [&](const std::string& key) { return prefix.empty() ? key : prefix + "." + key; };
+  // A key that is null and one that is absent mean the same.
   for (const auto& [key, value] : there.members()) {
     const Json* other = here.find(key);
     if (!other && value.is_null()) continue;
@@ -53,6 +54,7 @@ void require_same_header(const fs::path& file, const std::string& there, const s
 }
 
 void refuse_records(const fs::path& folder) {
+  // Segments without a header may be anybody's: a new header would claim them for this run.
   for (const fs::directory_entry& entry : fs::directory_iterator(folder))
     if (parse_segment_name(entry.path()))
       throw UserError(folder.string(), "has records but no header.json",
@@ -73,6 +75,7 @@ void keep_log_header(const fs::path& folder, const std::string& header_json) {
   const fs::path file = header_file(folder);
   if (fs::exists(file)) return require_same_header(file, read_text_file(file), header_json);
   refuse_records(folder);
+  // What a kill left of a header that was being written. It has no name that counts.
   remove_temporaries(folder);
   write_text_file(file, header_json);
 }

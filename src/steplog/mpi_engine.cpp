@@ -12,6 +12,7 @@ namespace {
 
 Bytes join(const std::vector<Bytes>& messages) {
   if (messages.empty()) return {};
+  // The usual case, one vote a rank and round, then costs no byte beyond the vote.
   if (messages.size() == 1 && !messages[0].empty() && messages[0][0] != std::byte{0}) return messages[0];
   ByteWriter writer;
   writer.put(uint8_t{0});
@@ -44,6 +45,7 @@ class MpiEngine : public LogEngine {
   std::vector<Bytes> take_votes() override { return std::exchange(arrived_, {}); }
 
   Append append(uint64_t expected, std::span<const std::byte> record) override {
+    // Every rank packs the same record at the same place: a conflict would mean that one of them has gone astray.
     if (expected != first_kept_ + kept_.size()) return Append::conflict;
     kept_.emplace_back(record.begin(), record.end());
     return Append::won;
@@ -58,9 +60,11 @@ class MpiEngine : public LogEngine {
   }
 
   void wait(std::chrono::milliseconds) override {
+    // A collective call: all ranks come here equally often, and none waits by the clock. It is where a round meets.
     const Bytes mine = join(std::exchange(published_, {}));
     std::vector<Bytes> all = world_.all_gather(mine);
     traffic_.up += kLengthBytes + static_cast<int64_t>(mine.size());
+    // In rank order, so that all ranks have the same list.
     for (int rank = 0; rank < world_.size(); ++rank) {
       if (rank != world_.rank())
         traffic_.down += kLengthBytes + static_cast<int64_t>(all[static_cast<size_t>(rank)].size());

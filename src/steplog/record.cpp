@@ -1,3 +1,8 @@
+// A record is taken apart in two steps: the head, the lengths and the CRC (take_apart), and only then the body by its
+// type. What comes in is bytes that anybody may have written: each length is compared with what is there before it is
+// used, and any fault is a Refusal with the name of a rule, so that all replicas refuse the same records for the same
+// reason.
+
 #include "steplog/record.h"
 
 #include <algorithm>
@@ -30,6 +35,7 @@ void put_group(ByteWriter& writer, const Record& record, const std::vector<bool>
 
 void put_roster(ByteWriter& writer, const std::vector<RosterChange>& roster) {
   for (const RosterChange& change : roster) {
+    // Varint lane, u8 1 for joining or 0 for leaving, u32 machine.
     writer.put_varint(change.lane);
     writer.put(static_cast<uint8_t>(change.add));
     writer.put(change.machine);
@@ -53,6 +59,7 @@ void put_round(ByteWriter& writer, const Record& record) {
 
 void get_roster(ByteReader reader, Record& record) {
   while (!reader.rest().empty()) {
+    // Beyond a lane's 16 bits the number could not be one, and it is used as a size later.
     const uint64_t lane = reader.get_varint();
     if (lane > 0xFFFF) refuse("lane", fmt::format("a roster change of lane {}", lane));
     const uint8_t add = reader.get<uint8_t>();
@@ -67,6 +74,7 @@ void get_group(ByteReader& reader, const Record& record, std::vector<bool>& pres
 }
 
 void get_round(const RecordParts& parts, Record& record) {
+  // Lanes without bytes would be present and say nothing.
   if (record.m == 0 && record.lanes > 0) refuse("m", fmt::format("{} lanes of no bytes", record.lanes));
   ByteReader reader(parts.body);
   get_roster(ByteReader(reader.take(parts.roster_bytes)), record);
@@ -94,6 +102,7 @@ void put_fields(ByteWriter& writer, const Record& record) {
 }
 
 void get_fields(const RecordParts& parts, Record& record) {
+  // One form for one meaning: what a type does not use is zero, or equal records could differ in their hashes.
   if (record.flags || record.m || record.lanes || parts.roster_bytes || parts.extra_groups)
     refuse("head", "flags, m, lanes, roster bytes and extra groups are 0 in a record that is no round");
   ByteReader reader(parts.body);
@@ -124,6 +133,9 @@ uint32_t RunId::prefix() const { return ByteReader(sha256).get<uint32_t>(); }
 Bytes put_together(const RecordParts& parts) {
   const Record& head = parts.head;
   TS_CHECK(parts.body.size() <= UINT32_MAX, "a record's body of {} bytes", parts.body.size());
+  // The head's 56 bytes: u32 magic | u8 version | u8 type | u16 flags | u32 run | u32 round | u32 seed round | u64
+  // index | u64 prev | f32 alpha | f32 mul | i8 unit_exp | u8 m | u16 lanes | u16 bytes of roster changes | u16 extra
+  // groups | u32 bytes of the body. The body follows, then a CRC-32C of all of it.
   ByteWriter writer;
   writer.put(kMagic);
   writer.put(kVersion);
@@ -172,6 +184,7 @@ RecordParts take_apart(std::span<const std::byte> encoded) {
   head.lanes = reader.get<uint16_t>();
   parts.roster_bytes = reader.get<uint16_t>();
   parts.extra_groups = reader.get<uint16_t>();
+  // The length that the head says has to be the one that is there, before anything of the body is read by it.
   if (const uint32_t body = reader.get<uint32_t>(); encoded.size() - kRecordFrameBytes != body)
     refuse("length", fmt::format("{} bytes, its head says {}", encoded.size(), kRecordFrameBytes + uint64_t{body}));
   parts.body = reader.take(encoded.size() - kRecordFrameBytes);
@@ -195,6 +208,7 @@ Bytes encode(const Record& record) {
     parts.extra_groups = static_cast<uint16_t>(record.extra.size());
   } else {
     parts.head = record;
+    // As get_fields demands of such a record.
     parts.head.flags = parts.head.lanes = parts.head.m = 0;
     put_fields(rest, record);
   }

@@ -29,6 +29,7 @@ struct RunId {
 ///   [f16 loss] [offer: f32 rate, f32 mul] [digest: u64, u64] | u16 low half of CRC-32C
 /// flags: bit 0 loss, bit 1 offer, bit 2 digest, bit 3 stop; high nibble lag.
 struct Vote {
+  // Seed round: the round whose directions the bytes are about. It is the present one, unless a vote is late.
   uint32_t run = 0, seed_round = 0, machine = 0;
   uint8_t lag = 0;
   bool stop = false;             // this machine was asked to stop after this round
@@ -49,6 +50,7 @@ std::variant<Vote, Refusal> decode_vote_message(std::span<const std::byte>);
 
 enum class RecordType : uint8_t { round = 1, snapshot = 2, digest = 3, end = 4, reseed = 5 };
 
+/// A machine that takes a lane, or leaves it.
 struct RosterChange {
   uint32_t lane;
   bool add;
@@ -70,9 +72,12 @@ struct Record {
   uint32_t run = 0, round = 0, seed_round = 0;
   uint64_t index = 0;  // place in the chain, from 0
   uint64_t prev = 0;   // first 8 bytes of SHA-256 of the record before; 0 for the first
+  // The update of a round: w <- mul · w, then w <- w + alpha · (the integer sum of its votes), as in kernels/votes.h.
   float alpha = 0, mul = 1;
+  // Votes are multiples of 2^-unit_exp, from the next round on.
   int8_t unit_exp = 9;
   uint8_t m = 0;  // bytes a lane
+  // Size of the roster, behind the changes in this record.
   uint16_t lanes = 0;
   // type round
   std::vector<RosterChange> roster;

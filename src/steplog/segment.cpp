@@ -1,3 +1,7 @@
+//   NNNNNNNN.tsb:  head of 32 bytes | u32 length, record | u32 length, record | ...       a segment
+//   NNNNNNNN.tsa:  head of 32 bytes | page | page | ...                                   an archive
+// NNNNNNNN is the index of the first record, so that files in order of name, up to eight digits, are files in order.
+
 #include "steplog/segment.h"
 
 #include <algorithm>
@@ -23,6 +27,7 @@ std::string segment_name(uint64_t first, SegmentForm form) { return fmt::format(
 
 std::optional<Segment> parse_segment_name(const fs::path& file) {
   const std::string digits = file.stem().string();
+  // 19 digits are the most that surely fit 64 bits.
   if (digits.size() < 8 || digits.size() > 19 || digits.find_first_not_of("0123456789") != std::string::npos)
     return std::nullopt;
   Segment segment;
@@ -32,6 +37,7 @@ std::optional<Segment> parse_segment_name(const fs::path& file) {
     segment.form = SegmentForm::archive;
   else if (file.extension() != extension(SegmentForm::records))
     return std::nullopt;
+  // Exactly as this program would call it: a number with more zeros in front, say, is somebody's copy.
   if (file.filename() != segment_name(segment.first, segment.form)) return std::nullopt;
   return segment;
 }
@@ -48,6 +54,7 @@ Bytes file_head(SegmentForm form, uint32_t run, const ChainRules& chain) {
 }
 
 void check_file_head(const fs::path& file, std::span<const std::byte> found, std::span<const std::byte> expected) {
+  // The first byte that differs tells which field is wrong.
   const auto [at, wanted] = std::mismatch(found.begin(), found.end(), expected.begin(), expected.end());
   if (at == found.end() && wanted == expected.end()) return;
   const auto byte = at - found.begin();
@@ -97,6 +104,7 @@ bool is_whole_record(std::span<const std::byte> bytes) {
 // what cannot be read says that the file was damaged: to cut there would lose rounds that other machines have applied.
 bool holds_whole_record(std::span<const std::byte> bytes) {
   constexpr std::array mark{std::byte{'T'}, std::byte{'S'}, std::byte{'B'}, std::byte{'1'}};
+  // "TSB1" may also stand in a record's own bytes by chance: only a whole record with a right CRC counts.
   for (auto at = bytes.begin();; ++at) {
     at = std::search(at, bytes.end(), mark.begin(), mark.end());
     if (at == bytes.end()) return false;

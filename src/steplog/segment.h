@@ -8,7 +8,10 @@
 
 namespace tessera {
 
+// A file's head: 4 letters | u32 version | u32 run | u32 round and u64 index that come first in it | u64 prev of that
+// record.
 constexpr int64_t kFileHeadBytes = 32;
+// Records that share the head of a page, and the distance of marks in files of either form.
 constexpr uint64_t kPageRecords = 256;
 
 enum class SegmentForm { records, archive };  // NNNNNNNN.tsb, NNNNNNNN.tsa
@@ -17,6 +20,7 @@ enum class SegmentForm { records, archive };  // NNNNNNNN.tsb, NNNNNNNN.tsa
 struct Segment {
   std::filesystem::path file;
   SegmentForm form = SegmentForm::records;
+  // Index of its first record, and how many were read.
   uint64_t first = 0, count = 0;
   int64_t bytes = 0;
   std::vector<int64_t> marks;  // where every 256th record (form records) or each page (archive) begins

@@ -12,12 +12,14 @@ namespace tessera {
 namespace fs = std::filesystem;
 
 Page read_page(const Segment& segment, uint32_t run, const FileDescriptor& file, int64_t offset, int64_t end) {
+  // The head first, which says how long the page is; then all of it. A damaged length is bounded by the file's end.
   Bytes bytes(static_cast<size_t>(std::min<int64_t>(end - offset, kPageHeadBytes)));
   bytes.resize(file.read_at(offset, bytes));
   bytes.resize(static_cast<size_t>(std::min<int64_t>(end - offset, page_bytes(bytes))));
   bytes.resize(file.read_at(offset, bytes));
   auto page = decode_page(bytes, run);
   if (const auto* why = std::get_if<Refusal>(&page)) {
+    // How many records lie before the damage: every page before this one is full.
     const auto pages_before =
         std::lower_bound(segment.marks.begin(), segment.marks.end(), offset) - segment.marks.begin();
     throw_damaged(segment.file, offset, segment.first + static_cast<uint64_t>(pages_before) * kPageRecords, *why);
@@ -27,6 +29,7 @@ Page read_page(const Segment& segment, uint32_t run, const FileDescriptor& file,
 
 bool for_each_record(const Segment& segment, uint32_t run, uint64_t index, const UseRecord& use) {
   const FileDescriptor file = FileDescriptor::open_to_read(segment.file);
+  // From the mark at or before the record: those between are read and passed over.
   const uint64_t skipped_marks = (index - segment.first) / kPageRecords;
   uint64_t at = segment.first + skipped_marks * kPageRecords;
   int64_t offset = segment.marks[skipped_marks];
@@ -41,6 +44,7 @@ bool for_each_record(const Segment& segment, uint32_t run, uint64_t index, const
   }
   RecordReader reader(file, offset, segment.bytes);
   for (; at < segment.end(); ++at) {
+    // Before next(), which moves on: where this record begins.
     offset = reader.offset();
     const auto encoded = reader.next();
     if (!encoded) throw_damaged(segment.file, offset, at, {"length", "its length has changed since it was read"});
@@ -66,6 +70,7 @@ Segment as_it_is_now(const Segment& segment, uint32_t run) {
   archive.form = SegmentForm::archive;
   archive.first = segment.first;
   archive.count = segment.count;
+  // It was renamed into place whole, so that all of it may be read and counted.
   archive.file = segment.file.parent_path() / segment_name(segment.first, archive.form);
   const FileDescriptor file = FileDescriptor::open_to_read(archive.file);
   archive.bytes = file.size();
@@ -80,6 +85,7 @@ Bytes archive_of(const Segment& segment, uint32_t run, const ChainRules& before)
   ByteWriter writer;
   writer.put(std::span<const std::byte>(file_head(SegmentForm::archive, run, before)));
   std::vector<Bytes> page;
+  // What the page's first record is expected to say of its round: a round that says so leaves it out.
   uint32_t next_round = before.next_round(), round_of_page = next_round;
   const auto flush = [&] {
     if (page.empty()) return;
@@ -109,6 +115,7 @@ Bytes segment_of(const Segment& archive, uint32_t run, const ChainRules& before,
   ByteWriter writer;
   writer.put(std::span<const std::byte>(file_head(SegmentForm::records, run, before)));
   for_each_record(archive, run, archive.first, [&](std::span<const std::byte> encoded, int64_t) {
+    // The length stands in front of each record in a segment; in a page it follows from the fields.
     if (count-- == 0) return false;
     writer.put(static_cast<uint32_t>(encoded.size()));
     writer.put(encoded);

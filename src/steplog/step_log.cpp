@@ -18,6 +18,8 @@ using std::chrono::milliseconds;
 FileDescriptor open_lock_file(const fs::path& folder) { return FileDescriptor::open_or_create(folder / ".lock"); }
 
 FileLock take_lock(const FileDescriptor& file, const fs::path& folder, StepLog::Access access) {
+  // Sharers hold the lock for one append each, and it is worth waiting for. A writer holds it as long as its log is
+  // open: waiting would take as long as that run.
   const milliseconds patience{access == StepLog::Access::shared ? 30'000 : 0};
   auto taken = FileLock::take(file, patience);
   if (!taken)
@@ -32,6 +34,7 @@ struct StepLog::Impl {
 
   void require_writer() const { TS_CHECK(access == Access::write, "the log is not open for one writer"); }
   FileLock locked() {
+    // Opened once: a sharer locks the same file in every call.
     if (!lock_file) lock_file.emplace(open_lock_file(folder.path()));
     return take_lock(*lock_file, folder.path(), access);
   }
@@ -47,11 +50,14 @@ StepLog::StepLog(StepLog&&) noexcept = default;
 StepLog::~StepLog() = default;
 
 StepLog StepLog::create(const fs::path& folder, const std::string& header_json, Options options) {
+  // A reader makes nothing. open() then says what is missing.
   if (options.access == Access::read && !has_log_header(folder)) return open(folder, options);
   create_folder(folder);
   if (options.access == Access::read) {
     keep_log_header(folder, header_json);
   } else {
+    // Two processes may be making the same log: under the lock one writes the header, and the other finds it and
+    // compares.
     const FileDescriptor lock_file = open_lock_file(folder);
     const FileLock lock = take_lock(lock_file, folder, options.access);
     keep_log_header(folder, header_json);
@@ -63,10 +69,13 @@ StepLog StepLog::open(const fs::path& folder, Options options) {
   auto impl = std::make_unique<Impl>(folder, options);
   if (options.access != Access::read) {
     impl->lock.emplace(impl->locked());
+    // Under the lock nobody else is writing: what bears a temporary name was left by a kill.
     remove_temporaries(folder);
     if (const std::string notice = impl->lock->notice(); !notice.empty()) impl->folder.add_notice(notice);
   }
+  // Only who holds the lock may mend: for a reader, a torn end may be a record that is being written right now.
   impl->folder.load(impl->lock ? Repair::yes : Repair::no);
+  // From here on a sharer takes the lock for each call.
   if (options.access == Access::shared) impl->lock.reset();
   return StepLog(std::move(impl));
 }
@@ -90,11 +99,13 @@ void StepLog::sync() const { impl_->folder.sync(); }
 void StepLog::new_segment() { impl_->folder.new_segment(); }
 
 void StepLog::refresh() {
+  // A writer is the only one: it knows what its log holds.
   if (impl_->access != Access::write) impl_->folder.refresh(Repair::no);
 }
 
 bool StepLog::append_if(uint64_t expected, std::span<const std::byte> record) {
   TS_CHECK(impl_->access == Access::shared, "the log is not open for shared appending");
+  // Held from reading on to appending: between the comparison and the write nobody else can get in.
   const FileLock lock = impl_->locked();
   impl_->folder.refresh(Repair::yes);
   if (size() != expected) return false;

@@ -13,6 +13,7 @@ constexpr std::string_view kAuto = "auto";
 
 const Transport& transport_named(const std::string& name) {
   const auto& list = transports();
+  // "auto" is the first of the list, so that the list's order is the preference.
   if (name == kAuto) return list.front();
   const auto found = std::find_if(list.begin(), list.end(), [&](const Transport& t) { return t.name == name; });
   TS_CHECK(found != list.end(), "transport \"{}\" passed the recipe's check", name);

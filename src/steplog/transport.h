@@ -27,6 +27,7 @@ struct Transport {
   /// told its number by the recipe (spsa.machine, spsa.machines), keeps a run folder of its own,
   /// and finds the others in a folder of the host (spsa.shared).
   Processes processes;
+  // From a process's standing in its job or recipe to its machine's number.
   std::unique_ptr<Membership> (*join)(const Standing&);
   /// @throws UserError when the folder holds the log of another run
   std::unique_ptr<LogEngine> (*make)(const EngineInputs&);

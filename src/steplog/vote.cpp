@@ -1,3 +1,6 @@
+//   magic 2 | version 1 | flags 1 | run 4 | seed round 4 | machine 4 | m 1 | m bytes | loss, offer, digest | checksum 2
+// Flags say which optional parts there are, so that the length follows from flags and m, and is checked first.
+
 #include "core/crc32c.h"
 #include "core/error.h"
 #include "steplog/wire.h"
@@ -8,9 +11,11 @@ namespace {
 constexpr uint16_t kMagic = 0x5654;
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kHasLoss = 1, kHasOffer = 2, kHasDigest = 4, kStop = 8;
+// Magic 2, version 1, flags 1, run 4, seed round 4, machine 4, m 1, and the checksum's 2 bytes behind everything.
 constexpr size_t kFixedBytes = 19;  // without the m bytes and what is optional
 
 uint8_t flags_of(const Vote& vote) {
+  // The lower half says what follows, the upper half is the lag.
   return static_cast<uint8_t>((vote.loss ? kHasLoss : 0) | (vote.offer ? kHasOffer : 0) |
                               (vote.digest ? kHasDigest : 0) | (vote.stop ? kStop : 0) | vote.lag << 4);
 }
@@ -43,6 +48,7 @@ void check_form(std::span<const std::byte> message) {
 
 Vote decode(std::span<const std::byte> message) {
   check_form(message);
+  // Behind the magic and the version, which were checked.
   ByteReader reader(message.subspan(3));
   Vote vote;
   const uint8_t flags = reader.get<uint8_t>();

@@ -29,14 +29,17 @@ template <class Decode> auto decode_or_refusal(Decode decode) -> std::variant<de
   }
 }
 
+/// Appends to a growing vector. Integers are taken by their own width: a call's type is the field's.
 class ByteWriter {
  public:
+  // Byte by byte: the formats are little-endian on any machine.
   template <std::unsigned_integral T> void put(T value) {
     for (size_t i = 0; i < sizeof(T); ++i) bytes_.push_back(static_cast<std::byte>(uint64_t{value} >> (8 * i) & 0xFF));
   }
   void put(float value) { put(std::bit_cast<uint32_t>(value)); }
   void put(std::span<const std::byte> bytes);
   void put(const std::vector<uint8_t>& bytes) { put(std::as_bytes(std::span(bytes))); }
+  // Seven bits a byte, the lowest first; the top bit says that another byte follows.
   void put_varint(uint64_t value) {
     for (; value >= 0x80; value >>= 7) put(static_cast<uint8_t>((value & 0x7F) | 0x80));
     put(static_cast<uint8_t>(value));
@@ -74,9 +77,11 @@ class ByteReader {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       const uint8_t byte = get<uint8_t>();
+      // Nine groups of seven bits leave one bit of 64 for the last byte.
       if (shift == 63 && byte > 1) break;
       value |= uint64_t{byte & 0x7Fu} << shift;
       if (byte & 0x80) continue;
+      // A last byte of zero adds nothing: the number could have been written shorter.
       if (byte == 0 && shift > 0) break;
       return value;
     }
@@ -105,6 +110,7 @@ class ByteReader {
   std::span<const std::byte> rest_;
 };
 
+// The head is of one size for all types, so that a record's length is known from it.
 constexpr size_t kRecordHeadBytes = 56, kRecordFrameBytes = kRecordHeadBytes + 4;  // with the CRC
 
 /// A record with its body not looked into.

@@ -33,12 +33,15 @@ void all_reduce_grads(Communicator& world, FlatParams& params) {
   const auto move = [&](int64_t from, int64_t count, int64_t to) {
     std::memmove(&grads[to], &grads[from], static_cast<size_t>(count) * sizeof(float));
   };
+  // Towards the front, first slot first: a slot moves to where it was or below, and overwrites nothing that is still
+  // needed.
   int64_t packed = 0, end = params.grads.shape.count();
   for (const TrainableSlot& slot : params.slots) {
     move(slot.begin, slot.shape.count(), packed);
     packed += slot.shape.count();
   }
   world.all_reduce_sum(grads.first(static_cast<size_t>(packed)));
+  // And back, last slot first, for the same reason.
   for (auto slot = params.slots.rbegin(); slot != params.slots.rend(); ++slot) {
     packed -= slot->shape.count();
     move(packed, slot->shape.count(), slot->begin);
@@ -76,14 +79,20 @@ class BackpropStepper final : public Stepper {
     in_.model.pool().zero_grads();
     const LossSums mine = local_gradients(step);
     all_reduce_grads(in_.world, params_);
+    // The wish to stop travels with the sums: every rank sees it in the same step, without a message of its own.
     const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
     const auto sums = sum_over_ranks(in_.world, {mine["nll"], mine["scored"], stop});
+    // A batch may have no token to score at all; a step of nothing is then divided by one.
     const double nll = sums[0], scored = std::max(1.0, sums[1]);
+    // The gradients are of the summed loss: divided by the count, their norm is that of the mean's gradient.
     const double norm = std::sqrt(squared_norm()) / scored;
     stop_if_broken(step, nll, norm);
+    // Clipping, too, is a factor only: it is handed to the optimizer with the division by the count, and the gradients
+    // are not written again.
     const double clip = in_.config.train.clip, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
     const auto lr = static_cast<float>(learning_rate(in_.config.optimizer, step, total_steps(in_), in_.rules));
     optimizer_->step(in_.ctx, params_, {step, lr, static_cast<float>(factor / scored)});
+    // Weights that are assembled from the pool follow its new values.
     in_.model.assemble(in_.ctx);
     rows_consumed_ += in_.config.train.batch;
     return StepReport{.loss = nll / scored,
@@ -115,6 +124,8 @@ class BackpropStepper final : public Stepper {
     LossSums sums;
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
       const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
+      // Counted from the global batch's first row: a row's dropout mask does not depend on who computes it, and with
+      // whom.
       const PackedBatch batch = in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
       sums += backprop_batch(
           in_.ctx, in_.model, batch,
@@ -122,12 +133,14 @@ class BackpropStepper final : public Stepper {
            .dropout = {
                .on = true, .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)}});
     }
+    // Adapters gather gradients of what they assembled; now these reach the pool.
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
     return sums;
   }
 
   double squared_norm() const {
     const auto count = static_cast<int64_t>(params_.parts.size());
+    // One sum for each part of the flat gradients, all brought to the host together and added in order in f64.
     const Tensor sums({count}, DType::f64, in_.ctx.device);
     for (int64_t i = 0; i < count; ++i) {
       const FlatRange& part = params_.parts[static_cast<size_t>(i)];
@@ -138,6 +151,7 @@ class BackpropStepper final : public Stepper {
     return std::accumulate(squares.begin(), squares.end(), 0.0);
   }
 
+  /// Before anything is changed: the weights stay as the last good step left them.
   void stop_if_broken(int64_t step, double nll, double norm) {
     if (std::isfinite(nll) && std::isfinite(norm)) return;
     refuse_broken_base(in_.model, step);

@@ -1,3 +1,6 @@
+// An axis maps values to pixels, and everything is drawn through two of them. Charts have a fixed size in pixels of
+// their own; the page scales them to its width (viewBox).
+
 #include "train/chart.h"
 
 #include <fmt/core.h>
@@ -30,6 +33,7 @@ struct Axis {
 
 /// The largest of 1, 2, 5 times a power of ten that is not above `value`.
 double round_down(double value) {
+  // A value at a power of ten, say, may come out a little below it: the factor lets 4.9999999999 count as 5.
   const double power = std::pow(10, std::floor(std::log10(value)));
   const double digit = value / power * (1 + 1e-9);
   return (digit >= 5 ? 5 : digit >= 2 ? 2 : 1) * power;
@@ -41,7 +45,9 @@ Axis linear_axis(double lo, double hi, double begin, double end) {
     lo -= room;
     hi += room;
   }
+  // Three to eight steps between round numbers.
   const double step = round_down((hi - lo) / 3);
+  // The ends are round numbers outside of the values. A value that lies on one, but for rounding, needs no tick beyond.
   const auto first = static_cast<int64_t>(std::floor(lo / step + 1e-6)),
              last = static_cast<int64_t>(std::ceil(hi / step - 1e-6));
   Axis axis{static_cast<double>(first) * step, static_cast<double>(last) * step, begin, end, false, {}};
@@ -59,7 +65,9 @@ Axis step_axis(double lo, double hi) {
 }
 
 Axis log_axis(double lo, double hi, double begin, double end) {
+  // A tenth of room at either end.
   Axis axis{lo / 1.1, hi * 1.1, begin, end, true, {}};
+  // Over many decades 2 and 5 would stand too close.
   const bool decades_only = hi / lo > 300;
   const auto first = static_cast<int>(std::floor(std::log10(axis.lo))),
              last = static_cast<int>(std::ceil(std::log10(axis.hi)));
@@ -82,6 +90,7 @@ struct Range {
 
 /// Means of runs of equal length, no more than kMaxPoints of them.
 Curve thinned(const Curve& curve) {
+  // One where the curve has few points: it is then drawn as it is.
   const size_t run = (curve.points.size() + kMaxPoints - 1) / kMaxPoints;
   Curve thin{curve.name, {}};
   for (size_t begin = 0; begin < curve.points.size(); begin += run) {
@@ -131,6 +140,7 @@ std::string draw(const Curve& curve, size_t place, const Axis& x, const Axis& y)
   std::string path;
   for (const auto& [px, py] : shown.points) path += fmt::format("{:.1f},{:.1f} ", x.at(px), y.at(py));
   svg += fmt::format("<polyline {} points=\"{}\"/>\n", style, path);
+  // A long first curve is a line alone. Others, such as evaluations, mostly have few points: each shows its value.
   if ((place == 0 && shown.points.size() > 1) || shown.points.size() > kMaxDots) return svg;
   for (const auto& [px, py] : shown.points)
     svg += fmt::format(
@@ -163,6 +173,7 @@ std::string escape_html(std::string_view text) {
 std::string short_number(double value) {
   if (value != std::round(value) || std::abs(value) >= 1e15) return fmt::format("{:.4g}", value);
   std::string digits = fmt::format("{:.0f}", std::abs(value));
+  // From the right, three digits at a time.
   for (auto place = static_cast<int64_t>(digits.size()) - 3; place > 0; place -= 3)
     digits.insert(static_cast<size_t>(place), "\u202f");  // a narrow space that does not break
   return (value < 0 ? "-" : "") + digits;
@@ -181,6 +192,7 @@ std::string line_chart(const std::string& id, const std::string& title, const st
   }
   if (description.empty()) return {};
   const Axis x = step_axis(steps.lo, steps.hi);
+  // Pixels count downwards: the axis runs from the plot's bottom to its top.
   const Axis y = values.lo > 0 && values.hi > 10 * values.lo ? log_axis(values.lo, values.hi, kBottom, kTop)
                                                              : linear_axis(values.lo, values.hi, kBottom, kTop);
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"{}-title {}-text\">\n",

@@ -1,3 +1,8 @@
+//   /meta/...                     rules, step, rows read, sums of evaluations, the recipe: visit_meta lists the fields
+//   /pool/<slot>                  values of a trainable slot
+//   /optimizer/<slot>/<vector>    the optimizer's vectors, cut by slots, too
+// Cut by slots, a file does not depend on where slots lie in the flat memory, nor on the gaps between them.
+
 #include "train/checkpoint.h"
 
 #include <algorithm>
@@ -19,6 +24,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kFormatVersion = 1;
+// best.h5 is a copy of the file with the lowest loss; `latest` is a text with the newest file's name.
 constexpr const char *kBest = "best.h5", *kLatest = "latest";
 
 constexpr std::string_view kPrefix = "step-", kSuffix = ".h5";
@@ -37,6 +43,7 @@ bool is_whole(const fs::path& file) {
 void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
   int64_t kept = 0;
   for (const int64_t step : checkpoint_steps(folder)) {
+    // Files of later steps are of a state that the run went back behind.
     if (step > written) continue;
     const fs::path file = checkpoint_file(folder, step);
     if (kept >= retention.keep && step != retention.gone_on_from) {
@@ -47,6 +54,7 @@ void remove_old(const fs::path& folder, int64_t written, Retention& retention) {
       ++kept;
     }
   }
+  // Its successor is written: from the next time on, it is a checkpoint like any other.
   retention.gone_on_from = 0;
 }
 
@@ -138,6 +146,7 @@ fs::path checkpoint_file(const fs::path& folder, int64_t step) {
 }
 
 void require_finite_state(int64_t step, const FlatParams& params, Optimizer& optimizer) {
+  // The values and, behind them, the optimizer's vectors: numbers that are not finite may begin in either.
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const TrainableSlot& slot : params.slots) tensors.emplace_back(slot.name, slot_view(params.values, slot));
   optimizer.visit_state([&](const std::string& name, TensorView flat) {
@@ -157,6 +166,7 @@ void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const F
     h5.seal();
   };
   write_file_atomically(file, write);
+  // In this order a kill leaves at any time a `latest` that names a file which is there and whole.
   write_text_file(folder / kLatest, file.filename().string() + "\n");
   if (is_best) write_file_atomically(folder / kBest, write);
   retention.whole.insert(meta.step);
@@ -172,6 +182,7 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   meta.rules = Rules::first;  // where no number stands
   visit_meta(meta, [&, reader = MetaReader{h5, file.string()}](const char* name, auto& member, Since since) {
     const std::string path = std::string("/meta/") + name;
+    // A field that the version of the file did not know keeps its default.
     if (since == Since::ever || h5.contains(path)) reader.get(path, member);
   });
   return meta;
@@ -323,6 +334,7 @@ std::vector<int64_t> checkpoint_steps(const fs::path& folder) {
     if (const auto step = number_in_name(entry.path().filename().string(), kPrefix, kSuffix);
         step && entry.is_regular_file())
       steps.push_back(*step);
+  // As numbers: names of more than eight digits sort otherwise.
   std::sort(steps.rbegin(), steps.rend());
   return steps;
 }
@@ -348,6 +360,7 @@ CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
     const auto named = number_in_name(file.filename().string(), kPrefix, kSuffix);
     for (const int64_t step : checkpoint_steps(file.parent_path())) {
       const fs::path earlier = checkpoint_file(file.parent_path(), step);
+      // Only what lies before the named one: a later state is not what was asked for.
       if ((named && step >= *named) || !is_whole(earlier)) continue;
       throw UserError(error.where(), error.message(),
                       "an earlier checkpoint is whole: " + shell_word("run.resume=" + earlier.string()));
@@ -360,6 +373,7 @@ CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, std::vector<std::string>& notices) {
   std::string damaged;
   for (const int64_t step : checkpoint_steps(folder)) {
+    // Not the newest file counts, but the newest that is whole: reading the meta hashes all of it.
     const fs::path file = checkpoint_file(folder, step);
     try {
       read_checkpoint_meta(file);

@@ -39,6 +39,7 @@ struct Healthy {
 std::optional<Healthy> healthy_checkpoint(const TrainerInputs& in) {
   const auto losses = told_losses(in.run_path);
   if (losses.empty()) return std::nullopt;
+  // A fifth above the first loss may be the batch's doing.
   const double most = 1.2 * losses.begin()->second;
   std::vector<fs::path> files;
   for (const int64_t step : checkpoint_steps(in.run_path / "checkpoints"))
@@ -47,6 +48,7 @@ std::optional<Healthy> healthy_checkpoint(const TrainerInputs& in) {
   for (const fs::path& file : files) {
     try {
       const int64_t step = read_checkpoint_meta(file).step;
+      // The loss of the next step was taken with the weights that this file holds.
       const auto next = losses.find(step + 1);
       if (next != losses.end() && next->second <= most) return Healthy{file, step, next->second};
     } catch (const UserError&) {  // a damaged one: the one before may do
@@ -81,6 +83,7 @@ void refuse_broken_base(Model& model, int64_t step) {
 namespace {
 
 std::string lower_rate(const TrainerInputs& in, const std::string& more) {
+  // A tenth: a rate that is a little too high is rarely the reason.
   return fmt::format("optimizer.lr={:.3g}", in.config.optimizer.lr / 10) + more;
 }
 
@@ -105,6 +108,7 @@ std::string shell_word(const std::string& text) {
   };
   if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
   std::string quoted = "'";
+  // Within single quotes only the quote itself has a meaning: it is closed, escaped and opened again.
   for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return quoted + "'";
 }

@@ -1,3 +1,6 @@
+// All that the page tells is in the run's folder: metrics.jsonl, of which each line has a split (train, eval) or an
+// event, and recipe.toml. So a report can be made again at any time, of a run that was killed, too.
+
 #include "train/report_html.h"
 
 #include <algorithm>
@@ -14,6 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using Rows = std::vector<std::pair<std::string, std::string>>;  // name and value, not yet escaped
 
+// Colours follow the reader's setting, light or dark. Curves differ in their dashes, too, for readers who see no
+// colours.
 constexpr std::string_view kStyle = R"(
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --rule: #d5d5d5; --first: #1f66ad; --second: #b34a00; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e6e6; --rule: #3b3f45; --first: #7db9f2; --second: #f5a55c; } }
@@ -68,6 +73,7 @@ std::vector<Json> lines_of(const std::vector<Json>& lines, std::string_view spli
 /// The evaluations that may be compared: those of other held-out rows, before a run went on with these, are left out.
 std::vector<Json> evaluations(const std::vector<Json>& lines) {
   std::vector<Json> evals = lines_of(lines, "eval");
+  // The newest line that begins a comparison, if any: what stands before it was found on other rows.
   const auto begin = std::find_if(evals.rbegin(), evals.rend(), [](const Json& line) { return line.find("before"); });
   if (begin != evals.rend()) evals.erase(evals.begin(), begin.base() - 1);
   return evals;
@@ -99,6 +105,7 @@ std::string name_of(std::string key) {
   return key;
 }
 
+/// From the stored recipe: of its sections only the keys that are shown are read.
 Rows what_was_trained(const std::string& recipe_text) {
   Recipe recipe = Recipe::from_text(recipe_text, "recipe.toml");
   ModelKeys model;
@@ -122,6 +129,7 @@ Rows what_was_trained(const std::string& recipe_text) {
 Rows totals(const std::vector<Json>& lines) {
   const auto train = lines_of(lines, "train");
   const Json* done = done_event(lines);
+  // Of this file's steps: a run that went on has those of all its processes here.
   double seconds = 0, peak = 0;
   for (const Json& line : train) {
     seconds += number(line, "step_seconds").value_or(0);
@@ -158,6 +166,7 @@ std::string evaluation_table(const std::vector<Json>& evals) {
   std::string html = fmt::format(
       "<table>\n<tr><th scope=\"col\">held-out</th><th scope=\"col\">at step {}</th><th scope=\"col\">at step {}</th></tr>\n",
       cell(first, "step"), cell(last, "step"));
+  // The newest evaluation names the rows of the table; a figure that the first lacks is told as not finite.
   for (const auto& [key, member] : last.members()) {
     if (key == "step" || !(member.is_number() || member.is_null())) continue;
     html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n", escape_html(name_of(key)),
@@ -183,6 +192,7 @@ std::string written_table(const Json* done) {
   return heading("What was written") + table(rows);
 }
 
+/// A chart without points is left out with its heading: SPSA has no gradient norm, for one.
 std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
   const auto section = [](const std::string& title, const std::string& svg) {
     return svg.empty() ? std::string() : heading(title) + svg;
@@ -211,6 +221,7 @@ std::string report_html(const std::string& title, const std::vector<Json>& lines
 }
 
 void write_report(const fs::path& folder) {
+  // Made absolute first: a folder that was given as "." would have no name.
   const std::string title = fs::absolute(folder).lexically_normal().filename().string();
   write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(),
                                                       read_text_file(folder / "recipe.toml")));

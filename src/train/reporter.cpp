@@ -1,3 +1,6 @@
+// log.txt has every line that is said, progress among them; the terminal has what its reader asked for. On a terminal
+// the line of progress is written over and over, so that lines that stay have to begin on a line of their own.
+
 #include "train/reporter.h"
 
 #include <sys/resource.h>
@@ -31,6 +34,7 @@ Reporter::~Reporter() {
 }
 
 void Reporter::clear_live_line() {
+  // A live line has no end yet: what is said next must not be written behind it.
   if (live_open_) put_out("\n");
   live_open_ = false;
 }
@@ -53,6 +57,7 @@ void Reporter::say(const std::string& line) {
 void Reporter::progress(const std::string& line) {
   if (kind_ != Progress::live) return say(line);
   write_log(line);
+  // Back to the line's start, and the rest of the old line erased.
   put_out("\r\x1b[K" + line);
   flush_output();
   live_open_ = true;
@@ -72,6 +77,7 @@ void Reporter::metric(const Json& line) {
 int64_t peak_rss_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
+  // Linux counts ru_maxrss in units of 1024 bytes.
   return usage.ru_maxrss * 1024;
 }
 

@@ -1,3 +1,7 @@
+// A folder belongs to the process that holds flock on its file .lock. A new folder may be taken away again by the
+// process that made it, when that failed at once: then a lock that was waited for is one of a file that is gone, and
+// everything begins anew with the folder that has its name now.
+
 #include "train/run_folder.h"
 
 #include <sys/stat.h>
@@ -56,6 +60,7 @@ void RunFolder::take(const std::function<void(const std::string&)>& say, std::ch
     lock_.reset();
     lock_file_.reset();
     is_new_ = make_folders(path_, path_);
+    // Taken at once, or waited for; then see whether it is the lock of the folder that is there now.
     if (lock({})) continue;
     if (say)
       say(fmt::format("{}: another process is using this run folder: waiting up to {:.0f} s for it to end",
@@ -69,6 +74,7 @@ void RunFolder::take(const std::function<void(const std::string&)>& say, std::ch
 bool RunFolder::lock_counts() const {
   struct stat locked, there;
   if (::fstat(lock_file_->get(), &locked) != 0 || ::stat((path_ / kLock).c_str(), &there) != 0) return false;
+  // The same file, by device and inode, and not another of its name.
   return locked.st_dev == there.st_dev && locked.st_ino == there.st_ino;
 }
 
@@ -85,6 +91,7 @@ void RunFolder::take_a_new_one() {
 }
 
 RunFolder::~RunFolder() {
+  // A run that failed at its very start leaves no empty folder behind, for which the next one would get another number.
   if (!is_new_ || std::uncaught_exceptions() == 0 || !is_untouched()) return;
   std::error_code ignored;
   fs::remove_all(path_, ignored);
@@ -115,6 +122,7 @@ void append_to_file(const fs::path& path, std::string_view bytes) {
   errno = 0;
   std::FILE* file = std::fopen(path.c_str(), "ab");
   const bool written = file && std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
+  // Closed before it is judged: what was buffered is written only then.
   if (!file || std::fclose(file) != 0 || !written) throw_file_error(path, "cannot be written", errno);
 }
 

@@ -73,6 +73,7 @@ std::string record(std::string_view payload) {
 std::string opening(double seconds) {
   std::string version;
   put_double(version, 1, seconds);
+  // The version that readers look for; with it, tags stand in the values themselves.
   put_bytes(version, 3, "brain.Event:2");
   return record(version);
 }
@@ -140,11 +141,13 @@ void remove_other_event_files(const fs::path& keep) {
 EventFile::EventFile(const fs::path& folder, const std::vector<Json>& kept) {
   const double now = now_seconds();
   file_ = folder / fmt::format("{}{}.{}.{}", kPrefix, static_cast<int64_t>(now), host_name(), getpid());
+  // The first line's time, so that the last one's is now.
   double time = now;
   for (const Json& line : kept) time -= step_seconds(line);
   std::string bytes = opening(time);
   for (const Json& line : kept) bytes += line_record(line, time += step_seconds(line));
   write_text_file(file_, bytes);
+  // The new file is whole before the old ones go: a kill in between leaves a step shown twice, not one lost.
   remove_other_event_files(file_);
 }
 

@@ -1,3 +1,7 @@
+//   restore -> (evaluate) -> take a step -> report -> evaluate when due -> checkpoint when due -> ... -> finish
+// Every decision in here (to stop, to evaluate, to keep a checkpoint) is taken from what is equal on all ranks: steps
+// and evaluations are full of collectives, and a rank that turned off alone would leave the others waiting.
+
 #include "train/trainer.h"
 
 #include <chrono>
@@ -32,8 +36,10 @@ class Loop {
     while (meta_.step < steps_ && !stopped_) {
       const auto start = Clock::now();
       const int64_t step = meta_.step + 1;
+      // What goes over the wire in a step: the difference of the counters before and behind it.
       const int64_t traffic_before = in_.world.traffic().total_bytes();
       const auto report = stepper_->take(step);
+      // Asked to stop before the step was done: it does not count, and is taken when the run goes on.
       if (!report) {
         stopped_ = true;
         break;
@@ -42,6 +48,7 @@ class Loop {
       const bool last = step == steps_, evaluates = in_.eval && (last || due(in_.config.evaluate.every, step));
       stopped_ = report->stop && (!last || evaluates);  // else nothing is left to stop
       const bool is_best = evaluates && evaluate_or_owe();
+      // A checkpoint is due by the recipe, at the end, when the run is left, and for a loss that is the lowest so far.
       if (last || stopped_ || due(in_.config.checkpoint.every, step) || is_best) {
         check_files();
         stepper_->checkpoint(meta_, is_best);
@@ -64,6 +71,7 @@ class Loop {
     const auto saved = stepper_->restore();
     if (saved) meta_ = saved->meta;
     if (saved && saved->steps > 0) steps_ = saved->steps;
+    // What is true of this process is stored from here on, whatever the file that it goes on from says.
     meta_.rules = in_.rules;
     meta_.ranks = in_.world.size();
     meta_.recipe = in_.recipe;
@@ -78,8 +86,11 @@ class Loop {
                       fmt::format("ask for more steps, or start anew with {}",
                                   estimator_of(in_.config).anew().by_resume ? "run.resume=never" : "another run.dir"));
     if (saved) {
+      // Steps that were done and logged, and not told before the process died.
       for (const Json& line : saved->lines) in_.report.metric(line);
+      // Decided below, by what was restored.
       meta_.owes_evaluation = 0;
+      // Figures of held-out data that this recipe does not have any more would be told as its own.
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
         begin_evaluations(saved->meta.first_eval.has_scored(), saved->figures_file);
@@ -153,11 +164,13 @@ class Loop {
   /// Evaluates, unless a stop is asked for before it is done: then the run owes it.
   /// @return whether checkpoint.best wants a checkpoint of it
   bool evaluate_or_owe(Begins begins = Begins::no) {
+    // Owed first, paid afterwards: a checkpoint that a stop leaves in between says so.
     meta_.owes_evaluation = 1;
     if (stopped_) return false;
     try {
       const bool is_best = evaluate_now(begins);
       meta_.owes_evaluation = 0;
+      // Ranks may hear of a signal at different times: any of them stops all, in the same place.
       stopped_ = any_asked(in_.world, in_.stop_requested && in_.stop_requested());
       return is_best && in_.config.checkpoint.best;
     } catch (const Stopped&) {
@@ -170,6 +183,7 @@ class Loop {
   bool evaluate_now(Begins begins) {
     const LossSums sums = evaluate(in_.ctx, in_.model, *in_.eval, in_.world, in_.share, micro_rows_,
                                    in_.config.evaluate.rows, in_.stop_requested);
+    // On every rank alike, since the sums are of all ranks: none goes on to a collective that another one misses.
     if (!are_finite(sums)) {
       refuse_broken_base(in_.model, meta_.step);
       throw UserError(fmt::format("step {}", meta_.step), "the held-out loss is not finite: " + name_broken(in_.model),
@@ -178,6 +192,7 @@ class Loop {
     meta_.last_eval = sums;
     meta_.eval_set = evaluation_set(*in_.eval, in_.config.evaluate.rows);
     meta_.evaluated_at = meta_.step;
+    // What later evaluations are compared with.
     if (meta_.step == 0 || begins == Begins::yes) meta_.first_eval = sums;
     const Objective& objective = objective_of(in_.config.train.objective);
     const double loss = objective.mean(sums);

@@ -33,6 +33,7 @@ class Estimators {
   std::vector<std::unique_ptr<Estimator>> all_;
 };
 
+/// The sections of a recipe that a training reads, whichever estimator it has.
 struct TrainerConfig {
   TrainConfig train;
   OptimizerConfig optimizer;

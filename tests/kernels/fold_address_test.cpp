@@ -13,6 +13,8 @@
 namespace tessera {
 namespace {
 
+// Worked out from the definition apart from this program: 27 weights on 10 cells, rotations 0, 4 and 3. Each chunk
+// begins at its rotation, wraps behind cell 9, and the last one is cut after 7 weights; the first has no signs.
 constexpr FoldHash kGolden(7, 10);
 static_assert(kGolden.rotation(0) == 0 && kGolden.rotation(1) == 4 && kGolden.rotation(2) == 3);
 static_assert(kGolden.cell(10) == 4 && kGolden.reader(1, 4) == 10 && kGolden.negative(13) && !kGolden.negative(15));
@@ -132,6 +134,7 @@ TEST(FoldLayout, ARunFollowsItselfInBothOrdersAndEndsWhereItMust) {
 
 TEST(FoldLayout, CountsTilesRowByRow) {
   const FoldLayout layout{4, 6, 2, 3};
+  // Tiles of 2 x 3 of a matrix of 4 x 6: upper left, upper right, lower left, lower right, row by row in each.
   const std::vector<int64_t> elements{0,  1,  2,  6,  7,  8,  3,  4,  5,  9,  10, 11,
                                       12, 13, 14, 18, 19, 20, 15, 16, 17, 21, 22, 23};
   for (size_t p = 0; p < elements.size(); ++p) EXPECT_EQ(layout.element(static_cast<int64_t>(p)), elements[p]);

@@ -114,6 +114,8 @@ TEST(AdamW, FirstStepMovesByTheLearningRateAgainstTheGradient) {
                          .grad_scale = 1,
                          .correction1 = 1 - 0.9,
                          .correction2 = 1 - 0.999});
+  // After one step m / c1 is the gradient and v / c2 its square: the quotient is the gradient's sign, whatever its
+  // size.
   EXPECT_NEAR(values[0], 0.99, 1e-6);
   EXPECT_NEAR(values[1], 1.01, 1e-6);
 }

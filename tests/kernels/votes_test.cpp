@@ -35,6 +35,8 @@ std::vector<int32_t> make_transformed(int64_t count, uint64_t seed) {
 // ---- golden values: any implementation that replays the same log has them
 
 void expect_golden_update(const Context& ctx) {
+  // The bytes are votes of 288, -104 and 20. The machines' signs of weights 0 to 3, by Philox: ----, -+--, -+--. So the
+  // sums are -288 + 104 - 20 = -204, and at weight 1 -288 - 104 + 20 = -372. alpha times these is 0.00104 and 0.00189.
   const std::vector<VoteTerm> votes{{1, 0, decode_vote(0x31)}, {2, 0, decode_vote(0xa5)}, {5, 0, decode_vote(0x12)}};
   const VoteGroup group{.seed = kSeed, .round = 2, .votes = votes, .alpha = from_bits(0xb6aaaaab)};
   std::vector<int32_t> sum(4);
@@ -47,6 +49,8 @@ void expect_golden_update(const Context& ctx) {
 }
 
 void expect_golden_lanes(const Context& ctx) {
+  // Row i of the Walsh matrix times q: 60 + 10 - 13 - 3 = 54 for row 0, in which all signs are +. The signs D of the
+  // round are --++-++- at weights 0 to 7.
   std::vector<int32_t> q{60, -13, 0, 0, 0, 10, 0, -3};
   hadamard_transform(q);
   EXPECT_THAT(q, ElementsAre(54, 66, 60, 60, 40, 80, 34, 86));

@@ -36,7 +36,7 @@ TEST_F(FoldedTraining, TheGradientOfAGroupIsTheSumOfThoseOfItsLayers) {
   const FoldPlan plan = test::six_layers();
   Model::Settings settings = test::stored_settings(dense);
   settings.train_base = true;
-  settings.compute = DType::f64;
+  settings.parameters = settings.activations = DType::f64;
   Model::Settings of_twin = settings;
   of_twin.model.path = test::unfolded_twin(dense, plan, folder_ / "twin");
   test::fold_by({.plan = plan, .state = {}}, settings);

@@ -1,3 +1,6 @@
+// The tokens are in a trie of bytes. At each place of a text the longest token that begins there is taken, and the
+// search goes on behind it: one walk through the text, however many tokens there are.
+
 #include "data/tokenizer/added_tokens.h"
 
 #include <algorithm>
@@ -34,6 +37,7 @@ TokenFinder::TokenFinder() : nodes_(1) {}
 void TokenFinder::add(std::string_view content, const AddedToken& token) {
   if (content.empty()) return;
   int32_t node = 0;
+  // Along the trie, which grows where the path ends.
   for (const char c : content) {
     auto& children = nodes_[node].children;
     const auto found =
@@ -58,10 +62,12 @@ TokenFinder::Match TokenFinder::longest_at(std::string_view text, size_t begin) 
   int32_t node = 0;
   for (size_t i = begin; i < text.size(); ++i) {
     const auto& children = nodes_[node].children;
+    // A node has few children: a linear search is faster than a table.
     const auto found =
         std::find_if(children.begin(), children.end(), [&](const auto& child) { return child.first == text[i]; });
     if (found == children.end()) break;
     node = found->second;
+    // A longer match takes the place of a shorter one; what was found stays when the path ends.
     if (nodes_[node].token >= 0) longest = {i + 1, nodes_[node].token};
   }
   return longest;
@@ -74,6 +80,7 @@ std::vector<Section> TokenFinder::cut(std::string_view text, bool parse_special)
     if (done < end) sections.push_back({text.substr(done, end - done), -1});
   };
   for (size_t i = 0; i < text.size();) {
+    // Most bytes begin no token.
     const Match match = first_bytes_[static_cast<uint8_t>(text[i])] ? longest_at(text, i) : Match{i, -1};
     if (match.token < 0) {
       ++i;
@@ -84,6 +91,7 @@ std::vector<Section> TokenFinder::cut(std::string_view text, bool parse_special)
     const AddedToken& token = tokens_[match.token];
     if (token.special && !parse_special) continue;
     if (token.single_word && !is_single_word(text, begin, end)) continue;
+    // What the token before has taken is not taken twice.
     if (token.lstrip) begin = std::max(done, begin - trailing_white_space(text.substr(0, begin)));
     if (token.rstrip) end += leading_white_space(text.substr(end));
     if (begin >= end) continue;  // in white space that the token before took along

@@ -40,6 +40,7 @@ class TokenFinder {
   std::vector<Section> cut(std::string_view text, bool parse_special) const;
 
  private:
+  /// A trie: a path of bytes from the root spells the beginning of a token.
   struct Node {
     std::vector<std::pair<char, int32_t>> children;
     int32_t token = -1;  // the token that ends here, as an index of tokens_

@@ -36,6 +36,7 @@ class MergeTable {
  public:
   MergeTable() : slots_(16) {}
   void set(int32_t left, int32_t right, Merge merge) {
+    // At most half full: probes stay short.
     if (2 * (count_ + 1) > slots_.size()) grow();
     Slot& slot = slots_[place(key(left, right))];
     count_ += slot.key == kFree;
@@ -62,6 +63,7 @@ class MergeTable {
   size_t place(uint64_t key) const {
     const size_t mask = slots_.size() - 1;
     size_t i = mix64(key) & mask;
+    // Linear probing; a free slot ends it, since nothing is ever removed.
     while (slots_[i].key != key && slots_[i].key != kFree) i = (i + 1) & mask;
     return i;
   }
@@ -86,6 +88,7 @@ class Word {
   void merge_all(const MergeTable& merges, const HiddenTokens& hidden) {
     hidden_ = &hidden;
     heap_.clear();
+    // All pairs of neighbours first, then a heap of them in linear time.
     for (size_t i = 0; i + 1 < symbols_.size(); ++i) offer(merges, static_cast<int32_t>(i));
     std::make_heap(heap_.begin(), heap_.end(), later);
     while (!heap_.empty()) {
@@ -108,6 +111,7 @@ class Word {
   struct Candidate {
     int32_t rank, left, id;
   };
+  /// Of two entries the one to be merged later: the heap keeps the earliest on top.
   static bool later(const Candidate& a, const Candidate& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
   }
@@ -131,6 +135,8 @@ class Word {
   void join(const MergeTable& merges, const Candidate& candidate) {
     Symbol& left = symbols_[candidate.left];
     Symbol& right = symbols_[left.next];
+    // The left symbol becomes the merged one, the right one is unlinked. Its entries in the heap stay, and are passed
+    // over.
     left.id = candidate.id;
     left.next = right.next;
     right.id = kNone;
@@ -203,6 +209,7 @@ class Bpe : public Model {
       std::string_view left, right;
       if (merge.is_string()) {
         const std::string_view line = merge.as_string();
+        // The first line of files of merges, which some converters leave among them.
         if (line.substr(0, 8) == "#version") continue;
         const size_t space = line.find(' ');
         if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
@@ -226,6 +233,7 @@ class Bpe : public Model {
         }
         return *found;
       };
+      // The order of the list is the rank.
       merges_.set(id(left), id(right), {rank, id(joined)});
       note_joins(id(left), id(right));
       ++rank;
@@ -268,6 +276,7 @@ class Bpe : public Model {
   }
 
   void tokenize_word(std::string_view word, const Output& to) const {
+    // Such models (Llama 3's) hold whole words that their merges would not lead to.
     if (const auto whole = ignore_merges_ ? vocabulary_.find_of_model(word) : std::nullopt) {
       if (!is_hidden(to.hidden, *whole)) return to.ids.push_back(*whole);
     }
@@ -303,6 +312,7 @@ class Bpe : public Model {
   }
 
   void add(int32_t id, const Output& to) const {
+    // No merge joins these two: what was gathered is finished by itself.
     if (cuts_ && !to.symbols.empty() && joins_.find(to.symbols.last(), id).rank == kNone) finish(to);
     to.symbols.add(id);
   }
@@ -313,6 +323,7 @@ class Bpe : public Model {
     to.symbols.clear();
   }
 
+  // Latin letters up to U+017F.
   static constexpr int32_t kListedCharacters = 0x180;
   const Vocabulary& vocabulary_;
   bool fuse_unknown_, byte_fallback_, ignore_merges_;

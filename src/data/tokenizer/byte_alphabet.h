@@ -20,6 +20,7 @@ class ByteAlphabet {
   void append_bytes(std::string& bytes, std::string_view token) const;
 
  private:
+  // U+0100 and one for each of the 68 bytes that do not print.
   static constexpr int kCodePoints = 0x144;
   ByteAlphabet();
   std::array<std::string, 256> characters_;

@@ -1,3 +1,6 @@
+// Decoders turn the spellings of tokens into text, step by step. Until the last step pieces stay apart, since some
+// steps look at the first piece alone, or at runs of pieces that are bytes.
+
 #include "data/tokenizer/decoder.h"
 
 #include <charconv>
@@ -32,11 +35,13 @@ class ByteLevel : public Decoder {
  public:
   Pieces apply(Pieces pieces) const override {
     std::string bytes;
+    // Bytes of all pieces first: a character may be spread over several tokens.
     for (const std::string& piece : pieces) ByteAlphabet::get().append_bytes(bytes, piece);
     return {replace_invalid_utf8(bytes)};
   }
 };
 
+/// One piece of all: a decoder behind it, such as Strip, then sees the ends of the text and not of every token.
 class Fuse : public Decoder {
  public:
   Pieces apply(Pieces pieces) const override {
@@ -48,6 +53,7 @@ class Fuse : public Decoder {
 
 /// The byte that "<0x41>" spells, or -1.
 int fallback_byte(std::string_view piece) {
+  // "<0x", two digits, ">".
   if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') return -1;
   unsigned value = 0;
   const auto [end, error] = std::from_chars(&piece[3], &piece[5], value, 16);
@@ -64,6 +70,7 @@ class ByteFallback : public Decoder {
       if (is_valid_utf8(run)) {
         if (!run.empty()) result.push_back(run);
       } else {
+        // As Hugging Face's decoder has it.
         result.insert(result.end(), run.size(), "\xEF\xBF\xBD");
       }
       run.clear();
@@ -128,6 +135,7 @@ class Strip : public Decoder {
 class Metaspace : public Decoder {
  public:
   explicit Metaspace(const Json& json) : mark_(Regex::literal(text_or(json, "replacement", "▁"))) {
+    // Older files say it by another key.
     const std::string old_style = flag_or(json, "add_prefix_space", true) ? "always" : "never";
     strips_first_ = text_or(json, "prepend_scheme", old_style) != "never";
   }

@@ -9,6 +9,7 @@
 namespace tessera::tokenizer {
 namespace {
 
+/// One after the other, each within the bound of the whole.
 class Sequence : public Normalizer {
  public:
   explicit Sequence(const Json& json) {
@@ -66,6 +67,7 @@ class Strip : public Normalizer {
       : left_(flag_or(json, "strip_left", true)), right_(flag_or(json, "strip_right", true)) {}
   std::string apply_within(size_t, std::string text) const override {
     const size_t begin = left_ ? leading_white_space(text) : 0;
+    // Of a text of white space alone both ends take all: what is left is empty, not negative.
     const size_t end = right_ ? std::max(begin, text.size() - trailing_white_space(text)) : text.size();
     return text.substr(begin, end - begin);
   }
@@ -74,6 +76,7 @@ class Strip : public Normalizer {
   bool left_, right_;
 };
 
+/// Characters one by one, without the rules for the ends of words that some alphabets have.
 class Lowercase : public Normalizer {
  public:
   std::string apply_within(size_t, std::string text) const override { return lowercase(text); }

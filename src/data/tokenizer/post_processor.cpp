@@ -1,3 +1,7 @@
+// What surrounds a text has been said in three places over the years: by the post-processor of tokenizer.json, by keys
+// of tokenizer_config.json, and by the tokenizer's class itself. Here one answer is chosen, and who would give another
+// is named.
+
 #include "data/tokenizer/post_processor.h"
 
 #include <algorithm>
@@ -39,10 +43,12 @@ void apply_template(const Json& processor, const Vocabulary& vocabulary, Surroun
       continue;
     }
     const std::vector<int32_t> ids = ids_of(item.at("SpecialToken").at("id").as_string(), processor, vocabulary);
+    // What stands before the text goes in front, the rest behind it.
     std::vector<int32_t>& side = texts == 0 ? front : back;
     side.insert(side.end(), ids.begin(), ids.end());
   }
   if (texts != 1) refuse();
+  // Of several templates a later one goes around an earlier.
   around.front.insert(around.front.begin(), front.begin(), front.end());
   around.back.insert(around.back.end(), back.begin(), back.end());
 }
@@ -102,6 +108,8 @@ Surroundings read_surroundings(const Json& tokenizer, const Json& config, const 
   if (processor) apply_processor(*processor, vocabulary, of_file);
   const std::string class_name = tokenizer_class(config);
   const bool is_code_llama = class_name == "CodeLlamaTokenizer", is_neox = class_name == "GPTNeoXTokenizer";
+  // What the two versions of the library would add; the file's word counts where neither class nor version overrides
+  // it.
   const Surroundings version_5 = is_code_llama || is_neox ? of_bos_and_eos(special, is_code_llama, false) : of_file;
   const auto bos_in_4 = adds_bos_in_version_4(class_name);
   const Surroundings version_4 = bos_in_4 ? of_keys(config, special, *bos_in_4) : of_file;

@@ -1,3 +1,6 @@
+// Words are ranges of one text, so that cutting copies nothing. Steps that change the spelling (bytes as characters,
+// spaces as marks) write the text anew and move the ranges along.
+
 #include "data/tokenizer/pre_tokenizer.h"
 
 #include "core/error.h"
@@ -33,6 +36,7 @@ class Cutter {
 
   void apply(Words& words) const {
     std::vector<Range> result;
+    // About four bytes a word: no growing in most texts.
     result.reserve(words.ranges.size() + words.text.size() / 4);
     std::vector<Range> matches;
     std::vector<Span> spans;
@@ -52,6 +56,8 @@ class Cutter {
     size_t done = word.begin;
     for (const Range& match : matches) {
       const Range range{word.begin + match.begin, word.begin + match.end};
+      // Matches and what is between them take turns; `invert` makes the pattern say what words are, not what parts
+      // them.
       if (done < range.begin) spans.push_back({{done, range.begin}, invert_});
       spans.push_back({range, !invert_});
       done = range.end;
@@ -75,12 +81,15 @@ class Cutter {
         case Behavior::isolated:
           break;
         case Behavior::contiguous:
+          // Neighbours of one kind are one word.
           while (next_is_delimiter(spans[i].is_delimiter)) range.end = spans[++i].range.end;
           break;
         case Behavior::merged_with_previous:
+          // A delimiter belongs to the word before it.
           if (!spans[i].is_delimiter && next_is_delimiter(true)) range.end = spans[++i].range.end;
           break;
         case Behavior::merged_with_next:
+          // A delimiter belongs to the word behind it.
           if (spans[i].is_delimiter && next_is_delimiter(false)) range.end = spans[++i].range.end;
           break;
       }
@@ -155,6 +164,8 @@ class ByteLevel : public PreTokenizer {
  public:
   explicit ByteLevel(const Json& json) : add_prefix_space_(flag_or(json, "add_prefix_space", true)) {
     if (flag_or(json, "use_regex", true)) {
+      // GPT-2's words: contractions, then runs of letters, digits or other signs with a space in front, and white space
+      // but for its last character where a word follows, which that word takes.
       cutter_.emplace(Regex(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"),
                       Behavior::isolated, false);
     }
@@ -172,6 +183,7 @@ class ByteLevel : public PreTokenizer {
     for (Range& range : words.ranges) {
       const std::string_view word = words.word(range);
       const size_t begin = text.size();
+      // A word that begins with a space has its prefix.
       if (word.substr(0, 1) != " ") text += ' ';
       text += word;
       range = {begin, text.size()};
@@ -182,6 +194,7 @@ class ByteLevel : public PreTokenizer {
   static void spell(Words& words) {
     const ByteAlphabet& alphabet = ByteAlphabet::get();
     std::string text;
+    // Spaces and bytes of other letters become two bytes each.
     text.reserve(words.text.size() * 3 / 2);
     for (Range& range : words.ranges) {
       const size_t begin = text.size();
@@ -207,7 +220,9 @@ class Metaspace : public PreTokenizer {
     for (Range& range : words.ranges) {
       const std::string_view word = words.word(range);
       const size_t begin = text.size();
+      // A space in front becomes a mark by itself: there would be two.
       const bool has_mark = word.substr(0, 1) == " " || word.substr(0, mark_.size()) == mark_;
+      // "first" asks for the beginning of the whole input; a word behind an added token is none.
       const bool wants_mark = prepend_ == "always" || (prepend_ == "first" && words.at_start && range.begin == 0);
       if (wants_mark && !has_mark) text += mark_;
       for (const char c : word) {

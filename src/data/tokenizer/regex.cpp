@@ -1,3 +1,7 @@
+// Patterns of tokenizer.json are written for Oniguruma and run here by PCRE2. Most of the syntax is shared; what is
+// read otherwise is rewritten element by element, and what cannot be is refused: a pattern that is almost right would
+// cut some texts into other tokens, and nobody would notice.
+
 #include "data/tokenizer/regex.h"
 
 #include <algorithm>
@@ -103,16 +107,19 @@ class Translation {
     const std::string_view members = members_of(letter);
     const bool is_negated = letter == 'S' || letter == 'W' || letter == 'H';
     if (!members.empty() && !in_set_) return put(fmt::format("[{}{}]", is_negated ? "^" : "", members), 2);
+    // Inside of a set \w has fewer members than outside: see kPosixWord.
     if (letter == 'w') return put(kPosixWord, 2);
     if (letter == 'S') return put(kNoSpace, 2);
     if (!members.empty() && !is_negated) return put(members, 2);
     if (!members.empty()) refuse(fmt::format("\"\\{}\" inside of a set", letter));
+    // A border of words, spelled out: PCRE2's own \b goes by its own \w.
     if (letter == 'b' && !in_set_) return put(fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWord), 2);
     if (letter == 'B' && !in_set_) return put(fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWord), 2);
     if (letter == 'u') return code_point();
     if (letter == 'p' || letter == 'P') return property();
     if (letter == 'v') return put("\\x0B", 2);
     if (letter == 'x' && pattern_.substr(at_ + 2, 1) == "{")
+      // As it is, hexadecimal digits in braces included: none of them is an element of its own.
       return copy(std::min(pattern_.find('}', at_), pattern_.size() - 1) + 1 - at_);
     if (std::string_view("XyYOMCQE").find(letter) != std::string_view::npos && !in_set_) {
       refuse(fmt::format("\"\\{}\"", letter));
@@ -191,6 +198,7 @@ class Translation {
     const bool is_flags = end > at_ + 2 && end < pattern_.size() && (pattern_[end] == ':' || pattern_[end] == ')');
     if (is_flags) {
       std::string flags(pattern_.substr(at_, end - at_));
+      // Behind "-" flags are switched off.
       const bool is_caseless = flags.find('i') < flags.find('-');
       if (is_caseless && has_folded_letters(pattern_))
         refuse("\"(?i\" and letters that are folded together (\"ss\", \"st\", ...)");
@@ -213,6 +221,7 @@ tessera::Regex compiled(const std::string& pattern) {
   if (!is_valid_utf8(pattern)) throw UserError("", "a regular expression is not valid UTF-8");
   const std::string text = Translation(pattern).run();
   try {
+    // ^ and $ match at lines in Oniguruma's syntax for Ruby, which these files are written in.
     return tessera::Regex(text, Anchors::lines);
   } catch (const UserError& error) {
     throw UserError(
@@ -246,6 +255,7 @@ std::string Regex::replace_all(std::string_view text, std::string_view content, 
   std::vector<Range> matches;
   find_all(text, matches);
   size_t bytes = text.size();
+  // Unsigned: a shorter replacement wraps around, and the sum comes out right.
   for (const Range& match : matches) bytes += content.size() - (match.end - match.begin);
   if (bytes > most)
     throw UserError(

@@ -49,6 +49,7 @@ const Json* find_member(const Json& json, std::string_view key) {
 
 /// What the files say of a role; nullptr when they do not name it.
 const Json* find_role(const Json& config, const Json& special_map, std::string_view role) {
+  // Files that list their added tokens are of a newer kind, whose configuration comes first.
   const bool is_legacy = !config.find("added_tokens_decoder");
   const Json* first = find_member(is_legacy ? special_map : config, role);
   return first ? first : find_member(is_legacy ? config : special_map, role);
@@ -95,6 +96,7 @@ SpecialTokens SpecialTokens::read(const Json& config, const Json& special_map, c
     if (!content && !usual) continue;
     const std::string token = content ? *content : usual;
     const std::optional<int32_t> id = vocabulary.find(token);
+    // Throws, naming the role: without its BOS or EOS a model reads texts that it was not trained on.
     if (!id && content && (is_bos || is_eos)) vocabulary.at(token, fmt::format("\"{}\"", role));
     if (!id) continue;  // a padding token outside of the vocabulary does no harm: nothing here pads
     if (is_bos) special.bos = id;

@@ -1,3 +1,6 @@
+// Nearly all text is ASCII or valid UTF-8: what has to be asked of Unicode's tables is asked of utf8proc, and only for
+// characters that are not plain.
+
 #include "data/tokenizer/unicode.h"
 
 #include <utf8proc.h>
@@ -10,10 +13,12 @@
 namespace tessera::tokenizer {
 namespace {
 
+/// utf8proc's results are memory of malloc.
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
+/// All bytes or-ed together: a loop without a branch.
 bool is_ascii(std::string_view text) {
   unsigned char all = 0;
   for (const char c : text) all |= static_cast<unsigned char>(c);
@@ -26,6 +31,7 @@ CodePoint first_code_point(std::string_view text) {
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
   const int lead = byte(0);
   if (lead < 0x80) return {lead, 1};
+  // 0xC0 and 0xC1 could only begin overlong forms of ASCII; above 0xF4 lie values beyond U+10FFFF.
   if (lead < 0xC2 || lead > 0xF4) return {-1, 1};
   const int length = character_length(text[0]);
   // The second byte's range is what rules out overlong forms, surrogates and values above U+10FFFF.
@@ -34,6 +40,7 @@ CodePoint first_code_point(std::string_view text) {
   if (byte(1) < lowest || byte(1) > highest) return {-1, 1};
   int32_t value = ((lead & (0x7F >> length)) << 6) | (byte(1) & 0x3F);
   for (int i = 2; i < length; ++i) {
+    // A fault behind a good beginning: all of that beginning is one fault.
     if ((byte(i) & 0xC0) != 0x80) return {-1, i};
     value = (value << 6) | (byte(i) & 0x3F);
   }
@@ -71,6 +78,7 @@ std::string replace_invalid_utf8(std::string_view text) {
 }
 
 std::string normal_form(const std::string& text, NormalForm form) {
+  // ASCII is its own normal form, and most text.
   if (is_ascii(text)) return text;
   int options = UTF8PROC_STABLE;
   options |= form == NormalForm::nfc || form == NormalForm::nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
@@ -100,6 +108,8 @@ std::string lowercase(std::string_view text) {
 }
 
 bool is_white_space(int32_t code_point) {
+  // Tab, line feed, vertical tab, form feed and carriage return; then the next-line character, and Unicode's
+  // separators.
   if (code_point >= 9 && code_point <= 13) return true;
   if (code_point == 0x85) return true;
   const auto category = utf8proc_category(code_point);
@@ -108,6 +118,7 @@ bool is_white_space(int32_t code_point) {
 
 CodePoint last_code_point(std::string_view text) {
   size_t begin = text.size() - 1;
+  // Back over the bytes that continue a character, to the one that begins it.
   while (begin > 0 && (text[begin] & 0xC0) == 0x80) --begin;
   return first_code_point(text.substr(begin));
 }

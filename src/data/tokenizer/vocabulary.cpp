@@ -15,6 +15,7 @@ Vocabulary::Vocabulary(const Json& vocab) {
   known_.reserve(members.size());
   ids_.reserve(members.size());
   for (const auto& [token, id] : members) add(token, id.as_integer());
+  // Added tokens come later: words become tokens of the model alone.
   of_model_ = known_;
 }
 
@@ -22,6 +23,7 @@ void Vocabulary::add(const std::string& token, int64_t id) {
   if (id < 0 || id > kMaxId) {
     throw UserError("", fmt::format("the token \"{}\" has the id {}, expected 0 to {}", token, id, kMaxId));
   }
+  // A second name for an id would make decoding a matter of order.
   if (has(id) && tokens_[id] != token) {
     throw UserError("", fmt::format("the id {} is given to two tokens, \"{}\" and \"{}\"", id, tokens_[id], token));
   }

@@ -40,6 +40,7 @@ class Vocabulary {
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }  // largest id + 1
 
  private:
+  // Lets a string_view be looked up without a string being made of it.
   struct Hash {
     using is_transparent = void;
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }

@@ -51,6 +51,8 @@ struct KeyGradients {
   int64_t dk_stride, dv_stride;
 };
 
+/// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, a block of scores, and
+/// per query the maximum and the sum. Backward: qT, doutT, dqT, the scores, their gradients, lse and delta.
 inline int64_t forward_floats(int64_t head_dim) { return (2 * head_dim + kKeyBlock + 3) * kMaxPanel; }
 inline int64_t backward_floats(int64_t head_dim) { return (3 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
 
@@ -69,6 +71,8 @@ static_assert(kPanel <= kMaxPanel);
 HWY_INLINE Vector exp_of(Vector x) {
   const auto set = [](float v) { return hn::Set(kFloats, v); };
   const hn::RebindToSigned<Floats> integers;
+  // Held above −88, n + 127 below is never negative and stays in the exponent's field; what lies that low becomes 0 at
+  // the end anyway.
   const Vector n = hn::Round(hn::Mul(hn::Max(x, set(-88.0f)), set(1.44269504088896341f)));
   const Vector r = hn::MulAdd(n, set(2.12194440e-4f), hn::MulAdd(n, set(-0.693359375f), x));
   Vector p = set(1.98909809e-04f);
@@ -105,6 +109,8 @@ HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
   Panel p;
   p.queries = std::min(kPanel, queries - begin);
   p.width = (p.queries + kLanes - 1) / kLanes * kLanes;
+  // The mask is aligned at the end: the last query of the segment sees all keys, and so the first query of this panel,
+  // number `begin`, sees those up to keys − queries + begin.
   p.first_all = keys - queries + begin + 1;
   p.keys = p.first_all - 1 + p.queries;
   return p;
@@ -112,6 +118,7 @@ HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
 
 /// The lanes of vector `v` whose query sees key `key`.
 HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
+  // A lane is a query. Its number is compared with the key's distance as floats, which are exact below 2^24.
   const Vector lane = hn::Iota(kFloats, static_cast<float>(v * kLanes));
   return hn::Ge(lane, hn::Set(kFloats, static_cast<float>(key - p.first_all + 1)));
 }
@@ -133,10 +140,13 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
                                 float* sum) {
   const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
   float* column = scores + v * kLanes;
+  // The mask bites only from the first key on that some query of the panel does not see.
   for (int64_t j = std::max<int64_t>(0, p.first_all - key_begin); j < rows; ++j) {
     float* s = column + j * p.width;
     hn::Store(hn::IfThenElse(seen(p, key_begin + j, v), hn::Load(kFloats, s), lowest), kFloats, s);
   }
+  // Online softmax: exponents are formed from the greatest score so far. When this block raises it, what earlier blocks
+  // summed was formed from a smaller one and shrinks by e^(before − top).
   const Vector before = hn::Load(kFloats, max + v * kLanes);
   Vector top = before;
   for (int64_t j = 0; j < rows; ++j) top = hn::Max(top, hn::Load(kFloats, column + j * p.width));
@@ -146,6 +156,7 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
     total = hn::Add(total, e);
     hn::Store(e, kFloats, column + j * p.width);
   }
+  // Before the first block nothing was summed, and `before` is −inf.
   const Vector factor = key_begin == 0 ? hn::Zero(kFloats) : exp_of(hn::Sub(before, top));
   hn::Store(top, kFloats, max + v * kLanes);
   hn::Store(hn::MulAdd(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
@@ -166,8 +177,10 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
   const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
   const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
   const int64_t row = s.q_begin + begin, k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  // The scale goes into the copy of q once, not into every score.
   transpose(args.q.row<float>(row) + head * dim, args.q.row_stride(), p.queries, dim, static_cast<float>(args.scale),
             qt, p.width, p.width);
+  // Neutral beginnings: the first block sets both, and also assigns outT (beta = 0 below).
   std::fill(max, max + p.width, -std::numeric_limits<float>::infinity());
   std::fill(sum, sum + p.width, 0.0f);
   for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
@@ -179,10 +192,12 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
     }
     transposed_times_panel(v + j * v_stride, v_stride, rows, dim, scores, p.width, out_t, j > 0 ? 1.0f : 0.0f);
   }
+  // One division a query at the end, in place of one for each key.
   for (int c = 0; c < p.vectors(); ++c)
     scale_column(out_t + c * kLanes, dim, p.width, hn::Div(hn::Set(kFloats, 1), hn::Load(kFloats, sum + c * kLanes)));
   transpose(out_t, p.width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
   if (args.lse.empty()) return;
+  // The backward pass forms probabilities as exp(score − lse), without a maximum or a sum of its own.
   for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + std::log(sum[i]);
 }
 
@@ -202,9 +217,11 @@ HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
 HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse,
                                      const float* delta, float* scores, float* dp) {
   const Vector l = hn::Load(kFloats, lse + v * kLanes), d = hn::Load(kFloats, delta + v * kLanes);
+  // Keys before this one are seen by all queries of the panel and need no mask.
   const int64_t first_masked = std::clamp<int64_t>(p.first_all - key_begin, 0, rows);
   for (int64_t j = 0; j < rows; ++j) {
     float *s = scores + j * p.width + v * kLanes, *g = dp + j * p.width + v * kLanes;
+    // exp(score − lse) is the probability itself: softmax is not run again.
     Vector e = exp_of(hn::Sub(hn::Load(kFloats, s), l));
     if (j >= first_masked) e = hn::IfThenElseZero(seen(p, key_begin + j, v), e);
     hn::Store(e, kFloats, s);
@@ -226,6 +243,8 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
   const float scale = static_cast<float>(args.scale);
   transpose(q, q_stride, p.queries, dim, scale, qt, p.width, p.width);
   transpose(dout, o_stride, p.queries, dim, 1, dout_t, p.width, p.width);
+  // Lanes behind the last query hold zeros. Their columns are never summed: the products for dk and dv below run over
+  // p.queries, and dq is written back for these alone.
   for (int64_t i = 0; i < p.width; ++i) {
     const bool inside = i < p.queries;
     lse[i] = inside ? args.lse.row<float>(row + i)[head] : 0;
@@ -236,6 +255,8 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
     times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
     for (int c = 0; c < p.vectors(); ++c) differentiate_column(p, c, j, rows, lse, delta, scores, dp);
+    // dV += Pᵀ dout and dK += scale · dSᵀ q, sums over the queries of the panel. q is read unscaled from where it lies,
+    // hence the factor; the scores above were scaled through qT.
     product(
         {rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
     product(
@@ -248,6 +269,7 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
 /// Heads [head_begin, head_end), which share one key-value head, in ascending order into one dk and dv.
 void backward_task(const AttentionBackwardArgs& args, const HeadRun& run, KeyGradients into, float* scratch) {
   const AttentionSegment& s = run.segment;
+  // dk and dv are assigned by contract: the task that owns these rows clears them, and then sums into them.
   for (int64_t j = 0; j < s.k_end - s.k_begin; ++j) {
     std::fill_n(into.dk + j * into.dk_stride, args.head_dim, 0.0f);
     std::fill_n(into.dv + j * into.dv_stride, args.head_dim, 0.0f);
@@ -281,6 +303,7 @@ void sum_heads(const AttentionBackwardArgs& args, const float* copies, int64_t k
   for (int64_t kv_head = 0; kv_head < args.kv_heads; ++kv_head, from += group * dim) {
     float* sum = to.row<float>(key) + kv_head * dim;
     std::copy_n(from, dim, sum);
+    // The first head is copied and the others are added, so that the sum begins with a number and not with 0 + it.
     for (int64_t h = 1; h < group; ++h)
       for (int64_t c = 0; c < dim; ++c) sum[c] += from[h * dim + c];
   }
@@ -290,10 +313,12 @@ void backward_by_kv_head(const Context& ctx, const AttentionBackwardArgs& args, 
   const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
   const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.kv_heads;
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
+  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
   for (int64_t t = 0; t < tasks; ++t) {
     const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
     const int64_t kv_head = t % args.kv_heads;
+    // Key-value heads are disjoint columns of dk and dv, so that a task may write where the result belongs.
     const KeyGradients into{args.dk.row<float>(s.k_begin) + kv_head * dim,
                             args.dv.row<float>(s.k_begin) + kv_head * dim, args.dk.row_stride(), args.dv.row_stride()};
     task(args, {s, kv_head * group, (kv_head + 1) * group}, into,
@@ -303,6 +328,7 @@ void backward_by_kv_head(const Context& ctx, const AttentionBackwardArgs& args, 
 
 void backward_by_head(const Context& ctx, const AttentionBackwardArgs& args, float* buffers, float* copies) {
   const int64_t dim = args.head_dim, tasks = static_cast<int64_t>(args.segments.size()) * args.heads;
+  // Copies are [keys, heads · head_dim], dk's before dv's: a query head has columns of its own.
   float *dk = copies, *dv = copies + per_head_count(args);
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
@@ -312,6 +338,7 @@ void backward_by_head(const Context& ctx, const AttentionBackwardArgs& args, flo
     const KeyGradients into{dk + at, dv + at, args.heads * dim, args.heads * dim};
     task(args, {s, head, head + 1}, into, buffers + omp_get_thread_num() * backward_floats(dim));
   }
+  // Rows are shared out, heads are not: each element is one sum in ascending head order, whatever the threads.
   for (const AttentionSegment& s : args.segments) {
 #pragma omp parallel for schedule(static) num_threads(ctx.threads)
     for (int64_t key = s.k_begin; key < s.k_end; ++key) {
@@ -321,6 +348,7 @@ void backward_by_head(const Context& ctx, const AttentionBackwardArgs& args, flo
   }
 }
 
+/// As the arena rounds each of its allocations (core/arena.cpp), so that a plan equals the peak.
 int64_t rounded_bytes(int64_t floats) { return (floats * size_of(DType::f32) + 63) / 64 * 64; }
 
 }  // namespace
@@ -340,6 +368,7 @@ void attention(const Context& ctx, const AttentionArgs& args) {
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   const auto scope = ctx.scratch.scope();
   float* buffers = ctx.scratch.allocate({ctx.threads, backward_floats(args.head_dim)}, DType::f32).row<float>(0);
+  // With one query head a key-value head there is nothing to sum, and both ways share out the same tasks.
   if (args.heads == args.kv_heads || static_cast<int64_t>(args.segments.size()) * args.kv_heads >= kFewTasks)
     return backward_by_kv_head(ctx, args, buffers);
   float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
@@ -351,6 +380,7 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {
 }
 
 int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs& args, int threads) {
+  // A plan must not depend on how a batch is cut into segments: the copies are counted wherever heads share.
   const int64_t copies = args.heads == args.kv_heads ? 0 : rounded_bytes(2 * per_head_count(args));
   return rounded_bytes(threads * backward_floats(args.head_dim)) + copies;
 }

@@ -15,11 +15,13 @@ namespace {
 
 using Doubles = hn::ScalableTag<double>;
 constexpr Doubles kDoubles;
+// As many floats as there are doubles in a vector: half a vector of floats.
 constexpr hn::Rebind<float, Doubles> kHalf;
 
 /// sums = <x, y>, <x, x>, <y, y>
 void dots_of_row(const float* x, const float* y, int64_t dim, double* sums) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(kDoubles));
+  // One vector of partial sums each: what a lane holds depends on the vector width, not on the threads.
   auto xy = hn::Zero(kDoubles), xx = hn::Zero(kDoubles), yy = hn::Zero(kDoubles);
   int64_t i = 0;
   for (; i + lanes <= dim; i += lanes) {
@@ -77,6 +79,7 @@ constexpr int64_t kStripe = 16;  // columns that one thread adds: a cache line o
 double cosine(const float* x, const float* y, int64_t dim) {
   double dots[3];
   HWY_DYNAMIC_DISPATCH(dots_of_row)(x, y, dim, dots);
+  // A row of zeros has no direction; its cosine counts as 0 and not as NaN.
   return dots[1] == 0 || dots[2] == 0 ? 0 : dots[0] / (std::sqrt(dots[1]) * std::sqrt(dots[2]));
 }
 
@@ -91,6 +94,7 @@ void add_cosines(const Context& ctx, ConstView x, ConstView y, IndexArray<int32_
 void add_column_squares(const Context& ctx, ConstView x, IndexArray<int32_t> rows, TensorView sums) {
   const int64_t dim = x.cols(), stripes = (dim + kStripe - 1) / kStripe;
   double* to = sums.row<double>(0);
+  // A thread owns columns, so that every sum is added in the order of `rows`, without atomics and without scratch.
   parallel_for(ctx, stripes, kStripe * static_cast<int64_t>(rows.size()), [&](int64_t first, int64_t last) {
     const int64_t begin = first * kStripe, count = std::min(last * kStripe, dim) - begin;
     for (const int32_t r : rows) HWY_DYNAMIC_DISPATCH(add_squares_row)(x.row<float>(r) + begin, count, to + begin);

@@ -16,10 +16,13 @@ namespace {
 template <class W> void multiply_row(const float* x, const W* factors, int64_t dim, float* y, bool accumulate) {
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto value = vector.load(x + i), factor = vector.load(factors + i);
+    // Fused: accumulated, an element is rounded once, not after the product and again after the sum.
     vector.store(accumulate ? hn::MulAdd(value, factor, vector.load(y + i)) : hn::Mul(value, factor), y + i);
   });
 }
 
+/// The factors' storage type is looked up once a row and not in the loop. So it is in the other functions that end in a
+/// choice of types.
 void multiply_row_by(const float* x, ConstView factors, int64_t dim, float* y, bool accumulate) {
   if (factors.dtype == DType::bf16) return multiply_row(x, factors.row<BFloat16>(0), dim, y, accumulate);
   if (factors.dtype == DType::f16) return multiply_row(x, factors.row<Float16>(0), dim, y, accumulate);
@@ -86,6 +89,7 @@ void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView su
   const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
+  // Blocks have 64 rows whatever the number of threads, so that neither partial sums nor their order depend on it.
   parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
       float* own = partial + b * dim;

@@ -68,6 +68,7 @@ HWY_EXPORT(max_of_row);
 HWY_EXPORT(tempered_exponentials);
 HWY_EXPORT(tempered_gradient);
 
+// What distill_begin has set the maxima to.
 constexpr float kNothingYet = -std::numeric_limits<float>::infinity();
 
 /// The maximum that a row's exponents are formed from, and what its move did to what was there.
@@ -77,6 +78,8 @@ struct Maximum {
   float moved;    // in units of the temperature
 };
 
+/// The online softmax's step for one row of one model: takes the chunk's maximum into account and says how much smaller
+/// the exponentials of earlier chunks have become.
 Maximum advance(const TemperedRows& rows, int64_t n, const float* logits, int64_t cols, float inverse_temperature) {
   float& max = rows.max.row<float>(0)[n];
   const float old_max = max;
@@ -104,6 +107,8 @@ void chunk_row(const DistillChunkArgs& args, int64_t n) {
   HWY_DYNAMIC_DISPATCH(tempered_exponentials)(row);
   float &s_sum = args.rows.student.sum.row<float>(0)[n], &t_sum = args.rows.teacher.sum.row<float>(0)[n],
         &cross = args.rows.cross.row<float>(0)[n];
+  // cross = Σ e_t (a_t − a_s). When the maxima rise by m_t and m_s (in units of the temperature), every earlier e_t
+  // shrinks by the factor e^−m_t, and every earlier a_t − a_s by m_t − m_s.
   // Terms of earlier chunks held e_t and the distances from the old maxima.
   cross = (t.rescale == 0 ? 0 : t.rescale * (cross - t_sum * (t.moved - s.moved))) + row.cross;
   s_sum = s_sum * s.rescale + row.student_sum;

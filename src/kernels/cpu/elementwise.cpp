@@ -56,6 +56,9 @@ void narrow_bf16(const float* x, int64_t n, BFloat16* y) {
     const auto bits = hn::BitCast(d32, value);
     const auto upper = hn::ShiftRight<16>(bits);
     const auto odd = hn::And(upper, hn::Set(d32, 1u));
+    // Adding 0x7fff carries into the upper half exactly when the lower half is above one half; the upper half's last
+    // bit is added too, so that a tie goes to the even neighbour. A NaN is kept apart: the carry could make it an
+    // infinity.
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(hn::Set(d32, 0x7fffu), odd)));
     const auto is_nan = hn::RebindMask(d32, hn::IsNaN(value));
     const auto result = hn::IfThenElse(is_nan, hn::Or(upper, hn::Set(d32, 0x40u)), rounded);
@@ -76,6 +79,7 @@ double squares_of_block(const float* x, int64_t n) {
     const auto v = hn::PromoteTo(d, hn::LoadU(half, x + i));
     sum = hn::MulAdd(v, v, sum);
   }
+  // Folded in a fixed order before the remainder: the bits depend on the vector width alone.
   double total = hn::GetLane(hn::SumOfLanes(d, sum));
   for (; i < n; ++i) total += static_cast<double>(x[i]) * x[i];
   return total;
@@ -89,6 +93,7 @@ double dot_of_block(const float* x, const float* a, const float* b, int64_t n) {
   auto sum = hn::Zero(d);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
+    // Subtracted in f32 as the contract says; products and sums are f64.
     auto difference = hn::LoadU(half, a + i);
     if (b) difference = hn::Sub(difference, hn::LoadU(half, b + i));
     sum = hn::MulAdd(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);
@@ -129,6 +134,7 @@ constexpr int64_t kSumBlock = 16 * 1024;  // elements that share one partial sum
 
 /// Σ of f(begin, count) over fixed blocks of elements, in block order.
 template <class F> double sum_of_blocks(const Context& ctx, int64_t count, F&& f) {
+  // Blocks of a fixed size, not a block a thread: partial sums and their order are the same for any number of threads.
   return ordered_sum(ctx, (count + kSumBlock - 1) / kSumBlock, kSumBlock,
                      [&](int64_t b) { return f(b * kSumBlock, std::min(kSumBlock, count - b * kSumBlock)); });
 }
@@ -216,11 +222,13 @@ void add_dot(const Context& ctx, ConstView x, ConstView a, ConstView b, TensorVi
   const double sum = sum_of_blocks(ctx, x.shape.count(), [&](int64_t begin, int64_t count) {
     return HWY_DYNAMIC_DISPATCH(dot_of_block)(values + begin, plus + begin, minus ? minus + begin : nullptr, count);
   });
+  // One rounding from f64, after everything was summed.
   to.as<float>()[0] = static_cast<float>(to.as<float>()[0] + sum);
 }
 
 void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, TensorView y) {
   if (table.dtype == DType::f64) return reference::embedding(ctx, table, ids, y);
+  // Rows of the table may be strided, and stand in their storage type: their distance is taken in bytes.
   const int64_t row_bytes = table.row_stride() * size_of(table.dtype);
   parallel_for(ctx, y.rows(), y.cols(), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(widen_row)
@@ -231,6 +239,7 @@ void embedding(const Context& ctx, ConstView table, IndexArray<int32_t> ids, Ten
 /// Each thread owns the rows of dtable with its number modulo the threads, and meets their tokens in ascending order. A
 /// token may occur many times in a batch: so no two threads write one row, and its sum has one order.
 void embedding_backward(const Context& ctx, IndexArray<int32_t> ids, ConstView dy, TensorView dtable) {
+  // All owners go through all tokens, and each adds only its own: reading ids is cheap beside adding rows.
   const int64_t owners = ctx.threads;
   parallel_for(ctx, owners, dy.shape.count() / owners, [&](int64_t first, int64_t last) {
     for (int64_t t = 0; t < dy.rows(); ++t) {

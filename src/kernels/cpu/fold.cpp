@@ -42,7 +42,11 @@ class SignedFactor {
 
   HWY_INLINE FloatVec next() {
     const WideVec even = top_bits(even_), odd = top_bits(hn::Add(even_, hn::Set(kWide, kGamma64)));
+    // The next vector's hashes begin a vector of weights later in the sequence: numbers advance by additions alone.
     even_ = hn::Add(even_, hn::Set(kWide, hn::Lanes(kFloats) * kGamma64));
+    // The sign is the hash's top bit. Of an odd weight it stands at the top of the upper half already, of an even one
+    // it is moved to the top of the lower half: woven together they are one vector of 32-bit words in the weights'
+    // order.
     const auto bits = hn::OddEven(hn::BitCast(kWords, odd), hn::BitCast(kWords, hn::ShiftRight<32>(even)));
     return hn::BitCast(kFloats, hn::Xor(factor_, hn::And(bits, hn::Set(kWords, 0x80000000u))));
   }
@@ -109,9 +113,13 @@ class Walk {
     const int64_t cells = matrix_.hash.cells;
     while (i < end) {
       if (i < chunk_begin_ || i - chunk_begin_ >= cells) enter(i / cells);
+      // Inside of a chunk, cells are the weights' offsets turned by the rotation. `left` counts the weights up to where
+      // the cells wrap to 0; behind the wrap, up to the end of the chunk.
       int64_t cell = rotation_ + (i - chunk_begin_), left = cells - cell;
       if (left <= 0) cell -= cells, left += rotation_;
       if (cell < piece_begin_ || cell >= piece_.end) find_piece(cell);
+      // A run ends where the first of these ends: the weights wanted, the straight stretch of cells, the factor's
+      // piece.
       const int64_t n = std::min({end - i, left, piece_.end - cell});
       run(i, cell, n, static_cast<float>(piece_.factor));
       i += n;
@@ -137,6 +145,7 @@ void expand_part(const FoldedMatrix* matrix, const float* pool, const FoldRectan
   const auto expand = [&](int64_t position, int64_t count, float* to) HWY_ATTR {
     const int64_t first = matrix->begin + position;
     walk.over(first, first + count, [&](int64_t i, int64_t cell, int64_t n, float factor) HWY_ATTR {
+      // Numbers below the pool's size are the first chunk, whose signs are all +1.
       if (i < hash.cells)
         expand_run(pool + cell, n, PlainFactor(factor), to + (i - first));
       else
@@ -145,13 +154,17 @@ void expand_part(const FoldedMatrix* matrix, const float* pool, const FoldRectan
   };
   const auto [row_begin, row_end, col_begin, col_end] = *part;
   const int64_t width = col_end - col_begin;
+  // Whole rows of a matrix that is numbered by rows are one stretch.
   if (layout.by_rows() && width == layout.cols) return expand(row_begin * width, (row_end - row_begin) * width, w);
   const int64_t tile_rows = layout.by_rows() ? layout.rows : layout.tile_rows;
   const int64_t tile_cols = layout.by_rows() ? layout.cols : layout.tile_cols;
+  // Tile by tile, as the numbering goes: a row of a tile is what follows each other both in the matrix and in the
+  // numbering.
   for (int64_t top = row_begin; top < row_end; top = (top / tile_rows + 1) * tile_rows) {
     const int64_t bottom = std::min(row_end, (top / tile_rows + 1) * tile_rows);
     for (int64_t left = col_begin; left < col_end; left = (left / tile_cols + 1) * tile_cols) {
       const int64_t right = std::min(layout.cols, (left / tile_cols + 1) * tile_cols);
+      // The tiles of the last column may be narrower, and then their rows are shorter.
       const int64_t step = right - left / tile_cols * tile_cols, count = std::min(right, col_end) - left;
       int64_t position = layout.position(top, left);
       for (int64_t row = top; row < bottom; ++row, position += step)
@@ -164,6 +177,7 @@ void expand_part(const FoldedMatrix* matrix, const float* pool, const FoldRectan
 template <class Run> HWY_INLINE void for_elements(const FoldLayout& layout, int64_t position, int64_t n, Run&& run) {
   if (layout.by_rows()) return run(position, n);
   while (n > 0) {
+    // Begins inside of a tile, goes down its rows, and starts again with the next tile.
     const int64_t element = layout.element(position), row = element / layout.cols, col = element % layout.cols;
     const int64_t bottom = std::min(layout.rows, (row / layout.tile_rows + 1) * layout.tile_rows);
     const int64_t left = col / layout.tile_cols * layout.tile_cols,
@@ -197,10 +211,14 @@ void contract_cells(const FoldedMatrix* matrix, const float* dw, int64_t begin, 
                 });
               });
   };
+  // Blocks of cells outermost: a block stays in the cache while chunk after chunk adds to it. A chunk reads each cell
+  // once, so that a cell meets its readers in ascending order.
   for (int64_t block = begin; block < end; block += kBlock) {
     const int64_t block_end = std::min(end, block + kBlock);
     for (int64_t chunk = first / hash.cells; chunk <= last / hash.cells; ++chunk) {
       walk.enter(chunk);
+      // The number of a cell's reader is the cell plus one of two constants: one for the cells from the rotation on,
+      // and one, a chunk's length greater, for the cells before it, which the chunk reaches after its wrap.
       const int64_t straight = walk.chunk_begin() - walk.rotation(), turned = straight + hash.cells;
       contract(straight + std::max(block, walk.rotation()), straight + block_end);
       contract(turned + block, turned + std::min(block_end, walk.rotation()));
@@ -238,6 +256,7 @@ class CellsRead {
       add_chunk(matrix.hash, begin, border);
       add_chunk(matrix.hash, border, end);
     }
+    // Where two ranges overlap, the later one begins behind the earlier: each cell belongs to one thread.
     int64_t covered = 0;
     for (int r = 0; r < size_; ++r) {
       ranges_[r].begin = std::max(ranges_[r].begin, covered);
@@ -294,6 +313,7 @@ void fold_expand(const Context& ctx, const FoldedMatrix& matrix, ConstView pool,
 
 void fold_contract(const Context& ctx, const FoldedMatrix& matrix, ConstView dw, TensorView dpool) {
   const CellsRead cells(matrix);
+  // About the weights that read one cell: how much work an item of the loop is.
   const int64_t readers = matrix.layout.count() / cells.count();
   parallel_for(ctx, cells.count(), readers, [&](int64_t first, int64_t last) {
     cells.part(first, last, [&](int64_t begin, int64_t end) {

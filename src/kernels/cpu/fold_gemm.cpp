@@ -44,6 +44,7 @@ void skinny(const Context& ctx, const FoldGemm& f) {
   const int64_t rows = f.matrix.layout.rows, cols = f.matrix.layout.cols, buffer = kSkinnyRows * cols;
   const auto scope = ctx.scratch.scope();
   float* buffers = ctx.scratch.allocate({ctx.threads, buffer}, DType::f32).row<float>(0);
+  // W has fewer rows than a task would take: expand it once, and let the product share out the rows of x.
   if (rows <= kSkinnyRows)  // then x may have many: they are shared out
     return skinny_gemm(ctx, {.a = f.x,
                              .b = f.weights({0, rows, 0, cols}, buffers),
@@ -52,6 +53,7 @@ void skinny(const Context& ctx, const FoldGemm& f) {
                              .beta = f.beta});
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (f.x.rows() * rows * cols > kSmallWork)
   for (int64_t begin = 0; begin < rows; begin += kSkinnyRows) {
+    // A task is a slice of y's columns: it expands its own rows of W, in a buffer of its thread.
     const int64_t end = std::min(rows, begin + kSkinnyRows);
     skinny_part({.a = f.x,
                  .b = f.weights({begin, end, 0, cols}, buffers + omp_get_thread_num() * buffer),
@@ -63,6 +65,8 @@ void skinny(const Context& ctx, const FoldGemm& f) {
 
 void packed(const Context& ctx, const FoldGemm& f) {
   const int64_t cols = f.matrix.layout.cols, slice = std::min(cols, kSlice);
+  // The packed strips of a slice have to fit one panel: a short slice leaves room for several strips, a full one for
+  // one.
   const int64_t columns = std::min(kMaxStrips, kPanelFloats / (slice * kStrip)) * kStrip;
   const auto scope = ctx.scratch.scope();
   float* panels = ctx.scratch.allocate({ctx.threads, 2, kPanelFloats}, DType::f32).row<float>(0);
@@ -70,9 +74,11 @@ void packed(const Context& ctx, const FoldGemm& f) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (grid.tasks() > 1)
   for (int64_t i = 0; i < grid.tasks(); ++i) {
     const PackedTask task = grid.task(i);
+    // Two panels a thread: the first for the packed strips, the second for the rectangle of W as it was expanded.
     float* panel = panels + omp_get_thread_num() * 2 * kPanelFloats;
     for (int64_t n = task.n_begin; n < task.n_end; n += columns) {
       const int64_t n_end = std::min(task.n_end, n + columns);
+      // Slices of k follow each other in order, and all but the first add to y: the sums of one whole product.
       for (int64_t k = 0; k < cols; k += slice) {
         const int64_t k_end = std::min(cols, k + slice);
         packed_part({.a = f.x.slice_cols(k, k_end),
@@ -88,6 +94,7 @@ void packed(const Context& ctx, const FoldGemm& f) {
 
 }  // namespace
 
+/// The greater of what the two ways take: the choice depends on the rows of x, which a plan does not know.
 int64_t fold_gemm_scratch_bytes(const FoldedMatrix& matrix, int threads) {
   return std::max(threads * kSkinnyRows * matrix.layout.cols * size_of(DType::f32), 2 * packed_scratch_bytes(threads));
 }
@@ -99,6 +106,7 @@ void fold_gemm(const Context& ctx, const FoldedMatrix& matrix, ConstView pool, C
                        .c = y,
                        .beta = beta};
   const FoldGemm f{matrix, pool.row<float>(0), x, beta, y};
+  // Without columns there is nothing to expand; gemm scales y.
   if (matrix.layout.cols == 0) return cpu::gemm(ctx, whole);
   if (is_skinny(whole, ctx.repeat)) return skinny(ctx, f);
   packed(ctx, f);

@@ -32,6 +32,8 @@ void scale_only(const GemmArgs& g) {
 
 bool is_skinny(const GemmArgs& g, Repeat repeat) {
   const bool rows_may_choose = repeat != Repeat::batch_invariant;
+  // The kernel that dots rows reads rows of A and of B where they lie, so that A may not be stored turned. The kernel
+  // that adds rows broadcasts elements of A, stored either way, but reads vectors of B as f32.
   if (g.b_transpose == Transpose::yes)
     return g.a_transpose == Transpose::no && (g.c.cols() <= kFewColumns || (rows_may_choose && g.c.rows() <= kFewRows));
   return g.b.dtype == DType::f32 && (inner_size(g) <= kShortSum || (rows_may_choose && g.c.rows() <= kFewRowsOfSum));

@@ -27,6 +27,7 @@ namespace tessera::cpu::HWY_NAMESPACE {
 /// A strip of op(B): [k, width] from [cols, k] in storage; the columns up to width are zeros.
 template <class T>
 HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+  // Square blocks of one vector's size are turned in registers: both reads and writes are of whole vectors.
   for (int64_t c = 0; c < width; c += kLanes)
     for (int64_t i = 0; i < k; i += kLanes)
       transpose_block(from + c * stride + i, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
@@ -62,6 +63,8 @@ struct RowsOfA {
 /// `rows` rows from row m on: in place, or copied to `copy` when a row's elements are far apart.
 HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
   const int64_t stride = g.a.row_stride();
+  // Turned, the elements of one row are a stride apart. A panel of kTileRows columns is copied, so that the tile reads
+  // one cache line for each k; a constant length lets the copy be moves without a call.
   if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
   const float* from = g.a.row<float>(k_begin) + m;
   if (rows == kTileRows)
@@ -75,6 +78,7 @@ HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t
 /// The task's rows against one block of k.
 HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k,
                                 const float* panels) {
+  // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
   HWY_ALIGN float copy[kBlockK * kTileRows];
   for (int64_t m = t.m_begin; m < t.m_end; m += kTileRows) {
@@ -91,6 +95,7 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
 
 template <class T> void run_typed(const GemmArgs& g, const PackedTask& t, float* panels) {
   const int64_t k_all = inner_size(g);
+  // One block of k after the other, in order: that is the order of an element's sum, the same in every task.
   for (int64_t k_begin = 0; k_begin < k_all; k_begin += kBlockK) {
     const int64_t k = std::min(kBlockK, k_all - k_begin);
     pack_strips<T>(g, t, k_begin, k, panels);
@@ -126,11 +131,15 @@ int64_t parts_of(int64_t count, int64_t unit) { return (count + unit - 1) / unit
 PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {
   if (m * n * k < kSmallWork) threads = 1;
   const int64_t strips = parts_of(n, kStrip);
+  // As many column parts as threads, or a multiple, so that all threads end together; none has more than kMaxStrips.
   col_parts = std::min(strips, threads * parts_of(strips, threads * kMaxStrips));
+  // Too few columns for all threads: rows are cut as well. Every row part packs the same strips again, so that it has
+  // to have rows enough to pay for that.
   row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));
 }
 
 PackedTask PackedGrid::task(int64_t i) const {
+  // Where part `part` begins: parts are whole units (strips, or tiles of 8 rows), and only the last may be cut.
   const auto cut = [](int64_t size, int64_t unit, int64_t parts, int64_t part) {
     return std::min(size, parts_of(size, unit) * part / parts * unit);
   };

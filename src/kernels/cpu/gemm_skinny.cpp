@@ -19,6 +19,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
+// Running sums, a vector of each row of A and one of B: 24 + 3 + 1 of 32 registers, 12 + 3 + 1 of 16.
 #if HWY_TARGET <= HWY_AVX3
 constexpr int kDotRows = 3, kDotCols = 8;
 #else
@@ -28,6 +29,7 @@ constexpr int kDotRows = 3, kDotCols = 4;
 /// sums[j] = Σ lanes of vectors[j], by adding neighbours: every sum is the same tree, whatever kCount is.
 template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
   int count = kCount;
+  // Each pass adds neighbouring lanes and packs two vectors into one; when one vector is left it is folded with itself.
   for (int lanes = kLanes; lanes > 1; lanes /= 2) {
     for (int i = 0; i < std::max(1, count / 2); ++i) {
       const Vector low = vectors[2 * i], high = vectors[count > 1 ? 2 * i + 1 : 0];
@@ -40,6 +42,7 @@ template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
   std::memcpy(sums, all, kCount * sizeof(float));
 }
 
+/// c [m, n] = alpha · a [m, k] · bᵀ + beta · c with b [n, k] in its storage type. Strides are in elements.
 struct DotArgs {
   int64_t m, n, k;
   const float* a;
@@ -65,6 +68,7 @@ template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs&
       for (int r = 0; r < kRows; ++r) sums[r][s] = hn::MulAdd(x[r], y, sums[r][s]);
     }
   }
+  // The remainder is padded with zeros on both sides, which add nothing to a sum.
   if (k < d.k) {
     for (int r = 0; r < kRows; ++r) x[r] = load_first(a + r * d.lda + k, d.k - k);
     for (int s = 0; s < kCols; ++s) {
@@ -76,11 +80,13 @@ template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs&
     float totals[kCols];
     sum_lanes<kCols>(sums[r], totals);
     float* c = d.c + (i + r) * d.ldc + j;
+    // beta = 0 must not look at c, which may be uninitialised or NaN.
     for (int s = 0; s < kCols; ++s) c[s] = d.alpha * totals[s] + (d.beta == 0 ? 0 : d.beta * c[s]);
   }
 }
 
 template <int kRows, class T> HWY_INLINE void dot_strip(const DotArgs& d, int64_t i) {
+  // What is left of the columns in tiles of falling width. An element's sum does not depend on the width of its tile.
   int64_t j = 0;
   for (; j + kDotCols <= d.n; j += kDotCols) dot_tile<kRows, kDotCols, T>(d, i, j);
   if (kDotCols > 4 && j + 4 <= d.n) dot_tile<kRows, 4, T>(d, i, j), j += 4;
@@ -118,6 +124,7 @@ void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_b
                      beta};
     return product(t);
   }
+  // op(B) = Bᵀ: the columns of C are rows of B as it is stored.
   const auto* b = static_cast<const std::byte*>(g.b.data) + n_begin * g.b.row_stride() * size_of(g.b.dtype);
   const DotArgs d{m,     n,   k, g.a.row<float>(m_begin), g.a.row_stride(), b, g.b.row_stride(), c, g.c.row_stride(),
                   alpha, beta};
@@ -146,6 +153,7 @@ constexpr int64_t kRowBlock = 48, kColumnBlock = 96;
 void skinny_gemm(const Context& ctx, const GemmArgs& g) {
   const int64_t m = g.c.rows(), n = g.c.cols();
   const bool by_rows = m >= n;
+  // The longer side of C is cut: the shorter one may be less than a block.
   const int64_t length = by_rows ? m : n, step = by_rows ? kRowBlock : kColumnBlock;
   const bool parallel = length > step && m * n * inner_size(g) > kSmallWork;
   const auto block = HWY_DYNAMIC_DISPATCH(skinny_block);

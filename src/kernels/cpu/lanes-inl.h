@@ -18,6 +18,7 @@ namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+// As many lanes as the instruction set has: 4, 8 or 16 on x86.
 using Floats = hn::ScalableTag<float>;
 using FloatVec = hn::Vec<Floats>;
 constexpr Floats kFloats;
@@ -35,6 +36,7 @@ HWY_INLINE FloatVec load_wide(const Float16* p) {
   const hn::Rebind<uint16_t, Floats> d16;
   const hn::RebindToUnsigned<Floats> d32;
   const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
+  // Exponent and fraction stand where f32 has them, with f16's bias of 15 in place of 127: 2^112 makes up for it.
   const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(d32, 0x7fffu)));
   const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(d32, 0x8000u)));
   const auto finite = hn::Mul(hn::BitCast(kFloats, magnitude), hn::Set(kFloats, 0x1p112f));
@@ -78,6 +80,7 @@ template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
   if (i < n) body(i, PartVector{n - i});
 }
 
+/// By Highway's tree: one order for a width, which is why bits depend on the kind of CPU and not on the machine.
 HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
 
 /// exp(x) = 2ⁿ · exp(r), |r| <= ln 2 / 2, Taylor to r⁷ (truncation 5e-9 relative); within 2 ulp, subnormal results
@@ -86,6 +89,8 @@ HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kF
 HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   const hn::RebindToSigned<Floats> d32;
   x = hn::Max(hn::Set(kFloats, -104.0f), hn::Min(hn::Set(kFloats, 89.0f), x));
+  // n = x / ln 2 rounded, r = x − n ln 2. ln 2 is subtracted in two parts (Cody and Waite), the first short enough for
+  // its product to be exact, so that r keeps its low bits where n is large.
   const auto n = hn::NearestInt(hn::Mul(x, hn::Set(kFloats, 0x1.715476p+0f)));
   const auto n_float = hn::ConvertTo(kFloats, n);
   auto r = hn::NegMulAdd(n_float, hn::Set(kFloats, 0.693359375f), x);  // nine bits: the product is exact
@@ -96,6 +101,7 @@ HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 24));
   p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 6));
   p = hn::MulAdd(p, r, hn::Set(kFloats, 0.5f));
+  // Last of all 1 + (r + r² p): the large term is added once, to a sum that is small.
   p = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), hn::Set(kFloats, 1.0f));
   // 2ⁿ in two factors: n reaches -150 and 128, beyond one exponent field.
   const auto first = hn::ShiftRight<1>(n), second = hn::Sub(n, first), bias = hn::Set(d32, 127);

@@ -12,6 +12,7 @@ template <class F> double ordered_sum(const Context& ctx, int64_t count, int64_t
   if (count == 0) return 0;
   const auto scope = ctx.scratch.scope();
   const auto parts = ctx.scratch.allocate({count}, DType::f64).as<double>();
+  // Each f(i) has a place of its own, and only then are they added, by one thread in the order of i.
   parallel_for(ctx, count, elements_per_item, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) parts[i] = f(i);
   });

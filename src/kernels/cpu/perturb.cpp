@@ -28,6 +28,7 @@ HWY_INLINE void prefetch_next(const void* run, int64_t bytes) {
 
 /// ±scale for the weights of a run.
 void step_run(const uint32_t* words, int64_t blocks, float scale, float* steps) {
+  // A sign picks one of two values: nothing is multiplied, and nothing rounded.
   const auto plus = hn::Set(kFloats, scale), minus = hn::Set(kFloats, -scale);
   for (int64_t j = 0; j < kVectors; ++j) {
     const auto bit = bits_of_vector(j);
@@ -42,8 +43,11 @@ void step_run(const uint32_t* words, int64_t blocks, float scale, float* steps) 
 }
 
 void perturb_range(const void* values, DType dtype, const Direction* z, float scale, int64_t begin, int64_t end,
+                   /// The second argument of the prefetch says that it is for reading, the third that the second-level
+                   /// cache is meant.
                    float* out) {
   HWY_ALIGN uint32_t words[kRunWords];
+  // A vector more than a run has: loads may begin anywhere in it and pass its end.
   HWY_ALIGN float steps[kRun + kRunBlocks];
   const RoundKeys keys(z->seed);
   const int64_t bytes = size_of(dtype);
@@ -52,6 +56,8 @@ void perturb_range(const void* values, DType dtype, const Direction* z, float sc
     prefetch_next(static_cast<const std::byte*>(values) + i * bytes, n * bytes);
     prefetch_next(out + i, n * static_cast<int64_t>(sizeof(float)));
     sign_run(keys, *z, block, words);
+    // In Hadamard groups many directions share one draw of signs and differ by a row of the Walsh matrix, which is
+    // applied bit by bit to the words.
     if (z->lanes != 0) turn_run(*z, block, words);
     step_run(words, blocks, scale, steps);
     if (dtype == DType::bf16)

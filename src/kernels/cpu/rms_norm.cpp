@@ -50,11 +50,15 @@ void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, floa
 template <class W>
 void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx,
                   float* dweight) {
+  // With n = x · inv and g = dy · weight, dx += inv · (g − n · mean(g · n)): what a norm takes from its input's
+  // direction along itself is taken from the gradient, too.
   auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+    // g is formed twice, here and below: keeping a row of it would cost more than the multiplication.
     dot = hn::MulAdd(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
   });
   const auto inv = hn::Set(kFloats, inv_rms);
+  // <g, n> = <g, x> · inv: the row was dotted with x as it lies, the factor is applied once.
   const auto mean = hn::Set(kFloats, sum_of_lanes(dot) * inv_rms / static_cast<float>(dim));
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto n = hn::Mul(vector.load(x + i), inv), d = vector.load(dy + i);
@@ -110,12 +114,14 @@ int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight) {
 
 void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
                        TensorView dx, TensorView dweight) {
+  // Without a weight gradient there is nothing to join; rows are cut into blocks all the same.
   const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
   const auto scope = ctx.scratch.scope();
   float* partial = nullptr;  // [blocks, dim]
   if (!dweight.empty()) partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
   parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
+      // Partial sums begin at zero for every call: the weight's gradient is added to when the blocks are joined.
       if (partial) std::fill_n(partial + b * dim, dim, 0.0f);
       HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)
       (x, weight, inv_rms.row<float>(0), dy, dx, partial ? partial + b * dim : nullptr, b * kRowBlock,

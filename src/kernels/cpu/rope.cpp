@@ -17,6 +17,8 @@ void rope_row(float* x, int64_t heads, int64_t half, const float* cos, const flo
   const auto sign = hn::Set(kFloats, direction);
   for (int64_t h = 0; h < heads; ++h, x += 2 * half) {
     for_vectors(half, [&](int64_t i, auto vector) HWY_ATTR {
+      // Pairs are an element of the first half of a head and its fellow in the second half: a vector loop has no
+      // shuffles.
       const auto a = vector.load(x + i), b = vector.load(x + half + i);
       const auto c = vector.load(cos + i), s = hn::Mul(sign, vector.load(sin + i));
       vector.store(hn::NegMulAdd(b, s, hn::Mul(a, c)), x + i);

@@ -5,6 +5,8 @@
 
 namespace tessera::cpu {
 
+// Upper bounds by shapes and threads alone, so that a plan holds for every batch of its size. Each must be what the
+// kernel allocates: a plan that is less than the peak fails in the arena.
 int64_t gemm_scratch_bytes(const GemmArgs&, int threads);
 int64_t fold_gemm_scratch_bytes(const FoldedMatrix&, int threads);
 int64_t attention_scratch_bytes(const AttentionArgs&, int threads);

@@ -31,6 +31,7 @@ constexpr int64_t kVectors = 32 / kRunBlocks;  // that one sign word spans
 
 /// Ten Philox rounds' keys, one vector each.
 struct RoundKeys {
+  // The keys of all rounds are made once and then loaded, not computed anew for every run.
   explicit RoundKeys(uint64_t seed) {
     auto k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
     for (int64_t i = 0; i < 10; ++i, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
@@ -47,6 +48,8 @@ struct RoundKeys {
 struct Counters {
   WideVec c0, c1, c2, c3;
 
+  // The block's number is 48 bits long: its upper 16 share a word with the sample (direction_counter in
+  // core/direction.h).
   Counters(WideVec block, const Direction& z)
       : c0(block),
         c1(hn::Or(hn::ShiftLeft<16>(hn::ShiftRight<32>(block)), hn::Set(kWide, uint64_t{z.sample}))),
@@ -54,6 +57,8 @@ struct Counters {
         c3(hn::Set(kWide, uint64_t{z.round})) {}
 
   HWY_INLINE void step(WideVec k0, WideVec k1) {
+    // One Philox round. c1 and c3 become whole 64-bit products: their lower halves are the words, and as multiplication
+    // reads lower halves alone, the upper ones need not be cleared.
     const auto p0 = hn::MulEven(hn::BitCast(kWords, c0), hn::Set(kWords, 0xD2511F53u));
     const auto p1 = hn::MulEven(hn::BitCast(kWords, c2), hn::Set(kWords, 0xCD9E8D57u));
     c0 = hn::Xor3(hn::ShiftRight<32>(p1), c1, k0);
@@ -69,6 +74,7 @@ HWY_INLINE WordVec interleave(WideVec even, WideVec odd) {
 
 /// The sign words of a run, without the lane of `z`.
 HWY_INLINE void sign_run(const RoundKeys& keys, const Direction& z, uint64_t block, uint32_t* words) {
+  // Lane i of `a` is block 2i of the run, of `b` block 2i + 1: interleaved they stand in the order of the blocks.
   const auto even = hn::Add(hn::Set(kWide, block), hn::ShiftLeft<1>(hn::Iota(kWide, 0)));
   Counters a(even, z), b(hn::Add(even, hn::Set(kWide, uint64_t{1})), z);
   for (int64_t i = 0; i < 10; ++i) {
@@ -76,6 +82,7 @@ HWY_INLINE void sign_run(const RoundKeys& keys, const Direction& z, uint64_t blo
     a.step(k0, k1);
     b.step(k0, k1);
   }
+  // Word w of all blocks of the run lies together: a vector of words is one word of as many blocks.
   hn::Store(interleave(a.c0, b.c0), kWords, words);
   hn::Store(interleave(a.c1, b.c1), kWords, words + kRunBlocks);
   hn::Store(interleave(a.c2, b.c2), kWords, words + 2 * kRunBlocks);
@@ -84,6 +91,7 @@ HWY_INLINE void sign_run(const RoundKeys& keys, const Direction& z, uint64_t blo
 
 /// Turns the signs by the Hadamard lane of `z`.
 inline void turn_run(const Direction& z, uint64_t block, uint32_t* words) {
+  // Word i / kRunBlocks of block i mod kRunBlocks: that is the layout that sign_run stores.
   for (int64_t i = 0; i < kRunWords; ++i)
     words[i] ^= walsh_word(z.lane, z.lanes, 4 * (block + i % kRunBlocks) + i / kRunBlocks);
 }
@@ -98,6 +106,7 @@ HWY_INLINE WordVec bits_of_vector(int64_t j) {
 /// block and left alone.
 template <class Work> HWY_INLINE void for_runs(int64_t begin, int64_t end, Work&& work) {
   while (begin < end) {
+    // Starts are rounded down to a block, since one Philox counter gives the signs of a whole block.
     const int64_t start = begin & ~(kSignBlock - 1), stop = HWY_MIN(end, start + kRun);
     work(static_cast<uint64_t>(start / kSignBlock), (stop - start + kSignBlock - 1) / kSignBlock, begin, begin - start,
          stop - begin);

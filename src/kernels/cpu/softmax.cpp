@@ -19,6 +19,7 @@ float exponentials_of_row(float* x, int64_t n, float max) {
   auto sum = hn::Zero(kFloats);
   const auto shift = hn::Set(kFloats, max);
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    // Lanes behind the end hold −inf, whose exponential is 0 and does not show in the sum.
     const auto e = exp_lanes(hn::Sub(vector.load(x + i, kMinusInfinity), shift));
     vector.store(e, x + i);
     sum = hn::Add(sum, e);
@@ -53,6 +54,8 @@ HWY_EXPORT(exponentials_of_row);
 HWY_EXPORT(probabilities_of_row);
 
 void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
+  // Once through the row for the maximum, a second time for exponentials and their sum. Where the maximum stands is
+  // searched only when it has moved.
   float* logits = args.logits.row<float>(n);
   const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
   if (0 <= label && label < cols) args.rows.target.row<float>(0)[n] = logits[label];
@@ -60,11 +63,14 @@ void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
   float& sum = args.rows.row_sum.row<float>(0)[n];
   int32_t& best = args.rows.best.row<int32_t>(0)[n];
   const float old_max = max, chunk_max = HWY_DYNAMIC_DISPATCH(max_of_row)(logits, cols);
+  // The first chunk names a column even when all of its logits are −inf or NaN.
   if (best < 0) best = static_cast<int32_t>(args.vocab_begin);
+  // Strictly greater: of equal logits the one with the lowest index stays, as in the reference.
   if (chunk_max > old_max) {
     max = chunk_max;
     best = static_cast<int32_t>(args.vocab_begin + (std::find(logits, logits + cols, max) - logits));
   }
+  // Exponentials of earlier chunks were formed with the old maximum: e^(x − old) · e^(old − new) = e^(x − new).
   const float rescale = std::exp(old_max - max);
   sum = sum * rescale + HWY_DYNAMIC_DISPATCH(exponentials_of_row)(logits, cols, max);
   args.rows.rescale.row<float>(0)[n] = rescale;
@@ -75,6 +81,7 @@ void gradient_row(const SoftmaxGradientArgs& args, int64_t n) {
   const int64_t cols = args.logits.cols(), label = args.labels[n] - args.vocab_begin;
   const auto scale = static_cast<float>(args.grad_scale);
   HWY_DYNAMIC_DISPATCH(probabilities_of_row)(logits, cols, args.lse.row<float>(0)[n], scale);
+  // softmax − onehot, the onehot part subtracted at the label's place alone.
   if (0 <= label && label < cols) logits[label] -= scale;
 }
 

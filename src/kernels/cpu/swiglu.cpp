@@ -14,6 +14,7 @@ namespace {
 
 void swiglu_row(const float* gate, const float* up, int64_t dim, float* y) {
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+    // Gate and up are read once, and y is written once: the rest happens in registers.
     const auto g = vector.load(gate + i);
     vector.store(hn::Mul(hn::Mul(g, sigmoid_lanes(g)), vector.load(up + i)), y + i);
   });

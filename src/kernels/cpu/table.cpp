@@ -1,3 +1,5 @@
+// The reference's table with fast kernels in the place of its own, where there are any.
+
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/reference/reference_kernels.h"
 
@@ -5,6 +7,8 @@ namespace tessera::cpu {
 
 const Kernels& table() {
   static const Kernels kTable = [] {
+    // Ops that are not named here stay the reference's: softmax_begin, softmax_finish, distill_begin and distill_finish
+    // work on a few numbers a row, beside a row of logits for each.
     Kernels table = reference::table();
     table.backend = "cpu";
     table.gemm = gemm;

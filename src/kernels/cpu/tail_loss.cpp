@@ -31,6 +31,7 @@ double tail_loss_of_row(const TailLossArgs& args, int64_t r) {
   const float *student = args.student.row<float>(r), *teacher = args.teacher.row<float>(r);
   const float s_inverse = inverse_rms(student, dim, args.eps), t_inverse = inverse_rms(teacher, dim, args.eps);
   const auto s = hn::Set(kFloats, s_inverse), t = hn::Set(kFloats, t_inverse);
+  // The gradient passes through the norm: with n the normalised student, what e has along n falls out (rms_norm.cpp).
   auto squares = hn::Zero(kFloats), along = hn::Zero(kFloats);  // Σ e², Σ e · n
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
@@ -42,6 +43,7 @@ double tail_loss_of_row(const TailLossArgs& args, int64_t r) {
     float* gradient = args.dstudent.row<float>(r);
     const auto scale = hn::Set(kFloats, static_cast<float>(args.grad_scale * 2 / count * s_inverse));
     const auto mean = hn::Set(kFloats, static_cast<float>(sum_of_lanes(along) / count));
+    // e is formed again: a row of it would have to be stored otherwise, and the row is in the cache.
     for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
       const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
       vector.store(hn::MulAdd(scale, hn::NegMulAdd(n, mean, e), vector.load(gradient + i)), gradient + i);

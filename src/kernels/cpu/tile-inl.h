@@ -105,6 +105,7 @@ HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows
                                 int64_t to_stride, int64_t lanes) {
   Vector v[kLanes], w[kLanes];
   const Vector factor = hn::Set(kFloats, scale);
+  // Rows that do not exist are zeros and are never read; the turned block then has zeros in their lanes.
   for (int r = 0; r < kLanes; ++r)
     v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
   for (int step = 1; step < kLanes; step *= 2) {
@@ -114,10 +115,13 @@ HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows
     }
     for (int i = 0; i < kLanes; ++i) v[i] = w[i];
   }
+  // Rows of the result that do not exist are not written: behind the last column there may be no memory.
   for (int c = 0; c < kLanes; ++c)
     if (c < cols) store_some(v[c], to + c * to_stride, lanes);
 }
 
+/// The operands of one product, as in the formula on top: c [m, n], with strides in elements. a may be stored either
+/// way; rows of b and of c are contiguous.
 struct TileArgs {
   int64_t m, n, k;
   const float* a;
@@ -137,6 +141,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
     for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
   const float* HWY_RESTRICT a = t.a + i * t.row_step;
   const float* HWY_RESTRICT b = t.b + j;
+  // An outer product a step: one row of b, kept in registers, times one element of each row of a.
   for (int64_t k = 0; k < t.k; ++k, a += t.k_step, b += t.ldb) {
     Vector columns[kCols];
     for (int s = 0; s < kCols; ++s)
@@ -151,6 +156,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
     for (int s = 0; s < kCols; ++s) {
       float* c = t.c + (i + r) * t.ldc + j + s * kLanes;
       const int64_t count = kPartial && s == kCols - 1 ? last : kLanes;
+      // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
       Vector y = hn::Mul(alpha, sums[r][s]);
       if (t.beta != 0) y = hn::MulAdd(beta, load_some(c, count), y);
       store_some(y, c, count);
@@ -160,6 +166,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
 
 /// All rows of a strip of kCols vectors at column j.
 template <int kCols, bool kPartial> HWY_INLINE void strip(const TileArgs& t, int64_t j, int64_t last) {
+  // What is left of the rows in tiles of falling height. An element's sum does not depend on its tile's height.
   int64_t i = 0;
   for (; i + kTileRows <= t.m; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
   if (kTileRows > 4 && i + 4 <= t.m) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
@@ -173,6 +180,7 @@ static HWY_NOINLINE void product(const TileArgs& t) {
   int64_t j = 0;
   for (int64_t left = (t.n + kLanes - 1) / kLanes; left > 0;) {
     const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+    // Elements of the strip's last vector that exist: only there loads and stores are partial.
     const int64_t last = t.n - j - (cols - 1) * kLanes;
     if (last >= kLanes) {
       if (cols == 3)

@@ -41,6 +41,7 @@ HWY_INLINE WordVec subtract_where(hn::Mask<Words> where, WordVec a, WordVec b) {
 template <bool kFirst>
 HWY_INLINE void add_tile(const uint32_t* words, const uint32_t* twice, int64_t votes, uint32_t total, uint32_t* sums) {
   constexpr int64_t kSums = kWordsAtOnce * kVectors;
+  // Bit i of a word belongs to weight i of its 32: the masks that pick a vector's bits are the same for every word.
   WordVec bits[kVectors], a[kSums];
   for (int64_t j = 0; j < kVectors; ++j) bits[j] = bits_of_vector(j);
   for (int64_t part = 0; part < 4;
@@ -49,6 +50,7 @@ HWY_INLINE void add_tile(const uint32_t* words, const uint32_t* twice, int64_t v
       a[i] = kFirst ? hn::Set(kWords, total) : hn::Load(kWords, sums + i * kRunBlocks);
     for (int64_t v = 0; v < votes; ++v) {
       const auto value = hn::Set(kWords, twice[v]);
+      // Unrolled, so that all sums have registers of their own; in a loop they would have to lie in memory.
 #pragma GCC unroll 4
       for (int64_t w = 0; w < kWordsAtOnce; ++w) {
         const auto word = hn::Set(kWords, words[v * kRunWords + w * kRunBlocks]);
@@ -69,10 +71,12 @@ struct Workspace {
 };
 
 void sum_votes(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace& work) {
+  // Σ_all value, from which negative votes are subtracted twice. Unsigned: wrapping is defined, and undone in the end.
   const RoundKeys keys(group.seed);
   uint32_t total = 0;
   for (const VoteTerm& vote : group.votes) total += static_cast<uint32_t>(vote.value);
   const auto count = static_cast<int64_t>(group.votes.size());
+  // A group without votes goes through once, too, so that its sums are written: zeros.
   for (int64_t tile = 0; tile == 0 || tile < count; tile += kTile) {
     const int64_t votes = HWY_MIN(kTile, count - tile);
     for (int64_t v = 0; v < votes; ++v) {
@@ -91,11 +95,16 @@ void sum_votes(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace
 }
 
 /// A = D · transformed, one period of at least a block at a time.
+/// Hadamard directions of a group share the signs D and differ by a lane, so that
+/// Σ_k value_k · z_k[p] = D[p] · (H q)[p mod K]: one transform of the votes serves all weights, and a weight costs a
+/// table entry and a sign.
 void sum_hadamard(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace& work) {
   sign_run(RoundKeys(group.signs.seed), group.signs, block, work.words);
   const auto* table = reinterpret_cast<const uint32_t*>(group.transformed.data());
   uint64_t period = group.transformed.size();
   uint32_t repeated[kSignBlock];
+  // A period is a power of two. One shorter than a block is repeated to a block's length, so that the loop below never
+  // wraps within a block.
   if (period < kSignBlock) {
     for (int64_t i = 0; i < kSignBlock; ++i) repeated[i] = table[static_cast<uint64_t>(i) & (period - 1)];
     table = repeated;
@@ -110,6 +119,7 @@ void sum_hadamard(const VoteGroup& group, uint64_t block, int64_t blocks, Worksp
         const int64_t i = w * 32 + j * kRunBlocks;
         const auto value = hn::LoadU(kWords, values + i);
         const auto negative = hn::TestBit(hn::Set(kWords, work.words[w * kRunBlocks + b]), bit);
+        // value − 2 · value is the negated value.
         hn::Store(subtract_where(negative, value, hn::Add(value, value)), kWords, sums + i);
       }
     }
@@ -125,6 +135,8 @@ void sum_run(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace& 
 
 // ---- ranges of weights [begin, end), numbered in the pool
 
+/// Rounded once, as the contract of votes.h demands. Without such an instruction the library's fma does it lane by
+/// lane: slow, and the same bits.
 HWY_INLINE FloatVec fused_multiply_add(FloatVec a, FloatVec b, FloatVec c) {
 #if HWY_NATIVE_FMA
   return hn::MulAdd(a, b, c);
@@ -146,6 +158,7 @@ void apply(const VoteGroup& group, const uint32_t* sums, int64_t n, float* weigh
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
     const auto sum = hn::ConvertTo(kFloats, hn::BitCast(d32, hn::LoadU(kWords, sums + i)));
     auto weight = vector.load(weights + i);
+    // mul · weight is rounded by itself, before the fma: votes_exact.h.
     if (decays) weight = hn::Mul(mul, weight);
     vector.store(fused_multiply_add(alpha, sum, weight), weights + i);
   });
@@ -154,6 +167,7 @@ void apply(const VoteGroup& group, const uint32_t* sums, int64_t n, float* weigh
 void update_range(const VoteGroup* groups, size_t count, int64_t begin, int64_t end, float* weights) {
   Workspace work;
   for_runs(begin, end, [&](uint64_t block, int64_t blocks, int64_t from, int64_t offset, int64_t n) HWY_ATTR {
+    // All groups in order over one run before the next run: its weights are loaded into the cache once for many rounds.
     for (size_t g = 0; g < count; ++g) {
       sum_run(groups[g], block, blocks, work);
       apply(groups[g], work.sums + offset, n, weights + (from - begin));
@@ -173,6 +187,7 @@ void add_integers_range(const int32_t* integers, float factor, int64_t n, float*
   const hn::RebindToSigned<Floats> d32;
   const auto scale = hn::Set(kFloats, factor);
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    // Loads move bits alone, so that integers may pass as floats until they are converted.
     const auto bits = vector.load(reinterpret_cast<const float*>(integers) + i);
     const auto value = hn::ConvertTo(kFloats, hn::BitCast(d32, bits));
     vector.store(fused_multiply_add(scale, value, vector.load(sums + i)), sums + i);
@@ -201,6 +216,7 @@ int64_t work_of(const VoteGroup& group) { return 1 + static_cast<int64_t>(group.
 }  // namespace
 
 void vote_update(const Context& ctx, TensorView values, int64_t first, std::span<const VoteGroup> groups) {
+  // How many passes over its weights a block costs: few weights with many votes are worth several threads, too.
   int64_t work = 0;
   for (const VoteGroup& group : groups) work += work_of(group);
   for_sign_blocks(ctx, first, values.shape.count(), work, [&](int64_t begin, int64_t end) {

@@ -1,3 +1,9 @@
+// A query of one head at a time, its scores in a vector of their own. With s_j = scale · q·k_j over the keys it sees:
+//   forward    m = max s,  p_j = exp(s_j − m) / Σ exp(s − m),  out = Σ p_j v_j,  lse = m + log Σ exp(s − m)
+//   backward   p_j = exp(s_j − lse),  D = dout·out,  ds_j = scale · p_j (dout·v_j − D)
+//              dv_j += p_j dout,  dq += ds_j k_j,  dk_j += ds_j q
+// D is Σ_j p_j (dout·v_j): what softmax's derivative takes from every score alike, since probabilities sum to 1.
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -25,6 +31,8 @@ template <class T> void attend(const AttentionArgs& args, const AttentionSegment
   for (int64_t j = 0; j < n; ++j)
     scores[j] = args.scale * dot(args.q.row<T>(q) + head * D, args.k.row<T>(s.k_begin + j) + kv, D);
   const double max = *std::max_element(scores.begin(), scores.end());
+  // Scores are needed twice, for the maximum and for the exponentials; subtracting the maximum keeps these from
+  // overflowing and changes nothing in the quotient below.
   double sum = 0;
   for (int64_t j = 0; j < n; ++j) {
     const double p = std::exp(scores[j] - max);
@@ -42,10 +50,12 @@ void attend_backward(const AttentionBackwardArgs& args, const AttentionSegment& 
   const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q),
                 width = args.kv_heads * D;
   const T *query = args.q.row<T>(q) + head * D, *dout = args.dout.row<T>(q) + head * D;
+  // D = rowsum(dout · out) stands in for Σ_j p_j · dp_j, the part of the softmax's derivative that all keys share.
   const double delta = dot(dout, args.out.row<T>(q) + head * D, D);
   std::vector<double> dq(D);
   for (int64_t j = 0; j < n; ++j) {
     const T *key = args.k.row<T>(s.k_begin + j) + kv, *value = args.v.row<T>(s.k_begin + j) + kv;
+    // lse holds the maximum and the sum of the forward pass: one exponential gives the probability.
     const double p = std::exp(args.scale * dot(query, key, D) - args.lse.row<T>(q)[head]);
     const double ds = args.scale * p * (dot(dout, value, D) - delta);
     for (int64_t d = 0; d < D; ++d) {
@@ -58,6 +68,7 @@ void attend_backward(const AttentionBackwardArgs& args, const AttentionSegment& 
 }
 
 template <class T> void segment_backward(const AttentionBackwardArgs& args, const AttentionSegment& s) {
+  // Summed in f64 over all queries and heads and rounded once, when a segment is done.
   const int64_t width = args.kv_heads * args.head_dim, keys = s.k_end - s.k_begin;
   std::vector<double> dk(keys * width), dv(keys * width);
   for (int64_t head = 0; head < args.heads; ++head)

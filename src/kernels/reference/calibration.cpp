@@ -1,3 +1,6 @@
+// Statistics of activations that choose which layers to drop or fold: the cosine of two states of a row, and the mean
+// square of each column's inputs, as sums that callers divide.
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"

@@ -32,6 +32,7 @@ void add_column_sums(const Context&, ConstView x, ConstView y, TensorView sums) 
   with_compute_type(x.dtype, [&](auto t) {
     using T = decltype(t);
     for (int64_t c = 0; c < x.cols(); ++c) {
+      // The sum over rows is rounded once, when it is added to what was there.
       double sum = 0;
       for (int64_t r = 0; r < x.rows(); ++r)
         sum += static_cast<double>(x.row<T>(r)[c]) * (y.empty() ? 1.0 : static_cast<double>(y.row<T>(r)[c]));

@@ -1,3 +1,8 @@
+// The softmax of a row whose logits come in chunks. Between chunks a row keeps its maximum m, its sum of exp(z − m),
+// the logit of its label and the place of its largest logit; when m rises, the sum is multiplied by e^(old m − new m).
+// Behind the last chunk
+//   nll = log Σ exp(z) − z_label = (m − z_label) + log sum,   dnll/dz = exp(z − lse) − onehot
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

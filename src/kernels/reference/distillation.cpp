@@ -1,3 +1,7 @@
+// Two online softmaxes abreast, of a student's and a teacher's logits at one temperature, and the sum that joins them:
+//   KL = Σ P_t (log P_t − log P_s) = cross / sum_t + log(sum_s / sum_t),   cross = Σ e_t (a_t − a_s)
+//   with a = (z − max) / T and e = exp(a) of each model.
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -22,6 +26,7 @@ Maximum advance(const TemperedRows& rows, int64_t n, const T* logits, int64_t co
   T& max = rows.max.as<T>()[n];
   const double old_max = max;
   for (int64_t c = 0; c < cols; ++c) max = std::max(max, logits[c]);  // a NaN is passed over: it shows in the sum
+  // While all logits are −inf, a difference from the maximum would be NaN: exponents are then formed from 0, and are 0.
   Maximum now{.value = max == kMinusInfinity ? 0.0 : static_cast<double>(max), .rescale = 0, .moved = 0};
   if (old_max != kMinusInfinity) {
     now.moved = (max - old_max) / temperature;
@@ -41,12 +46,14 @@ template <class T> void chunk_row(const DistillChunkArgs& args, int64_t n) {
   T &s_sum = s_rows.sum.as<T>()[n], &t_sum = t_rows.sum.as<T>()[n], &cross = args.rows.cross.as<T>()[n];
   // Terms of earlier chunks held e_t and the distances from the old maxima.
   double new_cross = t.rescale == 0 ? 0 : t.rescale * (cross - t_sum * (t.moved - s.moved));
+  // The sums of earlier chunks as they would be, had they been formed with the maxima as they are now.
   double new_s_sum = s_sum * s.rescale, new_t_sum = t_sum * t.rescale;
   for (int64_t c = 0; c < cols; ++c) {
     const double a_s = (student[c] - s.value) / args.temperature, a_t = (teacher[c] - t.value) / args.temperature;
     const double e_s = std::exp(a_s), e_t = std::exp(a_t);
     new_s_sum += e_s;
     new_t_sum += e_t;
+    // 0 · infinity would be NaN: a column without probability adds nothing.
     if (e_t != 0) new_cross += e_t * (a_t - a_s);
     if (student_exp) student_exp[c] = static_cast<T>(e_s);
     teacher[c] = static_cast<T>(e_t);
@@ -67,6 +74,8 @@ template <class T> void begin_rows(const DistillRows& rows) {
 template <class T> void finish_rows(const DistillFinishArgs& args) {
   const auto s_sum = args.rows.student.sum.as<T>(), t_sum = args.rows.teacher.sum.as<T>();
   const auto cross = args.rows.cross.as<T>(), kl = args.kl.as<T>();
+  // kl = Σ P_t (log P_t − log P_s), with log P = a − log Σ e for each model: the a's are in `cross`, the logarithms of
+  // the sums remain. The sums are then free and take the gradient's factors.
   for (size_t n = 0; n < kl.size(); ++n) {
     const double s = s_sum[n], t = t_sum[n];
     kl[n] = static_cast<T>(cross[n] / t + std::log(s / t));

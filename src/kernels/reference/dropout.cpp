@@ -1,3 +1,6 @@
+// One element at a time: a Philox call for each, of whose eight 16-bit lanes one is looked at. Slow, and independent of
+// how rows and columns are shared out.
+
 #include <cmath>
 
 #include "core/random.h"
@@ -8,6 +11,8 @@ namespace tessera::reference {
 namespace {
 
 bool is_kept(const DropoutKey& key, int64_t draw_index, int64_t column) {
+  // As the contract writes it: seed and step make the key; token, column / 8 and weight the counter; each of the four
+  // words holds two columns' 16-bit lanes.
   const uint64_t bits = mix64(mix64(key.seed) ^ key.step), draw = static_cast<uint64_t>(draw_index);
   const auto words = philox4x32(
       {static_cast<uint32_t>(draw), static_cast<uint32_t>(draw >> 32), static_cast<uint32_t>(column / 8), key.weight},
@@ -21,6 +26,7 @@ bool is_kept(const DropoutKey& key, int64_t draw_index, int64_t column) {
 void dropout(const Context&, ConstView x, const DropoutKey& key, TensorView y, Write write) {
   with_compute_type(x.dtype, [&](auto t) {
     using T = decltype(t);
+    // Inverted dropout: what is kept is scaled up here, and an evaluation scales nothing.
     const T scale = T{1} / (T{1} - static_cast<T>(key.probability));
     for (int64_t r = 0; r < x.rows(); ++r) {
       for (int64_t c = 0; c < x.cols(); ++c) {

@@ -1,3 +1,6 @@
+// Sums run in f64, in the order of the elements. What is narrowed passes through f64 and is rounded as if once: f64 to
+// bf16 by way of f32 would round twice, and a value just above a tie could come out on the wrong side of it.
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -12,6 +15,7 @@ namespace {
 float round_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   if (nearest == value || !std::isfinite(value) || (std::bit_cast<uint32_t>(nearest) & 1u)) return nearest;
+  // The neighbour whose last bit is 1: towards zero where rounding went away from it, away from zero otherwise.
   const bool away = std::abs(static_cast<double>(nearest)) > std::abs(value);
   return std::bit_cast<float>(std::bit_cast<uint32_t>(nearest) + (away ? -1u : 1u));
 }
@@ -70,6 +74,7 @@ void add_dot(const Context&, ConstView x, ConstView a, ConstView b, TensorView t
     using T = decltype(t);
     double sum = 0;
     for (int64_t i = 0; i < x.shape.count(); ++i) {
+      // In the compute type, as the fast kernels subtract: the difference is rounded before it is multiplied.
       const T difference = b.empty() ? a.row<T>(0)[i] : a.row<T>(0)[i] - b.row<T>(0)[i];
       sum += static_cast<double>(x.row<T>(0)[i]) * difference;
     }

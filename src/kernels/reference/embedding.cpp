@@ -18,6 +18,7 @@ void embedding_backward(const Context&, IndexArray<int32_t> ids, ConstView dy, T
   with_compute_type(dy.dtype, [&](auto t) {
     using T = decltype(t);
     for (size_t i = 0; i < ids.size(); ++i)
+      // A token that occurs several times in a batch sums all its gradients in its one row.
       for (int64_t c = 0; c < dy.cols(); ++c) dtable.row<T>(ids[i])[c] += dy.row<T>(i)[c];
   });
 }

@@ -1,3 +1,6 @@
+// One sum an element, in f64 and in the order of k: what every other product is compared with, within the error that
+// sums in f32 may have.
+
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 
@@ -16,6 +19,7 @@ template <class T, class W> void multiply(const GemmArgs& args) {
         sum += a * b;
       }
       T& c = args.c.row<T>(m)[n];
+      // beta = 0 must not look at c, which may be uninitialised or NaN.
       c = static_cast<T>(args.beta == 0 ? args.alpha * sum : args.alpha * sum + args.beta * c);
     }
   }

@@ -12,6 +12,8 @@ void adamw_step(const Context&, const AdamWArgs& args) {
   const auto values = args.values.as<float>(), m = args.m.as<float>(), v = args.v.as<float>();
   const auto grads = args.grads.as<float>();
   for (size_t i = 0; i < values.size(); ++i) {
+    // No operation may be fused or reordered here: every backend gives these bits, and replicas compare digests of
+    // them.
     const float g = args.grad_scale * grads[i];
     m[i] = args.beta1 * m[i] + args.rest1 * g;
     v[i] = args.beta2 * v[i] + args.rest2 * (g * g);

@@ -1,3 +1,8 @@
+//   y = x · inv · weight,   inv = 1 / sqrt(mean(x²) + eps)
+//   dx += inv · (g − n · mean(g · n)),   dweight += Σ_rows dy · n,   with n = x · inv, g = dy · weight
+// The second term of dx is there because inv depends on x: without it the gradient would change the length of x, to
+// which y is blind but for eps.
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"
@@ -29,6 +34,8 @@ void backward(ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, Te
     const T *in = x.row<T>(r), *dout = dy.row<T>(r);
     T* din = dx.row<T>(r);
     double mean = 0;  // of g · n
+    // With n = x · inv and g = dy · weight: dx += inv · (g − n · mean(g · n)). The mean is what a change of x does to
+    // the root mean square, which scales all elements of the row.
     for (int64_t c = 0; c < dim; ++c) mean += dout[c] * widen(w[c]) * in[c] * inv;
     mean /= static_cast<double>(dim);
     for (int64_t c = 0; c < dim; ++c) {
@@ -37,6 +44,7 @@ void backward(ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, Te
     }
   }
   if (dweight.empty()) return;
+  // A weight scales its column in every row: its gradient is a sum over rows.
   for (int64_t c = 0; c < dim; ++c) {
     double sum = 0;
     for (int64_t r = 0; r < x.rows(); ++r)

@@ -1,3 +1,6 @@
+// The distance of two states after each was divided by its own root mean square: a student is not asked to copy the
+// size of its teacher's states, which the next norm takes away again.
+
 #include <cmath>
 
 #include "kernels/reference/reference_kernels.h"
@@ -25,6 +28,7 @@ template <class T> double row_loss(const TailLossArgs& args, int64_t r) {
   const auto count = static_cast<double>(dim);
   if (!args.dstudent.empty()) {
     T* gradient = args.dstudent.row<T>(r);
+    // The gradient of ‖e‖² / dim through n = x · r: what e has along n falls out, since n's length is fixed.
     const double scale = args.grad_scale * 2 / count * s;
     for (int64_t c = 0; c < dim; ++c) {
       const double n = student[c] * s, e = n - teacher[c] * t;

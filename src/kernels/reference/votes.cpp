@@ -1,3 +1,6 @@
+// Votes and digests a weight at a time, every sign by a Philox call of its own: the definition of core/direction.h and
+// kernels/votes_exact.h with loops around it. Kernels must give these bits, not numbers near to them.
+
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 #include "kernels/votes_exact.h"
@@ -23,6 +26,7 @@ void perturb(const Context&, ConstView values, int64_t first, const Direction& z
       const auto* from = static_cast<const decltype(w)*>(values.data);
       auto* to = static_cast<decltype(t)*>(out.mutable_data());
       for (int64_t i = 0; i < values.shape.count(); ++i)
+        // A sign times the scale is exact, so that the sum is the one rounding.
         to[i] = static_cast<decltype(t)>(widen(from[i])) + scale * static_cast<decltype(t)>(sign_at(z, first + i));
     });
   });
@@ -43,12 +47,14 @@ void vote_sum(const Context&, int64_t first, const VoteGroup& group, TensorView 
 void add_integers(const Context&, ConstView x, float factor, TensorView y) {
   const auto integers = x.as<int32_t>();
   const auto sums = y.as<float>();
+  // The integer is rounded to f32 first and then fused: two roundings, as in apply_votes.
   for (size_t i = 0; i < sums.size(); ++i) sums[i] = std::fma(factor, static_cast<float>(integers[i]), sums[i]);
 }
 
 void state_digest(const Context&, ConstView weights, int64_t first, TensorView out) {
   const auto values = weights.as<float>();
   StateDigest digest;
+  // A sum of terms, each a hash of a weight and its place, so that parts of a pool may be digested in any order.
   for (size_t i = 0; i < values.size(); ++i) {
     const uint64_t term = digest_term(values[i], first + i);
     digest += {.sum = term, .check = finalise64(~term)};

@@ -13,6 +13,7 @@ namespace {
 
 /// Adds one example: the summed nll of each choice, and which of them is right. A tie is not right.
 void add_example(std::span<const double> nll, size_t answer, LossSums& sums) {
+  // The log-sum-exp of −nll, from the lowest nll up: no exponential is above 1.
   const double lowest = *std::min_element(nll.begin(), nll.end());
   double likelihoods = 0;
   for (const double choice : nll) likelihoods += std::exp(lowest - choice);

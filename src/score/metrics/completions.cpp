@@ -19,6 +19,7 @@ void add_completions(const ScoredBatch& batch, LossSums& sums) {
   for (const ScoredDocument& document : batch.documents) {
     const TokenRange& range = document.range;
     if (!document.counts || document.begin == document.end) continue;
+    // Where it is not told, a label that is not scored in first place is a prompt's.
     if (!range.has_prompt.value_or(batch.batch.labels[range.begin] < 0)) continue;
     const bool exact = is_exact(batch, document);
     if (range.pieces > 1) {
@@ -42,6 +43,7 @@ void LossSums::count_cut_completions() {
     Found& document = found[piece.document];
     ++document.pieces;
     document.exact = document.exact && piece.exact;
+    // The last piece to come completes the document, in whatever order they came.
     if (document.pieces < piece.pieces) continue;
     ++(*this)["completions"];
     (*this)["exact"] += document.exact;

@@ -1,3 +1,5 @@
+// Two vectors of state, as long as the flat values: m, a mean of gradients, and v, a mean of their squares.
+
 #include "kernels/optimizer_steps.h"
 #include "train/optimizers/optimizer.h"
 
@@ -11,6 +13,7 @@ class AdamW final : public Optimizer {
 
   void step_run(const Context& ctx, const SlotRun& run, const RunStep& step) override {
     const TensorView m = run.of(m_), v = run.of(v_);
+    // Pieces of a slot may have steps of their own size, such as shared weights: each piece is one call of the kernel.
     for_each_adaptive_step(run.slot, run.begin, run.end(), [&](int64_t from, int64_t to, float scale) {
       const int64_t begin = from - run.begin, end = to - run.begin;
       adamw_step(ctx, {.values = run.values.slice_rows(begin, end),
@@ -23,6 +26,7 @@ class AdamW final : public Optimizer {
                        .rest1 = rest_of(config_.beta1, rules_),
                        .rest2 = rest_of(config_.beta2, rules_),
                        .eps = static_cast<float>(config_.eps),
+                       // Norms and biases do not decay.
                        .weight_decay = run.slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
                        .step_scale = scale,
                        .grad_scale = step.grad_scale,

@@ -1,3 +1,5 @@
+// What optimizers share: a step is a walk over the slots, and the learning rate is a function of the step's number.
+
 #include "train/optimizers/optimizer.h"
 
 #include <algorithm>
@@ -9,6 +11,7 @@
 namespace tessera {
 
 void Optimizer::step(const Context& ctx, FlatParams& params, const StepInfo& info) {
+  // In f64, from the number of the step: a run that goes on needs nothing but that number.
   const auto correction = [&](double beta) { return 1 - std::pow(beta, static_cast<double>(info.step)); };
   const RunStep step{.lr = info.lr,
                      .grad_scale = info.grad_scale,
@@ -34,6 +37,7 @@ int64_t warmup_steps(const OptimizerConfig& config, int64_t total, Rules rules) 
 }
 
 double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total, Rules rules) {
+  // Schedules count from 0, steps from 1: with a warm-up the first step has a rate of 0.
   const int64_t warmup = warmup_steps(config, total, rules), s = step - 1;
   if (s < warmup) return config.lr * static_cast<double>(s) / static_cast<double>(warmup);
   if (config.schedule == "constant") return config.lr;

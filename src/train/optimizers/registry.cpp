@@ -9,6 +9,7 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rul
 std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
 
 const std::vector<OptimizerKind>& optimizer_kinds() {
+  // Name, help, keys that not every optimizer reads, how one is made, and how many vectors of state it will show.
   static const std::vector<OptimizerKind> kinds = {
       {"adamw",
        "Adam with decoupled weight decay",
@@ -72,6 +73,7 @@ int64_t optimizer_state_bytes(const OptimizerConfig& config, int64_t count) {
   return optimizer_kind(config).state_vectors(config) * count * size_of(DType::f32);
 }
 
+// Here and not in the header: the choices of `name` are those of the list above.
 void OptimizerConfig::visit(Fields& v) {
   std::vector<std::string> names;
   for (const OptimizerKind& kind : optimizer_kinds()) names.emplace_back(kind.name);

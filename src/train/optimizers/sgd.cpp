@@ -1,3 +1,6 @@
+// With momentum there is one vector of state, the velocity; without it a step only adds a multiple of the gradient, and
+// steps may be added up.
+
 #include "kernels/optimizer_steps.h"
 #include "train/optimizers/optimizer.h"
 
@@ -7,6 +10,7 @@ namespace {
 class Sgd final : public Optimizer {
  public:
   Sgd(const OptimizerConfig& config, int64_t count, Device device)
+      // Without momentum there is no state at all.
       : Optimizer(config), velocity_({config.momentum > 0 ? count : 0}, DType::f32, device) {}
 
   void step_run(const Context& ctx, const SlotRun& run, const RunStep& step) override {

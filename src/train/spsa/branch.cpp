@@ -1,3 +1,7 @@
+// A branch is a run folder of its own: log/ with the parent's records up to a round, encoded anew under its header; the
+// snapshot of that round; figures and metrics up to there. It is made under a temporary name and renamed when it is
+// whole.
+
 #include "train/spsa/branch.h"
 
 #include "core/error.h"
@@ -20,6 +24,7 @@ class Grafted {
 
   void append(Record record) {
     record.run = log_.run().prefix();
+    // Numbered and chained anew: the new run's id stands in the first record, and so every hash behind it differs.
     record.index = tip_.index;
     record.prev = tip_.prev;
     const Bytes encoded = encode(record);
@@ -42,6 +47,8 @@ bool is_of_a_replica(RecordType type) {
 bool copy_records(const StepLog& from, uint32_t rounds, Grafted& to) {
   bool has_snapshot = false;
   from.for_each(0, [&](const Record& record, std::span<const std::byte>) {
+    // Records that tell of the state after `rounds` rounds stand before the next round's, and still belong to the
+    // branch.
     if (record.type == RecordType::round && record.round >= rounds) return false;
     if (!is_of_a_replica(record.type)) return true;
     has_snapshot = has_snapshot || (record.type == RecordType::snapshot && record.round == rounds);
@@ -93,8 +100,10 @@ void require_free_for_branch(const fs::path& folder, const StepLog& from) {
 void write_branch(const Context& ctx, const fs::path& folder, const StepLog& from, const fs::path& run, Replica& at) {
   require_free_for_branch(folder, from);
   const fs::path target = fs::absolute(folder).lexically_normal();
+  // A path that ends in a slash has no last part to put a temporary name beside.
   const fs::path whole = target.has_filename() ? target : target.parent_path();
   create_folder(whole.parent_path());
+  // Under a temporary name until all of it is on the disk: then one rename makes the branch.
   const fs::path making = temporary_beside(whole);
   try {
     fill(making, ctx, from, run, at);

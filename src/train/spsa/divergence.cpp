@@ -40,6 +40,7 @@ uint32_t last_good_round(const StepLog& log, int64_t bytes_per_probe) {
     const double loss = mean_loss(record);
     if (!std::isfinite(loss)) return false;
     if (record.round == 0) first = loss;
+    // The last such round counts: a loss may have risen for a while and come back.
     if (loss <= kNoise * first) good = record.round;
     return true;
   });

@@ -1,3 +1,6 @@
+// Wherever it is packed, a round's record has the same bytes: votes go in by the number of their machine, not as they
+// arrived, and alpha is formed by the same f32 operations in the same order.
+
 #include "train/spsa/packer.h"
 
 #include <algorithm>
@@ -34,10 +37,13 @@ Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip,
                   uint32_t machines, const Vote::Offer& offer, Losses kept) {
   const RunHeader& header = replica.header();
   Record record = record_head(replica, run, tip, RecordType::round);
+  // A lane has the bytes of all of its machine's probes.
   record.m = static_cast<uint8_t>(header.m * header.bytes_per_probe());
   record.roster = newcomers(replica.roster(), machines);
+  // Lanes stay when machines leave, and are marked absent.
   record.lanes = static_cast<uint16_t>(std::max<size_t>(replica.roster().size(), machines));
   int64_t valid = 0;
+  // Losses are in the record for all machines that voted, or for none: their number follows from the bitmap.
   bool losses = kept == Losses::kept;
   for (uint32_t machine = 0; machine < record.lanes; ++machine) {
     const auto vote = votes.find(machine);
@@ -51,10 +57,13 @@ Record pack_round(const Replica& replica, const RunId& run, const ChainTip& tip,
   }
   if (!losses) record.losses.clear();
   if (!record.losses.empty()) record.flags |= 1;
+  // Halving a rate and scaling by the unit are shifts of exponents: exact, so that only the quotient below is rounded.
   const float rate = std::ldexp(offer.rate, -replica.halvings());
   const float unit = std::ldexp(1.0f, -header.unit_of(replica.unit()));
   record.alpha = valid == 0 ? 0.0f : -(rate * unit) / static_cast<float>(valid);
+  // A round without a valid vote leaves the weights, decay included.
   record.mul = valid == 0 ? 1.0f : offer.mul;
+  // Announced here, and in force from the next round on: these votes are still in the old unit.
   record.unit_exp = static_cast<int8_t>(replica.proposed_unit());
   if (record.unit_exp != replica.unit()) record.flags |= 2;
   return record;

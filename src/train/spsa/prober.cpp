@@ -1,3 +1,9 @@
+//   batch            |tokens|                     one pass over as many copies of it as there are points
+//   pass             |copy 0 |copy 1 |...|
+//   weights read      lane 0  lane 1  ...         base weights are the same for all and are read once
+// A lane is what one copy's rows read: a perturbed copy of the trained values, or these values and a direction by which
+// each matrix is perturbed on its way into the product.
+
 #include "train/spsa/prober.h"
 
 #include <algorithm>
@@ -21,6 +27,8 @@ struct Repeated {
   std::vector<int32_t> ids, positions, rows, labels;
   std::vector<AttentionSegment> segments;
 
+  // Every copy's rows lie behind those of the copy before, with positions and segments of their own: attention keeps
+  // them apart, and all other parts of a block look at one row at a time.
   Repeated(const PackedBatch& batch, const ScoredRows& scored, size_t copies) {
     const auto own = segments_of(batch);
     for (size_t k = 0; k < copies; ++k) {
@@ -63,6 +71,7 @@ void Prober::point_lanes(const Context& ctx, std::span<const Point> points) {
     Lane& lane = lanes_[k];
     lane.point = points[k];
     if (perturb_ == Perturb::layers) {
+      // Read through z: each matrix is perturbed as it is read, and no copy exists.
       lane.read.z = lane.point.scale != 0 ? &lane.point.z : nullptr;
       lane.read.scale = lane.point.scale;
     } else if (lane.point.scale != 0) {
@@ -70,6 +79,7 @@ void Prober::point_lanes(const Context& ctx, std::span<const Point> points) {
     } else {
       convert(ctx, values, lane.copy);
     }
+    // An adapter's matrices are assembled from this point's values.
     if (lane.adapter) lane.adapter->assemble(ctx);
   }
 }
@@ -79,6 +89,7 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   const auto scope = ctx.scratch.scope();
   const ScoredRows scored = scored_rows(batch);
   const Repeated all(batch, scored, sums.size());
+  // Which rows of the pass read which point's weights.
   std::vector<RowGroup> groups;
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * batch.tokens();
@@ -90,6 +101,7 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   PackedAttention attention;
   const TensorView hidden = decoder.forward(pass, attention);
   const RowScores scores = score_hidden(pass, decoder, hidden, upload(ctx, all.rows), upload(ctx, all.labels));
+  // The scored rows of all copies are equal in number and stand one behind the other.
   const auto share = static_cast<int64_t>(all.rows.size() / sums.size());
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * share;
@@ -101,6 +113,7 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
 std::vector<LossSums> Prober::losses(const Context& ctx, std::span<const PackedBatch> batches,
                                      std::span<const Point> points) {
   std::vector<LossSums> sums(points.size());
+  // More points than lanes take turns.
   for (size_t begin = 0; begin < points.size(); begin += lanes_.size()) {
     const size_t count = std::min(lanes_.size(), points.size() - begin);
     point_lanes(ctx, points.subspan(begin, count));
@@ -114,6 +127,7 @@ std::vector<LossSums> Prober::losses(const Context& ctx, std::span<const PackedB
 }
 
 size_t Prober::together(int64_t tokens) const {
+  // At least one point: a batch of many tokens fills a pass by itself.
   return std::clamp<size_t>(static_cast<size_t>(kTokensTogether / std::max<int64_t>(1, tokens)), 1, lanes_.size());
 }
 

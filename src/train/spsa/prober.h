@@ -50,6 +50,7 @@ class Prober {
   int64_t plan_pass(int64_t rows, int64_t sequence_length, int threads);
   Model& model_;
   Perturb perturb_;
+  // One copy of the trained values a lane; nothing with Perturb::layers.
   Storage copies_;
   std::vector<Lane> lanes_;
 };

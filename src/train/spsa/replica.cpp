@@ -1,3 +1,7 @@
+//   record -> groups of votes (decoded, clipped) -> integer sums A -> weights -> digests compared
+// Everything up to the sums is exact in integers; from there on it is a fixed sequence of IEEE operations a weight. So
+// the number of machines, threads or vector lanes cannot show in the weights.
+
 #include "train/spsa/replica.h"
 
 #include <algorithm>
@@ -17,6 +21,7 @@ namespace {
 constexpr size_t kHistory = 64;          // rounds that the unit is judged by
 constexpr int64_t kChunk = 1 << 16;      // weights whose gradient is in memory at once
 constexpr size_t kMostByteVotes = 8192;  // of a group: |sum| stays below 2^31, since a byte's value is below 2^18
+// Of 2^23 at most each: their sum stays within 2^30.
 constexpr size_t kMostFloatVotes = 128;
 
 /// Decay is no part of it: a round's record says how much (`mul`), for every optimizer.
@@ -75,6 +80,7 @@ void Replica::apply(const Context& ctx, std::span<const Record> records) {
       update_pool(ctx, groups);
     else
       update_with_gradients(ctx, record, groups);
+    // A bound on what waits: a thousand groups are some hundred kilobytes of votes, and long enough a pass.
     if (waiting.size() >= 1024) flush();
     end_round(record);
   }
@@ -86,6 +92,7 @@ void Replica::begin_round(const Record& record) {
     if (roster_.size() <= change.lane) roster_.resize(change.lane + 1);
     roster_[change.lane] = change.add ? std::optional(change.machine) : std::nullopt;
   }
+  // Lanes are as many as the record says, free ones at the end included.
   roster_.resize(record.lanes);
   last_ = {};
   last_.alpha = record.alpha;
@@ -122,6 +129,7 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
   double squares = 0;
   uint32_t number = 0;
   size_t place = 0;
+  // Bytes stand for the lanes that are present alone, in ascending order.
   for (uint32_t lane = 0; lane < present.size(); ++lane) {
     if (!present[lane]) continue;
     for (size_t s = 0; s < probes; ++s, bytes = bytes.subspan(width)) {
@@ -135,12 +143,15 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
       ++place;
       ++last_.votes;
       const auto value = read_vote(header_, bytes.first(width));
+      // An invalid vote counts as told, and moves nothing.
       if (!value) continue;
       ++last_.valid;
       squares += static_cast<double>(*value) * *value;
+      // A Hadamard vote is known by its lane alone; the group has one direction of signs for all of them.
       group.votes.push_back(hadamard ? VoteTerm{z.lane, 0, *value} : VoteTerm{z.machine, z.sample, *value});
     }
   }
+  // Also where nobody voted: the first group carries the round's decay.
   close(number);
   if (last_.valid > 0 && seed_round == record.seed_round)
     last_.vote_rms = std::ldexp(std::sqrt(squares / static_cast<double>(last_.valid)), -last_.unit);
@@ -150,6 +161,7 @@ void Replica::add_groups(const Record& record, uint32_t seed_round, float alpha,
 /// on; of fewer the median says little.
 void Replica::clip(std::span<VoteTerm> votes) {
   if (header_.clip == 0 || votes.size() < 8) return;
+  // Integers and their lower median: no order of machines and no rounding can show in the limit.
   std::vector<int64_t> magnitudes;
   for (const VoteTerm& vote : votes) magnitudes.push_back(std::abs(int64_t{vote.value}));
   const int64_t limit = header_.clip * lower_median(std::move(magnitudes));
@@ -163,6 +175,7 @@ void Replica::clip(std::span<VoteTerm> votes) {
 /// Keeps the sum of a Hadamard group of float32 votes, which cannot be cut by count, within 31 bits.
 void Replica::bound(std::span<VoteTerm> votes) {
   if (votes.size() <= kMostFloatVotes || header_.votes != VoteKind::float32) return;
+  // So small that even equal signs everywhere keep the sum in 31 bits.
   const auto limit = static_cast<int32_t>(INT32_MAX / static_cast<int64_t>(votes.size()));
   for (VoteTerm& vote : votes) {
     const int32_t kept = std::clamp(vote.value, -limit, limit);
@@ -195,6 +208,7 @@ template <class Group> VoteGroup kernel_group(const Group& group, const Trainabl
     view.votes = group.votes;
   else
     view.transformed = group.transformed;
+  // A slot whose steps are scaled takes its part of the same vote.
   view.alpha *= slot.step_scale;
   if (!slot.weight_decay) view.mul = 1;
   return view;
@@ -214,6 +228,7 @@ void Replica::update(const Context& ctx, std::span<const Group> groups) {
 
 /// grads = Σ_groups s_group · A_group, chunk by chunk; s = 2^-unit / n with the n of each group's round and seed.
 void Replica::update_with_gradients(const Context& ctx, const Record& record, std::span<const Group> groups) {
+  // By what the record's own bytes say, not by who is there now: every replica counts the same.
   const int64_t n = std::max<int64_t>(1, valid_votes(header_, record.bytes));
   const float s = std::ldexp(1.0f, -header_.unit_of(unit_)) / static_cast<float>(n);
   beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so
@@ -221,14 +236,17 @@ void Replica::update_with_gradients(const Context& ctx, const Record& record, st
   const RunStep step{.lr = -record.alpha / s, .grad_scale = 1, .corrections = {1 - beta1_power_, 1 - beta2_power_}};
   const Tensor sum({kChunk}, DType::i32, ctx.device), grads({kChunk}, DType::f32, ctx.device);
   for (const TrainableSlot& slot : params_.slots) {
+    // A group without votes: it only multiplies, by the kernel that every other decay goes through.
     const VoteGroup decay{.mul = slot.weight_decay ? record.mul : 1.0f};
     for (int64_t done = 0; done < slot.shape.count(); done += kChunk) {
       const int64_t begin = slot.begin + done, count = std::min(kChunk, slot.shape.count() - done);
       const TensorView values = params_.values.slice_rows(begin, begin + count);
       const TensorView a = sum.view().slice_rows(0, count), g = grads.view().slice_rows(0, count);
+      // Gradients begin at zero for each chunk, and exist for one chunk at a time.
       fill(ctx, 0, g);
       for (const Group& group : groups) {
         vote_sum(ctx, begin, kernel_group(group, slot), a);
+        // A group with an alpha of its own, such as late votes, weighs as much as that says in relation to the round's.
         const float weight = group.view.alpha == record.alpha ? s : s * (group.view.alpha / record.alpha);
         add_integers(ctx, a, weight, g);
       }
@@ -258,6 +276,7 @@ void Replica::end_round(const Record& record) {
     if (!magnitudes.empty()) medians_.push_back(lower_median(std::move(magnitudes)));
     if (medians_.size() > kHistory) medians_.pop_front();
   }
+  // A new unit: medians so far were counted in the old one.
   if (record.unit_exp != unit_) {
     unit_ = record.unit_exp;
     medians_.clear();
@@ -278,7 +297,10 @@ int Replica::proposed_unit() const {
   const int32_t median = decode_vote(lower_median(std::vector<uint8_t>(medians_.begin(), medians_.end())));
   if (median >= 16 && median <= 8192) return unit_;  // the byte is about equally exact all over this range
   // Otherwise the typical vote moves to 256 .. 511 units, well inside.
+  // A median of b bits times 2^(9 − b) has nine bits, 256 to 511. A unit that is too large shows zeros: four bits at
+  // once.
   const int shift = median == 0 ? 4 : 8 - std::bit_width(static_cast<uint32_t>(median)) + 1;
+  // The bounds that the run's header has to keep, too.
   return std::clamp(unit_ + shift, -20, 30);
 }
 
@@ -301,9 +323,11 @@ StateDigest Replica::digest(const Context& ctx) const {
 }
 
 void Replica::check_digest(const Context& ctx, const Record& record) {
+  // Of an earlier round: its state is not here any more, and it was compared when the round was new.
   if (record.round != round_) return;
   const StateDigest mine = digest(ctx), theirs{record.digest[0], record.digest[1]};
   if (mine == theirs) {
+    // Two are kept: the newest one may be of this very round.
     if (round_ > verified_[0]) verified_ = {round_, verified_[0]};
     return;
   }

@@ -66,6 +66,7 @@ class Replica {
   void unpack(std::span<const std::byte>);
 
  private:
+  // Votes are kept decoded: a group may wait until many rounds are applied together.
   struct Group {  // storage behind a VoteGroup
     std::vector<VoteTerm> votes;
     std::vector<int32_t> transformed;
@@ -96,6 +97,7 @@ class Replica {
   std::vector<std::optional<uint32_t>> roster_;
   RoundStats last_;
   std::unique_ptr<Optimizer> optimizer_;
+  // Products of as many betas as there were rounds, part of the state: they are in snapshots to the bit.
   double beta1_power_ = 1, beta2_power_ = 1;
   std::optional<SeedPool> pool_;  // pool family
 };

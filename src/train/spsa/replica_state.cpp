@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* kState = "state";
 
+// As the hexadecimal of its bits: no rounding by a decimal text.
 std::string hex(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
 double unhex(const std::string& text) {
   return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
@@ -76,6 +77,7 @@ void Replica::save(const std::filesystem::path& file) {
   for (const auto& [name, vector] : vectors())
     for (const TrainableSlot& slot : params_.slots)
       tensors.emplace_back(slot.name + "/" + name, slot_view(vector, slot));
+  // A state that is not finite would only be found out when it is gone on from.
   with_place(fmt::format("round {}", round_), [&] { require_finite("snapshot", tensors); });
   write_safetensors(file, tensors, {{kState, numbers().dump()}});
 }
@@ -85,6 +87,7 @@ void Replica::load(const std::filesystem::path& file) {
   with_place(file.string(), [&] {
     const auto state = reader.metadata().find(kState);
     if (state == reader.metadata().end()) throw UserError("", "is no snapshot of a replica");
+    // Everything is looked up and compared before anything is copied: a file that does not fit changes nothing.
     std::vector<std::pair<TensorView, ConstView>> copies;
     const auto plan = [&](const std::string& name, const TensorView& to) {
       const ConstView from = reader.at(name);
@@ -103,6 +106,8 @@ void Replica::load(const std::filesystem::path& file) {
 }
 
 std::vector<std::byte> Replica::pack() {
+  // u64 length of the numbers | the numbers as JSON | the values | the optimizer's vectors, in the order of their names
+  // in snapshots. For ranks of one job: never written to a disk.
   const std::string json = numbers().dump();
   const uint64_t length = json.size();
   std::vector<std::byte> bytes;

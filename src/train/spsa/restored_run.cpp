@@ -1,3 +1,6 @@
+// A log holds votes and perhaps losses, but no evaluations and no times. What a run that goes on knows of itself is put
+// together here: figures.json first, metrics.jsonl for the rest, and the log for what neither tells.
+
 #include "train/spsa/restored_run.h"
 
 #include <algorithm>
@@ -19,6 +22,7 @@ Restored remembered_run(const TrainerInputs& in, const Replica& replica, const S
   Restored run{.meta = told.meta, .lines = untold_rounds(log, told.last_step, replica.header().bytes_per_probe())};
   const Json* untold = run.lines.empty() ? nullptr : run.lines.back().find("loss");
   if (untold) run.meta.last_loss = untold->as_number();
+  // Figures are sums and exact; metrics are rounded for readers. Only times are in the metrics alone.
   if (auto kept = read_figures(in.folder->path(), step)) {
     kept->seconds = run.meta.seconds;
     kept->last_loss = run.meta.last_loss;
@@ -35,6 +39,7 @@ Restored remembered_run(const TrainerInputs& in, const Replica& replica, const S
 /// Steps of the whole run: those done, and with train.epochs what is left of these,
 /// however many machines there were before.
 int64_t steps_after(const TrainerInputs& in, int64_t done, int64_t rows, int64_t a_step) {
+  // The usual case: the recipe says how many, or the rows that were read are those of as many equal steps.
   if (in.config.train.steps || rows == done * a_step) return total_steps(in);
   const int64_t all = ceil_of_share(in.config.train.epochs.value_or(1.0), in.data.rows());
   return done + (std::max<int64_t>(0, all - rows) + a_step - 1) / a_step;

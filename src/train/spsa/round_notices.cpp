@@ -1,3 +1,5 @@
+// Told to whoever watches a run: signs that its rate is too high (invalid votes) or its probes too short (votes of 0).
+
 #include "train/spsa/round_notices.h"
 
 #include <cmath>

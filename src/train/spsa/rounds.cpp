@@ -1,3 +1,6 @@
+// Replay: from the newest snapshot that may be believed, the records behind it in runs, each applied as one. How long a
+// run of records is, is a matter of speed alone (Replica::apply).
+
 #include "train/spsa/rounds.h"
 
 #include "core/error.h"
@@ -34,6 +37,7 @@ constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one updat
 }  // namespace
 
 RunPlaces find_log(const fs::path& run_or_log) {
+  // A folder's name alone, without a slash at its end, has a parent that can be named.
   const fs::path folder = fs::absolute(run_or_log / "").parent_path().lexically_normal();
   const auto as_given = [&](const fs::path& place) {
     return run_or_log.is_absolute() ? place : place.lexically_proximate(fs::current_path());
@@ -54,6 +58,7 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
   size_t bytes = 0;  // of their votes
   uint32_t next = replica.round();
   const auto flush = [&] {
+    // Between two applications: the state is that of a whole number of rounds.
     leave_if_asked("replaying");
     replica.apply(ctx, records);
     records.clear();

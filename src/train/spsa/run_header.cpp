@@ -22,6 +22,7 @@ constexpr const char* kFamilies[] = {"independent", "shared", "pool", "hadamard"
 
 std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
 
+/// 16 hexadecimal digits: a number of JSON would be rounded by readers who take it for a double.
 uint64_t word_of(const Json& json) {
   const std::string& text = json.as_string();
   if (text.size() != 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
@@ -58,6 +59,7 @@ std::string RunHeader::text() const {
                   .set("optimizer", optimizer)
                   .set("parent", parent)
                   .set("probes", m);
+  // In its alphabetical place, and only where it says something: headers of older runs keep their hash.
   if (rules != Rules::first) json.set("rules", static_cast<int64_t>(rules));
   return json.set("seed", fmt::format("{:016x}", seed))
              .set("selection", selection)
@@ -97,10 +99,12 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     h.start = json.at("start").as_string();
     const int64_t unit = json.at("unit").as_integer();
     h.votes = static_cast<VoteKind>(index_of(kVotes, json.at("votes").as_string()));
+    // A header may come from anywhere: what later arithmetic relies on is checked here, once.
     const auto require = [](bool holds, const std::string& what) {
       if (!holds) throw UserError("", what, "the header was altered, or another program wrote it");
     };
     require(h.eps > 0 && std::isfinite(h.eps), fmt::format("eps is {}, it must be above 0", h.eps));
+    // A vote's bytes are counted in a u8.
     require(h.m >= 1 && h.m <= 255 / h.bytes_per_probe(), fmt::format("{} probes, a vote holds 1 to 255 bytes", h.m));
     require(unit >= -20 && unit <= 30, fmt::format("unit {} is outside -20 .. 30", unit));
     h.unit = static_cast<int>(unit);
@@ -139,7 +143,9 @@ std::vector<std::string> manifest_of(const FlatParams& params) {
 }
 
 void require_same_manifest(const RunHeader& header, const FlatParams& params, const std::string& where) {
+  // Compared as text, line by line: all that decides what a weight's number means is in it.
   const auto mine = manifest_of(params);
+  // The first line that differs: a name, a shape, a start or a factor.
   const auto pair = std::mismatch(mine.begin(), mine.end(), header.manifest.begin(), header.manifest.end());
   if (pair.first == mine.end() && pair.second == header.manifest.end()) return;
   const auto show = [](auto it, const auto& list) {
@@ -155,14 +161,18 @@ Direction direction_of(const RunHeader& h, uint32_t round, uint32_t machine, uin
   switch (h.family) {
     case Family::independent:
       return {.seed = h.seed, .round = round, .machine = machine, .sample = sample};
+    // One stream for all: probe k of every machine goes the same way, on other rows.
     case Family::shared:
       return {.seed = h.seed, .round = round, .machine = kSharedStream, .sample = sample};
     case Family::pool: {
+      // Which of the K directions a probe tries is drawn, and is the same for everyone who knows round, machine and
+      // sample.
       const uint64_t key = hash_key({h.seed, kSeedPoolStream, round, machine});
       const uint64_t k = draw_below(key, sample, static_cast<uint64_t>(h.lanes));
       return {.seed = h.seed, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
     }
     case Family::hadamard: {
+      // The votes of a round are counted through all machines. K of them share signs, orthogonal rows and a group.
       const uint64_t place = uint64_t{lane} * static_cast<uint64_t>(h.m) + sample;
       const auto lanes = static_cast<uint32_t>(h.lanes);
       return {.seed = h.seed,

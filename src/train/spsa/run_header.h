@@ -21,6 +21,7 @@ struct RunHeader {
   std::string start;                  // digest of the trained values before round 0
   std::vector<std::string> manifest;  // one line a tensor: name, shape, start, decay, step scale
   uint64_t seed = 0;
+  // Of f32, as kernels add it; kept as a double.
   double eps = 0;
   int unit = 9;
   bool adapt_unit = true;
@@ -29,6 +30,7 @@ struct RunHeader {
   int64_t clip = 8, stale_max = 0, digest_every = 256;
   VoteKind votes = VoteKind::byte;
   Family family = Family::independent;
+  // Of the optimizer what replicas compute with. The rate is not here: it comes with each round, in alpha.
   std::string optimizer = "sgd";
   double momentum = 0, beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
   std::string parent;  // a branch: the run and round it was cut from

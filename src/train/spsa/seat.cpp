@@ -1,3 +1,7 @@
+//   machines/.lock         held while a seat is taken: one process at a time looks at the others
+//   machines/00003.lock    held as long as machine 3 runs; its text is "machines 8", what that process counts
+// Locks are the kernel's: a process that was killed leaves its files behind, and nobody takes them for a running one.
+
 #include "train/spsa/seat.h"
 
 #include <charconv>
@@ -36,6 +40,7 @@ std::optional<uint32_t> machine_of(const fs::path& file) {
 }
 
 bool is_held(const fs::path& file) {
+  // Taken for a moment at most: whoever can have it shows that nobody holds it.
   return fs::exists(file) && !FileLock::take(FileDescriptor::open_to_change(file), milliseconds(0));
 }
 
@@ -65,6 +70,7 @@ std::optional<Other> who_counts_otherwise(const fs::path& folder, uint32_t machi
 }
 
 void require_equal_count(const fs::path& folder, uint32_t machine, uint32_t machines) {
+  // A process that is ending may still hold its seat.
   const auto give_up = std::chrono::steady_clock::now() + kPatience;
   while (const auto other = who_counts_otherwise(folder, machine, machines)) {
     if (std::chrono::steady_clock::now() >= give_up)
@@ -92,11 +98,13 @@ Seat::Seat(const fs::path& shared, uint32_t machine, uint32_t machines, const st
                                                "until that one has ended",
                                                machines - 1)
                                  : "wait until that one has ended, or set spsa.machines and spsa.machine for both");
+  // While its own count is not written, this process says nothing to others: they read no number here.
   file_.truncate(0);  // what an earlier process counted
   const FileDescriptor entrance = FileDescriptor::open_or_create(folder_ / ".lock");
   const auto alone = FileLock::wait(entrance, kBrief, kWork);  // of two that come at once, one sees the other
   require_equal_count(folder_, machine, machines);
   agree();
+  // Last of all: from now on, who comes later compares with it.
   const std::string text = fmt::format("{}{}\n", kCounts, machines);
   file_.write_at(0, std::as_bytes(std::span(text)));
 }

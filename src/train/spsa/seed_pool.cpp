@@ -1,3 +1,6 @@
+// The state twice over: S_k by direction, which is small and goes into snapshots, and Σ_k S_k z_k by weight, which a
+// vote changes in one pass. Both are integers modulo 2^64, so that each follows from the other exactly.
+
 #include "train/spsa/seed_pool.h"
 
 #include <algorithm>
@@ -28,6 +31,7 @@ SeedPool::SeedPool(uint64_t seed, int64_t directions, FlatParams& params)
 }
 
 bool SeedPool::add(const Context& ctx, const VoteGroup& group) {
+  // alpha in steps of 2^-48. Rounded once, here: what follows is exact.
   const double steps = std::rint(std::ldexp(static_cast<double>(group.alpha), kFraction));
   if (!(std::abs(steps) < 0x1p62)) return false;
   const auto alpha = static_cast<int64_t>(steps);
@@ -40,12 +44,15 @@ bool SeedPool::add_to_sums(int64_t alpha, std::span<const VoteTerm> votes) {
   for (const VoteTerm& vote : votes) {
     int64_t step = 0;
     int64_t& sum = sums_[vote.sample];
+    // These sums may not wrap: where one would, the caller stops the run.
     if (__builtin_mul_overflow(alpha, int64_t{vote.value}, &step) || __builtin_add_overflow(sum, step, &sum))
       return false;
   }
   return true;
 }
 
+/// The same addition for every weight: Σ alpha · value · z, from the integer sums that the vote kernel gives. Wrapping
+/// is allowed: the total Σ_k S_k z_k modulo 2^64 is the same in any order.
 void SeedPool::add_to_weights(const Context& ctx, int64_t alpha, const VoteGroup& group) {
   const Tensor votes({kChunk}, DType::i32, ctx.device);
   for (const TrainableSlot& slot : params_.slots)
@@ -66,6 +73,7 @@ void SeedPool::write_values() const {
   const auto values = host.as<float>();
   for (const TrainableSlot& slot : params_.slots)
     for (int64_t p = slot.begin; p < slot.begin + slot.shape.count(); ++p)
+      // In f64 and rounded to f32 once, from the start values: an error of one round is not carried on into the next.
       values[p] = static_cast<float>(std::fma(std::ldexp(1.0, -kFraction) * slot.step_scale,
                                               static_cast<double>(weighted_[p]), static_cast<double>(start_[p])));
 }
@@ -76,12 +84,14 @@ void SeedPool::restore(std::vector<int64_t> sums) {
   std::fill(weighted_.begin(), weighted_.end(), 0);
   for (size_t k = 0; k < sums_.size(); ++k) {
     if (sums_[k] == 0) continue;
+    // As the votes had it: the fixed directions are of round 0, and their number is the sample.
     const Direction z{.seed = seed_, .round = 0, .machine = kSeedPoolStream, .sample = static_cast<uint16_t>(k)};
     const auto plus = static_cast<uint64_t>(sums_[k]);
     for (size_t block = 0; block * kBlock < weighted_.size(); ++block) {
       const auto words = sign_block(z, block);
       for (size_t i = 0; i < kBlock; ++i) {
         int64_t& weight = weighted_[block * kBlock + i];
+        // Set bits are minus signs.
         weight = wrapping_add(weight, words[i / 32] >> (i % 32) & 1 ? 0 - plus : plus);
       }
     }

@@ -46,10 +46,12 @@ std::vector<uint32_t> snapshot_rounds(const fs::path& folder) {
 // another, rounds are replayed from an older one.
 void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder, uint32_t last_round) {
   if (folder.empty()) return;
+  // Reads the whole log: once at a start, never between rounds.
   const auto known = snapshots_in(log);
   for (const uint32_t round : snapshot_rounds(folder)) {
     const auto found = known.find(round);
     if (round > last_round || found == known.end()) continue;
+    // Damaged, altered, or of another run under the same name.
     if (sha256_of_file(snapshot_file(folder, round)) != found->second.sha256)
       continue;  // an older one, or the base, will do
     return replica.load(snapshot_file(folder, round));
@@ -58,6 +60,7 @@ void load_snapshot(Replica& replica, const StepLog& log, const fs::path& folder,
 
 std::string require_log(const fs::path& snapshots, const fs::path& log, uint32_t round) {
   const auto rounds = snapshot_rounds(snapshots);
+  // A log that reaches as far as every snapshot has lost nothing that is known of.
   if (rounds.empty() || rounds.front() <= round) return "";
   if (round > 0)
     return fmt::format(

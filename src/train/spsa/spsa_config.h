@@ -11,6 +11,7 @@ namespace tessera {
 /// [spsa]: one-byte SPSA, forward passes only (train.estimator = "spsa").
 struct SpsaConfig {
   int64_t probes = 16, pool_size = 4096, clip = 8, side_by_side = 2, digest_every = 256, machine = 0, machines = 1;
+  // How far a probe goes; every weight moves by eps, since directions are of +1 and -1.
   double eps = 1e-3;
   std::optional<int64_t> unit;
   bool adapt_unit = true, normalise = false, log_loss = true;

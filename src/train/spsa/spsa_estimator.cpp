@@ -14,6 +14,7 @@ namespace {
 /// What the trainer's own keys may not be with it.
 void check_trainer(Recipe& recipe, const TrainerConfig& trainer) {
   const TrainConfig& train = trainer.train;
+  // The default is let pass: nobody has asked for it.
   if (train.clip != TrainConfig{}.clip && train.clip != 0)
     recipe.fault("train", "clip", "train.clip bounds gradients, and SPSA has none", "spsa.clip bounds votes");
   if (train.checkpoint_activations)
@@ -35,19 +36,24 @@ void check_votes(Recipe& recipe, const SpsaConfig& spsa, const OptimizerConfig& 
                  "set spsa.sides = \"one\"");
   if (spsa.normalise && spsa.probes < 2)
     recipe.fault("spsa", "probes", "the deviation of one loss is not known", "set spsa.probes to at least 2");
+  // 63 · 4 = 252: a vote counts its bytes in a u8.
   if (spsa.votes == "float32" && spsa.probes > 63)
     recipe.fault("spsa", "probes", "a vote holds at most 255 bytes, that is 63 probes of float32");
   if (spsa.directions == "pool" && find_optimizer_kind(optimizer.name) && !adds_gradients_only(optimizer))
     recipe.fault("spsa", "directions", "a pool of directions keeps sums in place of an optimizer's state",
                  fmt::format("set optimizer.name = \"{}\", optimizer.momentum = 0 and optimizer.weight_decay = 0",
                              linear_optimizer().name));
+  // Kernels add eps as f32, where it has to be a normal number.
   if (const auto eps = static_cast<float>(spsa.eps); eps < std::numeric_limits<float>::min() || !std::isfinite(eps))
     recipe.fault("spsa", "eps", fmt::format("spsa.eps is {}, beyond the range of f32", spsa.eps), "try 1e-3 to 1e-2");
 }
 
 void check_optimizer(Recipe& recipe, const OptimizerConfig& optimizer) {
+  // alpha is the rate times 2^-unit, which is 2^20 at most: it stays below the 1e30 that a log accepts
+  // (ChainRules::Limits).
   if (optimizer.lr > 1e20)
     recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is {}", optimizer.lr), "at most 1e20 with spsa");
+  // The factor 1 − lr · decay of a record is accepted from 0.5 to 1 (ChainRules::Limits).
   if (optimizer.lr * optimizer.weight_decay > 0.5)
     recipe.fault("optimizer", "weight_decay", "a step would shrink weights to less than a half of themselves",
                  "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
@@ -88,6 +94,7 @@ class Spsa final : public Estimator {
       groups.push_back({section(), {"pool_size"}, is("spsa.directions", config_.directions)});
     if (!transport().shares_folder())
       groups.push_back({section(), {"shared", "machine", "machines"}, is("spsa.transport", config_.transport)});
+    // Signs have no range that they could leave, and floats have a unit of their own.
     if (config_.votes != "byte") groups.push_back({section(), {"adapt_unit"}, is("spsa.votes", config_.votes)});
     groups.push_back({"checkpoint",
                       {"best"},
@@ -115,6 +122,7 @@ class Spsa final : public Estimator {
     const TensorView values = model.pool().trainable().values;
     const int64_t count = values.shape.count();
     const auto prober = make_prober(config_, model);
+    // What ranks hand to each other is the values and the optimizer's vectors (Replica::pack); a pool's sums are few.
     const int64_t vectors = config_.directions == "pool" ? 0 : optimizer_state_bytes(trainer.optimizer, count);
     return {
         .optimizer = replica_state_bytes(config_, trainer.optimizer, count),
@@ -129,6 +137,7 @@ class Spsa final : public Estimator {
 
   /// A vote: its head, a byte or four a probe, and the loss.
   int64_t wire_bytes(Model&) const override {
+    // A vote's fixed fields are 19 bytes (steplog/vote.cpp), the loss is an f16.
     return transport().manners.bytes_of_message + 19 + config_.probes * (config_.votes == "float32" ? 4 : 1) + 2;
   }
 
@@ -162,6 +171,7 @@ Standing standing_of(const SpsaConfig& config, const DataShare& share) {
 }
 
 int64_t replica_state_bytes(const SpsaConfig& config, const OptimizerConfig& optimizer, int64_t count) {
+  // A start value (f32) and a 64-bit sum a weight, a 64-bit sum a direction: what SeedPool holds.
   if (config.directions == "pool") return 12 * count + 8 * config.pool_size;
   return optimizer_state_bytes(optimizer, count);
 }

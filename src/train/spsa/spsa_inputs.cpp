@@ -1,3 +1,6 @@
+// Most of a header follows from the recipe and the model. Of a run that has a log some of it is taken from there: what
+// a later job cannot know (the parent), and what depended on the number of machines that it began with (K).
+
 #include "train/spsa/spsa_inputs.h"
 
 #include <algorithm>
@@ -55,6 +58,7 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
   header.start = values_digest(ctx, params, params.values).text();
   header.manifest = manifest_of(params);
   header.seed = static_cast<uint64_t>(train.seed);
+  // The f32 that the kernels add: the quotient is formed with what was really gone.
   header.eps = static_cast<double>(static_cast<float>(config.eps));
   header.unit = config.unit_exponent();
   header.votes = kind_of(config.votes);
@@ -81,6 +85,7 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
     if (!kind.reads("beta1")) set_adamw(before.beta1, before.beta2, before.adam_eps);  // which nobody reads
     if (header.family == Family::hadamard && before.family == Family::hadamard) header.lanes = before.lanes;
   }
+  // Up to 8192 lanes all votes of a round have to fit into one group. With as many as that they are cut into groups.
   if (header.family == Family::hadamard && header.lanes < 8192 && header.lanes < header.m * machines)
     throw UserError("spsa.directions",
                     fmt::format("{} machines with {} probes need more than the run's {} Hadamard lanes", machines,

@@ -1,3 +1,6 @@
+// metrics.jsonl is written behind the log. A process that died in between has rounds in its log that no line tells of:
+// these lines are made from the records, marked "from_log", with what records know.
+
 #include "train/spsa/told_metrics.h"
 
 #include <cmath>
@@ -30,6 +33,7 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
   with_place(file.string(), [&] {
     for (const Json& line : MetricsFile(file).lines()) {
       const Json* step = line.find("step");
+      // Events have no figures, and lines beyond the log's end are of rounds that are made again.
       if (line.find("event") || !step || step->as_integer() > last_step) continue;
       if (line.at("split").as_string() == "train") {
         told.last_step = step->as_integer();
@@ -38,6 +42,7 @@ ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_st
         continue;
       }
       meta.last_eval = sums_told(line, objective);
+      // The first evaluation, and each that begins a new comparison, is what later ones are compared with.
       if (meta.evaluated_at < 0 || line.find("before")) {
         meta.first_eval = meta.last_eval;
         meta.best_loss = CheckpointMeta{}.best_loss;

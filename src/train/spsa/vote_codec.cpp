@@ -1,3 +1,7 @@
+//   byte      minifloat of g in units of 2^-unit, rounded up or down at random so that its mean is g
+//   sign      the codes of +256 and −256 units, or 0: read as bytes are
+//   float32   g itself; read as a multiple of 2^-14, since sums are of integers
+
 #include "train/spsa/vote_codec.h"
 
 #include <algorithm>
@@ -42,8 +46,11 @@ void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uin
     const auto* raw = reinterpret_cast<const uint8_t*>(&value);
     bytes.insert(bytes.end(), raw, raw + sizeof(value));
   } else if (header.votes == VoteKind::sign) {
+    // A sign vote uses two codes of the byte, of equal size: records and kernels need no case for it.
     bytes.push_back(!std::isfinite(g) ? kInvalidVote : g > 0 ? kPlus : g < 0 ? kMinus : 0);
   } else {
+    // The draw for stochastic rounding is a function of machine, probe and round: a vote that is measured again after a
+    // kill has the same bytes.
     const auto words = philox4x32({machine, probe, kRoundingStream, round},
                                   {static_cast<uint32_t>(header.seed), static_cast<uint32_t>(header.seed >> 32)});
     bytes.push_back(encode_vote(g, unit, static_cast<double>(words[0]) * 0x1p-32));

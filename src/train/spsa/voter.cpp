@@ -47,6 +47,7 @@ Measured Voter::two_sided(uint32_t round, int unit) const {
     const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
     const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
     const int64_t scored = objective_.count(sums[0]);  // both sides score the same tokens
+    // A batch without a scored token gives 0 / 1, not 0 / 0.
     const double count = std::max(1.0, static_cast<double>(scored));
     const double plus = objective_.sum(sums[0]), minus = objective_.sum(sums[1]);
     write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,
@@ -60,18 +61,21 @@ Measured Voter::two_sided(uint32_t round, int unit) const {
 Measured Voter::one_sided(uint32_t round, int unit) const {
   const RunHeader& header = in_.header;
   const auto eps = static_cast<float>(header.eps);
+  // The first point is w itself, with a scale of 0: its loss is shared by all probes.
   std::vector<Point> points(1);
   for (int64_t s = 0; s < header.m; ++s) points.push_back({direction(round, static_cast<uint16_t>(s)), eps});
   const auto sums = in_.prober.losses(in_.ctx, batches_of(round, 0), points);
   const int64_t scored = objective_.count(sums[0]);
   const double count = std::max(1.0, static_cast<double>(scored));
   std::vector<double> rise;
+  // Two passes, mean first: deviations may be small beside the mean, and a difference of large squares would lose them.
   double mean = 0, squares = 0;
   for (size_t k = 1; k < sums.size(); ++k) {
     rise.push_back((objective_.sum(sums[k]) - objective_.sum(sums[0])) / count);
     mean += rise.back() / static_cast<double>(header.m);
   }
   for (const double r : rise) squares += (r - mean) * (r - mean);
+  // Of a sample: m − 1, since the mean was taken from the same values.
   const double deviation = std::sqrt(squares / static_cast<double>(std::max<int64_t>(1, header.m - 1)));
   const double scale = in_.spsa.normalise ? deviation : static_cast<double>(eps);
   Measured found{.bytes = {}, .loss = objective_.sum(sums[0]) / count, .scored = scored};
