@@ -26,6 +26,7 @@ std::optional<Figure> figure_of(const LossSums& sums, const Metric& metric, cons
 std::vector<Figure> figures_told(const LossSums& sums, const Objective& objective, Told told) {
   std::vector<Figure> figures;
   const auto add = [&](std::optional<Figure> figure) {
+    // JSON has no numbers for the others.
     if (figure && std::isfinite(figure->value)) figures.push_back(std::move(*figure));
   };
   add(loss_figure(sums, objective));

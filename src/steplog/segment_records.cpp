@@ -104,6 +104,7 @@ Bytes archive_of(const Segment& segment, uint32_t run, const ChainRules& before)
       throw_damaged(segment.file, offset, segment.first + page.size(), *why);
     page.emplace_back(encoded.begin(), encoded.end());
     if (std::get<Record>(decoded).type == RecordType::round) ++next_round;
+    // Pages are full but for the last one, so that a record's page follows from its number.
     if (page.size() == kPageRecords) flush();
     return true;
   });

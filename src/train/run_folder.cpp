@@ -32,6 +32,7 @@ bool make_folders(const fs::path& wanted, const fs::path& folder) {
   const bool is_new = !folder.empty() && fs::create_directories(folder, failure);
   if (!failure && !folder.empty() && !fs::is_directory(folder))
     failure = std::make_error_code(std::errc::not_a_directory);
+  // Named by what was asked for, not by the parent that could not be made.
   if (failure) fail(wanted, failure.message());
   return is_new;
 }
@@ -39,6 +40,7 @@ bool make_folders(const fs::path& wanted, const fs::path& folder) {
 /// Whether the folder was made here: of several processes that try at once, one does.
 bool make_new(const fs::path& folder) {
   if (::mkdir(folder.c_str(), 0777) == 0) return true;
+  // mkdir makes a folder or finds it there, in one step: the one process for which it is new is known.
   if (errno != EEXIST) fail(folder, std::generic_category().message(errno));
   return false;
 }
