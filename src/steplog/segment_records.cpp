@@ -116,8 +116,8 @@ Bytes segment_of(const Segment& archive, uint32_t run, const ChainRules& before,
   ByteWriter writer;
   writer.put(std::span<const std::byte>(file_head(SegmentForm::records, run, before)));
   for_each_record(archive, run, archive.first, [&](std::span<const std::byte> encoded, int64_t) {
-    // The length stands in front of each record in a segment; in a page it follows from the fields.
     if (count-- == 0) return false;
+    // The length stands in front of each record in a segment; in a page it follows from the fields.
     writer.put(static_cast<uint32_t>(encoded.size()));
     writer.put(encoded);
     return true;

@@ -39,8 +39,8 @@ bool make_folders(const fs::path& wanted, const fs::path& folder) {
 
 /// Whether the folder was made here: of several processes that try at once, one does.
 bool make_new(const fs::path& folder) {
+  // Makes the folder or finds it there, in one step: it is new for one process alone.
   if (::mkdir(folder.c_str(), 0777) == 0) return true;
-  // mkdir makes a folder or finds it there, in one step: the one process for which it is new is known.
   if (errno != EEXIST) fail(folder, std::generic_category().message(errno));
   return false;
 }
