@@ -10,6 +10,7 @@
 namespace tessera {
 
 std::optional<Figure> loss_figure(const LossSums& sums, const Objective& objective) {
+  // Asked this way round, since a count that is not known is NaN.
   if (!(sums[objective.loss_count] > 0)) return std::nullopt;
   const double loss = objective.mean(sums);
   return Figure{"loss", "loss", loss, fmt::format("{:.4f}", loss)};
