@@ -126,6 +126,7 @@ std::vector<std::string> reading_notices(const Tokenizer& tokenizer, const DataC
   const bool has_prompt = !config.prompt_template.empty();
   const auto front = spelled_end(tokenizer, has_prompt ? config.prompt_template : config.completion_template, true);
   if (overlap(tokenizer.front(), front) > 0) say(has_prompt ? "prompt_template" : "completion_template", front[0]);
+  // The other end: only a completion's template can spell what stands behind a document.
   const auto back = spelled_end(tokenizer, config.completion_template, false);
   if (overlap(back, tokenizer.back()) > 0) say("completion_template", back.back());
   return notices;

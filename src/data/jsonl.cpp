@@ -1,5 +1,5 @@
 //   file -> lines (mapped, not copied) -> record -> prompt and completion, by fields, templates or label words
-// A fault names the file and the line, as does everything that can go wrong in a file of millions of records.
+// Every fault names its file and line: in a file of millions of records nothing else would help.
 
 #include "data/jsonl.h"
 

@@ -32,6 +32,7 @@ class Preparation {
   int64_t skipped() const { return skipped_; }
 
  private:
+  // Of text: enough for all cores, and small beside the tokens that are kept.
   static constexpr size_t kBatchBytes = size_t{4} << 20;
 
   void encode_waiting() {

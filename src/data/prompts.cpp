@@ -24,6 +24,7 @@ std::vector<TextExample> load_prompts(const std::filesystem::path& file, const D
     if (is_lines) {
       prompts.push_back(reader.read_prompt(line, where));
     } else {
+      // Records are checked where they are read; here the line is the text itself.
       require_utf8(line, where);
       prompts.push_back({std::string(line), ""});
     }

@@ -77,6 +77,7 @@ int64_t cache_slots(const Prompts& prompts, const GenerateOptions& options) {
 void check(const Model& model, const DecoderModel& decoder, const Prompts& prompts, const GenerateOptions& options) {
   TS_CHECK(options.max_new_tokens > 0 && options.batch > 0, "{} new tokens, {} sequences a batch",
            options.max_new_tokens, options.batch);
+  // Sampling reads f32.
   TS_CHECK(decoder.activations() == DType::f32, "generation computes in f32, not {}", name_of(decoder.activations()));
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::string where = fmt::format("prompt {}", i + 1);

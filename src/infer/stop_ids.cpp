@@ -31,6 +31,7 @@ std::vector<int32_t> stop_ids(const std::vector<std::filesystem::path>& folders,
   for (const std::filesystem::path& folder : folders)
     for (const char* name : {"generation_config.json", "config.json"}) add_ids_of(folder / name, ids);
   if (tokenizer.eos()) ids.push_back(*tokenizer.eos());
+  // What stood behind every text in training ends a text, whatever the files call it.
   if (!tokenizer.back().empty()) ids.push_back(tokenizer.back().front());
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());

@@ -53,6 +53,7 @@ FileLock::~FileLock() {
 }
 
 std::string FileLock::notice() const {
+  // Once a process: every lock on such a file system would say the same.
   static std::atomic<bool> told{false};
   if (is_real_ || told.exchange(true)) return "";
   return fmt::format(

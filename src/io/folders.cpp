@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 /// Where the folder really lies.
 fs::path place_of(const fs::path& folder) {
   std::error_code failure;
+  // A link is followed: the folder behind it is replaced, and the link stays.
   const fs::path real = fs::canonical(folder, failure);
   const fs::path place = failure ? fs::absolute(folder).lexically_normal() : real;
   return place.has_filename() ? place : place.parent_path();

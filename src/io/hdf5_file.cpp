@@ -166,7 +166,6 @@ struct Hdf5File::State {
     const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
     H5Pset_create_intermediate_group(links, 1);
     const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-    // A time of creation would make equal contents different files.
     H5Pset_obj_track_times(creation, false);
     H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);  // every element is written
     const Handle space = make_space(shape);  // named: closing it before the check would clear the reason of an error
@@ -305,7 +304,6 @@ std::vector<std::string> Hdf5File::list(const std::string& group) const {
     throw UserError(state_->path.string(), fmt::format("\"{}\" is not a group", group));
   std::vector<std::string> names;
   for (hsize_t i = 0; i < info.nlinks; ++i) {
-    // Asked twice: for a name's length, and for the name with a zero behind it.
     const auto name_at = [&](char* name, size_t bytes) {
       return H5Lget_name_by_idx(opened, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, bytes, H5P_DEFAULT);
     };
@@ -350,7 +348,6 @@ void Hdf5File::read_range(const std::string& path, int64_t begin, TensorView out
   if (count == 0) return;
   const Handle in_file(H5Dget_space(dataset), H5Sclose);
   const auto first = static_cast<hsize_t>(begin), length = static_cast<hsize_t>(count);
-  // The part of the dataset that is asked for: HDF5 calls that a hyperslab.
   H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &first, nullptr, &length, nullptr);
   state_->read_elements(path, dataset, make_space({count}), in_file, out);
 }

@@ -12,6 +12,7 @@ void refuse_keys_twice(const Json& json, const std::string& where) {
   if (json.is_array())
     for (const Json& item : json.items()) refuse_keys_twice(item, where);
   if (!json.is_object()) return;
+  // The parser keeps all members, so that a key's second place is still there to be found.
   std::unordered_set<std::string_view> seen;
   for (const auto& [key, value] : json.members()) {
     if (!seen.insert(key).second)

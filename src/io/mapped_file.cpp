@@ -39,6 +39,7 @@ MappedFile::Change MappedFile::change() const {
   // Another file under the name: who has mapped the old one still has its bytes.
   if (::stat(path_.c_str(), &now) != 0 || now.st_ino != opened_.st_ino || now.st_dev != opened_.st_dev)
     return Change::replaced;
+  // Time and size: a write that keeps both, to the nanosecond, goes unseen.
   const bool is_same = now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
                        now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
   return is_same ? Change::none : Change::altered;

@@ -10,6 +10,7 @@
 namespace tessera {
 
 std::optional<Figure> loss_figure(const LossSums& sums, const Objective& objective) {
+  // Asked this way round, since a count that is not known is NaN.
   if (!(sums[objective.loss_count] > 0)) return std::nullopt;
   const double loss = objective.mean(sums);
   return Figure{"loss", "loss", loss, fmt::format("{:.4f}", loss)};
@@ -26,6 +27,7 @@ std::optional<Figure> figure_of(const LossSums& sums, const Metric& metric, cons
 std::vector<Figure> figures_told(const LossSums& sums, const Objective& objective, Told told) {
   std::vector<Figure> figures;
   const auto add = [&](std::optional<Figure> figure) {
+    // JSON has no numbers for the others.
     if (figure && std::isfinite(figure->value)) figures.push_back(std::move(*figure));
   };
   add(loss_figure(sums, objective));

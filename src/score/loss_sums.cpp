@@ -34,6 +34,7 @@ Json to_json(const LossSums& sums) {
   Json json = Json::object();
   for (const SumSpec& spec : sum_specs()) {
     const double value = sums[spec.name];
+    // A count is exact as an integer; one that is not known has no integer and is written as null.
     const bool is_whole = spec.kind == SumKind::count && std::isfinite(value);
     json.set(std::string(spec.name), is_whole ? Json(static_cast<int64_t>(value)) : Json(value));
   }

@@ -55,6 +55,7 @@ class MpiEngine : public LogEngine {
   std::vector<Bytes> read(uint64_t from) override {
     TS_CHECK(from >= first_kept_, "record {} is asked for, records before {} were read already", from, first_kept_);
     for (; first_kept_ < from && !kept_.empty(); ++first_kept_) kept_.pop_front();
+    // All that was kept is read, and the next record is not here yet.
     if (from > first_kept_) return {};
     return {kept_.begin(), kept_.end()};
   }

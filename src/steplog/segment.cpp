@@ -72,6 +72,7 @@ void check_file_head(const fs::path& file, std::span<const std::byte> found, std
 std::span<const std::byte> RecordReader::window(size_t bytes) {
   const auto buffered = static_cast<int64_t>(buffer_.size());
   if (offset_ < start_ || offset_ + static_cast<int64_t>(bytes) > start_ + buffered) {
+    // Filled anew from where the reader stands: what lies before is not read again.
     const auto rest = static_cast<size_t>(end_ - offset_);
     buffer_.resize(std::min(rest, std::max(bytes, kBufferBytes)));
     buffer_.resize(file_.read_at(offset_, buffer_));

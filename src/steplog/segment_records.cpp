@@ -104,6 +104,7 @@ Bytes archive_of(const Segment& segment, uint32_t run, const ChainRules& before)
       throw_damaged(segment.file, offset, segment.first + page.size(), *why);
     page.emplace_back(encoded.begin(), encoded.end());
     if (std::get<Record>(decoded).type == RecordType::round) ++next_round;
+    // Pages are full but for the last one, so that a record's page follows from its number.
     if (page.size() == kPageRecords) flush();
     return true;
   });
@@ -115,8 +116,8 @@ Bytes segment_of(const Segment& archive, uint32_t run, const ChainRules& before,
   ByteWriter writer;
   writer.put(std::span<const std::byte>(file_head(SegmentForm::records, run, before)));
   for_each_record(archive, run, archive.first, [&](std::span<const std::byte> encoded, int64_t) {
-    // The length stands in front of each record in a segment; in a page it follows from the fields.
     if (count-- == 0) return false;
+    // The length stands in front of each record in a segment; in a page it follows from the fields.
     writer.put(static_cast<uint32_t>(encoded.size()));
     writer.put(encoded);
     return true;

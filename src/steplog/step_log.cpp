@@ -116,6 +116,7 @@ bool StepLog::append_if(uint64_t expected, std::span<const std::byte> record) {
 void StepLog::truncate(uint64_t size) {
   impl_->require_writer();
   if (size >= this->size()) return;
+  // What compaction has dropped cannot be gone back to.
   if (size < first_index())
     throw UserError(impl_->folder.path().string(),
                     fmt::format("cannot go back to {} records: the log was compacted and begins with record {}", size,

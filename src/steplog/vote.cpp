@@ -11,7 +11,6 @@ namespace {
 constexpr uint16_t kMagic = 0x5654;
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kHasLoss = 1, kHasOffer = 2, kHasDigest = 4, kStop = 8;
-// Magic 2, version 1, flags 1, run 4, seed round 4, machine 4, m 1, and the checksum's 2 bytes behind everything.
 constexpr size_t kFixedBytes = 19;  // without the m bytes and what is optional
 
 uint8_t flags_of(const Vote& vote) {

@@ -45,7 +45,7 @@ Axis linear_axis(double lo, double hi, double begin, double end) {
     lo -= room;
     hi += room;
   }
-  // Three to eight steps between round numbers.
+  // At least three steps, each of 1, 2 or 5 times a power of ten.
   const double step = round_down((hi - lo) / 3);
   // The ends are round numbers outside of the values. A value that lies on one, but for rounding, needs no tick beyond.
   const auto first = static_cast<int64_t>(std::floor(lo / step + 1e-6)),

@@ -83,7 +83,6 @@ void refuse_broken_base(Model& model, int64_t step) {
 namespace {
 
 std::string lower_rate(const TrainerInputs& in, const std::string& more) {
-  // A tenth: a rate that is a little too high is rarely the reason.
   return fmt::format("optimizer.lr={:.3g}", in.config.optimizer.lr / 10) + more;
 }
 

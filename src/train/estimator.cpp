@@ -7,6 +7,8 @@
 namespace tessera {
 
 Estimators::Estimators() {
+  // All are made, in the list's order: each reads its section of the recipe, so that a key of one that is not used is
+  // known too.
   for (const EstimatorKind& kind : estimator_kinds()) all_.push_back(kind.make());
 }
 Estimators::Estimators(Estimators&&) noexcept = default;

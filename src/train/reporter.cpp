@@ -24,6 +24,7 @@ Reporter::Reporter(const RunFolder* folder, Progress kind) : kind_(kind) {
   if (!folder) return;
   folder_ = folder->path();
   metrics_ = std::make_unique<MetricsFile>(*folder / "metrics.jsonl");
+  // Opened once and appended to: a run that goes on writes behind what is there.
   log_ = std::fopen((folder_ / "log.txt").c_str(), "ab");
   if (!log_) throw_file_error(folder_ / "log.txt", "cannot be written", errno);
 }

@@ -32,12 +32,14 @@ bool make_folders(const fs::path& wanted, const fs::path& folder) {
   const bool is_new = !folder.empty() && fs::create_directories(folder, failure);
   if (!failure && !folder.empty() && !fs::is_directory(folder))
     failure = std::make_error_code(std::errc::not_a_directory);
+  // Named by what was asked for, not by the parent that could not be made.
   if (failure) fail(wanted, failure.message());
   return is_new;
 }
 
 /// Whether the folder was made here: of several processes that try at once, one does.
 bool make_new(const fs::path& folder) {
+  // Makes the folder or finds it there, in one step: it is new for one process alone.
   if (::mkdir(folder.c_str(), 0777) == 0) return true;
   if (errno != EEXIST) fail(folder, std::generic_category().message(errno));
   return false;

@@ -15,7 +15,7 @@ std::string estimator_help();
 struct TrainConfig {
   std::optional<int64_t> steps;
   std::optional<double> epochs;
-  // Rows, rows, tokens, and the number that all draws of the run are keyed by.
+  // In rows, rows and tokens. All draws of the run are keyed by the seed.
   int64_t batch = 16, micro_batch = 0, sequence_length = 512, seed = 1;
   std::string objective = "tokens", estimator = "backprop";
   double clip = 1.0;
@@ -44,7 +44,6 @@ struct TrainConfig {
 /// [optimizer]
 struct OptimizerConfig {
   std::string name = "adamw";
-  // Defaults of AdamW; rates are peaks, reached behind the warm-up.
   double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, momentum = 0.9;
   std::string schedule = "linear";
   int64_t warmup_steps = 0;

@@ -48,7 +48,8 @@ class Loop {
       const bool last = step == steps_, evaluates = in_.eval && (last || due(in_.config.evaluate.every, step));
       stopped_ = report->stop && (!last || evaluates);  // else nothing is left to stop
       const bool is_best = evaluates && evaluate_or_owe();
-      // A checkpoint is due by the recipe, at the end, when the run is left, and for a loss that is the lowest so far.
+      // A checkpoint is due by the recipe, at the end, when the run is left, and for the lowest loss so far where
+      // checkpoint.best wants it.
       if (last || stopped_ || due(in_.config.checkpoint.every, step) || is_best) {
         check_files();
         stepper_->checkpoint(meta_, is_best);

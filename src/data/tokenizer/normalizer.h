@@ -14,7 +14,7 @@ class Normalizer {
   /// @param text  valid UTF-8, and so is the result
   /// @throws UserError when replacements make the text many times as long: a chain of them could take all memory
   std::string apply(std::string text) const {
-    // Sixteen megabytes and eight times the text are far more than any normal form or replacement in use makes.
+    // Replacements in use make three bytes of a space, say: eight times the text is far more than they need.
     const size_t most = (size_t{16} << 20) + 8 * text.size();
     return apply_within(most, std::move(text));
   }

@@ -93,7 +93,7 @@ double dot_of_block(const float* x, const float* a, const float* b, int64_t n) {
   auto sum = hn::Zero(d);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    // Subtracted in f32 as the contract says; products and sums are f64.
+    // Subtracted in f32 as in the reference; products and sums are f64.
     auto difference = hn::LoadU(half, a + i);
     if (b) difference = hn::Sub(difference, hn::LoadU(half, b + i));
     sum = hn::MulAdd(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);

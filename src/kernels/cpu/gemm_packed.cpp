@@ -63,9 +63,9 @@ struct RowsOfA {
 /// `rows` rows from row m on: in place, or copied to `copy` when a row's elements are far apart.
 HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
   const int64_t stride = g.a.row_stride();
+  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
   // Turned, the elements of one row are a stride apart. A panel of kTileRows columns is copied, so that the tile reads
   // one cache line for each k; a constant length lets the copy be moves without a call.
-  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
   const float* from = g.a.row<float>(k_begin) + m;
   if (rows == kTileRows)
     for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, kTileRows * sizeof(float));

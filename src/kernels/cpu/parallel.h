@@ -19,6 +19,7 @@ template <class F> void parallel_for(const Context& ctx, int64_t count, int64_t 
     f(int64_t{0}, count);
     return;
   }
+  // One iteration a thread: the ranges are cut here, so that each is contiguous.
 #pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static)
   for (int64_t t = 0; t < threads; ++t) f(count * t / threads, count * (t + 1) / threads);
 }

@@ -50,8 +50,8 @@ void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, floa
 template <class W>
 void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx,
                   float* dweight) {
-  // With n = x · inv and g = dy · weight, dx += inv · (g − n · mean(g · n)): what a norm takes from its input's
-  // direction along itself is taken from the gradient, too.
+  // With n = x · inv and g = dy · weight, dx += inv · (g − n · mean(g · n)): but for eps, y does not change with the
+  // length of x, so that the gradient has no part along n.
   auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     // g is formed twice, here and below: keeping a row of it would cost more than the multiplication.

@@ -17,6 +17,7 @@ inline int64_t row_blocks_bytes(const ConstView& x) {
 
 /// sums += the partial sums, block after block.
 inline void join_row_blocks(const float* partial, int64_t blocks, int64_t cols, float* sums) {
+  // On one thread: there is one row of partial sums for every 64 rows that were read.
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t c = 0; c < cols; ++c) sums[c] += partial[b * cols + c];
 }

@@ -19,6 +19,8 @@ void for_sign_blocks(const Context& ctx, int64_t first, int64_t count, int64_t w
   const int64_t from = first / kSignBlock, blocks = (first + count + kSignBlock - 1) / kSignBlock - from;
   std::atomic<bool> is_exact = true;
   parallel_for(ctx, blocks, kSignBlock * work_per_weight, [&](int64_t begin, int64_t end) {
+    // Asked on every thread: the rounding mode is in a register of its own, which a library may have set. A thread may
+    // not throw here, so that the fault is told behind the loop.
     if (has_exact_rounding())
       work(std::max(first, (from + begin) * kSignBlock), std::min(first + count, (from + end) * kSignBlock));
     else

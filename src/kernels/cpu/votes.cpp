@@ -71,8 +71,8 @@ struct Workspace {
 };
 
 void sum_votes(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace& work) {
-  // Σ_all value, from which negative votes are subtracted twice. Unsigned: wrapping is defined, and undone in the end.
   const RoundKeys keys(group.seed);
+  // Σ_all value, from which negative votes are subtracted twice. Unsigned: wrapping is defined, and undone in the end.
   uint32_t total = 0;
   for (const VoteTerm& vote : group.votes) total += static_cast<uint32_t>(vote.value);
   const auto count = static_cast<int64_t>(group.votes.size());

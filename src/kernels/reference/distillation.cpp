@@ -26,7 +26,7 @@ Maximum advance(const TemperedRows& rows, int64_t n, const T* logits, int64_t co
   T& max = rows.max.as<T>()[n];
   const double old_max = max;
   for (int64_t c = 0; c < cols; ++c) max = std::max(max, logits[c]);  // a NaN is passed over: it shows in the sum
-  // While all logits are −inf, a difference from the maximum would be NaN: exponents are then formed from 0, and are 0.
+  // While all logits are −inf, a difference from the maximum would be NaN: it counts as 0, and exponentials are 0.
   Maximum now{.value = max == kMinusInfinity ? 0.0 : static_cast<double>(max), .rescale = 0, .moved = 0};
   if (old_max != kMinusInfinity) {
     now.moved = (max - old_max) / temperature;

@@ -34,8 +34,7 @@ void backward(ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, Te
     const T *in = x.row<T>(r), *dout = dy.row<T>(r);
     T* din = dx.row<T>(r);
     double mean = 0;  // of g · n
-    // With n = x · inv and g = dy · weight: dx += inv · (g − n · mean(g · n)). The mean is what a change of x does to
-    // the root mean square, which scales all elements of the row.
+    // The mean is what a change of x does to the root mean square, which scales all elements of the row.
     for (int64_t c = 0; c < dim; ++c) mean += dout[c] * widen(w[c]) * in[c] * inv;
     mean /= static_cast<double>(dim);
     for (int64_t c = 0; c < dim; ++c) {

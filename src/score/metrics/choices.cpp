@@ -19,6 +19,7 @@ void add_example(std::span<const double> nll, size_t answer, LossSums& sums) {
   for (const double choice : nll) likelihoods += std::exp(lowest - choice);
   sums["choices_nll"] += nll[answer] - lowest + std::log(likelihoods);
   ++sums["choices"];
+  // Every other choice has to be less likely.
   bool right = true;
   for (size_t c = 0; c < nll.size(); ++c) right = right && (c == answer || nll[answer] < nll[c]);
   sums["choices_right"] += right;

@@ -9,6 +9,7 @@ void add_tokens(const ScoredBatch& batch, LossSums& sums) {
   double nll = 0;
   int64_t scored = 0, correct = 0;
   for (const ScoredDocument& document : batch.documents) {
+    // Of an example's choices the right one alone: wrong words are scored for their own metric.
     if (!document.counts) continue;
     for (size_t i = document.begin; i < document.end; ++i) {
       nll += batch.nll[i];

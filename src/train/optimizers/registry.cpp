@@ -9,7 +9,6 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerConfig&, int64_t count, Rul
 std::unique_ptr<Optimizer> make_sgd(const OptimizerConfig&, int64_t count, Rules, Device);
 
 const std::vector<OptimizerKind>& optimizer_kinds() {
-  // Name, help, keys that not every optimizer reads, how one is made, and how many vectors of state it will show.
   static const std::vector<OptimizerKind> kinds = {
       {"adamw",
        "Adam with decoupled weight decay",

@@ -19,6 +19,7 @@ class Sgd final : public Optimizer {
                    .momentum_buffer = is_linear() ? TensorView() : run.of(velocity_),
                    .lr = step.lr,
                    .momentum = static_cast<float>(config_.momentum),
+                   // Norms and biases do not decay.
                    .weight_decay = run.slot.weight_decay ? static_cast<float>(config_.weight_decay) : 0.0f,
                    .step_scale = run.slot.step_scale,
                    .grad_scale = step.grad_scale});

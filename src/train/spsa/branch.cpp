@@ -92,6 +92,7 @@ void require_free_for_branch(const fs::path& folder, const StepLog& from) {
   if (fs::exists(folder))
     throw UserError(folder.string(), "is there already, and a branch is a new run",
                     "name another folder, or remove this one");
+  // A branch's records are chained from the first on: without those it could have no chain of its own.
   if (from.first_index() > 0)
     throw UserError(folder.string(), "the log's first rounds were dropped, and a branch keeps all of its own",
                     "take the log of another machine; spsa.compact = \"archive\" keeps them in fewer bytes");

@@ -15,6 +15,7 @@ fs::path file_in(const fs::path& run) { return run / kFiguresFile; }
 }  // namespace
 
 Json figures_of(const CheckpointMeta& meta) {
+  // Sums, not figures: a run that goes on adds to them and loses nothing by rounding.
   return Json::object()
       .set("step", meta.step)
       .set("rows_consumed", meta.rows_consumed)
@@ -66,6 +67,7 @@ RoundsRead rows_read(const StepLog& log, int64_t from, int64_t rows_of_machine) 
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
     if (record.type != RecordType::round || record.round < from) return true;
     ++read.rounds;
+    // A lane that is present is a machine that voted, and so has read its rows of the round.
     read.rows += std::count(record.present.begin(), record.present.end(), true) * rows_of_machine;
     return true;
   });

@@ -91,6 +91,7 @@ void Replica::load(const std::filesystem::path& file) {
     std::vector<std::pair<TensorView, ConstView>> copies;
     const auto plan = [&](const std::string& name, const TensorView& to) {
       const ConstView from = reader.at(name);
+      // The names fit as well for a model of another size: shapes are compared, too.
       if (!(from.shape == to.shape) || from.dtype != DType::f32)
         throw UserError("", fmt::format("tensor \"{}\" is {} {}, expected f32 {}", name, name_of(from.dtype),
                                         from.shape.text(), to.shape.text()));
@@ -109,6 +110,7 @@ std::vector<std::byte> Replica::pack() {
   // u64 length of the numbers | the numbers as JSON | the values | the optimizer's vectors, in the order of their names
   // in snapshots. For ranks of one job: never written to a disk.
   const std::string json = numbers().dump();
+  // In front, since the vectors behind the numbers have no mark of their own.
   const uint64_t length = json.size();
   std::vector<std::byte> bytes;
   size_t total = sizeof(length) + json.size() + static_cast<size_t>(params_.values.bytes());

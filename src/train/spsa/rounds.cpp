@@ -42,6 +42,7 @@ RunPlaces find_log(const fs::path& run_or_log) {
   const auto as_given = [&](const fs::path& place) {
     return run_or_log.is_absolute() ? place : place.lexically_proximate(fs::current_path());
   };
+  // A run's folder holds its log in "log"; a log's folder is known by its header.
   if (fs::exists(folder / "log" / "header.json")) return {as_given(folder), as_given(folder / "log")};
   if (fs::exists(folder / "header.json")) return {as_given(folder.parent_path()), as_given(folder)};
   throw UserError(run_or_log.string(), "there is no log of rounds",
@@ -69,6 +70,7 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
     if (record.type == RecordType::round) {
       if (record.round < next) return true;
       if (next >= last_round) return false;
+      // A gap: the state is older than the oldest record.
       if (record.round > next) throw_dropped(log, record.round, snapshots);
       ++next;
       ++count.rounds;

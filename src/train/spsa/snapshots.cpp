@@ -81,6 +81,7 @@ HashedFile Snapshots::save(Replica& replica, bool is_best) const {
   const fs::path file = snapshot_file(folder_, replica.round());
   replica.save(file);
   write_text_file(folder_ / "latest", file.filename().string() + "\n");
+  // A copy, since the snapshot itself may be removed when others come.
   if (is_best) fs::copy_file(file, folder_ / "best.safetensors", fs::copy_options::overwrite_existing);
   return hash_file(file);
 }

@@ -29,7 +29,6 @@
 namespace tessera {
 namespace {
 
-namespace fs = std::filesystem;
 using Manners = LogEngine::Manners;
 using Clock = std::chrono::steady_clock;
 
@@ -53,7 +52,7 @@ class SpsaStepper final : public Stepper {
                 .header = replica_.header(),
                 .prober = *spsa.prober},
                members_.machine()),
-        snapshots_(in.folder ? *in.folder / "checkpoints" : fs::path(), in.config.checkpoint.keep, config_.compact),
+        snapshots_(in.folder ? *in.folder / "checkpoints" : std::filesystem::path(), in.config.checkpoint.keep, config_.compact),
         notices_(in.report, replica_.header().eps),
         steps_(total_steps(in)) {}
 
@@ -151,7 +150,7 @@ class SpsaStepper final : public Stepper {
   int64_t rows_of_machine() const { return config_.rows_of_machine(in_.config.train.batch); }
 
   bool writes_log() const { return in_.world.rank() == 0 || in_.world.local_rank() == 0 || config_.logs == "every"; }
-  fs::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
+  std::filesystem::path log_folder() const { return rank_log_folder(in_.run_path, in_.world.rank()); }
 
   void refuse_ended_log() const {
     if (!ended_ || replica_.round() >= steps_) return;
