@@ -52,7 +52,7 @@ class SpsaStepper final : public Stepper {
                 .header = replica_.header(),
                 .prober = *spsa.prober},
                members_.machine()),
-        snapshots_(in.folder ? *in.folder / "checkpoints" : std::filesystem::path(), in.config.checkpoint.keep, config_.compact),
+        snapshots_(in.folder ? *in.folder / "checkpoints" : "", in.config.checkpoint.keep, config_.compact),
         notices_(in.report, replica_.header().eps),
         steps_(total_steps(in)) {}
 
