@@ -18,13 +18,13 @@ void require_calibration_rows(const StageInputs& in) {
 }
 
 RowShare calibration_share(const StageInputs& in) {
-  return row_share(in.fold.calibration_rows, in.world.rank(), in.world.size());
+  return row_share(in.fold.calibration_rows, in.share);
 }
 
 double calibration_loss(const StageInputs& in, const BlockGates& gates) {
   const RowShare share = calibration_share(in);
   const std::vector<int64_t> rows = step_rows(in.data, 0, share);
-  const int64_t of_pass = rows_of_pass(in.train, in.fold.calibration_rows, in.world.size());
+  const int64_t of_pass = rows_of_pass(in.train, in.fold.calibration_rows, in.share.count);
   double nll = 0, scored = 0;
   bool is_left = false;
   for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {

@@ -76,9 +76,9 @@ void GateTrainer::note_falls(std::span<const double> before) {
 /// This rank's rows of the step, in passes. The calibration rows, which losses are measured on, stand in front.
 std::vector<PackedBatch> GateTrainer::batches() const {
   const int64_t cursor = in_.fold.calibration_rows + state_.step * in_.fold.gate_batch;
-  const RowShare share = row_share(in_.fold.gate_batch, in_.world.rank(), in_.world.size());
+  const RowShare share = row_share(in_.fold.gate_batch, in_.share);
   const std::vector<int64_t> rows = step_rows(in_.data, cursor, share);
-  const int64_t of_pass = rows_of_pass(in_.train, in_.fold.gate_batch, in_.world.size());
+  const int64_t of_pass = rows_of_pass(in_.train, in_.fold.gate_batch, in_.share.count);
   std::vector<PackedBatch> all;
   for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {
     const int64_t count = std::min(of_pass, static_cast<int64_t>(rows.size()) - begin);

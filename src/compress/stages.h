@@ -35,6 +35,7 @@ struct StageInputs {
   std::function<void(const std::string&)> say;
   std::function<bool()> stop_requested;
   std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
+  DataShare share{};              // of the rows, this rank's; groups of one rank, since sums are over all ranks
 
   bool is_root() const { return world.rank() == 0; }
 };

@@ -13,6 +13,7 @@
 #include "cli/plan.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
+#include "comm/data_groups.h"
 #include "comm/stop_together.h"
 #include "compress/gate_units.h"
 #include "compress/product_rate.h"
@@ -135,12 +136,14 @@ int compress_in(const JobInputs& in, const RunFolder* folder, const fs::path& ru
                                    .folder = run / "compress",
                                    .say = [&](const std::string& line) { report.say(line); },
                                    .stop_requested = stop_requested,
-                                   .begin = [&] { keep_recipe(in, run / "recipe.toml"); }});
+                                   .begin = [&] { keep_recipe(in, run / "recipe.toml"); },
+                                   .share = in.share});
   if (folder) say_result(run, reports);
   return kDone;
 }
 
 int compress(const JobInputs& in) {
+  require_groups_of_one(in.world, in.share);
   require_free_outputs(in);
   const MemoryPlan memory = require_memory(in, plan_stages(in));
   const std::unique_ptr<RunFolder> folder = open_run_folder(in);
