@@ -17,9 +17,7 @@ void require_calibration_rows(const StageInputs& in) {
                   "lower fold.calibration_rows or train.sequence_length, or give more data");
 }
 
-RowShare calibration_share(const StageInputs& in) {
-  return row_share(in.fold.calibration_rows, in.share);
-}
+RowShare calibration_share(const StageInputs& in) { return row_share(in.fold.calibration_rows, in.share); }
 
 double calibration_loss(const StageInputs& in, const BlockGates& gates) {
   const RowShare share = calibration_share(in);
