@@ -1,5 +1,7 @@
 // Distillation of logits that are large, far apart, infinite, or no numbers.
 
+#include <fmt/core.h>
+
 #include "distillation_problem.h"
 
 namespace tessera::test {
