@@ -103,9 +103,10 @@ StageOutcome train_gates(const StageInputs& in) {
 
   const std::vector<double> gates = trainer.gates(), open = units.ones();
   const Choices chosen = choices(in, units, trainer, bi);
-  const double original = calibration_loss(in, units.gates(open)), soft = calibration_loss(in, units.gates(gates));
-  const double hard = calibration_loss(in, units.gates(units.without(chosen.by_gates)));
-  const double by_influence = calibration_loss(in, units.gates(units.without(chosen.by_influence)));
+  const double original = calibration_loss(in, in.model, units.gates(open)),
+               soft = calibration_loss(in, in.model, units.gates(gates));
+  const double hard = calibration_loss(in, in.model, units.gates(units.without(chosen.by_gates)));
+  const double by_influence = calibration_loss(in, in.model, units.gates(units.without(chosen.by_influence)));
   warn(in, units, trainer, soft, hard);
   in.say(
       fmt::format("gates: loss of the original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block influence {:.4f}",
@@ -137,7 +138,7 @@ StageCost gates_cost(const StageSizes& sizes) {
   const double products = train.checkpoint_activations ? 6 : 4;
   return {.tokens = tokens,
           .flop = products * static_cast<double>(tokens) * computed_parameters(sizes.model),
-          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes))};
+          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes, sizes.model))};
 }
 
 bool has_gates(const FoldConfig& fold) { return fold.selector == "gates" && fold.trained_remove() > 0; }
