@@ -37,4 +37,16 @@ fs::path own_run_folder(const JobInputs& in) {
   return own;
 }
 
+void refuse_other_estimators_run(const JobInputs& in, const std::filesystem::path& run) {
+  for (const ListedRun& listed : estimator_runs()) {
+    if (listed.estimator == in.config.trainer.train.estimator) continue;
+    for (const std::string& left : listed.run.leaves().folders)
+      if (std::filesystem::exists(run / left))
+        throw UserError((run / left).string(),
+                        fmt::format("belongs to a run with train.estimator = \"{}\"", listed.estimator),
+                        fmt::format("set train.estimator = \"{}\" to go on with it, or run.dir to another folder",
+                                    listed.estimator));
+  }
+}
+
 }  // namespace tessera

@@ -56,6 +56,8 @@ struct ListedRun {
   const EstimatorRun& run;
 };
 const std::vector<ListedRun>& estimator_runs();
+/// @throws UserError when the folder holds what another estimator's run goes on from
+void refuse_other_estimators_run(const JobInputs&, const std::filesystem::path& run);
 
 /// A process beside others of one run keeps its things in a folder of its own.
 /// own_run_folder makes the folder around it.

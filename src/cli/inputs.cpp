@@ -76,8 +76,11 @@ struct Outputs {
 Outputs outputs_of(const JobInputs& in, const fs::path& run) {
   const JobConfig& c = in.config;
   const Job& job = job_of(c);
-  if (job.outputs) return {job.outputs(c), {}};
   Outputs out;
+  if (job.outputs) {
+    for (const std::string& name : job.outputs(c)) (name.ends_with('/') ? out.folders : out.files).push_back(name);
+    return out;
+  }
   if (c.exports.merged || job.results == JobResults::model ||
       (c.adapter.method == "none" && c.sharing.method == "none"))
     out.folders.push_back("model");

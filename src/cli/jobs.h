@@ -58,7 +58,8 @@ struct Job {
   void (*note_unread)(const JobConfig&, UnreadNotes&) = nullptr;
   /// Files that its own keys name, with the keys: no job writes over them.
   std::vector<std::pair<std::string, std::filesystem::path>> (*inputs)(const JobConfig&) = nullptr;
-  /// Names of single files that it writes into the run's folder, which it opens as it is.
+  /// Names of what it writes into the run's folder, which it opens as it is: of single files, and, with a slash behind
+  /// them, of folders.
   std::vector<std::string> (*outputs)(const JobConfig&) = nullptr;
   /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job
   /// would end with. The model is laid out and holds no values; null: the job has none.

@@ -41,7 +41,8 @@ std::vector<Output> outputs_of(const JobConfig& c) {
   }
   if (job.frees_results) add_results(c, outputs);
   if (job.outputs)
-    for (const std::string& file : job.outputs(c)) outputs.push_back({file, Kind::file});
+    for (const std::string& name : job.outputs(c))
+      outputs.push_back({name, name.ends_with('/') ? Kind::folder : Kind::file});
   if (!outputs.empty()) outputs.push_back({".lock", Kind::file});
   return outputs;
 }

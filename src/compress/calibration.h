@@ -12,10 +12,13 @@ void require_calibration_rows(const StageInputs&);
 /// This rank's calibration rows, as places in the shuffled order.
 RowShare calibration_share(const StageInputs&);
 
-/// Mean cross-entropy of the calibration rows, with these gates; the same on every rank.
+/// The tokens of a batch's documents, in order: padding left out.
+std::vector<int32_t> document_tokens(const PackedBatch&);
+
+/// Mean cross-entropy of the calibration rows under a model, with these gates; the same on every rank.
 /// @throws Stopped on every rank when a stop was asked for between two batches
-double calibration_loss(const StageInputs&, const BlockGates&);
-/// Bytes of the arena that a pass of it takes.
-int64_t plan_calibration_bytes(const StageSizes&);
+double calibration_loss(const StageInputs&, Model&, const BlockGates&);
+/// Bytes of the arena that a pass of it takes, with gates of every kind.
+int64_t plan_calibration_bytes(const StageSizes&, Model&);
 
 }  // namespace tessera

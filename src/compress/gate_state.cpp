@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "core/error.h"
+#include "io/sha256.h"
 
 namespace tessera {
 namespace {
@@ -48,26 +49,34 @@ GateState GateState::open(size_t gates) {
   return state;
 }
 
-std::string to_text(const GateState& state, const StageReads& reads) {
+namespace {
+
+Json to_json(const GateState& state, const StageReads& reads) {
   Json curve = Json::array();
   for (const auto& thetas : state.curve) curve.push_back(bits_of(thetas));
   return Json::object()
-             .set("format", "tessera fold gates in training")
-             .set("version", 1)
-             .set("reads", to_json(reads))
-             .set("step", state.step)
-             .set("theta", bits_of(state.theta))
-             .set("first_moment", bits_of(state.first))
-             .set("second_moment", bits_of(state.second))
-             .set("mu", bits_of(state.mu))
-             .set("fallen", to_json(state.fallen))
-             .set("curve", curve)
-             .dump(1) +
-         "\n";
+      .set("format", "tessera fold gates in training")
+      .set("version", 1)
+      .set("reads", tessera::to_json(reads))
+      .set("step", state.step)
+      .set("theta", bits_of(state.theta))
+      .set("first_moment", bits_of(state.first))
+      .set("second_moment", bits_of(state.second))
+      .set("mu", bits_of(state.mu))
+      .set("fallen", to_json(state.fallen))
+      .set("curve", curve);
+}
+
+}  // namespace
+
+std::string to_text(const GateState& state, const StageReads& reads) {
+  Json json = to_json(state, reads);
+  const std::string hash = sha256_hex(json.dump());
+  return json.set("sha256", hash).dump(1) + "\n";
 }
 
 SavedGates parse_gates(const std::string& text, const std::string& where) {
-  return with_place(where, [&] {
+  try {
     const Json json = Json::parse(text, where);
     SavedGates saved{.state = {.step = json.at("step").as_integer(),
                                .theta = all_from_bits(json.at("theta")),
@@ -80,8 +89,12 @@ SavedGates parse_gates(const std::string& text, const std::string& where) {
     for (const Json& fall : json.at("fallen").items())
       saved.state.fallen.push_back({fall.at("step").as_integer(), fall.at("gate").as_integer()});
     for (const Json& thetas : json.at("curve").items()) saved.state.curve.push_back(all_from_bits(thetas));
+    if (sha256_hex(to_json(saved.state, saved.reads).dump()) != json.at("sha256").as_string())
+      throw UserError(where, "its contents do not match its hash");
     return saved;
-  });
+  } catch (const UserError& fault) {
+    throw UserError(where, "is damaged: " + fault.message(), "remove it: the gates begin again");
+  }
 }
 
 }  // namespace tessera

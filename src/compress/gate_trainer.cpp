@@ -73,26 +73,24 @@ void GateTrainer::note_falls(std::span<const double> before) {
     if (before[i] >= 0.5 && now[i] < 0.5) state_.fallen.push_back({state_.step, static_cast<int64_t>(i)});
 }
 
-/// This rank's rows of the step, in passes. The calibration rows, which losses are measured on, stand in front.
-std::vector<PackedBatch> GateTrainer::batches() const {
+/// This rank's rows of the step, a pass at a time, so that memory does not grow with the step's rows. The calibration
+/// rows, which losses are measured on, stand in front.
+void GateTrainer::for_each_pass(const std::function<void(const PackedBatch&)>& f) const {
   const int64_t cursor = in_.fold.calibration_rows + state_.step * in_.fold.gate_batch;
   const RowShare share = row_share(in_.fold.gate_batch, in_.share);
   const std::vector<int64_t> rows = step_rows(in_.data, cursor, share);
   const int64_t of_pass = rows_of_pass(in_.train, in_.fold.gate_batch, in_.share.count);
-  std::vector<PackedBatch> all;
   for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {
     const int64_t count = std::min(of_pass, static_cast<int64_t>(rows.size()) - begin);
-    all.push_back(in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin));
+    f(in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin));
   }
-  return all;
 }
 
 GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
-  const std::vector<PackedBatch> mine = batches();
   const auto count = static_cast<int64_t>(gates.size());
   std::vector<double> sums(gates.size() + 3, 0.0);
   const Tensor grads({count}, in_.model.decoder().activations(), in_.ctx.device);
-  for (const PackedBatch& batch : mine) {
+  for_each_pass([&](const PackedBatch& batch) {
     zero(grads);
     const LossSums scored =
         backprop_batch(in_.ctx, in_.model, batch, gated_options(in_.train, units_.gates(gates), grads));
@@ -100,7 +98,7 @@ GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
     for (int64_t i = 0; i < count; ++i) sums[static_cast<size_t>(i)] += element(host.view(), i);
     sums[gates.size()] += scored["nll"];
     sums[gates.size() + 1] += scored["scored"];
-  }
+  });
   sums.back() = in_.stop_requested() ? 1 : 0;
   sums = sum_over_ranks(in_.world, sums);
   Sums all{.nll = sums[gates.size()],
@@ -108,15 +106,16 @@ GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
            .stop = sums.back() > 0,
            .grads = {sums.begin(), sums.begin() + count}};
   const bool is_whole = std::ranges::all_of(sums, [](double sum) { return std::isfinite(sum); });
-  if (!is_whole) refuse(all, gates, mine);
+  if (!is_whole) refuse(all, gates);
   return all;
 }
 
-void GateTrainer::refuse(const Sums& sums, std::span<const double> gates, const std::vector<PackedBatch>& mine) {
+void GateTrainer::refuse(const Sums& sums, std::span<const double> gates) {
   std::vector<double> last = {-static_cast<double>(units_.layers)};  // the maximum of what is negated: the first block
-  for (const PackedBatch& batch : mine)
+  for_each_pass([&](const PackedBatch& batch) {
     last[0] =
         std::max(last[0], -static_cast<double>(first_broken_block(in_.ctx, in_.model, batch, units_.gates(gates))));
+  });
   in_.world.all_reduce_max(last);
   const auto block = static_cast<int64_t>(-last[0]);
   std::string what = fmt::format("block {} gives a number that is not finite", block);

@@ -3,6 +3,8 @@
 // A step is a forward and a backward pass through activations alone; no gradient of a weight is formed, and the
 // optimizer's state is two numbers a gate.
 
+#include <functional>
+
 #include "compress/gate_state.h"
 #include "compress/gate_units.h"
 #include "compress/gate_values.h"
@@ -36,8 +38,8 @@ class GateTrainer {
     std::vector<double> grads;  // of the summed loss, one a gate
   };
   Sums sums_of_step(std::span<const double> gates);
-  [[noreturn]] void refuse(const Sums&, std::span<const double> gates, const std::vector<PackedBatch>&);
-  std::vector<PackedBatch> batches() const;
+  [[noreturn]] void refuse(const Sums&, std::span<const double> gates);
+  void for_each_pass(const std::function<void(const PackedBatch&)>&) const;
   void move(size_t gate, double gradient);
   void note_falls(std::span<const double> before);
 

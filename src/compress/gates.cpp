@@ -23,8 +23,9 @@ constexpr int64_t kLines = 10;  // of progress
 /// The state that a stopped or killed run left, the same on every rank; all gates at 1 where there is none.
 GateState saved_state(const StageInputs& in, const GateUnits& units, const StageReads& reads) {
   const fs::path file = in.folder / kState;
-  const std::string text = broadcast_text(in.world, in.is_root() && fs::exists(file) ? read_text_file(file) : "");
-  if (text.empty()) return GateState::open(units.count());
+  const bool is_there = !broadcast_text(in.world, in.is_root() && fs::exists(file) ? "there" : "").empty();
+  if (!is_there) return GateState::open(units.count());
+  const std::string text = broadcast_text(in.world, in.is_root() ? read_text_file(file) : "");
   SavedGates saved = parse_gates(text, file.string());
   if (in.is_root()) require_same_reads(file, "gates", saved.reads, reads);
   in.say(fmt::format("gates: going on from step {}", saved.state.step));
@@ -103,9 +104,10 @@ StageOutcome train_gates(const StageInputs& in) {
 
   const std::vector<double> gates = trainer.gates(), open = units.ones();
   const Choices chosen = choices(in, units, trainer, bi);
-  const double original = calibration_loss(in, units.gates(open)), soft = calibration_loss(in, units.gates(gates));
-  const double hard = calibration_loss(in, units.gates(units.without(chosen.by_gates)));
-  const double by_influence = calibration_loss(in, units.gates(units.without(chosen.by_influence)));
+  const double original = calibration_loss(in, in.model, units.gates(open)),
+               soft = calibration_loss(in, in.model, units.gates(gates));
+  const double hard = calibration_loss(in, in.model, units.gates(units.without(chosen.by_gates)));
+  const double by_influence = calibration_loss(in, in.model, units.gates(units.without(chosen.by_influence)));
   warn(in, units, trainer, soft, hard);
   in.say(
       fmt::format("gates: loss of the original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block influence {:.4f}",
@@ -137,7 +139,7 @@ StageCost gates_cost(const StageSizes& sizes) {
   const double products = train.checkpoint_activations ? 6 : 4;
   return {.tokens = tokens,
           .flop = products * static_cast<double>(tokens) * computed_parameters(sizes.model),
-          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes))};
+          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes, sizes.model))};
 }
 
 bool has_gates(const FoldConfig& fold) { return fold.selector == "gates" && fold.trained_remove() > 0; }

@@ -13,12 +13,14 @@ namespace {
 JournalLine parse_line(std::string_view text, const std::string& where) {
   try {
     const Json json = Json::parse(text, "");
+    const Json* beside = json.find("beside");
     return {.stage = json.at("stage").as_string(),
             .reads = stage_reads_of(json.at("reads")),
             .file = json.at("file").as_string(),
             .sha256 = json.at("sha256").as_string(),
             .seconds = json.at("seconds").as_number(),
-            .tokens = json.at("tokens").as_integer()};
+            .tokens = json.at("tokens").as_integer(),
+            .beside = beside ? stage_reads_of(*beside) : StageReads()};
   } catch (const UserError& error) {
     throw UserError(where, std::string("this line of the journal is damaged: ") + error.what(),
                     "remove it: the stage that it tells of is run again");
@@ -26,15 +28,20 @@ JournalLine parse_line(std::string_view text, const std::string& where) {
 }
 
 std::string text_of(const JournalLine& line) {
-  return Json::object()
-      .set("stage", line.stage)
-      .set("inputs", inputs_hash(line.reads))
-      .set("reads", to_json(line.reads))
-      .set("file", line.file)
-      .set("sha256", line.sha256)
-      .set("seconds", line.seconds)
-      .set("tokens", line.tokens)
-      .dump();
+  Json json = Json::object()
+                  .set("stage", line.stage)
+                  .set("inputs", inputs_hash(line.reads))
+                  .set("reads", to_json(line.reads))
+                  .set("file", line.file)
+                  .set("sha256", line.sha256)
+                  .set("seconds", line.seconds)
+                  .set("tokens", line.tokens);
+  if (!line.beside.empty()) json.set("beside", to_json(line.beside));
+  return json.dump();
+}
+
+bool is_as_it_was(const fs::path& file, const std::string& sha256) {
+  return fs::is_regular_file(file) && sha256_of_file(file) == sha256;
 }
 
 }  // namespace
@@ -92,8 +99,9 @@ Journal::Journal(fs::path folder) : folder_(std::move(folder)) {
 const JournalLine* Journal::done(std::string_view stage) const {
   for (auto line = lines_.rbegin(); line != lines_.rend(); ++line) {
     if (line->stage != stage) continue;
-    const fs::path left = folder_ / line->file;
-    return fs::is_regular_file(left) && sha256_of_file(left) == line->sha256 ? &*line : nullptr;
+    bool is_whole = is_as_it_was(folder_ / line->file, line->sha256);
+    for (const auto& [name, sha256] : line->beside) is_whole = is_whole && is_as_it_was(folder_ / name, sha256);
+    return is_whole ? &*line : nullptr;
   }
   return nullptr;
 }

@@ -4,8 +4,10 @@
 //   {"stage": "probe", "inputs": "<SHA-256>", "reads": {"train.seed": "1", "base": "9f31..", ..},
 //    "file": "probe.json", "sha256": "<of the file>", "seconds": 1.2, "tokens": 8192}
 //
-// appended, and synced to the disk, after the stage's file was renamed into place. A stage is done when its line is
-// whole and its file has the hash. A kill leaves at most a torn last line, which is cut off.
+// and of a stage that leaves further files "beside": {"deltas.json": "<SHA-256>", ..}, paths from the folder on;
+//
+// appended, and synced to the disk, after the stage's files were renamed into place. A stage is done when its line is
+// whole and its files have the hashes. A kill leaves at most a torn last line, which is cut off.
 
 #include <filesystem>
 #include <string>
@@ -38,6 +40,7 @@ struct JournalLine {
   std::string file, sha256;
   double seconds = 0;
   int64_t tokens = 0;
+  std::vector<std::pair<std::string, std::string>> beside{};  // further files, with their hashes
 };
 
 class Journal {
@@ -46,7 +49,7 @@ class Journal {
   /// @throws UserError naming file and line of a whole line that is damaged
   explicit Journal(std::filesystem::path folder);
 
-  /// The last line of the stage whose file is as it was; null: it is not done.
+  /// The last line of the stage, when its files are as they were; null: it is not done.
   const JournalLine* done(std::string_view stage) const;
   const std::vector<JournalLine>& lines() const { return lines_; }
   std::filesystem::path file() const { return folder_ / "journal.jsonl"; }

@@ -17,13 +17,6 @@
 namespace tessera {
 namespace {
 
-std::vector<int32_t> tokens_of_documents(const PackedBatch& batch) {
-  std::vector<int32_t> rows;
-  for (const TokenRange& document : batch.documents)
-    for (int64_t t = document.begin; t < document.end; ++t) rows.push_back(static_cast<int32_t>(t));
-  return rows;
-}
-
 /// x_0 .. x_L, from the pass's scratch.
 std::vector<TensorView> states_of(const Pass& pass, const DecoderModel& decoder) {
   std::vector<TensorView> states;
@@ -83,7 +76,7 @@ StageCost probe_cost(const StageSizes& sizes) {
 std::vector<double> cosine_sums(const Context& ctx, Model& model, const PackedBatch& batch) {
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, model.bound_adapter());
-  const std::vector<int32_t> tokens = tokens_of_documents(batch);
+  const std::vector<int32_t> tokens = document_tokens(batch);
   const IndexArray<int32_t> rows = upload(ctx, tokens);
   const Pass pass{ctx, in.tokens(), {&model.pool()}};
   const std::vector<TensorView> states = states_of(pass, model.decoder());
@@ -116,7 +109,7 @@ Probe probe_blocks(const StageInputs& in) {
     const PackedBatch batch = in.data.batch({&number, 1}, row);
     const std::vector<double> sums = cosine_sums(in.ctx, in.model, batch);
     mine.insert(mine.end(), sums.begin(), sums.end());
-    mine.push_back(static_cast<double>(tokens_of_documents(batch).size()));
+    mine.push_back(static_cast<double>(document_tokens(batch).size()));
   }
   leave_together(in.world, is_left, "comparing blocks");
   const std::vector<double> rows = gathered(in.world, mine);

@@ -23,20 +23,22 @@ std::vector<int64_t> candidates(int64_t layers, int64_t halves, ProtectedBlocks 
   return units;
 }
 
-void require_blocks_left(int64_t removed, int64_t layers, ProtectedBlocks kept, const KeyPlaces& where) {
+void require_blocks_left(int64_t removed, int64_t layers, ProtectedBlocks kept, const KeyPlaces& where,
+                         const std::string& key) {
   const int64_t left = layers - removed, ends = kept.head + kept.tail;
   if (removed == 0 || left > ends) return;
   throw UserError(
-      where.of({"remove", "protect_head", "protect_tail"}),
+      where.of({key.c_str(), "protect_head", "protect_tail"}),
       fmt::format("fold: removing {} of {} blocks leaves {}; {} are protected", removed, layers, left, ends),
-      "lower fold.remove, fold.protect_head or fold.protect_tail");
+      fmt::format("lower fold.{}, fold.protect_head or fold.protect_tail", key));
 }
 
 }  // namespace
 
-int64_t blocks_to_remove(double rho, int64_t layers, ProtectedBlocks kept, const KeyPlaces& where) {
+int64_t blocks_to_remove(double rho, int64_t layers, ProtectedBlocks kept, const KeyPlaces& where,
+                         const std::string& key) {
   const int64_t removed = share_of(rho, layers, Rounding::nearest);
-  require_blocks_left(removed, layers, kept, where);
+  require_blocks_left(removed, layers, kept, where, key);
   return removed;
 }
 
@@ -119,7 +121,7 @@ Removal remove_halves(std::span<const int64_t> order, double rho, std::span<cons
       removal.halves.push_back({block, units[i] % 2 == 0 ? BlockHalf::attention : BlockHalf::mlp});
   }
   require_blocks_left(static_cast<int64_t>(removal.blocks.size()), static_cast<int64_t>(parameters.size()) / 2, kept,
-                      where);
+                      where, "remove");
   return removal;
 }
 

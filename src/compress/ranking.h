@@ -21,8 +21,10 @@ struct ProtectedBlocks {
 
 /// n = ⌊rho · layers + 1/2⌋, exactly of the decimal that the recipe spells: 0.35 of 10 blocks are 4.
 /// @param where  place of the recipe's [fold]
+/// @param key    of [fold] that rho is
 /// @throws UserError when fewer blocks than the protected ones and one more would be left
-int64_t blocks_to_remove(double rho, int64_t layers, ProtectedBlocks, const KeyPlaces& where);
+int64_t blocks_to_remove(double rho, int64_t layers, ProtectedBlocks, const KeyPlaces& where,
+                         const std::string& key = "remove");
 
 /// Blocks in ascending order of block influence, 1 - mean cos(x_l, x_{l+1}); ties: the lower index first.
 /// @param bi  [layers]

@@ -23,11 +23,17 @@ void add_keys(const Stage& stage, const std::map<std::string, std::string>& keys
   }
 }
 
+/// A plan of the user's stands for the stages that it replaces: by what it holds, wherever it lies.
+void add_plan(const Stage& stage, const FoldConfig& fold, StageReads& reads) {
+  if (!fold.plan.empty() && !stage.in_plan) reads.emplace_back("fold.plan", sha256_of_file(fold.plan));
+}
+
 /// All that a stage reads. Its inputs are done.
 StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& journal) {
   StageReads reads = reads_of_recipe(stage, in);
   for (const std::string_view input : stage.inputs) {
-    const JournalLine* line = journal.done(input);
+    const bool is_replaced = !in.fold.plan.empty() && find_stage(input).in_plan;
+    const JournalLine* line = is_replaced ? nullptr : journal.done(input);
     if (line) reads.emplace_back(line->file, line->sha256);  // a stage that did not apply has left nothing
   }
   return reads;
@@ -78,20 +84,24 @@ class Root {
       require_same_reads(journal_.file(), stage.name, line->reads, reads_);
       return How::done_before;
     }
-    const JournalLine* line = other_ ? reusable(*other_, stage, reads_) : nullptr;
+    const JournalLine* line = other_ && stage.is_reusable ? reusable(*other_, stage, reads_) : nullptr;
     if (!line) return How::run;
-    finish(stage, read_text_file(in_.fold.reuse / "compress" / line->file), line->seconds, line->tokens);
+    const fs::path there = in_.fold.reuse / "compress";
+    for (const std::string_view name : stage.beside) write_text_file(in_.folder / name, read_text_file(there / name));
+    finish(stage, read_text_file(there / line->file), line->seconds, line->tokens);
     return How::reused;
   }
 
   void finish(const Stage& stage, const std::string& text, double seconds, int64_t tokens) {
     write_text_file(in_.folder / stage.file, text);
-    journal_.append({.stage = std::string(stage.name),
+    JournalLine line{.stage = std::string(stage.name),
                      .reads = reads_,
                      .file = std::string(stage.file),
                      .sha256 = sha256_hex(text),
                      .seconds = seconds,
-                     .tokens = tokens});
+                     .tokens = tokens};
+    for (const std::string_view name : stage.beside) line.beside.emplace_back(name, sha256_of_file(in_.folder / name));
+    journal_.append(line);
   }
 
   StageReport report(const Stage& stage, How how) const {
@@ -111,6 +121,7 @@ class Root {
 StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
   StageReads reads = {{"base", in.model.base_fingerprint()}, {"data", in.data.hash()}};
   add_keys(stage, in.keys, reads);
+  add_plan(stage, in.fold, reads);
   return reads;
 }
 
@@ -122,6 +133,7 @@ void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::
     StageReads before = without_files(line->reads), now;
     std::erase_if(before, [](const auto& read) { return read.first == "base" || read.first == "data"; });
     add_keys(*stage, keys, now);
+    add_plan(*stage, fold, now);
     require_same_reads(journal.file(), stage->name, before, now);
   }
 }
@@ -138,7 +150,9 @@ std::vector<StageReport> run_stages(const StageInputs& in) {
       const auto begin = std::chrono::steady_clock::now();
       const StageOutcome outcome = stage->run(in);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      if (root) root->finish(*stage, outcome.file.dump(1) + "\n", seconds, outcome.tokens);
+      if (root)
+        root->finish(*stage, outcome.text.empty() ? outcome.file.dump(1) + "\n" : outcome.text, seconds,
+                     outcome.tokens);
     }
     if (!root) continue;
     reports.push_back(root->report(*stage, mine));

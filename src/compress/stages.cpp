@@ -11,9 +11,11 @@ namespace tessera {
 Stage probe_stage();
 Stage gates_stage();
 Stage remove_stage();
+Stage group_stage();
+Stage share_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(), share_stage()};
   return all;
 }
 
@@ -36,11 +38,19 @@ std::vector<std::string> keys_that_are_read(const FoldConfig& fold) {
   return keys;
 }
 
-Json file_of_stage(const StageInputs& in, std::string_view name) {
+const Stage& find_stage(std::string_view name) {
   const auto stage = std::ranges::find(stages(), name, &Stage::name);
   TS_CHECK(stage != stages().end(), "\"{}\" is no stage", name);
-  const std::filesystem::path file = in.folder / stage->file;
-  return Json::parse(broadcast_text(in.world, in.is_root() ? read_text_file(file) : ""), file.string());
+  return *stage;
+}
+
+Json file_of_stage(const StageInputs& in, std::string_view name) {
+  const std::filesystem::path file = in.folder / find_stage(name).file;
+  return Json::parse(text_on_all(in, file), file.string());
+}
+
+std::string text_on_all(const StageInputs& in, const std::filesystem::path& file) {
+  return broadcast_text(in.world, in.is_root() ? read_text_file(file) : "");
 }
 
 int64_t rows_of_pass(const TrainConfig& train, int64_t rows, int ranks) {

@@ -44,13 +44,15 @@ struct StageInputs {
 struct StageOutcome {
   Json file;
   int64_t tokens = 0;
+  std::string text{};  // of a file with a layout of its own, in place of `file`
 };
 
 /// What a stage takes, for the plan that --check prints.
 struct StageCost {
   int64_t tokens = 0;
   double flop = 0;    // over all ranks
-  int64_t bytes = 0;  // a rank, beside the mapped base
+  int64_t bytes = 0;  // a rank, beside the mapped base: of the arena of its passes
+  int64_t held = 0;   // the same: of what it makes and keeps while it runs
 };
 
 /// What costs are made of.
@@ -70,10 +72,13 @@ struct Stage {
   StageCost (*cost)(const StageSizes&);
   bool (*applies)(const FoldConfig&) = nullptr;  // null: always
   bool in_plan = true;                           // a plan of the user's (fold.plan) takes its place
+  std::vector<std::string_view> beside{};        // further files, from RUN/compress on, which `run` writes itself
+  bool is_reusable = true;                       // its files can be copied from another run
 };
 
 /// In the order in which they run.
 const std::vector<Stage>& stages();
+const Stage& find_stage(std::string_view name);
 /// Those that the recipe asks for, fold.until the last.
 std::vector<const Stage*> asked_stages(const FoldConfig&);
 /// Keys of [fold] that a stage of this program reads, or the job itself.
@@ -81,6 +86,8 @@ std::vector<std::string> keys_that_are_read(const FoldConfig&);
 
 /// The file of a finished stage, the same on every rank. @throws UserError naming it
 Json file_of_stage(const StageInputs&, std::string_view stage);
+/// A file that rank 0 can read, the same on every rank.
+std::string text_on_all(const StageInputs&, const std::filesystem::path& file);
 
 /// Rows of one pass of a rank, in steps or evaluations of so many rows over all ranks.
 int64_t rows_of_pass(const TrainConfig&, int64_t rows, int ranks);

@@ -29,7 +29,10 @@ bool all_finite(std::span<const float> values) {
 
 void NativeFolder::read(const std::string& hint_of_missing) {
   if (!fs::is_directory(folder_))
-    throw UserError(where_, fmt::format("the {}'s folder \"{}\" does not exist", kind_.what, folder_.string()));
+    throw UserError(where_,
+                    fmt::format("the {}'s folder \"{}\" {}", kind_.what, folder_.string(),
+                                fs::exists(folder_) ? "is a file" : "does not exist"),
+                    hint_of_missing);
   if (!fs::exists(folder_ / kind_.description))
     throw UserError(where_, fmt::format("\"{}\" holds no {}", folder_.string(), kind_.description), hint_of_missing);
   const std::string file = (folder_ / kind_.description).string();

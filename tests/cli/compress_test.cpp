@@ -16,7 +16,14 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-constexpr const char* kFiles[] = {"probe.json", "gates.json", "removed.json"};
+constexpr const char* kFiles[] = {"probe.json",
+                                  "gates.json",
+                                  "removed.json",
+                                  "fold_plan.json",
+                                  "deltas.json",
+                                  "share.json",
+                                  "../sharing/fold.safetensors",
+                                  "../sharing/sharing.json"};
 
 class Compress : public test::Stops {
  protected:
@@ -24,9 +31,10 @@ class Compress : public test::Stops {
 
   /// Short, and for two of six blocks.
   Words job(const std::string& run, const Words& more = {}) const {
-    return joined({"lora.toml", "job=compress", "run.dir=" + run, "data.cache=cache", "fold.remove=0.33",
-                   "fold.gate_steps=30", "fold.gate_batch=4", "fold.calibration_rows=6", "checkpoint.every=7"},
-                  more);
+    return joined(
+        {"lora.toml", "job=compress", "run.dir=" + run, "data.cache=cache", "fold.remove=0.33", "fold.gate_steps=30",
+         "fold.gate_batch=4", "fold.calibration_rows=6", "fold.keep_head=1", "checkpoint.every=7"},
+        more);
   }
   std::string file(const std::string& run, const std::string& name) const {
     return test::read_file(*this / run / "compress" / name);
@@ -56,7 +64,7 @@ class Compress : public test::Stops {
 
 TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
   const test::Ended ended = expect_done(trainer(job("run")));
-  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove"));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "group", "share"));
   const Json probe = json("run", "probe.json"), gates = json("run", "gates.json"),
              removed = json("run", "removed.json");
   EXPECT_EQ(numbers(probe.at("bi")).size(), 6u);
@@ -82,9 +90,9 @@ TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
   const test::Ended again = expect_done(trainer(job("run")));
   EXPECT_EQ(file("run", "journal.jsonl"), journal);
   EXPECT_EQ(last_line(again), last_line(ended));
-  EXPECT_EQ(test::occurrences(again.out, "done before"), 3);
+  EXPECT_EQ(test::occurrences(again.out, "done before"), 5);
   const test::Ended stored = expect_done(trainer({(*this / "run/recipe.toml").string()}));
-  EXPECT_EQ(test::occurrences(stored.out, "done before"), 3) << stored.out;
+  EXPECT_EQ(test::occurrences(stored.out, "done before"), 5) << stored.out;
 }
 
 TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
@@ -97,11 +105,12 @@ TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
   EXPECT_EQ(test::read_file(*this / "run/recipe.toml"), recipe);
   EXPECT_THAT(expect_done(trainer(job("run", {"fold.gate_lr=0.01", "--check"}))).out,
               HasSubstr("as things stand the job would end with"));
-  expect_done(trainer(job("run")));
+  expect_done(trainer(job("run", {"fold.until=remove"})));
   EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove"));
   fs::remove(*this / "run/compress/removed.json");
   expect_done(trainer(job("run")));
-  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "remove"));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "remove", "group", "share"));
+  EXPECT_THAT(fault(job("run", {"fold.group=3"})), HasSubstr("fold.group was 2, now 3\n"));
 }
 
 TEST_F(Compress, StagesOfAnotherRunAreTakenOverWhereTheyReadTheSame) {
@@ -123,6 +132,9 @@ TEST_F(Compress, RanksFindTheSame) {
     expect_done(ranks(count, job(run)));
     EXPECT_EQ(file(run, "probe.json"), file("one", "probe.json")) << "rows are summed in their order";
     EXPECT_EQ(file(run, "removed.json"), file("one", "removed.json"));
+    EXPECT_EQ(file(run, "deltas.json"), file("one", "deltas.json"));
+    EXPECT_EQ(json(run, "fold_plan.json").at("groups").dump(), json("one", "fold_plan.json").at("groups").dump());
+    EXPECT_EQ(file(run, "../sharing/fold.safetensors"), file("one", "../sharing/fold.safetensors"));
     const auto a = numbers(json(run, "gates.json").at("theta")), b = numbers(json("one", "gates.json").at("theta"));
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-3);
   }
@@ -150,20 +162,69 @@ TEST_F(Compress, KilledAnywhereItEndsAsIfNothingHadBeen) {
   }
   expect_done(trainer(job("run")));
   expect_same_files("run", "straight");
-  EXPECT_THAT(stages("run"), testing::IsSupersetOf({"probe", "gates", "remove"}));
+  EXPECT_THAT(stages("run"), testing::IsSupersetOf({"probe", "gates", "remove", "group", "share"}));
 }
 
 TEST_F(Compress, SelectorsThatNeedNoGatesTrainNone) {
   for (const char* selector : {"bi", "random", "run"}) {
     const std::string run = selector;
     expect_done(trainer(job(run, {"fold.selector=" + run, "fold.gate_steps=400"})));
-    EXPECT_THAT(stages(run), ElementsAre("probe", "remove"));
+    EXPECT_THAT(stages(run), ElementsAre("probe", "remove", "group", "share"));
     EXPECT_EQ(json(run, "removed.json").at("removed").items().size(), 2u);
   }
   expect_done(trainer(job("halves", {"fold.gates=sublayer"})));
   EXPECT_EQ(json("halves", "gates.json").at("theta").items().size(), 12u);
   expect_done(trainer(job("none", {"fold.remove=0"})));
   EXPECT_THAT(json("none", "removed.json").at("removed").items(), IsEmpty());
+}
+
+TEST_F(Compress, EndsWithASmallerModelThatIsEvaluatedAndGeneratesAndIsTrained) {
+  const test::Ended ended = expect_done(trainer(job("run")));
+  EXPECT_THAT(ended.out, HasSubstr("folded model: "));
+  const Json share = json("run", "share.json"), plan = json("run", "fold_plan.json");
+  EXPECT_EQ(share.at("virtual_layers").as_integer(), 4);
+  EXPECT_EQ(share.at("groups").as_integer(), 3) << "the first and the last stay single";
+  EXPECT_EQ(plan.at("groups").items()[1].at("blocks").items().size(), 2u);
+  const Json saved = json("run", "../sharing/sharing.json");
+  EXPECT_EQ(saved.at("parameters").as_integer(), share.at("parameters_stored").as_integer());
+  EXPECT_LT(share.at("parameters_stored").as_integer(), share.at("parameters_original").as_integer());
+  for (const char* point : {"original", "removed", "shared"})
+    EXPECT_GT(saved.at("sharing").at("perplexity").at(point).as_number(), 1) << point;
+
+  const auto from_run = [&](const Words& more) {
+    return trainer(joined({"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run"}, more));
+  };
+  const test::Ended evaluated = expect_done(from_run({"job=evaluate", "run.dir=used"}));
+  EXPECT_THAT(evaluated.err, HasSubstr("this model was cut and not cured (perplexity"));
+  EXPECT_GT(Json::parse(evaluated.out.substr(evaluated.out.find('{')), "evaluate").at("loss").as_number(), 0);
+  const test::Ended text = expect_done(
+      from_run({"job=generate", "run.dir=used", "generate.prompts=[\"copy ba =\"]", "generate.max_new_tokens=4"}));
+  EXPECT_FALSE(text.out.empty());
+  expect_done(from_run({"run.dir=cured", "train.steps=4"}));
+  EXPECT_EQ(Json::parse(test::read_file(*this / "cured/sharing/sharing.json"), "sharing.json")
+                .at("sharing")
+                .at("state")
+                .as_string(),
+            "cured");
+}
+
+TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
+  const Words plain = {"lora.toml",        "job=compress",      "run.dir=run",
+                       "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6"};
+  test::write_file(*this / "my.json",
+                   R"({"format": "tessera fold plan", "version": 1, "base": {"layers": 6, "model_type": "llama"},
+ "removed": [1], "removed_halves": [], "groups": [{"blocks": [0]}, {"blocks": [2, 3, 4], "parent": 3, "values": "own"},
+ {"blocks": [5]}], "child": {"level": "scale", "rank": 0}})");
+  EXPECT_THAT(expect_done(trainer(joined(plain, {"--check"}))).out, HasSubstr("\nstage share"));
+  expect_done(trainer(plain));
+  EXPECT_THAT(stages("run"), ElementsAre("share"));
+  EXPECT_EQ(json("run", "share.json").at("virtual_layers").as_integer(), 5);
+  EXPECT_EQ(test::occurrences(expect_done(trainer(plain)).out, "done before"), 1);
+  replace("my.json", "\"scale\"", "\"norm\"");
+  EXPECT_THAT(fault(plain),
+              AllOf(HasSubstr("stage share cannot go on: the recipe differs"), HasSubstr("fold.plan was ")));
+  replace("my.json", "[2, 3, 4]", "[2, 4]");
+  EXPECT_THAT(fault(plain), HasSubstr("my.json:"));
 }
 
 TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
@@ -182,7 +243,7 @@ TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
 
 TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {
   const test::Ended ended = expect_done(trainer(job("run", {"--check"})));
-  for (const char* stage : {"probe", "gates", "remove"})
+  for (const char* stage : {"probe", "gates", "remove", "group", "share"})
     EXPECT_THAT(ended.out, HasSubstr(std::string("\nstage ") + stage));
   EXPECT_THAT(ended.out, HasSubstr("trained 0, frozen"));
   EXPECT_FALSE(fs::exists(*this / "run"));

@@ -56,6 +56,9 @@ TEST_P(Recipe, RunsShortened) {
                        "data.max_documents=64",
                        "generate.limit=2",
                        "generate.max_new_tokens=4",
+                       "fold.calibration_rows=4",
+                       "fold.gate_steps=4",
+                       "fold.gate_batch=2",
                        "run.dir=run",
                        "data.cache=cache"};
   const test::Ended ended = test::run(trainer(words), 120);

@@ -152,6 +152,8 @@ TEST_F(Replay, ABranchGoesOnFromItsRoundAndIsARunOfItsOwn) {
   EXPECT_EQ(test::read_file(*this / "branch/checkpoints/round-00000020.safetensors"),
             test::read_file(*this / "run/checkpoints/round-00000020.safetensors"));
 
+  const std::string other = fault(trainer({"spsa.toml", "run.dir=branch", "train.estimator=backprop"}));
+  EXPECT_THAT(other, HasSubstr("branch/log: belongs to a run with train.estimator = \"spsa\""));
   const std::string text = train("branch", {"optimizer.lr=4e-3", "train.steps=50"});
   EXPECT_THAT(text, HasSubstr("going on from step 20, rebuilt from the log: " + cut.at("digest").as_string()));
   const Json log = log_of("branch"), parent = log_of("run");

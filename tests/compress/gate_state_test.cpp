@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "support/error_text.h"
 
 namespace tessera {
 namespace {
@@ -44,19 +45,23 @@ TEST(GateStates, ComeBackWithTheirBits) {
   EXPECT_EQ(saved.reads, (StageReads{{"train.seed", "3"}}));
 }
 
-TEST(GateStates, DamagedOnesAreNamed) {
-  std::string text = to_text(some_state(), {});
-  text.replace(text.find("\"mu\": \"") + 7, 2, "xx");
-  EXPECT_THROW(
-      {
-        try {
-          parse_gates(text, "run/gates-state.json");
-        } catch (const UserError& error) {
-          EXPECT_THAT(error.what(), testing::HasSubstr("run/gates-state.json: \"xx"));
-          throw;
-        }
-      },
-      UserError);
+TEST(GateStates, DamagedOnesAreNamedWithAWayOn) {
+  const std::string whole = to_text(some_state(), {});
+  const auto replaced = [&](const std::string& what, const std::string& with) {
+    std::string text = whole;
+    return text.replace(text.find(what), what.size(), with);
+  };
+  const size_t theta = whole.find("\"theta\"");
+  std::string other_theta = whole;
+  char& digit = other_theta[whole.find("3ff", theta) + 4];
+  digit = digit == '0' ? '1' : '0';
+  for (const std::string& text : {replaced("\"mu\": \"", "\"mu\": \"xx"), replaced("\"step\": ", "\"step\": 9"),
+                                  replaced("\"step\": ", "\"step\": -"), whole.substr(0, whole.size() / 2), other_theta,
+                                  std::string("[]"), std::string()}) {
+    const std::string told = test::error_text([&] { parse_gates(text, "run/gates-state.json"); });
+    EXPECT_THAT(told, testing::HasSubstr("run/gates-state.json: is damaged: ")) << text;
+    EXPECT_THAT(told, testing::HasSubstr("remove it: the gates begin again")) << text;
+  }
 }
 
 }  // namespace

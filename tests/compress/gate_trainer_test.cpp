@@ -170,12 +170,12 @@ TEST_F(Coupling, JointGatesDropThePairThatSingleScoresKeep) {
   const Probe probe = probe_blocks(in);
   const auto by_influence = order_by_influence(probe.influence, {});
   EXPECT_THAT((std::vector<int64_t>{by_influence[2], by_influence[3]}), testing::UnorderedElementsAre(2, 3));
-  const double original = calibration_loss(in, of.gates(of.ones()));
+  const double original = calibration_loss(in, in.model, of.gates(of.ones()));
   std::vector<double> alone;
   for (int64_t l = 1; l < 5; ++l)
-    alone.push_back(calibration_loss(in, of.gates(of.without({.blocks = {l}, .halves = {}}))));
+    alone.push_back(calibration_loss(in, in.model, of.gates(of.without({.blocks = {l}, .halves = {}}))));
   EXPECT_GT(std::min(alone[1], alone[2]), std::max(alone[0], alone[3])) << "either of them alone is worth most";
-  const double without_pair = calibration_loss(in, of.gates(of.without({.blocks = {2, 3}, .halves = {}})));
+  const double without_pair = calibration_loss(in, in.model, of.gates(of.without({.blocks = {2, 3}, .halves = {}})));
   EXPECT_LT(without_pair, original + 0.2);
 
   const GateTrainer trainer = trained(in, of, fold_.gate_steps);

@@ -56,6 +56,24 @@ TEST_F(Journals, AStageIsDoneWhileItsFileIsAsItWas) {
   EXPECT_EQ(journal.done("probe"), nullptr) << "no file";
 }
 
+TEST_F(Journals, AStageIsDoneWhileFurtherFilesOfItAreAsTheyWere) {
+  std::filesystem::create_directories(folder_ / "beside");
+  const auto write = [&](const std::string& contents) { test::write_file(folder_ / "beside/sharing.json", contents); };
+  write("whole");
+  JournalLine shared = line("share", "a");
+  shared.beside = {{"beside/sharing.json", sha256_hex(std::string_view("whole"))}};
+  Journal(folder_.path()).append(shared);
+  const Journal seen(folder_.path());
+  ASSERT_NE(seen.done("share"), nullptr);
+  EXPECT_EQ(seen.done("share")->beside, shared.beside);
+  write("another");
+  EXPECT_EQ(seen.done("share"), nullptr);
+  std::filesystem::remove(folder_ / "beside/sharing.json");
+  EXPECT_EQ(seen.done("share"), nullptr);
+  write("whole");
+  EXPECT_NE(seen.done("share"), nullptr);
+}
+
 TEST_F(Journals, ATornLastLineIsCutOffWhereverItWasTorn) {
   Journal(folder_.path()).append(line("probe", "a"));
   const std::string whole = text();

@@ -66,7 +66,7 @@ TEST(Delta, OfACopyIsZeroWhateverItsMoments) {
   EXPECT_EQ(delta_of(copy.block, a.block), 0);
 }
 
-TEST(Moments, AreFlooredAtAMillionthOfTheirMean) {
+TEST(MomentFloors, AreAMillionthOfTheMean) {
   InputMoments moments{.attention = {4, 0, 8}, .o = {1e-9, 2}, .mlp = {0, 0}, .down = {5}};
   moments = floored(std::move(moments));
   EXPECT_EQ(moments.attention, (std::vector<double>{4, 4e-6, 8}));

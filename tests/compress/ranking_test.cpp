@@ -37,6 +37,9 @@ TEST(BlocksToRemove, LeaveMoreThanTheProtectedOnes) {
             "recipe.toml:5:1: fold: removing 11 of 12 blocks leaves 1; 2 are protected");
   EXPECT_EQ(error_of([&] { blocks_to_remove(0.5, 4, {.head = 1, .tail = 1}, where); }),
             "recipe.toml:5:1: fold: removing 2 of 4 blocks leaves 2; 2 are protected");
+  const KeyPlaces typed("recipe.toml:3:1", {{"remove", "recipe.toml:5:1"}, {"gate_remove", "command line"}});
+  EXPECT_EQ(error_of([&] { blocks_to_remove(0.9, 12, {}, typed, "gate_remove"); }),
+            "command line: fold: removing 11 of 12 blocks leaves 1; 2 are protected");
   EXPECT_EQ(blocks_to_remove(0.25, 4, {.head = 1, .tail = 1}, where), 1);
   EXPECT_EQ(blocks_to_remove(0, 2, {.head = 3, .tail = 3}, where), 0);  // nothing is asked
 }

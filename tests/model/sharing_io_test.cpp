@@ -206,6 +206,9 @@ TEST_F(SharingFolder, OfAnotherMethodIsRefused) {
 
 TEST_F(SharingFolder, ThatIsNotThereIsNamed) {
   EXPECT_EQ(fault(rps(4)).message, fmt::format("the sharing's folder \"{}\" does not exist", folder().string()));
+  test::write_file(folder(), "");
+  EXPECT_EQ(fault(rps(4)).message, fmt::format("the sharing's folder \"{}\" is a file", folder().string()));
+  fs::remove(folder());
   fs::create_directories(folder());
   const Fault found = fault(rps(4));
   EXPECT_EQ(found.message, fmt::format("\"{}\" holds no sharing.json", folder().string()));

@@ -21,6 +21,8 @@
 #include "core/error.h"
 #include "core/stop.h"
 #include "io/output.h"
+#include "model/fold/plan_file.h"
+#include "model/fold/plan_shapes.h"
 #include "train/reporter.h"
 
 namespace tessera {
@@ -55,18 +57,27 @@ StageSizes sizes_of(const JobInputs& in, Model& model) {
           .threads = in.threads};
 }
 
-/// @throws UserError when a rate of the recipe leaves too few blocks
-void require_blocks_left(const JobInputs& in, int64_t layers) {
+/// @throws UserError when a rate of the recipe leaves too few blocks, or its plan is not of this model
+void require_blocks_left(const JobInputs& in, Model& model) {
   const FoldConfig& fold = config_of(in);
-  for (const double rate : {fold.remove, fold.trained_remove()})
-    blocks_to_remove(rate, layers, protected_blocks(fold), in.recipe.places("fold"));
+  const int64_t layers = model.decoder().num_layers();
+  if (!fold.plan.empty()) {
+    const FoldPlan plan =
+        read_fold_plan(fold.plan, FoldBase{.fingerprint = {}, .layers = layers, .model_type = model.config().family});
+    return require_equal_shapes(plan, shapes_of(model.decoder().specs()), fold.plan.string());
+  }
+  blocks_to_remove(fold.remove, layers, protected_blocks(fold), in.recipe.places("fold"));
+  blocks_to_remove(fold.trained_remove(), layers, protected_blocks(fold), in.recipe.places("fold"), "gate_remove");
 }
 
 JobPlan plan_stages(const JobInputs& in) {
   JobPlan plan = plan_of_model(base_settings(in));
-  require_blocks_left(in, plan.model->decoder().num_layers());
-  for (const Stage* stage : asked_stages(config_of(in)))
-    plan.memory.activations = std::max(plan.memory.activations, stage->cost(sizes_of(in, *plan.model)).bytes);
+  require_blocks_left(in, *plan.model);
+  for (const Stage* stage : asked_stages(config_of(in))) {
+    const StageCost cost = stage->cost(sizes_of(in, *plan.model));
+    plan.memory.activations = std::max(plan.memory.activations, cost.bytes);
+    plan.memory.results = std::max(plan.memory.results, cost.held);
+  }
   plan.memory.data = plan_data(in, true);
   return plan;
 }
@@ -83,7 +94,7 @@ std::vector<std::string> tell_stages(const JobInputs& in, Model& model) {
   for (const Stage* stage : asked_stages(config_of(in))) {
     const StageCost cost = stage->cost(sizes_of(in, model));
     lines.push_back(fmt::format("stage {:<10} {} tokens, {:.3g} GFLOP, about {:.3g} s, {}", stage->name, cost.tokens,
-                                cost.flop * 1e-9, cost.flop / rate, megabytes(cost.bytes)));
+                                cost.flop * 1e-9, cost.flop / rate, megabytes(cost.bytes + cost.held)));
   }
   return lines;
 }
@@ -193,10 +204,19 @@ std::vector<std::pair<std::string, fs::path>> inputs_of_compression(const JobCon
   return {{"fold.plan", c.own.of<FoldConfig>().plan}};
 }
 
+/// Its files; of those that lie in a folder of their own, the folder.
+void add_outputs_of(const Stage& stage, std::vector<std::string>& names) {
+  const fs::path folder = "compress";
+  names.push_back((folder / stage.file).string());
+  for (const std::string_view beside : stage.beside) {
+    const fs::path file = (folder / beside).lexically_normal();
+    names.push_back(file.parent_path() == folder ? file.string() : file.parent_path().string() + "/");
+  }
+}
+
 std::vector<std::string> outputs_of_compression(const JobConfig& c) {
   std::vector<std::string> files = {"recipe.toml", "compress/journal.jsonl"};
-  for (const Stage* stage : asked_stages(c.own.of<FoldConfig>()))
-    files.push_back(fmt::format("compress/{}", stage->file));
+  for (const Stage* stage : asked_stages(c.own.of<FoldConfig>())) add_outputs_of(*stage, files);
   return files;
 }
 
@@ -204,7 +224,7 @@ std::vector<std::string> outputs_of_compression(const JobConfig& c) {
 
 Job compress_job() {
   return {.name = "compress",
-          .help = "make a model smaller in depth: remove blocks by trained gates",
+          .help = "make a model smaller in depth: remove blocks by trained gates, let others share weights",
           .run = compress,
           .plan = plan_compress,
           .smaller = smaller_compression,

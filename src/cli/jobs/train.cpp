@@ -4,6 +4,7 @@
 
 #include "cli/agreement.h"
 #include "cli/datasets.h"
+#include "cli/estimator_run.h"
 #include "cli/going_on.h"
 #include "cli/inputs.h"
 #include "cli/model_settings.h"
@@ -85,9 +86,12 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
   const int64_t steps = total_steps(in.config.trainer, *sets.train, in.share.count, rules);
   const auto going = going_on(in, folder, start, steps);
   if (going) require_same_run(in, *sets.train, *going);
-  if (folder)
+  if (folder) {
     if (const auto saved = meta_of_log(run_path))
       require_same_run(in, *sets.train, {.saved = *saved, .file = run_path / "run.json"});
+    else
+      refuse_other_estimators_run(in, run_path);
+  }
   if (already_done(in, folder, start, steps)) {
     if (sets.eval) tell(in, other_figures_notice(in, folder, start, *sets.eval));
     if (folder) write_report(folder->path());  // which may have failed

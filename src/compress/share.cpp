@@ -1,0 +1,202 @@
+// Stage "share": the folded model of the plan, in RUN/sharing. share.json tells what it holds and how well it does on
+// the calibration rows, beside the original.
+
+#include <algorithm>
+#include <cmath>
+
+#include "comm/stop_together.h"
+#include "compress/calibration.h"
+#include "compress/child_starts.h"
+#include "compress/grouping_keys.h"
+#include "compress/moments.h"
+#include "core/error.h"
+#include "io/files.h"
+#include "model/fold/plan_file.h"
+#include "model/fold/plan_shapes.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Settings of a folded model that reads the frozen weights of its original where they are mapped.
+Model::Settings folded_settings(Model& original, FoldMaking making, uint64_t seed) {
+  Model::Settings settings;
+  settings.model = original.options();
+  settings.sharing.method = "fold";
+  settings.sharing.making = std::make_shared<const FoldMaking>(std::move(making));
+  settings.gradients = false;
+  settings.max_position = original.decoder().max_position();
+  settings.seed = seed;
+  settings.where_sharing = "fold";
+  settings.parameters = settings.activations = original.decoder().activations();
+  settings.check_seal = false;  // the original's has been
+  settings.device = original.pool().device();
+  settings.source = original.source();
+  return settings;
+}
+
+/// The user's plan, or that of stage "group"; the same on every rank.
+FoldPlan asked_plan(const StageInputs& in) {
+  const fs::path file = in.fold.plan.empty() ? in.folder / find_stage("group").file : in.fold.plan;
+  const FoldBase base{.fingerprint = broadcast_text(in.world, in.is_root() ? in.model.base_fingerprint() : ""),
+                      .layers = in.model.decoder().num_layers(),
+                      .model_type = in.model.base_config().family};
+  FoldPlan plan = parse_fold_plan(text_on_all(in, file), file.string(), base);
+  require_equal_shapes(plan, shapes_of(in.model.decoder().specs()), file.string());
+  for (const FoldGroup& group : plan.groups)
+    if (group.values == GroupValues::trained)
+      throw UserError(
+          file.string(),
+          fmt::format("fold: block {} is to have trained weights, and there are none", group.blocks.front()),
+          "leave \"values\" out: the block keeps the weights that it has in the original");
+  return plan;
+}
+
+bool has_shared(const FoldPlan& plan) {
+  return std::any_of(plan.groups.begin(), plan.groups.end(), [](const FoldGroup& g) { return g.blocks.size() > 1; });
+}
+bool has_removed(const FoldPlan& plan) { return !plan.removed.empty() || !plan.removed_halves.empty(); }
+
+SlotStarts starts_of(const StageInputs& in, const FoldPlan& plan, int64_t& tokens) {
+  // Every rank finds the same starts: none has to hand them to another.
+  CalibrationMoments moments;
+  if (reads_moments(plan)) moments = calibration_moments(in, plan);
+  tokens += moments.tokens;
+  moments.blocks.resize(static_cast<size_t>(plan.base.layers));
+  SlotStarts starts = child_starts(plan, fold_blocks(in.model, plan, std::move(moments.blocks)), [&] {
+    leave_together(in.world, in.stop_requested(), "finding what shared blocks begin with");
+  });
+  if (!in.model.source()) add_drawn_starts(in.model, plan, starts);
+  return starts;
+}
+
+/// Of the calibration rows, at each point that the model passes on its way. A loss that no number can tell the
+/// perplexity of is left out.
+std::map<std::string, double> perplexities(const StageInputs& in, Model& folded, const FoldPlan& plan,
+                                           const std::string& state) {
+  std::map<std::string, double> found;
+  const auto measure = [&](const std::string& point, Model& model, const BlockGates& gates) {
+    const double perplexity = std::exp(calibration_loss(in, model, gates));
+    in.say(fmt::format("perplexity {:<9} {:.4f}", point, perplexity));
+    if (std::isfinite(perplexity)) found[point] = perplexity;
+  };
+  measure("original", in.model, {});
+  const std::vector<double> open = open_halves(plan);
+  if (has_removed(plan) && has_shared(plan)) measure("removed", in.model, {BlockGates::Of::sublayers, open});
+  folded.assemble(in.ctx);
+  measure(state, folded, {});
+  return found;
+}
+
+Json share_json(const FoldPlan& plan, const ModelShapes& shapes, const FoldState& state) {
+  Json perplexity = Json::object();
+  for (const auto& [point, value] : state.perplexity) perplexity.set(point, value);
+  return Json::object()
+      .set("format", "tessera fold sharing")
+      .set("version", 1)
+      .set("state", state.name)
+      .set("layers", plan.base.layers)
+      .set("virtual_layers", plan.virtual_layers())
+      .set("groups", static_cast<int64_t>(plan.groups.size()))
+      .set("parameters_original", model_parameters(shapes))
+      .set("parameters_stored", stored_parameters(plan, shapes))
+      .set("parameters_computed", computed_parameters(plan, shapes))
+      .set("perplexity", std::move(perplexity));
+}
+
+/// @throws UserError when what lies in the place of the folded model was trained since
+void require_untrained(const fs::path& folder) {
+  const fs::path file = folder / "sharing.json";
+  if (!fs::exists(file)) return;
+  const Json json = Json::parse(read_text_file(file), file.string());
+  const Json* saved = json.find("sharing");
+  const Json* state = saved ? saved->find("state") : nullptr;
+  if (state && state->is_string() && state->as_string() != "cured") return;
+  throw UserError(file.string(), "a trained model lies in the place of the folded one, which is to be made again",
+                  "move it away, or set run.dir to another folder");
+}
+
+StageOutcome share(const StageInputs& in) {
+  const fs::path folder = in.folder.parent_path() / "sharing";
+  if (in.is_root()) require_untrained(folder);
+  require_calibration_rows(in);
+  const FoldPlan plan = asked_plan(in);
+  if (!has_removed(plan) && !has_shared(plan))
+    in.say("share: nothing is removed and nothing shared: the model stays as it was");
+  FoldState state{.name = has_removed(plan) && !has_shared(plan) ? "removed" : "shared", .perplexity = {}};
+  int64_t tokens = in.fold.calibration_rows * in.train.sequence_length;
+  FoldMaking making{.plan = plan, .state = state, .starts = starts_of(in, plan, tokens)};
+  Model folded(folded_settings(in.model, std::move(making), static_cast<uint64_t>(in.train.seed)));
+  state.perplexity = perplexities(in, folded, plan, state.name);
+  folded_base(folded.sharing())->set_state(state);
+  if (in.is_root()) save_sharing(folder, folded);
+  in.say(fmt::format("folded model: {}", folder.string()));
+  return {.file = share_json(plan, shapes_of(in.model.decoder().specs()), state), .tokens = tokens};
+}
+
+/// The plan of the user's, or one that holds as much as any: all blocks in runs of fold.group.
+FoldPlan widest_plan(const StageSizes& sizes) {
+  Model& model = sizes.model;
+  const FoldBase base{
+      .fingerprint = {}, .layers = model.decoder().num_layers(), .model_type = model.base_config().family};
+  if (!sizes.fold.plan.empty()) return read_fold_plan(sizes.fold.plan, base);
+  FoldPlan plan = depth_plan(base.layers, (base.layers + sizes.fold.group - 1) / sizes.fold.group, base.model_type);
+  plan.child = asked_child(sizes.fold);
+  const ParentChoice parent = grouping_options(sizes.fold).parent;
+  if (parent == ParentChoice::mean || parent == ParentChoice::wmean)
+    for (FoldGroup& group : plan.groups) group.parent.reset(), group.values = GroupValues::mean;
+  return plan;
+}
+
+/// The folded model of a plan, laid out: means have a place, and nothing is written into it.
+std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& plan) {
+  FoldMaking making{.plan = plan, .state = {}};
+  for (size_t number = 0; number < plan.groups.size(); ++number)
+    for (const WeightSpec& spec : sizes.model.decoder().specs())
+      if (!plan.groups[number].parent && spec.layer == plan.groups[number].blocks.front())
+        making.starts[fmt::format("fold.group.{}.{}.weight", number, spec.type)] = [](TensorView) {};
+  Model::Settings settings = folded_settings(sizes.model, std::move(making), 0);
+  settings.memory = Memory::counted;
+  return std::make_unique<Model>(settings);
+}
+
+/// The folded model's own numbers, what they are copied from, and for low-rank starts the matrices of one linear.
+int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
+  int64_t largest = 0;
+  for (const WeightSpec& spec : sizes.model.decoder().specs())
+    if (spec.role == Role::linear && spec.layer >= 0) largest = std::max(largest, spec.shape.count());
+  constexpr int64_t kMatrices = 4;
+  return 2 * folded.pool().owned_bytes() + folded.table_bytes() +
+         (folded.bound_adapter() ? folded.bound_adapter()->assembled_bytes() : 0) +
+         (plan.child.level == ChildLevel::lora ? kMatrices * largest * size_of(DType::f64) : 0);
+}
+
+/// The calibration rows under the original, without what was removed, and folded; once more for the inputs of blocks.
+StageCost share_cost(const StageSizes& sizes) {
+  const FoldPlan plan = widest_plan(sizes);
+  const auto folded = counted_model(sizes, plan);
+  const int64_t tokens = sizes.fold.calibration_rows * sizes.train.sequence_length;
+  const int passes = reads_moments(plan) ? 4 : 3;
+  return {.tokens = tokens,
+          .flop = 2.0 * passes * static_cast<double>(tokens) * computed_parameters(sizes.model),
+          .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, *folded),
+                             reads_moments(plan) ? plan_moments_bytes(sizes) : 0}),
+          .held = bytes_held(sizes, plan, *folded)};
+}
+
+}  // namespace
+
+Stage share_stage() {
+  return {.name = "share",
+          .file = "share.json",
+          .keys = {"fold.calibration_rows", "train.sequence_length", "train.micro_batch", "train.seed"},
+          .inputs = {"group"},
+          .run = share,
+          .cost = share_cost,
+          .in_plan = false,
+          .beside = {"../sharing/sharing.json"},
+          .is_reusable = false};
+}
+
+}  // namespace tessera
