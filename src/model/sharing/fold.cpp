@@ -98,7 +98,7 @@ class Fold final : public FoldedBase {
     const auto now = state_.perplexity.find(state_.name), before = state_.perplexity.find("original");
     const bool is_known = now != state_.perplexity.end() && before != state_.perplexity.end();
     return fmt::format(
-        "warning: this model was cut and not cured{}: job = \"compress\" goes on",
+        "warning: this model was cut and not cured{}: train it further",
         is_known ? fmt::format(" (perplexity {:.1f}, original {:.1f})", now->second, before->second) : "");
   }
 

@@ -133,7 +133,7 @@ TEST_F(FoldedFolder, SaysWhatItIs) {
   EXPECT_EQ(read_fold_plan(saved() / "fold_plan.json").groups, test::six_layers().groups);
   Model model(load_settings());
   EXPECT_EQ(model.sharing().caution(),
-            "warning: this model was cut and not cured (perplexity 41.2, original 17.8): job = \"compress\" goes on");
+            "warning: this model was cut and not cured (perplexity 41.2, original 17.8): train it further");
   FoldedBase* folded = folded_base(model.sharing());
   ASSERT_TRUE(folded);
   folded->set_state({"cured", {{"cured", 19.5}}});
