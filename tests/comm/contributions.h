@@ -40,7 +40,8 @@ template <class T> int64_t differing_bits(const std::vector<T>& a, const std::ve
 
 inline std::vector<std::byte> bytes_of(int rank, size_t count) {
   std::vector<std::byte> bytes(count);
-  for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<std::byte>(mix64(rank * 1000003 + i));
+  for (size_t i = 0; i < count; ++i)
+    bytes[i] = static_cast<std::byte>(mix64(static_cast<uint64_t>(rank) * 1000003 + i));
   return bytes;
 }
 
