@@ -1,6 +1,7 @@
 #include "compress/calibration.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "comm/stop_together.h"
 #include "core/error.h"
@@ -16,7 +17,48 @@ void require_calibration_rows(const StageInputs& in) {
                   "lower fold.calibration_rows or train.sequence_length, or give more data");
 }
 
-RowShare calibration_share(const StageInputs& in) { return row_share(in.fold.calibration_rows, in.share); }
+namespace {
+
+/// sums += the values that a rank brought, if it had a row left.
+void add_to(std::vector<double>& sums, const std::vector<std::byte>& bytes) {
+  if (bytes.empty()) return;
+  std::vector<double> values(bytes.size() / sizeof(double));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  if (sums.empty()) sums.assign(values.size(), 0.0);
+  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+}
+
+}  // namespace
+
+std::vector<double> sums_over_calibration_rows(const StageInputs& in, const std::string& doing,
+                                               const std::function<std::vector<double>(const PackedBatch&)>& of_row) {
+  require_calibration_rows(in);
+  std::vector<double> total;
+  // The ranks take rows in turn: what they bring at a time, in rank order, is in the order of the rows.
+  for (int64_t first = 0; first < in.fold.calibration_rows; first += in.world.size()) {
+    leave_together(in.world, in.stop_requested(), doing);
+    std::vector<double> mine;
+    if (const int64_t row = first + in.world.rank(); row < in.fold.calibration_rows) {
+      const int64_t number = in.data.shuffled_row(row);
+      const PackedBatch batch = in.data.batch({&number, 1}, row);
+      mine = of_row(batch);
+      mine.push_back(static_cast<double>(document_tokens(batch).size()));
+    }
+    for (const auto& bytes : in.world.all_gather(std::as_bytes(std::span(mine)))) add_to(total, bytes);
+  }
+  return total;
+}
+
+void for_each_pass(const StageInputs& in, int64_t first, int64_t rows,
+                   const std::function<bool(const PackedBatch&)>& f) {
+  const RowShare share = row_share(rows, in.share);
+  const std::vector<int64_t> mine = step_rows(in.data, first, share);
+  const int64_t of_pass = rows_of_pass(in.train, rows, in.share.count);
+  for (int64_t begin = 0; begin < static_cast<int64_t>(mine.size()); begin += of_pass) {
+    const int64_t count = std::min(of_pass, static_cast<int64_t>(mine.size()) - begin);
+    if (!f(in.data.batch(std::span(mine).subspan(begin, count), share.begin + begin))) return;
+  }
+}
 
 std::vector<int32_t> document_tokens(const PackedBatch& batch) {
   std::vector<int32_t> rows;
@@ -26,19 +68,15 @@ std::vector<int32_t> document_tokens(const PackedBatch& batch) {
 }
 
 double calibration_loss(const StageInputs& in, Model& model, const BlockGates& gates) {
-  const RowShare share = calibration_share(in);
-  const std::vector<int64_t> rows = step_rows(in.data, 0, share);
-  const int64_t of_pass = rows_of_pass(in.train, in.fold.calibration_rows, in.share.count);
   double nll = 0, scored = 0;
   bool is_left = false;
-  for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {
-    if ((is_left = in.stop_requested())) break;
-    const int64_t count = std::min(of_pass, static_cast<int64_t>(rows.size()) - begin);
-    const PackedBatch batch = in.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
+  for_each_pass(in, 0, in.fold.calibration_rows, [&](const PackedBatch& batch) {
+    if ((is_left = in.stop_requested())) return false;
     const LossSums sums = score_batch(in.ctx, model, batch, {}, gates);
     nll += sums["nll"];
     scored += sums["scored"];
-  }
+    return true;
+  });
   leave_together(in.world, is_left, "measuring the loss of gates");
   const std::vector<double> all = sum_over_ranks(in.world, {nll, scored});
   return all[0] / all[1];

@@ -2,6 +2,8 @@
 // Calibration: the rows of data.train that blocks are compared on and losses of cut models are measured on. They are
 // the first of the shuffled order; gates are trained on those behind them.
 
+#include <functional>
+
 #include "compress/stages.h"
 
 namespace tessera {
@@ -9,8 +11,17 @@ namespace tessera {
 /// @throws UserError when data.train has fewer rows than fold.calibration_rows
 void require_calibration_rows(const StageInputs&);
 
-/// This rank's calibration rows, as places in the shuffled order.
-RowShare calibration_share(const StageInputs&);
+/// What of_row gives of each calibration row, summed in the order of the rows, and behind it the number of tokens: the
+/// same bits for any number of ranks. A pass takes one row.
+/// @param doing   what is left when a stop is asked for between two rows
+/// @param of_row  as many values for every row
+/// @throws UserError as require_calibration_rows; Stopped on every rank
+std::vector<double> sums_over_calibration_rows(const StageInputs&, const std::string& doing,
+                                               const std::function<std::vector<double>(const PackedBatch&)>& of_row);
+
+/// This rank's part of so many rows from a place of the shuffled order on, a pass at a time.
+/// @param f  returns whether to go on
+void for_each_pass(const StageInputs&, int64_t first, int64_t rows, const std::function<bool(const PackedBatch&)>& f);
 
 /// The tokens of a batch's documents, in order: padding left out.
 std::vector<int32_t> document_tokens(const PackedBatch&);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "compress/broken_block.h"
+#include "compress/calibration.h"
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "model/weight_set.h"
@@ -75,22 +76,19 @@ void GateTrainer::note_falls(std::span<const double> before) {
 
 /// This rank's rows of the step, a pass at a time, so that memory does not grow with the step's rows. The calibration
 /// rows, which losses are measured on, stand in front.
-void GateTrainer::for_each_pass(const std::function<void(const PackedBatch&)>& f) const {
-  const int64_t cursor = in_.fold.calibration_rows + state_.step * in_.fold.gate_batch;
-  const RowShare share = row_share(in_.fold.gate_batch, in_.share);
-  const std::vector<int64_t> rows = step_rows(in_.data, cursor, share);
-  const int64_t of_pass = rows_of_pass(in_.train, in_.fold.gate_batch, in_.share.count);
-  for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {
-    const int64_t count = std::min(of_pass, static_cast<int64_t>(rows.size()) - begin);
-    f(in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin));
-  }
+void GateTrainer::for_each_batch(const std::function<void(const PackedBatch&)>& f) const {
+  const int64_t first = in_.fold.calibration_rows + state_.step * in_.fold.gate_batch;
+  for_each_pass(in_, first, in_.fold.gate_batch, [&](const PackedBatch& batch) {
+    f(batch);
+    return true;
+  });
 }
 
 GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
   const auto count = static_cast<int64_t>(gates.size());
   std::vector<double> sums(gates.size() + 3, 0.0);
   const Tensor grads({count}, in_.model.decoder().activations(), in_.ctx.device);
-  for_each_pass([&](const PackedBatch& batch) {
+  for_each_batch([&](const PackedBatch& batch) {
     zero(grads);
     const LossSums scored =
         backprop_batch(in_.ctx, in_.model, batch, gated_options(in_.train, units_.gates(gates), grads));
@@ -112,7 +110,7 @@ GateTrainer::Sums GateTrainer::sums_of_step(std::span<const double> gates) {
 
 void GateTrainer::refuse(const Sums& sums, std::span<const double> gates) {
   std::vector<double> last = {-static_cast<double>(units_.layers)};  // the maximum of what is negated: the first block
-  for_each_pass([&](const PackedBatch& batch) {
+  for_each_batch([&](const PackedBatch& batch) {
     last[0] =
         std::max(last[0], -static_cast<double>(first_broken_block(in_.ctx, in_.model, batch, units_.gates(gates))));
   });

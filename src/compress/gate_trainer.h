@@ -39,7 +39,7 @@ class GateTrainer {
   };
   Sums sums_of_step(std::span<const double> gates);
   [[noreturn]] void refuse(const Sums&, std::span<const double> gates);
-  void for_each_pass(const std::function<void(const PackedBatch&)>&) const;
+  void for_each_batch(const std::function<void(const PackedBatch&)>&) const;
   void move(size_t gate, double gradient);
   void note_falls(std::span<const double> before);
 

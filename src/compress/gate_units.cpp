@@ -2,14 +2,9 @@
 
 #include <numeric>
 
+#include "model/fold/plan_shapes.h"
+
 namespace tessera {
-namespace {
-
-bool is_of_mlp(Part part) {
-  return part == Part::mlp_norm || part == Part::gate || part == Part::up || part == Part::down;
-}
-
-}  // namespace
 
 std::vector<double> GateUnits::without(const Removal& removal) const {
   std::vector<double> values = ones();
@@ -30,8 +25,8 @@ GateUnits gate_units(const FoldConfig& fold, const std::vector<WeightSpec>& spec
   units.parameters.assign(static_cast<size_t>(layers * halves), 0);
   for (const WeightSpec& spec : specs)
     if (spec.layer >= 0)
-      units.parameters[static_cast<size_t>(spec.layer * halves + (halves == 2 && is_of_mlp(spec.part) ? 1 : 0))] +=
-          spec.shape.count();
+      units.parameters[static_cast<size_t>(
+          spec.layer * halves + (halves == 2 && half_of(spec.part) == BlockHalf::mlp ? 1 : 0))] += spec.shape.count();
   const auto all = static_cast<double>(std::accumulate(units.parameters.begin(), units.parameters.end(), int64_t{0}));
   for (size_t i = 0; i < units.count(); ++i) {
     const int64_t block = static_cast<int64_t>(i) / halves;
@@ -43,6 +38,12 @@ GateUnits gate_units(const FoldConfig& fold, const std::vector<WeightSpec>& spec
 
 ProtectedBlocks protected_blocks(const FoldConfig& fold) {
   return {.head = fold.protect_head, .tail = fold.protect_tail};
+}
+
+Removal removal_of_units(const GateUnits& units, std::span<const int64_t> order, double rho, ProtectedBlocks kept,
+                         const KeyPlaces& where) {
+  return units.halves() == 2 ? remove_halves(order, rho, units.parameters, kept, where)
+                             : remove_blocks(order, blocks_to_remove(rho, units.layers, kept, where));
 }
 
 }  // namespace tessera

@@ -29,4 +29,9 @@ GateUnits gate_units(const FoldConfig&, const std::vector<WeightSpec>&, int64_t 
 
 ProtectedBlocks protected_blocks(const FoldConfig&);
 
+/// What a share of rho removes, blocks or halves as the units are, the first of the order in front.
+/// @throws UserError as remove_halves and blocks_to_remove
+Removal removal_of_units(const GateUnits&, std::span<const int64_t> order, double rho, ProtectedBlocks,
+                         const KeyPlaces& where);
+
 }  // namespace tessera

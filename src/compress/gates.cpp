@@ -25,8 +25,7 @@ GateState saved_state(const StageInputs& in, const GateUnits& units, const Stage
   const fs::path file = in.folder / kState;
   const bool is_there = !broadcast_text(in.world, in.is_root() && fs::exists(file) ? "there" : "").empty();
   if (!is_there) return GateState::open(units.count());
-  const std::string text = broadcast_text(in.world, in.is_root() ? read_text_file(file) : "");
-  SavedGates saved = parse_gates(text, file.string());
+  SavedGates saved = parse_gates(text_on_all(in, file), file.string());
   if (in.is_root()) require_same_reads(file, "gates", saved.reads, reads);
   in.say(fmt::format("gates: going on from step {}", saved.state.step));
   return std::move(saved.state);
@@ -55,10 +54,8 @@ Choices choices(const StageInputs& in, const GateUnits& units, const GateTrainer
   const double rho = in.fold.trained_remove();
   const std::vector<double> gates = trainer.gates();
   const auto order = order_by_gates({.gate = gates, .theta = trainer.state().theta, .bi = bi, .falls = {}}, kept);
-  const int64_t count = blocks_to_remove(rho, units.layers, kept, in.where_fold);
-  return {units.halves() == 2 ? remove_halves(order, rho, units.parameters, kept, in.where_fold)
-                              : remove_blocks(order, count),
-          remove_blocks(order_by_influence(bi, kept), count)};
+  return {removal_of_units(units, order, rho, kept, in.where_fold),
+          remove_blocks(order_by_influence(bi, kept), blocks_to_remove(rho, units.layers, kept, in.where_fold))};
 }
 
 void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, double soft, double hard) {
@@ -95,10 +92,7 @@ StageOutcome train_gates(const StageInputs& in) {
   const std::vector<double> bi = numbers_of(file_of_stage(in, "probe").at("bi"));
   const GateUnits units = gate_units(in.fold, in.model.decoder().specs(), in.model.decoder().num_layers());
   StageReads reads;
-  if (in.is_root()) {
-    const auto stage = std::ranges::find(stages(), "gates", &Stage::name);
-    reads = reads_of_recipe(*stage, in);
-  }
+  if (in.is_root()) reads = reads_of_recipe(find_stage("gates"), in);
   GateTrainer trainer(in, units, saved_state(in, units, reads));
   train(in, trainer, reads);
 

@@ -1,13 +1,13 @@
 #include "compress/moments.h"
 
 #include <array>
-#include <cstring>
 
-#include "comm/stop_together.h"
 #include "compress/calibration.h"
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "kernels/calibration.h"
+#include "kernels/elementwise.h"
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "score/forward.h"
@@ -27,15 +27,6 @@ Widths widths_of(const DecoderModel& decoder, int layer) {
 
 std::array<std::vector<double>*, kVectors> vectors_of(InputMoments& moments) {
   return {&moments.attention, &moments.o, &moments.mlp, &moments.down};
-}
-
-/// sums += the values that a rank brought, if it had a row left.
-void add_to(std::vector<double>& sums, const std::vector<std::byte>& bytes) {
-  if (bytes.empty()) return;
-  std::vector<double> values(bytes.size() / sizeof(double));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
-  if (sums.empty()) sums.assign(values.size(), 0.0);
-  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
 }
 
 }  // namespace
@@ -60,8 +51,7 @@ std::vector<double> input_squares(const Context& ctx, Model& model, const Packed
   for (int layer = 0; layer < layers; ++layer)
     for (const int64_t width : widths_of(decoder, layer)) count += width;
   const TensorView sums = ctx.scratch.allocate({count}, DType::f64);
-  const bool is_counting = ctx.scratch.is_counting();
-  if (!is_counting) zero(sums);
+  fill(ctx, 0, sums);
 
   PackedAttention attention;
   std::vector<BlockSaved> saved(static_cast<size_t>(layers));
@@ -75,33 +65,24 @@ std::vector<double> input_squares(const Context& ctx, Model& model, const Packed
     const Widths widths = widths_of(decoder, layer);
     for (size_t i = 0; i < kVectors; ++i) {
       const size_t half = 2 * static_cast<size_t>(layer) + i / 2;
-      if (!is_counting && open[half] != 0)
-        add_column_squares(ctx, inputs[i], rows, sums.slice_rows(place, place + widths[i]));
+      if (open[half] != 0) add_column_squares(ctx, inputs[i], rows, sums.slice_rows(place, place + widths[i]));
       place += widths[i];
     }
   }
-  if (is_counting) return {};
-  const OnHost host(sums);
-  const auto values = host.as<double>();
-  return {values.begin(), values.end()};
+  std::vector<double> all;
+  host_work(ctx, [&] {
+    const OnHost host(sums);
+    const auto values = host.as<double>();
+    all.assign(values.begin(), values.end());
+  });
+  return all;
 }
 
 CalibrationMoments calibration_moments(const StageInputs& in, const FoldPlan& plan) {
-  require_calibration_rows(in);
   const std::vector<double> open = open_halves(plan);
-  std::vector<double> total;  // as input_squares, and behind it the number of tokens
-  // The ranks take rows in turn: what they bring at a time, in rank order, is in the order of the rows.
-  for (int64_t first = 0; first < in.fold.calibration_rows; first += in.world.size()) {
-    leave_together(in.world, in.stop_requested(), "measuring the inputs of blocks");
-    std::vector<double> mine;
-    if (const int64_t row = first + in.world.rank(); row < in.fold.calibration_rows) {
-      const int64_t number = in.data.shuffled_row(row);
-      const PackedBatch batch = in.data.batch({&number, 1}, row);
-      mine = input_squares(in.ctx, in.model, batch, open);
-      mine.push_back(static_cast<double>(document_tokens(batch).size()));
-    }
-    for (const auto& bytes : in.world.all_gather(std::as_bytes(std::span(mine)))) add_to(total, bytes);
-  }
+  const std::vector<double> total = sums_over_calibration_rows(
+      in, "measuring the inputs of blocks",
+      [&](const PackedBatch& batch) { return input_squares(in.ctx, in.model, batch, open); });
   CalibrationMoments found{.blocks = {}, .tokens = static_cast<int64_t>(total.back())};
   auto from = total.begin();
   for (int layer = 0; layer < in.model.decoder().num_layers(); ++layer) {

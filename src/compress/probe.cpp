@@ -2,14 +2,12 @@
 
 #include "compress/probe.h"
 
-#include <cstring>
-
-#include "comm/stop_together.h"
 #include "compress/calibration.h"
 #include "compress/json_numbers.h"
 #include "core/device/memory.h"
 #include "kernels/calibration.h"
 #include "kernels/elementwise.h"
+#include "kernels/host_work.h"
 #include "kernels/upload.h"
 #include "model/packed_attention.h"
 #include "score/forward.h"
@@ -32,18 +30,6 @@ std::vector<TensorView> states_of(const Pass& pass, const DecoderModel& decoder)
     keep(hidden);
   }
   return states;
-}
-
-/// Every rank's sums of its rows, one row behind the other, in the order of the rows.
-std::vector<double> gathered(Communicator& world, const std::vector<double>& mine) {
-  std::vector<double> all;
-  for (const auto& bytes : world.all_gather(std::as_bytes(std::span(mine)))) {
-    if (bytes.empty()) continue;
-    const size_t begin = all.size();
-    all.resize(begin + bytes.size() / sizeof(double));
-    std::memcpy(&all[begin], bytes.data(), bytes.size());
-  }
-  return all;
 }
 
 StageOutcome probe(const StageInputs& in) {
@@ -82,40 +68,27 @@ std::vector<double> cosine_sums(const Context& ctx, Model& model, const PackedBa
   const std::vector<TensorView> states = states_of(pass, model.decoder());
   const auto count = static_cast<int64_t>(states.size());
   const TensorView sums = ctx.scratch.allocate({count * count}, DType::f64);
-  if (ctx.scratch.is_counting()) return {};
-  zero(sums);
+  fill(ctx, 0, sums);
   for (int64_t i = 0; i < count; ++i)
     for (int64_t j = i; j < count; ++j) {
       const int64_t place = i * count + j;
       add_cosines(ctx, states[i], states[j], rows, sums.slice_rows(place, place + 1));
     }
-  const OnHost host(sums);
-  const auto upper = host.as<double>();
-  std::vector<double> all(upper.begin(), upper.end());
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t j = 0; j < i; ++j) all[i * count + j] = all[j * count + i];
+  std::vector<double> all;
+  host_work(ctx, [&] {
+    const OnHost host(sums);
+    const auto upper = host.as<double>();
+    all.assign(upper.begin(), upper.end());
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < i; ++j) all[i * count + j] = all[j * count + i];
+  });
   return all;
 }
 
 Probe probe_blocks(const StageInputs& in) {
-  require_calibration_rows(in);
   const auto states = static_cast<size_t>(in.model.decoder().num_layers()) + 1;
-  const RowShare share = calibration_share(in);
-  std::vector<double> mine;  // of each row its sums, and behind them its number of tokens
-  bool is_left = false;
-  for (int64_t row = share.begin; row < share.end; ++row) {
-    if ((is_left = in.stop_requested())) break;
-    const int64_t number = in.data.shuffled_row(row);
-    const PackedBatch batch = in.data.batch({&number, 1}, row);
-    const std::vector<double> sums = cosine_sums(in.ctx, in.model, batch);
-    mine.insert(mine.end(), sums.begin(), sums.end());
-    mine.push_back(static_cast<double>(document_tokens(batch).size()));
-  }
-  leave_together(in.world, is_left, "comparing blocks");
-  const std::vector<double> rows = gathered(in.world, mine);
-  std::vector<double> total(states * states + 1, 0.0);
-  for (size_t i = 0; i < rows.size(); ++i) total[i % total.size()] += rows[i];
-
+  const std::vector<double> total = sums_over_calibration_rows(
+      in, "comparing blocks", [&](const PackedBatch& batch) { return cosine_sums(in.ctx, in.model, batch); });
   Probe found{
       .similarity = {total.begin(), total.end() - 1}, .influence = {}, .tokens = static_cast<int64_t>(total.back())};
   for (double& cosine : found.similarity) cosine /= total.back();

@@ -24,8 +24,7 @@ Choice choose_by_gates(const StageInputs& in, const GateUnits& units, std::span<
   }
   const ProtectedBlocks kept = protected_blocks(in.fold);
   const auto removal_of = [&](std::span<const int64_t> order, double rho) {
-    return units.halves() == 2 ? remove_halves(order, rho, units.parameters, kept, in.where_fold)
-                               : remove_blocks(order, blocks_to_remove(rho, units.layers, kept, in.where_fold));
+    return removal_of_units(units, order, rho, kept, in.where_fold);
   };
   auto order = order_by_gates({.gate = gate, .theta = theta, .bi = bi, .falls = falls}, kept);
   if (in.fold.remove < in.fold.trained_remove()) {
