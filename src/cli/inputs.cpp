@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/run_path.h"
 #include "core/error.h"
 #include "io/files.h"
 
@@ -39,8 +40,7 @@ bool is_same(const fs::path& a, const fs::path& b) {
 /// since it has been read whole.
 bool is_of_this_run(const fs::path& recipe, const fs::path& run) {
   const bool is_stored = read_text_file(recipe).starts_with(kStoredRecipe);
-  return is_stored && is_same(fs::canonical(recipe).parent_path(), run) &&
-         (fs::exists(run / "metrics.jsonl") || fs::exists(run / "compress" / "journal.jsonl"));
+  return is_stored && is_same(fs::canonical(recipe).parent_path(), run) && holds_run(run);
 }
 
 /// Whether the path, links resolved, is the folder or lies in it.

@@ -1,6 +1,7 @@
 #include "cli/recipe_rules.h"
 
 #include "cli/going_on.h"
+#include "cli/run_path.h"
 #include "core/error.h"
 #include "core/stored_file.h"
 #include "data/jsonl.h"
@@ -92,9 +93,7 @@ void prefer_command_line(const Recipe& recipe, TrainConfig& train) {
 
 void stay_in_own_folder(const Recipe& recipe, RunConfig& run) {
   const std::filesystem::path own = recipe.folder() / "recipe.toml";
-  const bool is_run = std::filesystem::exists(recipe.folder() / "metrics.jsonl") ||
-                      std::filesystem::exists(recipe.folder() / "compress" / "journal.jsonl");
-  if (!run.dir.empty() || recipe.name() != "recipe" || !is_run) return;
+  if (!run.dir.empty() || recipe.name() != "recipe" || !holds_run(recipe.folder())) return;
   if (!read_text_file(own).starts_with(kStoredRecipe)) return;
   run.dir = recipe.folder() == "." ? std::filesystem::current_path() : recipe.folder();
 }

@@ -125,18 +125,7 @@ TEST_F(GroupStage, RanksFindTheSamePlan) {
       const test::TemporaryFolder folder;
       const test::OwnContext own;
       Model model(test::tiny_settings(folder.path(), {.layers = 6, .initializer_range = 0.3}));
-      const StageOutcome found = find_stage("group").run({.fold = fold_,
-                                                          .train = train_,
-                                                          .checkpoint = checkpoint_,
-                                                          .keys = {},
-                                                          .where_fold = "fold",
-                                                          .model = model,
-                                                          .data = *data_,
-                                                          .world = world,
-                                                          .ctx = own.ctx,
-                                                          .folder = folder_ / "compress",
-                                                          .say = [](const std::string&) {},
-                                                          .stop_requested = [] { return false; }});
+      const StageOutcome found = find_stage("group").run(inputs(world, model, own.ctx));
       if (world.rank() == 0) {
         EXPECT_EQ(found.text, one);
       }

@@ -124,20 +124,7 @@ TEST_F(Moments, HaveTheSameBitsForAnyNumberOfRanks) {
       const test::TemporaryFolder folder;
       const test::OwnContext own;
       Model model(test::tiny_settings(folder.path(), {.layers = 6, .initializer_range = 0.3}));
-      StageInputs in = inputs();
-      const CalibrationMoments found = calibration_moments({.fold = fold_,
-                                                            .train = train_,
-                                                            .checkpoint = checkpoint_,
-                                                            .keys = {},
-                                                            .where_fold = "fold",
-                                                            .model = model,
-                                                            .data = *data_,
-                                                            .world = world,
-                                                            .ctx = own.ctx,
-                                                            .folder = in.folder,
-                                                            .say = in.say,
-                                                            .stop_requested = in.stop_requested},
-                                                           plan({1}));
+      const CalibrationMoments found = calibration_moments(inputs(world, model, own.ctx), plan({1}));
       EXPECT_EQ(found.tokens, one.tokens);
       for (size_t l = 0; l < 6; ++l) {
         EXPECT_EQ(found.blocks[l].attention, one.blocks[l].attention);

@@ -2,25 +2,17 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
+#include "compress/random_weights.h"
 
 namespace tessera {
 namespace {
 
-Tensor random_weight(std::mt19937_64& random, int64_t out, int64_t in, DType dtype = DType::f32) {
-  std::normal_distribution<double> normal;
-  Tensor weight({out, in}, dtype);
-  for (int64_t i = 0; i < out * in; ++i) set_element(weight, i, normal(random));
-  return weight;
-}
+using test::at;
+using test::random_weight;
 
 std::vector<double> random_moments(std::mt19937_64& random, int64_t channels) {
-  std::vector<double> sigma;
-  for (int64_t j = 0; j < channels; ++j) sigma.push_back(0.01 + static_cast<double>(random() % 1000));
-  return sigma;
+  return test::random_moments(random, channels, 1000);
 }
-
-double at(const ConstView& weight, int64_t i, int64_t j) { return element(weight, i * weight.cols() + j); }
 
 /// A block of two linears, q [3, 4] and down [4, 5].
 struct TinyBlock {

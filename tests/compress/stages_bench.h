@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "comm/data_groups.h"
 #include "compress/gate_trainer.h"
 #include "support/tiny_model.h"
 #include "support/token_data.h"
@@ -59,20 +60,26 @@ class StagesBench : public testing::Test {
     data_ = std::make_unique<PackedDataset>(std::move(data), train_.sequence_length, 1);
   }
 
-  StageInputs inputs() {
+  StageInputs inputs() { return inputs(*world_, model_, own_.ctx); }
+  /// Those of one of several ranks that are threads. Only rank 0 may say something.
+  StageInputs inputs(Communicator& world, Model& model, const Context& ctx) {
     if (!data_) data_ = std::make_unique<PackedDataset>(token_data(40, 12), 12, 1);
     return {.fold = fold_,
             .train = train_,
             .checkpoint = checkpoint_,
             .keys = {},
             .where_fold = "fold",
-            .model = model_,
+            .model = model,
             .data = *data_,
-            .world = *world_,
-            .ctx = own_.ctx,
+            .world = world,
+            .ctx = ctx,
             .folder = folder_ / "compress",
-            .say = [this](const std::string& line) { said_.push_back(line); },
-            .stop_requested = [] { return false; }};
+            .say =
+                [this, rank = world.rank()](const std::string& line) {
+                  if (rank == 0) said_.push_back(line);
+                },
+            .stop_requested = [] { return false; },
+            .share = data_share_of(world)};
   }
   GateUnits units() { return gate_units(fold_, model_.decoder().specs(), model_.decoder().num_layers()); }
 

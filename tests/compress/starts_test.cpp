@@ -5,28 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 
 #include "compress/matrix.h"
+#include "compress/random_weights.h"
 #include "core/error.h"
 
 namespace tessera {
 namespace {
 
-Tensor random_weight(std::mt19937_64& random, int64_t out, int64_t in, DType dtype = DType::f32) {
-  std::normal_distribution<double> normal;
-  Tensor weight({out, in}, dtype);
-  for (int64_t i = 0; i < out * in; ++i) set_element(weight, i, normal(random));
-  return weight;
-}
+using test::at;
+using test::random_weight;
 
 std::vector<double> random_moments(std::mt19937_64& random, int64_t channels) {
-  std::vector<double> sigma;
-  for (int64_t j = 0; j < channels; ++j) sigma.push_back(0.01 + static_cast<double>(random() % 100));
-  return sigma;
+  return test::random_moments(random, channels, 100);
 }
-
-double at(const ConstView& m, int64_t i, int64_t j) { return element(m, i * m.cols() + j); }
 
 /// (child - gain · parent - Btᵀ A) diag(sigma)^(1/2), summed in squares.
 double loss_of(const ConstView& child, const ConstView& parent, const ConstView& gain, const LowRankStart* start,

@@ -128,24 +128,9 @@ TEST(QkNorms, GiveAttentionTheFormulasQAndK) {
   }
 }
 
-/// SPSA's points side by side, as in gains_test.
 TEST(QkNorms, AreReadByEachGroupAsItsOwn) {
   LooseDecoder model({.norms = QkNorms::heads});
-  OwnContext own;
-  const Direction z{.seed = 3, .round = 2};
-  const PoolRead plus{&model.pool, &z, 0.05f}, minus{&model.pool, &z, -0.05f};
-  const int64_t n = model.tokens();
-  const std::vector<RowGroup> groups = {{0, n, nullptr, &plus}, {n, 2 * n, nullptr, &minus}};
-  const Tensor both = model.hidden(own.ctx, groups);
-  EXPECT_FALSE(same_bytes(both.view().slice_rows(0, n), both.view().slice_rows(n, 2 * n)));
-  for (size_t k = 0; k < 2; ++k) {
-    const RowGroup all{0, 2 * n};
-    const Tensor alone = model.hidden(own.ctx, {&all, 1}, groups[k].values);
-    const auto begin = static_cast<int64_t>(k) * n;
-    for (int64_t r = begin; r < begin + n; ++r)
-      for (int64_t c = 0; c < alone.view().cols(); ++c)
-        ASSERT_NEAR(both.view().row<float>(r)[c], alone.view().row<float>(r)[c], 1e-4);
-  }
+  expect_groups_read_their_own(model);
 }
 
 TEST(QkNorms, AreNormsInPlacesOfTheirOwn) {
