@@ -1,6 +1,5 @@
-# The flags of all that is compiled here. Under sanitizers most of the time goes into compiling: only what computes is optimised
-# there, and headers of libraries are read once a target. The release build reads them as each file includes them, so that a
-# file that forgets one is found.
+# The flags of all that is compiled here. Half of a compilation is reading headers of libraries, so a target reads them once
+# (TESSERA_PCH); with that off, a file that forgets one is found. Under sanitizers only what computes is optimised.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
                          -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
@@ -13,10 +12,10 @@ function(tessera_flags target)
     elseif(NOT target STREQUAL tessera_kernels)
       target_compile_options(${target} PRIVATE -O0)
     endif()
-    if(NOT target STREQUAL tessera_kernels)
-      target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <optional> <set> <span>
-                                <string> <vector> <fmt/core.h> ${ARGN})
-    endif()
+  endif()
+  if(TESSERA_PCH AND NOT target MATCHES "^tessera_(kernels|mpi)$")
+    target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <optional> <set> <span>
+                              <string> <vector> <fmt/core.h> ${ARGN})
   endif()
 endfunction()
 

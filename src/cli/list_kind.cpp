@@ -19,6 +19,7 @@ struct Entry {
 
 template <class T> std::vector<Entry> entries_of(const std::vector<T>& registry) {
   std::vector<Entry> entries;
+  entries.reserve(registry.size());
   for (const T& each : registry) entries.push_back({std::string(each.name), std::string(each.help)});
   return entries;
 }

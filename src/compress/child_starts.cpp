@@ -21,7 +21,7 @@ Start copy_of(const ConstView& view) {
   };
 }
 
-Start copy_of(std::shared_ptr<const Tensor> tensor) {
+Start copy_of(const std::shared_ptr<const Tensor>& tensor) {
   return [tensor](TensorView values) { copy_of(tensor->view())(values); };
 }
 

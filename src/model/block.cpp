@@ -172,12 +172,12 @@ void block_forward(const Pass& pass, const Block& block, AttentionContext& atten
 
 void block_backward(const Pass& pass, const Block& block, TrainableAttention& attention, BlockSaved& s,
                     TensorView dhidden, bool need_input) {
-  const auto& [weights, w, spec, eps] = block;
-  const LayerGates gates = layer_gates(pass, spec.layer);
+  const BlockWeights& w = block.parts;
+  const LayerGates gates = layer_gates(pass, block.attention.layer);
   through_gate(pass, gates.block, s.part, s.input, dhidden, [&] {
     if (w.has_mlp())
       through_gate(pass, gates.mlp, s.part, s.middle, dhidden,
-                   [&] { mlp_backward(pass, weights, w, s.middle, s.mlp, dhidden); });
+                   [&] { mlp_backward(pass, block.weights, w, s.middle, s.mlp, dhidden); });
     if (!w.has_attention()) return;
     const bool is_separate = gates.attention.path() == Gate::Path::separate;
     through_gate(pass, gates.attention, is_separate ? s.attention_part : s.middle, s.input, dhidden,
