@@ -56,9 +56,10 @@ void say_what_is_trained(const StageInputs& in, Model& student) {
 }
 
 std::string way_out(const StageInputs& in) {
-  return fmt::format("cure it anew with a lower rate: set run.dir to another folder, fold.reuse={} and "
-                     "optimizer.lr={:.3g}",
-                     in.folder.parent_path().string(), in.cure.trainer->optimizer.lr / 10);
+  return fmt::format(
+      "cure it anew with a lower rate: set run.dir to another folder, fold.reuse={} and "
+      "optimizer.lr={:.3g}",
+      in.folder.parent_path().string(), in.cure.trainer->optimizer.lr / 10);
 }
 
 TrainOutcome train(const StageInputs& in, Model& student) {
@@ -125,7 +126,7 @@ StageOutcome cure(const StageInputs& in) {
   return {.file = cure_json(in, *student, outcome, state), .tokens = outcome.meta.tokens};
 }
 
-/// Numbers that a token's pass through the R layers multiplies: where no plan says which, a share of the blocks is gone.
+/// Numbers that a token's pass through the R layers multiplies: without a plan, of which the share to remove is gone.
 double student_parameters(const StageSizes& sizes, Model& student) {
   if (!sizes.fold.plan.empty()) return computed_parameters(student);
   const int64_t layers = sizes.model.decoder().num_layers();
@@ -165,15 +166,43 @@ bool is_cured(const FoldConfig& fold) { return fold.cure != "none"; }
 Stage cure_stage() {
   return {.name = "cure",
           .file = "cure.json",
-          .keys = {"fold.cure", "fold.kl_weight", "fold.temperature", "fold.tail_weight", "fold.tail_layers",
-                   "fold.calibration_rows", "adapter.method", "adapter.equivalent_rank", "adapter.rank",
-                   "adapter.private_rank", "adapter.shards", "adapter.alpha", "adapter.dropout", "adapter.targets",
-                   "adapter.draw", "adapter.scale", "adapter.index_seed", "optimizer.name", "optimizer.lr",
-                   "optimizer.beta1", "optimizer.beta2", "optimizer.eps", "optimizer.weight_decay",
-                   "optimizer.momentum", "optimizer.schedule", "optimizer.warmup_steps", "optimizer.warmup_ratio",
-                   "optimizer.final_ratio", "train.steps", "train.batch", "train.micro_batch",
-                   "train.sequence_length", "train.seed", "train.objective", "train.clip",
-                   "train.checkpoint_activations", "train.freeze"},
+          .keys = {"fold.cure",
+                   "fold.kl_weight",
+                   "fold.temperature",
+                   "fold.tail_weight",
+                   "fold.tail_layers",
+                   "fold.calibration_rows",
+                   "adapter.method",
+                   "adapter.equivalent_rank",
+                   "adapter.rank",
+                   "adapter.private_rank",
+                   "adapter.shards",
+                   "adapter.alpha",
+                   "adapter.dropout",
+                   "adapter.targets",
+                   "adapter.draw",
+                   "adapter.scale",
+                   "adapter.index_seed",
+                   "optimizer.name",
+                   "optimizer.lr",
+                   "optimizer.beta1",
+                   "optimizer.beta2",
+                   "optimizer.eps",
+                   "optimizer.weight_decay",
+                   "optimizer.momentum",
+                   "optimizer.schedule",
+                   "optimizer.warmup_steps",
+                   "optimizer.warmup_ratio",
+                   "optimizer.final_ratio",
+                   "train.steps",
+                   "train.batch",
+                   "train.micro_batch",
+                   "train.sequence_length",
+                   "train.seed",
+                   "train.objective",
+                   "train.clip",
+                   "train.checkpoint_activations",
+                   "train.freeze"},
           .inputs = {"share"},
           .run = cure,
           .cost = cure_cost,

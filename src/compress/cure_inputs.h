@@ -15,9 +15,9 @@ struct CureInputs {
   const TrainerConfig* trainer = nullptr;
   const AdapterConfig* adapter = nullptr;
   KeyPlaces where_adapter{};
-  Reporter* report = nullptr;          // of plans: none
-  const RunFolder* folder = nullptr;   // rank 0's
-  const PackedDataset* eval = nullptr; // no evaluation
+  Reporter* report = nullptr;           // of plans: none
+  const RunFolder* folder = nullptr;    // rank 0's
+  const PackedDataset* eval = nullptr;  // no evaluation
 };
 
 }  // namespace tessera

@@ -23,6 +23,51 @@ double sum_of_rows(const ConstView& rows) {
   return sum;
 }
 
+/// The student's pass, forward and, layer by layer, back. All of it lies in the pass's scratch.
+class StudentPass {
+ public:
+  StudentPass(const Pass& pass, const DecoderModel& decoder, Keep keep)
+      : pass_(pass),
+        decoder_(decoder),
+        keep_(keep),
+        saved_(static_cast<size_t>(decoder.num_layers())),
+        end_(decoder.num_layers()) {
+    hidden_ = decoder.embed(pass);
+    decoder.blocks(pass, decoder.all_layers(), attention_, hidden_, keep, saved_);
+    // Now: a block that is run again on the way back keeps its input elsewhere.
+    for (size_t layer = 1; layer < saved_.size(); ++layer) outputs_.push_back(saved_[layer].input);
+    outputs_.push_back(hidden_);
+    dhidden_ = pass.rows(hidden_.cols(), decoder.activations());
+    fill(pass.ctx, 0, dhidden_);
+  }
+
+  /// The residual stream behind a layer, and behind all.
+  const ConstView& output(int layer) const { return outputs_[static_cast<size_t>(layer)]; }
+  const ConstView& hidden() const { return outputs_.back(); }
+  /// Of the stream that the way back has come to.
+  const TensorView& gradient() const { return dhidden_; }
+
+  /// Goes back until the stream in front of this layer.
+  void back_to(int layer) {
+    decoder_.blocks_backward(pass_, {layer, end_}, attention_, keep_, saved_, dhidden_);
+    end_ = layer;
+  }
+  void finish() {
+    back_to(0);
+    decoder_.embed_backward(pass_, dhidden_);
+  }
+
+ private:
+  const Pass& pass_;
+  const DecoderModel& decoder_;
+  Keep keep_;
+  PackedAttention attention_;
+  std::vector<BlockSaved> saved_;
+  std::vector<ConstView> outputs_;
+  TensorView hidden_, dhidden_;
+  int end_;  // of the layers that have not been run backwards
+};
+
 }  // namespace
 
 bool has_teacher(const FoldConfig& fold) { return fold.kl_weight > 0 || fold.tail_weight > 0; }
@@ -65,7 +110,7 @@ std::vector<TensorView> CureLoss::taught(const Context& ctx, const TokenBatch& b
 }
 
 CureLoss::Scores CureLoss::score(const Pass& pass, const DecoderModel& decoder, ConstView hidden, const BatchTokens& in,
-                                 ConstView teachers, TensorView dhidden) const {
+                                 std::span<const TensorView> taught, TensorView dhidden) const {
   if (!has_kl()) return {score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden), {}};
   const auto count = static_cast<int64_t>(in.rows().size());
   const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
@@ -79,7 +124,7 @@ CureLoss::Scores CureLoss::score(const Pass& pass, const DecoderModel& decoder, 
                          .nll = scores.rows.nll,
                          .best = scores.rows.best,
                          .dhidden = dhidden},
-                .teacher = teacher_.head(teachers, in.rows()),
+                .teacher = teacher_.head(taught.back(), in.rows()),
                 .temperature = temperature_,
                 .kl_weight = kl_weight_,
                 .kl = scores.kl});
@@ -111,38 +156,22 @@ CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const
   const std::vector<TailLayer> tail = tail_of(student);
   const std::vector<TensorView> taught = this->taught(ctx, in.tokens(), tail);
   const Dropout& dropout = options.dropout;
-  const Pass pass{ctx,          in.tokens(), {&student.pool()}, &student.pool(), dropout.seed, dropout.step,
-                  dropout.on};
-  PackedAttention attention;
-  std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
-  const Keep keep = options.checkpoint_activations ? Keep::inputs : Keep::everything;
-  const TensorView hidden = decoder.embed(pass);
-  decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-
-  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
-  fill(ctx, 0, dhidden);
-  const Scores scores =
-      score(pass, decoder, hidden, in, taught.empty() ? ConstView() : ConstView(taught.back()), dhidden);
+  const Pass pass{ctx, in.tokens(), {&student.pool()}, &student.pool(), dropout.seed, dropout.step, dropout.on};
+  StudentPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
+  const Scores scores = score(pass, decoder, way.hidden(), in, taught, way.gradient());
   const TensorView distance = ctx.scratch.allocate({1}, DType::f64);
   fill(ctx, 0, distance);
-  // Looked up before any block runs backwards: one that is run again from its input keeps what it reads elsewhere.
-  std::vector<ConstView> outputs;
-  for (const TailLayer& of : tail)
-    outputs.push_back(of.layer + 1 == decoder.num_layers() ? hidden : saved[static_cast<size_t>(of.layer) + 1].input);
-  int end = decoder.num_layers();  // of the layers that have not been run backwards
   for (size_t i = tail.size(); i-- > 0;) {
-    decoder.blocks_backward(pass, {tail[i].layer + 1, end}, attention, keep, saved, dhidden);
-    end = tail[i].layer + 1;
-    tail_loss(ctx, {.student = outputs[i],
+    way.back_to(tail[i].layer + 1);
+    tail_loss(ctx, {.student = way.output(tail[i].layer),
                     .teacher = taught[i],
                     .rows = in.rows(),
                     .eps = decoder.config().rms_norm_eps,
                     .grad_scale = tail_weight_,
                     .sum = distance,
-                    .dstudent = dhidden});
+                    .dstudent = way.gradient()});
   }
-  decoder.blocks_backward(pass, {0, end}, attention, keep, saved, dhidden);
-  decoder.embed_backward(pass, dhidden);
+  way.finish();
   return sums_of(ctx, batch, in, scores, distance);
 }
 
@@ -150,9 +179,8 @@ int64_t plan_cure_bytes(const CureLoss& loss, Model& student, int64_t rows, int6
                         bool checkpoint_activations) {
   return plan_widest(rows, sequence_length, student.pool().device(), threads,
                      [&](const Context& ctx, const PackedBatch& batch) {
-                       loss.add_gradients(
-                           ctx, student, batch,
-                           {.checkpoint_activations = checkpoint_activations, .dropout = {.on = true}});
+                       loss.add_gradients(ctx, student, batch,
+                                          {.checkpoint_activations = checkpoint_activations, .dropout = {.on = true}});
                      });
 }
 

@@ -33,8 +33,8 @@ class CureLoss final : public TrainedLoss {
     RowScores rows;
     TensorView kl;  // [rows]; empty without a divergence
   };
-  Scores score(const Pass&, const DecoderModel&, ConstView hidden, const BatchTokens&, ConstView teachers,
-               TensorView dhidden) const;
+  Scores score(const Pass&, const DecoderModel&, ConstView hidden, const BatchTokens&,
+               std::span<const TensorView> taught, TensorView dhidden) const;
   Sums sums_of(const Context&, const PackedBatch&, const BatchTokens&, const Scores&, ConstView tail) const;
   bool has_kl() const { return kl_weight_ > 0; }
   bool has_tail() const { return tail_weight_ > 0; }

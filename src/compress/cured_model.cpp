@@ -34,8 +34,8 @@ std::unique_ptr<Model> student_of(const StageInputs& in) {
 }
 
 std::unique_ptr<Model> counted_student(const StageSizes& sizes) {
-  Model::Settings settings = student_settings(sizes.model, counted_making(sizes, widest_plan(sizes)), sizes.fold,
-                                              sizes.train, sizes.cure);
+  Model::Settings settings =
+      student_settings(sizes.model, counted_making(sizes, widest_plan(sizes)), sizes.fold, sizes.train, sizes.cure);
   settings.memory = Memory::counted;
   return std::make_unique<Model>(settings);
 }

@@ -210,7 +210,8 @@ TEST_F(Compress, EndsWithASmallerModelThatIsEvaluatedAndGeneratesAndIsTrained) {
 
 TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
   const Words plain = {"lora.toml",        "job=compress",      "run.dir=run",
-                       "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6", "fold.cure=none"};
+                       "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6",
+                       "fold.cure=none"};
   test::write_file(*this / "my.json",
                    R"({"format": "tessera fold plan", "version": 1, "base": {"layers": 6, "model_type": "llama"},
  "removed": [1], "removed_halves": [], "groups": [{"blocks": [0]}, {"blocks": [2, 3, 4], "parent": 3, "values": "own"},

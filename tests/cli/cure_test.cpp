@@ -23,7 +23,9 @@ class Cure : public test::Stops {
                    "train.batch=8", "train.steps=30", "fold.until=cure"},
                   more);
   }
-  std::string file(const std::string& run, const std::string& name) const { return test::read_file(*this / run / name); }
+  std::string file(const std::string& run, const std::string& name) const {
+    return test::read_file(*this / run / name);
+  }
   Json json(const std::string& run, const std::string& name) const { return Json::parse(file(run, name), name); }
   double perplexity(const std::string& run, const char* point) const {
     return json(run, "compress/cure.json").at("perplexity").at(point).as_number();
@@ -56,8 +58,8 @@ TEST_F(Cure, AStopLeavesACheckpointAndTheSameCommandGoesOn) {
   expect_done(trainer(job("straight", words)));
   const auto moment = [&] { return holds("run/metrics.jsonl", "\"step\":12,"); };
   const test::Ended ended = stop(trainer(job("run", words)), SIGTERM, moment);
-  EXPECT_THAT(ended.err, AllOf(HasSubstr("stopped while curing, after step "),
-                               testing::EndsWith("; the same command goes on\n")));
+  EXPECT_THAT(ended.err,
+              AllOf(HasSubstr("stopped while curing, after step "), testing::EndsWith("; the same command goes on\n")));
   EXPECT_FALSE(fs::exists(*this / "run/compress/cured"));
   EXPECT_THAT(fault(job("run", {"train.steps=300", "fold.tail_weight=2"})),
               AllOf(HasSubstr("stage cure cannot go on: the recipe differs"),
@@ -89,10 +91,11 @@ TEST_F(Cure, InFullItIsEvaluatedGeneratesAndIsExported) {
   const auto loss = [](const test::Ended& ended) {
     return Json::parse(ended.out.substr(ended.out.find('{')), "evaluate").at("loss").as_number();
   };
-  expect_done(from_run({"job=generate", "run.dir=used", "generate.prompts=[\"copy ba =\"]", "generate.max_new_tokens=4"}));
+  expect_done(
+      from_run({"job=generate", "run.dir=used", "generate.prompts=[\"copy ba =\"]", "generate.max_new_tokens=4"}));
   expect_done(from_run({"job=export", "run.dir=dense", "model.dtype=f32"}));
-  const test::Ended dense =
-      expect_done(trainer({"full.toml", "model.path=dense/model", "model.init=pretrained", "job=evaluate", "run.dir=e"}));
+  const test::Ended dense = expect_done(
+      trainer({"full.toml", "model.path=dense/model", "model.init=pretrained", "job=evaluate", "run.dir=e"}));
   EXPECT_NEAR(loss(dense), loss(evaluated), 1e-5);
 }
 

@@ -124,7 +124,8 @@ TEST_F(CureLossTest, ATeacherLikeTheStudentAddsNothing) {
 
 /// Five layers are left of six, and the last of the original is gone.
 TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
-  const FoldPlan plan = test::fold_plan({6, {5}, {test::group_of({0}), test::group_of({1, 2}), test::group_of({3, 4})}});
+  const FoldPlan plan =
+      test::fold_plan({6, {5}, {test::group_of({0}), test::group_of({1, 2}), test::group_of({3, 4})}});
   const OwnContext own("reference");
   Model teacher(settings(DType::f64));
   const auto model = student(plan, FoldTraining::own, DType::f64);
@@ -138,7 +139,8 @@ TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
   double expected = 0;
   for (size_t i = 0; i < 3; ++i)
     for (const int32_t row : in.scored().rows) {
-      const std::vector<double> s = numbers(ours[i].slice_rows(row, row + 1)), t = numbers(theirs[i].slice_rows(row, row + 1));
+      const std::vector<double> s = numbers(ours[i].slice_rows(row, row + 1)),
+                                t = numbers(theirs[i].slice_rows(row, row + 1));
       double square_s = 0, square_t = 0, distance = 0;
       for (const double x : s) square_s += x * x / 12;
       for (const double x : t) square_t += x * x / 12;

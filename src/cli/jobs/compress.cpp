@@ -232,7 +232,8 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   if (fold.cure == "full")
     notes.add("adapter", said_keys(c.adapter), all_keys(c.adapter), "fold.cure is \"full\", which trains no adapter");
   if (fold.cure == "adapter")
-    notes.add("train", said_keys(c.trainer.train), {"freeze"}, "fold.cure is \"adapter\", and freezes all that is shared");
+    notes.add("train", said_keys(c.trainer.train), {"freeze"},
+              "fold.cure is \"adapter\", and freezes all that is shared");
 }
 
 std::vector<std::pair<std::string, fs::path>> inputs_of_compression(const JobConfig& c) {
