@@ -173,10 +173,12 @@ TEST_F(CureStage, ReadsTheFileOfItsTeacherInPlace) {
   EXPECT_TRUE(saved.contains("fold.cure.lora.model.layers.0.mlp.up_proj.a"));
 }
 
+/// Beside the labels alone: of a divergence from the teacher's distribution, too, these few tokens tell little.
 TEST_F(CureStage, TheTailsDistanceHelpsAtEqualTokens) {
   share();
-  trainer_.train.steps = 60;
-  const auto cured = [&](double tail) {
+  trainer_.train.steps = 20;
+  fold_.kl_weight = 0;
+  const auto loss = [&](double tail) {
     double sum = 0;
     for (const int64_t seed : {1, 2, 3}) {
       trainer_.train.seed = seed;
@@ -185,8 +187,7 @@ TEST_F(CureStage, TheTailsDistanceHelpsAtEqualTokens) {
     }
     return sum / 3;
   };
-  const double with = cured(1), without = cured(0);
-  EXPECT_LT(with, without);
+  EXPECT_LT(loss(1), loss(0) - 0.1);
 }
 
 TEST_F(CureStage, GoesOnFromItsCheckpointWithTheSameBytes) {
@@ -196,8 +197,7 @@ TEST_F(CureStage, GoesOnFromItsCheckpointWithTheSameBytes) {
   const std::string numbers = bytes("compress/cured/fold.safetensors"), description = bytes("sharing/sharing.json");
   for (const int stop : {3, 17}) {
     fs::remove_all(folder_ / "compress/checkpoints");
-    fs::remove_all(folder_ / "compress/cured");
-    share();
+    share();  // takes the cured model along
     StageInputs in = inputs_of_cure();
     int asked = 0;
     in.stop_requested = [&] { return ++asked > stop; };
