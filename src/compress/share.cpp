@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
 #include "compress/child_starts.h"
-#include "compress/grouping_keys.h"
+#include "compress/folded_folder.h"
+#include "compress/folded_model.h"
 #include "compress/moments.h"
 #include "core/error.h"
-#include "io/files.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
 
@@ -18,23 +19,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Settings of a folded model that reads the frozen weights of its original where they are mapped.
-Model::Settings folded_settings(Model& original, FoldMaking making, uint64_t seed) {
-  Model::Settings settings;
-  settings.model = original.options();
-  settings.sharing.method = "fold";
-  settings.sharing.making = std::make_shared<const FoldMaking>(std::move(making));
-  settings.gradients = false;
-  settings.max_position = original.decoder().max_position();
-  settings.seed = seed;
-  settings.where_sharing = "fold";
-  settings.parameters = settings.activations = original.decoder().activations();
-  settings.check_seal = false;  // the original's has been
-  settings.device = original.pool().device();
-  settings.source = original.source();
-  return settings;
-}
 
 /// The user's plan, or that of stage "group"; the same on every rank.
 FoldPlan asked_plan(const StageInputs& in) {
@@ -105,21 +89,8 @@ Json share_json(const FoldPlan& plan, const ModelShapes& shapes, const FoldState
       .set("perplexity", std::move(perplexity));
 }
 
-/// @throws UserError when what lies in the place of the folded model was trained since
-void require_untrained(const fs::path& folder) {
-  const fs::path file = folder / "sharing.json";
-  if (!fs::exists(file)) return;
-  const Json json = Json::parse(read_text_file(file), file.string());
-  const Json* saved = json.find("sharing");
-  const Json* state = saved ? saved->find("state") : nullptr;
-  if (state && state->is_string() && state->as_string() != "cured") return;
-  throw UserError(file.string(), "a trained model lies in the place of the folded one, which is to be made again",
-                  "move it away, or set run.dir to another folder");
-}
-
 StageOutcome share(const StageInputs& in) {
-  const fs::path folder = in.folder.parent_path() / "sharing";
-  if (in.is_root()) require_untrained(folder);
+  from_root(in.world, [&] { return require_untrained(in.folder), ""; });
   require_calibration_rows(in);
   const FoldPlan plan = asked_plan(in);
   if (!has_removed(plan) && !has_shared(plan))
@@ -130,35 +101,9 @@ StageOutcome share(const StageInputs& in) {
   Model folded(folded_settings(in.model, std::move(making), static_cast<uint64_t>(in.train.seed)));
   state.perplexity = perplexities(in, folded, plan, state.name);
   folded_base(folded.sharing())->set_state(state);
-  if (in.is_root()) save_sharing(folder, folded);
-  in.say(fmt::format("folded model: {}", folder.string()));
+  from_root(in.world, [&] { return keep_folded(in.folder, "shared", folded), ""; });
+  in.say(fmt::format("folded model: {}", (in.folder.parent_path() / "sharing").string()));
   return {.file = share_json(plan, shapes_of(in.model.decoder().specs()), state), .tokens = tokens};
-}
-
-/// The plan of the user's, or one that holds as much as any: all blocks in runs of fold.group.
-FoldPlan widest_plan(const StageSizes& sizes) {
-  Model& model = sizes.model;
-  const FoldBase base{
-      .fingerprint = {}, .layers = model.decoder().num_layers(), .model_type = model.base_config().family};
-  if (!sizes.fold.plan.empty()) return read_fold_plan(sizes.fold.plan, base);
-  FoldPlan plan = depth_plan(base.layers, (base.layers + sizes.fold.group - 1) / sizes.fold.group, base.model_type);
-  plan.child = asked_child(sizes.fold);
-  const ParentChoice parent = grouping_options(sizes.fold).parent;
-  if (parent == ParentChoice::mean || parent == ParentChoice::wmean)
-    for (FoldGroup& group : plan.groups) group.parent.reset(), group.values = GroupValues::mean;
-  return plan;
-}
-
-/// The folded model of a plan, laid out: means have a place, and nothing is written into it.
-std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& plan) {
-  FoldMaking making{.plan = plan, .state = {}};
-  for (size_t number = 0; number < plan.groups.size(); ++number)
-    for (const WeightSpec& spec : sizes.model.decoder().specs())
-      if (!plan.groups[number].parent && spec.layer == plan.groups[number].blocks.front())
-        making.starts[fmt::format("fold.group.{}.{}.weight", number, spec.type)] = [](TensorView) {};
-  Model::Settings settings = folded_settings(sizes.model, std::move(making), 0);
-  settings.memory = Memory::counted;
-  return std::make_unique<Model>(settings);
 }
 
 /// The folded model's own numbers, what they are copied from, and for low-rank starts the matrices of one linear.
@@ -175,14 +120,16 @@ int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded)
 /// The calibration rows under the original, without what was removed, and folded; once more for the inputs of blocks.
 StageCost share_cost(const StageSizes& sizes) {
   const FoldPlan plan = widest_plan(sizes);
-  const auto folded = counted_model(sizes, plan);
+  Model::Settings settings = folded_settings(sizes.model, counted_making(sizes, plan), 0);
+  settings.memory = Memory::counted;
+  Model folded(settings);
   const int64_t tokens = sizes.fold.calibration_rows * sizes.train.sequence_length;
   const int passes = reads_moments(plan) ? 4 : 3;
   return {.tokens = tokens,
           .flop = 2.0 * passes * static_cast<double>(tokens) * computed_parameters(sizes.model),
-          .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, *folded),
+          .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, folded),
                              reads_moments(plan) ? plan_moments_bytes(sizes) : 0}),
-          .held = bytes_held(sizes, plan, *folded)};
+          .held = bytes_held(sizes, plan, folded)};
 }
 
 }  // namespace
@@ -195,7 +142,7 @@ Stage share_stage() {
           .run = share,
           .cost = share_cost,
           .in_plan = false,
-          .beside = {"../sharing/sharing.json"},
+          .beside = {"shared/sharing.json"},
           .is_reusable = false};
 }
 

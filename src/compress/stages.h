@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compress/cure_inputs.h"
 #include "compress/fold_config.h"
 #include "core/json.h"
 #include "core/key_places.h"
@@ -36,6 +37,7 @@ struct StageInputs {
   std::function<bool()> stop_requested;
   std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
   DataShare share{};              // of the rows, this rank's; groups of one rank, since sums are over all ranks
+  CureInputs cure{};
 
   bool is_root() const { return world.rank() == 0; }
 };
@@ -61,6 +63,7 @@ struct StageSizes {
   const TrainConfig& train;
   Model& model;  // laid out, not held
   int ranks = 1, threads = 1;
+  CureInputs cure{};
 };
 
 struct Stage {

@@ -27,6 +27,7 @@ std::map<std::string, std::function<void(TensorView)>> starts_beside_base(
       starts[slot] = [saved, slot](TensorView values) {
         Init init;
         init.source = saved->at(slot);
+        init.file = saved->file_of(slot);
         write_first_values(init, 0, slot, values);
       };
   return starts;
