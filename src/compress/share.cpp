@@ -1,12 +1,13 @@
 // Stage "share": the folded model of the plan, in RUN/sharing. share.json tells what it holds and how well it does on
 // the calibration rows, beside the original.
 
+#include "compress/share.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
-#include "compress/child_starts.h"
 #include "compress/folded_model.h"
 #include "compress/grouping_keys.h"
 #include "compress/moments.h"
@@ -16,11 +17,9 @@
 #include "model/fold/plan_shapes.h"
 
 namespace tessera {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// The user's plan, or that of stage "group"; the same on every rank.
 FoldPlan asked_plan(const StageInputs& in) {
   const fs::path file = in.fold.plan.empty() ? in.folder / find_stage("group").file : in.fold.plan;
   const FoldBase base{.fingerprint = broadcast_text(in.world, in.is_root() ? in.model.base_fingerprint() : ""),
@@ -54,6 +53,8 @@ SlotStarts starts_of(const StageInputs& in, const FoldPlan& plan, int64_t& token
   if (!in.model.source()) add_drawn_starts(in.model, plan, starts);
   return starts;
 }
+
+namespace {
 
 /// Of the calibration rows, at each point that the model passes on its way. A loss that no number can tell the
 /// perplexity of is left out.
@@ -119,7 +120,9 @@ StageOutcome share(const StageInputs& in) {
   return {.file = share_json(plan, shapes_of(in.model.decoder().specs()), state), .tokens = tokens};
 }
 
-/// The plan of the user's, or one that holds as much as any: all blocks in runs of fold.group.
+}  // namespace
+
+/// All blocks in runs of fold.group.
 FoldPlan widest_plan(const StageSizes& sizes) {
   Model& model = sizes.model;
   const FoldBase base{
@@ -133,7 +136,7 @@ FoldPlan widest_plan(const StageSizes& sizes) {
   return plan;
 }
 
-/// The folded model of a plan, laid out: means have a place, and nothing is written into it.
+/// Means have a place, and nothing is written into it.
 std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& plan) {
   FoldMaking making{.plan = plan, .state = {}};
   for (size_t number = 0; number < plan.groups.size(); ++number)
@@ -146,7 +149,7 @@ std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& pl
 }
 
 /// The folded model's own numbers, what they are copied from, and for low-rank starts the matrices of one linear.
-int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
+int64_t folded_bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
   int64_t largest = 0;
   for (const WeightSpec& spec : sizes.model.decoder().specs())
     if (spec.role == Role::linear && spec.layer >= 0) largest = std::max(largest, spec.shape.count());
@@ -155,6 +158,8 @@ int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded)
          (folded.bound_adapter() ? folded.bound_adapter()->assembled_bytes() : 0) +
          (plan.child.level == ChildLevel::lora ? kMatrices * largest * size_of(DType::f64) : 0);
 }
+
+namespace {
 
 /// The calibration rows under the original, without what was removed, and folded; once more for the inputs of blocks.
 StageCost share_cost(const StageSizes& sizes) {
@@ -166,7 +171,7 @@ StageCost share_cost(const StageSizes& sizes) {
           .flop = 2.0 * passes * static_cast<double>(tokens) * computed_parameters(sizes.model),
           .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, *folded),
                              reads_moments(plan) ? plan_moments_bytes(sizes) : 0}),
-          .held = bytes_held(sizes, plan, *folded)};
+          .held = folded_bytes_held(sizes, plan, *folded)};
 }
 
 }  // namespace

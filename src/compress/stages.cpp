@@ -13,9 +13,11 @@ Stage gates_stage();
 Stage remove_stage();
 Stage group_stage();
 Stage share_stage();
+Stage report_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(), share_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(), share_stage(),
+                                           report_stage()};
   return all;
 }
 

@@ -36,6 +36,7 @@ struct StageInputs {
   std::function<bool()> stop_requested;
   std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
   DataShare share{};              // of the rows, this rank's; groups of one rank, since sums are over all ranks
+  const PackedDataset* eval = nullptr;  // held-out rows; null: there are none
 
   bool is_root() const { return world.rank() == 0; }
 };
@@ -61,6 +62,7 @@ struct StageSizes {
   const TrainConfig& train;
   Model& model;  // laid out, not held
   int ranks = 1, threads = 1;
+  int64_t eval_tokens = 0;  // of held-out data, about; 0: there is none, or it was not asked for
 };
 
 struct Stage {
@@ -74,6 +76,7 @@ struct Stage {
   bool in_plan = true;                           // a plan of the user's (fold.plan) takes its place
   std::vector<std::string_view> beside{};        // further files, from RUN/compress on, which `run` writes itself
   bool is_reusable = true;                       // its files can be copied from another run
+  bool reads_eval = false;                       // held-out rows, where there are some
 };
 
 /// In the order in which they run.
