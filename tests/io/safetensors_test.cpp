@@ -108,6 +108,18 @@ TEST_F(Safetensors, WrittenDataAreAlignedWhateverTheOrderAndTheHeader) {
   }
 }
 
+TEST_F(Safetensors, TheBytesOfAFileAreKnownBeforeItIsWritten) {
+  const std::vector<double> wide = {1};
+  const std::vector<uint8_t> narrow = {1, 2, 3};
+  for (int length = 1; length < 70; ++length) {
+    const std::vector<std::pair<std::string, ConstView>> tensors = {
+        {std::string(static_cast<size_t>(length), 'x'), view_of(std::span(narrow), {3})},
+        {"w", view_of(std::span(wide), {1})}};
+    write_safetensors(file(), tensors);
+    ASSERT_EQ(safetensors_bytes(tensors), static_cast<int64_t>(std::filesystem::file_size(file()))) << length;
+  }
+}
+
 TEST_F(Safetensors, TensorsOfOneElementSizeKeepTheirOrder) {
   const std::vector<float> one = {1}, two = {2};
   write_safetensors(file(), {{"z", view_of(std::span(one), {1})}, {"a", view_of(std::span(two), {1})}});
