@@ -1,9 +1,9 @@
 #include "compress/expected_sizes.h"
 
+#include "compress/gate_units.h"
 #include "compress/grouping_keys.h"
 #include "compress/model_sizes.h"
 #include "compress/ranking.h"
-#include "compress/gate_units.h"
 #include "compress/share.h"
 #include "core/error.h"
 #include "model/fold/plan_file.h"
@@ -15,8 +15,7 @@ namespace {
 /// The user's plan, or one that removes and shares as many blocks as the recipe's will.
 FoldPlan expected_plan(const StageSizes& sizes, const ModelShapes& shapes, const KeyPlaces& where) {
   const FoldConfig& fold = sizes.fold;
-  const FoldBase base{
-      .fingerprint = {}, .layers = shapes.layers(), .model_type = sizes.model.base_config().family};
+  const FoldBase base{.fingerprint = {}, .layers = shapes.layers(), .model_type = sizes.model.base_config().family};
   if (!fold.plan.empty()) return read_fold_plan(fold.plan, base);
   FoldPlan plan;
   plan.base = base;
@@ -26,15 +25,18 @@ FoldPlan expected_plan(const StageSizes& sizes, const ModelShapes& shapes, const
   int64_t first = fold.protect_head;
   if (fold.replace != "none" && count > 0) options.trained = first++;
   for (int64_t block = first; block < first + count; ++block) plan.removed.push_back(block);
-  return plan_groups(std::move(plan), options, shapes, [](int64_t, int64_t) { return 0.0; }, where).plan;
+  return plan_groups(
+             std::move(plan), options, shapes, [](int64_t, int64_t) { return 0.0; }, where)
+      .plan;
 }
 
 std::string line_of(const char* name, const ModelSizes& sizes) {
-  return fmt::format("{:<10}{} layers of {} blocks, {} parameters stored, {} computed, {:.1f} MB in memory, {:.1f} MB "
-                     "on disk",
-                     name, sizes.layers_computed, sizes.blocks_stored, short_number(static_cast<double>(sizes.parameters_stored)),
-                     short_number(static_cast<double>(sizes.parameters_computed)),
-                     static_cast<double>(sizes.bytes_resident) * 1e-6, static_cast<double>(sizes.bytes_disk) * 1e-6);
+  return fmt::format(
+      "{:<10}{} layers of {} blocks, {} parameters stored, {} computed, {:.1f} MB in memory, {:.1f} MB "
+      "on disk",
+      name, sizes.layers_computed, sizes.blocks_stored, short_number(static_cast<double>(sizes.parameters_stored)),
+      short_number(static_cast<double>(sizes.parameters_computed)), static_cast<double>(sizes.bytes_resident) * 1e-6,
+      static_cast<double>(sizes.bytes_disk) * 1e-6);
 }
 
 }  // namespace

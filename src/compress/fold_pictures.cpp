@@ -93,8 +93,8 @@ std::string_view picture_style() {
 std::string plan_picture(const FoldPlan& plan, const std::vector<double>& bi) {
   constexpr double kLine = 20, kBar = 220, kBarBegin = 70, kWordsBegin = kBarBegin + kBar + 14;
   const std::vector<BlockLine> lines = lines_of(plan);
-  std::string svg = opening(kLine * static_cast<double>(lines.size()) + 4, "plan", "What became of each block",
-                            plan_text(plan));
+  std::string svg =
+      opening(kLine * static_cast<double>(lines.size()) + 4, "plan", "What became of each block", plan_text(plan));
   for (size_t block = 0; block < lines.size(); ++block) {
     const double y = kLine * static_cast<double>(block) + 3;
     svg += text(kBarBegin - 8, y + 11, fmt::format("block {}", block), "end");
@@ -114,10 +114,9 @@ std::string similarity_picture(const std::vector<std::vector<double>>& similarit
   for (const auto& row : similarity)
     for (const double cosine : row) lowest = std::min(lowest, cosine);
   const double range = std::max(1e-12, 1 - lowest);
-  std::string svg = opening(kTop + step * static_cast<double>(states) + 4, "similarity",
-                            "Cosine of the states in front of two blocks",
-                            fmt::format("{} states; no colour is {:.3f}, the lowest, and full colour is 1.", states,
-                                        lowest));
+  std::string svg = opening(
+      kTop + step * static_cast<double>(states) + 4, "similarity", "Cosine of the states in front of two blocks",
+      fmt::format("{} states; no colour is {:.3f}, the lowest, and full colour is 1.", states, lowest));
   const int64_t stride = stride_of_labels(states, step);
   for (int64_t i = 0; i < states; ++i) {
     const double at = step * static_cast<double>(i);
@@ -136,8 +135,10 @@ std::string similarity_picture(const std::vector<std::vector<double>>& similarit
 std::string gates_picture(const std::vector<std::string>& names, const std::vector<std::vector<double>>& theta,
                           int64_t steps) {
   constexpr double kLeft = 110, kTop = 4, kLine = 16, kRight = kWidth - 4;
-  const size_t stride = (theta.size() + kMostColumns - 1) / kMostColumns, columns = (theta.size() + stride - 1) / stride;
-  const double step = (kRight - kLeft) / static_cast<double>(columns), bottom = kTop + kLine * static_cast<double>(names.size());
+  const size_t stride = (theta.size() + kMostColumns - 1) / kMostColumns,
+               columns = (theta.size() + stride - 1) / stride;
+  const double step = (kRight - kLeft) / static_cast<double>(columns),
+               bottom = kTop + kLine * static_cast<double>(names.size());
   std::string svg = opening(bottom + 22, "gates", "Gate parameters by step",
                             "A row a gate; full colour is 1, no colour is 0: the block is gone.");
   for (size_t gate = 0; gate < names.size(); ++gate) {

@@ -33,11 +33,9 @@ ModelSizes sizes_of(Model& model, const ModelShapes& original, const FoldPlan* p
   if (model.bound_adapter()) sizes.bytes_resident += model.bound_adapter()->assembled_bytes();
   // What the plan does not know of, a cure's deltas, is read once by its layer.
   const int64_t known = plan ? stored_parameters(*plan, original) : model_parameters(original);
-  sizes.parameters_computed =
-      (plan ? computed_parameters(*plan, original) : known) + sizes.parameters_stored - known;
+  sizes.parameters_computed = (plan ? computed_parameters(*plan, original) : known) + sizes.parameters_stored - known;
   sizes.bytes_disk = disk_bytes(model, slots, plan);
-  sizes.kv_bytes_per_token =
-      2 * sizes.layers_computed * model.config().key_width() * size_of(decoder.activations());
+  sizes.kv_bytes_per_token = 2 * sizes.layers_computed * model.config().key_width() * size_of(decoder.activations());
   return sizes;
 }
 

@@ -83,7 +83,7 @@ class MeasuredPoints {
   std::string last_name() const { return points_.back().at("name").as_string(); }
 
   const StageInputs& in_;
-  StageReads reads_;     // rank 0
+  StageReads reads_;    // rank 0
   Json::Array points_;  // rank 0
 };
 
@@ -163,8 +163,7 @@ Json report_json(const StageInputs& in, const FoldPlan& plan, const ReportRows& 
     const fs::path file = in.folder / find_stage(name).file;
     return Json::parse(read_text_file(file), file.string());
   };
-  if (const auto probe = file_of("probe"))
-    report.set("bi", probe->at("bi")).set("similarity", probe->at("similarity"));
+  if (const auto probe = file_of("probe")) report.set("bi", probe->at("bi")).set("similarity", probe->at("similarity"));
   if (const auto trained = file_of("gates")) report.set("gates", gates(*trained));
   return report.set("commands", commands(in));
 }
@@ -173,8 +172,9 @@ StageOutcome report(const StageInputs& in) {
   const ReportRows rows(in);
   const FoldPlan plan = asked_plan(in);
   if (!in.eval)
-    in.say("report: there is no held-out data: perplexities are of the calibration rows, which the plan was made by; "
-           "set data.eval");
+    in.say(
+        "report: there is no held-out data: perplexities are of the calibration rows, which the plan was made by; "
+        "set data.eval");
   Json points = measured_points(in, plan, folded_model(in), rows);
   double tokens = 0;
   for (const Json& point : points.items()) tokens += point.at("tokens").as_number();
@@ -196,8 +196,8 @@ int64_t points_asked(const FoldConfig& fold) {
 StageCost report_cost(const StageSizes& sizes) {
   const FoldPlan plan = widest_plan(sizes);
   const auto folded = counted_model(sizes, plan);
-  int64_t tokens = sizes.eval_tokens > 0 ? sizes.eval_tokens
-                                         : sizes.fold.calibration_rows * sizes.train.sequence_length;
+  int64_t tokens =
+      sizes.eval_tokens > 0 ? sizes.eval_tokens : sizes.fold.calibration_rows * sizes.train.sequence_length;
   if (sizes.fold.report_tokens > 0) tokens = std::min(tokens, sizes.fold.report_tokens);
   const int64_t points = points_asked(sizes.fold);
   return {.tokens = points * tokens,

@@ -60,11 +60,11 @@ std::string points_table(const Json& report) {
 
 std::string facts(const Json& report) {
   const Json &base = report.at("base"), &corpus = report.at("corpus");
-  return html_table({{"model", base.at("path").as_string()},
-                     {"blocks", short_number(base.at("layers").as_number())},
-                     {"measured on", fmt::format("{} ({})", corpus.at("file").as_string(),
-                                                 corpus.at("rows").as_string())},
-                     {"tokens a row", short_number(corpus.at("sequence_length").as_number())}});
+  return html_table(
+      {{"model", base.at("path").as_string()},
+       {"blocks", short_number(base.at("layers").as_number())},
+       {"measured on", fmt::format("{} ({})", corpus.at("file").as_string(), corpus.at("rows").as_string())},
+       {"tokens a row", short_number(corpus.at("sequence_length").as_number())}});
 }
 
 std::vector<std::vector<double>> rows_of(const Json& matrix) {
@@ -124,8 +124,8 @@ std::vector<std::string> report_lines(const Json& report) {
     std::string line = fmt::format("{:<10}", point.at("name").as_string());
     for (const std::string_view key : kKeys) {
       const Quantity& quantity = *std::ranges::find(kQuantities, key, &Quantity::key);
-      const std::string value = key == "parameters_stored" ? fmt::format("{}", point.at(key).as_integer())
-                                                           : told(point, quantity);
+      const std::string value =
+          key == "parameters_stored" ? fmt::format("{}", point.at(key).as_integer()) : told(point, quantity);
       line += fmt::format("{:>{}}", value, key == "parameters_stored" ? 15 : 12);
     }
     lines.push_back(line);

@@ -26,10 +26,9 @@ FoldPlan unshared(const FoldPlan& plan, bool keeps_trained) {
   single.child = {};
   for (const FoldGroup& group : plan.groups)
     for (const int64_t block : group.blocks)
-      single.groups.push_back(
-          group.values == GroupValues::trained && keeps_trained
-              ? group
-              : FoldGroup{.blocks = {block}, .parent = block, .values = GroupValues::own});
+      single.groups.push_back(group.values == GroupValues::trained && keeps_trained
+                                  ? group
+                                  : FoldGroup{.blocks = {block}, .parent = block, .values = GroupValues::own});
   return single;
 }
 
@@ -129,7 +128,8 @@ void ReportRows::cut_to(int64_t tokens) {
 }
 
 PackedBatch ReportRows::batch(int64_t first, int64_t count) const {
-  PackedBatch batch = data_.batch(std::span(rows_).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
+  PackedBatch batch =
+      data_.batch(std::span(rows_).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
   if (!of_last_row_ || first + count < static_cast<int64_t>(rows_.size())) return batch;
   int64_t left = *of_last_row_;
   for (auto label = batch.labels.end() - batch.sequence_length; label != batch.labels.end(); ++label)
@@ -166,8 +166,7 @@ Json measure_point(const StageInputs& in, const ReportPoint& point, const Report
   restart_peak_rss();
   const ReportRows::Sums sums = rows.score(in, model);
   const Speed speed = speed_of(in, model);
-  const ModelSizes sizes =
-      sizes_of(model, shapes_of(in.model.decoder().specs()), point.plan ? &*point.plan : nullptr);
+  const ModelSizes sizes = sizes_of(model, shapes_of(in.model.decoder().specs()), point.plan ? &*point.plan : nullptr);
   return entry(in, point.name, sums, sizes, speed);
 }
 

@@ -10,7 +10,7 @@
 namespace tessera {
 
 struct ReportPoint {
-  std::string name;  // "original", "removed", "replaced", "shared" or "cured"
+  std::string name;                // "original", "removed", "replaced", "shared" or "cured"
   std::optional<FoldPlan> plan{};  // none: the original
 };
 

@@ -132,9 +132,8 @@ void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::
     const JournalLine* line = journal.done(stage->name);
     if (!line) continue;
     StageReads before = without_files(line->reads), now;
-    std::erase_if(before, [](const auto& read) {
-      return read.first == "base" || read.first == "data" || read.first == "eval";
-    });
+    std::erase_if(
+        before, [](const auto& read) { return read.first == "base" || read.first == "data" || read.first == "eval"; });
     add_keys(*stage, keys, now);
     add_plan(*stage, fold, now);
     require_same_reads(journal.file(), stage->name, before, now);

@@ -16,8 +16,8 @@ Stage share_stage();
 Stage report_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(), share_stage(),
-                                           report_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(),
+                                         group_stage(), share_stage(), report_stage()};
   return all;
 }
 

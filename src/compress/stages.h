@@ -34,8 +34,8 @@ struct StageInputs {
   std::filesystem::path folder;  // RUN/compress; rank 0 writes there
   std::function<void(const std::string&)> say;
   std::function<bool()> stop_requested;
-  std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
-  DataShare share{};              // of the rows, this rank's; groups of one rank, since sums are over all ranks
+  std::function<void()> begin{};        // called on rank 0 once the journal is known to fit the recipe; may be empty
+  DataShare share{};                    // of the rows, this rank's; groups of one rank, since sums are over all ranks
   const PackedDataset* eval = nullptr;  // held-out rows; null: there are none
 
   bool is_root() const { return world.rank() == 0; }

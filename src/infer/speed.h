@@ -10,9 +10,9 @@ namespace tessera {
 
 /// Of one sequence at a time.
 struct SpeedTrial {
-  int64_t prompt = 512;            // tokens of the prefill, fed by one pass
+  int64_t prompt = 512;             // tokens of the prefill, fed by one pass
   int64_t context = 64, next = 64;  // decode: `next` passes of one token each, behind so many
-  int repeats = 5;                 // of both; at least 1
+  int repeats = 5;                  // of both; at least 1
 };
 
 /// Tokens a second; medians of the repeats. The logits of each pass's last row are formed and brought to the host, and

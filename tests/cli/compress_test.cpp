@@ -259,8 +259,7 @@ TEST_F(Compress, ReportsThePointsThatItsFolderIsMeasuredToHave) {
             point("run", "original").at("nll").as_number());
   EXPECT_EQ(point("run", "shared").at("bytes_disk").as_integer(),
             static_cast<int64_t>(fs::file_size(*this / "run/sharing/fold.safetensors")));
-  EXPECT_THAT(fault(job("run", {"fold.report_tokens=9"})),
-              HasSubstr("fold.report_tokens was 0, now 9\n"));
+  EXPECT_THAT(fault(job("run", {"fold.report_tokens=9"})), HasSubstr("fold.report_tokens was 0, now 9\n"));
 }
 
 TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {

@@ -98,8 +98,8 @@ class ReportStage : public test::StagesBench {
     return model;
   }
   double nll(Model& model) {
-    const LossSums sums =
-        evaluate(own_.ctx, model, eval_, *world_, data_share_of(*world_), micro_batch_rows(train_, 1), 0, [] { return false; });
+    const LossSums sums = evaluate(own_.ctx, model, eval_, *world_, data_share_of(*world_), micro_batch_rows(train_, 1),
+                                   0, [] { return false; });
     return sums["nll"] / sums["scored"];
   }
 
@@ -128,9 +128,21 @@ TEST_F(ReportStage, HasAPointForEachChange) {
 TEST_F(ReportStage, TellsOfEachPointWhatItTakes) {
   share();
   const Json found = report();
-  const std::vector<std::string> keys = {
-      "name",          "perplexity",     "nll",            "tokens",             "layers_computed",           "blocks_stored",            "parameters_stored", "parameters_computed",
-      "bytes_disk",    "bytes_resident", "peak_rss_bytes", "kv_bytes_per_token", "prefill_tokens_per_second", "decode_tokens_per_second", "threads"};
+  const std::vector<std::string> keys = {"name",
+                                         "perplexity",
+                                         "nll",
+                                         "tokens",
+                                         "layers_computed",
+                                         "blocks_stored",
+                                         "parameters_stored",
+                                         "parameters_computed",
+                                         "bytes_disk",
+                                         "bytes_resident",
+                                         "peak_rss_bytes",
+                                         "kv_bytes_per_token",
+                                         "prefill_tokens_per_second",
+                                         "decode_tokens_per_second",
+                                         "threads"};
   for (const auto& [name, point] : points(found)) {
     std::vector<std::string> own;
     for (const auto& [key, value] : point.members()) own.push_back(key);
