@@ -1,5 +1,7 @@
 #include "compress/model_sizes.h"
 
+#include "io/safetensors_size.h"
+
 namespace tessera {
 namespace {
 

@@ -11,6 +11,7 @@
 #include "compress/share.h"
 #include "infer/speed.h"
 #include "score/forward.h"
+#include "train/peak_memory.h"
 #include "train/reporter.h"
 #include "train/steps.h"
 

@@ -64,7 +64,4 @@ void write_safetensors(const std::filesystem::path& file, const std::vector<std:
                        const std::map<std::string, std::string>& metadata = {},
                        const std::function<void()>& before_each = {});
 
-/// Bytes of the file that write_safetensors writes of these tensors. Their elements are not read.
-int64_t safetensors_bytes(const std::vector<std::pair<std::string, ConstView>>& tensors);
-
 }  // namespace tessera

@@ -82,12 +82,4 @@ int64_t peak_rss_bytes() {
   return usage.ru_maxrss * 1024;
 }
 
-void restart_peak_rss() {
-  // proc(5): 5 sets the peak back. Elsewhere, and where it may not be written, the old peak stays.
-  if (std::FILE* file = std::fopen("/proc/self/clear_refs", "w")) {
-    std::fputs("5", file);
-    std::fclose(file);
-  }
-}
-
 }  // namespace tessera

@@ -45,9 +45,6 @@ class Reporter {
   bool live_open_ = false;
 };
 
-/// The most memory of this process that was resident at one time, since it began or since restart_peak_rss.
 int64_t peak_rss_bytes();
-/// Begins to count anew, from what is resident now, where the system lets a process do that.
-void restart_peak_rss();
 
 }  // namespace tessera

@@ -1,4 +1,5 @@
 #include "io/safetensors.h"
+#include "io/safetensors_size.h"
 
 #include <gtest/gtest.h>
 
