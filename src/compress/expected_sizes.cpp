@@ -4,7 +4,7 @@
 #include "compress/grouping_keys.h"
 #include "compress/model_sizes.h"
 #include "compress/ranking.h"
-#include "compress/share.h"
+#include "compress/folded_model.h"
 #include "core/error.h"
 #include "model/fold/plan_file.h"
 #include "train/chart.h"

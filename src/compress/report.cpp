@@ -3,10 +3,13 @@
 
 #include <algorithm>
 
+#include "comm/from_root.h"
 #include "comm/stop_together.h"
+#include "compress/folded_folder.h"
 #include "compress/report_page.h"
 #include "compress/report_points.h"
 #include "compress/run_stages.h"
+#include "compress/folded_model.h"
 #include "compress/share.h"
 #include "core/error.h"
 #include "io/files.h"
@@ -20,26 +23,35 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPage = "report.html", kPoints = "report-points.json";
 
-/// sharing.json of the folded model, which a training may have left since; the same on every rank.
-struct FoldedModel {
-  std::string text, state;
-};
-FoldedModel folded_model(const StageInputs& in) {
-  const fs::path file = in.folder.parent_path() / "sharing" / "sharing.json";
-  FoldedModel found{.text = text_on_all(in, file), .state = {}};
-  found.state = Json::parse(found.text, file.string()).at("sharing").at("state").as_string();
-  return found;
+/// Whether there is a cured model, the same on every rank.
+bool is_cured(const StageInputs& in) {
+  const auto asked = asked_stages(in.fold);
+  const bool is_asked = std::ranges::find(asked, "cure", &Stage::name) != asked.end();
+  const bool is_there = is_asked && in.is_root() && fs::exists(folded_folder(in.folder, "cured") / "sharing.json");
+  return broadcast_text(in.world, is_there ? "cured" : "") == "cured";
+}
+
+/// On rank 0: what the points read. Folded models go by their numbers.
+StageReads reads_of_points(const StageInputs& in, const FoldPlan& plan) {
+  StageReads reads = reads_of_recipe(find_stage("report"), in);
+  reads.emplace_back("fold_plan.json", sha256_hex(fold_plan_text(plan)));
+  for (const char* name : {"shared", "cured"}) {
+    const fs::path file = folded_folder(in.folder, name) / "sharing.json";
+    if (fs::exists(file))
+      reads.emplace_back(name, Json::parse(read_text_file(file), file.string()).at("sha256").as_string());
+  }
+  return reads;
 }
 
 /// Points that were measured, of what they have read. Kept on rank 0, told to every rank.
 class MeasuredPoints {
  public:
-  MeasuredPoints(const StageInputs& in, const FoldPlan& plan, const std::string& folded_model) : in_(in) {
-    if (!in.is_root()) return;
-    reads_ = reads_of_recipe(find_stage("report"), in);
-    reads_.emplace_back("fold_plan.json", sha256_hex(fold_plan_text(plan)));
-    reads_.emplace_back("sharing.json", sha256_hex(folded_model));
-    read();
+  MeasuredPoints(const StageInputs& in, const FoldPlan& plan) : in_(in) {
+    from_root(in.world, [&] {
+      reads_ = reads_of_points(in, plan);
+      read();
+      return "";
+    });
   }
   /// The entry of that name, the same on every rank; none yet.
   std::optional<Json> find(const std::string& name) const {
@@ -51,7 +63,12 @@ class MeasuredPoints {
     return Json::parse(text, file().string());
   }
   void add(const Json& point) {
-    if (!in_.is_root()) return;
+    from_root(in_.world, [&] { return write(point), ""; });
+  }
+
+ private:
+  fs::path file() const { return in_.folder / kPoints; }
+  void write(const Json& point) {
     points_.push_back(point);
     write_text_file(file(), Json::object()
                                     .set("format", "tessera fold points")
@@ -61,9 +78,6 @@ class MeasuredPoints {
                                     .dump(1) +
                                 "\n");
   }
-
- private:
-  fs::path file() const { return in_.folder / kPoints; }
   /// Points of other reads, or in a file that something else has written, are measured again.
   void read() {
     if (!fs::exists(file())) return;
@@ -87,10 +101,10 @@ class MeasuredPoints {
   Json::Array points_;  // rank 0
 };
 
-Json measured_points(const StageInputs& in, const FoldPlan& plan, const FoldedModel& folded, const ReportRows& rows) {
-  MeasuredPoints measured(in, plan, folded.text);
+Json measured_points(const StageInputs& in, const FoldPlan& plan, const ReportRows& rows) {
+  MeasuredPoints measured(in, plan);
   Json all = Json::array();
-  for (const ReportPoint& point : report_points(plan, folded.state)) {
+  for (const ReportPoint& point : report_points(plan, is_cured(in))) {
     leave_together(in.world, in.stop_requested(), "making the report");
     std::optional<Json> entry = measured.find(point.name);
     if (!entry) {
@@ -140,7 +154,7 @@ Json gates(const Json& file) {
 
 Json commands(const StageInputs& in) {
   const std::string run = in.folder.parent_path().string(),
-                    folded = fmt::format("trainer {}/recipe.toml sharing.method=fold sharing.load={}", run, run);
+                    folded = fmt::format("trainer {}/recipe.toml adapter.method=none sharing.method=fold sharing.load={}", run, run);
   return Json::array()
       .push_back(fmt::format("trainer {}/recipe.toml", run))
       .push_back(folded + " job=evaluate")
@@ -175,14 +189,16 @@ StageOutcome report(const StageInputs& in) {
     in.say(
         "report: there is no held-out data: perplexities are of the calibration rows, which the plan was made by; "
         "set data.eval");
-  Json points = measured_points(in, plan, folded_model(in), rows);
+  Json points = measured_points(in, plan, rows);
   double tokens = 0;
   for (const Json& point : points.items()) tokens += point.at("tokens").as_number();
   StageOutcome outcome{.file = {}, .tokens = static_cast<int64_t>(tokens)};
-  if (!in.is_root()) return outcome;
-  outcome.file = report_json(in, plan, rows, std::move(points));
-  write_text_file(in.folder / kPage, report_page(in.folder.parent_path().filename().string(), outcome.file));
-  for (const std::string& line : report_lines(outcome.file)) in.say(line);
+  from_root(in.world, [&] {
+    outcome.file = report_json(in, plan, rows, std::move(points));
+    write_text_file(in.folder / kPage, report_page(in.folder.parent_path().filename().string(), outcome.file));
+    for (const std::string& line : report_lines(outcome.file)) in.say(line);
+    return "";
+  });
   in.say(fmt::format("report: {}", (in.folder / kPage).string()));
   return outcome;
 }
@@ -213,7 +229,7 @@ Stage report_stage() {
           .file = "report.json",
           .keys = {"fold.report_tokens", "fold.calibration_rows", "train.sequence_length", "train.batch",
                    "train.micro_batch", "train.seed"},
-          .inputs = {"probe", "gates", "group", "share"},
+          .inputs = {"probe", "gates", "group", "share", "cure"},
           .run = report,
           .cost = report_cost,
           .in_plan = false,

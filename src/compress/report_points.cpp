@@ -6,6 +6,7 @@
 
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
+#include "compress/folded_folder.h"
 #include "compress/folded_model.h"
 #include "compress/model_sizes.h"
 #include "compress/share.h"
@@ -37,20 +38,22 @@ bool has_trained(const FoldPlan& plan) {
   return std::ranges::any_of(plan.groups, [](const FoldGroup& g) { return g.values == GroupValues::trained; });
 }
 
+/// Whether a stage has kept the point's model.
+bool is_kept(const ReportPoint& point) { return point.name == "shared" || point.name == "cured"; }
+
 /// The model of a point; null: the original.
 std::unique_ptr<Model> model_of(const StageInputs& in, const ReportPoint& point) {
   if (!point.plan) return nullptr;
   Model::Settings settings;
-  if (point.name == "cured") {
+  if (is_kept(point)) {
     settings = folded_settings(in.model, {}, 0);
     settings.source = nullptr;
     settings.sharing.making = nullptr;
-    settings.sharing.load = in.folder.parent_path();
+    settings.sharing.load = folded_folder(in.folder, point.name);
   } else {
     int64_t tokens = 0;
     settings = folded_settings(
-        in.model, {.plan = *point.plan, .state = {.name = point.name}, .starts = starts_of(in, *point.plan, tokens)},
-        static_cast<uint64_t>(in.train.seed));
+        in.model, {.plan = *point.plan, .state = {.name = point.name}, .starts = starts_of(in, *point.plan, tokens)}, 0);
   }
   auto model = std::make_unique<Model>(settings);
   model->assemble(in.ctx);
@@ -94,12 +97,12 @@ Json entry(const StageInputs& in, const std::string& name, const ReportRows::Sum
 
 }  // namespace
 
-std::vector<ReportPoint> report_points(const FoldPlan& plan, std::string_view state) {
+std::vector<ReportPoint> report_points(const FoldPlan& plan, bool is_cured) {
   std::vector<ReportPoint> points = {{"original"}};
   if (has_removed(plan)) points.push_back({"removed", unshared(plan, false)});
   if (has_trained(plan)) points.push_back({"replaced", unshared(plan, true)});
   if (has_shared(plan)) points.push_back({"shared", plan});
-  if (state == "cured") points.push_back({"cured", plan});
+  if (is_cured) points.push_back({"cured", plan});
   return points;
 }
 

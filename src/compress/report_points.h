@@ -17,8 +17,7 @@ struct ReportPoint {
 /// In the order in which the model passes them: the original; without what was removed, every block by itself; with
 /// the block that was trained in place of a run; with groups that share; cured. A point at which nothing changes is
 /// left out.
-/// @param state  of the folded model in RUN/sharing
-std::vector<ReportPoint> report_points(const FoldPlan&, std::string_view state);
+std::vector<ReportPoint> report_points(const FoldPlan&, bool is_cured);
 
 /// The rows that perplexities are of: those of data.eval, or without held-out data the calibration rows; the first
 /// fold.report_tokens scored tokens of them, in their order.

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "comm/stop_together.h"
+#include "compress/folded_folder.h"
 #include "core/error.h"
 #include "io/files.h"
 
@@ -160,6 +161,7 @@ std::vector<StageReport> run_stages(const StageInputs& in) {
     reports.push_back(root->report(*stage, mine));
     in.say(fmt::format("stage {}: {}", stage->name, text_of(mine)));
   }
+  if (root) restore_folded(in.folder);
   return reports;
 }
 

@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
+#include "compress/folded_folder.h"
 #include "compress/folded_model.h"
-#include "compress/grouping_keys.h"
 #include "compress/moments.h"
 #include "core/error.h"
-#include "io/files.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
 
@@ -90,21 +90,8 @@ Json share_json(const FoldPlan& plan, const ModelShapes& shapes, const FoldState
       .set("perplexity", std::move(perplexity));
 }
 
-/// @throws UserError when what lies in the place of the folded model was trained since
-void require_untrained(const fs::path& folder) {
-  const fs::path file = folder / "sharing.json";
-  if (!fs::exists(file)) return;
-  const Json json = Json::parse(read_text_file(file), file.string());
-  const Json* saved = json.find("sharing");
-  const Json* state = saved ? saved->find("state") : nullptr;
-  if (state && state->is_string() && state->as_string() != "cured") return;
-  throw UserError(file.string(), "a trained model lies in the place of the folded one, which is to be made again",
-                  "move it away, or set run.dir to another folder");
-}
-
 StageOutcome share(const StageInputs& in) {
-  const fs::path folder = in.folder.parent_path() / "sharing";
-  if (in.is_root()) require_untrained(folder);
+  from_root(in.world, [&] { return require_untrained(in.folder), ""; });
   require_calibration_rows(in);
   const FoldPlan plan = asked_plan(in);
   if (!has_removed(plan) && !has_shared(plan))
@@ -115,38 +102,12 @@ StageOutcome share(const StageInputs& in) {
   Model folded(folded_settings(in.model, std::move(making), static_cast<uint64_t>(in.train.seed)));
   state.perplexity = perplexities(in, folded, plan, state.name);
   folded_base(folded.sharing())->set_state(state);
-  if (in.is_root()) save_sharing(folder, folded);
-  in.say(fmt::format("folded model: {}", folder.string()));
+  from_root(in.world, [&] { return keep_folded(in.folder, "shared", folded), ""; });
+  in.say(fmt::format("folded model: {}", (in.folder.parent_path() / "sharing").string()));
   return {.file = share_json(plan, shapes_of(in.model.decoder().specs()), state), .tokens = tokens};
 }
 
 }  // namespace
-
-/// All blocks in runs of fold.group.
-FoldPlan widest_plan(const StageSizes& sizes) {
-  Model& model = sizes.model;
-  const FoldBase base{
-      .fingerprint = {}, .layers = model.decoder().num_layers(), .model_type = model.base_config().family};
-  if (!sizes.fold.plan.empty()) return read_fold_plan(sizes.fold.plan, base);
-  FoldPlan plan = depth_plan(base.layers, (base.layers + sizes.fold.group - 1) / sizes.fold.group, base.model_type);
-  plan.child = asked_child(sizes.fold);
-  const ParentChoice parent = grouping_options(sizes.fold).parent;
-  if (parent == ParentChoice::mean || parent == ParentChoice::wmean)
-    for (FoldGroup& group : plan.groups) group.parent.reset(), group.values = GroupValues::mean;
-  return plan;
-}
-
-/// Means have a place, and nothing is written into it.
-std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& plan) {
-  FoldMaking making{.plan = plan, .state = {}};
-  for (size_t number = 0; number < plan.groups.size(); ++number)
-    for (const WeightSpec& spec : sizes.model.decoder().specs())
-      if (!plan.groups[number].parent && spec.layer == plan.groups[number].blocks.front())
-        making.starts[fmt::format("fold.group.{}.{}.weight", number, spec.type)] = [](TensorView) {};
-  Model::Settings settings = folded_settings(sizes.model, std::move(making), 0);
-  settings.memory = Memory::counted;
-  return std::make_unique<Model>(settings);
-}
 
 /// The folded model's own numbers, what they are copied from, and for low-rank starts the matrices of one linear.
 int64_t folded_bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
@@ -184,7 +145,7 @@ Stage share_stage() {
           .run = share,
           .cost = share_cost,
           .in_plan = false,
-          .beside = {"../sharing/sharing.json"},
+          .beside = {"shared/sharing.json"},
           .is_reusable = false};
 }
 

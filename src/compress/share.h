@@ -2,8 +2,6 @@
 // How a folded model is made of the original and a plan: what stage "share" does, and what the report does again for
 // the points that the model has passed.
 
-#include <memory>
-
 #include "compress/child_starts.h"
 #include "compress/stages.h"
 #include "model/fold/plan.h"
@@ -21,10 +19,7 @@ bool has_removed(const FoldPlan&);  // whether a block or a half is gone
 /// @throws Stopped on every rank
 SlotStarts starts_of(const StageInputs&, const FoldPlan&, int64_t& tokens);
 
-/// For plans of memory: the user's plan, or one that holds as much as any; a folded model of it, laid out and not held;
-/// and the bytes that making it takes beside the original and the arena.
-FoldPlan widest_plan(const StageSizes&);
-std::unique_ptr<Model> counted_model(const StageSizes&, const FoldPlan&);
+/// Bytes that making a folded model takes beside the original and the arena. @param folded  of that plan, laid out
 int64_t folded_bytes_held(const StageSizes&, const FoldPlan&, Model& folded);
 
 }  // namespace tessera

@@ -13,11 +13,12 @@ Stage gates_stage();
 Stage remove_stage();
 Stage group_stage();
 Stage share_stage();
+Stage cure_stage();
 Stage report_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(),
-                                         group_stage(), share_stage(), report_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(),
+                                         share_stage(), cure_stage(),  report_stage()};
   return all;
 }
 
@@ -33,7 +34,7 @@ std::vector<const Stage*> asked_stages(const FoldConfig& fold) {
 
 std::vector<std::string> keys_that_are_read(const FoldConfig& fold) {
   constexpr std::string_view kSection = "fold.";
-  std::vector<std::string> keys = {"until", "reuse", "plan", "replace", "remove", "selector"};
+  std::vector<std::string> keys = {"until", "reuse", "plan", "replace", "remove", "selector", "cure"};
   for (const Stage* stage : asked_stages(fold))
     for (const std::string_view key : stage->keys)
       if (key.starts_with(kSection)) keys.emplace_back(key.substr(kSection.size()));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compress/cure_inputs.h"
 #include "compress/fold_config.h"
 #include "core/json.h"
 #include "core/key_places.h"
@@ -37,6 +38,7 @@ struct StageInputs {
   std::function<void()> begin{};        // called on rank 0 once the journal is known to fit the recipe; may be empty
   DataShare share{};                    // of the rows, this rank's; groups of one rank, since sums are over all ranks
   const PackedDataset* eval = nullptr;  // held-out rows; null: there are none
+  CureInputs cure{};
 
   bool is_root() const { return world.rank() == 0; }
 };
@@ -63,6 +65,7 @@ struct StageSizes {
   Model& model;  // laid out, not held
   int ranks = 1, threads = 1;
   int64_t eval_tokens = 0;  // of held-out data, about; 0: there is none, or it was not asked for
+  CureInputs cure{};
 };
 
 struct Stage {

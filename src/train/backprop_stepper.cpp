@@ -12,6 +12,7 @@
 #include "train/divergence.h"
 #include "train/estimator.h"
 #include "train/steps.h"
+#include "train/trained_loss.h"
 
 namespace tessera {
 namespace {
@@ -77,16 +78,16 @@ class BackpropStepper final : public Stepper {
 
   std::optional<StepReport> take(int64_t step) override {
     in_.model.pool().zero_grads();
-    const LossSums mine = local_gradients(step);
+    std::vector<double> mine = local_gradients(step);
     all_reduce_grads(in_.world, params_);
     // The wish to stop travels with the sums: every rank sees it in the same step, without a message of its own.
-    const double stop = in_.stop_requested && in_.stop_requested() ? 1 : 0;
-    const auto sums = sum_over_ranks(in_.world, {mine["nll"], mine["scored"], stop});
+    mine.push_back(in_.stop_requested && in_.stop_requested() ? 1 : 0);
+    const std::vector<double> sums = sum_over_ranks(in_.world, mine);
     // A batch may have no token to score at all; a step of nothing is then divided by one.
-    const double nll = sums[0], scored = std::max(1.0, sums[1]);
+    const double loss = sums[0], scored = std::max(1.0, sums[1]);
     // The gradients are of the summed loss: divided by the count, their norm is that of the mean's gradient.
     const double norm = std::sqrt(squared_norm()) / scored;
-    stop_if_broken(step, nll, norm);
+    stop_if_broken(step, loss, norm);
     // Clipping, too, is a factor only: it is handed to the optimizer with the division by the count, and the gradients
     // are not written again.
     const double clip = in_.config.train.clip, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
@@ -95,13 +96,16 @@ class BackpropStepper final : public Stepper {
     // Weights that are assembled from the pool follow its new values.
     in_.model.assemble(in_.ctx);
     rows_consumed_ += in_.config.train.batch;
-    return StepReport{.loss = nll / scored,
+    StepReport report{.loss = loss / scored,
                       .lr = lr,
                       .rows = in_.config.train.batch,
                       .scored = static_cast<int64_t>(sums[1]),
-                      .stop = sums[2] > 0,
-                      .extra = Json::object().set("grad_norm", norm),
-                      .note = fmt::format("grad {:.3f}", norm)};
+                      .stop = sums.back() > 0,
+                      .note = {}};
+    if (in_.loss) tell_parts(std::span(sums).subspan(2), scored, report);
+    report.extra.set("grad_norm", norm);
+    report.note += fmt::format("grad {:.3f}", norm);
+    return report;
   }
 
   void checkpoint(const CheckpointMeta& meta, bool is_best) override {
@@ -110,32 +114,57 @@ class BackpropStepper final : public Stepper {
     } catch (const UserError& broken) {
       throw UserError(broken.where(), broken.message(), way_out_of_divergence());
     }
-    if (in_.folder) save_checkpoint(*in_.folder / "checkpoints", meta, params_, *optimizer_, retention_, is_best);
+    if (!in_.folder) return;
+    const std::filesystem::path to = in_.checkpoints.empty() ? *in_.folder / "checkpoints" : in_.checkpoints;
+    save_checkpoint(to, meta, params_, *optimizer_, retention_, is_best);
   }
 
   std::string way_out_of_divergence() const override {
+    if (!in_.way_out.empty()) return in_.way_out;
     return lower_rate_from_checkpoint(in_, in_.config.train.clip == 0 ? " train.clip=1" : "");
   }
 
  private:
-  LossSums local_gradients(int64_t step) {
+  /// This rank's part: the summed loss, the scored tokens, and the parts that the loss has.
+  std::vector<double> local_gradients(int64_t step) {
     const RowShare share = row_share(in_.config.train.batch, in_.share);
-    const auto rows = step_rows(in_.data, rows_consumed_, share);
-    LossSums sums;
+    const auto rows = step_rows(in_.data, in_.first_row + rows_consumed_, share);
+    std::vector<double> sums(2 + (in_.loss ? in_.loss->parts().size() : 0), 0.0);
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
       const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
       // Counted from the global batch's first row: a row's dropout mask does not depend on who computes it, and with
       // whom.
-      const PackedBatch batch = in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin);
-      sums += backprop_batch(
-          in_.ctx, in_.model, batch,
-          {.checkpoint_activations = in_.config.train.checkpoint_activations,
-           .dropout = {
-               .on = true, .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)}});
+      add_batch(in_.data.batch(std::span(rows).subspan(begin, count), share.begin + begin), step, sums);
     }
     // Adapters gather gradients of what they assembled; now these reach the pool.
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
     return sums;
+  }
+
+  void add_batch(const PackedBatch& batch, int64_t step, std::vector<double>& sums) {
+    const BackpropOptions options{
+        .checkpoint_activations = in_.config.train.checkpoint_activations,
+        .dropout = {
+            .on = true, .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)}};
+    if (!in_.loss) {
+      const LossSums scores = backprop_batch(in_.ctx, in_.model, batch, options);
+      sums[0] += scores["nll"];
+      sums[1] += scores["scored"];
+      return;
+    }
+    const TrainedLoss::Sums scores = in_.loss->add_gradients(in_.ctx, in_.model, batch, options);
+    sums[0] += scores.lowered;
+    sums[1] += scores.scored;
+    for (size_t i = 0; i < scores.parts.size(); ++i) sums[2 + i] += scores.parts[i];
+  }
+
+  /// Means of the loss's parts, in metrics and in words.
+  void tell_parts(std::span<const double> sums, double scored, StepReport& report) const {
+    const std::vector<std::string> names = in_.loss->parts();
+    for (size_t i = 0; i < names.size(); ++i) {
+      report.extra.set(names[i], sums[i] / scored);
+      report.note += fmt::format("{} {:.4f}  ", names[i], sums[i] / scored);
+    }
   }
 
   double squared_norm() const {
@@ -152,8 +181,8 @@ class BackpropStepper final : public Stepper {
   }
 
   /// Before anything is changed: the weights stay as the last good step left them.
-  void stop_if_broken(int64_t step, double nll, double norm) {
-    if (std::isfinite(nll) && std::isfinite(norm)) return;
+  void stop_if_broken(int64_t step, double loss, double norm) {
+    if (std::isfinite(loss) && std::isfinite(norm)) return;
     refuse_broken_base(in_.model, step);
     throw UserError(fmt::format("step {}", step), "the loss or the gradient is not finite: " + name_broken(in_.model),
                     "the step was not taken; " + way_out_of_divergence());

@@ -16,6 +16,7 @@
 namespace tessera {
 
 class Estimator;
+class TrainedLoss;
 
 /// One of each estimator that there is, with the settings of its section;
 /// every one has them, though a training uses one.
@@ -68,6 +69,11 @@ struct TrainerInputs {
   const Preparation* prepared = nullptr;                      // for estimators that have one
   Rules rules = kNewestRules;                                 // of the run, as it began
   DataShare share{};                                          // of the rows, this rank's
+  // Of a training that is a part of another job; only estimators with backward passes know them.
+  const TrainedLoss* loss = nullptr;    // what is lowered; null: the objective of the recipe
+  int64_t first_row = 0;                // of the shuffled order, that the first step takes
+  std::filesystem::path checkpoints{};  // folder of checkpoints, of rank 0; empty: that of the run
+  std::string way_out{};                // of losses that are not finite, as a hint; empty: the estimator's
 };
 
 }  // namespace tessera

@@ -37,7 +37,7 @@ class Compress : public test::Stops {
   Words job(const std::string& run, const Words& more = {}) const {
     return joined(
         {"lora.toml", "job=compress", "run.dir=" + run, "data.cache=cache", "fold.remove=0.33", "fold.gate_steps=30",
-         "fold.gate_batch=4", "fold.calibration_rows=6", "fold.keep_head=1", "checkpoint.every=7"},
+         "fold.gate_batch=4", "fold.calibration_rows=6", "fold.keep_head=1", "checkpoint.every=7", "fold.cure=none"},
         more);
   }
   std::string file(const std::string& run, const std::string& name) const {
@@ -264,7 +264,8 @@ TEST_F(Compress, ReportsThePointsThatItsFolderIsMeasuredToHave) {
 
 TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
   const Words plain = {"lora.toml",        "job=compress",      "run.dir=run",
-                       "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6"};
+                       "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6",
+                       "fold.cure=none"};
   test::write_file(*this / "my.json",
                    R"({"format": "tessera fold plan", "version": 1, "base": {"layers": 6, "model_type": "llama"},
  "removed": [1], "removed_halves": [], "groups": [{"blocks": [0]}, {"blocks": [2, 3, 4], "parent": 3, "values": "own"},

@@ -112,17 +112,17 @@ class ReportStage : public test::StagesBench {
 };
 
 TEST_F(ReportStage, HasAPointForEachChange) {
-  EXPECT_THAT(names(report_points(plan_, "shared")), ElementsAre("original", "removed", "shared"));
-  EXPECT_THAT(names(report_points(plan_, "cured")), ElementsAre("original", "removed", "shared", "cured"));
+  EXPECT_THAT(names(report_points(plan_, false)), ElementsAre("original", "removed", "shared"));
+  EXPECT_THAT(names(report_points(plan_, true)), ElementsAre("original", "removed", "shared", "cured"));
   FoldPlan trained = plan_;
   trained.groups[0].values = GroupValues::trained;
-  const auto points = report_points(trained, "shared");
+  const auto points = report_points(trained, false);
   EXPECT_THAT(names(points), ElementsAre("original", "removed", "replaced", "shared"));
   EXPECT_EQ(points[1].plan->groups.size(), 5u);
   for (const FoldGroup& group : points[1].plan->groups) EXPECT_EQ(group.values, GroupValues::own);
   EXPECT_EQ(points[2].plan->groups.front().values, GroupValues::trained);
   const FoldPlan same = identity_plan({.fingerprint = {}, .layers = 6, .model_type = "llama"});
-  EXPECT_THAT(names(report_points(same, "shared")), ElementsAre("original"));
+  EXPECT_THAT(names(report_points(same, false)), ElementsAre("original"));
 }
 
 TEST_F(ReportStage, TellsOfEachPointWhatItTakes) {
@@ -221,7 +221,7 @@ TEST_F(ReportStage, ItsPointsAreTheModelsThatOtherJobsRead) {
   // Read again where it lies once a training has left it there.
   const auto model = loaded();
   folded_base(model->sharing())->set_state({"cured", {}});
-  save_sharing(folder_ / "sharing", *model);
+  save_sharing(folder_ / "compress/cured", *model);
   of = points(report());
   ASSERT_EQ(of.count("cured"), 1u);
   EXPECT_EQ(of["cured"].at("nll").as_number(), of["shared"].at("nll").as_number());

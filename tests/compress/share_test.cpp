@@ -196,7 +196,7 @@ TEST_F(ShareStage, IsRunAgainWhenAFileOfItIsGone) {
   EXPECT_EQ(how(),
             (std::map<std::string, StageReport::How>{
                 {"probe", done_before}, {"remove", done_before}, {"group", done_before}, {"share", done_before}}));
-  std::filesystem::remove(folder_ / "sharing/sharing.json");
+  std::filesystem::remove(folder_ / "compress/shared/sharing.json");
   EXPECT_EQ(how()["share"], run);
   std::filesystem::remove(folder_ / "compress/deltas.json");
   const auto again = how();

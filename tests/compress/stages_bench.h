@@ -18,6 +18,7 @@ class StagesBench : public testing::Test {
     fold_.calibration_rows = 4;
     fold_.gate_batch = 4;
     fold_.gate_steps = 20;
+    fold_.cure = "none";  // tests of it ask for one
   }
 
   /// Of a block, or with -1 of the whole model; the test may change it.

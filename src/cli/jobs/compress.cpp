@@ -62,12 +62,18 @@ std::map<std::string, std::string> keys_of(const JobInputs& in) {
   return keys;
 }
 
+/// What the cure has of a training, without its record.
+CureInputs cure_inputs(const JobInputs& in) {
+  return {.trainer = &in.config.trainer, .adapter = &in.config.adapter, .where_adapter = in.recipe.places("adapter")};
+}
+
 StageSizes sizes_of(const JobInputs& in, Model& model) {
   return {.fold = config_of(in),
           .train = in.config.trainer.train,
           .model = model,
           .ranks = in.world.size(),
-          .threads = in.threads};
+          .threads = in.threads,
+          .cure = cure_inputs(in)};
 }
 
 /// @throws UserError when a rate of the recipe leaves too few blocks, or its plan is not of this model
@@ -163,6 +169,10 @@ int compress_in(const JobInputs& in, const RunFolder* folder, const fs::path& ru
     report.say(notice);
   require_agreement(in, model, sets);
   const Compute compute(compute_choice(in), memory.activations);
+  CureInputs cure = cure_inputs(in);
+  cure.report = &report;
+  cure.folder = folder;
+  cure.eval = sets.eval ? &*sets.eval : nullptr;
   const auto reports = run_stages({.fold = config_of(in),
                                    .train = in.config.trainer.train,
                                    .checkpoint = in.config.trainer.checkpoint,
@@ -177,7 +187,8 @@ int compress_in(const JobInputs& in, const RunFolder* folder, const fs::path& ru
                                    .stop_requested = stop_requested,
                                    .begin = [&] { keep_recipe(in, run / "recipe.toml"); },
                                    .share = in.share,
-                                   .eval = sets.eval ? &*sets.eval : nullptr});
+                                   .eval = sets.eval ? &*sets.eval : nullptr,
+                                   .cure = cure});
   if (folder) say_result(run, reports);
   return kDone;
 }
@@ -195,6 +206,21 @@ int compress(const JobInputs& in) {
     if (folder && !in.quiet) fmt::print(stderr, "{}; the same command goes on\n", stop.what());
     return kStopped;
   }
+}
+
+/// The cure is a training by backpropagation, of an adapter that begins anew.
+void check_cure(Recipe& recipe, const JobConfig& c) {
+  if (!is_asked(c.own.of<FoldConfig>(), "cure")) return;
+  const TrainConfig& train = c.trainer.train;
+  if (!train.steps)
+    recipe.fault("train", train.epochs ? "epochs" : "", "fold: the cure is a training, and train.steps is not given",
+                 "give train.steps, for example 250, or set fold.cure = \"none\" to leave the model as it was cut");
+  if (train.estimator != "backprop")
+    recipe.fault("train", "estimator", fmt::format("fold: the cure cannot be trained by {}", train.estimator),
+                 "set train.estimator = \"backprop\"");
+  if (!c.adapter.load.empty())
+    recipe.fault("adapter", "load", "fold: the cure begins with a new adapter, and adapter.load names another",
+                 "leave adapter.load out: an adapter is trained above the cured model by job = \"train\"");
 }
 
 void check_compression(Recipe& recipe, const JobConfig& c) {
@@ -215,6 +241,7 @@ void check_compression(Recipe& recipe, const JobConfig& c) {
   if (fold.gate_loss != "ce")
     recipe.fault("fold", "gate_loss", "fold: gates cannot be trained on the divergence from the ungated model yet",
                  "set fold.gate_loss = \"ce\"");
+  check_cure(recipe, c);
   check_path(recipe, fold.plan, "fold", "plan");
   check_path(recipe, fold.reuse, "fold", "reuse");
   if (asked_stages(fold).empty())
@@ -227,6 +254,11 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   std::set<std::string> unread = all_keys(fold);
   for (const std::string& key : keys_that_are_read(fold)) unread.erase(key);
   notes.add("fold", said_keys(fold), unread, "no stage that is run reads them");
+  if (fold.cure == "full")
+    notes.add("adapter", said_keys(c.adapter), all_keys(c.adapter), "fold.cure is \"full\", which trains no adapter");
+  if (fold.cure == "adapter")
+    notes.add("train", said_keys(c.trainer.train), {"freeze"},
+              "fold.cure is \"adapter\", and freezes all that is shared");
 }
 
 std::vector<std::pair<std::string, fs::path>> inputs_of_compression(const JobConfig& c) {
@@ -244,8 +276,11 @@ void add_outputs_of(const Stage& stage, std::vector<std::string>& names) {
 }
 
 std::vector<std::string> outputs_of_compression(const JobConfig& c) {
+  const FoldConfig& fold = c.own.of<FoldConfig>();
   std::vector<std::string> files = {"recipe.toml", "compress/journal.jsonl"};
-  for (const Stage* stage : asked_stages(c.own.of<FoldConfig>())) add_outputs_of(*stage, files);
+  if (is_asked(fold, "share")) files.emplace_back("sharing/");
+  if (is_asked(fold, "cure")) files.insert(files.end(), {"compress/checkpoints/", "metrics.jsonl"});
+  for (const Stage* stage : asked_stages(fold)) add_outputs_of(*stage, files);
   return files;
 }
 

@@ -1,0 +1,187 @@
+// The teacher runs first and leaves the states that are compared; then the student's pass as in any training
+// (train/backprop.cpp), whose head has the teacher's beside it and whose way back takes up the distances of the last
+// layers, each where its output's gradient passes by.
+
+#include "compress/cure_loss.h"
+
+#include <algorithm>
+
+#include "core/device/memory.h"
+#include "kernels/elementwise.h"
+#include "kernels/host_work.h"
+#include "kernels/tail_loss.h"
+#include "model/packed_attention.h"
+
+namespace tessera {
+namespace {
+
+/// Σ over rows, in their order.
+double sum_of_rows(const ConstView& rows) {
+  const OnHost host(rows);
+  double sum = 0;
+  for (int64_t i = 0; i < rows.shape.count(); ++i) sum += element(host.view(), i);
+  return sum;
+}
+
+/// The student's pass, forward and, layer by layer, back. All of it lies in the pass's scratch.
+class StudentPass {
+ public:
+  StudentPass(const Pass& pass, const DecoderModel& decoder, Keep keep)
+      : pass_(pass),
+        decoder_(decoder),
+        keep_(keep),
+        saved_(static_cast<size_t>(decoder.num_layers())),
+        end_(decoder.num_layers()) {
+    hidden_ = decoder.embed(pass);
+    decoder.blocks(pass, decoder.all_layers(), attention_, hidden_, keep, saved_);
+    // Now: a block that is run again on the way back keeps its input elsewhere.
+    for (size_t layer = 1; layer < saved_.size(); ++layer) outputs_.push_back(saved_[layer].input);
+    outputs_.push_back(hidden_);
+    dhidden_ = pass.rows(hidden_.cols(), decoder.activations());
+    fill(pass.ctx, 0, dhidden_);
+  }
+
+  /// The residual stream behind a layer, and behind all.
+  const ConstView& output(int layer) const { return outputs_[static_cast<size_t>(layer)]; }
+  const ConstView& hidden() const { return outputs_.back(); }
+  /// Of the stream that the way back has come to.
+  const TensorView& gradient() const { return dhidden_; }
+
+  /// Goes back until the stream in front of this layer.
+  void back_to(int layer) {
+    decoder_.blocks_backward(pass_, {layer, end_}, attention_, keep_, saved_, dhidden_);
+    end_ = layer;
+  }
+  void finish() {
+    back_to(0);
+    decoder_.embed_backward(pass_, dhidden_);
+  }
+
+ private:
+  const Pass& pass_;
+  const DecoderModel& decoder_;
+  Keep keep_;
+  PackedAttention attention_;
+  std::vector<BlockSaved> saved_;
+  std::vector<ConstView> outputs_;
+  TensorView hidden_, dhidden_;
+  int end_;  // of the layers that have not been run backwards
+};
+
+}  // namespace
+
+bool has_teacher(const FoldConfig& fold) { return fold.kl_weight > 0 || fold.tail_weight > 0; }
+
+CureLoss::CureLoss(const FoldConfig& fold, Model& teacher)
+    : kl_weight_(fold.kl_weight),
+      temperature_(fold.temperature),
+      tail_weight_(fold.tail_weight),
+      tail_layers_(fold.tail_layers),
+      teacher_(teacher) {}
+
+std::vector<std::string> CureLoss::parts() const {
+  std::vector<std::string> names = {"nll"};
+  if (has_kl()) names.emplace_back("kl");
+  if (has_tail()) names.emplace_back("tail");
+  return names;
+}
+
+/// Ascending; none where distances have no weight.
+std::vector<CureLoss::TailLayer> CureLoss::tail_of(const Model& student) const {
+  std::vector<TailLayer> tail;
+  if (!has_tail()) return tail;
+  const std::vector<BaseLayer>& layers = student.layers();
+  const auto count = static_cast<int>(layers.size());
+  for (int layer = std::max<int>(0, count - static_cast<int>(std::min<int64_t>(tail_layers_, count))); layer < count;
+       ++layer) {
+    const bool is_last = layer + 1 == count;  // behind it the original may have had blocks that are gone
+    tail.push_back({layer, is_last ? teacher_.num_layers() : layers[static_cast<size_t>(layer)].original + 1});
+  }
+  return tail;
+}
+
+/// The states of the tail's layers, or the last one for the head alone; none where there is nothing to learn.
+std::vector<TensorView> CureLoss::taught(const Context& ctx, const TokenBatch& batch,
+                                         std::span<const TailLayer> tail) const {
+  std::vector<int> states;
+  for (const TailLayer& layer : tail) states.push_back(layer.state);
+  if (states.empty() && has_kl()) states.push_back(teacher_.num_layers());
+  return states.empty() ? std::vector<TensorView>() : teacher_.states(ctx, batch, states);
+}
+
+CureLoss::Scores CureLoss::score(const Pass& pass, const DecoderModel& decoder, ConstView hidden, const BatchTokens& in,
+                                 std::span<const TensorView> taught, TensorView dhidden) const {
+  if (!has_kl()) return {score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden), {}};
+  const auto count = static_cast<int64_t>(in.rows().size());
+  const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
+    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
+  };
+  const Scores scores{{vector(decoder.activations()), vector(DType::i32)}, vector(decoder.activations())};
+  const WeightLease own = decoder.lease_head(pass), other = teacher_.lease_head(pass.ctx, in.tokens());
+  distill_rows(pass, decoder.head_part(), hidden,
+               {.head = {.rows = in.rows(),
+                         .labels = in.labels(),
+                         .nll = scores.rows.nll,
+                         .best = scores.rows.best,
+                         .dhidden = dhidden},
+                .teacher = teacher_.head(taught.back(), in.rows()),
+                .temperature = temperature_,
+                .kl_weight = kl_weight_,
+                .kl = scores.kl});
+  return scores;
+}
+
+CureLoss::Sums CureLoss::sums_of(const Context& ctx, const PackedBatch& batch, const BatchTokens& in,
+                                 const Scores& scores, ConstView tail) const {
+  const LossSums rows = sum_up(ctx, batch, in.scored(), scores.rows);
+  Sums sums{.lowered = rows["nll"], .scored = rows["scored"], .parts = {rows["nll"]}};
+  host_work(ctx, [&] {
+    if (has_kl()) {
+      sums.parts.push_back(sum_of_rows(scores.kl));
+      sums.lowered += kl_weight_ * temperature_ * temperature_ * sums.parts.back();
+    }
+    if (has_tail()) {
+      sums.parts.push_back(sum_of_rows(tail));
+      sums.lowered += tail_weight_ * sums.parts.back();
+    }
+  });
+  return sums;
+}
+
+CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const PackedBatch& batch,
+                                       const BackpropOptions& options) const {
+  const DecoderModel& decoder = student.decoder();
+  const auto scope = ctx.scratch.scope();
+  const BatchTokens in(ctx, batch, student.bound_adapter());
+  const std::vector<TailLayer> tail = tail_of(student);
+  const std::vector<TensorView> taught = this->taught(ctx, in.tokens(), tail);
+  const Dropout& dropout = options.dropout;
+  const Pass pass{ctx, in.tokens(), {&student.pool()}, &student.pool(), dropout.seed, dropout.step, dropout.on};
+  StudentPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
+  const Scores scores = score(pass, decoder, way.hidden(), in, taught, way.gradient());
+  const TensorView distance = ctx.scratch.allocate({1}, DType::f64);
+  fill(ctx, 0, distance);
+  for (size_t i = tail.size(); i-- > 0;) {
+    way.back_to(tail[i].layer + 1);
+    tail_loss(ctx, {.student = way.output(tail[i].layer),
+                    .teacher = taught[i],
+                    .rows = in.rows(),
+                    .eps = decoder.config().rms_norm_eps,
+                    .grad_scale = tail_weight_,
+                    .sum = distance,
+                    .dstudent = way.gradient()});
+  }
+  way.finish();
+  return sums_of(ctx, batch, in, scores, distance);
+}
+
+int64_t plan_cure_bytes(const CureLoss& loss, Model& student, int64_t rows, int64_t sequence_length, int threads,
+                        bool checkpoint_activations) {
+  return plan_widest(rows, sequence_length, student.pool().device(), threads,
+                     [&](const Context& ctx, const PackedBatch& batch) {
+                       loss.add_gradients(ctx, student, batch,
+                                          {.checkpoint_activations = checkpoint_activations, .dropout = {.on = true}});
+                     });
+}
+
+}  // namespace tessera

@@ -1,0 +1,79 @@
+#include "compress/folded_folder.h"
+
+#include <array>
+#include <vector>
+
+#include "core/error.h"
+#include "io/files.h"
+#include "io/folders.h"
+#include "model/sharing_io.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kDescription = "sharing.json";
+constexpr std::array<const char*, 2> kNames = {"shared", "cured"};  // each is made of the one in front
+
+fs::path published(const fs::path& compress) { return compress.parent_path() / "sharing"; }
+
+/// Whether the folder holds the very model that a stage keeps under the name.
+bool is_kept(const fs::path& compress, const char* name, const std::string& description) {
+  const fs::path file = folded_folder(compress, name) / kDescription;
+  return fs::exists(file) && read_text_file(file) == description;
+}
+
+void link_or_copy(const fs::path& from, const fs::path& to) {
+  std::error_code failure;
+  fs::create_hard_link(from, to, failure);
+  if (failure) fs::copy_file(from, to, failure);
+  if (failure) throw UserError(to.string(), "cannot be written: " + failure.message());
+}
+
+void publish(const fs::path& compress, const std::string& name) {
+  const fs::path from = folded_folder(compress, name);
+  std::vector<std::string> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(from))
+    if (entry.is_regular_file()) files.push_back(entry.path().filename().string());
+  const auto is_ours = [&](const std::string& file) { return std::ranges::find(files, file) != files.end(); };
+  replace_folder(published(compress), is_ours, [&](const fs::path& to) {
+    for (const std::string& file : files) link_or_copy(from / file, to / file);
+  });
+}
+
+}  // namespace
+
+fs::path folded_folder(const fs::path& compress, const std::string& name) { return compress / name; }
+
+void require_untrained(const fs::path& compress) {
+  const fs::path file = published(compress) / kDescription;
+  if (!fs::exists(file)) return;
+  const std::string text = read_text_file(file);
+  for (const char* name : kNames)
+    if (is_kept(compress, name, text)) return;
+  const Json json = Json::parse(text, file.string());
+  const Json* saved = json.find("sharing");
+  const Json* state = saved ? saved->find("state") : nullptr;
+  if (state && state->is_string() && state->as_string() != "cured") return;
+  throw UserError(file.string(), "a trained model lies in the place of the folded one, which is to be made again",
+                  "move it away, or set run.dir to another folder");
+}
+
+void keep_folded(const fs::path& compress, const std::string& name, Model& model) {
+  require_untrained(compress);
+  const auto* kept = std::ranges::find(kNames, name);
+  TS_CHECK(kept != kNames.end(), "no stage keeps a model as \"{}\"", name);
+  save_sharing(folded_folder(compress, name), model);
+  publish(compress, name);
+  // Last: what lies in RUN/sharing is at any moment one that is kept.
+  for (const auto* later = kept + 1; later != kNames.end(); ++later) fs::remove_all(folded_folder(compress, *later));
+}
+
+void restore_folded(const fs::path& compress) {
+  if (fs::exists(published(compress) / kDescription)) return;
+  for (auto name = kNames.rbegin(); name != kNames.rend(); ++name)
+    if (fs::exists(folded_folder(compress, *name) / kDescription)) return publish(compress, *name);
+}
+
+}  // namespace tessera

@@ -1,0 +1,189 @@
+// The cure's loss: its gradients, what it compares with what, and what it is without weights.
+
+#include "compress/cure_loss.h"
+
+#include <gmock/gmock.h>
+
+#include "support/batches.h"
+#include "support/folds.h"
+#include "support/gradcheck.h"
+
+namespace tessera {
+namespace {
+
+using test::OwnContext;
+
+constexpr test::TinyConfig kSize{.hidden_size = 12, .intermediate_size = 14, .layers = 6, .heads = 4, .kv_heads = 2};
+
+class CureLossTest : public testing::Test {
+ protected:
+  CureLossTest() {
+    fold_.kl_weight = 0.75;
+    fold_.temperature = 2;
+    fold_.tail_weight = 0.6;
+    fold_.tail_layers = 3;
+  }
+
+  Model::Settings settings(DType type) const {
+    Model::Settings settings = test::tiny_settings(folder_.path(), kSize);
+    settings.parameters = settings.activations = type;
+    return settings;
+  }
+  /// A student whose numbers have nothing to do with its teacher's.
+  std::unique_ptr<Model> student(FoldPlan plan, FoldTraining training, DType type) {
+    Model::Settings of = settings(type);
+    of.seed = 5;
+    of.train_base = true;
+    FoldMaking making{.plan = std::move(plan), .state = {}, .training = training};
+    making.cure.emplace();
+    making.cure->method = "lora";
+    making.cure->rank = 2;
+    making.cure->dropout = 0.2;
+    test::fold_by(std::move(making), of);
+    auto model = std::make_unique<Model>(of);
+    uint32_t seed = 1;
+    for (const TrainableSlot& slot : model->pool().trainable().slots) {
+      const bool is_around_one = slot.name.find("norm") != std::string::npos || slot.name.ends_with(".gain");
+      const TensorView values = test::slot_of(model->pool(), slot.name);
+      test::fill_normal(values, seed++, 0.3);
+      if (is_around_one)
+        for (int64_t i = 0; i < values.shape.count(); ++i) set_element(values, i, 1 + element(values, i));
+    }
+    return model;
+  }
+  static CureLoss::Sums pass(const Context& ctx, const CureLoss& loss, Model& model, const BackpropOptions& options) {
+    model.assemble(ctx);
+    const CureLoss::Sums sums = loss.add_gradients(ctx, model, test::packed_batch(), options);
+    if (model.bound_adapter()) model.bound_adapter()->finish_backward(ctx);
+    return sums;
+  }
+  static std::vector<double> numbers(const ConstView& view) {
+    std::vector<double> all;
+    for (int64_t i = 0; i < view.shape.count(); ++i) all.push_back(element(view, i));
+    return all;
+  }
+
+  test::TemporaryFolder folder_;
+  FoldConfig fold_;
+};
+
+TEST_F(CureLossTest, GradientsAreTheWholeLossesDerivatives) {
+  const OwnContext own("reference");
+  Model teacher(settings(DType::f64));
+  for (const auto training : {FoldTraining::everything, FoldTraining::own}) {
+    const auto model = student(test::six_layers({ChildLevel::lora, 2}), training, DType::f64);
+    const CureLoss loss(fold_, teacher);
+    for (const bool checkpointed : {false, true}) {
+      const BackpropOptions options{.checkpoint_activations = checkpointed,
+                                    .dropout = {.on = true, .seed = 5, .step = 3}};
+      const auto value = [&] { return pass(own.ctx, loss, *model, options).lowered; };
+      model->pool().zero_grads();
+      value();
+      const std::vector<double> grads = numbers(model->pool().trainable().grads);
+      for (const TrainableSlot& slot : model->pool().trainable().slots) {
+        const auto begin = static_cast<size_t>(slot.begin), count = static_cast<size_t>(slot.shape.count());
+        EXPECT_LE(test::gradient_error(test::slot_of(model->pool(), slot.name).as<double>(),
+                                       std::span(grads).subspan(begin, count), value, 2),
+                  1e-6)
+            << slot.name << (checkpointed ? ", checkpointed" : "");
+      }
+    }
+  }
+}
+
+TEST_F(CureLossTest, OfNoWeightsIsTheTrainingsOwnToTheBit) {
+  fold_.kl_weight = fold_.tail_weight = 0;
+  const OwnContext own;
+  Model teacher(settings(DType::f32));
+  const auto model = student(test::six_layers(), FoldTraining::everything, DType::f32);
+  const CureLoss loss(fold_, teacher);
+  EXPECT_THAT(loss.parts(), testing::ElementsAre("nll"));
+  model->pool().zero_grads();
+  const CureLoss::Sums sums = pass(own.ctx, loss, *model, {});
+  const std::vector<double> grads = numbers(model->pool().trainable().grads);
+  model->pool().zero_grads();
+  const LossSums plain = backprop_batch(own.ctx, *model, test::packed_batch(), {});
+  model->bound_adapter()->finish_backward(own.ctx);
+  EXPECT_EQ(sums.lowered, plain["nll"]);
+  EXPECT_EQ(sums.scored, plain["scored"]);
+  EXPECT_EQ(grads, numbers(model->pool().trainable().grads));
+}
+
+TEST_F(CureLossTest, ATeacherLikeTheStudentAddsNothing) {
+  const OwnContext own;
+  Model teacher(settings(DType::f32));
+  Model::Settings same = settings(DType::f32);
+  same.train_base = true;
+  Model student(same);
+  const CureLoss::Sums sums = pass(own.ctx, CureLoss(fold_, teacher), student, {});
+  ASSERT_EQ(sums.parts.size(), 3u);
+  EXPECT_EQ(sums.lowered, sums.parts[0]);
+  EXPECT_EQ(sums.parts[1], 0);
+  EXPECT_EQ(sums.parts[2], 0);
+}
+
+/// Five layers are left of six, and the last of the original is gone.
+TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
+  const FoldPlan plan =
+      test::fold_plan({6, {5}, {test::group_of({0}), test::group_of({1, 2}), test::group_of({3, 4})}});
+  const OwnContext own("reference");
+  Model teacher(settings(DType::f64));
+  const auto model = student(plan, FoldTraining::own, DType::f64);
+  model->assemble(own.ctx);
+  const CureLoss::Sums sums = pass(own.ctx, CureLoss(fold_, teacher), *model, {});
+  const auto scope = own.ctx.scratch.scope();
+  const PackedBatch batch = test::packed_batch();
+  const BatchTokens in(own.ctx, batch, model->bound_adapter());
+  const auto theirs = Teacher(teacher).states(own.ctx, in.tokens(), std::vector<int>{3, 4, 6});
+  const auto ours = Teacher(*model).states(own.ctx, in.tokens(), std::vector<int>{3, 4, 5});
+  double expected = 0;
+  for (size_t i = 0; i < 3; ++i)
+    for (const int32_t row : in.scored().rows) {
+      const std::vector<double> s = numbers(ours[i].slice_rows(row, row + 1)),
+                                t = numbers(theirs[i].slice_rows(row, row + 1));
+      double square_s = 0, square_t = 0, distance = 0;
+      for (const double x : s) square_s += x * x / 12;
+      for (const double x : t) square_t += x * x / 12;
+      for (size_t j = 0; j < s.size(); ++j) {
+        const double e = s[j] / std::sqrt(square_s + 1e-5) - t[j] / std::sqrt(square_t + 1e-5);
+        distance += e * e / 12;
+      }
+      expected += distance;
+    }
+  EXPECT_NEAR(sums.parts.at(2), expected, 1e-12 * expected);
+  EXPECT_NEAR(sums.lowered, sums.parts[0] + 0.75 * 4 * sums.parts[1] + 0.6 * sums.parts[2], 1e-12 * sums.lowered);
+  EXPECT_GT(sums.parts[1], 0);
+}
+
+TEST_F(CureLossTest, ComparesAsManyLayersAsThereAre) {
+  fold_.tail_layers = 100;
+  fold_.kl_weight = 0;
+  const OwnContext own;
+  Model teacher(settings(DType::f32));
+  const auto model = student(test::six_layers(), FoldTraining::own, DType::f32);
+  const CureLoss loss(fold_, teacher);
+  EXPECT_THAT(loss.parts(), testing::ElementsAre("nll", "tail"));
+  const double all = pass(own.ctx, loss, *model, {}).parts.at(1);
+  fold_.tail_layers = 5;
+  EXPECT_EQ(pass(own.ctx, CureLoss(fold_, teacher), *model, {}).parts.at(1), all);
+  fold_.tail_layers = 1;
+  EXPECT_LT(pass(own.ctx, CureLoss(fold_, teacher), *model, {}).parts.at(1), all);
+}
+
+TEST_F(CureLossTest, TakesTheScratchThatThePlanSays) {
+  Model teacher(settings(DType::f32));
+  const auto model = student(test::six_layers(), FoldTraining::own, DType::f32);
+  const PackedBatch batch = widest_batch(2, 9, 9);
+  for (const bool checkpointed : {false, true}) {
+    const CureLoss loss(fold_, teacher);
+    const int64_t bytes = plan_cure_bytes(loss, *model, 2, 9, 2, checkpointed);
+    const Compute compute({.threads = 2}, bytes);
+    model->assemble(compute);
+    loss.add_gradients(compute, *model, batch, {.checkpoint_activations = checkpointed, .dropout = {.on = true}});
+    EXPECT_LE(compute.peak_bytes(), bytes);
+    EXPECT_GT(compute.peak_bytes(), bytes / 2);
+  }
+}
+
+}  // namespace
+}  // namespace tessera
