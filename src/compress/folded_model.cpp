@@ -43,4 +43,10 @@ FoldMaking counted_making(const StageSizes& sizes, const FoldPlan& plan) {
   return making;
 }
 
+std::unique_ptr<Model> counted_model(const StageSizes& sizes, const FoldPlan& plan) {
+  Model::Settings settings = folded_settings(sizes.model, counted_making(sizes, plan), 0);
+  settings.memory = Memory::counted;
+  return std::make_unique<Model>(settings);
+}
+
 }  // namespace tessera

@@ -17,5 +17,7 @@ FoldPlan widest_plan(const StageSizes&);
 /// How a folded model of that plan is made where it is only laid out: means have a place, and nothing is written into
 /// it.
 FoldMaking counted_making(const StageSizes&, const FoldPlan&);
+/// The folded model of that plan, laid out and frozen.
+std::unique_ptr<Model> counted_model(const StageSizes&, const FoldPlan&);
 
 }  // namespace tessera

@@ -121,6 +121,7 @@ class Root {
 
 StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
   StageReads reads = {{"base", in.model.base_fingerprint()}, {"data", in.data.hash()}};
+  if (stage.reads_eval) reads.emplace_back("eval", in.eval ? in.eval->hash() : "");
   add_keys(stage, in.keys, reads);
   add_plan(stage, in.fold, reads);
   return reads;
@@ -132,7 +133,8 @@ void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::
     const JournalLine* line = journal.done(stage->name);
     if (!line) continue;
     StageReads before = without_files(line->reads), now;
-    std::erase_if(before, [](const auto& read) { return read.first == "base" || read.first == "data"; });
+    std::erase_if(
+        before, [](const auto& read) { return read.first == "base" || read.first == "data" || read.first == "eval"; });
     add_keys(*stage, keys, now);
     add_plan(*stage, fold, now);
     require_same_reads(journal.file(), stage->name, before, now);

@@ -1,13 +1,14 @@
 // Stage "share": the folded model of the plan, in RUN/sharing. share.json tells what it holds and how well it does on
 // the calibration rows, beside the original.
 
+#include "compress/share.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
-#include "compress/child_starts.h"
 #include "compress/folded_folder.h"
 #include "compress/folded_model.h"
 #include "compress/moments.h"
@@ -16,11 +17,9 @@
 #include "model/fold/plan_shapes.h"
 
 namespace tessera {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// The user's plan, or that of stage "group"; the same on every rank.
 FoldPlan asked_plan(const StageInputs& in) {
   const fs::path file = in.fold.plan.empty() ? in.folder / find_stage("group").file : in.fold.plan;
   const FoldBase base{.fingerprint = broadcast_text(in.world, in.is_root() ? in.model.base_fingerprint() : ""),
@@ -54,6 +53,8 @@ SlotStarts starts_of(const StageInputs& in, const FoldPlan& plan, int64_t& token
   if (!in.model.source()) add_drawn_starts(in.model, plan, starts);
   return starts;
 }
+
+namespace {
 
 /// Of the calibration rows, at each point that the model passes on its way. A loss that no number can tell the
 /// perplexity of is left out.
@@ -106,8 +107,10 @@ StageOutcome share(const StageInputs& in) {
   return {.file = share_json(plan, shapes_of(in.model.decoder().specs()), state), .tokens = tokens};
 }
 
+}  // namespace
+
 /// The folded model's own numbers, what they are copied from, and for low-rank starts the matrices of one linear.
-int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
+int64_t folded_bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded) {
   int64_t largest = 0;
   for (const WeightSpec& spec : sizes.model.decoder().specs())
     if (spec.role == Role::linear && spec.layer >= 0) largest = std::max(largest, spec.shape.count());
@@ -117,19 +120,19 @@ int64_t bytes_held(const StageSizes& sizes, const FoldPlan& plan, Model& folded)
          (plan.child.level == ChildLevel::lora ? kMatrices * largest * size_of(DType::f64) : 0);
 }
 
+namespace {
+
 /// The calibration rows under the original, without what was removed, and folded; once more for the inputs of blocks.
 StageCost share_cost(const StageSizes& sizes) {
   const FoldPlan plan = widest_plan(sizes);
-  Model::Settings settings = folded_settings(sizes.model, counted_making(sizes, plan), 0);
-  settings.memory = Memory::counted;
-  Model folded(settings);
+  const auto folded = counted_model(sizes, plan);
   const int64_t tokens = sizes.fold.calibration_rows * sizes.train.sequence_length;
   const int passes = reads_moments(plan) ? 4 : 3;
   return {.tokens = tokens,
           .flop = 2.0 * passes * static_cast<double>(tokens) * computed_parameters(sizes.model),
-          .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, folded),
+          .bytes = std::max({plan_calibration_bytes(sizes, sizes.model), plan_calibration_bytes(sizes, *folded),
                              reads_moments(plan) ? plan_moments_bytes(sizes) : 0}),
-          .held = bytes_held(sizes, plan, folded)};
+          .held = folded_bytes_held(sizes, plan, *folded)};
 }
 
 }  // namespace

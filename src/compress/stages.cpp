@@ -14,10 +14,11 @@ Stage remove_stage();
 Stage group_stage();
 Stage share_stage();
 Stage cure_stage();
+Stage report_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(),
-                                         group_stage(), share_stage(), cure_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(),
+                                         share_stage(), cure_stage(),  report_stage()};
   return all;
 }
 

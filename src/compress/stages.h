@@ -35,8 +35,9 @@ struct StageInputs {
   std::filesystem::path folder;  // RUN/compress; rank 0 writes there
   std::function<void(const std::string&)> say;
   std::function<bool()> stop_requested;
-  std::function<void()> begin{};  // called on rank 0 once the journal is known to fit the recipe; may be empty
-  DataShare share{};              // of the rows, this rank's; groups of one rank, since sums are over all ranks
+  std::function<void()> begin{};        // called on rank 0 once the journal is known to fit the recipe; may be empty
+  DataShare share{};                    // of the rows, this rank's; groups of one rank, since sums are over all ranks
+  const PackedDataset* eval = nullptr;  // held-out rows; null: there are none
   CureInputs cure{};
 
   bool is_root() const { return world.rank() == 0; }
@@ -63,6 +64,7 @@ struct StageSizes {
   const TrainConfig& train;
   Model& model;  // laid out, not held
   int ranks = 1, threads = 1;
+  int64_t eval_tokens = 0;  // of held-out data, about; 0: there is none, or it was not asked for
   CureInputs cure{};
 };
 
@@ -77,6 +79,7 @@ struct Stage {
   bool in_plan = true;                           // a plan of the user's (fold.plan) takes its place
   std::vector<std::string_view> beside{};        // further files, from RUN/compress on, which `run` writes itself
   bool is_reusable = true;                       // its files can be copied from another run
+  bool reads_eval = false;                       // held-out rows, where there are some
 };
 
 /// In the order in which they run.

@@ -4,6 +4,7 @@
 #include "data/data_plan.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "data/encoding.h"
 #include "data/jsonl.h"
@@ -32,35 +33,49 @@ std::string_view sample_of(std::string_view content, bool jsonl) {
   return content.substr(0, end);
 }
 
-}  // namespace
+const std::filesystem::path& file_of(const DataConfig& config, Split split) {
+  return split == Split::eval && !config.eval.empty() ? config.eval : config.train;
+}
 
-int64_t plan_data_bytes(const DataConfig& config, const std::filesystem::path& tokenizer_folder, Split split,
-                        int64_t sequence_length) {
-  const bool own_file = split == Split::eval && !config.eval.empty();
-  const std::filesystem::path& file = own_file ? config.eval : config.train;
-  const auto mapped = MappedFile::open(file);
-  if (mapped->bytes().size() < kSmall) return 0;
+/// The sum over the split's documents of what one is worth: that of the sample, times how often it goes into the file.
+double estimate(const DataConfig& config, const std::filesystem::path& tokenizer_folder, Split split,
+                const MappedFile& mapped, const std::function<int64_t(int64_t tokens)>& worth) {
+  const std::filesystem::path& file = file_of(config, split);
   const Tokenizer tokenizer = Tokenizer::load(tokenizer_folder);
-  const std::string_view content(reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size());
+  const std::string_view content(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
   const std::string_view sample = sample_of(content, is_jsonl(file));
-  int64_t bytes = 0, records = 0;
+  int64_t sum = 0, records = 0;
   for_each_document(file, sample, config, [&](const TextExample& document) {
     ++records;
-    for (const EncodedExample& encoded : encode_documents(tokenizer, config, document)) {
-      const auto tokens = static_cast<int64_t>(encoded.tokens.size());
-      const int64_t pieces = (tokens + sequence_length - 1) / sequence_length;
-      bytes += tokens * kTokenBytes + kEndBytes + 2 * pieces * kPieceBytes;  // in the document's order, and packed
-    }
+    for (const EncodedExample& encoded : encode_documents(tokenizer, config, document))
+      sum += worth(static_cast<int64_t>(encoded.tokens.size()));
     return true;
   });
-  // The sample stands for the file: what it takes, times how often it goes into it.
-  double times = static_cast<double>(content.size()) / static_cast<double>(sample.size());
+  double times = static_cast<double>(content.size()) / static_cast<double>(std::max<size_t>(1, sample.size()));
   if (config.max_documents > 0)
     times =
         std::min(times, static_cast<double>(config.max_documents) / static_cast<double>(std::max<int64_t>(1, records)));
   const double held_out = config.eval.empty() ? config.eval_fraction : 0;
-  return static_cast<int64_t>(static_cast<double>(bytes) * times *
-                              (split == Split::eval && !own_file ? held_out : 1 - held_out));
+  const bool is_held_out = split == Split::eval && config.eval.empty();
+  return static_cast<double>(sum) * times * (is_held_out ? held_out : 1 - held_out);
+}
+
+}  // namespace
+
+int64_t plan_data_bytes(const DataConfig& config, const std::filesystem::path& tokenizer_folder, Split split,
+                        int64_t sequence_length) {
+  const auto mapped = MappedFile::open(file_of(config, split));
+  if (mapped->bytes().size() < kSmall) return 0;
+  return static_cast<int64_t>(estimate(config, tokenizer_folder, split, *mapped, [&](int64_t tokens) {
+    const int64_t pieces = (tokens + sequence_length - 1) / sequence_length;
+    return tokens * kTokenBytes + kEndBytes + 2 * pieces * kPieceBytes;  // in the document's order, and packed
+  }));
+}
+
+int64_t plan_data_tokens(const DataConfig& config, const std::filesystem::path& tokenizer_folder, Split split) {
+  const auto mapped = MappedFile::open(file_of(config, split));
+  return static_cast<int64_t>(
+      estimate(config, tokenizer_folder, split, *mapped, [](int64_t tokens) { return tokens; }));
 }
 
 }  // namespace tessera

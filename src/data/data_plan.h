@@ -11,4 +11,8 @@ namespace tessera {
 int64_t plan_data_bytes(const DataConfig&, const std::filesystem::path& tokenizer_folder, Split,
                         int64_t sequence_length);
 
+/// About how many tokens the split has; of small files, too.
+/// @throws UserError as plan_data_bytes
+int64_t plan_data_tokens(const DataConfig&, const std::filesystem::path& tokenizer_folder, Split);
+
 }  // namespace tessera

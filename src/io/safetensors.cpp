@@ -1,4 +1,5 @@
 #include "io/safetensors.h"
+#include "io/safetensors_size.h"
 
 #include <algorithm>
 #include <bit>
@@ -342,6 +343,12 @@ std::string encode_header(const NamedTensors& tensors, const Metadata& metadata)
 }
 
 }  // namespace
+
+int64_t safetensors_bytes(const NamedTensors& tensors) {
+  auto bytes = static_cast<int64_t>(encode_header(in_layout_order(tensors), {}).size());
+  for (const auto& [name, view] : tensors) bytes += view.bytes();
+  return bytes;
+}
 
 void write_safetensors(const fs::path& file, const NamedTensors& tensors, const Metadata& metadata,
                        const std::function<void()>& before_each) {

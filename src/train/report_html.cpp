@@ -9,6 +9,7 @@
 #include "core/recipe.h"
 #include "io/files.h"
 #include "train/chart.h"
+#include "train/html_page.h"
 #include "train/run_folder.h"
 
 namespace tessera {
@@ -16,20 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Rows = std::vector<std::pair<std::string, std::string>>;  // name and value, not yet escaped
-
-// Colours follow the reader's setting, light or dark. Curves differ in their dashes, too, for readers who see no
-// colours.
-constexpr std::string_view kStyle = R"(
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --rule: #d5d5d5; --first: #1f66ad; --second: #b34a00; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e6e6; --rule: #3b3f45; --first: #7db9f2; --second: #f5a55c; } }
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1.5rem .25rem 0; border-bottom: 1px solid var(--rule); }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; } th { font-weight: 600; }
-svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; } svg text { fill: currentColor; } .grid { stroke: var(--rule); }
-.curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .curve-0 { stroke: var(--first); } .curve-1 { stroke: var(--second); }
-circle.curve-0 { fill: var(--first); } circle.curve-1 { fill: var(--second); } pre { overflow-x: auto; border: 1px solid var(--rule); padding: .8rem; }
-)";
 
 /// The few keys that say what a run was; read as text, wherever its paths were meant from.
 struct ModelKeys {
@@ -98,8 +85,6 @@ Curve curve_of(const std::string& name, const std::vector<Json>& lines, std::str
   return curve;
 }
 
-std::string heading(const std::string& text) { return "<h2>" + escape_html(text) + "</h2>\n"; }
-
 std::string name_of(std::string key) {
   std::replace(key.begin(), key.end(), '_', ' ');
   return key;
@@ -149,13 +134,6 @@ Rows totals(const std::vector<Json>& lines) {
   return rows;
 }
 
-std::string table(const Rows& rows) {
-  std::string html = "<table>\n";
-  for (const auto& [name, value] : rows)
-    html += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape_html(name), escape_html(value));
-  return html + "</table>\n";
-}
-
 std::string evaluation_table(const std::vector<Json>& evals) {
   if (evals.empty()) return "<p>Nothing was evaluated.</p>\n";
   const Json &first = evals.front(), &last = evals.back();
@@ -189,13 +167,13 @@ std::string written_table(const Json* done) {
   }
   if (const auto trained = number(*done, "eval_loss_trained"))
     rows.emplace_back("trained, before rounding", "loss " + short_number(*trained));
-  return heading("What was written") + table(rows);
+  return html_heading("What was written") + html_table(rows);
 }
 
 /// A chart without points is left out with its heading: SPSA has no gradient norm, for one.
 std::string charts(const std::vector<Json>& train, const std::vector<Json>& evals) {
   const auto section = [](const std::string& title, const std::string& svg) {
-    return svg.empty() ? std::string() : heading(title) + svg;
+    return svg.empty() ? std::string() : html_heading(title) + svg;
   };
   return section("Loss", line_chart("loss", "Loss by step",
                                     {curve_of("training", train, "loss"), curve_of("held-out", evals, "loss")})) +
@@ -212,12 +190,9 @@ std::string report_html(const std::string& title, const std::vector<Json>& lines
   const auto train = lines_of(lines, "train"), evals = evaluations(lines);
   Rows facts = what_was_trained(recipe);
   for (auto& row : totals(lines)) facts.push_back(std::move(row));
-  const std::string name = escape_html(title);
-  return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
-         name + "</title>\n<style>" + std::string(kStyle) + "</style>\n</head>\n<body>\n<main>\n<h1>" + name +
-         "</h1>\n" + table(facts) + heading("Evaluation") + evaluation_table(evals) + written_table(done_event(lines)) +
-         charts(train, evals) + heading("Recipe") + "<pre>" + escape_html(recipe) +
-         "</pre>\n</main>\n</body>\n</html>\n";
+  return html_page(title, html_table(facts) + html_heading("Evaluation") + evaluation_table(evals) +
+                              written_table(done_event(lines)) + charts(train, evals) + html_heading("Recipe") +
+                              "<pre>" + escape_html(recipe) + "</pre>\n");
 }
 
 void write_report(const fs::path& folder) {

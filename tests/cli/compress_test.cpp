@@ -2,9 +2,13 @@
 
 #include <gmock/gmock.h>
 
+#include <iterator>
 #include <random>
+#include <set>
+#include <sstream>
 
 #include "cli/stops.h"
+#include "support/html.h"
 
 namespace tessera {
 namespace {
@@ -52,19 +56,40 @@ class Compress : public test::Stops {
       names.push_back(Json::parse(text.substr(begin, end - begin), "journal").at("stage").as_string());
     return names;
   }
+  /// What a report says but for what it measured, and for the folder's name in its commands.
+  std::string report(const std::string& run) const {
+    static const std::set<std::string> measured = {"peak_rss_bytes", "prefill_tokens_per_second",
+                                                   "decode_tokens_per_second"};
+    Json all = json(run, "report.json"), points = Json::array();
+    for (const Json& point : all.at("points").items()) {
+      Json kept = Json::object();
+      for (const auto& [key, value] : point.members())
+        if (!measured.count(key)) kept.set(key, value);
+      points.push_back(kept);
+    }
+    return all.set("points", points).set("commands", Json::array()).dump(1);
+  }
+  Json point(const std::string& run, const std::string& name) const {
+    const Json all = json(run, "report.json");
+    for (const Json& found : all.at("points").items())
+      if (found.at("name").as_string() == name) return found;
+    ADD_FAILURE() << "no point " << name;
+    return {};
+  }
   static std::string last_line(const test::Ended& ended) {
     const std::string text = ended.out.substr(0, ended.out.size() - 1);
     return text.substr(text.rfind('\n') + 1);
   }
   void expect_same_files(const std::string& run, const std::string& other) const {
     for (const char* name : kFiles) EXPECT_EQ(file(run, name), file(other, name)) << name;
+    EXPECT_EQ(report(run), report(other));
     EXPECT_THAT(temporaries(run), IsEmpty());
   }
 };
 
 TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
   const test::Ended ended = expect_done(trainer(job("run")));
-  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "group", "share"));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "group", "share", "report"));
   const Json probe = json("run", "probe.json"), gates = json("run", "gates.json"),
              removed = json("run", "removed.json");
   EXPECT_EQ(numbers(probe.at("bi")).size(), 6u);
@@ -90,9 +115,9 @@ TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
   const test::Ended again = expect_done(trainer(job("run")));
   EXPECT_EQ(file("run", "journal.jsonl"), journal);
   EXPECT_EQ(last_line(again), last_line(ended));
-  EXPECT_EQ(test::occurrences(again.out, "done before"), 5);
+  EXPECT_EQ(test::occurrences(again.out, "done before"), 6);
   const test::Ended stored = expect_done(trainer({(*this / "run/recipe.toml").string()}));
-  EXPECT_EQ(test::occurrences(stored.out, "done before"), 5) << stored.out;
+  EXPECT_EQ(test::occurrences(stored.out, "done before"), 6) << stored.out;
 }
 
 TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
@@ -109,7 +134,7 @@ TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
   EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove"));
   fs::remove(*this / "run/compress/removed.json");
   expect_done(trainer(job("run")));
-  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "remove", "group", "share"));
+  EXPECT_THAT(stages("run"), ElementsAre("probe", "gates", "remove", "remove", "group", "share", "report"));
   EXPECT_THAT(fault(job("run", {"fold.group=3"})), HasSubstr("fold.group was 2, now 3\n"));
 }
 
@@ -162,14 +187,14 @@ TEST_F(Compress, KilledAnywhereItEndsAsIfNothingHadBeen) {
   }
   expect_done(trainer(job("run")));
   expect_same_files("run", "straight");
-  EXPECT_THAT(stages("run"), testing::IsSupersetOf({"probe", "gates", "remove", "group", "share"}));
+  EXPECT_THAT(stages("run"), testing::IsSupersetOf({"probe", "gates", "remove", "group", "share", "report"}));
 }
 
 TEST_F(Compress, SelectorsThatNeedNoGatesTrainNone) {
   for (const char* selector : {"bi", "random", "run"}) {
     const std::string run = selector;
     expect_done(trainer(job(run, {"fold.selector=" + run, "fold.gate_steps=400"})));
-    EXPECT_THAT(stages(run), ElementsAre("probe", "remove", "group", "share"));
+    EXPECT_THAT(stages(run), ElementsAre("probe", "remove", "group", "share", "report"));
     EXPECT_EQ(json(run, "removed.json").at("removed").items().size(), 2u);
   }
   expect_done(trainer(job("halves", {"fold.gates=sublayer"})));
@@ -208,6 +233,35 @@ TEST_F(Compress, EndsWithASmallerModelThatIsEvaluatedAndGeneratesAndIsTrained) {
             "cured");
 }
 
+TEST_F(Compress, ReportsThePointsThatItsFolderIsMeasuredToHave) {
+  const test::Ended ended = expect_done(trainer(job("run")));
+  EXPECT_THAT(ended.out, HasSubstr("\npoint       perplexity"));
+  EXPECT_THAT(ended.out, HasSubstr("report: run/compress/report.html\n"));
+  const Json report = json("run", "report.json");
+  EXPECT_EQ(report.at("points").items().size(), 3u);
+  EXPECT_EQ(report.at("similarity").items().size(), 7u);
+  EXPECT_EQ(report.at("gates").at("theta").items().size(), 6u);
+  EXPECT_EQ(report.at("corpus").at("rows").as_string(), "data.eval");
+  EXPECT_EQ(test::html_fault(file("run", "report.html")), "");
+  // Its commands are to be typed as they stand; each point has the loss that evaluation finds.
+  const auto loss = [&](const Words& words) {
+    const std::string out = expect_done(trainer(words)).out;
+    const Json line = Json::parse(out.substr(out.find('{')), "evaluate");
+    EXPECT_EQ(line.at("scored_tokens").as_integer(), report.at("corpus").at("tokens").as_integer());
+    return line.at("loss").as_number();
+  };
+  std::istringstream typed(report.at("commands").items().at(1).as_string());
+  Words words{std::istream_iterator<std::string>(typed), {}};
+  ASSERT_EQ(words.front(), "trainer");
+  words.erase(words.begin());
+  EXPECT_EQ(loss(words), point("run", "shared").at("nll").as_number());
+  EXPECT_EQ(loss({"lora.toml", "adapter.method=none", "job=evaluate", "run.dir=other"}),
+            point("run", "original").at("nll").as_number());
+  EXPECT_EQ(point("run", "shared").at("bytes_disk").as_integer(),
+            static_cast<int64_t>(fs::file_size(*this / "run/sharing/fold.safetensors")));
+  EXPECT_THAT(fault(job("run", {"fold.report_tokens=9"})), HasSubstr("fold.report_tokens was 0, now 9\n"));
+}
+
 TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
   const Words plain = {"lora.toml",        "job=compress",      "run.dir=run",
                        "data.cache=cache", "fold.plan=my.json", "fold.calibration_rows=6",
@@ -218,9 +272,9 @@ TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
  {"blocks": [5]}], "child": {"level": "scale", "rank": 0}})");
   EXPECT_THAT(expect_done(trainer(joined(plain, {"--check"}))).out, HasSubstr("\nstage share"));
   expect_done(trainer(plain));
-  EXPECT_THAT(stages("run"), ElementsAre("share"));
+  EXPECT_THAT(stages("run"), ElementsAre("share", "report"));
   EXPECT_EQ(json("run", "share.json").at("virtual_layers").as_integer(), 5);
-  EXPECT_EQ(test::occurrences(expect_done(trainer(plain)).out, "done before"), 1);
+  EXPECT_EQ(test::occurrences(expect_done(trainer(plain)).out, "done before"), 2);
   replace("my.json", "\"scale\"", "\"norm\"");
   EXPECT_THAT(fault(plain),
               AllOf(HasSubstr("stage share cannot go on: the recipe differs"), HasSubstr("fold.plan was ")));
@@ -244,8 +298,10 @@ TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
 
 TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {
   const test::Ended ended = expect_done(trainer(job("run", {"--check"})));
-  for (const char* stage : {"probe", "gates", "remove", "group", "share"})
+  for (const char* stage : {"probe", "gates", "remove", "group", "share", "report"})
     EXPECT_THAT(ended.out, HasSubstr(std::string("\nstage ") + stage));
+  EXPECT_THAT(ended.out, HasSubstr("\noriginal  6 layers of 6 blocks, "));
+  EXPECT_THAT(ended.out, HasSubstr("\nfolded    4 layers of 3 blocks, "));
   EXPECT_THAT(ended.out, HasSubstr("trained 0, frozen"));
   EXPECT_FALSE(fs::exists(*this / "run"));
 }

@@ -1,4 +1,5 @@
 #include "io/safetensors.h"
+#include "io/safetensors_size.h"
 
 #include <gtest/gtest.h>
 
@@ -105,6 +106,18 @@ TEST_F(Safetensors, WrittenDataAreAlignedWhateverTheOrderAndTheHeader) {
     ASSERT_EQ(place("m"), place("w") + 8);
     ASSERT_EQ(place(name), place("m") + 12);
     ASSERT_EQ(place(name) + 3, static_cast<std::ptrdiff_t>(bytes.size()));
+  }
+}
+
+TEST_F(Safetensors, TheBytesOfAFileAreKnownBeforeItIsWritten) {
+  const std::vector<double> wide = {1};
+  const std::vector<uint8_t> narrow = {1, 2, 3};
+  for (int length = 1; length < 70; ++length) {
+    const std::vector<std::pair<std::string, ConstView>> tensors = {
+        {std::string(static_cast<size_t>(length), 'x'), view_of(std::span(narrow), {3})},
+        {"w", view_of(std::span(wide), {1})}};
+    write_safetensors(file(), tensors);
+    ASSERT_EQ(safetensors_bytes(tensors), static_cast<int64_t>(std::filesystem::file_size(file()))) << length;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <regex>
 
+#include "support/html.h"
 #include "support/paths.h"
 #include "train/chart.h"
 
@@ -61,36 +62,10 @@ std::vector<Json> finished_run() {
   return lines;
 }
 
-/// Whether tags nest, attributes are quoted, and & and < stand for themselves nowhere. Empty: all is well.
-std::string fault(std::string text) {
-  const std::string doctype = "<!DOCTYPE html>";
-  if (text.rfind(doctype, 0) == 0) text.erase(0, doctype.size());
-  std::vector<std::string> open;
-  const std::regex tag(R"re(<(/?)([a-z1-9]+)((?: [a-zA-Z0-9-]+="[^"<]*")*)(/?)>)re"),
-      entity("&(?:amp|lt|gt|quot|#39);");
-  const std::string left = std::regex_replace(text, entity, "");
-  size_t end = 0;
-  for (auto at = std::sregex_iterator(left.begin(), left.end(), tag); at != std::sregex_iterator(); ++at) {
-    const auto between = left.substr(end, static_cast<size_t>(at->position()) - end);
-    if (between.find_first_of("<&") != std::string::npos) return "stray mark in \"" + between + "\"";
-    end = static_cast<size_t>(at->position() + at->length());
-    if ((*at)[1].length()) {
-      if (open.empty() || open.back() != (*at)[2]) return "</" + (*at)[2].str() + "> closes nothing";
-      open.pop_back();
-    } else if (!(*at)[4].length()) {
-      open.push_back((*at)[2]);
-    }
-  }
-  if (left.find_first_of("<&", end) != std::string::npos) return "stray mark at the end";
-  return open.empty() ? "" : "<" + open.back() + "> stays open";
-}
-
-std::string text_of(const std::string& page) { return std::regex_replace(page, std::regex("<[^>]*>"), " "); }
-
 TEST(ReportHtml, IsWellFormed) {
-  EXPECT_EQ(fault(report_html("run", finished_run(), kRecipe)), "");
-  EXPECT_EQ(fault(report_html("run", small_run(), kRecipe)), "");
-  EXPECT_EQ(fault(report_html("run", {}, "")), "");
+  EXPECT_EQ(test::html_fault(report_html("run", finished_run(), kRecipe)), "");
+  EXPECT_EQ(test::html_fault(report_html("run", small_run(), kRecipe)), "");
+  EXPECT_EQ(test::html_fault(report_html("run", {}, "")), "");
 }
 
 TEST(ReportHtml, EscapesTheRecipeAndTheName) {
@@ -98,11 +73,11 @@ TEST(ReportHtml, EscapesTheRecipeAndTheName) {
   EXPECT_THAT(page, HasSubstr("completion_template = &quot;&lt;b&gt;&amp;\\&quot;&#39;&lt;/b&gt;&quot;"));
   EXPECT_THAT(page, HasSubstr("<h1>a &lt;run&gt; &amp; &quot;more&quot;</h1>"));
   EXPECT_THAT(page, Not(HasSubstr("<b>")));
-  EXPECT_EQ(fault(page), "");
+  EXPECT_EQ(test::html_fault(page), "");
 }
 
 TEST(ReportHtml, SaysWhatWasTrained) {
-  const std::string text = text_of(report_html("run", finished_run(), kRecipe));
+  const std::string text = test::html_text(report_html("run", finished_run(), kRecipe));
   for (const char* part : {"small_base", "mos adapter", "train.jsonl", "held_out.jsonl", "12\u202f288", "4\u202f000",
                            "2.0 s", "123.4 MB", "finished"})
     EXPECT_THAT(text, HasSubstr(part));
@@ -240,7 +215,7 @@ TEST(LineChart, EveryShapeOfDataStaysInTheFrame) {
                                                                   {{1, 1}, {2, 1 + 1e-12}}};
   for (const auto& values : cases) {
     const std::string svg = line_chart("c", "c", {{"a", values}});
-    EXPECT_EQ(fault(svg), "");
+    EXPECT_EQ(test::html_fault(svg), "");
     for (const auto& [x, y] : drawn_points(svg)) {
       EXPECT_TRUE(x >= 64 && x <= 704) << x << " of " << values.size();
       EXPECT_TRUE(y >= 28 && y <= 248) << y << " of " << values.size();

@@ -15,11 +15,14 @@
 #include "cli/unread_keys.h"
 #include "comm/data_groups.h"
 #include "comm/stop_together.h"
+#include "compress/expected_sizes.h"
 #include "compress/gate_units.h"
 #include "compress/product_rate.h"
+#include "compress/report_points.h"
 #include "compress/run_stages.h"
 #include "core/error.h"
 #include "core/stop.h"
+#include "data/data_plan.h"
 #include "io/output.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
@@ -32,9 +35,19 @@ namespace fs = std::filesystem;
 
 const FoldConfig& config_of(const JobInputs& in) { return in.config.own.of<FoldConfig>(); }
 
+bool is_asked(const FoldConfig& fold, std::string_view stage) {
+  return std::ranges::any_of(asked_stages(fold), [&](const Stage* asked) { return asked->name == stage; });
+}
+
+/// Those of a row, and where the model's speed is measured, of what that reads.
+int64_t positions_of(const JobInputs& in) {
+  const int64_t row = in.config.trainer.train.sequence_length;
+  return is_asked(config_of(in), "report") ? std::max(row, positions_of_speed()) : row;
+}
+
 /// The original: frozen, without the adapter, which is the cure's.
 Model::Settings base_settings(const JobInputs& in) {
-  Model::Settings settings = model_settings(in, in.config.trainer.train.sequence_length);
+  Model::Settings settings = model_settings(in, positions_of(in));
   settings.adapter = {};
   settings.train_base = settings.gradients = false;
   settings.freeze = {};
@@ -96,18 +109,33 @@ void look_at_stages(const JobInputs& in, Model*) {
 /// A line a stage: what it reads, computes and holds, and how long that takes at the rate of this machine's products.
 std::vector<std::string> tell_stages(const JobInputs& in, Model& model) {
   const double rate = product_rate(compute_choice(in)) * in.world.size();
+  StageSizes sizes = sizes_of(in, model);
+  const DataConfig& data = in.config.data;
+  if (data.has_eval() && is_asked(sizes.fold, "report"))
+    sizes.eval_tokens = plan_data_tokens(data, in.config.model.tokenizer_folder(), Split::eval);
   std::vector<std::string> lines;
-  for (const Stage* stage : asked_stages(config_of(in))) {
-    const StageCost cost = stage->cost(sizes_of(in, model));
+  for (const Stage* stage : asked_stages(sizes.fold)) {
+    const StageCost cost = stage->cost(sizes);
     lines.push_back(fmt::format("stage {:<10} {} tokens, {:.3g} GFLOP, about {:.3g} s, {}", stage->name, cost.tokens,
                                 cost.flop * 1e-9, cost.flop / rate, megabytes(cost.bytes + cost.held)));
   }
   return lines;
 }
 
-/// What --check shows: the plan, and its stages.
+/// The model before and after. What keeps a plan from being as it is asked for may be told by shapes that only the real
+/// plan has: a note says it.
+std::vector<std::string> tell_sizes(const JobInputs& in, Model& model) {
+  try {
+    return size_lines(sizes_of(in, model), in.recipe.places("fold"));
+  } catch (const UserError& error) {
+    return {fmt::format("note: as things stand the job would end with: {}", error.what())};
+  }
+}
+
+/// What --check shows: the plan, the model before and after, and the stages.
 JobPlan plan_compress(const JobInputs& in) {
   JobPlan plan = plan_stages(in);
+  for (std::string& line : tell_sizes(in, *plan.model)) plan.notes.push_back(std::move(line));
   for (std::string& line : tell_stages(in, *plan.model)) plan.notes.push_back(std::move(line));
   return plan;
 }
@@ -159,6 +187,7 @@ int compress_in(const JobInputs& in, const RunFolder* folder, const fs::path& ru
                                    .stop_requested = stop_requested,
                                    .begin = [&] { keep_recipe(in, run / "recipe.toml"); },
                                    .share = in.share,
+                                   .eval = sets.eval ? &*sets.eval : nullptr,
                                    .cure = cure});
   if (folder) say_result(run, reports);
   return kDone;
@@ -177,10 +206,6 @@ int compress(const JobInputs& in) {
     if (folder && !in.quiet) fmt::print(stderr, "{}; the same command goes on\n", stop.what());
     return kStopped;
   }
-}
-
-bool is_asked(const FoldConfig& fold, std::string_view name) {
-  return std::ranges::any_of(asked_stages(fold), [&](const Stage* stage) { return stage->name == name; });
 }
 
 /// The cure is a training by backpropagation, of an adapter that begins anew.
@@ -268,7 +293,7 @@ Job compress_job() {
           .plan = plan_compress,
           .smaller = smaller_compression,
           .reads_data = true,
-          .samples = {Split::train},
+          .samples = {Split::train, Split::eval},
           .read = [](Recipe& recipe, JobConfig& c) { recipe.read("fold", c.own.of<FoldConfig>()); },
           .check = check_compression,
           .note_unread = note_unread_keys,
