@@ -11,6 +11,7 @@
 #include "compress/moments.h"
 #include "core/error.h"
 #include "io/files.h"
+#include "io/json_file.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
 
@@ -109,7 +110,7 @@ Json share_json(const FoldPlan& plan, const ModelShapes& shapes, const FoldState
 void require_untrained(const fs::path& folder) {
   const fs::path file = folder / "sharing.json";
   if (!fs::exists(file)) return;
-  const Json json = Json::parse(read_text_file(file), file.string());
+  const Json json = with_mend(file, "remove it: the stage writes it again", [&] { return read_configuration(file); });
   const Json* saved = json.find("sharing");
   const Json* state = saved ? saved->find("state") : nullptr;
   if (state && state->is_string() && state->as_string() != "cured") return;

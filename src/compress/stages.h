@@ -5,12 +5,14 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "compress/fold_config.h"
+#include "compress/journal.h"
 #include "core/json.h"
 #include "core/key_places.h"
 #include "data/packed_dataset.h"
@@ -63,6 +65,12 @@ struct StageSizes {
   int ranks = 1, threads = 1;
 };
 
+/// What a stopped or killed run of a stage has left in RUN/compress, and what it has read so far.
+struct HalfDone {
+  std::filesystem::path file;
+  StageReads reads;
+};
+
 struct Stage {
   std::string_view name;
   std::string_view file;                 // in RUN/compress, a JSON document
@@ -74,6 +82,8 @@ struct Stage {
   bool in_plan = true;                           // a plan of the user's (fold.plan) takes its place
   std::vector<std::string_view> beside{};        // further files, from RUN/compress on, which `run` writes itself
   bool is_reusable = true;                       // its files can be copied from another run
+  /// What it goes on from, compared with the recipe before any stage is run. null: it begins anew each time.
+  std::optional<HalfDone> (*half_done)(const std::filesystem::path& folder) = nullptr;
 };
 
 /// In the order in which they run.
@@ -81,8 +91,9 @@ const std::vector<Stage>& stages();
 const Stage& find_stage(std::string_view name);
 /// Those that the recipe asks for, fold.until the last.
 std::vector<const Stage*> asked_stages(const FoldConfig&);
-/// Keys of [fold] that a stage of this program reads, or the job itself.
-std::vector<std::string> keys_that_are_read(const FoldConfig&);
+/// Keys of a section of the recipe ("fold", "train", "optimizer", "adapter") that the job reads itself, or a stage that
+/// the recipe asks for.
+std::vector<std::string> keys_that_are_read(const FoldConfig&, const std::string& section);
 
 /// The file of a finished stage, the same on every rank. @throws UserError naming it
 Json file_of_stage(const StageInputs&, std::string_view stage);
