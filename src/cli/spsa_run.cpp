@@ -129,8 +129,8 @@ std::unique_ptr<Seat> take_seat(const StartingRun& starting, const SpsaInputs& s
 void look_at_log(const fs::path& folder) {
   refuse_headerless_records(folder);
   if (!has_log_header(folder)) return;
-  const StepLog log = StepLog::open(folder, {.access = StepLog::Access::read});
-  RunHeader::parse(log.header(), (folder / "header.json").string());
+  RunHeader::parse(read_log_header(folder), (folder / "header.json").string());
+  StepLog::open(folder, {.access = StepLog::Access::read});
 }
 
 /// A log that leads back to every round, and the recipe and figures beside it.

@@ -37,9 +37,10 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..": of a text of one line, which
     // may be a line of a file that is named with its own number, the byte tells the place.
     std::string what = error.what();
-    if (const size_t begin = what.find("parse error"); begin != std::string::npos) what = what.substr(begin);
-    const size_t reason = what.find(": ");
-    if (is_one_line_ && reason != std::string::npos) what = what.substr(reason + 2);
+    if (const size_t begin = what.find("parse error"); begin != std::string::npos) {
+      const size_t reason = what.find(": ", begin);
+      what = what.substr(is_one_line_ && reason != std::string::npos ? reason + 2 : begin);
+    }
     throw UserError(where_, fmt::format("not valid JSON at byte {}: {}", position, what));
   }
 
