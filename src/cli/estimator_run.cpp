@@ -16,6 +16,8 @@ std::optional<Rules> EstimatorRun::known_rules(const JobInputs& in, const fs::pa
   return read_chosen_checkpoint(start).rules;
 }
 
+void EstimatorRun::look(const JobInputs&, const fs::path&) const {}
+
 std::string EstimatorRun::how_to_write_f32(const fs::path& run, int64_t step) const {
   const fs::path file = checkpoint_file(run / "checkpoints", step);
   return fmt::format("job=export model.dtype=f32 {} run.dir=FOLDER writes them in f32",

@@ -38,6 +38,9 @@ class EstimatorRun {
   /// The rules of the run that it goes on with, as far as this rank knows. @param start  a checkpoint file, or empty
   virtual std::optional<Rules> known_rules(const JobInputs&, const std::filesystem::path& start,
                                            const std::filesystem::path& run) const;
+  /// What --check looks at in the folder of a run that has not ended, beside its checkpoints; nothing is written.
+  /// @throws UserError that going on would end with
+  virtual void look(const JobInputs&, const std::filesystem::path& run) const;
   /// Whether a run that has ended takes more steps when they are asked for.
   virtual bool can_be_lengthened() const { return true; }
   /// Every rank calls it. @return null: the trainer's own inputs will do.

@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 
+#include "cli/estimator_run.h"
 #include "cli/spsa_run.h"
 #include "core/error.h"
 #include "io/output.h"
@@ -44,10 +45,7 @@ const std::map<std::string, std::string>& default_values() {
 struct Difference {
   std::string key, before, now;
   OnResume on_resume = OnResume::same;
-  std::string text() const {
-    const auto told = [](const std::string& value) { return value.empty() ? std::string("not set") : value; };
-    return fmt::format("{} was {}, now {}", key, told(before), told(now));
-  }
+  std::string text() const { return change_in_words(key, before, now); }
   bool names_contents() const { return on_resume == OnResume::same_data || on_resume == OnResume::same_weights; }
   bool may_be_in_new_folder() const {
     return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder ||
@@ -72,11 +70,6 @@ std::vector<Difference> differences(const JobInputs& in, const CheckpointMeta& s
     if (old != now) found.push_back({key, old, now, in.recipe.on_resume(key)});
   }
   return found;
-}
-
-std::string start_anew(const JobInputs& in) {
-  const Estimator::Anew anew = estimator_of(in.config.trainer).anew();
-  return fmt::format("start anew with {}another {}", anew.by_resume ? "run.resume=never or " : "", anew.places);
 }
 
 [[noreturn]] void refuse_recipe(const fs::path& file, const std::vector<Difference>& found, const std::string& cure) {
@@ -154,6 +147,16 @@ std::optional<fs::path> newest_in(const fs::path& run, bool is_done, std::vector
 }
 
 }  // namespace
+
+std::string start_anew(const JobInputs& in) {
+  const Estimator::Anew anew = estimator_of(in.config.trainer).anew();
+  return fmt::format("start anew with {}another {}", anew.by_resume ? "run.resume=never or " : "", anew.places);
+}
+
+std::string change_in_words(const std::string& key, const std::string& before, const std::string& now) {
+  const auto told = [](const std::string& value) { return value.empty() ? std::string("not set") : value; };
+  return fmt::format("{} was {}, now {}", key, told(before), told(now));
+}
 
 bool names_checkpoint(const RunConfig& run) { return run.resume != "auto" && run.resume != "never"; }
 
@@ -271,6 +274,7 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
   if (!names_checkpoint(in.config.run)) {
     std::vector<std::string> ignored;
     is_done = MetricsFile(run / "metrics.jsonl").done().has_value();
+    if (!is_done) estimator_run(in.config).look(in, run);
     const auto newest = newest_in(run, is_done, ignored);
     if (!newest) return;
     file = *newest;
@@ -286,12 +290,11 @@ void look_at_run(const JobInputs& in, const fs::path& run) {
 
 void require_same_run(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
   require_same_keys(in, going);
-  if (going.saved.data_hash != data.hash())
-    throw UserError(
-        going.file.string(), "this run cannot go on with other training data",
-        fmt::format(
-            "data.train has other contents now, or model.tokenizer reads it in another way: undo the change, or {}",
-            start_anew(in)));
+  if (going.saved.data_hash == data.hash()) return;
+  const bool has_log = going.file.filename() == "run.json";  // a branch of it takes other data, no checkpoint does
+  throw UserError(going.file.string(), "this run cannot go on with other training data",
+                  "data.train has other contents now, or model.tokenizer reads it in another way: " +
+                      (has_log ? cure_of(in, {}, going) : "undo the change, or " + start_anew(in)));
 }
 
 void require_same_content(const JobInputs& in, Model& model, const std::string& base, const GoingOn& going) {

@@ -47,6 +47,11 @@ void require_same_run(const JobInputs&, const PackedDataset&, const GoingOn&);
 /// @param base  Model::start_fingerprint
 void require_same_content(const JobInputs&, Model&, const std::string& base, const GoingOn&);
 
+/// For hints: the overrides that begin another run beside this one.
+std::string start_anew(const JobInputs&);
+/// "KEY was BEFORE, now NOW", with "not set" for what is empty.
+std::string change_in_words(const std::string& key, const std::string& before, const std::string& now);
+
 /// For jobs that take weights from a checkpoint: its model, sharing and adapter are the recipe's.
 /// @throws UserError otherwise
 void require_same_model(const JobInputs&, Model&, const CheckpointMeta& saved, const std::filesystem::path& file);

@@ -73,11 +73,16 @@ void check_files(Recipe& recipe, const JobConfig& c) {
     check_data_file(recipe, c, c.data.train, "data", "train");
     check_data_file(recipe, c, c.data.eval, "data", "eval");
   }
-  check_path(recipe, c.model.path, "model", "path");
+  check_model_path(recipe, c.model.path);
   check_path(recipe, c.model.tokenizer, "model", "tokenizer");
   check_path(recipe, c.sharing.load, "sharing", "load");
   check_path(recipe, c.adapter.load, "adapter", "load");
   check_resume(recipe, c);
+}
+
+/// Rules of a job are asked once it is known which one: of a job that was refused already, one fault is told.
+bool knows_job(const Recipe& recipe, const JobConfig& c) {
+  return !recipe.has("", "job") || recipe.given_text("", "job") == c.job;
 }
 
 }  // namespace
@@ -104,8 +109,9 @@ void read_job(Recipe& recipe, JobConfig& c) {
   estimator_of(c.trainer).set_defaults(recipe, c.trainer);
   prefer_command_line(recipe, c.trainer.train);
   const Job& asked = job_of(c);
-  if (asked.check) asked.check(recipe, c);
-  if (asked.trains) estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
+  const bool is_known = knows_job(recipe, c);
+  if (is_known && asked.check) asked.check(recipe, c);
+  if (is_known && asked.trains) estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
   check_objective(recipe, c);
   check_adapter(recipe, c);
   check_exports(recipe, c);

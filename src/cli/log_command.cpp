@@ -18,11 +18,13 @@ namespace {
 constexpr size_t kMachinesShown = 16;
 
 struct RoundLine {
-  uint32_t round = 0;
+  uint32_t round = 0;  // the record's number, from 0 on
   int64_t machines = 0, lanes = 0, votes = 0, valid = 0;
   double alpha = 0, mul = 1;
   int unit = 0;
   std::optional<double> loss, median;  // median: of |g|
+  /// What everything but the record calls it: the first is 1, and after it a round is done.
+  int64_t step() const { return int64_t{round} + 1; }
 };
 
 /// A record that says what the state is after a round.
@@ -206,6 +208,7 @@ Json header_json(const RunHeader& h) {
 Json round_json(const RoundLine& line) {
   return Json::object()
       .set("round", int64_t{line.round})
+      .set("step", line.step())
       .set("machines", line.machines)
       .set("lanes", line.lanes)
       .set("votes", line.votes)
@@ -292,7 +295,7 @@ std::string marks_in_words(const std::vector<Mark>& marks, size_t last) {
 
 void print_totals(const Summary& s, size_t last) {
   print_out("rounds      {}{}, {}\n", s.total_rounds,
-            s.first_round > 0 ? fmt::format(" (those before {} were dropped)", s.first_round) : "",
+            s.first_round > 0 ? fmt::format(" (the first {} were dropped)", s.first_round) : "",
             s.ended ? "ended" : "not ended");
   print_out("voters      {}\n", roster_in_words(s.roster));
   if (s.votes == 0)
@@ -312,7 +315,7 @@ void print_table(const Summary& s, size_t last) {
             "unit", "loss", "median |g|");
   for (size_t i = s.rounds.size() - count; i < s.rounds.size(); ++i) {
     const RoundLine& line = s.rounds[i];
-    print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}\n", line.round,
+    print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}\n", line.step(),
               fmt::format("{}/{}", line.machines, line.lanes), line.votes, line.valid, line.alpha,
               fmt::format("2^{}", -line.unit), line.loss ? fmt::format("{:.4f}", *line.loss) : "-",
               line.median ? fmt::format("{:.4g}", *line.median) : "-");

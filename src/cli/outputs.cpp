@@ -41,8 +41,10 @@ std::vector<Output> outputs_of(const JobConfig& c) {
   }
   if (job.frees_results) add_results(c, outputs);
   if (job.outputs)
-    for (const std::string& name : job.outputs(c))
-      outputs.push_back({name, name.ends_with('/') ? Kind::folder : Kind::file});
+    for (const std::string& name : job.outputs(c)) {
+      const bool is_folder = name.ends_with('/');
+      outputs.push_back({is_folder ? name.substr(0, name.size() - 1) : name, is_folder ? Kind::folder : Kind::file});
+    }
   if (!outputs.empty()) outputs.push_back({".lock", Kind::file});
   return outputs;
 }
@@ -59,7 +61,7 @@ std::string obstacle(const fs::path& path, Kind kind) {
   if (kind == Kind::file && (fs::is_fifo(there) || fs::is_socket(there)))
     return "is a pipe or a socket, and a file belongs there: move it away";
   if (kind == Kind::folder && ::access(path.c_str(), W_OK | X_OK) != 0)
-    return "cannot be written: " + std::generic_category().message(errno);
+    return fmt::format("cannot be written: {}: change its permissions", std::generic_category().message(errno));
   return "";
 }
 
@@ -89,7 +91,7 @@ void require_free_outputs(const JobInputs& in) {
   for (const Output& output : outputs)
     if (const std::string what = obstacle(folder / output.name, output.kind); !what.empty())
       all += fmt::format("{}{}: {}", all.empty() ? "" : "\n", (folder / output.name).string(), what);
-  if (!all.empty()) throw UserError("", all, "");
+  if (!all.empty()) throw UserError("", all, "or set run.dir to another folder");
 }
 
 }  // namespace tessera

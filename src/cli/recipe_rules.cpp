@@ -27,7 +27,8 @@ void require_train_data(Recipe& recipe, const DataConfig& data) {
   if (data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
 }
 
-void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key) {
+void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key,
+                const std::string& hint) {
   namespace fs = std::filesystem;
   std::error_code fault;
   const fs::file_status status = fs::status(path, fault);
@@ -35,7 +36,19 @@ void check_path(Recipe& recipe, const std::filesystem::path& path, const char* s
     recipe.fault(section, key,
                  status.type() == fs::file_type::not_found
                      ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
-                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()));
+                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()),
+                 status.type() == fs::file_type::not_found ? hint : "");
+}
+
+void check_model_path(Recipe& recipe, const std::filesystem::path& path) {
+  // "org/name", as a hub calls a model: two names, of which not even the first is there.
+  const std::filesystem::path typed = recipe.given_text("model", "path");
+  const bool is_hub_name = typed.is_relative() && std::distance(typed.begin(), typed.end()) == 2 &&
+                           !std::filesystem::exists(path.parent_path());
+  check_path(recipe, path, "model", "path",
+             is_hub_name ? "models are not fetched by name yet: download it, and name its folder, or the folder that "
+                           "scripts/import_gguf makes of its GGUF file"
+                         : "name a Hugging Face folder, or the folder that scripts/import_gguf makes of a GGUF file");
 }
 
 void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,

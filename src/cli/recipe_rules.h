@@ -7,8 +7,11 @@ namespace tessera {
 
 /// The job reads data.train.
 void require_train_data(Recipe&, const DataConfig&);
-/// A path that the job reads: it is there.
-void check_path(Recipe&, const std::filesystem::path&, const char* section, const char* key);
+/// A path that the job reads: it is there. @param hint  how to mend it where it is not
+void check_path(Recipe&, const std::filesystem::path&, const char* section, const char* key,
+                const std::string& hint = {});
+/// model.path: a folder, or a file that a model is drawn from.
+void check_model_path(Recipe&, const std::filesystem::path&);
 /// A file that the job reads records or text from, more than once.
 void check_data_file(Recipe&, const JobConfig&, const std::filesystem::path&, const char* section, const char* key);
 

@@ -6,7 +6,10 @@
 #include "io/files.h"
 #include "io/json_file.h"
 #include "model/config_fingerprint.h"
+#include "steplog/log_header.h"
 #include "train/divergence.h"
+#include "train/spsa/figures.h"
+#include "train/spsa/header_changes.h"
 #include "train/spsa/spsa_estimator.h"
 #include "train/spsa/spsa_inputs.h"
 
@@ -24,7 +27,9 @@ KeptRun kept_by_shared(const fs::path& shared) { return {shared / "run.json", sh
 std::optional<CheckpointMeta> meta_of(const KeptRun& kept) {
   if (!fs::exists(kept.header) || !fs::exists(kept.file)) return std::nullopt;
   CheckpointMeta saved;
-  with_place(kept.file.string(), [&] {
+  constexpr const char* kMend =
+      "put back a copy, or remove it: the same recipe then goes on by the log's header, and nothing tells of other data";
+  with_mend(kept.file, kMend, [&] {
     const Json json = read_configuration(kept.file);
     for (const auto& [key, value] : json.at("recipe").members()) saved.recipe.emplace_back(key, value.as_string());
     saved.data_hash = json.at("data_hash").as_string();
@@ -44,11 +49,24 @@ void require_same_spsa_run(const StartingRun& starting, const KeptRun& kept) {
   require_same_content(starting.in, starting.model, starting.base, going);
 }
 
+/// What the log's header holds is the recipe's: of a branch, which has no run.json before it is trained, and of a run
+/// whose run.json is gone. @throws UserError listing every key that has another value, in the recipe's words
+void require_same_header(const StartingRun& starting, const fs::path& file, const RunHeader& header) {
+  if (!fs::exists(file)) return;
+  std::string text;
+  for (const HeaderChange& change : header_changes(RunHeader::parse(read_text_file(file), file.string()), header))
+    text += change_in_words(change.key, change.before, change.now) + "\n";
+  if (!text.empty())
+    throw UserError(file.string(), "this run cannot go on with another recipe",
+                    fmt::format("{}undo the change, or {}", text, start_anew(starting.in)));
+}
+
 /// The same for the folder that processes share, in words for those who come later.
-void require_same_as_peers(const StartingRun& starting, const KeptRun& shared) {
+void require_same_as_peers(const StartingRun& starting, const KeptRun& shared, const RunHeader& header) {
   const JobConfig& config = starting.in.config;
   try {
     require_same_spsa_run(starting, shared);
+    require_same_header(starting, shared.header, header);
   } catch (const UserError& error) {
     const size_t end = error.hint().rfind('\n');  // behind the keys that differ
     throw UserError(
@@ -97,14 +115,22 @@ std::optional<Rules> rules_of_log(const fs::path& log) {
 
 /// This process's number in the shared folder. The first process there makes the log and says whose it is.
 std::unique_ptr<Seat> take_seat(const StartingRun& starting, const SpsaInputs& spsa, const Transport& transport,
-                                const std::string& header) {
+                                const RunHeader& header) {
   refuse_own_as_shared(spsa.shared, starting.path);
   const KeptRun kept = kept_by_shared(spsa.shared);
   return std::make_unique<Seat>(spsa.shared, spsa.members->machine(), spsa.members->machines(), [&] {
-    require_same_as_peers(starting, kept);
-    transport.make({.world = starting.in.world, .folder = spsa.shared, .header_json = header});
-    keep_spsa_run(starting, kept, header);
+    require_same_as_peers(starting, kept, header);
+    transport.make({.world = starting.in.world, .folder = spsa.shared, .header_json = header.text()});
+    keep_spsa_run(starting, kept, header.text());
   });
+}
+
+/// The header and every record, as they are read when a run goes on.
+void look_at_log(const fs::path& folder) {
+  refuse_headerless_records(folder);
+  if (!has_log_header(folder)) return;
+  RunHeader::parse(read_log_header(folder), (folder / "header.json").string());
+  StepLog::open(folder, {.access = StepLog::Access::read});
 }
 
 /// A log that leads back to every round, and the recipe and figures beside it.
@@ -117,7 +143,12 @@ class SpsaRun final : public EstimatorRun {
     return transport.shares_folder() && machine > 0 ? folder / fmt::format("machine-{:05}", machine) : folder;
   }
 
-  Leaves leaves() const override { return {.files = {"run.json"}, .folders = {"log"}}; }
+  Leaves leaves() const override { return {.files = {"run.json", kFiguresFile}, .folders = {"log"}}; }
+
+  void look(const JobInputs& in, const fs::path& run) const override {
+    look_at_log(run / "log");
+    if (transport_of(in).shares_folder()) look_at_log(shared_folder(in));
+  }
 
   std::optional<Rules> known_rules(const JobInputs& in, const fs::path&, const fs::path& run) const override {
     if (const auto own = rules_of_log(rank_log_folder(run, in.world.rank()))) return own;
@@ -137,12 +168,13 @@ class SpsaRun final : public EstimatorRun {
     if (in.world.rank() == 0) {
       const KeptRun own = kept_by_run(starting.path);
       require_same_spsa_run(starting, own);
-      text =
+      const RunHeader header =
           make_header(config, in.config.trainer.train, in.config.trainer.optimizer, starting.model, starting.base,
-                      static_cast<int>(spsa->members->machines()), starting.rules, starting.path / "log", starting.ctx)
-              .text();
+                      static_cast<int>(spsa->members->machines()), starting.rules, starting.path / "log", starting.ctx);
+      require_same_header(starting, own.header, header);
+      text = header.text();
       if (const Transport& transport = transport_of(in); transport.shares_folder())
-        spsa->seat = take_seat(starting, *spsa, transport, text);
+        spsa->seat = take_seat(starting, *spsa, transport, header);
       keep_spsa_run(starting, own, text);
     }
     spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");

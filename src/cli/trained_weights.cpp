@@ -169,6 +169,7 @@ void use_trained_weights(const JobInputs& in, Model& model) {
         "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone" +
             way_to_weights(run_folder_path(in)));
   load_adapter(trained, model, "run.dir");
+  if (in.world.rank() == 0 && !in.quiet) fmt::print(stderr, "the adapter that the run trained: {}\n", trained.string());
 }
 
 }  // namespace tessera

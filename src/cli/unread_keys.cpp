@@ -122,8 +122,8 @@ void UnreadNotes::add(const std::string& section, const Keys& said, const Keys& 
   std::string names;
   int count = 0;
   for (const std::string& key : unread) {
-    found_.names.insert(section + "." + key);
-    if (said.count(key)) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
+    const bool is_told = !found_.names.insert(section + "." + key).second;
+    if (said.count(key) && !is_told) names += fmt::format("{}{}.{}", count++ ? ", " : "", section, key);
   }
   if (count > 0) found_.notes.push_back(fmt::format("note: {} {} nothing: {}", names, count > 1 ? "do" : "does", why));
 }

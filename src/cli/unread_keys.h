@@ -25,7 +25,8 @@ struct UnreadKeys {
 };
 UnreadKeys unread_keys(const JobConfig&);
 
-/// Gathers what of a section is not read, and lines about what of that was said.
+/// Gathers what of a section is not read, and lines about what of that was said. A key is told once, for the first
+/// reason.
 class UnreadNotes {
  public:
   void add(const std::string& section, const std::set<std::string>& said, const std::set<std::string>& unread,

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "io/files.h"
 #include "io/folders.h"
+#include "io/json_file.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -52,7 +53,8 @@ void require_untrained(const fs::path& compress) {
   const std::string text = read_text_file(file);
   for (const char* name : kNames)
     if (is_kept(compress, name, text)) return;
-  const Json json = Json::parse(text, file.string());
+  const Json json =
+      with_mend(file, "remove it: the stage writes it again", [&] { return Json::parse(text, file.string()); });
   const Json* saved = json.find("sharing");
   const Json* state = saved ? saved->find("state") : nullptr;
   if (state && state->is_string() && state->as_string() != "cured") return;

@@ -31,6 +31,12 @@ GateState saved_state(const StageInputs& in, const GateUnits& units, const Stage
   return std::move(saved.state);
 }
 
+std::optional<HalfDone> half_done(const fs::path& folder) {
+  const fs::path file = folder / kState;
+  if (!fs::exists(file)) return std::nullopt;
+  return HalfDone{file, parse_gates(read_text_file(file), file.string()).reads};
+}
+
 void train(const StageInputs& in, GateTrainer& trainer, const StageReads& reads) {
   const int64_t steps = in.fold.gate_steps, every = in.checkpoint.every;
   const auto save = [&] {
@@ -150,7 +156,8 @@ Stage gates_stage() {
           .inputs = {"probe"},
           .run = train_gates,
           .cost = gates_cost,
-          .applies = has_gates};
+          .applies = has_gates,
+          .half_done = half_done};
 }
 
 }  // namespace tessera

@@ -40,6 +40,9 @@ std::string text_of(const JournalLine& line) {
   return json.dump();
 }
 
+/// The key whose value another has that is not set; empty for all others. The journal holds the value that was used.
+std::string default_of(const std::string& key) { return key == "fold.gate_remove" ? "fold.remove" : ""; }
+
 bool is_as_it_was(const fs::path& file, const std::string& sha256) {
   return fs::is_regular_file(file) && sha256_of_file(file) == sha256;
 }
@@ -70,12 +73,19 @@ void require_same_reads(const fs::path& file, std::string_view stage, const Stag
     const auto found = values.find(name);
     return found == values.end() || found->second.empty() ? std::string("not set") : found->second;
   };
-  std::map<std::string, std::string> names = was;
-  names.insert(is.begin(), is.end());
+  std::map<std::string, std::string> changed;  // by name: both values
+  for (const auto* values : {&was, &is})
+    for (const auto& [name, value] : *values)
+      if (told(was, name) != told(is, name))
+        changed[name] = fmt::format("was {}, now {}", told(was, name), told(is, name));
   std::string text;
-  for (const auto& [name, value] : names)
-    if (told(was, name) != told(is, name))
-      text += fmt::format("{} was {}, now {}\n", name, told(was, name), told(is, name));
+  for (const auto& [name, values] : changed) {
+    const std::string standing_for = default_of(name);
+    const auto other = changed.find(standing_for);
+    if (other != changed.end() && other->second == values) continue;  // it is told already
+    text += fmt::format("{} {}\n", standing_for.empty() ? name : fmt::format("{} (by default {})", name, standing_for),
+                        values);
+  }
   if (text.empty()) return;
   throw UserError(file.string(), fmt::format("stage {} cannot go on: the recipe differs", stage),
                   text +

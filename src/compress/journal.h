@@ -29,6 +29,7 @@ std::string inputs_hash(const StageReads&);
 Json to_json(const StageReads&);
 StageReads stage_reads_of(const Json&);
 
+/// A key that stands for another one where it is not set is told with that one.
 /// @param file  that tells what was read before
 /// @throws UserError naming all that was read otherwise, with both values
 void require_same_reads(const std::filesystem::path& file, std::string_view stage, const StageReads& before,

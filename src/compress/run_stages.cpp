@@ -42,17 +42,29 @@ StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& jo
 
 bool is_file(const std::string& name) { return name.ends_with(".json"); }
 
-StageReads without_files(StageReads reads) {
-  std::erase_if(reads, [](const auto& read) { return is_file(read.first); });
-  return reads;
+bool names(const StageReads& reads, const std::string& name) {
+  return std::ranges::any_of(reads, [&](const auto& read) { return read.first == name; });
 }
 
-/// What was read of the recipe by each finished stage that is asked for is what it holds now. Files of earlier stages
-/// are compared when their turn comes, since one that is gone is made again.
-void require_same_recipe(const StageInputs& in, const Journal& journal, const std::vector<const Stage*>& asked) {
-  for (const Stage* stage : asked)
+/// What each stage that is asked for has read of the recipe, where it is finished or half done, is what it holds now.
+/// Files of earlier stages are compared when their turn comes, since one that is gone is made again.
+/// @param now  what a stage reads of the recipe; without base and data where these are not known yet
+void require_same_recipe(const Journal& journal, const FoldConfig& fold,
+                         const std::function<StageReads(const Stage&)>& now) {
+  const auto compare = [&](const Stage& stage, const fs::path& file, StageReads before) {
+    const StageReads reads = now(stage);
+    std::erase_if(before, [&](const auto& read) {
+      const bool is_content = read.first == "base" || read.first == "data" || read.first == "eval";
+      return is_file(read.first) || (is_content && !names(reads, read.first));
+    });
+    require_same_reads(file, stage.name, before, reads);
+  };
+  for (const Stage* stage : asked_stages(fold)) {
     if (const JournalLine* line = journal.done(stage->name))
-      require_same_reads(journal.file(), stage->name, without_files(line->reads), reads_of_recipe(*stage, in));
+      compare(*stage, journal.file(), line->reads);
+    else if (const auto half = stage->half_done ? stage->half_done(journal.file().parent_path()) : std::nullopt)
+      compare(*stage, half->file, half->reads);
+  }
 }
 
 /// The line of another run's stage that read the same; null: there is none.
@@ -65,7 +77,7 @@ const JournalLine* reusable(const Journal& other, const Stage& stage, const Stag
 class Root {
  public:
   explicit Root(const StageInputs& in) : in_(in), journal_(in.folder) {
-    require_same_recipe(in, journal_, asked_stages(in.fold));
+    require_same_recipe(journal_, in.fold, [&](const Stage& stage) { return reads_of_recipe(stage, in); });
     create_folder(in.folder);
     remove_temporaries(in.folder);
     journal_.mend();
@@ -128,17 +140,12 @@ StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
 }
 
 void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::map<std::string, std::string>& keys) {
-  const Journal journal(folder);
-  for (const Stage* stage : asked_stages(fold)) {
-    const JournalLine* line = journal.done(stage->name);
-    if (!line) continue;
-    StageReads before = without_files(line->reads), now;
-    std::erase_if(
-        before, [](const auto& read) { return read.first == "base" || read.first == "data" || read.first == "eval"; });
-    add_keys(*stage, keys, now);
-    add_plan(*stage, fold, now);
-    require_same_reads(journal.file(), stage->name, before, now);
-  }
+  require_same_recipe(Journal(folder), fold, [&](const Stage& stage) {
+    StageReads now;
+    add_keys(stage, keys, now);
+    add_plan(stage, fold, now);
+    return now;
+  });
 }
 
 std::vector<StageReport> run_stages(const StageInputs& in) {

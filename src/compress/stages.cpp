@@ -32,12 +32,24 @@ std::vector<const Stage*> asked_stages(const FoldConfig& fold) {
   return asked;
 }
 
-std::vector<std::string> keys_that_are_read(const FoldConfig& fold) {
-  constexpr std::string_view kSection = "fold.";
-  std::vector<std::string> keys = {"until", "reuse", "plan", "replace", "remove", "selector", "cure"};
+namespace {
+
+/// By section: what the job reads whichever stages run. What changes no stage's files is in no Stage::keys.
+const std::map<std::string, std::vector<std::string>>& keys_of_job() {
+  static const std::map<std::string, std::vector<std::string>> keys = {
+      {"fold", {"until", "reuse", "plan", "remove", "selector", "cure"}},
+      {"train", {"sequence_length", "micro_batch", "seed", "objective", "estimator", "checkpoint_activations"}}};
+  return keys;
+}
+
+}  // namespace
+
+std::vector<std::string> keys_that_are_read(const FoldConfig& fold, const std::string& section) {
+  const auto of_job = keys_of_job().find(section);
+  std::vector<std::string> keys = of_job == keys_of_job().end() ? std::vector<std::string>() : of_job->second;
   for (const Stage* stage : asked_stages(fold))
     for (const std::string_view key : stage->keys)
-      if (key.starts_with(kSection)) keys.emplace_back(key.substr(kSection.size()));
+      if (key.starts_with(section + ".")) keys.emplace_back(key.substr(section.size() + 1));
   return keys;
 }
 

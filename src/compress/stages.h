@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "comm/communicator.h"
 #include "compress/cure_inputs.h"
 #include "compress/fold_config.h"
+#include "compress/journal.h"
 #include "core/json.h"
 #include "core/key_places.h"
 #include "data/packed_dataset.h"
@@ -68,6 +70,12 @@ struct StageSizes {
   CureInputs cure{};
 };
 
+/// What a stopped or killed run of a stage has left in RUN/compress, and what it has read so far.
+struct HalfDone {
+  std::filesystem::path file;
+  StageReads reads;
+};
+
 struct Stage {
   std::string_view name;
   std::string_view file;                 // in RUN/compress, a JSON document
@@ -80,6 +88,8 @@ struct Stage {
   std::vector<std::string_view> beside{};        // further files, from RUN/compress on, which `run` writes itself
   bool is_reusable = true;                       // its files can be copied from another run
   bool reads_eval = false;                       // held-out rows, where there are some
+  /// What it goes on from, compared with the recipe before any stage is run. null: it begins anew each time.
+  std::optional<HalfDone> (*half_done)(const std::filesystem::path& folder) = nullptr;
 };
 
 /// In the order in which they run.
@@ -87,8 +97,9 @@ const std::vector<Stage>& stages();
 const Stage& find_stage(std::string_view name);
 /// Those that the recipe asks for, fold.until the last.
 std::vector<const Stage*> asked_stages(const FoldConfig&);
-/// Keys of [fold] that a stage of this program reads, or the job itself.
-std::vector<std::string> keys_that_are_read(const FoldConfig&);
+/// Keys of a section of the recipe ("fold", "train", "optimizer", "adapter") that the job reads itself, or a stage that
+/// the recipe asks for.
+std::vector<std::string> keys_that_are_read(const FoldConfig&, const std::string& section);
 
 /// The file of a finished stage, the same on every rank. @throws UserError naming it
 Json file_of_stage(const StageInputs&, std::string_view stage);

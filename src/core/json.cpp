@@ -12,7 +12,7 @@ using Ordered = nlohmann::ordered_json;
 /// Builds Json values from parse events; a stack of open containers.
 class Builder : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit Builder(std::string where) : where_(std::move(where)) {}
+  Builder(std::string where, bool is_one_line) : where_(std::move(where)), is_one_line_(is_one_line) {}
   Json take() { return std::move(root_); }
 
   bool null() override { return add(Json()); }
@@ -34,8 +34,13 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) override {
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..": of a text of one line, which
+    // may be a line of a file that is named with its own number, the byte tells the place.
     std::string what = error.what();
-    if (const size_t colon = what.find("parse error"); colon != std::string::npos) what = what.substr(colon);
+    if (const size_t begin = what.find("parse error"); begin != std::string::npos) {
+      const size_t reason = what.find(": ", begin);
+      what = what.substr(is_one_line_ && reason != std::string::npos ? reason + 2 : begin);
+    }
     throw UserError(where_, fmt::format("not valid JSON at byte {}: {}", position, what));
   }
 
@@ -64,6 +69,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   }
 
   std::string where_;
+  bool is_one_line_;
   Json root_;
   std::vector<Json> stack_;
   std::vector<std::string> keys_;
@@ -102,7 +108,7 @@ Ordered to_ordered(const Json& json) {
 }  // namespace
 
 Json Json::parse(std::string_view text, const std::string& where) {
-  Builder builder(where);
+  Builder builder(where, text.find('\n') == std::string_view::npos);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }

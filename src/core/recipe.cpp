@@ -22,6 +22,17 @@ const TomlValue* find_section(const TomlTable& root, const std::string& section)
                                   : find_value(root, section.substr(0, dot), section.substr(dot + 1));
 }
 
+/// Whether something else than a table of keys stands where a section belongs, as [[train]] or train = 3. No key of it
+/// is read then, and check_names tells why: what rules miss of the section follows from that.
+bool is_misshapen(const TomlTable& root, const std::string& section) {
+  for (size_t end = 0; end != std::string::npos && !section.empty();) {
+    end = section.find('.', end + 1);
+    const TomlValue* found = find_section(root, section.substr(0, end));
+    if (found && !found->as<TomlTable>()) return true;
+  }
+  return false;
+}
+
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
@@ -162,6 +173,7 @@ std::string Recipe::given_text(const std::string& section, const std::string& ke
 
 void Recipe::fault(const std::string& section, const std::string& key, const std::string& what,
                    const std::string& hint) {
+  if (is_misshapen(table_, section) || is_misshapen(overrides_.values, section)) return;
   faults_.push_back(UserError(where(section, key), what, hint).what());
 }
 

@@ -27,6 +27,12 @@ std::string unknown_name(const std::string& at, const std::string& what, const s
   return text;
 }
 
+bool is_array_of_tables(const TomlValue& value) {
+  const auto* items = value.as<TomlValue::Array>();
+  const auto is_table = [](const TomlValue& item) { return item.as<TomlTable>() != nullptr; };
+  return items && !items->empty() && std::all_of(items->begin(), items->end(), is_table);
+}
+
 /// "a.b[3]": the array's name and the number; nothing for other names.
 std::optional<std::pair<std::string, size_t>> element_of(const std::string& name) {
   const size_t bracket = name.rfind('[');
@@ -80,14 +86,19 @@ void Recipe::check_name(const TomlValue& value, const std::string& section, cons
   const bool is_section = !full_name.empty() && (holds(sections_, full_name) || !sections_in(full_name).empty());
   if (members && is_section)
     check_names(*members, full_name, from_override);
+  else if (is_section && !from_override && is_array_of_tables(value))
+    faults_.push_back(fmt::format("{}: [[{}]] begins one of several tables, and {} is a single one\n  write [{}]", at,
+                                  full_name, full_name, full_name));
   else if (is_section)
     faults_.push_back(
         fmt::format("{}: {} is a section, expected a table of keys\n  write {}.KEY=VALUE, or {}={{KEY=VALUE}} "
                     "with each key once",
                     at, full_name, full_name, full_name));
-  else if (members && (section.empty() || (!holds(known, name) && !sections_in(section).empty())))
+  else if (holds(known, name))
+    return;  // what is wrong with its value was told when it was read
+  else if (members && (section.empty() || !sections_in(section).empty()))
     faults_.push_back(unknown_name(at, "section", full_name, "", sections_in(section)));
-  else if (!holds(known, name))
+  else
     faults_.push_back(unknown_name(at, "key", name, section, known) + (section.empty() ? section_hint(name) : ""));
 }
 
@@ -97,11 +108,10 @@ bool Recipe::check_list(const TomlValue& value, const std::string& full_name, co
   const auto fault = [&](const std::string& text) { faults_.push_back(at + text); };
   if (const auto list = lists_.find(full_name); list != lists_.end()) {
     const auto* items = value.as<TomlValue::Array>();
-    const auto is_table = [](const TomlValue& item) { return item.as<TomlTable>() != nullptr; };
     if (from_override)
       fault(fmt::format(
           " is an array of tables, which the recipe holds\n  write {}[0].KEY=VALUE for a key of the first", full_name));
-    else if (!items || !std::all_of(items->begin(), items->end(), is_table))
+    else if (!items || !(items->empty() || is_array_of_tables(value)))
       fault(fmt::format(": {} is an array of tables\n  write [[{}]] above the keys of each", full_name, full_name));
     else
       for (size_t i = 0; i < items->size(); ++i)

@@ -31,6 +31,11 @@ const char* kind_of(mode_t mode) {
   return "a device";
 }
 
+const char* hint_of_permissions(int error) {
+  if (error == EACCES || error == EPERM) return "change its permissions or those of its folder, or name another place";
+  return error == EROFS ? "the file system takes no changes: name another place" : "";
+}
+
 }  // namespace
 
 void throw_file_error(const std::filesystem::path& path, const std::string& what, int error) {
@@ -38,7 +43,7 @@ void throw_file_error(const std::filesystem::path& path, const std::string& what
   throw UserError(path.string(), fmt::format("{}: {}", what, std::generic_category().message(error)),
                   is_full          ? "free some space, or choose another folder"
                   : error == EFBIG ? "raise the limit of a file's size (ulimit -f), or choose another folder"
-                                   : "");
+                                   : hint_of_permissions(error));
 }
 
 // O_CLOEXEC: a program that is started from here does not inherit the descriptor, and with it a lock.

@@ -126,7 +126,7 @@ void write_text_file(const fs::path& file, std::string_view text) {
 void create_folder(const fs::path& folder) {
   std::error_code failure;
   fs::create_directories(folder, failure);
-  if (failure) throw UserError(folder.string(), fmt::format("the folder cannot be made: {}", failure.message()));
+  if (failure) throw_file_error(folder, "the folder cannot be made", failure.value());
 }
 
 void sync_folder(const fs::path& folder) {

@@ -2,7 +2,6 @@
 
 #include <unordered_set>
 
-#include "core/error.h"
 #include "io/files.h"
 
 namespace tessera {

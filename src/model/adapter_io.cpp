@@ -5,8 +5,10 @@
 
 #include "core/device/memory.h"
 #include "core/error.h"
+#include "io/json_file.h"
 #include "model/config_fingerprint.h"
 #include "model/native_folder.h"
+#include "model/native_mend.h"
 #include "model/sharing/fold.h"
 
 namespace tessera {
@@ -65,7 +67,9 @@ void require_same_layers(const NativeFolder& saved, const fs::path& folder, Mode
   const Json& descriptor = saved.json().at(kAdapter.what);
   const Json* method = descriptor.find("method");
   if (!folded_base(model.sharing()) || !method || method->dump() != Json(method_of(model)).dump()) return;
-  const int64_t theirs = layers_of(descriptor, saved.open_tensors(method_of(model) + ".safetensors"));
+  const int64_t theirs = with_mend(folder / kAdapter.description, kMendNative, [&] {
+    return layers_of(descriptor, saved.open_tensors(method_of(model) + ".safetensors"));
+  });
   const auto& layers = model.layers();
   if (theirs == 0 || theirs == static_cast<int64_t>(layers.size())) return;
   std::string originals;

@@ -6,10 +6,12 @@
 
 #include "core/device/memory.h"
 #include "core/error.h"
+#include "core/rules.h"
 #include "io/files.h"
 #include "io/folders.h"
 #include "io/json_file.h"
 #include "model/config_fingerprint.h"
+#include "model/native_mend.h"
 
 namespace tessera {
 
@@ -36,18 +38,21 @@ void NativeFolder::read(const std::string& hint_of_missing) {
   if (!fs::exists(folder_ / kind_.description))
     throw UserError(where_, fmt::format("\"{}\" holds no {}", folder_.string(), kind_.description), hint_of_missing);
   const std::string file = (folder_ / kind_.description).string();
-  json_ = read_configuration(file);
+  json_ = with_mend(file, kMendNative, [&] { return read_configuration(file); });
   const Json* format = json_.find("format");
   if (!format || format->dump() != Json(kind_.format).dump())
     throw UserError(
-        file, fmt::format("this is no description of {} {}: \"format\" is not \"{}\"",
-                          std::string(kind_.what).find_first_of("aeiou") == 0 ? "an" : "a", kind_.what, kind_.format));
-  with_place(file, [&] {
+        file,
+        fmt::format("this is no description of {} {}: \"format\" is not \"{}\"",
+                    std::string(kind_.what).find_first_of("aeiou") == 0 ? "an" : "a", kind_.what, kind_.format),
+        kMendNative);
+  with_mend(file, kMendNative, [&] {
     if (const int64_t version = json_.at("format_version").as_integer(); version != kFormatVersion)
       throw UserError(file, fmt::format("format_version is {}, this program reads {}", version, kFormatVersion),
                       "use the version of the program that wrote it, or a later one");
     json_.at(kind_.what).members();
     json_.at("sha256").as_string();
+    if (const Json* rules = json_.find("rules")) rules_of(rules->as_integer());
   });
 }
 

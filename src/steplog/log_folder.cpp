@@ -86,18 +86,25 @@ void LogFolder::load(Repair repair) {
   first_index_ = chain_.next_index();
   segments_.clear();
   starts_.clear();
+  damage_.reset();
   SegmentFollower follower(chain_, run_prefix(), repair, SegmentFollower::Unfinished::told, notices_);
   const std::vector<Segment> listed = list_segments(repair);
-  for (size_t i = 0; i < listed.size(); ++i) {
+  const auto follow = [&](const Segment& segment, bool is_last) {
     // A hole cannot be mended: the rounds in it would be missing from every replay.
-    if (listed[i].first != chain_.next_index())
-      throw UserError(listed[i].file.string(),
-                      fmt::format("begins with record {}, but the records before it end with number {}",
-                                  listed[i].first, static_cast<int64_t>(chain_.next_index()) - 1),
+    if (segment.first != chain_.next_index())
+      throw UserError(segment.file.string(),
+                      fmt::format("begins with record {}, but the records before it end with number {}", segment.first,
+                                  static_cast<int64_t>(chain_.next_index()) - 1),
                       "a file is missing or has another name: take it from another machine of the run");
-    segments_.push_back(listed[i]);
+    segments_.push_back(segment);
     know_start(segments_.back());
-    follower.follow(segments_.back(), i + 1 == listed.size());
+    follower.follow(segments_.back(), is_last);
+  };
+  try {
+    for (size_t i = 0; i < listed.size(); ++i) follow(listed[i], i + 1 == listed.size());
+  } catch (const UserError& damage) {
+    if (!options_.up_to_damage) throw;
+    damage_ = damage;  // the segment that is damaged counts the records that were accepted
   }
 }
 

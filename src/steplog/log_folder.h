@@ -23,6 +23,7 @@ class LogFolder {
   const RunId& run() const { return options_.limits.run; }
   const ChainRules& chain() const { return chain_; }
   const std::vector<std::string>& notices() const { return notices_; }
+  const std::optional<UserError>& damage() const { return damage_; }
   void add_notice(std::string text) { notices_.push_back(std::move(text)); }
   uint64_t first_index() const { return first_index_; }
   uint64_t size() const { return chain_.next_index(); }
@@ -68,6 +69,7 @@ class LogFolder {
   std::vector<Segment> segments_;
   std::map<uint64_t, ChainRules> starts_;  // a writer's: the rules where each segment of records begins
   std::vector<std::string> notices_;
+  std::optional<UserError> damage_;  // where the log ends before its files do
 };
 
 }  // namespace tessera

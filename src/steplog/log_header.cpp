@@ -53,17 +53,18 @@ void require_same_header(const fs::path& file, const std::string& there, const s
   throw UserError(file.string(), what, "continue with the settings that the run began with, or choose another folder");
 }
 
-void refuse_records(const fs::path& folder) {
+}  // namespace
+
+bool has_log_header(const fs::path& folder) { return fs::exists(header_file(folder)); }
+
+void refuse_headerless_records(const fs::path& folder) {
+  if (has_log_header(folder) || !fs::is_directory(folder)) return;
   // Segments without a header may be anybody's: a new header would claim them for this run.
   for (const fs::directory_entry& entry : fs::directory_iterator(folder))
     if (parse_segment_name(entry.path()))
       throw UserError(folder.string(), "has records but no header.json",
                       "take header.json from another machine of the run");
 }
-
-}  // namespace
-
-bool has_log_header(const fs::path& folder) { return fs::exists(header_file(folder)); }
 
 std::string read_log_header(const fs::path& folder) {
   if (!has_log_header(folder))
@@ -74,7 +75,7 @@ std::string read_log_header(const fs::path& folder) {
 void keep_log_header(const fs::path& folder, const std::string& header_json) {
   const fs::path file = header_file(folder);
   if (fs::exists(file)) return require_same_header(file, read_text_file(file), header_json);
-  refuse_records(folder);
+  refuse_headerless_records(folder);
   // What a kill left of a header that was being written. It has no name that counts.
   remove_temporaries(folder);
   write_text_file(file, header_json);

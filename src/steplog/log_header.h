@@ -11,6 +11,9 @@ bool has_log_header(const std::filesystem::path& folder);
 /// @throws UserError when the folder has none
 std::string read_log_header(const std::filesystem::path& folder);
 
+/// @throws UserError when there are records, and no header says whose they are
+void refuse_headerless_records(const std::filesystem::path& folder);
+
 /// Writes it into a folder that has neither header nor records, or finds it there.
 /// @throws UserError when another one is there, naming the first key that differs; when there are records and no header
 void keep_log_header(const std::filesystem::path& folder, const std::string& header_json);

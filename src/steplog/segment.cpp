@@ -114,9 +114,10 @@ bool holds_whole_record(std::span<const std::byte> bytes) {
 }
 
 void throw_damaged(const fs::path& file, int64_t offset, uint64_t index, const Refusal& why) {
-  throw UserError(file.string(),
-                  fmt::format("byte {}: record {} is damaged ({}: {})", offset, index, why.rule, why.detail),
-                  "every machine of the run has the same records: take the file from another one, or from a copy");
+  throw UserError(
+      file.string(), fmt::format("byte {}: record {} is damaged ({}: {})", offset, index, why.rule, why.detail),
+      "every machine of the run has the same records: take the file from another one, or from a copy; job=replay "
+      "tells up to which round the records before it go");
 }
 
 }  // namespace tessera

@@ -84,6 +84,7 @@ const std::string& StepLog::header() const { return impl_->folder.header(); }
 const RunId& StepLog::run() const { return impl_->folder.run(); }
 const ChainRules& StepLog::chain() const { return impl_->folder.chain(); }
 const std::vector<std::string>& StepLog::notices() const { return impl_->folder.notices(); }
+const std::optional<UserError>& StepLog::damage() const { return impl_->folder.damage(); }
 uint64_t StepLog::first_index() const { return impl_->folder.first_index(); }
 uint64_t StepLog::size() const { return impl_->folder.size(); }
 

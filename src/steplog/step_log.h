@@ -3,7 +3,9 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 
+#include "core/error.h"
 #include "steplog/record.h"
 
 namespace tessera {
@@ -25,6 +27,7 @@ class StepLog {
     int64_t segment_bytes = int64_t{64} << 20;
     bool sync_appends = true;     // false: records of another log, which count from sync() on
     ChainRules::Limits limits{};  // `run` is filled in from header.json
+    bool up_to_damage = false;    // read: a log that is damaged in its middle ends before that, and damage() tells
   };
   /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header
   /// (naming the first key that differs), is damaged before its tail, or is being written by another process
@@ -38,6 +41,8 @@ class StepLog {
   const ChainRules& chain() const;
   /// What opening found and mended: "cut 17 bytes of a torn record off 00000000.tsb". For the user to read.
   const std::vector<std::string>& notices() const;
+  /// Why the log ends before its files do (Options::up_to_damage): the error that opening it otherwise throws.
+  const std::optional<UserError>& damage() const;
   /// Records dropped from the front by compaction: the first index that is here.
   uint64_t first_index() const;
   uint64_t size() const;  // next index

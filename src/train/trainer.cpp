@@ -136,7 +136,8 @@ class Loop {
     const int64_t tokens = report.rows * in_.data.sequence_length();
     meta_.tokens += tokens;
     meta_.last_loss = report.loss;
-    const double rate = static_cast<double>(tokens) / seconds;
+    untold_tokens_ += tokens;
+    untold_seconds_ += seconds;
     Json line = Json::object()
                     .set("step", step)
                     .set("split", "train")
@@ -145,13 +146,16 @@ class Loop {
     for (const auto& [key, value] : report.extra.members()) line.set(key, value);
     in_.report.metric(line.set("tokens", meta_.tokens)
                           .set("scored_tokens", report.scored)
-                          .set("tokens_per_second", rate)
+                          .set("tokens_per_second", static_cast<double>(tokens) / seconds)
                           .set("step_seconds", seconds)
                           .set("comm_bytes", comm_bytes)
                           .set("peak_rss_bytes", peak_rss_bytes()));
-    if (step % in_.config.log.every == 0 || step == steps_)
-      in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {}  {:.0f} tokens/s  {:.0f} s", step, steps_,
-                                      meta_.last_loss, report.lr, report.note, rate, meta_.seconds));
+    if (step % in_.config.log.every != 0 && step != steps_) return;
+    const double rate = static_cast<double>(untold_tokens_) / untold_seconds_;
+    in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {}  {:.0f} tokens/s  {:.0f} s", step, steps_,
+                                    meta_.last_loss, report.lr, report.note, rate, meta_.seconds));
+    untold_tokens_ = 0;
+    untold_seconds_ = 0;
   }
 
   enum class Begins { no, yes };  // whether later evaluations are compared with this one
@@ -213,6 +217,8 @@ class Loop {
   CheckpointMeta meta_;
   bool stopped_ = false;
   std::string told_of_files_;
+  int64_t untold_tokens_ = 0;  // since the last line of progress
+  double untold_seconds_ = 0;
 };
 
 }  // namespace

@@ -296,6 +296,56 @@ TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
   EXPECT_THAT(refused({"sharing.method=depth", "sharing.blocks=3"}), HasSubstr("sharing.method is \"depth\""));
 }
 
+TEST_F(Compress, WhatStandsInItsPlacesIsToldWithAWayOut) {
+  fs::create_directories(*this / "run");
+  test::write_file(*this / "run/compress", "mine");
+  EXPECT_THAT(fault(job("run")), AllOf(HasSubstr("run/compress: is a file, and a folder belongs there: move it away"),
+                                       HasSubstr("or set run.dir to another folder")));
+  fs::remove(*this / "run/compress");
+  expect_done(trainer(job("run")));
+  test::write_file(*this / "run/sharing/sharing.json", "{");
+  EXPECT_THAT(fault({"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run", "job=evaluate"}),
+              AllOf(HasSubstr("sharing.json: not valid JSON"), HasSubstr("take another copy of the folder")));
+  EXPECT_THAT(fault(job("run")), AllOf(HasSubstr("sharing.json: not valid JSON"), HasSubstr("remove it")));
+  fs::remove(*this / "run/sharing/sharing.json");
+  expect_done(trainer(job("run")));
+  expect_done(trainer({"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run", "job=evaluate"}));
+}
+
+TEST_F(Compress, KeysThatNoStageReadsAreTold) {
+  const auto told = [&](const Words& more) { return expect_done(trainer(job("run", joined({"--check"}, more)))).err; };
+  const std::string why = ": no stage that is run asks for that\n";
+  EXPECT_THAT(told({"train.clip=0.5", "fold.until=share"}), HasSubstr("train.clip"));
+  EXPECT_THAT(told({"fold.until=share"}), AllOf(HasSubstr("adapter.dropout"), HasSubstr("optimizer.lr"), HasSubstr(why),
+                                                Not(HasSubstr("train.sequence_length"))));
+  EXPECT_THAT(told({"fold.until=share", "adapter.shards=2"}), Not(HasSubstr("adapter.method is")));
+  EXPECT_THAT(told({"fold.until=probe", "fold.selector=run", "fold.replace=mse"}), HasSubstr("fold.replace"));
+}
+
+TEST_F(Compress, AnotherRateNamesTheKeyThatWasChanged) {
+  expect_done(trainer(job("run", {"fold.until=gates"})));
+  EXPECT_THAT(fault(job("run", {"fold.remove=0.17"})),
+              HasSubstr("fold.gate_remove (by default fold.remove) was 0.33, now 0.17\n"));
+  expect_done(trainer(job("bi", {"fold.selector=bi"})));
+  EXPECT_THAT(fault(job("bi", {"fold.selector=bi", "fold.remove=0.17"})),
+              AllOf(HasSubstr("\n  fold.remove was 0.33, now 0.17\n"), Not(HasSubstr("fold.gate_remove"))));
+}
+
+TEST_F(Compress, HalfTrainedGatesAreComparedBeforeAnyStageIsRun) {
+  expect_done(trainer(job("run", {"fold.until=gates"})));
+  fs::remove(*this / "run/compress/gates.json");
+  fs::remove(*this / "run/compress/probe.json");
+  const auto expect_refused = [&](const std::string& text) {
+    EXPECT_THAT(text,
+                AllOf(HasSubstr("gates-state.json: stage gates cannot go on"), HasSubstr("fold.gate_lr was 0.02")));
+  };
+  const Words other = {"fold.until=gates", "fold.gate_lr=0.01"};
+  expect_refused(fault(job("run", other)));
+  EXPECT_FALSE(fs::exists(*this / "run/compress/probe.json"));
+  expect_refused(expect_done(trainer(job("run", joined(other, {"--check"})))).out);
+  expect_done(trainer(job("run", {"fold.until=gates"})));
+}
+
 TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {
   const test::Ended ended = expect_done(trainer(job("run", {"--check"})));
   for (const char* stage : {"probe", "gates", "remove", "group", "share", "report"})

@@ -43,6 +43,24 @@ TEST_F(RecipeCheck, AWholeSectionMayBeOverridden) {
   EXPECT_THAT(check_fault({"full.toml", "job={a=1}"}), StartsWith("command line: job is "));
 }
 
+TEST_F(RecipeCheck, OneFaultIsToldOnce) {
+  const auto count = [&](const Words& words) { return test::occurrences("\n" + check_fault(words), "\n" + words[0]); };
+  const auto typed = [&](const Words& words) { return test::occurrences(check_fault(words), "command line: "); };
+  for (const char* job : {"job={a=1}", "job=trian", "job=3"}) {
+    EXPECT_EQ(typed({"full.toml", job}), 1) << check_fault({"full.toml", job});
+    EXPECT_THAT(check_fault({"full.toml", job}), Not(HasSubstr("full.toml")));
+  }
+  EXPECT_EQ(typed({"full.toml", "train=3"}), 1);
+  for (const char* section : {"train", "data", "model"}) {
+    std::string recipe = text("full.toml");
+    const std::string header = std::string("[") + section + "]";
+    recipe.replace(recipe.find(header), header.size(), "[" + header + "]");
+    write("doubled.toml", recipe);
+    EXPECT_THAT(check_fault({"doubled.toml"}), HasSubstr("begins one of several tables, and " + std::string(section)));
+    EXPECT_EQ(count({"doubled.toml"}), 1) << check_fault({"doubled.toml"});
+  }
+}
+
 TEST_F(RecipeCheck, PatternsAreCheckedAtTheirLine) {
   EXPECT_THAT(check_fault({"full.toml", R"(train.freeze=["mlp["])"}),
               StartsWith("command line: train.freeze: \"mlp[\" is no regular expression: "));
@@ -125,6 +143,12 @@ TEST_F(RecipeCheck, KeysThatNobodyReadsAreTold) {
          "sharing.min_numel, sharing.shared do nothing: sharing.method is \"depth\"");
   expect({"full.toml", "export.peft=true"}, "export.peft does nothing: adapter.method is \"none\"");
   expect({"lora.toml", "data.eval_fraction=0.1"}, "data.eval_fraction does nothing: data.eval names the held-out data");
+}
+
+TEST_F(RecipeCheck, ANameOfAHubIsNoFolder) {
+  EXPECT_THAT(check_fault({"full.toml", "model.path=org/name"}),
+              AllOf(HasSubstr("does not exist\n"), HasSubstr("models are not fetched by name yet")));
+  EXPECT_THAT(check_fault({"full.toml", "model.path=absent"}), HasSubstr("name a Hugging Face folder"));
 }
 
 TEST_F(RecipeCheck, RecipesThatAreInOrderAreNotTalkedAbout) {

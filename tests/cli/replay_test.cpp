@@ -194,7 +194,7 @@ TEST_F(Replay, WithoutTheFirstRoundsBeginsWithASnapshot) {
     });
     pieces.compact(snapshot, StepLog::Compaction::drop);
   }
-  EXPECT_THAT(fault(replay("short")), HasSubstr("the log begins with round 30"));
+  EXPECT_THAT(fault(replay("short")), HasSubstr("the log holds rounds 31 to 40"));
   fs::create_directories(*this / "short/checkpoints");
   const fs::path snapshot = "checkpoints/round-00000030.safetensors";
   fs::copy_file(*this / "run" / snapshot, *this / "short" / snapshot);
@@ -212,10 +212,10 @@ TEST_F(Replay, OfARoundThatWasDroppedSaysWhatTheLogHoldsAndHowToReachIt) {
   EXPECT_THAT(
       fault(replay("run", {"replay.round=5"})),
       AllOf(
-          HasSubstr("the log begins with round 30 and goes to round 40"),
+          HasSubstr("the log holds rounds 31 to 40: those before were dropped"),
           HasSubstr("replay.from_base=false starts from a snapshot beside the log and reaches replay.round=30 to 40")));
   EXPECT_THAT(fault(replay("run", {"replay.round=5", "replay.from_base=false"})),
-              AllOf(HasSubstr("the log begins with round 30"), HasSubstr("replay.round=30 to 40 can be reached")));
+              AllOf(HasSubstr("the log holds rounds 31 to 40"), HasSubstr("replay.round=30 to 40 can be reached")));
   for (const char* round : {"30", "33", "40"})
     EXPECT_EQ(
         replayed("run", {"replay.from_base=false", std::string("replay.round=") + round}).at("round").as_integer(),
@@ -232,6 +232,20 @@ TEST_F(Replay, DoesNotWriteOverAnotherRunsResults) {
   for (int times = 0; times < 2; ++times)  // a replay may be repeated
     replayed("elsewhere", {"replay.log=run"});
   EXPECT_EQ(saved_bytes("elsewhere"), saved_bytes("run"));
+}
+
+TEST_F(Replay, TellsWhenResultsOfAnotherRoundAreReplaced) {
+  train("run", {"train.steps=10"});
+  EXPECT_EQ(expect_done(replay("run")).err, "");
+  EXPECT_EQ(expect_done(replay("run")).err, "");
+  EXPECT_EQ(Json::parse(test::read_file(*this / "run-replay/replay.json"), "").at("round").as_integer(), 10);
+  EXPECT_THAT(expect_done(replay("run", {"replay.round=4"})).err,
+              HasSubstr("run-replay\" holds the weights of round 10: those of round 4 take their place\n"));
+  train("other", {"train.steps=10", "train.seed=3"});
+  EXPECT_THAT(expect_done(replay("run", {"replay.log=other", "run.dir=run-replay", "train.seed=3"})).err,
+              HasSubstr("holds the weights of round 4 of another run: those of round 10 take"));
+  fs::remove(*this / "run-replay/replay.json");
+  EXPECT_THAT(expect_done(replay("run")).err, HasSubstr("holds results that do not say of which round they are"));
 }
 
 TEST_F(Replay, FollowsARunThatIsStillTraining) {
@@ -288,6 +302,7 @@ TEST_F(LogCommand, CountsWhatTheLogHolds) {
   for (size_t i = 0; i < 40; ++i) {
     const Json& round = log.at("rounds").items()[i];
     EXPECT_EQ(round.at("round").as_integer(), static_cast<int64_t>(i));
+    EXPECT_EQ(round.at("step").as_integer(), static_cast<int64_t>(i) + 1);
     EXPECT_EQ(round.at("votes").as_integer(), 3);
     EXPECT_EQ(round.at("loss").as_number(), seen[i]);
   }
@@ -300,7 +315,7 @@ TEST_F(LogCommand, IsReadable) {
   EXPECT_THAT(text,
               AllOf(ContainsRegex("trained +lora: 28 tensors, 3072 numbers"), ContainsRegex("rounds +40, ended"),
                     ContainsRegex("votes +120, 100.00 % valid"), ContainsRegex("snapshots +2 before, round 30 ")));
-  EXPECT_THAT(text, ContainsRegex("\n +38 +1/1 +3 +3 [^\n]*2\\^-9[^\n]*\n +39 +1/1 [^\n]*\n$"));
+  EXPECT_THAT(text, ContainsRegex("\n +39 +1/1 +3 +3 [^\n]*2\\^-9[^\n]*\n +40 +1/1 [^\n]*\n$"));
 }
 
 TEST_F(LogCommand, ReportsATornTailAndLeavesItAlone) {

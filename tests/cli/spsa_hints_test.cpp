@@ -98,5 +98,76 @@ TEST_F(SpsaHints, ABranchIsOfferedForWhatItMayHaveOtherwise) {
   EXPECT_TRUE(fs::exists(*this / "run-2/metrics.jsonl"));
 }
 
+TEST_F(SpsaHints, ABranchTellsWhatItsHeaderHoldsInTheRecipesWords) {
+  expect_done(command({"run.dir=run", "train.steps=10"}));
+  expect_done(command({"run.dir=run", "job=replay", "replay.branch=branch"}));
+  const Words other = {"run.dir=branch", "spsa.eps=2e-2", "train.seed=5", "spsa.votes=sign", "train.steps=20"};
+  const std::string text = expect_exit(2, command(other)).err;
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("spsa.eps was 0.01, now 0.02\n"), HasSubstr("train.seed was 1, now 5\n"),
+                    HasSubstr("spsa.votes was byte, now sign\n"), HasSubstr("undo the change, or start anew with"),
+                    testing::Not(HasSubstr("digest")), testing::Not(HasSubstr("adapt_unit"))));
+  EXPECT_THAT(expect_exit(2, command({"run.dir=branch", "adapter.rank=4", "train.steps=20"})).err,
+              HasSubstr("[adapter]"));
+  EXPECT_THAT(expect_exit(2, command({"run.dir=branch", "optimizer.momentum=0.5"})).err,
+              HasSubstr("optimizer.momentum was 0, now 0.5\n"));
+  expect_done(command({"run.dir=branch", "train.steps=20"}));
+}
+
+TEST_F(SpsaHints, OtherDataAreOfferedABranch) {
+  expect_done(command({"run.dir=run", "train.steps=10"}));
+  const Words other = {"data.train=eval.jsonl", "train.steps=12"};
+  EXPECT_THAT(
+      expect_exit(2, command(joined({"run.dir=run"}, other))).err,
+      AllOf(HasSubstr("this run cannot go on with other training data"), HasSubstr("job=replay replay.branch=")));
+  expect_done(command({"run.dir=run", "job=replay", "replay.branch=branch"}));
+  expect_done(command(joined({"run.dir=branch"}, other)));
+}
+
+TEST_F(SpsaHints, TheCheckSeesWhatIsDamagedInTheRunsFolder) {
+  const test::Ended ended = expect_done(command({"run.dir=run", "train.steps=10"}));
+  forget_end("run");
+  const Words longer = {"run.dir=run", "train.steps=10", "--check"};
+  expect_done(command(longer));
+  const auto refused = [&](const std::string& file, const std::string& damaged) {
+    const std::string whole = test::read_file(*this / file);
+    test::write_file(*this / file, damaged);
+    const std::string text = expect_exit(2, command(longer)).err;
+    EXPECT_EQ(expect_exit(2, command({"run.dir=run", "train.steps=10"})).err, text) << "as training says it";
+    test::write_file(*this / file, whole);
+    return text;
+  };
+  std::string bytes = test::read_file(*this / "run/log/00000000.tsb");
+  bytes[200] ^= 4;
+  EXPECT_THAT(refused("run/log/00000000.tsb", bytes), HasSubstr("job=replay tells up to which round"));
+  EXPECT_THAT(refused("run/log/header.json", "{"), HasSubstr("run/log/header.json: "));
+  EXPECT_THAT(refused("run/run.json", "{\"recipe\": 5}"),
+              AllOf(HasSubstr("run/run.json: "), HasSubstr("put back a copy")));
+  fs::remove(*this / "run/figures.json");
+  fs::create_directories(*this / "run/figures.json");
+  EXPECT_THAT(expect_exit(2, command(longer)).err, HasSubstr("figures.json: is a folder, and a file belongs there"));
+}
+
+TEST_F(SpsaHints, ALogThatIsDamagedInItsMiddleIsRebuiltUpToThere) {
+  expect_done(command({"run.dir=run"}));
+  const auto digest_of = [](const test::Ended& ended) { return Json::parse(ended.out, "").at("digest").as_string(); };
+  const std::string fifteenth = digest_of(expect_done(command({"job=replay", "run.dir=run", "replay.round=15"})));
+  std::string bytes = test::read_file(*this / "run/log/00000000.tsb");
+  bytes[bytes.size() / 2] ^= 4;
+  test::write_file(*this / "run/log/00000000.tsb", bytes);
+  const std::string text = expect_exit(2, command({"job=replay", "run.dir=run"})).err;
+  EXPECT_THAT(text, AllOf(HasSubstr("is damaged (crc"), HasSubstr("rounds before are whole: replay.round=")));
+  const std::string last = round_in(text);
+  EXPECT_GE(std::stoi(last), 15);
+  EXPECT_LT(std::stoi(last), 40);
+  expect_exit(2, command({"job=replay", "run.dir=run", "replay.round=" + std::to_string(std::stoi(last) + 1)}));
+  const test::Ended ended = expect_done(command({"job=replay", "run.dir=run", "replay.round=15"}));
+  EXPECT_EQ(digest_of(ended), fifteenth);
+  EXPECT_THAT(ended.err, HasSubstr("note: the log is read up to its damage: "));
+  expect_done(command({"job=replay", "run.dir=run", "replay.round=" + last, "replay.branch=branch"}));
+  expect_done(command({"run.dir=branch"}));
+  EXPECT_EQ(losses("branch").size(), 40u);
+}
+
 }  // namespace
 }  // namespace tessera

@@ -44,6 +44,20 @@ TEST(Json, FaultsNameTheSourceAndThePosition) {
   }
 }
 
+TEST(Json, OfOneLineTheByteTellsThePlaceAlone) {
+  const auto fault = [](const std::string& text) {
+    try {
+      Json::parse(text, "data.jsonl:7");
+    } catch (const UserError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(fault("{\"a\" 1}").find("data.jsonl:7: not valid JSON at byte 6: syntax error"), 0u) << fault("{\"a\" 1}");
+  EXPECT_EQ(fault("{\"a\" 1}").find("line"), std::string::npos);
+  EXPECT_NE(fault("{\n\"a\" 1}").find("at line 2"), std::string::npos);
+}
+
 TEST(Json, RefusesToNestWithoutEnd) {
   const std::string deep(100000, '[');
   EXPECT_THROW(Json::parse(deep, "test"), UserError);

@@ -119,8 +119,9 @@ TEST(RecipeSections, WhatIsNoArrayOfTablesIsNotTakenForOne) {
   const char* write = "a.toml:1:7: data.sources is an array of tables\n  write [[data.sources]] above the keys of each";
   EXPECT_EQ(faults("[data.sources]\npath = \"x\"\n"), write);
   EXPECT_THAT(faults("[data]\nsources = [\"x\", \"y\"]\n"), HasSubstr("data.sources is an array of tables"));
-  EXPECT_THAT(faults("[[evaluate.tasks]]\nrows = 3\n"),
-              HasSubstr("evaluate.tasks is a section, expected a table of keys"));
+  EXPECT_EQ(faults("[[evaluate.tasks]]\nrows = 3\n"),
+            "a.toml:1:12: [[evaluate.tasks]] begins one of several tables, and evaluate.tasks is a single one\n"
+            "  write [evaluate.tasks]");
   EXPECT_THAT(faults("data = 3\n"), HasSubstr("data is a section, expected a table of keys"));
 }
 

@@ -368,6 +368,14 @@ TEST(Recipe, OverridesOfTheWrongShapeAreFaults) {
         << text;
 }
 
+TEST(Recipe, AKeyOfTheWrongShapeIsOneFault) {
+  for (const char* text : {"job={a=1}", "job.a=1", "train.steps={a=1}"})
+    EXPECT_EQ(faults("", {text}).find("unknown"), std::string::npos) << faults("", {text});
+  EXPECT_THAT(faults("job.a = 1\n"), testing::Not(testing::HasSubstr("unknown")));
+  EXPECT_EQ(faults("[[train]]\nsteps = 1\n"),
+            "recipes/a.toml:1:3: [[train]] begins one of several tables, and train is a single one\n  write [train]");
+}
+
 TEST(Recipe, WhatAShellWouldExpandIsNoPathHere) {
   EXPECT_EQ(faults("[files]\ntrain = \"~/data.jsonl\"\n"),
             "recipes/a.toml:2:9: files.train is \"~/data.jsonl\": \"~\" and \"$\" are not expanded here\n"

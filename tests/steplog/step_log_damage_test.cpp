@@ -66,6 +66,41 @@ TEST(StepLog, FindsEveryChangedByteBeforeTheTail) {
   }
 }
 
+TEST(StepLog, IsReadUpToItsDamageWhereThatIsAskedFor) {
+  const TemporaryFolder folder;
+  const Written written(folder / "log", 9, 1500);  // some segments
+  for (const std::string& name : files_in(folder / "log")) {
+    if (!name.ends_with(".tsb")) continue;
+    const fs::path file = folder / "log" / name;
+    const std::string whole = read_file(file);
+    const auto first = static_cast<size_t>(std::stoi(name));
+    size_t records = first, end = 32;  // those that end at or before the byte
+    for (size_t at = 0; at < whole.size(); at += 7) {
+      while (end + 4 + written.records[records].size() <= at && records + 1 < written.records.size()) {
+        end += 4 + written.records[records].size();
+        ++records;
+      }
+      std::string changed = whole;
+      changed[at] ^= static_cast<char>(1 << (at % 8));
+      write_file(file, changed);
+      const StepLog log = StepLog::open(folder / "log", {.access = StepLog::Access::read, .up_to_damage = true});
+      ASSERT_EQ(log.size(), records) << name << " " << at;
+      ASSERT_EQ(records_of(log),
+                std::vector<Bytes>(written.records.begin(), written.records.begin() + static_cast<int64_t>(records)));
+      const bool is_tail = records + 1 == written.records.size();
+      ASSERT_EQ(log.damage().has_value(), !is_tail) << "a damaged last record is a notice";
+      if (!is_tail) {
+        ASSERT_EQ(log.damage()->what(),
+                  error_text([&] { StepLog::open(folder / "log", {.access = StepLog::Access::read}); }));
+      }
+    }
+    write_file(file, whole);
+  }
+  EXPECT_FALSE(StepLog::open(folder / "log", {.access = StepLog::Access::read, .up_to_damage = true}).damage());
+  fs::rename(folder / "log/00000000.tsb", folder / "log/elsewhere");
+  EXPECT_EQ(StepLog::open(folder / "log", {.access = StepLog::Access::read, .up_to_damage = true}).size(), 0u);
+}
+
 TEST(StepLog, NamesTheOffsetAndTheRuleOfDamage) {
   const TemporaryFolder folder;
   const Written written(folder / "log", 3);
@@ -76,9 +111,11 @@ TEST(StepLog, NamesTheOffsetAndTheRuleOfDamage) {
   write_file(file, bytes);
   EXPECT_EQ(
       error_text([&] { StepLog::open(folder / "log", {}); }),
-      fmt::format("{}: byte {}: record 1 is damaged (crc: the checksum does not match)\n  every machine of the run "
-                  "has the same records: take the file from another one, or from a copy",
-                  file.string(), second));
+      fmt::format(
+          "{}: byte {}: record 1 is damaged (crc: the checksum does not match)\n  every machine of the run "
+          "has the same records: take the file from another one, or from a copy; job=replay tells up to which round "
+          "the records before it go",
+          file.string(), second));
 }
 
 TEST(StepLog, FindsDamageThatHappensWhileItIsOpen) {

@@ -249,11 +249,21 @@ void check_compression(Recipe& recipe, const JobConfig& c) {
                  "fold.plan takes the place of the stages up to the plan: leave it out, or raise fold.until");
 }
 
+/// Of every section that a stage may read: what none of those reads that are run.
 void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   const FoldConfig& fold = c.own.of<FoldConfig>();
-  std::set<std::string> unread = all_keys(fold);
-  for (const std::string& key : keys_that_are_read(fold)) unread.erase(key);
-  notes.add("fold", said_keys(fold), unread, "no stage that is run reads them");
+  const auto note = [&](const std::string& section, const auto& config) {
+    std::set<std::string> unread = all_keys(config);
+    for (const std::string& key : keys_that_are_read(fold, section)) unread.erase(key);
+    notes.add(section, said_keys(config), unread, "no stage that is run asks for that");
+  };
+  note("fold", fold);
+  if (!is_asked(fold, "cure")) {  // it is a training, which reads all of these
+    note("train", c.trainer.train);
+    note("optimizer", c.trainer.optimizer);
+    note("adapter", c.adapter);
+    return;
+  }
   if (fold.cure == "full")
     notes.add("adapter", said_keys(c.adapter), all_keys(c.adapter), "fold.cure is \"full\", which trains no adapter");
   if (fold.cure == "adapter")
@@ -277,7 +287,7 @@ void add_outputs_of(const Stage& stage, std::vector<std::string>& names) {
 
 std::vector<std::string> outputs_of_compression(const JobConfig& c) {
   const FoldConfig& fold = c.own.of<FoldConfig>();
-  std::vector<std::string> files = {"recipe.toml", "compress/journal.jsonl"};
+  std::vector<std::string> files = {"recipe.toml", "compress/", "compress/journal.jsonl"};
   if (is_asked(fold, "share")) files.emplace_back("sharing/");
   if (is_asked(fold, "cure")) files.insert(files.end(), {"compress/checkpoints/", "metrics.jsonl"});
   for (const Stage* stage : asked_stages(fold)) add_outputs_of(*stage, files);

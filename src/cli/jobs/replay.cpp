@@ -13,6 +13,7 @@
 #include "cli/trained_weights.h"
 #include "core/error.h"
 #include "io/files.h"
+#include "io/json_file.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "model/export.h"
@@ -72,6 +73,47 @@ fs::path results_folder(const JobInputs& in, const RunPlaces& source) {
                       left),
           fmt::format("name the run with replay.log={} and another folder with run.dir", source.run.string()));
   return folder;
+}
+
+/// Its records up to the last; of a log that is damaged in its middle up to the damage, when the round that is asked
+/// for lies before that. @throws UserError otherwise
+StepLog open_log(const JobInputs& in, const RunPlaces& source) {
+  StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read, .up_to_damage = true});
+  const auto& damage = log.damage();
+  const uint32_t held = rounds_in(log);
+  if (damage && config_of(in).round.value_or(int64_t{held} + 1) > held)
+    throw UserError(
+        damage->where(), damage->message(),
+        fmt::format("{}\nthe {} rounds before are whole: replay.round={} and less are rebuilt, or branched off",
+                    damage->hint(), held, held));
+  return log;
+}
+
+/// What there is to tell of a log that was opened.
+std::vector<std::string> notices_of(const StepLog& log) {
+  std::vector<std::string> notices = log.notices();
+  if (const auto& damage = log.damage())
+    notices.push_back(
+        fmt::format("note: the log is read up to its damage: {}: {}", damage->where(), damage->message()));
+  return notices;
+}
+
+constexpr const char* kReplayed = "replay.json";
+
+/// That results in the folder are replaced which are of another round, or of nobody knows which; mostly empty.
+std::string replaced_notice(const fs::path& folder, const std::string& run, uint32_t round) {
+  const auto holds = [&](const char* name) { return fs::exists(folder / name); };
+  if (!holds("adapter") && !holds("sharing") && !holds("model") && !holds("peft")) return "";
+  std::string what = "results that do not say of which round they are";
+  try {
+    const Json kept = read_configuration(folder / kReplayed);
+    const int64_t before = kept.at("round").as_integer();
+    const bool is_same_run = kept.at("run").as_string() == run;
+    if (is_same_run && before == round) return "";
+    what = fmt::format("the weights of round {}{}", before, is_same_run ? "" : " of another run");
+  } catch (const UserError&) {  // none, or a damaged one: both are written anew
+  }
+  return fmt::format("note: \"{}\" holds {}: those of round {} take their place", folder.string(), what, round);
 }
 
 uint32_t wanted_round(const JobInputs& in, const StepLog& log) {
@@ -138,25 +180,39 @@ void require_same_config(const RunPlaces& source, const Model& model) {
                   "config.json of model.path has other numbers now: put back what the run had");
 }
 
+/// Whose weights are in a folder of results: replay.json, beside them once all are written.
+struct Replayed {
+  std::string run;
+  uint32_t round;
+  std::string digest;
+  std::string text() const {
+    return Json::object().set("run", run).set("round", int64_t{round}).set("digest", digest).dump(1) + "\n";
+  }
+};
+
 /// @return what the weights were rounded to in the folder, when they were
-std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target) {
+std::optional<DType> export_into(const JobInputs& in, const Context& ctx, Model& model, const fs::path& target,
+                                 const Replayed& replayed) {
   refuse_own_folder(target / "model", in.config.model.path);
   const RunFolder folder(target, "auto", teller(in));
   tell(in, folder.notice());
   model.assemble(ctx);
+  fs::remove(folder / kReplayed);
+  std::optional<DType> rounded_to;
   for (const Written& result : export_results(in, ctx, model, folder.path(), {})) {
-    if (!result.rounded_to) continue;
+    if (!result.rounded_to || rounded_to) continue;
     tell(in, rounded_notice(result, ", and the digest is of what they were before"));
-    return result.rounded_to;
+    rounded_to = result.rounded_to;
   }
-  return std::nullopt;
+  write_text_file(folder / kReplayed, replayed.text());
+  return rounded_to;
 }
 
 /// What --check sees: the log, the round, where results go, and that the recipe's model is the run's. Values of weights
 /// are not compared.
 void look_at_replay(const JobInputs& in, Model* laid_out) {
   const RunPlaces source = replayed_run(in);
-  const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
+  const StepLog log = open_log(in, source);
   const std::string where = (source.log / "header.json").string();
   const RunHeader header = RunHeader::parse(log.header(), where);
   wanted_round(in, log);
@@ -201,10 +257,9 @@ int replay_log(const JobInputs& in) {
   const RunPlaces source = replayed_run(in);
   const fs::path target = config.branch.empty() ? results_folder(in, source) : config.branch;
   const auto start = Clock::now();
-  const StepLog log = StepLog::open(source.log, {.access = StepLog::Access::read});
+  const StepLog log = open_log(in, source);
   const auto opened = Clock::now();
-  if (!in.quiet)
-    for (const std::string& notice : log.notices()) fmt::print(stderr, "{}\n", notice);
+  for (const std::string& notice : notices_of(log)) tell(in, notice);
   const std::string where = (source.log / "header.json").string();
   const RunHeader header = RunHeader::parse(log.header(), where);
   const uint32_t round = wanted_round(in, log);
@@ -212,6 +267,8 @@ int replay_log(const JobInputs& in) {
     require_free_for_branch(config.branch, log);
   else
     refuse_overwritten_inputs(in, target);
+  const std::string run = sha256_hex(log.header());
+  if (config.branch.empty()) tell(in, replaced_notice(target, run, round));
 
   const MemoryPlan memory = require_memory(in, plan_replay(in));
   Model::Settings settings = model_settings(in, kExportPositions);
@@ -228,18 +285,19 @@ int replay_log(const JobInputs& in) {
       replay(ctx, replica, log, config.from_base ? fs::path() : source.run / "checkpoints", round);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin + (opened - start)).count();
   std::optional<DType> rounded_to;
+  const std::string digest = replica.digest(ctx).text();
   if (config.branch.empty())
-    rounded_to = export_into(in, ctx, model, target);
+    rounded_to = export_into(in, ctx, model, target, {.run = run, .round = round, .digest = digest});
   else
     write_branch(ctx, target, log, source.run, replica);
   Json line = Json::object()
                   .set("log", source.log.string())
-                  .set("run", sha256_hex(log.header()))
+                  .set("run", run)
                   .set("round", int64_t{round})
                   .set("rounds", count.rounds)
                   .set("votes", count.votes)
                   .set("digests_verified", count.digests + count.snapshots)
-                  .set("digest", replica.digest(ctx).text())
+                  .set("digest", digest)
                   .set("seconds", seconds)
                   .set("rounds_per_second", static_cast<double>(count.rounds) / seconds)
                   .set(config.branch.empty() ? "results" : "branch", target.string());

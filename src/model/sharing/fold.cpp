@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "io/json_file.h"
 #include "model/fold/plan_check.h"
 #include "model/fold/plan_file.h"
+#include "model/native_mend.h"
 #include "model/sharing/fold_deltas.h"
 #include "model/sharing/layer_groups.h"
 #include "model/sharing_io.h"
@@ -54,8 +56,8 @@ class Fold final : public FoldedBase {
     deltas_.by_weight.assign(specs.size(), {});
     add_child_deltas(specs, plan_, slots, where_, deltas_);
     if (!cure_.is_null())
-      with_place(plan_file_.parent_path() / "sharing.json",
-                 [&] { add_cure(specs, cure_of(cure_), slots, where_, deltas_); });
+      with_mend(plan_file_.parent_path() / "sharing.json", kMendNative,
+                [&] { add_cure(specs, cure_of(cure_), slots, where_, deltas_); });
     else if (making_.cure)
       cure_ = add_cure(specs, *making_.cure, slots, where_, deltas_);
     trains_shared_ = options.trainable && making_.training == FoldTraining::everything;
@@ -141,7 +143,7 @@ class Fold final : public FoldedBase {
   /// @throws UserError when it is damaged or describes another plan
   void read_description(const Json& saved) {
     const std::string file = (plan_file_.parent_path() / "sharing.json").string();
-    with_place(file, [&] {
+    with_mend(file, kMendNative, [&] {
       if (const int64_t version = saved.at("version").as_integer(); version != 1)
         throw UserError(file, fmt::format("\"version\" of the folded model is {}, this program reads 1", version));
       state_.name = saved.at("state").as_string();

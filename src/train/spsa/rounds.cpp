@@ -17,8 +17,7 @@ constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one updat
 /// The log does not reach back to where the replica is.
 [[noreturn]] void throw_dropped(const StepLog& log, uint32_t first, const fs::path& snapshots) {
   const uint32_t held = rounds_in(log);
-  const std::string what =
-      fmt::format("the log begins with round {} and goes to round {}: the rounds before were dropped", first, held);
+  const std::string what = fmt::format("the log holds rounds {} to {}: those before were dropped", first + 1, held);
   const auto known = snapshots_in(log);
   std::optional<uint32_t> oldest;
   for (const uint32_t round : snapshot_rounds(snapshots))

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "io/json_file.h"
 #include "score/evaluation.h"
 #include "train/run_folder.h"
 
@@ -30,7 +31,7 @@ Json line_of(const Record& record, int64_t bytes_per_probe) {
 ToldMetrics read_told_metrics(const std::filesystem::path& file, int64_t last_step, const Objective& objective) {
   ToldMetrics told;
   CheckpointMeta& meta = told.meta;
-  with_place(file.string(), [&] {
+  with_mend(file, "remove it: the rounds are told again from the log, without the evaluations", [&] {
     for (const Json& line : MetricsFile(file).lines()) {
       const Json* step = line.find("step");
       // Events have no figures, and lines beyond the log's end are of rounds that are made again.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/error.h"
+#include "train/spsa/header_changes.h"
 #include "train/spsa/replicas.h"
 
 namespace tessera {
@@ -50,6 +51,50 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   EXPECT_THAT(refusal("\"optimizer\": \"adamw\"", "\"optimizer\": \"adam\""), HasSubstr("\"adam\" is not known"));
   EXPECT_THAT(refusal("\"beta1\": \"3fec", "\"beta1\": \"7ffc"), HasSubstr("momentum or a beta is nan"));
   EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
+}
+
+TEST(RunHeader, ChangesAreToldInTheRecipesWords) {
+  OwnPool own;
+  const RunHeader before = header_of(own);
+  EXPECT_TRUE(header_changes(before, before).empty());
+  const auto told = [&](const std::function<void(RunHeader&)>& change) {
+    RunHeader now = before;
+    change(now);
+    EXPECT_NE(now.text(), before.text());
+    std::string text;
+    for (const HeaderChange& c : header_changes(before, now)) text += c.key + " " + c.before + " " + c.now + "\n";
+    return text;
+  };
+  EXPECT_EQ(told([](RunHeader& h) { h.eps = static_cast<double>(0.02f); }), "spsa.eps 0.001 0.02\n");
+  EXPECT_EQ(told([](RunHeader& h) {
+              h.seed = 7;
+              h.start = "other values follow";
+            }),
+            "train.seed 1311768466304947626 7\n");
+  EXPECT_EQ(told([](RunHeader& h) {
+              h.votes = VoteKind::sign;
+              h.adapt_unit = false;
+            }),
+            "spsa.votes byte sign\n");
+  EXPECT_EQ(told([](RunHeader& h) {
+              h.family = Family::pool;
+              h.lanes = 16;
+            }),
+            "spsa.directions independent pool\n");
+  EXPECT_EQ(told([](RunHeader& h) {
+              h.optimizer = "adamw";
+              h.beta2 = 0.99;
+            }),
+            "optimizer.name sgd adamw\n");
+  EXPECT_EQ(told([](RunHeader& h) { h.momentum = 0.5; }), "optimizer.momentum 0 0.5\n");
+  EXPECT_THAT(told([](RunHeader& h) { h.start = "abc"; }), testing::HasSubstr("the values that training begins with"));
+  EXPECT_THAT(told([](RunHeader& h) { h.manifest.pop_back(); }), testing::HasSubstr("a trained tensor"));
+  for (const auto& change : std::vector<std::function<void(RunHeader&)>>{
+           [](RunHeader& h) { h.m = 4; }, [](RunHeader& h) { h.unit = 6; }, [](RunHeader& h) { h.clip = 0; },
+           [](RunHeader& h) { h.digest_every = 3; }, [](RunHeader& h) { h.adapt_unit = false; },
+           [](RunHeader& h) { h.stale_max = 2; }, [](RunHeader& h) { h.base = "b"; },
+           [](RunHeader& h) { h.selection = "s"; }, [](RunHeader& h) { h.rules = Rules::second; }})
+    EXPECT_NE(told(change), "") << "each that the log compares is told";
 }
 
 TEST(RunHeader, NamesTheFirstTensorThatDiffers) {
