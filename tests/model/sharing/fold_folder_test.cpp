@@ -136,6 +136,9 @@ TEST_F(FoldedFolder, SaysWhatItIs) {
             "warning: this model was cut and not cured (perplexity 41.2, original 17.8): train it further");
   FoldedBase* folded = folded_base(model.sharing());
   ASSERT_TRUE(folded);
+  folded->set_state({"removed", {{"original", 17.75}, {"removed", 41.25}, {"replaced", 30.5}}});
+  EXPECT_EQ(model.sharing().caution(),
+            "warning: this model was cut and not cured (perplexity 30.5, original 17.8): train it further");
   folded->set_state({"cured", {{"cured", 19.5}}});
   EXPECT_EQ(model.sharing().caution(), "");
   EXPECT_EQ(model.sharing().descriptor().at("perplexity").dump(), R"({"cured":19.5})");
@@ -203,6 +206,22 @@ TEST_F(FoldedFolder, ExportedDenseComputesTheSameInAnOrdinaryReader) {
     for (int64_t i = 0; i < ours.shape().count(); ++i)
       ASSERT_NEAR(element(ours.view(), i), element(theirs.view(), i), 1e-3) << name_of(level);
   }
+}
+
+/// A removed half is written as zeros, which add nothing.
+TEST_F(FoldedFolder, ExportedWithoutHalvesOfBlocksIsExact) {
+  saved_model({.plan = test::halved_layers(), .state = {}});
+  Model folded(load_settings());
+  export_merged(folder_ / "export", folded, dense_, own_.ctx);
+  Model dense(test::stored_settings(folder_ / "export"));
+  const Tensor ours = logits(folded), theirs = logits(dense);
+  for (int64_t i = 0; i < ours.shape().count(); ++i) ASSERT_EQ(element(ours.view(), i), element(theirs.view(), i)) << i;
+  const auto stored = SafetensorsReader::open(saved() / "fold.safetensors"),
+             whole = SafetensorsReader::open_folder(folder_ / "export");
+  EXPECT_FALSE(stored.contains("fold.group.1.mlp.up_proj.weight"));
+  EXPECT_FALSE(stored.contains("fold.layer.3.input_layernorm.weight"));
+  for (const char* name : {"model.layers.1.mlp.up_proj.weight", "model.layers.3.input_layernorm.weight"})
+    for (const float x : whole.at(name).as<float>()) ASSERT_EQ(x, 0) << name;
 }
 
 TEST_F(FoldedFolder, IsTheBaseOfAnAdapterWithAsManyLayers) {
