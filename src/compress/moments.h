@@ -25,12 +25,14 @@ struct CalibrationMoments {
 };
 /// Of the model without what the plan removed, on the calibration rows. A pass takes one row, and rows are summed in
 /// their order, so that the moments have the same bits for any number of ranks.
+/// @param cut  that model, where it is not the original with some gates shut (replaced.h); null: it is
 /// @throws Stopped on every rank when a stop was asked for between two rows
-CalibrationMoments calibration_moments(const StageInputs&, const FoldPlan&);
+CalibrationMoments calibration_moments(const StageInputs&, const FoldPlan&, Model* cut = nullptr);
 /// Bytes of the arena that a pass of it takes.
 int64_t plan_moments_bytes(const StageSizes&);
 
-/// The model's blocks as planning compares them, by original index; what the plan removed has no linears. The weights
+/// The blocks of the original, or of a folded model of it, as planning compares them, by original index; what the plan
+/// removed has no linears. The weights
 /// are the model's own slots, where they lie.
 /// @param moments  [L], floored
 std::vector<FoldBlock> fold_blocks(Model&, const FoldPlan&, std::vector<InputMoments> moments);
