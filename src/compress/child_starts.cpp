@@ -144,7 +144,7 @@ class Starts {
 
 }  // namespace
 
-Start start_from(std::shared_ptr<const Tensor> tensor) {
+Start start_from(const std::shared_ptr<const Tensor>& tensor) {
   return [tensor](TensorView values) { copy_of(tensor->view())(values); };
 }
 

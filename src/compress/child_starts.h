@@ -19,7 +19,7 @@ namespace tessera {
 using SlotStarts = decltype(FoldMaking::starts);
 
 /// Writes a tensor's values, converted to the slot's type.
-SlotStarts::mapped_type start_from(std::shared_ptr<const Tensor>);
+SlotStarts::mapped_type start_from(const std::shared_ptr<const Tensor>&);
 
 /// Whether the starts of a plan depend on the inputs of blocks: only a weighted mean, gains and low-rank deltas do.
 bool reads_moments(const FoldPlan&);

@@ -102,10 +102,12 @@ StageOutcome group(const StageInputs& in) {
   const auto run = replaced_run(in);
   const auto cut = trained_model(in);
   CalibrationMoments moments = calibration_moments(in, removed, cut.get());
+  const AbsorbedWeights absorbed(in.model, removed, kept_gates(in, removed));
   Json history = history_of(in);  // every rank takes part in reading the files
   StageOutcome outcome{.file = {}, .tokens = moments.tokens};
   outcome.text = from_root(in.world, [&] {
-    const std::vector<FoldBlock> blocks = fold_blocks(cut ? *cut : in.model, removed, std::move(moments.blocks));
+    const std::vector<FoldBlock> blocks =
+        fold_blocks(cut ? *cut : in.model, removed, std::move(moments.blocks), &absorbed);
     Grouping grouping = group_blocks(in, removed, run, blocks);
     const Json deltas = deltas_json(in, grouping, blocks, outcome.tokens);
     write_text_file(in.folder / kDeltas, deltas.dump(1) + "\n");
@@ -132,8 +134,8 @@ Stage group_stage() {
   return {.name = "group",
           .file = "fold_plan.json",
           .keys = {"fold.planning", "fold.group", "fold.groups", "fold.target", "fold.keep_head", "fold.keep_tail",
-                   "fold.parent", "fold.child", "fold.child_rank", "fold.replace", "fold.calibration_rows",
-                   "train.sequence_length", "train.seed"},
+                   "fold.parent", "fold.child", "fold.child_rank", "fold.replace", "fold.absorb",
+                   "fold.calibration_rows", "train.sequence_length", "train.seed"},
           .inputs = {"probe", "gates", "remove", "replace"},
           .run = group,
           .cost = group_cost,

@@ -81,7 +81,7 @@ std::vector<double> input_squares(const Context& ctx, Model& model, const Packed
 CalibrationMoments calibration_moments(const StageInputs& in, const FoldPlan& plan, Model* cut) {
   Model& model = cut ? *cut : in.model;
   const std::vector<double> open =
-      cut ? std::vector(2 * static_cast<size_t>(model.decoder().num_layers()), 1.0) : open_halves(plan);
+      cut ? std::vector(2 * static_cast<size_t>(model.decoder().num_layers()), 1.0) : kept_gates(in, plan);
   const std::vector<double> total =
       sums_over_calibration_rows(in, "measuring the inputs of blocks",
                                  [&](const PackedBatch& batch) { return input_squares(in.ctx, model, batch, open); });
@@ -105,7 +105,8 @@ int64_t plan_moments_bytes(const StageSizes& sizes) {
                      [&](const Context& ctx, const PackedBatch& batch) { input_squares(ctx, model, batch, open); });
 }
 
-std::vector<FoldBlock> fold_blocks(Model& model, const FoldPlan& plan, std::vector<InputMoments> moments) {
+std::vector<FoldBlock> fold_blocks(Model& model, const FoldPlan& plan, std::vector<InputMoments> moments,
+                                   const AbsorbedWeights* absorbed) {
   const DecoderModel& decoder = model.decoder();
   const std::vector<double> open = open_halves(plan);
   TS_CHECK(moments.size() == static_cast<size_t>(plan.base.layers), "moments of {} blocks", moments.size());
@@ -116,7 +117,8 @@ std::vector<FoldBlock> fold_blocks(Model& model, const FoldPlan& plan, std::vect
     if (spec.layer < 0 || spec.role != Role::linear) continue;
     const auto original = static_cast<size_t>(model.layers()[static_cast<size_t>(spec.layer)].original);
     if (open[2 * original + (half_of(spec.part) == BlockHalf::mlp ? 1 : 0)] == 0) continue;
-    const ConstView weight = decoder.weight(static_cast<int>(i))->direct({&model.pool()});
+    const auto other = absorbed ? absorbed->of(static_cast<int64_t>(original), spec.part) : nullptr;
+    const ConstView weight = other ? other->view() : decoder.weight(static_cast<int>(i))->direct({&model.pool()});
     TS_CHECK(!weight.empty(), "\"{}\" does not lie in memory as it is read", spec.name);
     blocks[original].linears.push_back({spec.type, spec.part, weight});
   }

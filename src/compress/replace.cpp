@@ -104,7 +104,7 @@ void tell_other_shapes(const StageInputs& in, const ReplacedRun& run) {
 StageOutcome nothing_to_replace(const StageInputs& in) {
   in.say("replace: nothing is removed, so that there is no run to replace");
   if (in.is_root()) write_safetensors(in.folder / kBlock, {});
-  return {.file = replace_json(in).set("run", nullptr)};
+  return {.file = replace_json(in).set("run", Json())};
 }
 
 StageOutcome replace(const StageInputs& in) {

@@ -50,10 +50,13 @@ SlotStarts starts_of(const StageInputs& in, const FoldPlan& plan, int64_t& token
   if (reads_moments(plan)) moments = calibration_moments(in, plan, trained_model(in).get());
   tokens += moments.tokens;
   moments.blocks.resize(static_cast<size_t>(plan.base.layers));
-  SlotStarts starts = child_starts(in.world, plan, fold_blocks(in.model, plan, std::move(moments.blocks)), [&] {
+  const AbsorbedWeights absorbed(in.model, plan, kept_gates(in, plan));
+  const std::vector<FoldBlock> blocks = fold_blocks(in.model, plan, std::move(moments.blocks), &absorbed);
+  SlotStarts starts = child_starts(in.world, plan, blocks, [&] {
     leave_together(in.world, in.stop_requested(), "finding what shared blocks begin with");
   });
   if (const auto run = replaced_run(in)) add_trained_starts(plan, read_trained_block(in, *run), starts);
+  absorbed.add_starts(plan, starts);
   if (!in.model.source()) add_drawn_starts(in.model, plan, starts);
   return starts;
 }
@@ -69,7 +72,7 @@ std::map<std::string, double> perplexities(const StageInputs& in, Model* cut, Mo
     if (std::isfinite(perplexity)) found[point] = perplexity;
   };
   measure("original", in.model, {});
-  const std::vector<double> open = open_halves(plan);
+  const std::vector<double> open = kept_gates(in, plan);
   if (has_removed(plan) && (cut || has_shared(plan))) measure("removed", in.model, {BlockGates::Of::sublayers, open});
   if (cut && has_shared(plan)) measure("replaced", *cut, {});
   folded.assemble(in.ctx);
@@ -182,8 +185,8 @@ StageCost share_cost(const StageSizes& sizes) {
 Stage share_stage() {
   return {.name = "share",
           .file = "share.json",
-          .keys = {"fold.calibration_rows", "train.sequence_length", "train.micro_batch", "train.seed"},
-          .inputs = {"group", "replace"},
+          .keys = {"fold.absorb", "fold.calibration_rows", "train.sequence_length", "train.micro_batch", "train.seed"},
+          .inputs = {"gates", "group", "replace"},
           .run = share,
           .cost = share_cost,
           .in_plan = false,

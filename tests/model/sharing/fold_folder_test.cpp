@@ -192,6 +192,25 @@ TEST_F(FoldedFolder, OverItsBaseIsWhatItIsAlone) {
   EXPECT_EQ(over->pool().values(group).data, over->source()->at("model.layers.3.mlp.up_proj.weight").data);
 }
 
+/// A gate that stays is in the saved projection, and not in the base's.
+TEST_F(FoldedFolder, OverItsBaseKeepsProjectionsThatAreNotTheBases) {
+  const FoldPlan plan = test::six_layers();
+  const std::string slot = "fold.group.1.mlp.down_proj.weight";
+  FoldMaking making{.plan = plan, .state = {}};
+  making.starts[slot] = [](TensorView values) {
+    for (int64_t i = 0; i < values.shape.count(); ++i) set_element(values, i, 0.01 * static_cast<double>(i % 7));
+  };
+  saved_model(making);
+  const auto reader = std::make_shared<const SafetensorsReader>(SafetensorsReader::open(saved() / "fold.safetensors"));
+  const auto base = SafetensorsReader::open_folder(dense_);
+  making.starts = starts_beside_base(reader, plan, &base);
+  EXPECT_TRUE(making.starts.contains(slot));
+  EXPECT_FALSE(making.starts.contains("fold.group.1.mlp.up_proj.weight"));
+  const auto over = make(making);
+  Model alone(load_settings());
+  EXPECT_TRUE(test::same_bytes(logits(*over), logits(alone)));
+}
+
 TEST_F(FoldedFolder, ExportedDenseComputesTheSameInAnOrdinaryReader) {
   for (const ChildLevel level : {ChildLevel::norm, ChildLevel::scale, ChildLevel::lora, ChildLevel::mos}) {
     FoldMaking making{.plan = test::six_layers({level, level >= ChildLevel::lora ? 2 : 0}), .state = {}};
