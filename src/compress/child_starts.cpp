@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
+#include "comm/fault_together.h"
 #include "compress/starts.h"
 #include "core/device/memory.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace tessera {
 namespace {
@@ -19,10 +22,6 @@ Start copy_of(const ConstView& view) {
     init.source = host.view();
     write_first_values(init, 0, "", values);
   };
-}
-
-Start copy_of(const std::shared_ptr<const Tensor>& tensor) {
-  return [tensor](TensorView values) { copy_of(tensor->view())(values); };
 }
 
 /// Of one linear of a group: its blocks' weights, and what they read in place of them.
@@ -40,6 +39,54 @@ std::shared_ptr<const Tensor> mean_of(const SharedLinear& linear, GroupValues va
   return std::make_shared<const Tensor>(weighted_mean_weight(linear.weights, linear.sigma, dtype));
 }
 
+using Tensors = std::map<std::string, std::shared_ptr<const Tensor>>;
+
+constexpr int64_t kTogether = int64_t{1} << 26;  // bytes of a message
+
+/// A rank's tensor on all ranks.
+void send_tensor(Communicator& world, int root, Tensor& tensor) {
+  const auto all =
+      std::span(static_cast<std::byte*>(tensor.view().mutable_data()), static_cast<size_t>(tensor.view().bytes()));
+  for (size_t begin = 0; begin < all.size(); begin += kTogether) {
+    const auto part = all.subspan(begin, std::min(all.size() - begin, size_t{kTogether}));
+    std::vector<std::byte> bytes;
+    if (world.rank() == root) bytes.assign(part.begin(), part.end());
+    world.broadcast(bytes, root);
+    std::ranges::copy(bytes, part.begin());
+  }
+}
+
+/// What each rank has found, on every rank.
+Tensors of_all_ranks(Communicator& world, Tensors mine) {
+  if (world.size() == 1) return mine;
+  Json list = Json::array();
+  for (const auto& [slot, tensor] : mine) {
+    Json shape = Json::array();
+    for (int axis = 0; axis < tensor->shape().rank; ++axis) shape.push_back(tensor->shape()[axis]);
+    list.push_back(Json::object()
+                       .set("slot", slot)
+                       .set("dtype", static_cast<int64_t>(tensor->dtype()))
+                       .set("shape", std::move(shape)));
+  }
+  const std::string text = list.dump();
+  const auto lists = world.all_gather(std::as_bytes(std::span(text)));
+  Tensors all;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const auto& bytes = lists[static_cast<size_t>(rank)];
+    const std::string of_rank(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    for (const Json& entry : Json::parse(of_rank, "a rank's starts").items()) {
+      Shape shape;
+      for (const Json& size : entry.at("shape").items()) shape.dims[shape.rank++] = size.as_integer();
+      auto tensor = std::make_shared<Tensor>(shape, static_cast<DType>(entry.at("dtype").as_integer()));
+      const std::string& slot = entry.at("slot").as_string();
+      if (rank == world.rank()) copy(*mine.at(slot), *tensor);
+      send_tensor(world, rank, *tensor);
+      all[slot] = std::move(tensor);
+    }
+  }
+  return all;
+}
+
 class Starts {
  public:
   Starts(const FoldPlan& plan, std::span<const FoldBlock> blocks) : plan_(plan), blocks_(blocks) {}
@@ -51,7 +98,7 @@ class Starts {
     for (size_t i = 0; i < front.linears.size(); ++i) {
       const SharedLinear linear = shared_linear(group, i);
       const auto mean = mean_of(linear, group.values);
-      if (mean) starts_[fmt::format("fold.group.{}.{}.weight", number, linear.type)] = copy_of(mean);
+      if (mean) starts_[fmt::format("fold.group.{}.{}.weight", number, linear.type)] = mean;
       for (size_t place = 0; place < group.blocks.size(); ++place) {
         if (group.blocks.size() == 1 || group.parent == group.blocks[place]) continue;
         const auto parent = std::find(group.blocks.begin(), group.blocks.end(), group.parent) - group.blocks.begin();
@@ -61,7 +108,7 @@ class Starts {
     }
   }
 
-  SlotStarts take() { return std::move(starts_); }
+  Tensors take() { return std::move(starts_); }
 
  private:
   const FoldBlock& block(int64_t original) const { return blocks_[static_cast<size_t>(original)]; }
@@ -81,37 +128,48 @@ class Starts {
     const std::string slot = fmt::format("fold.layer.{}.{}", layer, linear.type);
     const ConstView& own = linear.weights[place];
     const auto gain = std::make_shared<const Tensor>(scale_start(own, shared, linear.sigma[place]));
-    starts_[slot + ".gain"] = copy_of(gain);
+    starts_[slot + ".gain"] = gain;
     if (plan_.child.level != ChildLevel::lora) return;
     const int64_t rank = std::min({plan_.child.rank, own.rows(), own.cols()});
     LowRankStart delta = low_rank_start(own, shared, gain->view(), linear.sigma[place], rank,
                                         fmt::format("{} of layer {}", linear.type, layer));
-    starts_[slot + ".lora_a"] = copy_of(std::make_shared<const Tensor>(std::move(delta.a)));
-    starts_[slot + ".lora_bt"] = copy_of(std::make_shared<const Tensor>(std::move(delta.bt)));
+    starts_[slot + ".lora_a"] = std::make_shared<const Tensor>(std::move(delta.a));
+    starts_[slot + ".lora_bt"] = std::make_shared<const Tensor>(std::move(delta.bt));
   }
 
   const FoldPlan& plan_;
   std::span<const FoldBlock> blocks_;
-  SlotStarts starts_;
+  Tensors starts_;
 };
 
 }  // namespace
+
+Start start_from(const std::shared_ptr<const Tensor>& tensor) {
+  return [tensor](TensorView values) { copy_of(tensor->view())(values); };
+}
 
 bool reads_moments(const FoldPlan& plan) {
   const auto is_weighted = [](const FoldGroup& group) { return group.values == GroupValues::wmean; };
   return plan.child.level >= ChildLevel::scale || std::any_of(plan.groups.begin(), plan.groups.end(), is_weighted);
 }
 
-SlotStarts child_starts(const FoldPlan& plan, std::span<const FoldBlock> blocks,
+SlotStarts child_starts(Communicator& world, const FoldPlan& plan, std::span<const FoldBlock> blocks,
                         const std::function<void()>& before_each) {
-  Starts starts(plan, blocks);
-  int64_t first = 0;
+  Starts mine(plan, blocks);
+  std::optional<UserError> fault;
+  int64_t first = 0, shared = 0;
   for (size_t number = 0; number < plan.groups.size(); ++number) {
     before_each();
-    starts.add_group(number, first);
-    first += static_cast<int64_t>(plan.groups[number].blocks.size());
+    const FoldGroup& group = plan.groups[number];
+    const bool has_starts = group.blocks.size() > 1 || !group.parent;
+    const bool is_mine = has_starts && shared++ % world.size() == world.rank();
+    if (is_mine && !fault) fault = user_fault_of([&] { mine.add_group(number, first); });
+    first += static_cast<int64_t>(group.blocks.size());
   }
-  return starts.take();
+  throw_together(world, fault);
+  SlotStarts starts;
+  for (auto& [slot, tensor] : of_all_ranks(world, mine.take())) starts[slot] = start_from(tensor);
+  return starts;
 }
 
 void add_drawn_starts(Model& original, const FoldPlan& plan, SlotStarts& starts) {

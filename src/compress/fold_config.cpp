@@ -75,6 +75,16 @@ void FoldConfig::check(SectionCheck& own) const {
   if (absorb && !has_sublayer_gates())
     own.fault("absorb", "fold.absorb is true, and fold.gates is \"block\": the MLP sees the ungated attention output",
               "set fold.gates = \"sublayer\", whose gates can be multiplied into the weights");
+  if (absorb && (selector != "gates" || !plan.empty()))
+    own.fault("absorb", "fold.absorb is true, and no gates are trained whose values could stay",
+              "set fold.selector = \"gates\" without fold.plan, or fold.absorb = false");
+  if (absorb && trained_remove() != remove)
+    own.fault(
+        "absorb",
+        fmt::format("fold.absorb is true, and gates are trained for fold.gate_remove = {}, where fold.remove is {}: "
+                    "what is to stay may be as good as shut",
+                    trained_remove(), remove),
+        "leave fold.gate_remove out, or fold.absorb");
   if (plan.empty()) return;
   for (const char* key : {"remove", "group", "selector", "target"})
     if (own.said().count(key) > 0)

@@ -1,9 +1,11 @@
 // Stage "group": which of the blocks that are left share, and whose weights each group reads. fold_plan.json holds the
 // plan, and deltas.json the distances that it was made by.
 
+#include "comm/from_root.h"
 #include "compress/grouping_keys.h"
 #include "compress/json_numbers.h"
 #include "compress/moments.h"
+#include "compress/replaced.h"
 #include "io/files.h"
 #include "model/fold/plan_file.h"
 
@@ -78,11 +80,14 @@ Json history_of(const StageInputs& in) {
   return history;
 }
 
-Grouping group_blocks(const StageInputs& in, const FoldPlan& removed, const std::vector<FoldBlock>& blocks) {
+Grouping group_blocks(const StageInputs& in, const FoldPlan& removed, const std::optional<ReplacedRun>& run,
+                      const std::vector<FoldBlock>& blocks) {
   const auto delta = [&](int64_t child, int64_t parent) {
     return delta_of(blocks[static_cast<size_t>(child)], blocks[static_cast<size_t>(parent)]);
   };
-  return plan_groups(removed, grouping_options(in.fold), shapes_of(in.model.decoder().specs()), delta, in.where_fold);
+  GroupingOptions options = grouping_options(in.fold);
+  if (run) options.trained = run->first;
+  return plan_groups(removed, options, shapes_of(in.model.decoder().specs()), delta, in.where_fold);
 }
 
 void say_sizes(const StageInputs& in, const FoldPlan& plan) {
@@ -95,17 +100,22 @@ void say_sizes(const StageInputs& in, const FoldPlan& plan) {
 
 StageOutcome group(const StageInputs& in) {
   const FoldPlan removed = removed_plan(in);
-  CalibrationMoments moments = calibration_moments(in, removed);
+  const auto run = replaced_run(in);
+  const auto cut = trained_model(in);
+  CalibrationMoments moments = calibration_moments(in, removed, cut.get());
+  const AbsorbedWeights absorbed(in.model, removed, kept_gates(in, removed));
   Json history = history_of(in);  // every rank takes part in reading the files
   StageOutcome outcome{.file = {}, .tokens = moments.tokens};
-  if (!in.is_root()) return outcome;
-  const std::vector<FoldBlock> blocks = fold_blocks(in.model, removed, std::move(moments.blocks));
-  Grouping grouping = group_blocks(in, removed, blocks);
-  const Json deltas = deltas_json(in, grouping, blocks, outcome.tokens);
-  write_text_file(in.folder / kDeltas, deltas.dump(1) + "\n");
-  grouping.plan.history = history.set("deltas", deltas.at("deltas"));
-  say_sizes(in, grouping.plan);
-  outcome.text = fold_plan_text(grouping.plan);
+  outcome.text = from_root(in.world, [&] {
+    const std::vector<FoldBlock> blocks =
+        fold_blocks(cut ? *cut : in.model, removed, std::move(moments.blocks), &absorbed);
+    Grouping grouping = group_blocks(in, removed, run, blocks);
+    const Json deltas = deltas_json(in, grouping, blocks, outcome.tokens);
+    write_text_file(in.folder / kDeltas, deltas.dump(1) + "\n");
+    grouping.plan.history = history.set("deltas", deltas.at("deltas"));
+    say_sizes(in, grouping.plan);
+    return fold_plan_text(grouping.plan);
+  });
   return outcome;
 }
 
@@ -125,9 +135,9 @@ Stage group_stage() {
   return {.name = "group",
           .file = "fold_plan.json",
           .keys = {"fold.planning", "fold.group", "fold.groups", "fold.target", "fold.keep_head", "fold.keep_tail",
-                   "fold.parent", "fold.child", "fold.child_rank", "fold.calibration_rows", "train.sequence_length",
-                   "train.seed"},
-          .inputs = {"probe", "gates", "remove"},
+                   "fold.parent", "fold.child", "fold.child_rank", "fold.replace", "fold.absorb",
+                   "fold.calibration_rows", "train.sequence_length", "train.seed"},
+          .inputs = {"probe", "gates", "remove", "replace"},
           .run = group,
           .cost = group_cost,
           .beside = {kDeltas}};

@@ -78,18 +78,22 @@ std::vector<double> input_squares(const Context& ctx, Model& model, const Packed
   return all;
 }
 
-CalibrationMoments calibration_moments(const StageInputs& in, const FoldPlan& plan) {
-  const std::vector<double> open = open_halves(plan);
-  const std::vector<double> total = sums_over_calibration_rows(
-      in, "measuring the inputs of blocks",
-      [&](const PackedBatch& batch) { return input_squares(in.ctx, in.model, batch, open); });
+CalibrationMoments calibration_moments(const StageInputs& in, const FoldPlan& plan, Model* cut) {
+  Model& model = cut ? *cut : in.model;
+  const std::vector<double> open =
+      cut ? std::vector(2 * static_cast<size_t>(model.decoder().num_layers()), 1.0) : kept_gates(in, plan);
+  const std::vector<double> total =
+      sums_over_calibration_rows(in, "measuring the inputs of blocks",
+                                 [&](const PackedBatch& batch) { return input_squares(in.ctx, model, batch, open); });
   CalibrationMoments found{.blocks = {}, .tokens = static_cast<int64_t>(total.back())};
+  found.blocks.resize(static_cast<size_t>(in.model.decoder().num_layers()));
   auto from = total.begin();
-  for (int layer = 0; layer < in.model.decoder().num_layers(); ++layer) {
+  for (int layer = 0; layer < model.decoder().num_layers(); ++layer) {
     InputMoments moments;
-    const Widths widths = widths_of(in.model.decoder(), layer);
+    const Widths widths = widths_of(model.decoder(), layer);
     for (size_t i = 0; i < kVectors; from += widths[i], ++i) vectors_of(moments)[i]->assign(from, from + widths[i]);
-    found.blocks.push_back(floored(std::move(moments)));
+    const int original = model.layers()[static_cast<size_t>(layer)].original;
+    found.blocks[static_cast<size_t>(original)] = floored(std::move(moments));
   }
   return found;
 }
@@ -101,20 +105,22 @@ int64_t plan_moments_bytes(const StageSizes& sizes) {
                      [&](const Context& ctx, const PackedBatch& batch) { input_squares(ctx, model, batch, open); });
 }
 
-std::vector<FoldBlock> fold_blocks(Model& model, const FoldPlan& plan, std::vector<InputMoments> moments) {
+std::vector<FoldBlock> fold_blocks(Model& model, const FoldPlan& plan, std::vector<InputMoments> moments,
+                                   const AbsorbedWeights* absorbed) {
   const DecoderModel& decoder = model.decoder();
   const std::vector<double> open = open_halves(plan);
-  TS_CHECK(moments.size() == static_cast<size_t>(decoder.num_layers()), "moments of {} blocks", moments.size());
+  TS_CHECK(moments.size() == static_cast<size_t>(plan.base.layers), "moments of {} blocks", moments.size());
   std::vector<FoldBlock> blocks(moments.size());
   for (size_t l = 0; l < blocks.size(); ++l) blocks[l].moments = std::move(moments[l]);
   for (size_t i = 0; i < decoder.specs().size(); ++i) {
     const WeightSpec& spec = decoder.specs()[i];
     if (spec.layer < 0 || spec.role != Role::linear) continue;
-    const size_t half = 2 * static_cast<size_t>(spec.layer) + (half_of(spec.part) == BlockHalf::mlp ? 1 : 0);
-    if (open[half] == 0) continue;
-    const ConstView weight = decoder.weight(static_cast<int>(i))->direct({&model.pool()});
+    const auto original = static_cast<size_t>(model.layers()[static_cast<size_t>(spec.layer)].original);
+    if (open[2 * original + (half_of(spec.part) == BlockHalf::mlp ? 1 : 0)] == 0) continue;
+    const auto other = absorbed ? absorbed->of(static_cast<int64_t>(original), spec.part) : nullptr;
+    const ConstView weight = other ? other->view() : decoder.weight(static_cast<int>(i))->direct({&model.pool()});
     TS_CHECK(!weight.empty(), "\"{}\" does not lie in memory as it is read", spec.name);
-    blocks[static_cast<size_t>(spec.layer)].linears.push_back({spec.type, spec.part, weight});
+    blocks[original].linears.push_back({spec.type, spec.part, weight});
   }
   return blocks;
 }

@@ -82,18 +82,27 @@ class Planner {
     return best;
   }
 
+  /// Where the fixed run that begins there ends: a trained block is a run by itself.
+  int64_t fixed_end(int64_t begin) const {
+    int64_t end = begin + 1;
+    while (end < middle_ && end < begin + options_.group && block(begin) != options_.trained &&
+           block(end) != options_.trained)
+      ++end;
+    return end;
+  }
+
   std::vector<BlockRun> fixed_runs() {
-    if (options_.groups && *options_.groups != least_)
-      throw UserError(where_.of("groups"),
-                      fmt::format("fold: fixed planning makes {} groups of {} blocks in runs of {}, not {}", least_,
-                                  middle_, options_.group, *options_.groups),
-                      "set fold.planning = \"cost\", or leave fold.groups out");
     std::vector<BlockRun> runs;
-    for (int64_t begin = 0; begin < middle_; begin += options_.group) {
-      const int64_t end = std::min(middle_, begin + options_.group);
+    for (int64_t begin = 0, end = 0; begin < middle_; begin = end) {
+      end = fixed_end(begin);
       require_sharing(begin, end);
       runs.push_back({begin, end, end == begin + 1 ? RunCost{0, begin} : cost_of(begin, end)});
     }
+    if (const auto made = static_cast<int64_t>(runs.size()); options_.groups && *options_.groups != made)
+      throw UserError(where_.of("groups"),
+                      fmt::format("fold: fixed planning makes {} groups of {} blocks in runs of {}, not {}", made,
+                                  middle_, options_.group, *options_.groups),
+                      "set fold.planning = \"cost\", or leave fold.groups out");
     if (options_.target) require_target(stored(runs));
     return runs;
   }
@@ -102,7 +111,8 @@ class Planner {
     const Partitions partitions(middle_, options_.group,
                                 [&](int64_t begin, int64_t end) { return cost_of(begin, end); });
     if (options_.target && !options_.groups) return runs_within_target(partitions);
-    const int64_t groups = options_.groups.value_or(least_);
+    if (!options_.groups) return fewest_runs(partitions);
+    const int64_t groups = *options_.groups;
     if (groups > middle_ || groups < least_)
       throw UserError(where_.of({"groups", "group"}),
                       fmt::format("fold: {} blocks in runs of at most {} are {} to {} groups, not {}", middle_,
@@ -112,6 +122,12 @@ class Planner {
     if (!runs) refuse_groups(partitions, groups);
     if (options_.target) require_target(stored(*runs));
     return std::move(*runs);
+  }
+
+  /// Into as few groups as blocks that cannot share allow.
+  std::vector<BlockRun> fewest_runs(const Partitions& partitions) const {
+    for (int64_t groups = least_;; ++groups)
+      if (auto runs = partitions.best(groups)) return std::move(*runs);
   }
 
   /// Of the most groups that the target allows.

@@ -25,7 +25,7 @@ struct GroupingOptions {
   ParentChoice parent = ParentChoice::medoid;
   int64_t group = 2;                     // G, the most blocks in a run; at least 1
   int64_t keep_head = 2, keep_tail = 1;  // retained blocks that stay single
-  std::optional<int64_t> groups = {};    // M, of the middle blocks; not set: ceil(middle / G), or what the target says
+  std::optional<int64_t> groups = {};    // M, of the middle blocks; not set: as few as can be, or what the target says
   std::optional<double> target = {};     // most stored parameters, over the original's
   std::optional<int64_t> trained = {};   // a block whose weights were trained (a replaced run): it stays single
   double remove = 0;                     // rho, for messages

@@ -230,7 +230,7 @@ Stage report_stage() {
           .file = "report.json",
           .keys = {"fold.report_tokens", "fold.calibration_rows", "train.sequence_length", "train.batch",
                    "train.micro_batch", "train.seed"},
-          .inputs = {"probe", "gates", "group", "share", "cure"},
+          .inputs = {"probe", "gates", "replace", "group", "share", "cure"},
           .run = report,
           .cost = report_cost,
           .in_plan = false,

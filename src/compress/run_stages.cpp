@@ -33,9 +33,10 @@ void add_plan(const Stage& stage, const FoldConfig& fold, StageReads& reads) {
 StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& journal) {
   StageReads reads = reads_of_recipe(stage, in);
   for (const std::string_view input : stage.inputs) {
-    const bool is_replaced = !in.fold.plan.empty() && find_stage(input).in_plan;
-    const JournalLine* line = is_replaced ? nullptr : journal.done(input);
-    if (line) reads.emplace_back(line->file, line->sha256);  // a stage that did not apply has left nothing
+    const Stage& earlier = find_stage(input);
+    const bool is_replaced = !in.fold.plan.empty() && earlier.in_plan;
+    const bool is_run = !is_replaced && (!earlier.applies || earlier.applies(in.fold));
+    if (const JournalLine* line = is_run ? journal.done(input) : nullptr) reads.emplace_back(line->file, line->sha256);
   }
   return reads;
 }

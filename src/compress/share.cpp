@@ -9,9 +9,12 @@
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
+#include "compress/child_starts.h"
 #include "compress/folded_folder.h"
 #include "compress/folded_model.h"
+#include "compress/grouping_keys.h"
 #include "compress/moments.h"
+#include "compress/replaced.h"
 #include "core/error.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
@@ -27,8 +30,9 @@ FoldPlan asked_plan(const StageInputs& in) {
                       .model_type = in.model.base_config().family};
   FoldPlan plan = parse_fold_plan(text_on_all(in, file), file.string(), base);
   require_equal_shapes(plan, shapes_of(in.model.decoder().specs()), file.string());
+  const auto run = replaced_run(in);
   for (const FoldGroup& group : plan.groups)
-    if (group.values == GroupValues::trained)
+    if (group.values == GroupValues::trained && !run)
       throw UserError(
           file.string(),
           fmt::format("fold: block {} is to have trained weights, and there are none", group.blocks.front()),
@@ -42,14 +46,17 @@ bool has_shared(const FoldPlan& plan) {
 bool has_removed(const FoldPlan& plan) { return !plan.removed.empty() || !plan.removed_halves.empty(); }
 
 SlotStarts starts_of(const StageInputs& in, const FoldPlan& plan, int64_t& tokens) {
-  // Every rank finds the same starts: none has to hand them to another.
   CalibrationMoments moments;
-  if (reads_moments(plan)) moments = calibration_moments(in, plan);
+  if (reads_moments(plan)) moments = calibration_moments(in, plan, trained_model(in).get());
   tokens += moments.tokens;
   moments.blocks.resize(static_cast<size_t>(plan.base.layers));
-  SlotStarts starts = child_starts(plan, fold_blocks(in.model, plan, std::move(moments.blocks)), [&] {
+  const AbsorbedWeights absorbed(in.model, plan, kept_gates(in, plan));
+  const std::vector<FoldBlock> blocks = fold_blocks(in.model, plan, std::move(moments.blocks), &absorbed);
+  SlotStarts starts = child_starts(in.world, plan, blocks, [&] {
     leave_together(in.world, in.stop_requested(), "finding what shared blocks begin with");
   });
+  if (const auto run = replaced_run(in)) add_trained_starts(plan, read_trained_block(in, *run), starts);
+  absorbed.add_starts(plan, starts);
   if (!in.model.source()) add_drawn_starts(in.model, plan, starts);
   return starts;
 }
@@ -58,7 +65,7 @@ namespace {
 
 /// Of the calibration rows, at each point that the model passes on its way. A loss that no number can tell the
 /// perplexity of is left out.
-std::map<std::string, double> perplexities(const StageInputs& in, Model& folded, const FoldPlan& plan,
+std::map<std::string, double> perplexities(const StageInputs& in, Model* cut, Model& folded, const FoldPlan& plan,
                                            const std::string& state) {
   std::map<std::string, double> found;
   const auto measure = [&](const std::string& point, Model& model, const BlockGates& gates) {
@@ -67,10 +74,11 @@ std::map<std::string, double> perplexities(const StageInputs& in, Model& folded,
     if (std::isfinite(perplexity)) found[point] = perplexity;
   };
   measure("original", in.model, {});
-  const std::vector<double> open = open_halves(plan);
-  if (has_removed(plan) && has_shared(plan)) measure("removed", in.model, {BlockGates::Of::sublayers, open});
+  const std::vector<double> open = kept_gates(in, plan);
+  if (has_removed(plan) && (cut || has_shared(plan))) measure("removed", in.model, {BlockGates::Of::sublayers, open});
+  if (cut && has_shared(plan)) measure("replaced", *cut, {});
   folded.assemble(in.ctx);
-  measure(state, folded, {});
+  measure(has_shared(plan) ? "shared" : cut ? "replaced" : state, folded, {});
   return found;
 }
 
@@ -98,9 +106,10 @@ StageOutcome share(const StageInputs& in) {
     in.say("share: nothing is removed and nothing shared: the model stays as it was");
   FoldState state{.name = has_removed(plan) && !has_shared(plan) ? "removed" : "shared", .perplexity = {}};
   int64_t tokens = in.fold.calibration_rows * in.train.sequence_length;
+  const auto cut = trained_model(in);
   FoldMaking making{.plan = plan, .state = state, .starts = starts_of(in, plan, tokens)};
   Model folded(folded_settings(in.model, std::move(making), static_cast<uint64_t>(in.train.seed)));
-  state.perplexity = perplexities(in, folded, plan, state.name);
+  state.perplexity = perplexities(in, cut.get(), folded, plan, state.name);
   folded_base(folded.sharing())->set_state(state);
   from_root(in.world, [&] { return keep_folded(in.folder, "shared", folded), ""; });
   in.say(fmt::format("folded model: {}", (in.folder.parent_path() / "sharing").string()));
@@ -140,8 +149,8 @@ StageCost share_cost(const StageSizes& sizes) {
 Stage share_stage() {
   return {.name = "share",
           .file = "share.json",
-          .keys = {"fold.calibration_rows", "train.sequence_length", "train.micro_batch", "train.seed"},
-          .inputs = {"group"},
+          .keys = {"fold.absorb", "fold.calibration_rows", "train.sequence_length", "train.micro_batch", "train.seed"},
+          .inputs = {"gates", "group", "replace"},
           .run = share,
           .cost = share_cost,
           .in_plan = false,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comm/from_root.h"
 #include "core/error.h"
 #include "io/files.h"
 #include "train/steps.h"
@@ -11,14 +12,15 @@ namespace tessera {
 Stage probe_stage();
 Stage gates_stage();
 Stage remove_stage();
+Stage replace_stage();
 Stage group_stage();
 Stage share_stage();
 Stage cure_stage();
 Stage report_stage();
 
 const std::vector<Stage>& stages() {
-  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), group_stage(),
-                                         share_stage(), cure_stage(),  report_stage()};
+  static const std::vector<Stage> all = {probe_stage(), gates_stage(), remove_stage(), replace_stage(),
+                                         group_stage(), share_stage(), cure_stage(),   report_stage()};
   return all;
 }
 
@@ -65,7 +67,7 @@ Json file_of_stage(const StageInputs& in, std::string_view name) {
 }
 
 std::string text_on_all(const StageInputs& in, const std::filesystem::path& file) {
-  return broadcast_text(in.world, in.is_root() ? read_text_file(file) : "");
+  return from_root(in.world, [&] { return read_text_file(file); });
 }
 
 int64_t rows_of_pass(const TrainConfig& train, int64_t rows, int ranks) {

@@ -103,7 +103,7 @@ std::vector<std::string> keys_that_are_read(const FoldConfig&, const std::string
 
 /// The file of a finished stage, the same on every rank. @throws UserError naming it
 Json file_of_stage(const StageInputs&, std::string_view stage);
-/// A file that rank 0 can read, the same on every rank.
+/// A file that rank 0 can read, the same on every rank. @throws UserError naming it, on every rank alike
 std::string text_on_all(const StageInputs&, const std::filesystem::path& file);
 
 /// Rows of one pass of a rank, in steps or evaluations of so many rows over all ranks.

@@ -1,55 +1,18 @@
 // train.estimator = "backprop": gradients of the summed loss, reduced over the ranks, clipped, handed to the optimizer.
 
 #include <cmath>
-#include <cstring>
-#include <numeric>
 
 #include "comm/data_groups.h"
-#include "core/device/memory.h"
 #include "core/error.h"
-#include "kernels/elementwise.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
 #include "train/estimator.h"
+#include "train/gradients.h"
 #include "train/steps.h"
 #include "train/trained_loss.h"
 
 namespace tessera {
 namespace {
-
-/// Numbers of all slots, without the gaps between them.
-int64_t numbers_of(const FlatParams& params) {
-  int64_t count = 0;
-  for (const TrainableSlot& slot : params.slots) count += slot.shape.count();
-  return count;
-}
-
-/// Gradients of all slots summed over the ranks. The gaps between slots are not sent: the slots move together for it,
-/// and back, so that no copy is needed. The sum of one rank is its own.
-void all_reduce_grads(Communicator& world, FlatParams& params) {
-  // Alone, no slot has to move: the call counts the bytes that a rank of many would send.
-  if (world.size() == 1) return world.all_reduce_sum_view(params.grads.slice_rows(0, numbers_of(params)));
-  const EditedOnHost host(params.grads);
-  const auto grads = host.as<float>();
-  const auto move = [&](int64_t from, int64_t count, int64_t to) {
-    std::memmove(&grads[to], &grads[from], static_cast<size_t>(count) * sizeof(float));
-  };
-  // Towards the front, first slot first: a slot moves to where it was or below, and overwrites nothing that is still
-  // needed.
-  int64_t packed = 0, end = params.grads.shape.count();
-  for (const TrainableSlot& slot : params.slots) {
-    move(slot.begin, slot.shape.count(), packed);
-    packed += slot.shape.count();
-  }
-  world.all_reduce_sum(grads.first(static_cast<size_t>(packed)));
-  // And back, last slot first, for the same reason.
-  for (auto slot = params.slots.rbegin(); slot != params.slots.rend(); ++slot) {
-    packed -= slot->shape.count();
-    move(packed, slot->shape.count(), slot->begin);
-    std::fill(grads.begin() + slot->begin + slot->shape.count(), grads.begin() + end, 0.0f);  // the gap
-    end = slot->begin;
-  }
-}
 
 class BackpropStepper final : public Stepper {
  public:
@@ -86,7 +49,7 @@ class BackpropStepper final : public Stepper {
     // A batch may have no token to score at all; a step of nothing is then divided by one.
     const double loss = sums[0], scored = std::max(1.0, sums[1]);
     // The gradients are of the summed loss: divided by the count, their norm is that of the mean's gradient.
-    const double norm = std::sqrt(squared_norm()) / scored;
+    const double norm = std::sqrt(squared_norm(in_.ctx, params_)) / scored;
     stop_if_broken(step, loss, norm);
     // Clipping, too, is a factor only: it is handed to the optimizer with the division by the count, and the gradients
     // are not written again.
@@ -165,19 +128,6 @@ class BackpropStepper final : public Stepper {
       report.extra.set(names[i], sums[i] / scored);
       report.note += fmt::format("{} {:.4f}  ", names[i], sums[i] / scored);
     }
-  }
-
-  double squared_norm() const {
-    const auto count = static_cast<int64_t>(params_.parts.size());
-    // One sum for each part of the flat gradients, all brought to the host together and added in order in f64.
-    const Tensor sums({count}, DType::f64, in_.ctx.device);
-    for (int64_t i = 0; i < count; ++i) {
-      const FlatRange& part = params_.parts[static_cast<size_t>(i)];
-      sum_of_squares(in_.ctx, params_.grads.slice_rows(part.begin, part.end), sums.view().slice_rows(i, i + 1));
-    }
-    const OnHost parts(sums);
-    const auto squares = parts.as<double>();
-    return std::accumulate(squares.begin(), squares.end(), 0.0);
   }
 
   /// Before anything is changed: the weights stay as the last good step left them.

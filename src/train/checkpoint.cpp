@@ -282,7 +282,8 @@ template <class Number, class F> void for_each_run(std::span<Number> numbers, F&
     f(numbers.subspan(begin, std::min(kTogether, numbers.size() - begin)));
 }
 
-/// The first rank's numbers become every rank's.
+}  // namespace
+
 void send_numbers(Communicator& world, const TensorView& view) {
   std::vector<std::byte> bytes;
   if (world.rank() == 0) {
@@ -301,8 +302,6 @@ void send_numbers(Communicator& world, const TensorView& view) {
     std::memcpy(run.data(), bytes.data(), bytes.size());
   });
 }
-
-}  // namespace
 
 CheckpointMeta receive_checkpoint(const fs::path& file, Communicator& world, FlatParams& params, Optimizer& optimizer) {
   MetaPacker packer;

@@ -203,6 +203,49 @@ TEST_F(Compress, SelectorsThatNeedNoGatesTrainNone) {
   EXPECT_THAT(json("none", "removed.json").at("removed").items(), IsEmpty());
 }
 
+TEST_F(Compress, OneTrainedBlockTakesThePlaceOfARunHoweverOftenItIsKilled) {
+  const Words words = {"fold.selector=run", "fold.replace=both", "fold.replace_steps=25", "train.batch=4"};
+  const test::Ended plan = expect_done(trainer(job("run", joined(words, {"--check"}))));
+  EXPECT_THAT(plan.out, HasSubstr("\nstage replace"));
+  const test::Ended ended = expect_done(trainer(job("straight", words)));
+  EXPECT_THAT(stages("straight"), ElementsAre("probe", "remove", "replace", "group", "share"));
+  EXPECT_THAT(ended.out, HasSubstr("replace: the error is "));
+  const auto run = numbers(json("straight", "removed.json").at("removed"));
+  const int64_t first = json("straight", "replace.json").at("run").at("first").as_integer();
+  EXPECT_EQ(static_cast<int64_t>(run.front()), first + 1);
+  EXPECT_THAT(json("straight", "fold_plan.json").at("groups").dump(),
+              HasSubstr("{\"blocks\":[" + std::to_string(first) + "],\"values\":\"trained\"}"));
+  const Json saved = json("straight", "../sharing/sharing.json");
+  EXPECT_EQ(saved.at("parameters").as_integer(), json("straight", "share.json").at("parameters_stored").as_integer());
+  EXPECT_GT(saved.at("sharing").at("perplexity").at("replaced").as_number(), 1);
+  std::mt19937 random(20261130);
+  for (int kill = 0; kill < 6; ++kill) {
+    test::Process process(trainer(job("run", joined(words, {"checkpoint.every=2"}))));
+    test::sleep_seconds(0.02 * static_cast<double>(random() % 60));
+    process.send(SIGKILL);
+    process.wait();
+  }
+  expect_done(trainer(job("run", words)));
+  for (const char* name : {"replace.json", "replace.safetensors", "fold_plan.json", "../sharing/fold.safetensors"})
+    EXPECT_EQ(file("run", name), file("straight", name)) << name;
+  EXPECT_THAT(fault(job("run", {"fold.selector=run"})), HasSubstr("fold.replace was both, now none\n"));
+  expect_done(trainer(
+      {"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run", "job=evaluate", "run.dir=used"}));
+}
+
+TEST_F(Compress, GatesOfHalvesStayWhereTheyAreAskedTo) {
+  const Words halves = {"fold.gates=sublayer", "fold.gate_steps=20"}, stay = joined(halves, {"fold.absorb=true"});
+  expect_done(trainer(job("open", halves)));
+  expect_done(trainer(job("soft", joined(stay, {"fold.reuse=open"}))));
+  EXPECT_EQ(file("soft", "removed.json"), file("open", "removed.json"));
+  EXPECT_NE(file("soft", "../sharing/fold.safetensors"), file("open", "../sharing/fold.safetensors"));
+  EXPECT_NE(json("soft", "share.json").at("perplexity").at("removed").as_number(),
+            json("open", "share.json").at("perplexity").at("removed").as_number());
+  EXPECT_THAT(fault(job("other", joined(stay, {"fold.selector=bi"}))), HasSubstr("no gates are trained"));
+  EXPECT_THAT(fault(job("other", joined(stay, {"fold.gate_remove=0.5"}))),
+              HasSubstr("gates are trained for fold.gate_remove = 0.5, where fold.remove is 0.33"));
+}
+
 TEST_F(Compress, EndsWithASmallerModelThatIsEvaluatedAndGeneratesAndIsTrained) {
   const test::Ended ended = expect_done(trainer(job("run")));
   EXPECT_THAT(ended.out, HasSubstr("folded model: "));
@@ -291,6 +334,10 @@ TEST_F(Compress, FaultsAreToldBeforeAnythingIsComputed) {
   EXPECT_THAT(refused({"fold.gate_remove=0.2"}), HasSubstr("fold.gate_remove is 0.2, less than fold.remove = 0.33"));
   EXPECT_THAT(refused({"fold.replace=mse"}),
               HasSubstr("fold: a replaced block stands for one consecutive run: fold.selector = \"run\""));
+  for (const char* beside : {"fold.gates=sublayer", "fold.plan=lora.toml"})
+    EXPECT_THAT(refused({"fold.replace=end", "fold.selector=run", beside}),
+                HasSubstr("fold: a replaced block stands for one consecutive run"))
+        << beside;
   EXPECT_THAT(refused({"fold.absorb=true"}), HasSubstr("fold.gates is \"block\""));
   EXPECT_THAT(refused({"fold.plan=lora.toml", "fold.group=3"}), HasSubstr("fold.group is given beside fold.plan"));
   EXPECT_THAT(refused({"sharing.method=depth", "sharing.blocks=3"}), HasSubstr("sharing.method is \"depth\""));

@@ -2,7 +2,11 @@
 
 #include <gmock/gmock.h>
 
+#include <cstring>
+
 #include "io/json_file.h"
+#include "io/safetensors.h"
+#include "model/fold/plan_file.h"
 #include "support/folds.h"
 #include "support/workbench.h"
 
@@ -83,6 +87,44 @@ TEST_F(FoldedRuns, ExportsADenseModelAndSaysHowMuchLargerItIs) {
     return Json::parse(out.substr(out.find('{')), "evaluate").at("loss").as_number();
   };
   EXPECT_NEAR(loss(dense), loss(folded({"job=evaluate", "run.dir=other"})), 1e-5);
+}
+
+/// Blocks that lost their attention or their MLP, from the plan to the dense model.
+TEST_F(FoldedRuns, OfHalfBlocksIsStoredTrainedGeneratesAndIsExported) {
+  FoldPlan plan = halved_layers({ChildLevel::scale, 0});
+  write_fold_plan(path() / "halves.json", plan);
+  expect_done(
+      trainer({"lora.toml", "job=compress", "run.dir=made", "fold.plan=halves.json", "fold.calibration_rows=4"}));
+  const Json share = read_configuration(*this / "made/compress/share.json"),
+             saved = read_configuration(*this / "made/sharing/sharing.json");
+  EXPECT_EQ(saved.at("parameters").as_integer(), share.at("parameters_stored").as_integer());
+  const std::string file = bytes("made/sharing/fold.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, file.data(), sizeof header);
+  EXPECT_EQ(file.size(), 8 + header + 4 * static_cast<size_t>(share.at("parameters_stored").as_integer()));
+
+  const auto from = [&](const Words& more) {
+    return trainer(joined({"full.toml", "sharing.method=fold", "sharing.load=made"}, more));
+  };
+  const auto loss = [&](const test::Ended& ended) {
+    return Json::parse(ended.out.substr(ended.out.find('{')), "evaluate").at("loss").as_number();
+  };
+  const double folded_loss = loss(expect_done(from({"job=evaluate", "run.dir=looked"})));
+  EXPECT_FALSE(expect_done(from({"job=generate", "run.dir=looked", "generate.prompts=[\"copy ba =\"]",
+                                 "generate.max_new_tokens=4"}))
+                   .out.empty());
+  expect_done(from({"job=export", "run.dir=out", "export.merged=true"}));
+  const auto dense = SafetensorsReader::open(path() / "out/model/model.safetensors");
+  for (const char* zeros : {"1.mlp.down_proj", "2.mlp.down_proj", "3.self_attn.o_proj"})
+    for (const float x : dense.at(fmt::format("model.layers.{}.weight", zeros)).as<float>()) ASSERT_EQ(x, 0) << zeros;
+  const Words exported = {"full.toml", "model.path=out/model", "model.init=pretrained", "job=evaluate",
+                          "run.dir=dense"};
+  EXPECT_NEAR(loss(expect_done(trainer(exported))), folded_loss, 1e-6);
+
+  expect_done(from({"run.dir=whole", "train.steps=6", "checkpoint.every=3"}));
+  expect_done(from({"run.dir=rest", "train.steps=6", "run.resume=whole/checkpoints/step-00000003.h5"}));
+  EXPECT_EQ(bytes("rest/sharing/fold.safetensors"), bytes("whole/sharing/fold.safetensors"));
+  EXPECT_LT(metrics("whole").back().at("loss").as_number(), folded_loss);
 }
 
 TEST_F(FoldedRuns, IsNamedWhereItIsMissing) {

@@ -164,8 +164,9 @@ TEST_F(PlanningTest, NeverPutsUnequalShapesTogether) {
   // In runs of three: 3 + 5 groups, and so for all 23.
   EXPECT_EQ(plan({.group = 3}).plan.groups.size(), 11u);
   // In runs of seven, 23 blocks would go into 4 groups, but 8 and 15 take 2 + 3.
+  EXPECT_EQ(plan({.group = 7}).plan.groups.size(), 8u);
   EXPECT_EQ(
-      error_of([&] { plan({.group = 7}); }),
+      error_of([&] { plan({.group = 7, .groups = 4}); }),
       "fold: blocks 10 and 12 differ in mlp width (1536 vs 2048) and cannot share | fold.groups = 5 is the least");
   EXPECT_EQ(plan({.group = 7, .groups = 5}).plan.groups.size(), 8u);
 }
@@ -189,6 +190,24 @@ TEST_F(PlanningTest, KeepsATrainedBlockSingle) {
     if (std::find(group.blocks.begin(), group.blocks.end(), 9) != group.blocks.end()) {
       EXPECT_EQ(group, (FoldGroup{{9}, 9, GroupValues::trained}));
     }
+  // 6 middle blocks in front of it and 16 behind: as few groups as can be are 2 + 1 + 6, and so they are when fixed.
+  const Grouping fewest = plan({.group = 3, .trained = 9});
+  EXPECT_EQ(fewest.plan.groups.size(), 3u + 9);
+  const Grouping fixed = plan({.method = PlanningMethod::fixed, .group = 3, .trained = 9});
+  EXPECT_EQ(blocks_of(fixed.plan), (Groups{{0},
+                                           {1},
+                                           {2, 3, 4},
+                                           {6, 7, 8},
+                                           {9},
+                                           {10, 12, 13},
+                                           {14, 15, 16},
+                                           {18, 19, 20},
+                                           {21, 22, 24},
+                                           {25, 26, 27},
+                                           {28},
+                                           {29}}));
+  EXPECT_EQ(fixed.plan.groups[4].values, GroupValues::trained);
+  EXPECT_EQ(plan({.method = PlanningMethod::fixed, .group = 3, .groups = 9, .trained = 9}).plan.groups.size(), 12u);
 }
 
 TEST_F(PlanningTest, OfNothingLeftToShareIsEveryBlockByItself) {

@@ -10,19 +10,12 @@
 namespace tessera {
 namespace {
 
-class FoldedGeneration : public testing::TestWithParam<int64_t> {};
-
-TEST_P(FoldedGeneration, WithACacheIsThatWithoutOne) {
+/// Of a plan of six layers.
+void expect_the_same_without_a_cache(const FoldPlan& plan) {
   test::TemporaryFolder folder;
   const auto dense = test::dense_folder(folder.path(), {.layers = 6});
-  test::PlanByHand hand{.layers = 6};
-  for (int64_t first = 0; first < 6; first += GetParam()) {
-    FoldGroup group = test::group_of({first});
-    for (int64_t block = first + 1; block < first + GetParam(); ++block) group.blocks.push_back(block);
-    hand.groups.push_back(group);
-  }
   Model::Settings settings = test::stored_settings(dense);
-  test::fold_by({.plan = test::fold_plan(hand), .state = {}}, settings);
+  test::fold_by({.plan = plan, .state = {}}, settings);
   Model model(settings);
   const test::OwnContext own;
   const std::vector<std::vector<int32_t>> prompts = {{3, 14, 1}, {5, 9, 2, 6, 5, 3}, {7}};
@@ -39,6 +32,20 @@ TEST_P(FoldedGeneration, WithACacheIsThatWithoutOne) {
     EXPECT_EQ(results[i].ids, std::vector<int32_t>(ids.begin() + static_cast<ptrdiff_t>(prompts[i].size()), ids.end()));
   }
 }
+
+class FoldedGeneration : public testing::TestWithParam<int64_t> {};
+
+TEST_P(FoldedGeneration, WithACacheIsThatWithoutOne) {
+  test::PlanByHand hand{.layers = 6};
+  for (int64_t first = 0; first < 6; first += GetParam()) {
+    FoldGroup group = test::group_of({first});
+    for (int64_t block = first + 1; block < first + GetParam(); ++block) group.blocks.push_back(block);
+    hand.groups.push_back(group);
+  }
+  expect_the_same_without_a_cache(test::fold_plan(hand));
+}
+
+TEST(FoldedHalves, WithACacheGenerateWhatTheyDoWithoutOne) { expect_the_same_without_a_cache(test::halved_layers()); }
 
 INSTANTIATE_TEST_SUITE_P(GroupsOf, FoldedGeneration, testing::Values(2, 3),
                          [](const auto& info) { return std::to_string(info.param); });

@@ -36,6 +36,14 @@ inline FoldPlan six_layers(FoldChild child = {}) {
   return fold_plan({6, {1}, {group_of({0}), group_of({2, 3, 4}, 3), group_of({5})}, child});
 }
 
+/// Six layers of which five are left, two of them one block without its MLP, another without attention:
+/// 0 | 2 3 without their MLP, parent 3 | 4 without attention | 5.
+inline FoldPlan halved_layers(FoldChild child = {}) {
+  FoldPlan plan = fold_plan({6, {1}, {group_of({0}), group_of({2, 3}, 3), group_of({4}), group_of({5})}, child});
+  plan.removed_halves = {{2, BlockHalf::mlp}, {3, BlockHalf::mlp}, {4, BlockHalf::attention}};
+  return plan;
+}
+
 /// A plan for a model of any depth, for tests of what all ways to share weights have in common: the second of three
 /// layers or more is removed, the others read the last.
 inline FoldPlan any_fold_plan(int64_t layers) {

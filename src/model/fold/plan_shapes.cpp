@@ -34,7 +34,10 @@ int64_t norms_of(const VirtualLayer& layer, const ModelShapes& shapes) {
 int64_t added_by(const VirtualLayer& layer, const FoldPlan& plan, const ModelShapes& shapes) {
   if (layer.is_parent || plan.child.level < ChildLevel::scale) return 0;
   return sum_over(layer, shapes, [&](const ModelShapes::Tensor& tensor) {
-    return is_linear(tensor) ? tensor.shape[0] + plan.child.rank * (tensor.shape[0] + tensor.shape[1]) : 0;
+    if (!is_linear(tensor)) return int64_t{0};
+    const int64_t out = tensor.shape[0], in = tensor.shape[1];
+    const int64_t rank = plan.child.level == ChildLevel::lora ? std::min({plan.child.rank, out, in}) : plan.child.rank;
+    return out + rank * (out + in);
   });
 }
 

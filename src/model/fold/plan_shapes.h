@@ -45,7 +45,7 @@ void require_equal_shapes(const FoldPlan&, const ModelShapes&, const std::string
 ///   outside blocks + linears of each group, once + norms and biases of each virtual layer + what each child adds,
 /// where a tied child (level "tie") has no norms or biases: those of a group stand once. A child adds
 ///   scale  an output gain a linear:          sum of d_out
-///   lora   the gains and a rank-q delta:     sum of d_out + q (d_in + d_out)
+///   lora   the gains and a rank-q delta:     sum of d_out + q (d_in + d_out), q at most min(d_in, d_out)
 ///   mos    the gains and e ranks in a pool:  sum of d_out + e (d_in + d_out)
 /// over its linears. Removed halves are not stored.
 int64_t stored_parameters(const FoldPlan&, const ModelShapes&);

@@ -97,7 +97,9 @@ class Fold final : public FoldedBase {
 
   std::string caution() const override {
     if (state_.name == "cured") return "";
-    const auto now = state_.perplexity.find(state_.name), before = state_.perplexity.find("original");
+    auto now = state_.perplexity.find(state_.name);
+    const auto replaced = state_.perplexity.find("replaced"), before = state_.perplexity.find("original");
+    if (state_.name == "removed" && replaced != state_.perplexity.end()) now = replaced;  // its run has a trained block
     const bool is_known = now != state_.perplexity.end() && before != state_.perplexity.end();
     return fmt::format(
         "warning: this model was cut and not cured{}: train it further",

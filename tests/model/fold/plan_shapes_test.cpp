@@ -71,6 +71,16 @@ TEST(PlanCounts, AreThoseOfTheWorkedExampleOfLLaMA2) {
   EXPECT_EQ(stored_parameters(plan, shapes) - norms, 12 * (42496 + 78080 * 3));
 }
 
+TEST(PlanCounts, OfADeltaEndAtTheRankThatItsLinearCanHave) {
+  const ModelShapes shapes = test::smollm2_shapes();
+  FoldPlan plan = plan_of(30, {}, 0, {2});
+  const int64_t norms = stored_parameters(plan, shapes), gains = 576 + 192 + 192 + 576 + 1536 + 1536 + 576;
+  plan.child = {ChildLevel::lora, 1024};  // k and v have 192 outputs, the others at least 576
+  const int64_t deltas = 2 * 576 * (576 + 576) + 2 * 192 * (192 + 576) + 3 * 576 * (576 + 1536);
+  EXPECT_EQ(stored_parameters(plan, shapes) - norms, gains + deltas);
+  EXPECT_EQ(computed_parameters(plan, shapes) - model_parameters(shapes), gains + deltas);
+}
+
 TEST(PlanCounts, OfAMeanMakeEveryBlockAChild) {
   const ModelShapes shapes = test::smollm2_shapes();
   FoldPlan plan = plan_of(30, {}, 0, {3});

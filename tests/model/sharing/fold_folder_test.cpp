@@ -136,6 +136,9 @@ TEST_F(FoldedFolder, SaysWhatItIs) {
             "warning: this model was cut and not cured (perplexity 41.2, original 17.8): train it further");
   FoldedBase* folded = folded_base(model.sharing());
   ASSERT_TRUE(folded);
+  folded->set_state({"removed", {{"original", 17.75}, {"removed", 41.25}, {"replaced", 30.5}}});
+  EXPECT_EQ(model.sharing().caution(),
+            "warning: this model was cut and not cured (perplexity 30.5, original 17.8): train it further");
   folded->set_state({"cured", {{"cured", 19.5}}});
   EXPECT_EQ(model.sharing().caution(), "");
   EXPECT_EQ(model.sharing().descriptor().at("perplexity").dump(), R"({"cured":19.5})");
@@ -189,6 +192,25 @@ TEST_F(FoldedFolder, OverItsBaseIsWhatItIsAlone) {
   EXPECT_EQ(over->pool().values(group).data, over->source()->at("model.layers.3.mlp.up_proj.weight").data);
 }
 
+/// A gate that stays is in the saved projection, and not in the base's.
+TEST_F(FoldedFolder, OverItsBaseKeepsProjectionsThatAreNotTheBases) {
+  const FoldPlan plan = test::six_layers();
+  const std::string slot = "fold.group.1.mlp.down_proj.weight";
+  FoldMaking making{.plan = plan, .state = {}};
+  making.starts[slot] = [](TensorView values) {
+    for (int64_t i = 0; i < values.shape.count(); ++i) set_element(values, i, 0.01 * static_cast<double>(i % 7));
+  };
+  saved_model(making);
+  const auto reader = std::make_shared<const SafetensorsReader>(SafetensorsReader::open(saved() / "fold.safetensors"));
+  const auto base = SafetensorsReader::open_folder(dense_);
+  making.starts = starts_beside_base(reader, plan, &base);
+  EXPECT_TRUE(making.starts.contains(slot));
+  EXPECT_FALSE(making.starts.contains("fold.group.1.mlp.up_proj.weight"));
+  const auto over = make(making);
+  Model alone(load_settings());
+  EXPECT_TRUE(test::same_bytes(logits(*over), logits(alone)));
+}
+
 TEST_F(FoldedFolder, ExportedDenseComputesTheSameInAnOrdinaryReader) {
   for (const ChildLevel level : {ChildLevel::norm, ChildLevel::scale, ChildLevel::lora, ChildLevel::mos}) {
     FoldMaking making{.plan = test::six_layers({level, level >= ChildLevel::lora ? 2 : 0}), .state = {}};
@@ -203,6 +225,22 @@ TEST_F(FoldedFolder, ExportedDenseComputesTheSameInAnOrdinaryReader) {
     for (int64_t i = 0; i < ours.shape().count(); ++i)
       ASSERT_NEAR(element(ours.view(), i), element(theirs.view(), i), 1e-3) << name_of(level);
   }
+}
+
+/// A removed half is written as zeros, which add nothing.
+TEST_F(FoldedFolder, ExportedWithoutHalvesOfBlocksIsExact) {
+  saved_model({.plan = test::halved_layers(), .state = {}});
+  Model folded(load_settings());
+  export_merged(folder_ / "export", folded, dense_, own_.ctx);
+  Model dense(test::stored_settings(folder_ / "export"));
+  const Tensor ours = logits(folded), theirs = logits(dense);
+  for (int64_t i = 0; i < ours.shape().count(); ++i) ASSERT_EQ(element(ours.view(), i), element(theirs.view(), i)) << i;
+  const auto stored = SafetensorsReader::open(saved() / "fold.safetensors"),
+             whole = SafetensorsReader::open_folder(folder_ / "export");
+  EXPECT_FALSE(stored.contains("fold.group.1.mlp.up_proj.weight"));
+  EXPECT_FALSE(stored.contains("fold.layer.3.input_layernorm.weight"));
+  for (const char* name : {"model.layers.1.mlp.up_proj.weight", "model.layers.3.input_layernorm.weight"})
+    for (const float x : whole.at(name).as<float>()) ASSERT_EQ(x, 0) << name;
 }
 
 TEST_F(FoldedFolder, IsTheBaseOfAnAdapterWithAsManyLayers) {

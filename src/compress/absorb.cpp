@@ -1,0 +1,65 @@
+#include "compress/absorb.h"
+
+#include "compress/json_numbers.h"
+#include "compress/moments.h"
+#include "core/device/memory.h"
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+size_t unit_of(int64_t block, BlockHalf half) {
+  return static_cast<size_t>(2 * block) + (half == BlockHalf::mlp ? 1 : 0);
+}
+
+Tensor scaled(const ConstView& weight, double gate) {
+  const OnHost host(weight);
+  Tensor product(weight.shape, weight.dtype);
+  const auto factor = static_cast<float>(gate);
+  for (int64_t i = 0; i < weight.shape.count(); ++i)
+    set_element(product, i, factor * static_cast<float>(element(host.view(), i)));
+  return product;
+}
+
+}  // namespace
+
+std::vector<double> kept_gates(const StageInputs& in, const FoldPlan& plan) {
+  std::vector<double> gates = open_halves(plan);
+  if (!in.fold.absorb || in.fold.trained_remove() == 0) return gates;
+  const std::vector<double> trained = numbers_of(file_of_stage(in, "gates").at("gate"));
+  TS_CHECK(trained.size() == gates.size(), "{} gates of {} halves", trained.size(), gates.size());
+  for (size_t i = 0; i < gates.size(); ++i)
+    if (gates[i] != 0) gates[i] = trained[i];
+  return gates;
+}
+
+AbsorbedWeights::AbsorbedWeights(Model& original, const FoldPlan& plan, std::span<const double> gates) {
+  const std::vector<double> open = open_halves(plan);
+  const auto& specs = original.decoder().specs();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const WeightSpec& spec = specs[i];
+    if (spec.part != Part::o && spec.part != Part::down) continue;
+    const BlockHalf half = half_of(spec.part);
+    const size_t unit = unit_of(spec.layer, half);
+    if (open[unit] == 0 || gates[unit] == 1) continue;
+    const ConstView weight = original.decoder().weight(static_cast<int>(i))->direct({&original.pool()});
+    TS_CHECK(!weight.empty(), "\"{}\" does not lie in memory as it is read", spec.name);
+    types_[half] = spec.type;
+    weights_[{spec.layer, half}] = std::make_shared<const Tensor>(scaled(weight, gates[unit]));
+  }
+}
+
+std::shared_ptr<const Tensor> AbsorbedWeights::of(int64_t block, Part part) const {
+  if (part != Part::o && part != Part::down) return nullptr;
+  const auto found = weights_.find({block, half_of(part)});
+  return found == weights_.end() ? nullptr : found->second;
+}
+
+void AbsorbedWeights::add_starts(const FoldPlan& plan, SlotStarts& starts) const {
+  for (size_t number = 0; number < plan.groups.size(); ++number)
+    for (const auto& [projection, weight] : weights_)
+      if (plan.groups[number].parent == projection.first)
+        starts[fmt::format("fold.group.{}.{}.weight", number, types_.at(projection.second))] = start_from(weight);
+}
+
+}  // namespace tessera
