@@ -9,8 +9,8 @@ namespace tessera {
 // A training that goes on compares none of these keys, which it does not read: the journal of the stages compares them
 // itself (compress/journal.h).
 void FoldConfig::visit(Fields& fields) {
-  const auto v = [&](const char* key, auto& member, Rule rule, const char* help) {
-    fields(key, member, std::move(rule), help, OnResume::free);
+  const auto v = [&](const char* key, auto& member, const Rule& rule, const char* help) {
+    fields(key, member, rule, help, OnResume::free);
   };
   const Rule share = in_range(0, 0.9);
   v("remove", remove, share, "share of the blocks that is removed; their number is rounded to the nearest");

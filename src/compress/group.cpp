@@ -47,6 +47,7 @@ Json distances(const Grouping& grouping, const std::vector<double>& magnitudes) 
 Json deltas_json(const StageInputs& in, const Grouping& grouping, const std::vector<FoldBlock>& blocks,
                  int64_t tokens) {
   std::vector<double> magnitudes;
+  magnitudes.reserve(blocks.size());
   for (const FoldBlock& block : blocks) magnitudes.push_back(magnitude_of(block));
   return Json::object()
       .set("format", "tessera fold deltas")
