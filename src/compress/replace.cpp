@@ -13,7 +13,7 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "model/fold/plan_shapes.h"
-#include "train/checkpoint.h"
+#include "train/send_numbers.h"
 
 namespace tessera {
 namespace {

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "io/files.h"
 #include "io/safetensors.h"
-#include "train/checkpoint.h"
+#include "train/send_numbers.h"
 
 namespace tessera {
 namespace {

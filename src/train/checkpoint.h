@@ -73,9 +73,6 @@ void load_values(const std::filesystem::path& file, FlatParams&);
 /// sent to the others.
 CheckpointMeta receive_checkpoint(const std::filesystem::path& file, Communicator&, FlatParams&, Optimizer&);
 
-/// The f32 numbers of rank 0 become every rank's, in messages of at most 64 MB. The view is contiguous.
-void send_numbers(Communicator&, const TensorView&);
-
 /// SHA-256 of all trained numbers.
 std::string values_hash(const FlatParams&);
 
