@@ -1,10 +1,10 @@
 #include "compress/expected_sizes.h"
 
+#include "compress/folded_model.h"
 #include "compress/gate_units.h"
 #include "compress/grouping_keys.h"
 #include "compress/model_sizes.h"
 #include "compress/ranking.h"
-#include "compress/folded_model.h"
 #include "core/error.h"
 #include "model/fold/plan_file.h"
 #include "train/chart.h"

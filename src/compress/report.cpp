@@ -6,10 +6,10 @@
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/folded_folder.h"
+#include "compress/folded_model.h"
 #include "compress/report_page.h"
 #include "compress/report_points.h"
 #include "compress/run_stages.h"
-#include "compress/folded_model.h"
 #include "compress/share.h"
 #include "core/error.h"
 #include "io/files.h"
@@ -154,7 +154,8 @@ Json gates(const Json& file) {
 
 Json commands(const StageInputs& in) {
   const std::string run = in.folder.parent_path().string(),
-                    folded = fmt::format("trainer {}/recipe.toml adapter.method=none sharing.method=fold sharing.load={}", run, run);
+                    folded = fmt::format(
+                        "trainer {}/recipe.toml adapter.method=none sharing.method=fold sharing.load={}", run, run);
   return Json::array()
       .push_back(fmt::format("trainer {}/recipe.toml", run))
       .push_back(folded + " job=evaluate")

@@ -53,7 +53,8 @@ std::unique_ptr<Model> model_of(const StageInputs& in, const ReportPoint& point)
   } else {
     int64_t tokens = 0;
     settings = folded_settings(
-        in.model, {.plan = *point.plan, .state = {.name = point.name}, .starts = starts_of(in, *point.plan, tokens)}, 0);
+        in.model, {.plan = *point.plan, .state = {.name = point.name}, .starts = starts_of(in, *point.plan, tokens)},
+        0);
   }
   auto model = std::make_unique<Model>(settings);
   model->assemble(in.ctx);
