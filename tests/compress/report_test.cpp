@@ -45,6 +45,7 @@ class ReportStage : public test::StagesBench {
     create_folder(folder_ / "compress");
     for (const Stage& stage : stages())
       for (const std::string_view key : stage.keys) keys_[std::string(key)] = "as it was";
+    keys_["data.eval"] = R"("a \"file\".jsonl")";
     fold_.selector = "bi";  // the gates' stage has left nothing
     plan_ = test::six_layers({ChildLevel::scale, 0});
   }
@@ -160,6 +161,7 @@ TEST_F(ReportStage, TellsOfEachPointWhatItTakes) {
   EXPECT_THAT(top, ElementsAre("format", "version", "base", "corpus", "points", "plan", "commands"))
       << "a plan of the user's: nothing was probed";
   EXPECT_EQ(found.at("corpus").at("hash").as_string(), eval_.hash());
+  EXPECT_EQ(found.at("corpus").at("file").as_string(), "a \"file\".jsonl") << "as it is, not as TOML writes it";
   EXPECT_EQ(parse_fold_plan(found.at("plan").dump(), "report").groups, plan_.groups);
 
   auto of = points(found);
