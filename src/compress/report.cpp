@@ -116,15 +116,10 @@ Json measured_points(const StageInputs& in, const FoldPlan& plan, const ReportRo
   return all;
 }
 
-std::string key_of(const StageInputs& in, const std::string& key) {
-  const auto found = in.keys.find(key);
-  return found == in.keys.end() ? "" : found->second;
-}
-
 Json corpus(const StageInputs& in, const ReportRows& rows, int64_t tokens) {
-  const std::string eval = key_of(in, "data.eval");
+  const std::string eval = path_of_key(in, "data.eval");
   return Json::object()
-      .set("file", in.eval && !eval.empty() ? eval : key_of(in, "data.train"))
+      .set("file", in.eval && !eval.empty() ? eval : path_of_key(in, "data.train"))
       .set("rows", rows.which())
       .set("hash", rows.data().hash())
       .set("tokens", tokens)

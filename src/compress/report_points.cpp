@@ -107,10 +107,15 @@ std::vector<ReportPoint> report_points(const FoldPlan& plan, bool is_cured) {
   return points;
 }
 
+std::string path_of_key(const StageInputs& in, const std::string& key) {
+  const auto found = in.keys.find(key);
+  if (found == in.keys.end()) return "";
+  return found->second.starts_with('"') ? Json::parse(found->second, key).as_string() : found->second;
+}
+
 ReportRows::ReportRows(const StageInputs& in) : data_(in.eval ? *in.eval : in.data) {
   if (in.eval) {
-    const auto file = in.keys.find("data.eval");
-    which_ = file == in.keys.end() || file->second.empty() ? "held-out part of data.train" : "data.eval";
+    which_ = path_of_key(in, "data.eval").empty() ? "held-out part of data.train" : "data.eval";
     for (int64_t row = 0; row < data_.rows(); ++row) rows_.push_back(row);
   } else {
     which_ = "calibration rows of data.train";

@@ -19,6 +19,9 @@ struct ReportPoint {
 /// left out.
 std::vector<ReportPoint> report_points(const FoldPlan&, bool is_cured);
 
+/// A path of the recipe, whose keys stand as TOML has them; empty where it is not given.
+std::string path_of_key(const StageInputs&, const std::string& key);
+
 /// The rows that perplexities are of: those of data.eval, or without held-out data the calibration rows; the first
 /// fold.report_tokens scored tokens of them, in their order.
 class ReportRows {

@@ -53,12 +53,16 @@ void require_same(const std::string& task, const Questions& original, const Ques
   }
 }
 
-double deviation(const std::vector<double>& values) {
+/// Of values over the largest of them, whose squares would overflow.
+double deviation(std::vector<double> values) {
+  const double largest = std::abs(*std::ranges::max_element(values, {}, [](double x) { return std::abs(x); }));
+  if (largest == 0) return 0;
+  for (double& value : values) value /= largest;
   const auto count = static_cast<double>(values.size());
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
   double squares = 0;
   for (const double value : values) squares += (value - mean) * (value - mean);
-  return std::sqrt(squares / count);
+  return largest * std::sqrt(squares / count);
 }
 
 /// exp(d) over their sum, the largest d taken out so that nothing overflows.

@@ -40,10 +40,12 @@ bool is_measured(const std::string& key) {
 
 class ReportStage : public test::StagesBench {
  protected:
-  ReportStage() : original_(original_settings(folder_.path())), eval_(test::token_data(9, 10), 12, 1) {
+  ReportStage() : ctx_(own_.ctx), original_(original_settings(folder_.path())), eval_(test::token_data(9, 10), 12, 1) {
+    ctx_.threads = 1;
     create_folder(folder_ / "compress");
     for (const Stage& stage : stages())
       for (const std::string_view key : stage.keys) keys_[std::string(key)] = "as it was";
+    keys_["data.eval"] = R"("a \"file\".jsonl")";
     fold_.selector = "bi";  // the gates' stage has left nothing
     plan_ = test::six_layers({ChildLevel::scale, 0});
   }
@@ -55,7 +57,7 @@ class ReportStage : public test::StagesBench {
     in.stop_requested = [this, asked = 0]() mutable { return stops_after_ && ++asked > *stops_after_; };
     return in;
   }
-  StageInputs own_inputs() { return inputs_of(*world_, original_, own_.ctx); }
+  StageInputs own_inputs() { return inputs_of(*world_, original_, ctx_); }
 
   void share() {
     plan_.base.fingerprint = original_.base_fingerprint();
@@ -103,6 +105,7 @@ class ReportStage : public test::StagesBench {
     return sums["nll"] / sums["scored"];
   }
 
+  Context ctx_;  // of one thread: threads of tiny models only wait for each other
   Model original_;
   PackedDataset eval_;
   std::map<std::string, std::string> keys_;
@@ -158,6 +161,7 @@ TEST_F(ReportStage, TellsOfEachPointWhatItTakes) {
   EXPECT_THAT(top, ElementsAre("format", "version", "base", "corpus", "points", "plan", "commands"))
       << "a plan of the user's: nothing was probed";
   EXPECT_EQ(found.at("corpus").at("hash").as_string(), eval_.hash());
+  EXPECT_EQ(found.at("corpus").at("file").as_string(), "a \"file\".jsonl") << "as it is, not as TOML writes it";
   EXPECT_EQ(parse_fold_plan(found.at("plan").dump(), "report").groups, plan_.groups);
 
   auto of = points(found);
@@ -220,6 +224,7 @@ TEST_F(ReportStage, ItsPointsAreTheModelsThatOtherJobsRead) {
   EXPECT_NEAR(of["removed"].at("nll").as_number(), hard["nll"] / hard["scored"], 1e-6);
   // Read again where it lies once a training has left it there.
   const auto model = loaded();
+  fold_.cure = "adapter";
   folded_base(model->sharing())->set_state({"cured", {}});
   save_sharing(folder_ / "compress/cured", *model);
   of = points(report());
@@ -244,6 +249,7 @@ TEST_F(ReportStage, CountsTheFirstScoredTokens) {
   sums += score_batch(own_.ctx, original_, second);
   EXPECT_NEAR(of["original"].at("nll").as_number(), sums["nll"] / sums["scored"], 1e-6);
   fold_.report_tokens = 1'000'000;
+  keys_["fold.report_tokens"] = "1000000";
   of = points(report());
   EXPECT_EQ(of["original"].at("tokens").as_integer(), eval_.scored_tokens()) << "no more than there are";
 }
@@ -282,7 +288,8 @@ TEST_F(ReportStage, IsTheSameForAnyNumberOfRanks) {
       if (world.rank() == 0) std::filesystem::remove(folder_ / "compress/report-points.json");
       world.barrier();
       const test::TemporaryFolder folder;
-      const test::OwnContext own;
+      test::OwnContext own;
+      own.ctx.threads = 1;
       Model model(original_settings(folder.path()));
       StageInputs in = inputs_of(world, model, own.ctx);
       in.stop_requested = [] { return false; };
