@@ -116,16 +116,15 @@ TEST_F(SpsaHints, ABranchTellsWhatItsHeaderHoldsInTheRecipesWords) {
 
 TEST_F(SpsaHints, OtherDataAreOfferedABranch) {
   expect_done(command({"run.dir=run", "train.steps=10"}));
-  const Words other = {"data.train=eval.jsonl", "train.steps=12"};
   EXPECT_THAT(
-      expect_exit(2, command(joined({"run.dir=run"}, other))).err,
+      expect_exit(2, command({"run.dir=run", "train.steps=10", "data.train=eval.jsonl"})).err,
       AllOf(HasSubstr("this run cannot go on with other training data"), HasSubstr("job=replay replay.branch=")));
   expect_done(command({"run.dir=run", "job=replay", "replay.branch=branch"}));
-  expect_done(command(joined({"run.dir=branch"}, other)));
+  expect_done(command({"run.dir=branch", "train.steps=12", "data.train=eval.jsonl"}));
 }
 
 TEST_F(SpsaHints, TheCheckSeesWhatIsDamagedInTheRunsFolder) {
-  const test::Ended ended = expect_done(command({"run.dir=run", "train.steps=10"}));
+  expect_done(command({"run.dir=run", "train.steps=10"}));
   forget_end("run");
   const Words longer = {"run.dir=run", "train.steps=10", "--check"};
   expect_done(command(longer));
@@ -156,7 +155,7 @@ TEST_F(SpsaHints, ALogThatIsDamagedInItsMiddleIsRebuiltUpToThere) {
   bytes[bytes.size() / 2] ^= 4;
   test::write_file(*this / "run/log/00000000.tsb", bytes);
   const std::string text = expect_exit(2, command({"job=replay", "run.dir=run"})).err;
-  EXPECT_THAT(text, AllOf(HasSubstr("is damaged (crc"), HasSubstr("rounds before are whole: replay.round=")));
+  EXPECT_THAT(text, AllOf(HasSubstr("is damaged ("), HasSubstr("rounds before are whole: replay.round=")));
   const std::string last = round_in(text);
   EXPECT_GE(std::stoi(last), 15);
   EXPECT_LT(std::stoi(last), 40);

@@ -91,7 +91,8 @@ std::vector<HeaderChange> header_changes(const RunHeader& before, const RunHeade
   Changes of_model;
   of_model.compare("what is trained ([adapter] or [sharing])", before.selection, now.selection);
   compare_tensors(before, now, of_model);
-  of_model.compare("the hash of the frozen weights (model.path)", before.base, now.base);
+  if (before.seed == now.seed)  // which weights may be drawn from
+    of_model.compare("the hash of the frozen weights (model.path)", before.base, now.base);
   const bool is_same_model = of_model.are_none();
   std::vector<HeaderChange> found = changes.take();
   for (HeaderChange& change : of_model.take()) found.push_back(std::move(change));
