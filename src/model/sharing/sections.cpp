@@ -95,8 +95,7 @@ void AdapterConfig::visit(Fields& fields) {
   v("private_rank", private_rank, in_range(0, 1024),
     "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
   v("alpha", alpha, in_f32(above(0)), "scale numerator: deltas are multiplied by alpha / rank");
-  v("dropout", dropout, in_f32(in_range(0, 0.95)), "share of the adapter's inputs dropped in training",
-    OnResume::same);
+  v("dropout", dropout, in_f32(in_range(0, 0.95)), "share of the adapter's inputs dropped in training", OnResume::same);
   v("targets", targets, anything(),
     "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
   v("draw", draw, one_of({"random", "tied", "pure"}),
