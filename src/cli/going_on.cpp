@@ -47,13 +47,10 @@ struct Difference {
   OnResume on_resume = OnResume::same;
   std::string text() const { return change_in_words(key, before, now); }
   bool names_contents() const { return on_resume == OnResume::same_data || on_resume == OnResume::same_weights; }
-  bool may_be_in_new_folder() const {
-    return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder ||
-           on_resume == OnResume::from_checkpoint;
-  }
-  bool may_be_in_branch() const {
-    return on_resume == OnResume::longer || on_resume == OnResume::in_new_folder || on_resume == OnResume::in_branch;
-  }
+  bool decides_rate() const { return on_resume == OnResume::longer || on_resume == OnResume::rate; }
+  bool may_be_elsewhere() const { return decides_rate() || on_resume == OnResume::in_new_folder; }
+  bool may_be_in_new_folder() const { return may_be_elsewhere() || on_resume == OnResume::from_checkpoint; }
+  bool may_be_in_branch() const { return may_be_elsewhere() || on_resume == OnResume::in_branch; }
 };
 
 /// Among the keys that somebody reads. A key that the run's version of the program did not have stood at its default.
@@ -312,12 +309,8 @@ void require_same_content(const JobInputs& in, Model& model, const std::string& 
 
 void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta& saved, const fs::path& file) {
   std::string text;
-  for (const Difference& difference : differences(in, saved)) {
-    const std::string section = section_of(difference.key);
-    const bool counts = section == "sharing" || section == "adapter" || difference.key == "train.freeze";
-    const bool is_of_training = difference.key == "adapter.dropout";  // by which no weight is read
-    if (counts && !difference.names_contents() && !is_of_training) text += difference.text() + "\n";
-  }
+  for (const Difference& difference : differences(in, saved))
+    if (difference.on_resume == OnResume::same_model) text += difference.text() + "\n";
   if (!text.empty())
     throw UserError(file.string(), "the checkpoint belongs to another recipe", text + "set them as the run had them");
   require_same_base(in, model, model.start_fingerprint(), saved, file);
@@ -326,7 +319,7 @@ void require_same_model(const JobInputs& in, Model& model, const CheckpointMeta&
 std::string rate_notice(const JobInputs& in, const PackedDataset& data, const GoingOn& going) {
   std::string text;
   for (const Difference& difference : differences(in, going.saved))
-    if (difference.key != "train.clip" && difference.may_be_in_new_folder()) text += difference.text() + "; ";
+    if (difference.decides_rate()) text += difference.text() + "; ";
   if (text.empty() || going.steps <= going.saved.step) return "";
   const TrainerConfig before = config_of(going.saved);
   const Rules rules = going.saved.rules;

@@ -44,6 +44,8 @@ enum class OnResume {
   in_new_folder,    // in a new folder or a branch: no state that is kept depends on it
   from_checkpoint,  // in a new folder only: a log's header holds it
   in_branch,        // in a branch only: what the rounds behind it came of shows in the log
+  rate,             // as in_new_folder; the learning rate follows it, and is told before and after
+  same_model,       // as same; also compared by jobs that read what was trained, which they would read otherwise
 };
 
 /// A field's storage. optional<> fields are absent unless given. A path is resolved against the recipe's folder when

@@ -36,7 +36,8 @@ struct TrainConfig {
     v("clip", clip, in_f32(at_least(0)), "largest global gradient norm; 0: no clipping", OnResume::in_new_folder);
     v("checkpoint_activations", checkpoint_activations, anything(),
       "keep block inputs only and compute each block twice: less memory, about a third more time", OnResume::in_branch);
-    v("freeze", freeze, anything(), "full training: regular expressions of tensors' names that are left as they are");
+    v("freeze", freeze, anything(), "full training: regular expressions of tensors' names that are left as they are",
+      OnResume::same_model);
   }
   void check(SectionCheck&) const;
 };

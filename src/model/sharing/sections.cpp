@@ -31,9 +31,20 @@ void require_method(SectionCheck& own, const std::string& section, const std::st
             fmt::format("set {}.method to {}, or to \"none\" if this is meant", section, methods));
 }
 
+/// Fields of which the trained numbers are read, unless a field says otherwise.
+struct OfModel {
+  Fields& fields;
+  template <class T>
+  void operator()(const char* key, T& member, Rule rule, const char* help,
+                  OnResume on_resume = OnResume::same_model) const {
+    fields(key, member, std::move(rule), help, on_resume);
+  }
+};
+
 }  // namespace
 
-void SharingConfig::visit(Fields& v) {
+void SharingConfig::visit(Fields& fields) {
+  const OfModel v{fields};
   std::vector<std::string> methods;
   for (const SharingMethod& m : sharing_methods()) methods.emplace_back(m.name);
   v("method", method, one_of(methods), "how the model's own weights are held; none: each for itself");
@@ -72,7 +83,8 @@ void SharingConfig::check(SectionCheck& own) const {
   check_patterns(own, "shared", shared);
 }
 
-void AdapterConfig::visit(Fields& v) {
+void AdapterConfig::visit(Fields& fields) {
+  const OfModel v{fields};
   std::vector<std::string> methods = {"none"};
   for (const AdapterMethod& m : adapter_methods()) methods.emplace_back(m.name);
   v("method", method, one_of(methods), "how the deltas are parameterised; none: train all weights");
@@ -83,7 +95,7 @@ void AdapterConfig::visit(Fields& v) {
   v("private_rank", private_rank, in_range(0, 1024),
     "mos: ranks of each layer that no other layer reads (p); when not set 1 for e < 4, else e/4");
   v("alpha", alpha, in_f32(above(0)), "scale numerator: deltas are multiplied by alpha / rank");
-  v("dropout", dropout, in_f32(in_range(0, 0.95)), "share of the adapter's inputs dropped in training");
+  v("dropout", dropout, in_f32(in_range(0, 0.95)), "share of the adapter's inputs dropped in training", OnResume::same);
   v("targets", targets, anything(),
     "adapted weights: \"all\" linears of the blocks, or names such as \"q_proj\", \"self_attn.q_proj\"");
   v("draw", draw, one_of({"random", "tied", "pure"}),

@@ -77,7 +77,7 @@ void OptimizerConfig::visit(Fields& v) {
   std::vector<std::string> names;
   for (const OptimizerKind& kind : optimizer_kinds()) names.emplace_back(kind.name);
   v("name", name, one_of(names), "update rule");
-  v("lr", lr, in_f32(at_least(0)), "peak learning rate", OnResume::in_new_folder);
+  v("lr", lr, in_f32(at_least(0)), "peak learning rate", OnResume::rate);
   v("beta1", beta1, in_f32(in_range(0, 0.99999)), "adamw: decay of the mean of gradients", OnResume::from_checkpoint);
   v("beta2", beta2, in_f32(in_range(0, 0.9999999)), "adamw: decay of the mean of squared gradients",
     OnResume::from_checkpoint);
@@ -86,13 +86,13 @@ void OptimizerConfig::visit(Fields& v) {
     OnResume::in_new_folder);
   v("momentum", momentum, in_f32(in_range(0, 0.99999)), "sgd: decay of the velocity; with spsa 0 unless given");
   v("schedule", schedule, one_of({"linear", "cosine", "constant"}), "shape of the learning rate after warm-up",
-    OnResume::in_new_folder);
+    OnResume::rate);
   v("warmup_steps", warmup_steps, at_least(0),
-    "steps of linear warm-up, from a rate of 0 at step 1; no more than all steps", OnResume::in_new_folder);
+    "steps of linear warm-up, from a rate of 0 at step 1; no more than all steps", OnResume::rate);
   v("warmup_ratio", warmup_ratio, in_range(0, 1), "warm-up as a share of all steps, used when warmup_steps is 0",
-    OnResume::in_new_folder);
+    OnResume::rate);
   v("final_ratio", final_ratio, in_range(0, 1),
-    "share of lr that the rate falls to (linear, cosine), reached one step after the last", OnResume::in_new_folder);
+    "share of lr that the rate falls to (linear, cosine), reached one step after the last", OnResume::rate);
 }
 
 }  // namespace tessera
