@@ -35,9 +35,9 @@ void require_method(SectionCheck& own, const std::string& section, const std::st
 struct OfModel {
   Fields& fields;
   template <class T>
-  void operator()(const char* key, T& member, Rule rule, const char* help,
+  void operator()(const char* key, T& member, const Rule& rule, const char* help,
                   OnResume on_resume = OnResume::same_model) const {
-    fields(key, member, std::move(rule), help, on_resume);
+    fields(key, member, rule, help, on_resume);
   }
 };
 
