@@ -7,6 +7,7 @@
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
 #include "compress/child_starts.h"
+#include "compress/folded_model.h"
 #include "compress/grouping_keys.h"
 #include "compress/moments.h"
 #include "core/error.h"
@@ -18,23 +19,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Settings of a folded model that reads the frozen weights of its original where they are mapped.
-Model::Settings folded_settings(Model& original, FoldMaking making, uint64_t seed) {
-  Model::Settings settings;
-  settings.model = original.options();
-  settings.sharing.method = "fold";
-  settings.sharing.making = std::make_shared<const FoldMaking>(std::move(making));
-  settings.gradients = false;
-  settings.max_position = original.decoder().max_position();
-  settings.seed = seed;
-  settings.where_sharing = "fold";
-  settings.parameters = settings.activations = original.decoder().activations();
-  settings.check_seal = false;  // the original's has been
-  settings.device = original.pool().device();
-  settings.source = original.source();
-  return settings;
-}
 
 /// The user's plan, or that of stage "group"; the same on every rank.
 FoldPlan asked_plan(const StageInputs& in) {
