@@ -49,15 +49,31 @@ std::vector<double> sums_over_calibration_rows(const StageInputs& in, const std:
   return total;
 }
 
+namespace {
+
+/// `share` of the rows from place `first` on, `of_pass` at a time.
+void for_each_pass(const StageInputs& in, int64_t first, RowShare share, int64_t of_pass,
+                   const std::function<bool(const PackedBatch&)>& f) {
+  const std::vector<int64_t> rows = step_rows(in.data, first, share);
+  for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += of_pass) {
+    const int64_t count = std::min(of_pass, static_cast<int64_t>(rows.size()) - begin);
+    if (!f(in.data.batch(std::span(rows).subspan(begin, count), share.begin + begin))) return;
+  }
+}
+
+}  // namespace
+
 void for_each_pass(const StageInputs& in, int64_t first, int64_t rows,
                    const std::function<bool(const PackedBatch&)>& f) {
-  const RowShare share = row_share(rows, in.share);
-  const std::vector<int64_t> mine = step_rows(in.data, first, share);
-  const int64_t of_pass = rows_of_pass(in.train, rows, in.share.count);
-  for (int64_t begin = 0; begin < static_cast<int64_t>(mine.size()); begin += of_pass) {
-    const int64_t count = std::min(of_pass, static_cast<int64_t>(mine.size()) - begin);
-    if (!f(in.data.batch(std::span(mine).subspan(begin, count), share.begin + begin))) return;
-  }
+  for_each_pass(in, first, row_share(rows, in.share), rows_of_pass(in.train, rows, in.share.count), f);
+}
+
+void for_each_pass_of_all(const StageInputs& in, int64_t first, int64_t rows,
+                          const std::function<void(const PackedBatch&)>& f) {
+  for_each_pass(in, first, RowShare{0, rows}, rows_of_pass(in.train, rows, 1), [&](const PackedBatch& batch) {
+    f(batch);
+    return true;
+  });
 }
 
 std::vector<int32_t> document_tokens(const PackedBatch& batch) {

@@ -23,6 +23,10 @@ std::vector<double> sums_over_calibration_rows(const StageInputs&, const std::st
 /// @param f  returns whether to go on
 void for_each_pass(const StageInputs&, int64_t first, int64_t rows, const std::function<bool(const PackedBatch&)>& f);
 
+/// The same of all of them, whoever asks.
+void for_each_pass_of_all(const StageInputs&, int64_t first, int64_t rows,
+                          const std::function<void(const PackedBatch&)>& f);
+
 /// The tokens of a batch's documents, in order: padding left out.
 std::vector<int32_t> document_tokens(const PackedBatch&);
 

@@ -23,10 +23,13 @@ void FoldConfig::visit(Fields& fields) {
   v("target", target, above(0, 1), "stored parameters over the original's; decides the number of groups");
   v("gates", gates, one_of({"block", "sublayer"}), "a gate for each block, or one each for its attention and its MLP");
   v("absorb", absorb, anything(), "sublayer gates that end between 0 and 1 are multiplied into the weights and stay");
-  v("gate_estimator", gate_estimator, one_of({"backprop", "spsa"}), "how the gates' gradients are found");
+  v("gate_estimator", gate_estimator, one_of({"backprop", "spsa"}),
+    "how the gates' gradients are found: a backward pass, or the losses of eight probes a step");
   v("gate_steps", gate_steps, at_least(1), "steps of gate training");
-  v("gate_batch", gate_batch, in_range(1, 1 << 16), "rows of one of these steps, over all ranks");
-  v("gate_lr", gate_lr, in_f32(above(0)), "learning rate of the gates, by Adam with betas 0.9 and 0.999");
+  v("gate_batch", gate_batch, in_range(1, 1 << 16),
+    "rows of one of these steps, over all ranks; with spsa of one probe");
+  v("gate_lr", gate_lr, in_f32(above(0)),
+    "learning rate of the gates, by Adam with betas 0.9 and 0.999; with spsa by SGD, about 0.05");
   v("gate_remove", gate_remove, share,
     "the share that gates are trained for, at least fold.remove, which is its default; smaller shares are taken in "
     "the order in which gates fell");

@@ -46,4 +46,11 @@ Removal removal_of_units(const GateUnits& units, std::span<const int64_t> order,
                              : remove_blocks(order, blocks_to_remove(rho, units.layers, kept, where));
 }
 
+double kept_cost(const GateUnits& units, const FoldConfig& fold, const KeyPlaces& where) {
+  const double rho = fold.trained_remove();
+  if (units.halves() == 2) return 1 - rho;
+  const int64_t removed = blocks_to_remove(rho, units.layers, protected_blocks(fold), where, "gate_remove");
+  return 1 - static_cast<double>(removed) / static_cast<double>(units.layers);
+}
+
 }  // namespace tessera

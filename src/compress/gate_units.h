@@ -25,6 +25,7 @@ struct GateUnits {
   std::vector<double> without(const Removal&) const;
   BlockGates gates(std::span<const double> values) const { return {of, values}; }
 };
+/// @param layers  L
 GateUnits gate_units(const FoldConfig&, const std::vector<WeightSpec>&, int64_t layers);
 
 ProtectedBlocks protected_blocks(const FoldConfig&);
@@ -33,5 +34,10 @@ ProtectedBlocks protected_blocks(const FoldConfig&);
 /// @throws UserError as remove_halves and blocks_to_remove
 Removal removal_of_units(const GateUnits&, std::span<const int64_t> order, double rho, ProtectedBlocks,
                          const KeyPlaces& where);
+
+/// What the share that gates are trained for leaves of the cost of all blocks: 1 - n / L with the n blocks that it
+/// removes, so that gates that are open or shut can meet it; of halves 1 - share.
+/// @throws UserError as blocks_to_remove
+double kept_cost(const GateUnits&, const FoldConfig&, const KeyPlaces& where);
 
 }  // namespace tessera

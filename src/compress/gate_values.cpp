@@ -6,6 +6,8 @@
 namespace tessera {
 namespace {
 
+constexpr double kBend = 2;  // at the end
+
 double clamped(double theta) { return std::clamp(theta, 0.0, 1.0); }
 
 }  // namespace
@@ -13,6 +15,11 @@ double clamped(double theta) { return std::clamp(theta, 0.0, 1.0); }
 double gate_eps(int64_t step, int64_t steps, double eps_end) {
   const double ramp = 0.8 * static_cast<double>(steps);
   return std::pow(eps_end, std::min(1.0, static_cast<double>(step - 1) / ramp));
+}
+
+double gate_bend(int64_t step, int64_t steps) {
+  const double ramp = 0.6 * static_cast<double>(steps);
+  return kBend * std::min(1.0, static_cast<double>(step - 1) / ramp);
 }
 
 double gate_value(double theta, double eps) {
@@ -36,16 +43,24 @@ double CostConstraint::kept(std::span<const double> gates) const {
   return sum;
 }
 
-double CostConstraint::penalty(double kept, double mu) const {
-  const double above = std::max(0.0, kept - target_);
+double CostConstraint::counted(std::span<const double> gates, double bend) const {
+  double sum = 0;
+  for (size_t i = 0; i < costs_.size(); ++i) sum += costs_[i] * (gates[i] + bend * gates[i] * (1 - gates[i]));
+  return sum;
+}
+
+double CostConstraint::penalty(double counted, double mu) const {
+  const double above = std::max(0.0, counted - target_);
   return mu * above + weight_ / 2 * above * above;
 }
 
-double CostConstraint::slope(size_t gate, double kept, double mu) const {
-  const double above = kept - target_;
-  return above > 0 ? costs_[gate] * (mu + weight_ * above) : 0;
+double CostConstraint::slope(size_t number, double gate, double bend, double counted, double mu) const {
+  const double above = counted - target_;
+  return above > 0 ? costs_[number] * (mu + weight_ * above) * (1 + bend * (1 - 2 * gate)) : 0;
 }
 
-double CostConstraint::ascended(double kept, double mu) const { return std::max(0.0, mu + weight_ * (kept - target_)); }
+double CostConstraint::ascended(double counted, double mu) const {
+  return std::max(0.0, mu + weight_ * (counted - target_));
+}
 
 }  // namespace tessera

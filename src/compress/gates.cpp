@@ -6,7 +6,8 @@
 
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
-#include "compress/gate_trainer.h"
+#include "compress/gate_backprop.h"
+#include "compress/gate_spsa.h"
 #include "compress/json_numbers.h"
 #include "compress/run_stages.h"
 #include "core/error.h"
@@ -20,14 +21,14 @@ namespace fs = std::filesystem;
 constexpr std::string_view kState = "gates-state.json";
 constexpr int64_t kLines = 10;  // of progress
 
-/// The state that a stopped or killed run left, the same on every rank; all gates at 1 where there is none.
-GateState saved_state(const StageInputs& in, const GateUnits& units, const StageReads& reads) {
+/// The state that a stopped or killed run left, the same on every rank; none where there is none. What is kept step by
+/// step has only the start there, and beside it what it reads.
+std::optional<GateState> saved_state(const StageInputs& in, const StageReads& reads) {
   const fs::path file = in.folder / kState;
   const bool is_there = !broadcast_text(in.world, in.is_root() && fs::exists(file) ? "there" : "").empty();
-  if (!is_there) return GateState::open(units.count());
+  if (!is_there) return std::nullopt;
   SavedGates saved = parse_gates(text_on_all(in, file), file.string());
   if (in.is_root()) require_same_reads(file, "gates", saved.reads, reads);
-  in.say(fmt::format("gates: going on from step {}", saved.state.step));
   return std::move(saved.state);
 }
 
@@ -42,11 +43,14 @@ void train(const StageInputs& in, GateTrainer& trainer, const StageReads& reads)
   const auto save = [&] {
     if (in.is_root()) write_text_file(in.folder / kState, to_text(trainer.state(), reads));
   };
+  if (trainer.state().step > 0) in.say(fmt::format("gates: going on from step {}", trainer.state().step));
+  const bool saves = !trainer.keeps_steps();
+  if (!saves && trainer.state().step == 0) save();
   while (!trainer.is_done()) {
     const bool is_asked = trainer.take_step();
     const int64_t step = trainer.state().step;
     if (step % std::max<int64_t>(1, steps / kLines) == 0 || step == steps) in.say(trainer.progress());
-    if (is_asked || trainer.is_done() || (every > 0 && step % every == 0)) save();
+    if (saves && (is_asked || trainer.is_done() || (every > 0 && step % every == 0))) save();
     leave_together(in.world, is_asked, fmt::format("training gates, after step {}", step));
   }
 }
@@ -94,12 +98,18 @@ Json curve_of(const GateState& state) {
   return all;
 }
 
+/// Of all steps and their probes.
+int64_t tokens_of_gates(const FoldConfig& fold, const TrainConfig& train) {
+  return fold.gate_steps * (is_by_probes(fold) ? kGateProbes : 1) * fold.gate_batch * train.sequence_length;
+}
+
 StageOutcome train_gates(const StageInputs& in) {
   const std::vector<double> bi = numbers_of(file_of_stage(in, "probe").at("bi"));
   const GateUnits units = gate_units(in.fold, in.model.decoder().specs(), in.model.decoder().num_layers());
   StageReads reads;
   if (in.is_root()) reads = reads_of_recipe(find_stage("gates"), in);
-  GateTrainer trainer(in, units, saved_state(in, units, reads));
+  const std::unique_ptr<GateTrainer> made = make_gate_trainer(in, units, saved_state(in, reads));
+  GateTrainer& trainer = *made;
   train(in, trainer, reads);
 
   const std::vector<double> gates = trainer.gates(), open = units.ones();
@@ -130,16 +140,18 @@ StageOutcome train_gates(const StageInputs& in) {
               .set("losses",
                    Json::object().set("original", original).set("soft", soft).set("hard", hard).set("bi", by_influence))
               .set("theta_every_10_steps", curve_of(state)),
-      .tokens = state.step * in.fold.gate_batch * in.train.sequence_length};
+      .tokens = tokens_of_gates(in.fold, in.train)};
 }
 
 StageCost gates_cost(const StageSizes& sizes) {
-  const TrainConfig& train = sizes.train;
-  const int64_t tokens = sizes.fold.gate_steps * sizes.fold.gate_batch * train.sequence_length;
-  const double products = train.checkpoint_activations ? 6 : 4;
+  const GateLoss loss = gate_loss_of(sizes.fold);
+  const bool probes = is_by_probes(sizes.fold);
+  const int64_t tokens = tokens_of_gates(sizes.fold, sizes.train);
+  const double products = probes ? probe_flop(loss) : backprop_flop(loss, sizes.train.checkpoint_activations);
   return {.tokens = tokens,
           .flop = products * static_cast<double>(tokens) * computed_parameters(sizes.model),
-          .bytes = std::max(plan_gate_bytes(sizes), plan_calibration_bytes(sizes, sizes.model))};
+          .bytes = std::max(probes ? plan_spsa_gates(sizes) : plan_backprop_gates(sizes),
+                            plan_calibration_bytes(sizes, sizes.model))};
 }
 
 bool has_gates(const FoldConfig& fold) { return fold.selector == "gates" && fold.trained_remove() > 0; }

@@ -35,6 +35,7 @@ void distill_alike(const Pass& pass, const HeadPart& part, const PoolRead& value
                    .teacher = source_of(teachers, teachers_weight),
                    .labels = head.labels,
                    .temperature = all.temperature,
+                   .grad_scale = all.nll_weight,
                    .kl_grad_scale = all.kl_weight,
                    .nll = head.nll,
                    .kl = all.kl,

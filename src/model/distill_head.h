@@ -15,12 +15,13 @@ struct TeacherHead {
   IndexArray<int32_t> rows;  // of `hidden`: one for each of the student's scored rows, in their order
 };
 
-/// What is lowered: Σ nll + kl_weight · temperature² · Σ kl.
+/// What is lowered: nll_weight · Σ nll + kl_weight · temperature² · Σ kl.
 struct DistillHeadArgs {
   HeadArgs head;  // dhidden += gradient of the whole
   TeacherHead teacher;
   double temperature, kl_weight;
   TensorView kl;  // [rows] out
+  double nll_weight = 1;
 };
 
 /// Final norms and fused distillation of the given rows of hidden. nll and best are those of score_rows, to the bit

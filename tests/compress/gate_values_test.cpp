@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace tessera {
 namespace {
@@ -52,29 +54,47 @@ TEST(GateValues, OutsideTheRangeOnlyTheWayBackPasses) {
     for (const double gradient : {-0.5, 0.5}) EXPECT_EQ(gradient_through_clamp(inside, gradient), gradient);
 }
 
+TEST(GateValues, TheBendRisesEvenlyOverThreeFifthsOfTheSteps) {
+  EXPECT_EQ(gate_bend(1, 400), 0);
+  EXPECT_NEAR(gate_bend(121, 400), 1, 1e-12);
+  EXPECT_NEAR(gate_bend(241, 400), 2, 1e-12);
+  EXPECT_EQ(gate_bend(400, 400), 2);
+}
+
 TEST(CostConstraint, IsFeltAboveTheTargetAlone) {
   const CostConstraint constraint({0.5, 0.25, 0.25}, 0.75, 10);
   const std::vector<double> open = {1, 1, 1}, met = {1, 0.5, 0.25};
   EXPECT_EQ(constraint.kept(open), 1);
   EXPECT_EQ(constraint.penalty(1, 0.4), 0.4 * 0.25 + 5 * 0.25 * 0.25);
-  EXPECT_EQ(constraint.slope(0, 1, 0.4), 0.5 * (0.4 + 10 * 0.25));
+  EXPECT_EQ(constraint.slope(0, 1, 0, 1, 0.4), 0.5 * (0.4 + 10 * 0.25));
   const double kept = constraint.kept(met);
   EXPECT_LT(kept, 0.75);
+  EXPECT_EQ(constraint.counted(met, 0), kept);
   EXPECT_EQ(constraint.penalty(kept, 3), 0);
-  EXPECT_EQ(constraint.slope(1, kept, 3), 0);
+  EXPECT_EQ(constraint.slope(1, 0.5, 2, kept, 3), 0);
+}
+
+TEST(CostConstraint, GatesBetweenTheirEndsCountForMoreThanTheyKeep) {
+  const CostConstraint constraint({0.5, 0.25, 0.25}, 0.75, 10);
+  const std::vector<double> polar = {1, 0, 1}, between = {1, 0.5, 0.25};
+  EXPECT_EQ(constraint.counted(polar, 2), constraint.kept(polar));
+  EXPECT_DOUBLE_EQ(constraint.counted(between, 2), constraint.kept(between) + 2 * 0.25 * (0.25 + 0.1875));
 }
 
 TEST(CostConstraint, SlopeIsThePenaltysDerivative) {
   const CostConstraint constraint({0.5, 0.3, 0.2}, 0.6, 7);
-  std::vector<double> gates = {0.9, 0.8, 0.7};
-  const double kept = constraint.kept(gates), h = 1e-6;
-  for (size_t i = 0; i < gates.size(); ++i) {
-    std::vector<double> up = gates, down = gates;
-    up[i] += h, down[i] -= h;
-    const double numeric =
-        (constraint.penalty(constraint.kept(up), 0.3) - constraint.penalty(constraint.kept(down), 0.3)) / (2 * h);
-    EXPECT_NEAR(constraint.slope(i, kept, 0.3), numeric, 1e-8);
-  }
+  const std::vector<double> gates = {0.9, 0.8, 0.7};
+  for (const double bend : {0.0, 0.7, 2.0})
+    for (size_t i = 0; i < gates.size(); ++i) {
+      const double h = 1e-6;
+      std::vector<double> up = gates, down = gates;
+      up[i] += h, down[i] -= h;
+      const auto penalty = [&](const std::vector<double>& at) {
+        return constraint.penalty(constraint.counted(at, bend), 0.3);
+      };
+      const double slope = constraint.slope(i, gates[i], bend, constraint.counted(gates, bend), 0.3);
+      EXPECT_NEAR(slope, (penalty(up) - penalty(down)) / (2 * h), 1e-8) << bend << " " << i;
+    }
 }
 
 TEST(CostConstraint, AscentRaisesTheMultiplierWhileItIsBrokenAndNeverBelowZero) {
@@ -82,6 +102,44 @@ TEST(CostConstraint, AscentRaisesTheMultiplierWhileItIsBrokenAndNeverBelowZero) 
   EXPECT_EQ(constraint.ascended(1, 0.5), 3);
   EXPECT_EQ(constraint.ascended(0.7, 0.6), 0.6 + 10 * (0.7 - 0.75));
   EXPECT_EQ(constraint.ascended(0.2, 1), 0);
+}
+
+/// Eight gates of equal cost, trained as those of a model are, on a loss that is convex in them:
+/// Σ h (1 - g)² / 2 + 0.05 (Σ (1 - g))² / 2.
+std::vector<double> gates_of_a_convex_loss(bool bends) {
+  const std::vector<double> h = {0.9, 0.6, 0.5, 0.8, 0.7, 1.0, 1.1, 0.75};
+  const CostConstraint constraint(std::vector<double>(8, 0.125), 0.75, 10);
+  const int64_t steps = 200;
+  std::vector<double> theta(8, 1.0), first(8, 0.0), second(8, 0.0), gates(8);
+  double mu = 0;
+  for (int64_t step = 1; step <= steps + 1; ++step) {
+    const double eps = gate_eps(step, steps, 1e-3), bend = bends ? gate_bend(step, steps) : 0;
+    double shut = 0;
+    for (size_t i = 0; i < 8; ++i) shut += 1 - (gates[i] = gate_value(theta[i], eps));
+    if (step > steps) break;
+    const double counted = constraint.counted(gates, bend);
+    for (size_t i = 0; i < 8; ++i) {
+      const double dgate = -h[i] * (1 - gates[i]) - 0.05 * shut + constraint.slope(i, gates[i], bend, counted, mu);
+      const double gradient = gradient_through_clamp(theta[i], dgate * gate_slope(theta[i], eps));
+      first[i] = 0.9 * first[i] + 0.1 * gradient;
+      second[i] = 0.999 * second[i] + 0.001 * gradient * gradient;
+      const auto t = static_cast<double>(step);
+      theta[i] -= 0.02 * first[i] / (1 - std::pow(0.9, t)) / (std::sqrt(second[i] / (1 - std::pow(0.999, t))) + 1e-8);
+    }
+    if (step % 10 == 0) mu = constraint.ascended(counted, mu);
+  }
+  return gates;
+}
+
+TEST(CostConstraint, PartsGatesOfAConvexLossWhichWithoutTheBendShareTheCost) {
+  const auto count_between = [](const std::vector<double>& gates) {
+    return std::ranges::count_if(gates, [](double g) { return g > 0.05 && g < 0.95; });
+  };
+  const std::vector<double> bent = gates_of_a_convex_loss(true);
+  EXPECT_EQ(count_between(bent), 0);
+  EXPECT_LT(bent[1] + bent[2], 0.1) << "the two that cost least";
+  EXPECT_NEAR(std::accumulate(bent.begin(), bent.end(), 0.0) / 8, 0.75, 0.0075);
+  EXPECT_EQ(count_between(gates_of_a_convex_loss(false)), 8);
 }
 
 }  // namespace

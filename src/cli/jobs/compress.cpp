@@ -238,9 +238,6 @@ void check_compression(Recipe& recipe, const JobConfig& c) {
   if (fold.gate_estimator != "backprop")
     recipe.fault("fold", "gate_estimator", "fold: gates cannot be trained by spsa yet",
                  "set fold.gate_estimator = \"backprop\"");
-  if (fold.gate_loss != "ce")
-    recipe.fault("fold", "gate_loss", "fold: gates cannot be trained on the divergence from the ungated model yet",
-                 "set fold.gate_loss = \"ce\"");
   check_cure(recipe, c);
   check_path(recipe, fold.plan, "fold", "plan");
   check_path(recipe, fold.reuse, "fold", "reuse");

@@ -1,0 +1,125 @@
+#include "compress/gate_loss.h"
+
+#include <algorithm>
+#include <array>
+
+#include "compress/teacher.h"
+#include "core/device/memory.h"
+#include "kernels/elementwise.h"
+#include "kernels/host_work.h"
+#include "model/packed_attention.h"
+
+namespace tessera {
+namespace {
+
+/// @param teachers  x_L of the model without gates
+/// @return [scored rows] KL, from the pass's scratch
+TensorView divergence_of_rows(const Pass& pass, const BatchTokens& in, const Teacher& teacher, ConstView teachers,
+                              ConstView hidden, TensorView dhidden) {
+  const DecoderModel& decoder = teacher.decoder();
+  const auto count = static_cast<int64_t>(in.rows().size());
+  const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
+    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
+  };
+  const TensorView nll = vector(decoder.activations()), best = vector(DType::i32), kl = vector(decoder.activations());
+  const WeightLease own = decoder.lease_head(pass), other = teacher.lease_head(pass.ctx, in.tokens());
+  distill_rows(pass, decoder.head_part(), hidden,
+               {.head = {.rows = in.rows(), .labels = in.labels(), .nll = nll, .best = best, .dhidden = dhidden},
+                .teacher = teacher.head(teachers, in.rows()),
+                .temperature = 1,
+                .kl_weight = 1,
+                .kl = kl,
+                .nll_weight = 0});
+  return kl;
+}
+
+GateLossSums sums_of(const Context& ctx, const TensorView& kl) {
+  GateLossSums sums;
+  host_work(ctx, [&] {
+    const OnHost host(kl);
+    for (int64_t row = 0; row < kl.shape.count(); ++row) sums.loss += element(host.view(), row);
+    sums.scored = static_cast<double>(kl.shape.count());
+  });
+  return sums;
+}
+
+/// x_L without gates, from the context's scratch.
+TensorView teachers_hidden(const Context& ctx, const Teacher& teacher, const BatchTokens& in) {
+  const std::array<int, 1> last{teacher.num_layers()};
+  return teacher.states(ctx, in.tokens(), last).front();
+}
+
+/// Like backprop_batch (train/backprop.cpp), behind a pass without gates and with another end.
+GateLossSums backprop_divergence(const Context& ctx, Model& model, const PackedBatch& batch,
+                                 const BackpropOptions& options) {
+  const DecoderModel& decoder = model.decoder();
+  const auto scope = ctx.scratch.scope();
+  const BatchTokens in(ctx, batch, model.bound_adapter(), options.gates);
+  const Teacher teacher(model);
+  const TensorView teachers = teachers_hidden(ctx, teacher, in);
+
+  const Pass pass{ctx, in.tokens(), {&model.pool()}, &model.pool(), 0, 0, false, options.gate_grads};
+  PackedAttention attention;
+  std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
+  const Keep keep = options.checkpoint_activations ? Keep::inputs : Keep::everything;
+  const TensorView hidden = decoder.embed(pass);
+  decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
+  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
+  fill(ctx, 0, dhidden);
+  const TensorView kl = divergence_of_rows(pass, in, teacher, teachers, hidden, dhidden);
+  decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
+  return sums_of(ctx, kl);
+}
+
+/// @param teachers  x_L of the model without gates
+GateLossSums score_divergence(const Context& ctx, Model& model, const PackedBatch& batch, const BlockGates& gates,
+                              ConstView teachers) {
+  const auto scope = ctx.scratch.scope();
+  const BatchTokens in(ctx, batch, model.bound_adapter(), gates);
+  const Pass pass{ctx, in.tokens(), {&model.pool()}};
+  PackedAttention attention;
+  const TensorView hidden = model.decoder().forward(pass, attention);
+  return sums_of(ctx, divergence_of_rows(pass, in, Teacher(model), teachers, hidden, {}));
+}
+
+}  // namespace
+
+GateLoss gate_loss_of(const FoldConfig& fold) {
+  return fold.gate_loss == "kl" ? GateLoss::divergence : GateLoss::cross_entropy;
+}
+
+GateLossSums backprop_gates(const Context& ctx, Model& model, const PackedBatch& batch, GateLoss loss,
+                            const BackpropOptions& options) {
+  if (loss == GateLoss::divergence) return backprop_divergence(ctx, model, batch, options);
+  const LossSums sums = backprop_batch(ctx, model, batch, options);
+  return {.loss = sums["nll"], .scored = sums["scored"]};
+}
+
+std::vector<GateLossSums> score_gates(const Context& ctx, Model& model, const PackedBatch& batch, GateLoss loss,
+                                      std::span<const BlockGates> points) {
+  const auto scope = ctx.scratch.scope();
+  TensorView teachers;
+  if (loss == GateLoss::divergence) {
+    const BatchTokens in(ctx, batch, model.bound_adapter());
+    teachers = teachers_hidden(ctx, Teacher(model), in);
+  }
+  std::vector<GateLossSums> all;
+  for (const BlockGates& gates : points) {
+    if (loss == GateLoss::divergence) {
+      all.push_back(score_divergence(ctx, model, batch, gates, teachers));
+    } else {
+      const LossSums sums = score_batch(ctx, model, batch, {}, gates);
+      all.push_back({.loss = sums["nll"], .scored = sums["scored"]});
+    }
+  }
+  return all;
+}
+
+// A pass forward takes 2, and one backward 2 for the gradients of activations; no weight has one.
+double backprop_flop(GateLoss loss, bool checkpoint_activations) {
+  return 4 + (checkpoint_activations ? 2 : 0) + (loss == GateLoss::divergence ? 2 : 0);
+}
+
+double probe_flop(GateLoss loss) { return loss == GateLoss::divergence ? 6 : 4; }
+
+}  // namespace tessera
