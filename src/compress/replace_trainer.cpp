@@ -180,9 +180,10 @@ void BlockTrainer::refuse(const std::string& what) const {
 
 std::string BlockTrainer::progress() const {
   const ReplacePoint& point = state_.curve.back();
-  return fmt::format("replace: {}, step {} of {}, loss {:.6g}, on the calibration rows {:.6g}, best {:.6g}",
-                     name_of(phases_[static_cast<size_t>(point.phase)]), point.step, steps(), point.train,
-                     point.validation, state_.best);
+  const std::string loss = point.step > 0 ? fmt::format("loss {:.6g}, ", point.train) : "";
+  return fmt::format("replace: {}, step {} of {}, {}on the calibration rows {:.6g}, best {:.6g}",
+                     name_of(phases_[static_cast<size_t>(point.phase)]), point.step, steps(), loss, point.validation,
+                     state_.best);
 }
 
 NamedTensors BlockTrainer::tensors() {
