@@ -25,7 +25,7 @@ std::unique_ptr<Model> student_of(const StageInputs& in) {
   const bool has_file = in.model.source() != nullptr;
   if (has_file) {
     const auto saved = std::make_shared<const SavedSharing>(folder, "fold", folder.string());
-    making.starts = starts_beside_base({saved, &saved->tensors()}, making.plan);
+    making.starts = starts_beside_base({saved, &saved->tensors()}, making.plan, in.model.source().get());
   }
   Model::Settings settings = student_settings(in.model, std::move(making), in.fold, in.train, in.cure);
   // An original that was drawn lies in no file that both could read.

@@ -68,6 +68,14 @@ TEST_F(Cure, AStopLeavesACheckpointAndTheSameCommandGoesOn) {
   expect_same_cure("run", "straight");
 }
 
+/// A step at rate 0 shows what the cure begins with: groups that read a weight which a gate was multiplied into.
+TEST_F(Cure, BeginsWithTheSharedModelWhereGatesWereMultipliedIn) {
+  const Words words = {"fold.selector=gates", "fold.gates=sublayer", "fold.absorb=true", "fold.gate_steps=4",
+                       "fold.gate_batch=2",   "train.steps=1",       "optimizer.lr=0.0", "fold.child=norm"};
+  expect_done(trainer(job("run", words)));
+  EXPECT_EQ(perplexity("run", "cured"), perplexity("run", "shared"));
+}
+
 TEST_F(Cure, RanksFindTheSame) {
   TESSERA_NEEDS_MPI();
   expect_done(trainer(job("one")));

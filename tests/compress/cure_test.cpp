@@ -246,7 +246,7 @@ TEST_F(CureStage, TheNewestModelLiesInTheRunsFolder) {
   fold_.keep_head = 1;
   trainer_.train.steps = 4;
   using enum StageReport::How;
-  const auto how = [&](const char* until = "") {
+  const auto how = [&](const char* until = "cure") {
     fold_.until = until;
     std::map<std::string, StageReport::How> reports;
     for (const StageReport& report : run_stages(inputs_of_cure())) reports[report.name] = report.how;

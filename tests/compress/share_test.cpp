@@ -182,6 +182,7 @@ TEST_F(ShareStage, IsRunAgainWhenAFileOfItIsGone) {
   fold_.selector = "bi";
   fold_.remove = 0.17;
   fold_.keep_head = 1;
+  fold_.until = "share";
   const auto how = [&] {
     std::map<std::string, StageReport::How> reports;
     StageInputs in = inputs();
