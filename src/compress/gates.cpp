@@ -72,8 +72,9 @@ void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trai
   const std::vector<double> gates = trainer.gates();
   const double kept = trainer.constraint().kept(gates), target = trainer.constraint().target();
   if (kept > target + 0.01)
-    in.say(
-        fmt::format("warning: constraint not met: kept {:.3f}, target {:.3f}; raise fold.gate_weight", kept, target));
+    in.say(fmt::format(
+        "warning: constraint not met: kept {:.3f}, target {:.3f}; raise fold.gate_weight or fold.gate_steps", kept,
+        target));
   const auto are_soft = std::ranges::count_if(gates, [](double g) { return g >= 0.1 && g <= 0.9; });
   if (are_soft > 0)
     in.say(
