@@ -80,7 +80,7 @@ class Root {
   explicit Root(const StageInputs& in) : in_(in), journal_(in.folder) {
     require_same_recipe(journal_, in.fold, [&](const Stage& stage) { return reads_of_recipe(stage, in); });
     create_folder(in.folder);
-    remove_temporaries(in.folder);
+    for (const char* part : {"", "checkpoints", "shared", "cured"}) remove_temporaries(in.folder / part);
     journal_.mend();
     if (in.begin) in.begin();
     if (in.fold.reuse.empty()) return;
