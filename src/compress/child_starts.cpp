@@ -74,7 +74,8 @@ Tensors of_all_ranks(Communicator& world, Tensors mine) {
   for (int rank = 0; rank < world.size(); ++rank) {
     const auto& bytes = lists[static_cast<size_t>(rank)];
     const std::string of_rank(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    for (const Json& entry : Json::parse(of_rank, "a rank's starts").items()) {
+    const Json entries = Json::parse(of_rank, "a rank's starts");
+    for (const Json& entry : entries.items()) {
       Shape shape;
       for (const Json& size : entry.at("shape").items()) shape.dims[shape.rank++] = size.as_integer();
       auto tensor = std::make_shared<Tensor>(shape, static_cast<DType>(entry.at("dtype").as_integer()));

@@ -208,7 +208,7 @@ Stage cure_stage() {
           .cost = cure_cost,
           .applies = is_cured,
           .in_plan = false,
-          .beside = {"cured/sharing.json"},
+          .beside = {"cured/sharing.json", "cured/fold_plan.json", "cured/fold.safetensors"},
           .is_reusable = false};
 }
 

@@ -35,7 +35,7 @@ void FoldConfig::visit(Fields& fields) {
     "the order in which gates fell");
   v("gate_eps_end", gate_eps_end, above(0, 1),
     "end of the gates' smoothing, which begins at 1: smaller polarises more");
-  v("gate_weight", gate_weight, above(0), "weight of the constraint on the kept cost, in nats a unit of cost");
+  v("gate_weight", gate_weight, in_f32(above(0)), "weight of the constraint on the kept cost, in nats a unit of cost");
   v("gate_loss", gate_loss, one_of({"ce", "kl"}),
     "what gates lower beside the constraint: cross-entropy, or the divergence from the ungated model");
   v("protect_head", protect_head, at_least(0), "first blocks that are never removed");
@@ -56,9 +56,9 @@ void FoldConfig::visit(Fields& fields) {
     "rows of data.train, of train.sequence_length, that blocks are compared on");
   v("cure", cure, one_of({"adapter", "full", "none"}),
     "how the model is trained at last: an adapter, all weights, not");
-  v("kl_weight", kl_weight, at_least(0), "of the divergence from the original model in the cure's loss");
-  v("temperature", temperature, above(0), "of both distributions in that divergence");
-  v("tail_weight", tail_weight, at_least(0), "of the distance of the last layers' outputs in the cure's loss");
+  v("kl_weight", kl_weight, in_f32(at_least(0)), "of the divergence from the original model in the cure's loss");
+  v("temperature", temperature, in_range(0.01, 100), "of both distributions in that divergence");
+  v("tail_weight", tail_weight, in_f32(at_least(0)), "of the distance of the last layers' outputs in the cure's loss");
   v("tail_layers", tail_layers, at_least(1), "last layers whose outputs are compared");
   v("plan", plan, anything(), "a fold plan of yours, in place of the stages that would make one");
   v("reuse", reuse, path_as_typed(), "a run whose finished stages are taken over where they read the same");

@@ -32,6 +32,14 @@ void link_or_copy(const fs::path& from, const fs::path& to) {
   if (failure) throw UserError(to.string(), "cannot be written: " + failure.message());
 }
 
+bool has_same_files(const fs::path& kept, const fs::path& copy) {
+  return std::ranges::all_of(fs::directory_iterator(kept), [&](const fs::directory_entry& entry) {
+    const fs::path other = copy / entry.path().filename();
+    return !entry.is_regular_file() || (fs::exists(other) && (fs::equivalent(entry.path(), other) ||
+                                                              sha256_of_file(entry.path()) == sha256_of_file(other)));
+  });
+}
+
 void publish(const fs::path& compress, const std::string& name) {
   const fs::path from = folded_folder(compress, name);
   std::vector<std::string> files;
@@ -73,9 +81,14 @@ void keep_folded(const fs::path& compress, const std::string& name, Model& model
 }
 
 void restore_folded(const fs::path& compress) {
-  if (fs::exists(published(compress) / kDescription)) return;
-  for (auto name = kNames.rbegin(); name != kNames.rend(); ++name)
-    if (fs::exists(folded_folder(compress, *name) / kDescription)) return publish(compress, *name);
+  const auto newest = std::find_if(kNames.rbegin(), kNames.rend(), [&](const char* name) {
+    return fs::exists(folded_folder(compress, name) / kDescription);
+  });
+  if (newest == kNames.rend()) return;
+  const fs::path file = published(compress) / kDescription;
+  const bool is_there = fs::exists(file);
+  if (is_there && !is_kept(compress, *newest, read_text_file(file))) return;  // another model's
+  if (!is_there || !has_same_files(folded_folder(compress, *newest), published(compress))) publish(compress, *newest);
 }
 
 }  // namespace tessera

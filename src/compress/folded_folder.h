@@ -17,7 +17,7 @@ std::filesystem::path folded_folder(const std::filesystem::path& compress, const
 /// made of another. On rank 0. @throws UserError as require_untrained; naming what cannot be written
 void keep_folded(const std::filesystem::path& compress, const std::string& name, Model&);
 
-/// RUN/sharing is made again of what is kept, where it is gone.
+/// RUN/sharing is made again of the newest that is kept, where it is gone or a file of it is missing or altered.
 void restore_folded(const std::filesystem::path& compress);
 
 /// @throws UserError when another job has trained the model in RUN/sharing since

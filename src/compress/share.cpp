@@ -154,7 +154,7 @@ Stage share_stage() {
           .run = share,
           .cost = share_cost,
           .in_plan = false,
-          .beside = {"shared/sharing.json"},
+          .beside = {"shared/sharing.json", "shared/fold_plan.json", "shared/fold.safetensors"},
           .is_reusable = false};
 }
 

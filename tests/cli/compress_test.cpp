@@ -151,10 +151,11 @@ TEST_F(Compress, StagesOfAnotherRunAreTakenOverWhereTheyReadTheSame) {
 
 TEST_F(Compress, RanksFindTheSame) {
   TESSERA_NEEDS_MPI();
-  expect_done(trainer(job("one")));
+  const Words words = {"fold.child=lora", "fold.child_rank=4"};  // starts of several types, handed from rank to rank
+  expect_done(trainer(job("one", words)));
   for (const int count : {2, 3}) {
     const std::string run = "ranks" + std::to_string(count);
-    expect_done(ranks(count, job(run)));
+    expect_done(ranks(count, job(run, words)));
     EXPECT_EQ(file(run, "probe.json"), file("one", "probe.json")) << "rows are summed in their order";
     EXPECT_EQ(file(run, "removed.json"), file("one", "removed.json"));
     EXPECT_EQ(file(run, "deltas.json"), file("one", "deltas.json"));

@@ -78,6 +78,25 @@ TEST_F(Cure, BeginsWithTheSharedModelWhereGatesWereMultipliedIn) {
   EXPECT_NE(perplexity("run", "cured"), perplexity("run", "original"));
 }
 
+TEST_F(Cure, FilesOfTheFoldedModelsThatAreDamagedAreMadeAgain) {
+  expect_done(trainer(job("straight")));
+  expect_done(trainer(job("run")));
+  const std::vector<const char*> names = {"compress/shared/fold.safetensors", "compress/cured/fold_plan.json",
+                                          "sharing/fold.safetensors", "sharing/fold_plan.json"};
+  const auto expect_mended = [&](const char* damaged) {
+    expect_done(trainer(job("run")));
+    for (const char* name : names) EXPECT_EQ(file("run", name), file("straight", name)) << name << " after " << damaged;
+  };
+  for (const char* name : names) {
+    std::string text = file("run", name);
+    text[text.size() / 2] = static_cast<char>(text[text.size() / 2] ^ 1);
+    test::write_file(*this / "run" / name, text);
+    expect_mended(name);
+    fs::remove(*this / "run" / name);
+    expect_mended(name);
+  }
+}
+
 TEST_F(Cure, RanksFindTheSame) {
   TESSERA_NEEDS_MPI();
   expect_done(trainer(job("one")));
