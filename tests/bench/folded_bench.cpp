@@ -14,6 +14,7 @@
 #include "comm/data_groups.h"
 #include "compress/child_starts.h"
 #include "compress/folded_model.h"
+#include "compress/gate_backprop.h"
 #include "compress/gate_trainer.h"
 #include "compress/gate_units.h"
 #include "compress/model_sizes.h"
@@ -143,7 +144,7 @@ void run_gates(int threads, int rounds) {
   Model frozen(settings_of()), lora(settings_of("lora"));
   const StageSizes sizes{.fold = fold, .train = train, .model = frozen, .ranks = 1, .threads = threads};
   const Compute compute({.threads = threads},
-                        std::max(plan_gate_bytes(sizes), plan_backprop_bytes(lora, kRows, kRow, threads)));
+                        std::max(plan_backprop_gates(sizes), plan_backprop_bytes(lora, kRows, kRow, threads)));
   const StageInputs in{.fold = fold,
                        .train = train,
                        .checkpoint = checkpoint,
@@ -158,7 +159,7 @@ void run_gates(int threads, int rounds) {
                        .stop_requested = [] { return false; },
                        .share = data_share_of(*world)};
   const GateUnits units = gate_units(fold, frozen.decoder().specs(), kLayers);
-  GateTrainer trainer(in, units, GateState::open(units.count()));
+  const auto trainer = make_gate_trainer(in, units, std::nullopt);
   const auto optimizer = make_optimizer({}, lora.pool().trainable().values.shape.count());
   lora.assemble(compute);
   int64_t steps = 0;
@@ -172,7 +173,7 @@ void run_gates(int threads, int rounds) {
   };
   std::vector<double> gate_seconds, lora_seconds, ratios;
   for (int round = -1; round < rounds; ++round) {
-    const double gates = seconds_of([&] { trainer.take_step(); }), tuned = seconds_of(step_of_lora);
+    const double gates = seconds_of([&] { trainer->take_step(); }), tuned = seconds_of(step_of_lora);
     if (round < 0) continue;
     gate_seconds.push_back(gates);
     lora_seconds.push_back(tuned);
