@@ -160,11 +160,12 @@ Json commands(const StageInputs& in) {
 
 /// On rank 0, from the files of the stages that were run.
 Json report_json(const StageInputs& in, const FoldPlan& plan, const ReportRows& rows, Json points) {
+  const int64_t tokens = points.items().front().at("tokens").as_integer();
   Json report = Json::object()
                     .set("format", "tessera fold report")
                     .set("version", 1)
                     .set("base", base(in))
-                    .set("corpus", corpus(in, rows, points.items().front().at("tokens").as_integer()))
+                    .set("corpus", corpus(in, rows, tokens))
                     .set("points", std::move(points))
                     .set("plan", fold_plan_json(plan));
   const std::vector<const Stage*> asked = asked_stages(in.fold);

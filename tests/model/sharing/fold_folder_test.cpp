@@ -196,7 +196,7 @@ TEST_F(FoldedFolder, OverItsBaseIsWhatItIsAlone) {
 TEST_F(FoldedFolder, OverItsBaseKeepsProjectionsThatAreNotTheBases) {
   const FoldPlan plan = test::six_layers();
   const std::string slot = "fold.group.1.mlp.down_proj.weight";
-  FoldMaking making{.plan = plan, .state = {}};
+  FoldMaking making{.plan = plan, .state = {}, .training = FoldTraining::own};
   making.starts[slot] = [](TensorView values) {
     for (int64_t i = 0; i < values.shape.count(); ++i) set_element(values, i, 0.01 * static_cast<double>(i % 7));
   };
