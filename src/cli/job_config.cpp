@@ -113,7 +113,7 @@ void read_job(Recipe& recipe, JobConfig& c) {
   if (is_known && asked.check) asked.check(recipe, c);
   if (is_known && asked.trains) estimator_of(c.trainer).check(recipe, {c.trainer, c.run, c.adapter, c.sharing});
   check_objective(recipe, c);
-  check_adapter(recipe, c);
+  if (asked.trains) check_adapter(recipe, c);
   check_exports(recipe, c);
   check_backend(recipe, c.run);
   check_files(recipe, c);

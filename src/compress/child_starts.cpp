@@ -9,6 +9,7 @@
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "train/send_numbers.h"
 
 namespace tessera {
 namespace {
@@ -41,21 +42,6 @@ std::shared_ptr<const Tensor> mean_of(const SharedLinear& linear, GroupValues va
 
 using Tensors = std::map<std::string, std::shared_ptr<const Tensor>>;
 
-constexpr int64_t kTogether = int64_t{1} << 26;  // bytes of a message
-
-/// A rank's tensor on all ranks.
-void send_tensor(Communicator& world, int root, Tensor& tensor) {
-  const auto all =
-      std::span(static_cast<std::byte*>(tensor.view().mutable_data()), static_cast<size_t>(tensor.view().bytes()));
-  for (size_t begin = 0; begin < all.size(); begin += kTogether) {
-    const auto part = all.subspan(begin, std::min(all.size() - begin, size_t{kTogether}));
-    std::vector<std::byte> bytes;
-    if (world.rank() == root) bytes.assign(part.begin(), part.end());
-    world.broadcast(bytes, root);
-    std::ranges::copy(bytes, part.begin());
-  }
-}
-
 /// What each rank has found, on every rank.
 Tensors of_all_ranks(Communicator& world, Tensors mine) {
   if (world.size() == 1) return mine;
@@ -81,7 +67,7 @@ Tensors of_all_ranks(Communicator& world, Tensors mine) {
       auto tensor = std::make_shared<Tensor>(shape, static_cast<DType>(entry.at("dtype").as_integer()));
       const std::string& slot = entry.at("slot").as_string();
       if (rank == world.rank()) copy(*mine.at(slot), *tensor);
-      send_tensor(world, rank, *tensor);
+      send_numbers(world, *tensor, rank);
       all[slot] = std::move(tensor);
     }
   }

@@ -6,69 +6,12 @@
 
 #include <algorithm>
 
-#include "core/device/memory.h"
 #include "kernels/elementwise.h"
 #include "kernels/host_work.h"
 #include "kernels/tail_loss.h"
-#include "model/packed_attention.h"
+#include "train/two_way_pass.h"
 
 namespace tessera {
-namespace {
-
-/// Σ over rows, in their order.
-double sum_of_rows(const ConstView& rows) {
-  const OnHost host(rows);
-  double sum = 0;
-  for (int64_t i = 0; i < rows.shape.count(); ++i) sum += element(host.view(), i);
-  return sum;
-}
-
-/// The student's pass, forward and, layer by layer, back. All of it lies in the pass's scratch.
-class StudentPass {
- public:
-  StudentPass(const Pass& pass, const DecoderModel& decoder, Keep keep)
-      : pass_(pass),
-        decoder_(decoder),
-        keep_(keep),
-        saved_(static_cast<size_t>(decoder.num_layers())),
-        end_(decoder.num_layers()) {
-    hidden_ = decoder.embed(pass);
-    decoder.blocks(pass, decoder.all_layers(), attention_, hidden_, keep, saved_);
-    // Now: a block that is run again on the way back keeps its input elsewhere.
-    for (size_t layer = 1; layer < saved_.size(); ++layer) outputs_.push_back(saved_[layer].input);
-    outputs_.push_back(hidden_);
-    dhidden_ = pass.rows(hidden_.cols(), decoder.activations());
-    fill(pass.ctx, 0, dhidden_);
-  }
-
-  /// The residual stream behind a layer, and behind all.
-  const ConstView& output(int layer) const { return outputs_[static_cast<size_t>(layer)]; }
-  const ConstView& hidden() const { return outputs_.back(); }
-  /// Of the stream that the way back has come to.
-  const TensorView& gradient() const { return dhidden_; }
-
-  /// Goes back until the stream in front of this layer.
-  void back_to(int layer) {
-    decoder_.blocks_backward(pass_, {layer, end_}, attention_, keep_, saved_, dhidden_);
-    end_ = layer;
-  }
-  void finish() {
-    back_to(0);
-    decoder_.embed_backward(pass_, dhidden_);
-  }
-
- private:
-  const Pass& pass_;
-  const DecoderModel& decoder_;
-  Keep keep_;
-  PackedAttention attention_;
-  std::vector<BlockSaved> saved_;
-  std::vector<ConstView> outputs_;
-  TensorView hidden_, dhidden_;
-  int end_;  // of the layers that have not been run backwards
-};
-
-}  // namespace
 
 bool has_teacher(const FoldConfig& fold) { return fold.kl_weight > 0 || fold.tail_weight > 0; }
 
@@ -109,30 +52,15 @@ std::vector<TensorView> CureLoss::taught(const Context& ctx, const TokenBatch& b
   return states.empty() ? std::vector<TensorView>() : teacher_.states(ctx, batch, states);
 }
 
-CureLoss::Scores CureLoss::score(const Pass& pass, const DecoderModel& decoder, ConstView hidden, const BatchTokens& in,
-                                 std::span<const TensorView> taught, TensorView dhidden) const {
+TaughtScores CureLoss::score(const Pass& pass, const DecoderModel& decoder, ConstView hidden, const BatchTokens& in,
+                             std::span<const TensorView> taught, TensorView dhidden) const {
   if (!has_kl()) return {score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden), {}};
-  const auto count = static_cast<int64_t>(in.rows().size());
-  const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
-    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
-  };
-  const Scores scores{{vector(decoder.activations()), vector(DType::i32)}, vector(decoder.activations())};
-  const WeightLease own = decoder.lease_head(pass), other = teacher_.lease_head(pass.ctx, in.tokens());
-  distill_rows(pass, decoder.head_part(), hidden,
-               {.head = {.rows = in.rows(),
-                         .labels = in.labels(),
-                         .nll = scores.rows.nll,
-                         .best = scores.rows.best,
-                         .dhidden = dhidden},
-                .teacher = teacher_.head(taught.back(), in.rows()),
-                .temperature = temperature_,
-                .kl_weight = kl_weight_,
-                .kl = scores.kl});
-  return scores;
+  return score_taught(pass, decoder, hidden, in, teacher_, taught.back(),
+                      {.temperature = temperature_, .kl = kl_weight_}, dhidden);
 }
 
 CureLoss::Sums CureLoss::sums_of(const Context& ctx, const PackedBatch& batch, const BatchTokens& in,
-                                 const Scores& scores, ConstView tail) const {
+                                 const TaughtScores& scores, ConstView tail) const {
   const LossSums rows = sum_up(ctx, batch, in.scored(), scores.rows);
   Sums sums{.lowered = rows["nll"], .scored = rows["scored"], .parts = {rows["nll"]}};
   host_work(ctx, [&] {
@@ -157,8 +85,8 @@ CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const
   const std::vector<TensorView> taught = this->taught(ctx, in.tokens(), tail);
   const Dropout& dropout = options.dropout;
   const Pass pass{ctx, in.tokens(), {&student.pool()}, &student.pool(), dropout.seed, dropout.step, dropout.on};
-  StudentPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
-  const Scores scores = score(pass, decoder, way.hidden(), in, taught, way.gradient());
+  TwoWayPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
+  const TaughtScores scores = score(pass, decoder, way.hidden(), in, taught, way.gradient());
   const TensorView distance = ctx.scratch.allocate({1}, DType::f64);
   fill(ctx, 0, distance);
   for (size_t i = tail.size(); i-- > 0;) {

@@ -29,13 +29,9 @@ class CureLoss final : public TrainedLoss {
   };
   std::vector<TailLayer> tail_of(const Model& student) const;
   std::vector<TensorView> taught(const Context&, const TokenBatch&, std::span<const TailLayer>) const;
-  struct Scores {
-    RowScores rows;
-    TensorView kl;  // [rows]; empty without a divergence
-  };
-  Scores score(const Pass&, const DecoderModel&, ConstView hidden, const BatchTokens&,
-               std::span<const TensorView> taught, TensorView dhidden) const;
-  Sums sums_of(const Context&, const PackedBatch&, const BatchTokens&, const Scores&, ConstView tail) const;
+  TaughtScores score(const Pass&, const DecoderModel&, ConstView hidden, const BatchTokens&,
+                     std::span<const TensorView> taught, TensorView dhidden) const;
+  Sums sums_of(const Context&, const PackedBatch&, const BatchTokens&, const TaughtScores&, ConstView tail) const;
   bool has_kl() const { return kl_weight_ > 0; }
   bool has_tail() const { return tail_weight_ > 0; }
 

@@ -1,43 +1,21 @@
 #include "compress/gate_loss.h"
 
-#include <algorithm>
 #include <array>
 
 #include "compress/teacher.h"
-#include "core/device/memory.h"
-#include "kernels/elementwise.h"
 #include "kernels/host_work.h"
 #include "model/packed_attention.h"
+#include "train/two_way_pass.h"
 
 namespace tessera {
 namespace {
 
-/// @param teachers  x_L of the model without gates
-/// @return [scored rows] KL, from the pass's scratch
-TensorView divergence_of_rows(const Pass& pass, const BatchTokens& in, const Teacher& teacher, ConstView teachers,
-                              ConstView hidden, TensorView dhidden) {
-  const DecoderModel& decoder = teacher.decoder();
-  const auto count = static_cast<int64_t>(in.rows().size());
-  const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
-    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
-  };
-  const TensorView nll = vector(decoder.activations()), best = vector(DType::i32), kl = vector(decoder.activations());
-  const WeightLease own = decoder.lease_head(pass), other = teacher.lease_head(pass.ctx, in.tokens());
-  distill_rows(pass, decoder.head_part(), hidden,
-               {.head = {.rows = in.rows(), .labels = in.labels(), .nll = nll, .best = best, .dhidden = dhidden},
-                .teacher = teacher.head(teachers, in.rows()),
-                .temperature = 1,
-                .kl_weight = 1,
-                .kl = kl,
-                .nll_weight = 0});
-  return kl;
-}
+constexpr TaughtWeights kDivergence{.temperature = 1, .kl = 1, .nll = 0};
 
 GateLossSums sums_of(const Context& ctx, const TensorView& kl) {
   GateLossSums sums;
   host_work(ctx, [&] {
-    const OnHost host(kl);
-    for (int64_t row = 0; row < kl.shape.count(); ++row) sums.loss += element(host.view(), row);
+    sums.loss = sum_of_rows(kl);
     sums.scored = static_cast<double>(kl.shape.count());
   });
   return sums;
@@ -59,15 +37,10 @@ GateLossSums backprop_divergence(const Context& ctx, Model& model, const PackedB
   const TensorView teachers = teachers_hidden(ctx, teacher, in);
 
   const Pass pass{ctx, in.tokens(), {&model.pool()}, &model.pool(), 0, 0, false, options.gate_grads};
-  PackedAttention attention;
-  std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
-  const Keep keep = options.checkpoint_activations ? Keep::inputs : Keep::everything;
-  const TensorView hidden = decoder.embed(pass);
-  decoder.blocks(pass, decoder.all_layers(), attention, hidden, keep, saved);
-  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
-  fill(ctx, 0, dhidden);
-  const TensorView kl = divergence_of_rows(pass, in, teacher, teachers, hidden, dhidden);
-  decoder.blocks_backward(pass, decoder.all_layers(), attention, keep, saved, dhidden);
+  TwoWayPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
+  const TensorView kl =
+      score_taught(pass, decoder, way.hidden(), in, teacher, teachers, kDivergence, way.gradient()).kl;
+  way.finish();
   return sums_of(ctx, kl);
 }
 
@@ -79,7 +52,7 @@ GateLossSums score_divergence(const Context& ctx, Model& model, const PackedBatc
   const Pass pass{ctx, in.tokens(), {&model.pool()}};
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
-  return sums_of(ctx, divergence_of_rows(pass, in, Teacher(model), teachers, hidden, {}));
+  return sums_of(ctx, score_taught(pass, model.decoder(), hidden, in, Teacher(model), teachers, kDivergence, {}).kl);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "comm/from_root.h"
 #include "comm/stop_together.h"
 #include "compress/calibration.h"
 #include "compress/gate_backprop.h"
@@ -28,7 +29,7 @@ std::optional<GateState> saved_state(const StageInputs& in, const StageReads& re
   const bool is_there = !broadcast_text(in.world, in.is_root() && fs::exists(file) ? "there" : "").empty();
   if (!is_there) return std::nullopt;
   SavedGates saved = parse_gates(text_on_all(in, file), file.string());
-  if (in.is_root()) require_same_reads(file, "gates", saved.reads, reads);
+  from_root(in.world, [&] { return require_same_reads(file, "gates", saved.reads, reads), ""; });
   return std::move(saved.state);
 }
 

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kState = "replace-state.h5", kBlock = "replace.safetensors";
+constexpr std::string_view kState = "replace-state.h5";
 
 /// The state that a stopped or killed run left, the same on every rank.
 void go_on(const StageInputs& in, BlockTrainer& trainer, const StageReads& reads) {
@@ -40,6 +40,12 @@ void go_on(const StageInputs& in, BlockTrainer& trainer, const StageReads& reads
     return "";
   });
   for (const auto& [name, values] : tensors) send_numbers(in.world, values);
+}
+
+std::optional<HalfDone> half_done(const fs::path& folder) {
+  const fs::path file = folder / kState;
+  if (!fs::exists(file)) return std::nullopt;
+  return HalfDone{file, parse_replace_state(read_replace_text(file)).reads};
 }
 
 void train(const StageInputs& in, BlockTrainer& trainer, const StageReads& reads) {
@@ -103,7 +109,7 @@ void tell_other_shapes(const StageInputs& in, const ReplacedRun& run) {
 
 StageOutcome nothing_to_replace(const StageInputs& in) {
   in.say("replace: nothing is removed, so that there is no run to replace");
-  if (in.is_root()) write_safetensors(in.folder / kBlock, {});
+  if (in.is_root()) write_safetensors(in.folder / kTrainedBlock, {});
   return {.file = replace_json(in).set("run", Json())};
 }
 
@@ -193,7 +199,8 @@ Stage replace_stage() {
           .run = replace,
           .cost = replace_cost,
           .applies = has_replacement,
-          .beside = {kBlock}};
+          .beside = {kTrainedBlock},
+          .half_done = half_done};
 }
 
 }  // namespace tessera

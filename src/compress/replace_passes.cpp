@@ -8,6 +8,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/host_work.h"
 #include "model/packed_attention.h"
+#include "train/two_way_pass.h"
 
 namespace tessera {
 namespace {
@@ -79,19 +80,11 @@ LossSums backprop_to_block(const Context& ctx, Model& student, const ReplacedRun
                            Keep keep) {
   const auto scope = ctx.scratch.scope();
   const DecoderModel& decoder = student.decoder();
-  const auto first = static_cast<int>(run.first);
-  const LayerRange below{0, first}, above{first, decoder.num_layers()};
   const BatchTokens in(ctx, batch, nullptr);
   const Pass pass{ctx, in.tokens(), {&student.pool()}, &student.pool()};
-  PackedAttention attention;
-  std::vector<BlockSaved> saved(static_cast<size_t>(decoder.num_layers()));
-  const TensorView hidden = decoder.embed(pass);
-  decoder.blocks(pass, below, attention, hidden);
-  decoder.blocks(pass, above, attention, hidden, keep, saved);
-  const TensorView dhidden = pass.rows(hidden.cols(), decoder.activations());
-  fill(ctx, 0, dhidden);
-  const RowScores scores = score_hidden(pass, decoder, hidden, in.rows(), in.labels(), dhidden);
-  decoder.blocks_backward(pass, above, attention, keep, saved, dhidden);
+  TwoWayPass way(pass, decoder, keep, static_cast<int>(run.first));
+  const RowScores scores = score_hidden(pass, decoder, way.hidden(), in.rows(), in.labels(), way.gradient());
+  way.finish();
   return sum_up(ctx, batch, in.scored(), scores);
 }
 

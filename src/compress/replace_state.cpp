@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "io/json_file.h"
 
 namespace tessera {
 namespace {
@@ -22,13 +23,7 @@ double from_bits(const Json& json) {
   return value;
 }
 
-template <class Work> auto naming(const std::filesystem::path& file, Work work) {
-  try {
-    return work();
-  } catch (const UserError& fault) {
-    throw UserError(file.string(), "is damaged: " + fault.message(), "remove it: the training begins again");
-  }
-}
+constexpr const char* kMend = "remove it: the training begins again";
 
 }  // namespace
 
@@ -82,11 +77,11 @@ void write_replace_state(const std::filesystem::path& file, const std::string& t
 }
 
 std::string read_replace_text(const std::filesystem::path& file) {
-  return naming(file, [&] { return Hdf5File::open(file).read_text(kState); });
+  return with_mend(file, kMend, [&] { return Hdf5File::open(file).read_text(kState); });
 }
 
 void read_replace_tensors(const std::filesystem::path& file, const NamedTensors& tensors) {
-  naming(file, [&] {
+  with_mend(file, kMend, [&] {
     const Hdf5File h5 = Hdf5File::open(file, false);  // whose seal was looked at with the text
     for (const auto& [name, values] : tensors) h5.read(name, values);
   });

@@ -13,7 +13,6 @@
 namespace tessera {
 namespace {
 
-constexpr std::string_view kFile = "replace.safetensors";
 constexpr std::string_view kGroup = "fold.group.", kLayer = "fold.layer.";
 
 /// "fold.group.mlp.down_proj.weight" of the trained group's number, "fold.layer.<norm>.weight" of its layer's.
@@ -74,7 +73,7 @@ void write_trained_block(const StageInputs& in, Model& model) {
       for_each_tensor(model, layer.number, [&](const WeightSpec& spec, int number) {
         tensors.emplace_back(slot_of(spec), model.decoder().weight(number)->direct({&model.pool()}));
       });
-  write_safetensors(in.folder / kFile, tensors);
+  write_safetensors(in.folder / kTrainedBlock, tensors);
 }
 
 BlockTensors read_trained_block(const StageInputs& in, const ReplacedRun& run) {
@@ -82,7 +81,7 @@ BlockTensors read_trained_block(const StageInputs& in, const ReplacedRun& run) {
   for_each_tensor(in.model, run.first, [&](const WeightSpec& spec, int) {
     block[slot_of(spec)] = std::make_shared<Tensor>(spec.shape, DType::f32);
   });
-  const auto file = in.folder / kFile;
+  const auto file = in.folder / kTrainedBlock;
   from_root(in.world, [&] {
     const SafetensorsReader saved = SafetensorsReader::open(file);
     for (const auto& [name, tensor] : block) {

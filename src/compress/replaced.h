@@ -12,6 +12,9 @@
 
 namespace tessera {
 
+/// In RUN/compress.
+constexpr std::string_view kTrainedBlock = "replace.safetensors";
+
 /// Blocks first .. end - 1 of the original. The trained block has the shape of the first one and takes its place, the
 /// others are removed.
 struct ReplacedRun {

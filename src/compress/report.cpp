@@ -25,9 +25,8 @@ constexpr std::string_view kPage = "report.html", kPoints = "report-points.json"
 
 /// Whether there is a cured model, the same on every rank.
 bool is_cured(const StageInputs& in) {
-  const auto asked = asked_stages(in.fold);
-  const bool is_asked = std::ranges::find(asked, "cure", &Stage::name) != asked.end();
-  const bool is_there = is_asked && in.is_root() && fs::exists(folded_folder(in.folder, "cured") / "sharing.json");
+  const bool is_there =
+      is_asked(in.fold, "cure") && in.is_root() && fs::exists(folded_folder(in.folder, "cured") / "sharing.json");
   return broadcast_text(in.world, is_there ? "cured" : "") == "cured";
 }
 
@@ -168,9 +167,8 @@ Json report_json(const StageInputs& in, const FoldPlan& plan, const ReportRows& 
                     .set("corpus", corpus(in, rows, tokens))
                     .set("points", std::move(points))
                     .set("plan", fold_plan_json(plan));
-  const std::vector<const Stage*> asked = asked_stages(in.fold);
   const auto file_of = [&](std::string_view name) -> std::optional<Json> {
-    if (std::ranges::find(asked, name, &Stage::name) == asked.end()) return std::nullopt;
+    if (!is_asked(in.fold, name)) return std::nullopt;
     const fs::path file = in.folder / find_stage(name).file;
     return Json::parse(read_text_file(file), file.string());
   };

@@ -34,6 +34,10 @@ std::vector<const Stage*> asked_stages(const FoldConfig& fold) {
   return asked;
 }
 
+bool is_asked(const FoldConfig& fold, std::string_view name) {
+  return std::ranges::any_of(asked_stages(fold), [&](const Stage* stage) { return stage->name == name; });
+}
+
 namespace {
 
 /// By section: what the job reads whichever stages run. What changes no stage's files is in no Stage::keys.

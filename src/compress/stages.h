@@ -97,6 +97,7 @@ const std::vector<Stage>& stages();
 const Stage& find_stage(std::string_view name);
 /// Those that the recipe asks for, fold.until the last.
 std::vector<const Stage*> asked_stages(const FoldConfig&);
+bool is_asked(const FoldConfig&, std::string_view stage);
 /// Keys of a section of the recipe ("fold", "train", "optimizer", "adapter") that the job reads itself, or a stage that
 /// the recipe asks for.
 std::vector<std::string> keys_that_are_read(const FoldConfig&, const std::string& section);

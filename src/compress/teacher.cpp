@@ -1,5 +1,8 @@
 #include "compress/teacher.h"
 
+#include <algorithm>
+
+#include "core/device/memory.h"
 #include "core/error.h"
 #include "kernels/elementwise.h"
 #include "model/packed_attention.h"
@@ -44,6 +47,36 @@ std::vector<TensorView> Teacher::states(const Context& ctx, const TokenBatch& st
 WeightLease Teacher::lease_head(const Context& ctx, const TokenBatch& student) const {
   const TeachersBatch own(student, model_);
   return decoder().lease_head({ctx, own.batch, {&model_.pool()}});
+}
+
+TaughtScores score_taught(const Pass& pass, const DecoderModel& student, ConstView hidden, const BatchTokens& in,
+                          const Teacher& teacher, ConstView teachers, const TaughtWeights& weights,
+                          TensorView dhidden) {
+  const auto count = static_cast<int64_t>(in.rows().size());
+  const auto vector = [&](DType dtype) {  // at least one row: a batch without a scored token has addresses, too
+    return pass.ctx.scratch.allocate({std::max<int64_t>(1, count)}, dtype).slice_rows(0, count);
+  };
+  const TaughtScores scores{{vector(student.activations()), vector(DType::i32)}, vector(student.activations())};
+  const WeightLease own = student.lease_head(pass), other = teacher.lease_head(pass.ctx, in.tokens());
+  distill_rows(pass, student.head_part(), hidden,
+               {.head = {.rows = in.rows(),
+                         .labels = in.labels(),
+                         .nll = scores.rows.nll,
+                         .best = scores.rows.best,
+                         .dhidden = dhidden},
+                .teacher = teacher.head(teachers, in.rows()),
+                .temperature = weights.temperature,
+                .kl_weight = weights.kl,
+                .kl = scores.kl,
+                .nll_weight = weights.nll});
+  return scores;
+}
+
+double sum_of_rows(const ConstView& rows) {
+  const OnHost host(rows);
+  double sum = 0;
+  for (int64_t i = 0; i < rows.shape.count(); ++i) sum += element(host.view(), i);
+  return sum;
 }
 
 }  // namespace tessera

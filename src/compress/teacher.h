@@ -7,6 +7,7 @@
 
 #include "model/distill_head.h"
 #include "model/model.h"
+#include "score/forward.h"
 
 namespace tessera {
 
@@ -34,5 +35,24 @@ class Teacher {
  private:
   Model& model_;
 };
+
+/// What a loss gives the terms of a scored row: nll · Σ cross-entropy + kl · temperature² · Σ divergence.
+struct TaughtWeights {
+  double temperature = 1, kl = 1, nll = 1;
+};
+
+/// Of the scored rows, from the pass's scratch.
+struct TaughtScores {
+  RowScores rows;
+  TensorView kl;  // [rows]: KL(teacher || student); empty without a divergence
+};
+
+/// The student's head beside the teacher's.
+/// @param hidden, teachers  x behind the last layer of each  @param dhidden  += the gradient; empty: forward alone
+TaughtScores score_taught(const Pass&, const DecoderModel& student, ConstView hidden, const BatchTokens&,
+                          const Teacher&, ConstView teachers, const TaughtWeights&, TensorView dhidden);
+
+/// Σ over rows, in their order, on the host.
+double sum_of_rows(const ConstView& rows);
 
 }  // namespace tessera

@@ -36,16 +36,6 @@ class Absorbing : public test::StagesBench {
     write_text_file(folder_ / "compress/fold_plan.json", find_stage("group").run(inputs()).text);
     return find_stage("share").run(inputs()).file;
   }
-  std::unique_ptr<Model> folded() const {
-    Model::Settings settings;
-    settings.model.path = folder_.path();
-    settings.sharing.method = "fold";
-    settings.sharing.load = folder_.path();
-    settings.max_position = 64;
-    auto model = std::make_unique<Model>(settings);
-    model->assemble(own_.ctx);
-    return model;
-  }
   /// Softly gated where halves are kept, shut where they are removed.
   std::vector<double> kept() const {
     std::vector<double> gates = gates_;
@@ -61,7 +51,7 @@ TEST_F(Absorbing, TheFoldedModelComputesWhatTheGatedOneDoes) {
   const Json shared = fold();
   const std::vector<double> gates = kept();
   const BlockGates gated{BlockGates::Of::sublayers, gates};
-  const auto model = folded();
+  const auto model = loaded();
   const double soft = calibration_loss(inputs(), model_, gated);
   EXPECT_NEAR(calibration_loss(inputs(), *model, {}), soft, 1e-6 * soft);
   const std::vector<double> open = open_halves(folded_base(model->sharing())->plan());
@@ -83,7 +73,7 @@ TEST_F(Absorbing, SharingStartsFromTheGatedProjections) {
   std::vector<double> gates = gates_;
   gates[2] = gates[3] = 0;
   const double soft = calibration_loss(inputs(), model_, {BlockGates::Of::sublayers, gates});
-  EXPECT_NEAR(calibration_loss(inputs(), *folded(), {}), soft, 1e-4 * soft) << "deltas of full rank lose nothing";
+  EXPECT_NEAR(calibration_loss(inputs(), *loaded(), {}), soft, 1e-4 * soft) << "deltas of full rank lose nothing";
 }
 
 TEST_F(Absorbing, ProjectionsAreRoundedOnceToTheirType) {

@@ -39,12 +39,14 @@ class CureStage : public test::StagesBench {
     write_own_choices(60);
   }
 
-  StageInputs inputs_of_cure() {
+  StageInputs inputs_of_cure() { return inputs_of_cure(model_); }
+  StageInputs inputs_of_cure(Model& model) {
     train_ = trainer_.train;
-    return inputs_of_cure(*world_, own_.ctx);
+    return inputs_of_cure(*world_, own_.ctx, model);
   }
-  StageInputs inputs_of_cure(Communicator& world, const Context& ctx) {
-    StageInputs in = inputs(world, model_, ctx);
+  /// Also of ranks that are threads: nothing is written here.
+  StageInputs inputs_of_cure(Communicator& world, const Context& ctx, Model& model) {
+    StageInputs in = inputs(world, model, ctx);
     for (const Stage& stage : stages())
       for (const std::string_view key : stage.keys) in.keys[std::string(key)] = "as it was";
     in.cure = {.trainer = &trainer_, .adapter = &adapter_, .report = &report_, .folder = run_ ? &*run_ : nullptr};
@@ -59,16 +61,6 @@ class CureStage : public test::StagesBench {
   StageOutcome cure() { return find_stage("cure").run(inputs_of_cure()); }
   double perplexity(const StageOutcome& outcome, const char* point) const {
     return outcome.file.at("perplexity").at(point).as_number();
-  }
-  std::unique_ptr<Model> loaded(const std::string& name) const {
-    Model::Settings settings;
-    settings.model.path = folder_.path();
-    settings.sharing.method = "fold";
-    settings.sharing.load = folder_ / name;
-    settings.max_position = 64;
-    auto model = std::make_unique<Model>(settings);
-    model->assemble(own_.ctx);
-    return model;
   }
   static std::map<std::string, std::vector<double>> numbers(const fs::path& folder) {
     const auto file = SafetensorsReader::open(folder / "fold.safetensors");
@@ -134,20 +126,7 @@ TEST_F(CureStage, ReadsTheFileOfItsTeacherInPlace) {
   const auto dense = test::dense_folder(folder_.path(), {.layers = 6});
   Model original(test::stored_settings(dense));
   write_fold_plan(folder_ / "compress/fold_plan.json", test::six_layers());
-  StageInputs of = inputs_of_cure();
-  StageInputs in{.fold = fold_,
-                 .train = train_,
-                 .checkpoint = checkpoint_,
-                 .keys = of.keys,
-                 .where_fold = "fold",
-                 .model = original,
-                 .data = *data_,
-                 .world = *world_,
-                 .ctx = own_.ctx,
-                 .folder = of.folder,
-                 .say = of.say,
-                 .stop_requested = of.stop_requested,
-                 .cure = of.cure};
+  const StageInputs in = inputs_of_cure(original);
   write_text_file(in.folder / "share.json", find_stage("share").run(in).file.dump());
   const auto student = student_of(in);
   const auto place = [](Model& model, const std::string& name) {
@@ -228,7 +207,7 @@ TEST_F(CureStage, RanksTrainTheSame) {
     std::vector<double> perplexities(static_cast<size_t>(ranks));
     test::on_thread_ranks(ranks, [&](Communicator& world) {
       test::OwnContext own;
-      const StageInputs in = inputs_of_cure(world, own.ctx);
+      const StageInputs in = inputs_of_cure(world, own.ctx, model_);
       perplexities[static_cast<size_t>(world.rank())] = perplexity(find_stage("cure").run(in), "cured");
     });
     for (const double found : perplexities) EXPECT_NEAR(found, perplexity(one, "cured"), 1e-6 * found);

@@ -26,17 +26,6 @@ class ShareStage : public test::StagesBench {
     write_fold_plan(folder_ / "compress/fold_plan.json", plan);
     return find_stage("share").run(inputs());
   }
-  /// As another job reads it.
-  std::unique_ptr<Model> loaded() const {
-    Model::Settings settings;
-    settings.model.path = folder_.path();
-    settings.sharing.method = "fold";
-    settings.sharing.load = folder_.path();
-    settings.max_position = 64;
-    auto model = std::make_unique<Model>(settings);
-    model->assemble(own_.ctx);
-    return model;
-  }
   Tensor logits(Model& model) const { return test::logits_of(own_.ctx, model, {3, 1, 4, 1, 5, 9, 2, 6}); }
   double perplexity(Model& model, const BlockGates& gates = {}) {
     return std::exp(calibration_loss(inputs(), model, gates));
@@ -122,23 +111,11 @@ TEST_F(ShareStage, ReadsTheFileOfItsOriginal) {
   const auto dense = test::dense_folder(folder_.path(), {.layers = 6});
   Model::Settings settings = test::stored_settings(dense);
   Model original(settings);
-  const StageInputs of = inputs();
   FoldPlan folds = plan(
       {1},
       {test::group_of({0}), {.blocks = {2, 3}, .parent = {}, .values = GroupValues::mean}, test::group_of({4, 5}, 5)});
   write_fold_plan(folder_ / "compress/fold_plan.json", folds);
-  find_stage("share").run({.fold = fold_,
-                           .train = train_,
-                           .checkpoint = checkpoint_,
-                           .keys = {},
-                           .where_fold = "fold",
-                           .model = original,
-                           .data = *data_,
-                           .world = *world_,
-                           .ctx = own_.ctx,
-                           .folder = of.folder,
-                           .say = of.say,
-                           .stop_requested = of.stop_requested});
+  find_stage("share").run(inputs(*world_, original, own_.ctx));
   const auto saved = SafetensorsReader::open(folder_ / "sharing/fold.safetensors");
   const auto file = SafetensorsReader::open_folder(dense);
   const auto linear = [](int layer) { return fmt::format("model.layers.{}.mlp.down_proj.weight", layer); };

@@ -82,6 +82,17 @@ class StagesBench : public testing::Test {
             .stop_requested = [] { return false; },
             .share = data_share_of(world)};
   }
+  /// The folded model in that folder, as another job reads it.
+  std::unique_ptr<Model> loaded(const std::filesystem::path& in_folder = "sharing") const {
+    Model::Settings settings;
+    settings.model.path = folder_.path();
+    settings.sharing.method = "fold";
+    settings.sharing.load = folder_ / in_folder;
+    settings.max_position = 64;
+    auto model = std::make_unique<Model>(settings);
+    model->assemble(own_.ctx);
+    return model;
+  }
   GateUnits units() { return gate_units(fold_, model_.decoder().specs(), model_.decoder().num_layers()); }
 
   TemporaryFolder folder_;

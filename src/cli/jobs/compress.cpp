@@ -35,10 +35,6 @@ namespace fs = std::filesystem;
 
 const FoldConfig& config_of(const JobInputs& in) { return in.config.own.of<FoldConfig>(); }
 
-bool is_asked(const FoldConfig& fold, std::string_view stage) {
-  return std::ranges::any_of(asked_stages(fold), [&](const Stage* asked) { return asked->name == stage; });
-}
-
 /// Those of a row, and where the model's speed is measured, of what that reads.
 int64_t positions_of(const JobInputs& in) {
   const int64_t row = in.config.trainer.train.sequence_length;
