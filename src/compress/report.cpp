@@ -154,7 +154,7 @@ Json commands(const StageInputs& in) {
       .push_back(fmt::format("trainer {}/recipe.toml", run))
       .push_back(folded + " job=evaluate")
       .push_back(folded + " job=generate")
-      .push_back(folded + " job=export");
+      .push_back(folded + " job=export export.merged=true");
 }
 
 /// On rank 0, from the files of the stages that were run.
