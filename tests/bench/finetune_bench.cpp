@@ -22,11 +22,6 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kConfig =
-    R"({"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
-  "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "rms_norm_eps": 1e-05,
-  "rope_theta": 100000, "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "DTYPE"})";
-
 PackedBatch batch_of(int64_t length, int64_t vocab) {
   PackedBatch batch;
   batch.rows = 1;
@@ -108,8 +103,7 @@ double median(std::vector<double> values) {
 
 void run(int threads, int rounds, int64_t length, const std::string& dtype) {
   const auto config = std::filesystem::temp_directory_path() / fmt::format("tessera-finetune-bench-{}.json", dtype);
-  std::string text = kConfig;
-  text.replace(text.find("DTYPE"), 5, dtype);
+  const std::string text = bench::smollm2_config(dtype);
   std::ofstream(config) << text;
   Finetune lora(config, "lora", length, threads), mos(config, "mos", length, threads);
 

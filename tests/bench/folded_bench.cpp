@@ -29,17 +29,13 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kConfig =
-    R"({"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
-  "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "rms_norm_eps": 1e-05,
-  "rope_theta": 100000, "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
 constexpr int64_t kLayers = 30, kRow = 256;
 constexpr SpeedTrial kTrial{.prompt = 512, .context = 64, .next = 64, .repeats = 1};
 
 std::filesystem::path config_folder() {
   const auto folder = std::filesystem::temp_directory_path() / "tessera-folded-bench";
   std::filesystem::create_directories(folder);
-  std::ofstream(folder / "config.json") << kConfig;
+  std::ofstream(folder / "config.json") << bench::smollm2_config("bfloat16");
   return folder;
 }
 

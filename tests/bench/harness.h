@@ -76,4 +76,12 @@ inline Tensor random_tensor(Shape shape, uint64_t seed) {
   return tensor;
 }
 
+/// config.json of SmolLM2-135M, whose weights are drawn.
+inline std::string smollm2_config(const std::string& dtype) {
+  return R"({"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+  "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "rms_norm_eps": 1e-05,
+  "rope_theta": 100000, "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": ")" +
+         dtype + "\"}";
+}
+
 }  // namespace tessera::bench
