@@ -1,5 +1,4 @@
-# The flags of all that is compiled here. Half of a compilation is reading headers of libraries, so a target reads them once
-# (TESSERA_PCH); with that off, a file that forgets one is found. Under sanitizers only what computes is optimised.
+# The flags of all that is compiled here. Under sanitizers only what computes is optimised.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
                          -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
@@ -7,13 +6,33 @@ function(tessera_flags target)
   if(TESSERA_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${TESSERA_SANITIZE})
-    if(target MATCHES "^tessera_(core|steplog)$")
+    if(target MATCHES "^tessera_(core|comm|io|steplog)$")
       target_compile_options(${target} PRIVATE -O1)
     elseif(NOT target STREQUAL tessera_kernels)
       target_compile_options(${target} PRIVATE -O0)
     endif()
   endif()
-  if(TESSERA_PCH AND NOT target MATCHES "^tessera_(kernels|mpi)$")
+endfunction()
+
+# Half of a compilation is reading headers of libraries, so a target reads them once (TESSERA_PCH); with that off, a file that
+# forgets one is found. Modules of the same flags, those of what they link, read those of one of them.
+set(TESSERA_PCH_OF_comm core)
+set(TESSERA_PCH_OF_steplog io)
+set(TESSERA_PCH_OF_train score)
+set(TESSERA_PCH_OF_infer score)
+set(TESSERA_PCH_OF_compress score)
+set(TESSERA_PCH_OF_cli score)
+
+# tessera_precompile(prefix name suffix headers ...): of the target <prefix><name><suffix>, name that of a module.
+function(tessera_precompile prefix name suffix)
+  set(target ${prefix}${name}${suffix})
+  set(owner ${prefix}${TESSERA_PCH_OF_${name}}${suffix})
+  if(NOT TESSERA_PCH)
+    return()
+  endif()
+  if(DEFINED TESSERA_PCH_OF_${name} AND TARGET ${owner})
+    target_precompile_headers(${target} REUSE_FROM ${owner})
+  else()
     target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <optional> <set> <span>
                               <string> <vector> <fmt/core.h> ${ARGN})
   endif()
@@ -21,7 +40,7 @@ endfunction()
 
 # The flags of test code: it is compiled more often than it runs.
 function(tessera_test_flags target)
-  tessera_flags(${target} <gtest/gtest.h> <gmock/gmock.h>)
+  tessera_flags(${target})
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
 endfunction()
 
@@ -35,6 +54,9 @@ function(tessera_module name)
     target_include_directories(tessera_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(tessera_${name} PUBLIC ${ARG_DEPENDS})
     tessera_flags(tessera_${name})
+    if(NOT name STREQUAL kernels)
+      tessera_precompile(tessera_ ${name} "")
+    endif()
   else()
     add_library(tessera_${name} INTERFACE)
     target_include_directories(tessera_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)

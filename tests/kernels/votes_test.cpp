@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "kernels/votes_exact.h"
+#include "support/sanitizer.h"
 #include "vote_samples.h"
 
 #if defined(__SSE__)
@@ -100,11 +101,8 @@ struct Expected {
   std::vector<float> start, end;
 };
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr int64_t kWeights = 30000;  // more than a run of blocks; the plain loops are slow under sanitizers
-#else
-constexpr int64_t kWeights = 1000000;
-#endif
+/// The plain loops are slow under sanitizers; the smaller number is more than a run of blocks.
+const int64_t kWeights = test::is_address_sanitized() ? 30000 : 1000000;
 
 /// So many weights after the rounds, in plain loops; computed once.
 const Expected& expected(size_t scale) {

@@ -4,6 +4,7 @@
 #include <malloc.h>
 
 #include "support/methods.h"
+#include "support/sanitizer.h"
 
 namespace tessera {
 namespace {
@@ -61,9 +62,7 @@ TEST_P(CountedModel, CountsWhatAModelHolds) {
 }
 
 TEST_P(CountedModel, TakesNoMemory) {
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "a sanitizer's heap is not that of malloc";
-#endif
+  if (test::is_address_sanitized()) GTEST_SKIP() << "a sanitizer's heap is not that of malloc";
   const int64_t before = heap();
   const Model counted(settings(Memory::counted, 256));
   const int64_t taken = heap() - before;
