@@ -208,6 +208,7 @@ int compress(const JobInputs& in) {
 void check_cure(Recipe& recipe, const JobConfig& c) {
   if (!is_asked(c.own.of<FoldConfig>(), "cure")) return;
   const TrainConfig& train = c.trainer.train;
+  refuse_two_lengths(recipe, train);
   if (!train.steps)
     recipe.fault("train", train.epochs ? "epochs" : "", "fold: the cure is a training, and train.steps is not given",
                  "give train.steps, for example 250, or set fold.cure = \"none\" to leave the model as it was cut");
