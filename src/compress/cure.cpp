@@ -140,7 +140,7 @@ double student_parameters(const StageSizes& sizes, Model& student) {
 
 StageCost cure_cost(const StageSizes& sizes) {
   const TrainConfig& train = sizes.train;
-  const auto student = counted_student(sizes);
+  const auto student = counted_student(sizes, widest_plan(sizes));
   const int64_t rows = micro_batch_rows(train, sizes.ranks);
   const CureLoss loss(sizes.fold, sizes.model);
   const int64_t tokens = train.steps.value_or(0) * train.batch * train.sequence_length;

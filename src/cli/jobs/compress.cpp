@@ -60,7 +60,10 @@ std::map<std::string, std::string> keys_of(const JobInputs& in) {
 
 /// What the cure has of a training, without its record.
 CureInputs cure_inputs(const JobInputs& in) {
-  return {.trainer = &in.config.trainer, .adapter = &in.config.adapter, .where_adapter = in.recipe.places("adapter")};
+  return {.trainer = &in.config.trainer,
+          .adapter = &in.config.adapter,
+          .where_adapter = in.recipe.places("adapter"),
+          .where_freeze = in.recipe.where("train", "freeze")};
 }
 
 StageSizes sizes_of(const JobInputs& in, Model& model) {
