@@ -263,6 +263,19 @@ TEST_F(Compress, HalfTrainedGatesAreComparedBeforeAnyStageIsRun) {
   expect_done(trainer(job("run", {"fold.until=gates"})));
 }
 
+TEST_F(Compress, AHalfTrainedBlockIsComparedBeforeAnyStageIsRun) {
+  const Words words = {"fold.selector=run", "fold.replace=mse", "fold.replace_steps=10", "fold.until=replace"};
+  expect_done(trainer(job("run", words)));
+  for (const char* name : {"probe.json", "replace.json"}) fs::remove(*this / "run/compress" / name);
+  const Words other = job("run", joined(words, {"fold.replace_lr=0.5"}));
+  const auto told = AllOf(HasSubstr("replace-state.h5: stage replace cannot go on"),
+                          HasSubstr("fold.replace_lr was 0.0002, now 0.5\n"));
+  EXPECT_THAT(fault(other), told);
+  EXPECT_THAT(expect_done(trainer(joined(other, {"--check"}))).out, told);
+  EXPECT_FALSE(fs::exists(*this / "run/compress/probe.json"));
+  expect_done(trainer(job("run", words)));
+}
+
 TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {
   const test::Ended ended = expect_done(trainer(job("run", {"--check"})));
   for (const char* stage : {"probe", "gates", "remove", "group", "share", "report"})

@@ -67,6 +67,16 @@ TEST_F(CureGoingOn, ALargerNumberOfStepsLengthensAFinishedRun) {
   expect_refused(whole("run"), HasSubstr("train.steps was 40, now 20\n"));
 }
 
+TEST_F(CureGoingOn, AnotherNumberOfRanksLengthensItTheSame) {
+  TESSERA_NEEDS_MPI();
+  expect_done(trainer(whole("straight", {"train.steps=30"})));
+  expect_done(trainer(whole("run")));
+  const test::Ended ended = expect_done(ranks(2, whole("run", {"train.steps=30"})));
+  EXPECT_TRUE(was_run(ended, "cure") && was_run(ended, "report")) << ended.out;
+  EXPECT_LE(test::largest_relative_difference(losses("run"), losses("straight")), 1e-4);
+  EXPECT_NEAR(nll("run", "cured"), nll("straight", "cured"), 1e-3);
+}
+
 TEST_F(CureGoingOn, ALengthenedCureThatIsStoppedGoesOnAndAHalfDoneOneIsNotLengthened) {
   const Words longer = {"train.steps=400"};
   expect_done(trainer(whole("straight", longer)));
