@@ -51,6 +51,11 @@ std::optional<int64_t> number_of(const StageReads& reads, std::string_view name)
   return number;
 }
 
+/// Whether it leaves a folded model, which comes to lie in RUN/sharing.
+bool keeps_model(const Stage& stage) {
+  return std::ranges::any_of(stage.beside, [](std::string_view name) { return name.ends_with("/sharing.json"); });
+}
+
 /// @throws UserError since a stage that is done is asked for more, and its state is gone
 [[noreturn]] void refuse_lost_state(const Stage& stage, const fs::path& journal, const StageReads& before,
                                     const StageReads& now) {
@@ -63,7 +68,8 @@ std::optional<int64_t> number_of(const StageReads& reads, std::string_view name)
 }
 
 /// What each stage that is asked for has read of the recipe, where it is finished or half done, is what it holds now.
-/// Files of earlier stages are compared when their turn comes, since one that is gone is made again.
+/// Files of earlier stages are compared when their turn comes, since one that is gone is made again. A model that a
+/// stage would put in the place of another job's is refused here, too.
 /// @param now  what a stage reads of the recipe; without base and data where these are not known yet
 void require_recipe_of_stages(const Journal& journal, const FoldConfig& fold,
                               const std::function<StageReads(const Stage&)>& now) {
@@ -80,6 +86,7 @@ void require_recipe_of_stages(const Journal& journal, const FoldConfig& fold,
     const JournalLine* line = journal.done(stage->name);
     if (line) compare(*stage, journal.file(), line->reads, reads, true);
     if (line && !is_longer(*stage, line->reads, reads)) continue;
+    if (keeps_model(*stage)) require_untrained(journal.file().parent_path());
     const auto half = stage->half_done ? stage->half_done(journal.file().parent_path()) : std::nullopt;
     if (half) compare(*stage, half->file, half->reads, reads, is_whole(*stage, *half, line));
     if (line && !half) refuse_lost_state(*stage, journal.file(), line->reads, reads);

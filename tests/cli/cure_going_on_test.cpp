@@ -145,7 +145,9 @@ TEST_F(CureGoingOn, ALostCuredModelIsTheOneInTheRunsFolder) {
 
   fs::remove_all(*this / "run/compress/cured");
   test::write_file(*this / "run/sharing/sharing.json", file("run", "sharing/sharing.json") + " ");
-  EXPECT_THAT(fault(whole("run")), HasSubstr("a trained model lies in the place of the folded one"));
+  fs::remove(*this / "run/compress/probe.json");
+  expect_refused(whole("run"), HasSubstr("a trained model lies in the place of the folded one"));
+  EXPECT_FALSE(fs::exists(*this / "run/compress/probe.json")) << "it is told before anything is computed";
 }
 
 TEST_F(CureGoingOn, ADamagedLineOfTheJournalCostsItsStageAlone) {
