@@ -19,6 +19,7 @@ Model::Settings model_settings(const JobInputs& in, int64_t max_position) {
   settings.check_seal = in.world.local_rank() == 0;
   settings.seed = static_cast<uint64_t>(in.config.trainer.train.seed);
   settings.where_model = in.recipe.where("model", "path");
+  settings.where_freeze = in.recipe.where("train", "freeze");
   settings.where_sharing = in.recipe.places("sharing");
   settings.where_adapter = in.recipe.places("adapter");
   return settings;

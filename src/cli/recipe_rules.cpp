@@ -23,6 +23,11 @@ std::optional<std::filesystem::path> whole_checkpoint(const std::filesystem::pat
 
 }  // namespace
 
+void refuse_two_lengths(Recipe& recipe, const TrainConfig& train) {
+  if (train.steps && train.epochs)
+    recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
+}
+
 void require_train_data(Recipe& recipe, const DataConfig& data) {
   if (data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
 }

@@ -5,6 +5,8 @@
 
 namespace tessera {
 
+/// A training is given train.steps or train.epochs, not both.
+void refuse_two_lengths(Recipe&, const TrainConfig&);
 /// The job reads data.train.
 void require_train_data(Recipe&, const DataConfig&);
 /// A path that the job reads: it is there. @param hint  how to mend it where it is not

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
@@ -15,6 +16,7 @@
 #include "compress/run_stages.h"
 #include "core/error.h"
 #include "io/files.h"
+#include "model/sharing/adapter.h"
 #include "train/optimizers/optimizer.h"
 #include "train/steps.h"
 #include "train/trainer.h"
@@ -23,6 +25,8 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::string_view kSteps = "train.steps";
 
 /// On rank 0: what the cure reads. The folded model goes by its numbers: its description has perplexities, whose last
 /// digits depend on the number of ranks.
@@ -33,16 +37,43 @@ StageReads reads_of_cure(const StageInputs& in) {
   return reads;
 }
 
-/// The checkpoint that a stopped or killed cure left; empty: there is none. The same on every rank.
-/// @throws UserError on every rank when it has read other values
+/// The newest checkpoint, and what it has read; none: there is no checkpoint.
+std::optional<HalfDone> newest(const fs::path& folder, std::vector<std::string>& notices) {
+  const auto file = newest_checkpoint(folder / "checkpoints", notices);
+  if (!file) return std::nullopt;
+  const CheckpointMeta meta = read_checkpoint_meta(*file);
+  const std::string* steps = value_of(meta.recipe, kSteps);
+  return HalfDone{*file, meta.recipe, steps && *steps == std::to_string(meta.step)};
+}
+
+std::optional<HalfDone> half_done(const fs::path& folder) {
+  std::vector<std::string> ignored;
+  return newest(folder, ignored);
+}
+
+/// As job = "train" tells it.
+std::string rate_notice(const StageInputs& in, const CheckpointMeta& saved) {
+  const int64_t steps = *in.cure.trainer->train.steps, was = std::stoll(*value_of(saved.recipe, kSteps)),
+                step = saved.step;
+  const OptimizerConfig& optimizer = in.cure.trainer->optimizer;
+  return fmt::format("{} was {}, now {}; the learning rate of step {} is {:.3g}, that of step {} was {:.3g}", kSteps,
+                     was, steps, step + 1, learning_rate(optimizer, step + 1, steps), step,
+                     learning_rate(optimizer, step, was));
+}
+
+/// The checkpoint that a cure left which was stopped, killed, or asked for fewer steps; empty: there is none. The same
+/// on every rank. @throws UserError on every rank when it has read other values
 fs::path checkpoint_to_go_on_from(const StageInputs& in, const StageReads& reads) {
   return from_root(in.world, [&]() -> std::string {
     std::vector<std::string> notices;
-    const auto file = newest_checkpoint(in.folder / "checkpoints", notices);
+    const auto found = newest(in.folder, notices);
     for (const std::string& notice : notices) in.say(notice);
-    if (!file) return "";
-    require_same_reads(*file, "cure", read_checkpoint_meta(*file).recipe, reads);
-    return file->string();
+    if (!found) return "";
+    const Stage& stage = find_stage("cure");
+    const Journal journal(in.folder);
+    require_same_recipe(stage, found->file, found->reads, reads, is_whole(stage, *found, journal.done(stage.name)));
+    if (is_longer(stage, found->reads, reads)) in.say(rate_notice(in, read_checkpoint_meta(found->file)));
+    return found->file.string();
   });
 }
 
@@ -140,7 +171,7 @@ double student_parameters(const StageSizes& sizes, Model& student) {
 
 StageCost cure_cost(const StageSizes& sizes) {
   const TrainConfig& train = sizes.train;
-  const auto student = counted_student(sizes);
+  const auto student = counted_student(sizes, widest_plan(sizes));
   const int64_t rows = micro_batch_rows(train, sizes.ranks);
   const CureLoss loss(sizes.fold, sizes.model);
   const int64_t tokens = train.steps.value_or(0) * train.batch * train.sequence_length;
@@ -159,6 +190,26 @@ StageCost cure_cost(const StageSizes& sizes) {
                   optimizer_state_bytes(sizes.cure.trainer->optimizer, pool.trainable().values.shape.count())};
 }
 
+/// Of a section of the recipe, those that a training compares when it goes on.
+template <class Config>
+void add_section(const std::string& section, const std::set<std::string>& but, std::vector<std::string>& keys) {
+  Fields fields;
+  Config config;
+  config.visit(fields);
+  for (const Field& field : fields.list)
+    if (field.on_resume != OnResume::free && !but.count(field.key)) keys.push_back(section + "." + field.key);
+}
+
+/// Left out is what the job's check lets have one value only.
+std::vector<std::string> cure_keys() {
+  std::vector<std::string> keys = {"fold.cure",        "fold.kl_weight",   "fold.temperature",
+                                   "fold.tail_weight", "fold.tail_layers", "fold.calibration_rows"};
+  add_section<AdapterConfig>("adapter", {"load"}, keys);
+  add_section<OptimizerConfig>("optimizer", {}, keys);
+  add_section<TrainConfig>("train", {"epochs", "estimator"}, keys);
+  return keys;
+}
+
 bool is_cured(const FoldConfig& fold) { return fold.cure != "none"; }
 
 }  // namespace
@@ -166,50 +217,16 @@ bool is_cured(const FoldConfig& fold) { return fold.cure != "none"; }
 Stage cure_stage() {
   return {.name = "cure",
           .file = "cure.json",
-          .keys = {"fold.cure",
-                   "fold.kl_weight",
-                   "fold.temperature",
-                   "fold.tail_weight",
-                   "fold.tail_layers",
-                   "fold.calibration_rows",
-                   "adapter.method",
-                   "adapter.equivalent_rank",
-                   "adapter.rank",
-                   "adapter.private_rank",
-                   "adapter.shards",
-                   "adapter.alpha",
-                   "adapter.dropout",
-                   "adapter.targets",
-                   "adapter.draw",
-                   "adapter.scale",
-                   "adapter.index_seed",
-                   "optimizer.name",
-                   "optimizer.lr",
-                   "optimizer.beta1",
-                   "optimizer.beta2",
-                   "optimizer.eps",
-                   "optimizer.weight_decay",
-                   "optimizer.momentum",
-                   "optimizer.schedule",
-                   "optimizer.warmup_steps",
-                   "optimizer.warmup_ratio",
-                   "optimizer.final_ratio",
-                   "train.steps",
-                   "train.batch",
-                   "train.micro_batch",
-                   "train.sequence_length",
-                   "train.seed",
-                   "train.objective",
-                   "train.clip",
-                   "train.checkpoint_activations",
-                   "train.freeze"},
+          .keys = cure_keys(),
           .inputs = {"share"},
           .run = cure,
           .cost = cure_cost,
           .applies = is_cured,
           .in_plan = false,
           .beside = {"cured/sharing.json", "cured/fold_plan.json", "cured/fold.safetensors"},
-          .is_reusable = false};
+          .is_reusable = false,
+          .half_done = half_done,
+          .longer = kSteps};
 }
 
 }  // namespace tessera

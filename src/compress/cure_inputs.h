@@ -15,6 +15,7 @@ struct CureInputs {
   const TrainerConfig* trainer = nullptr;
   const AdapterConfig* adapter = nullptr;
   KeyPlaces where_adapter{};
+  std::string where_freeze = "train.freeze";
   Reporter* report = nullptr;           // of plans: none
   const RunFolder* folder = nullptr;    // rank 0's
   const PackedDataset* eval = nullptr;  // no evaluation

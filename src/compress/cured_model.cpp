@@ -15,6 +15,7 @@ Model::Settings student_settings(Model& original, FoldMaking making, const FoldC
   Model::Settings settings = folded_settings(original, std::move(making), static_cast<uint64_t>(train.seed));
   settings.train_base = settings.gradients = true;
   if (is_full) settings.freeze = train.freeze;
+  settings.where_freeze = cure.where_freeze;
   settings.where_sharing = cure.where_adapter;  // faults of the adapter are what can be found here
   return settings;
 }
@@ -33,9 +34,9 @@ std::unique_ptr<Model> student_of(const StageInputs& in) {
   return std::make_unique<Model>(settings);
 }
 
-std::unique_ptr<Model> counted_student(const StageSizes& sizes) {
+std::unique_ptr<Model> counted_student(const StageSizes& sizes, const FoldPlan& plan) {
   Model::Settings settings =
-      student_settings(sizes.model, counted_making(sizes, widest_plan(sizes)), sizes.fold, sizes.train, sizes.cure);
+      student_settings(sizes.model, counted_making(sizes, plan), sizes.fold, sizes.train, sizes.cure);
   settings.memory = Memory::counted;
   return std::make_unique<Model>(settings);
 }

@@ -17,7 +17,7 @@ Model::Settings student_settings(Model& original, FoldMaking making, const FoldC
 /// The student of stage "share"'s model, as that left it. @throws UserError for files that were altered
 std::unique_ptr<Model> student_of(const StageInputs&);
 
-/// The same laid out, for plans: of the plan that holds as much as any.
-std::unique_ptr<Model> counted_student(const StageSizes&);
+/// The student of that plan laid out, for plans of memory.
+std::unique_ptr<Model> counted_student(const StageSizes&, const FoldPlan&);
 
 }  // namespace tessera

@@ -1,6 +1,6 @@
 #include "compress/expected_sizes.h"
 
-#include "compress/folded_model.h"
+#include "compress/cured_model.h"
 #include "compress/gate_units.h"
 #include "compress/grouping_keys.h"
 #include "compress/model_sizes.h"
@@ -45,8 +45,13 @@ std::vector<std::string> size_lines(const StageSizes& sizes, const KeyPlaces& wh
   const ModelShapes shapes = shapes_of(sizes.model.decoder().specs());
   const FoldPlan plan = expected_plan(sizes, shapes, where);
   const auto folded = counted_model(sizes, plan);
-  return {line_of("original", sizes_of(sizes.model, shapes, nullptr)),
-          line_of("folded", sizes_of(*folded, shapes, &plan))};
+  std::vector<std::string> lines = {line_of("original", sizes_of(sizes.model, shapes, nullptr)),
+                                    line_of("folded", sizes_of(*folded, shapes, &plan))};
+  if (!is_asked(sizes.fold, "cure")) return lines;
+  const auto student = counted_student(sizes, plan);
+  lines.push_back(line_of("cured", sizes_of(*student, shapes, &plan)) +
+                  fmt::format(", {} trained", short_number(static_cast<double>(student->pool().trainable_count()))));
+  return lines;
 }
 
 }  // namespace tessera

@@ -8,10 +8,10 @@
 
 namespace tessera {
 
-/// A line of the original and one of the folded model: layers, blocks and numbers that are stored and computed, bytes
-/// in memory and on disk. Which blocks go and which share is not known yet: the first that may be removed stand for
-/// those that will be, which is exact where all blocks are of one shape and none loses a half. A cure's deltas are not
-/// among them.
+/// A line each of the original, the folded and the cured model: layers, blocks and numbers that are stored and
+/// computed, bytes in memory and on disk, and what the cure trains. Which blocks go and which share is not known yet:
+/// the first that may be removed stand for those that will be, which is exact where all blocks are of one shape and
+/// none loses a half.
 /// @param sizes  of a model that is laid out
 /// @throws UserError when no plan can be as the recipe asks for it
 std::vector<std::string> size_lines(const StageSizes& sizes, const KeyPlaces& where);

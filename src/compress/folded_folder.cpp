@@ -19,10 +19,15 @@ constexpr std::array<const char*, 2> kNames = {"shared", "cured"};  // each is m
 
 fs::path published(const fs::path& compress) { return compress.parent_path() / "sharing"; }
 
-/// Whether the folder holds the very model that a stage keeps under the name.
-bool is_kept(const fs::path& compress, const char* name, const std::string& description) {
-  const fs::path file = folded_folder(compress, name) / kDescription;
-  return fs::exists(file) && read_text_file(file) == description;
+/// Whether it describes a model that a stage keeps, or by the journal's word has once kept.
+bool is_ours(const fs::path& compress, const std::string& description) {
+  const std::string sha256 = sha256_hex(description);
+  const Journal journal(compress);
+  return std::ranges::any_of(kNames, [&](const char* name) {
+    const fs::path file = folded_folder(compress, name) / kDescription;
+    return journal.knows(fmt::format("{}/{}", name, kDescription), sha256) ||
+           (fs::exists(file) && read_text_file(file) == description);
+  });
 }
 
 void link_or_copy(const fs::path& from, const fs::path& to) {
@@ -40,14 +45,27 @@ bool has_same_files(const fs::path& kept, const fs::path& copy) {
   });
 }
 
+/// The folder `to` holds these files of `from`.
+void put_in_place(const fs::path& from, const std::vector<std::string>& files, const fs::path& to) {
+  const auto is_one = [&](const std::string& file) { return std::ranges::find(files, file) != files.end(); };
+  replace_folder(to, is_one, [&](const fs::path& temporary) {
+    for (const std::string& file : files) link_or_copy(from / file, temporary / file);
+  });
+}
+
 void publish(const fs::path& compress, const std::string& name) {
   const fs::path from = folded_folder(compress, name);
   std::vector<std::string> files;
   for (const fs::directory_entry& entry : fs::directory_iterator(from))
     if (entry.is_regular_file()) files.push_back(entry.path().filename().string());
-  const auto is_ours = [&](const std::string& file) { return std::ranges::find(files, file) != files.end(); };
-  replace_folder(published(compress), is_ours, [&](const fs::path& to) {
-    for (const std::string& file : files) link_or_copy(from / file, to / file);
+  put_in_place(from, files, published(compress));
+}
+
+/// Whether RUN/sharing has all files of the line, which lie in that stage's folder.
+bool is_published(const fs::path& compress, const JournalLine& line) {
+  return std::ranges::all_of(line.beside, [&](const auto& beside) {
+    const fs::path copy = published(compress) / fs::path(beside.first).filename();
+    return fs::is_regular_file(copy) && sha256_of_file(copy) == beside.second;
   });
 }
 
@@ -59,8 +77,7 @@ void require_untrained(const fs::path& compress) {
   const fs::path file = published(compress) / kDescription;
   if (!fs::exists(file)) return;
   const std::string text = read_text_file(file);
-  for (const char* name : kNames)
-    if (is_kept(compress, name, text)) return;
+  if (is_ours(compress, text)) return;
   const Json json =
       with_mend(file, "remove it: the stage writes it again", [&] { return Json::parse(text, file.string()); });
   const Json* saved = json.find("sharing");
@@ -80,6 +97,17 @@ void keep_folded(const fs::path& compress, const std::string& name, Model& model
   for (const auto* later = kept + 1; later != kNames.end(); ++later) fs::remove_all(folded_folder(compress, *later));
 }
 
+void recover_folded(const fs::path& compress, const Journal& journal) {
+  for (const JournalLine& line : journal.lines()) {
+    if (line.beside.empty() || journal.done(line.stage) || !is_published(compress, line)) continue;
+    const fs::path folder = compress / fs::path(line.beside.front().first).parent_path();
+    if (std::ranges::find(kNames, folder.filename().string()) == kNames.end()) continue;
+    std::vector<std::string> files;
+    for (const auto& [name, sha256] : line.beside) files.push_back(fs::path(name).filename().string());
+    put_in_place(published(compress), files, folder);
+  }
+}
+
 void restore_folded(const fs::path& compress) {
   const auto newest = std::find_if(kNames.rbegin(), kNames.rend(), [&](const char* name) {
     return fs::exists(folded_folder(compress, name) / kDescription);
@@ -87,7 +115,7 @@ void restore_folded(const fs::path& compress) {
   if (newest == kNames.rend()) return;
   const fs::path file = published(compress) / kDescription;
   const bool is_there = fs::exists(file);
-  if (is_there && !is_kept(compress, *newest, read_text_file(file))) return;  // another model's
+  if (is_there && !is_ours(compress, read_text_file(file))) return;  // another model's
   if (!is_there || !has_same_files(folded_folder(compress, *newest), published(compress))) publish(compress, *newest);
 }
 

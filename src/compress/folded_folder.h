@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "compress/journal.h"
 #include "model/model.h"
 
 namespace tessera {
@@ -16,6 +17,10 @@ std::filesystem::path folded_folder(const std::filesystem::path& compress, const
 /// Keeps the model under that name, and as RUN/sharing. What was kept behind it, "cured" behind "shared", goes: it was
 /// made of another. On rank 0. @throws UserError as require_untrained; naming what cannot be written
 void keep_folded(const std::filesystem::path& compress, const std::string& name, Model&);
+
+/// A stage's folder that is gone or damaged is made again of RUN/sharing, where that has the very files that the
+/// journal knows of it.
+void recover_folded(const std::filesystem::path& compress, const Journal&);
 
 /// RUN/sharing is made again of the newest that is kept, where it is gone or a file of it is missing or altered.
 void restore_folded(const std::filesystem::path& compress);

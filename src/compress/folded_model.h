@@ -14,8 +14,8 @@ Model::Settings folded_settings(Model& original, FoldMaking making, uint64_t see
 /// fold.group.
 FoldPlan widest_plan(const StageSizes&);
 
-/// How a folded model of that plan is made where it is only laid out: means have a place, and nothing is written into
-/// it.
+/// How a folded model of that plan is made where it is only laid out: means and a trained block have a place, and
+/// nothing is written into it.
 FoldMaking counted_making(const StageSizes&, const FoldPlan&);
 /// The folded model of that plan, laid out and frozen.
 std::unique_ptr<Model> counted_model(const StageSizes&, const FoldPlan&);

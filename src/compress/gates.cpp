@@ -3,6 +3,7 @@
 // same number of removed blocks.
 
 #include <algorithm>
+#include <cmath>
 
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
@@ -69,13 +70,22 @@ Choices choices(const StageInputs& in, const GateUnits& units, const GateTrainer
           remove_blocks(order_by_influence(bi, kept), blocks_to_remove(rho, units.layers, kept, in.where_fold))};
 }
 
+/// The reason that holds, and what to turn. A step of Adam moves a gate by about gate_lr, whatever its gradient is.
+std::string why_unmet(const FoldConfig& fold) {
+  constexpr double kEnough = 2;  // from open to shut, and what the rising bend holds back
+  const double reach = static_cast<double>(fold.gate_steps) * fold.gate_lr;
+  if (is_by_probes(fold) || reach >= kEnough) return "; raise fold.gate_weight or fold.gate_steps";
+  return fmt::format(
+      ": {} steps of fold.gate_lr = {} move a gate by about {:.3g} at most, and {} are needed; raise fold.gate_steps to "
+      "{:.0f}, or fold.gate_lr",
+      fold.gate_steps, fold.gate_lr, reach, kEnough, std::ceil(kEnough / fold.gate_lr));
+}
+
 void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, double soft, double hard) {
   const std::vector<double> gates = trainer.gates();
   const double kept = trainer.constraint().kept(gates), target = trainer.constraint().target();
   if (kept > target + 0.01)
-    in.say(fmt::format(
-        "warning: constraint not met: kept {:.3f}, target {:.3f}; raise fold.gate_weight or fold.gate_steps", kept,
-        target));
+    in.say(fmt::format("warning: constraint not met: kept {:.3f}, target {:.3f}{}", kept, target, why_unmet(in.fold)));
   const auto are_soft = std::ranges::count_if(gates, [](double g) { return g >= 0.1 && g <= 0.9; });
   if (are_soft > 0)
     in.say(

@@ -1,5 +1,6 @@
 #include "compress/journal.h"
 
+#include <algorithm>
 #include <map>
 
 #include "core/error.h"
@@ -10,21 +11,20 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-JournalLine parse_line(std::string_view text, const std::string& where) {
-  try {
-    const Json json = Json::parse(text, "");
-    const Json* beside = json.find("beside");
-    return {.stage = json.at("stage").as_string(),
-            .reads = stage_reads_of(json.at("reads")),
-            .file = json.at("file").as_string(),
-            .sha256 = json.at("sha256").as_string(),
-            .seconds = json.at("seconds").as_number(),
-            .tokens = json.at("tokens").as_integer(),
-            .beside = beside ? stage_reads_of(*beside) : StageReads()};
-  } catch (const UserError& error) {
-    throw UserError(where, std::string("this line of the journal is damaged: ") + error.what(),
-                    "remove it: the stage that it tells of is run again");
-  }
+/// @throws UserError when it is damaged: also where what was read is not what its hash says
+JournalLine parse_line(std::string_view text) {
+  const Json json = Json::parse(text, "");
+  const Json* beside = json.find("beside");
+  JournalLine line{.stage = json.at("stage").as_string(),
+                   .reads = stage_reads_of(json.at("reads")),
+                   .file = json.at("file").as_string(),
+                   .sha256 = json.at("sha256").as_string(),
+                   .seconds = json.at("seconds").as_number(),
+                   .tokens = json.at("tokens").as_integer(),
+                   .beside = beside ? stage_reads_of(*beside) : StageReads()};
+  if (json.at("inputs").as_string() != inputs_hash(line.reads))
+    throw UserError("", "\"reads\" has not the hash that \"inputs\" says");
+  return line;
 }
 
 std::string text_of(const JournalLine& line) {
@@ -42,6 +42,21 @@ std::string text_of(const JournalLine& line) {
 
 /// The key whose value another has that is not set; empty for all others. The journal holds the value that was used.
 std::string default_of(const std::string& key) { return key == "fold.gate_remove" ? "fold.remove" : ""; }
+
+/// Both values of all that was read otherwise, by name.
+std::map<std::string, std::string> differences(const StageReads& before, const StageReads& now) {
+  const std::map<std::string, std::string> was(before.begin(), before.end()), is(now.begin(), now.end());
+  const auto told = [](const auto& values, const std::string& name) {
+    const auto found = values.find(name);
+    return found == values.end() || found->second.empty() ? std::string("not set") : found->second;
+  };
+  std::map<std::string, std::string> changed;
+  for (const auto* values : {&was, &is})
+    for (const auto& [name, value] : *values)
+      if (told(was, name) != told(is, name))
+        changed[name] = fmt::format("was {}, now {}", told(was, name), told(is, name));
+  return changed;
+}
 
 bool is_as_it_was(const fs::path& file, const std::string& sha256) {
   return fs::is_regular_file(file) && sha256_of_file(file) == sha256;
@@ -67,17 +82,15 @@ StageReads stage_reads_of(const Json& json) {
   return reads;
 }
 
+const std::string* value_of(const StageReads& reads, std::string_view name) {
+  const auto found = std::ranges::find(reads, name, [](const auto& read) { return std::string_view(read.first); });
+  return found == reads.end() ? nullptr : &found->second;
+}
+
+bool are_same_reads(const StageReads& before, const StageReads& now) { return differences(before, now).empty(); }
+
 void require_same_reads(const fs::path& file, std::string_view stage, const StageReads& before, const StageReads& now) {
-  const std::map<std::string, std::string> was(before.begin(), before.end()), is(now.begin(), now.end());
-  const auto told = [](const auto& values, const std::string& name) {
-    const auto found = values.find(name);
-    return found == values.end() || found->second.empty() ? std::string("not set") : found->second;
-  };
-  std::map<std::string, std::string> changed;  // by name: both values
-  for (const auto* values : {&was, &is})
-    for (const auto& [name, value] : *values)
-      if (told(was, name) != told(is, name))
-        changed[name] = fmt::format("was {}, now {}", told(was, name), told(is, name));
+  const auto changed = differences(before, now);
   std::string text;
   for (const auto& [name, values] : changed) {
     const std::string standing_for = default_of(name);
@@ -100,10 +113,23 @@ Journal::Journal(fs::path folder) : folder_(std::move(folder)) {
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
     ++number;
     whole_bytes_ = static_cast<int64_t>(end) + 1;
-    if (end > begin)
-      lines_.push_back(
-          parse_line(std::string_view(text).substr(begin, end - begin), fmt::format("{}:{}", file().string(), number)));
+    if (end == begin) continue;
+    try {
+      lines_.push_back(parse_line(std::string_view(text).substr(begin, end - begin)));
+    } catch (const UserError& error) {
+      notices_.push_back(
+          fmt::format("{}:{}: this line of the journal is damaged and does not count: {}; its stage is run again where "
+                      "no other line tells of it. Remove the line to be told no more",
+                      file().string(), number, error.message()));
+    }
   }
+}
+
+bool Journal::knows(std::string_view name, const std::string& sha256) const {
+  return std::ranges::any_of(lines_, [&](const JournalLine& line) {
+    return std::ranges::any_of(line.beside,
+                               [&](const auto& file) { return file.first == name && file.second == sha256; });
+  });
 }
 
 const JournalLine* Journal::done(std::string_view stage) const {

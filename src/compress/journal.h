@@ -7,7 +7,9 @@
 // and of a stage that leaves further files "beside": {"deltas.json": "<SHA-256>", ..}, paths from the folder on;
 //
 // appended, and synced to the disk, after the stage's files were renamed into place. A stage is done when its line is
-// whole and its files have the hashes. A kill leaves at most a torn last line, which is cut off.
+// whole and its files have the hashes. A kill leaves at most a torn last line, which is cut off. A line that is damaged
+// otherwise counts as if it were not there, and stays where it is: its stage is run again, and goes on from what it has
+// kept beside the journal.
 
 #include <filesystem>
 #include <string>
@@ -29,6 +31,12 @@ std::string inputs_hash(const StageReads&);
 Json to_json(const StageReads&);
 StageReads stage_reads_of(const Json&);
 
+/// Null: it was not read.
+const std::string* value_of(const StageReads&, std::string_view name);
+
+/// In whatever order.
+bool are_same_reads(const StageReads& before, const StageReads& now);
+
 /// A key that stands for another one where it is not set is told with that one.
 /// @param file  that tells what was read before
 /// @throws UserError naming all that was read otherwise, with both values
@@ -47,12 +55,15 @@ struct JournalLine {
 class Journal {
  public:
   /// Reads RUN/compress/journal.jsonl, where there is one.
-  /// @throws UserError naming file and line of a whole line that is damaged
   explicit Journal(std::filesystem::path folder);
 
   /// The last line of the stage, when its files are as they were; null: it is not done.
   const JournalLine* done(std::string_view stage) const;
   const std::vector<JournalLine>& lines() const { return lines_; }
+  /// Of each line that is damaged and does not count: file, line, what is wrong with it, and what comes of it.
+  const std::vector<std::string>& notices() const { return notices_; }
+  /// Whether any line has the file of that name with this hash: whether a stage of this run has written it.
+  bool knows(std::string_view name, const std::string& sha256) const;
   std::filesystem::path file() const { return folder_ / "journal.jsonl"; }
   /// Cuts off a torn last line. Not done when a journal is only read: another process may be writing it.
   void mend();
@@ -62,6 +73,7 @@ class Journal {
  private:
   std::filesystem::path folder_;
   std::vector<JournalLine> lines_;
+  std::vector<std::string> notices_;
   int64_t whole_bytes_ = 0;  // of the file
 };
 

@@ -222,7 +222,7 @@ StageCost report_cost(const StageSizes& sizes) {
 Stage report_stage() {
   return {.name = "report",
           .file = "report.json",
-          .keys = {"fold.report_tokens", "fold.calibration_rows", "train.sequence_length", "train.batch",
+          .keys = {"fold.report_tokens", "fold.calibration_rows", "fold.cure", "train.sequence_length", "train.batch",
                    "train.micro_batch", "train.seed"},
           .inputs = {"probe", "gates", "replace", "group", "share", "cure"},
           .run = report,

@@ -1,6 +1,7 @@
 #include "compress/run_stages.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 
 #include "comm/stop_together.h"
@@ -17,8 +18,8 @@ using How = StageReport::How;
 const char* text_of(How how) { return how == How::run ? "run" : how == How::reused ? "reused" : "done before"; }
 
 void add_keys(const Stage& stage, const std::map<std::string, std::string>& keys, StageReads& reads) {
-  for (const std::string_view key : stage.keys) {
-    const auto found = keys.find(std::string(key));
+  for (const std::string& key : stage.keys) {
+    const auto found = keys.find(key);
     TS_CHECK(found != keys.end(), "stage {} reads \"{}\", which is no key", stage.name, key);
     reads.emplace_back(found->first, found->second);
   }
@@ -41,30 +42,54 @@ StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& jo
   return reads;
 }
 
-bool is_file(const std::string& name) { return name.ends_with(".json"); }
+bool is_file(const std::string& name) { return name.ends_with(".json") || name.ends_with(".safetensors"); }
 
-bool names(const StageReads& reads, const std::string& name) {
-  return std::ranges::any_of(reads, [&](const auto& read) { return read.first == name; });
+std::optional<int64_t> number_of(const StageReads& reads, std::string_view name) {
+  const std::string* text = value_of(reads, name);
+  int64_t number = 0;
+  if (!text || std::from_chars(text->data(), text->data() + text->size(), number).ec != std::errc()) return {};
+  return number;
+}
+
+/// Whether it leaves a folded model, which comes to lie in RUN/sharing.
+bool keeps_model(const Stage& stage) {
+  return std::ranges::any_of(stage.beside, [](std::string_view name) { return name.ends_with("/sharing.json"); });
+}
+
+/// @throws UserError since a stage that is done is asked for more, and its state is gone
+[[noreturn]] void refuse_lost_state(const Stage& stage, const fs::path& journal, const StageReads& before,
+                                    const StageReads& now) {
+  throw UserError(
+      journal.string(),
+      fmt::format("stage {} ended with {} = {}, {} are asked for, and it has nothing to go on from", stage.name,
+                  stage.longer, *number_of(before, stage.longer), *number_of(now, stage.longer)),
+      "put back a copy of its checkpoints, or set run.dir to another folder: with fold.reuse it takes over "
+      "the stages in front");
 }
 
 /// What each stage that is asked for has read of the recipe, where it is finished or half done, is what it holds now.
-/// Files of earlier stages are compared when their turn comes, since one that is gone is made again.
+/// Files of earlier stages are compared when their turn comes, since one that is gone is made again. A model that a
+/// stage would put in the place of another job's is refused here, too.
 /// @param now  what a stage reads of the recipe; without base and data where these are not known yet
-void require_same_recipe(const Journal& journal, const FoldConfig& fold,
-                         const std::function<StageReads(const Stage&)>& now) {
-  const auto compare = [&](const Stage& stage, const fs::path& file, StageReads before) {
-    const StageReads reads = now(stage);
+void require_recipe_of_stages(const Journal& journal, const FoldConfig& fold,
+                              const std::function<StageReads(const Stage&)>& now) {
+  const auto compare = [](const Stage& stage, const fs::path& file, StageReads before, const StageReads& reads,
+                          bool is_whole) {
     std::erase_if(before, [&](const auto& read) {
       const bool is_content = read.first == "base" || read.first == "data" || read.first == "eval";
-      return is_file(read.first) || (is_content && !names(reads, read.first));
+      return is_file(read.first) || (is_content && !value_of(reads, read.first));
     });
-    require_same_reads(file, stage.name, before, reads);
+    require_same_recipe(stage, file, std::move(before), reads, is_whole);
   };
   for (const Stage* stage : asked_stages(fold)) {
-    if (const JournalLine* line = journal.done(stage->name))
-      compare(*stage, journal.file(), line->reads);
-    else if (const auto half = stage->half_done ? stage->half_done(journal.file().parent_path()) : std::nullopt)
-      compare(*stage, half->file, half->reads);
+    const StageReads reads = now(*stage);
+    const JournalLine* line = journal.done(stage->name);
+    if (line) compare(*stage, journal.file(), line->reads, reads, true);
+    if (line && !is_longer(*stage, line->reads, reads)) continue;
+    if (keeps_model(*stage)) require_untrained(journal.file().parent_path());
+    const auto half = stage->half_done ? stage->half_done(journal.file().parent_path()) : std::nullopt;
+    if (half) compare(*stage, half->file, half->reads, reads, is_whole(*stage, *half, line));
+    if (line && !half) refuse_lost_state(*stage, journal.file(), line->reads, reads);
   }
 }
 
@@ -78,10 +103,12 @@ const JournalLine* reusable(const Journal& other, const Stage& stage, const Stag
 class Root {
  public:
   explicit Root(const StageInputs& in) : in_(in), journal_(in.folder) {
-    require_same_recipe(journal_, in.fold, [&](const Stage& stage) { return reads_of_recipe(stage, in); });
+    require_recipe_of_stages(journal_, in.fold, [&](const Stage& stage) { return reads_of_recipe(stage, in); });
     create_folder(in.folder);
     for (const char* part : {"", "checkpoints", "shared", "cured"}) remove_temporaries(in.folder / part);
     journal_.mend();
+    for (const std::string& notice : journal_.notices()) in.say(notice);
+    recover_folded(in.folder, journal_);
     if (in.begin) in.begin();
     if (in.fold.reuse.empty()) return;
     const fs::path folder = in.fold.reuse / "compress";
@@ -89,15 +116,15 @@ class Root {
       throw UserError("fold.reuse", fmt::format("\"{}\" holds no run of job = \"compress\"", in.fold.reuse.string()),
                       "name the folder of a run, which has compress/journal.jsonl");
     other_.emplace(folder);
+    for (const std::string& notice : other_->notices()) in.say(notice);
   }
 
-  /// Whether the stage is done, or was taken over.
+  /// Whether the stage is done, or was taken over. One that is done is run again where a file that it reads was made
+  /// anew since, or where more is asked for: what else it reads was compared before the first stage.
   How find(const Stage& stage) {
     reads_ = reads_of(stage, in_, journal_);
-    if (const JournalLine* line = journal_.done(stage.name)) {
-      require_same_reads(journal_.file(), stage.name, line->reads, reads_);
-      return How::done_before;
-    }
+    const JournalLine* done = journal_.done(stage.name);
+    if (done && are_same_reads(done->reads, reads_)) return How::done_before;
     const JournalLine* line = other_ && stage.is_reusable ? reusable(*other_, stage, reads_) : nullptr;
     if (!line) return How::run;
     const fs::path there = in_.fold.reuse / "compress";
@@ -132,6 +159,29 @@ class Root {
 
 }  // namespace
 
+bool is_whole(const Stage& stage, const HalfDone& half, const JournalLine* done) {
+  const std::string *asked = value_of(half.reads, stage.longer),
+                    *was = done ? value_of(done->reads, stage.longer) : nullptr;
+  return half.is_whole || (asked && was && *asked == *was);
+}
+
+bool is_longer(const Stage& stage, const StageReads& before, const StageReads& now) {
+  if (stage.longer.empty()) return false;
+  const auto was = number_of(before, stage.longer), is = number_of(now, stage.longer);
+  return was && is && *is > *was;
+}
+
+void require_same_recipe(const Stage& stage, const fs::path& file, StageReads before, StageReads now, bool is_whole) {
+  const bool is_more = is_whole && is_longer(stage, before, now);
+  const auto is_left_out = [&](const auto& read) { return is_more && read.first == stage.longer; };
+  const auto is_new_key = [&](const auto& read) {
+    return !value_of(before, read.first) && std::ranges::find(stage.keys, read.first) != stage.keys.end();
+  };
+  std::erase_if(now, [&](const auto& read) { return is_left_out(read) || is_new_key(read); });
+  std::erase_if(before, is_left_out);
+  require_same_reads(file, stage.name, before, now);
+}
+
 StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
   StageReads reads = {{"base", in.model.base_fingerprint()}, {"data", in.data.hash()}};
   if (stage.reads_eval) reads.emplace_back("eval", in.eval ? in.eval->hash() : "");
@@ -141,7 +191,7 @@ StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
 }
 
 void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::map<std::string, std::string>& keys) {
-  require_same_recipe(Journal(folder), fold, [&](const Stage& stage) {
+  require_recipe_of_stages(Journal(folder), fold, [&](const Stage& stage) {
     StageReads now;
     add_keys(stage, keys, now);
     add_plan(stage, fold, now);

@@ -19,10 +19,25 @@ struct StageReport {
 /// @throws Stopped on every rank when a stop was asked for: between two stages, or in one that can be left
 std::vector<StageReport> run_stages(const StageInputs&);
 
-/// What --check can tell of a journal: that its stages have read what the recipe's keys say.
+/// What --check can tell of a journal, and of what stages have left half done: that it was read what the recipe's keys
+/// say.
 /// @throws UserError as run_stages would
 void look_at_journal(const std::filesystem::path& folder, const FoldConfig&,
                      const std::map<std::string, std::string>& keys);
+
+/// Compares what a stage has read with what it would read now. Keys that `before` does not name are those that the
+/// program did not have then.
+/// @param is_whole  the stage is as far as it was asked to go: more of Stage::longer may be asked for
+/// @throws UserError naming `file` and all that was read otherwise
+void require_same_recipe(const Stage&, const std::filesystem::path& file, StageReads before, StageReads now,
+                         bool is_whole);
+
+/// Whether what is half done is as far as it was asked to go: by its own word, or since the stage has ended with that.
+/// @param done  the stage's line; null: it is not done
+bool is_whole(const Stage&, const HalfDone&, const JournalLine* done);
+
+/// Whether more of Stage::longer is asked for now.
+bool is_longer(const Stage&, const StageReads& before, const StageReads& now);
 
 /// What a stage reads, its inputs' hashes left out: of keys, base and data. On rank 0, which knows the base.
 StageReads reads_of_recipe(const Stage&, const StageInputs&);

@@ -54,8 +54,8 @@ std::vector<std::string> keys_that_are_read(const FoldConfig& fold, const std::s
   const auto of_job = keys_of_job().find(section);
   std::vector<std::string> keys = of_job == keys_of_job().end() ? std::vector<std::string>() : of_job->second;
   for (const Stage* stage : asked_stages(fold))
-    for (const std::string_view key : stage->keys)
-      if (key.starts_with(section + ".")) keys.emplace_back(key.substr(section.size() + 1));
+    for (const std::string& key : stage->keys)
+      if (key.starts_with(section + ".")) keys.push_back(key.substr(section.size() + 1));
   return keys;
 }
 

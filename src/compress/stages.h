@@ -70,16 +70,17 @@ struct StageSizes {
   CureInputs cure{};
 };
 
-/// What a stopped or killed run of a stage has left in RUN/compress, and what it has read so far.
+/// What a run of a stage has left in RUN/compress to go on from, and what it has read so far.
 struct HalfDone {
   std::filesystem::path file;
   StageReads reads;
+  bool is_whole = false;  // it is as far as it was asked to go: Stage::longer may be raised
 };
 
 struct Stage {
   std::string_view name;
   std::string_view file;                 // in RUN/compress, a JSON document
-  std::vector<std::string_view> keys;    // of the recipe, that it reads
+  std::vector<std::string> keys;         // of the recipe, that it reads
   std::vector<std::string_view> inputs;  // stages whose files it reads
   StageOutcome (*run)(const StageInputs&);
   StageCost (*cost)(const StageSizes&);
@@ -90,6 +91,9 @@ struct Stage {
   bool reads_eval = false;                       // held-out rows, where there are some
   /// What it goes on from, compared with the recipe before any stage is run. null: it begins anew each time.
   std::optional<HalfDone> (*half_done)(const std::filesystem::path& folder) = nullptr;
+  /// One of its keys, a whole number: a stage that is done goes on from its state when it is asked for more. Empty:
+  /// there is none.
+  std::string_view longer{};
 };
 
 /// In the order in which they run.

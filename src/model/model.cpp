@@ -48,7 +48,8 @@ Model::Model(const Settings& s)
                          .storage = parse_storage(options_.dtype, config_.dtype),
                          .source = source_.get(),
                          .saved = saved_ ? &*saved_ : nullptr,
-                         .seed = s.seed};
+                         .seed = s.seed,
+                         .where_freeze = s.where_freeze};
   require_sensible_freeze(specs, base);
   // First all that reads the pool says what it needs, then the memory is laid out once: bind and attach only reserve.
   auto weights = sharing_->bind(specs, pool_, base);

@@ -46,7 +46,7 @@ class Model {
     bool gradients = true;              // memory for them; forward-only training does without
     int64_t max_position = 0;           // positions 0 .. max_position-1 occur
     uint64_t seed = 0;                  // of drawn weights
-    std::string where_model;
+    std::string where_model, where_freeze = "train.freeze";
     KeyPlaces where_sharing, where_adapter;
     DType parameters = DType::f32;   // of the pool: trained weights, their gradients, weights that are gathered from it
     DType activations = DType::f32;  // of all that a pass computes

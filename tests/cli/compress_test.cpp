@@ -2,90 +2,20 @@
 
 #include <gmock/gmock.h>
 
-#include <iterator>
 #include <random>
-#include <set>
-#include <sstream>
 
-#include "cli/stops.h"
-#include "support/html.h"
+#include "cli/compress_runs.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Compress;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
-
-constexpr const char* kFiles[] = {"probe.json",
-                                  "gates.json",
-                                  "removed.json",
-                                  "fold_plan.json",
-                                  "deltas.json",
-                                  "share.json",
-                                  "../sharing/fold.safetensors",
-                                  "../sharing/sharing.json"};
-
-class Compress : public test::Stops {
- protected:
-  Compress() { replace("base/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 6"); }
-
-  /// Short, and for two of six blocks.
-  Words job(const std::string& run, const Words& more = {}) const {
-    return joined(
-        {"lora.toml", "job=compress", "run.dir=" + run, "data.cache=cache", "fold.remove=0.33", "fold.gate_steps=30",
-         "fold.gate_batch=4", "fold.calibration_rows=6", "fold.keep_head=1", "checkpoint.every=7", "fold.cure=none"},
-        more);
-  }
-  std::string file(const std::string& run, const std::string& name) const {
-    return test::read_file(*this / run / "compress" / name);
-  }
-  Json json(const std::string& run, const std::string& name) const { return Json::parse(file(run, name), name); }
-  std::vector<double> numbers(const Json& list) const {
-    std::vector<double> values;
-    for (const Json& item : list.items()) values.push_back(item.as_number());
-    return values;
-  }
-  std::vector<std::string> stages(const std::string& run) const {
-    std::vector<std::string> names;
-    const std::string text = file(run, "journal.jsonl");
-    for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
-      names.push_back(Json::parse(text.substr(begin, end - begin), "journal").at("stage").as_string());
-    return names;
-  }
-  /// What a report says but for what it measured, and for the folder's name in its commands.
-  std::string report(const std::string& run) const {
-    static const std::set<std::string> measured = {"peak_rss_bytes", "prefill_tokens_per_second",
-                                                   "decode_tokens_per_second"};
-    Json all = json(run, "report.json"), points = Json::array();
-    for (const Json& point : all.at("points").items()) {
-      Json kept = Json::object();
-      for (const auto& [key, value] : point.members())
-        if (!measured.count(key)) kept.set(key, value);
-      points.push_back(kept);
-    }
-    return all.set("points", points).set("commands", Json::array()).dump(1);
-  }
-  Json point(const std::string& run, const std::string& name) const {
-    const Json all = json(run, "report.json");
-    for (const Json& found : all.at("points").items())
-      if (found.at("name").as_string() == name) return found;
-    ADD_FAILURE() << "no point " << name;
-    return {};
-  }
-  static std::string last_line(const test::Ended& ended) {
-    const std::string text = ended.out.substr(0, ended.out.size() - 1);
-    return text.substr(text.rfind('\n') + 1);
-  }
-  void expect_same_files(const std::string& run, const std::string& other) const {
-    for (const char* name : kFiles) EXPECT_EQ(file(run, name), file(other, name)) << name;
-    EXPECT_EQ(report(run), report(other));
-    EXPECT_THAT(temporaries(run), IsEmpty());
-  }
-};
 
 TEST_F(Compress, RunsItsStagesOnceAndKeepsWhatTheyFound) {
   const test::Ended ended = expect_done(trainer(job("run")));
@@ -204,36 +134,6 @@ TEST_F(Compress, SelectorsThatNeedNoGatesTrainNone) {
   EXPECT_THAT(json("none", "removed.json").at("removed").items(), IsEmpty());
 }
 
-TEST_F(Compress, OneTrainedBlockTakesThePlaceOfARunHoweverOftenItIsKilled) {
-  const Words words = {"fold.selector=run", "fold.replace=both", "fold.replace_steps=25", "train.batch=4"};
-  const test::Ended plan = expect_done(trainer(job("run", joined(words, {"--check"}))));
-  EXPECT_THAT(plan.out, HasSubstr("\nstage replace"));
-  const test::Ended ended = expect_done(trainer(job("straight", words)));
-  EXPECT_THAT(stages("straight"), ElementsAre("probe", "remove", "replace", "group", "share", "report"));
-  EXPECT_THAT(ended.out, HasSubstr("replace: the error is "));
-  const auto run = numbers(json("straight", "removed.json").at("removed"));
-  const int64_t first = json("straight", "replace.json").at("run").at("first").as_integer();
-  EXPECT_EQ(static_cast<int64_t>(run.front()), first + 1);
-  EXPECT_THAT(json("straight", "fold_plan.json").at("groups").dump(),
-              HasSubstr("{\"blocks\":[" + std::to_string(first) + "],\"values\":\"trained\"}"));
-  const Json saved = json("straight", "../sharing/sharing.json");
-  EXPECT_EQ(saved.at("parameters").as_integer(), json("straight", "share.json").at("parameters_stored").as_integer());
-  EXPECT_GT(saved.at("sharing").at("perplexity").at("replaced").as_number(), 1);
-  std::mt19937 random(20261130);
-  for (int kill = 0; kill < 6; ++kill) {
-    test::Process process(trainer(job("run", joined(words, {"checkpoint.every=2"}))));
-    test::sleep_seconds(0.02 * static_cast<double>(random() % 60));
-    process.send(SIGKILL);
-    process.wait();
-  }
-  expect_done(trainer(job("run", words)));
-  for (const char* name : {"replace.json", "replace.safetensors", "fold_plan.json", "../sharing/fold.safetensors"})
-    EXPECT_EQ(file("run", name), file("straight", name)) << name;
-  EXPECT_THAT(fault(job("run", {"fold.selector=run"})), HasSubstr("fold.replace was \"both\", now \"none\"\n"));
-  expect_done(trainer(
-      {"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run", "job=evaluate", "run.dir=used"}));
-}
-
 TEST_F(Compress, GatesOfHalvesStayWhereTheyAreAskedTo) {
   const Words halves = {"fold.gates=sublayer", "fold.gate_steps=20"}, stay = joined(halves, {"fold.absorb=true"});
   expect_done(trainer(job("open", halves)));
@@ -275,39 +175,6 @@ TEST_F(Compress, EndsWithASmallerModelThatIsEvaluatedAndGeneratesAndIsTrained) {
                 .at("state")
                 .as_string(),
             "cured");
-}
-
-TEST_F(Compress, ReportsThePointsThatItsFolderIsMeasuredToHave) {
-  const test::Ended ended = expect_done(trainer(job("run")));
-  EXPECT_THAT(ended.out, HasSubstr("\npoint       perplexity"));
-  EXPECT_THAT(ended.out, HasSubstr("report: run/compress/report.html\n"));
-  const Json report = json("run", "report.json");
-  EXPECT_EQ(report.at("points").items().size(), 3u);
-  EXPECT_EQ(report.at("similarity").items().size(), 7u);
-  EXPECT_EQ(report.at("gates").at("theta").items().size(), 6u);
-  EXPECT_EQ(report.at("corpus").at("rows").as_string(), "data.eval");
-  EXPECT_EQ(test::html_fault(file("run", "report.html")), "");
-  // Its commands are to be typed as they stand; each point has the loss that evaluation finds.
-  const auto loss = [&](const Words& words) {
-    const std::string out = expect_done(trainer(words)).out;
-    const Json line = Json::parse(out.substr(out.find('{')), "evaluate");
-    EXPECT_EQ(line.at("scored_tokens").as_integer(), report.at("corpus").at("tokens").as_integer());
-    return line.at("loss").as_number();
-  };
-  std::vector<Words> commands;
-  for (const Json& command : report.at("commands").items()) {
-    std::istringstream typed(command.as_string());
-    commands.emplace_back(std::istream_iterator<std::string>(typed), std::istream_iterator<std::string>());
-    ASSERT_EQ(commands.back().front(), "trainer");
-    commands.back().erase(commands.back().begin());
-    expect_done(trainer(commands.back()));
-  }
-  EXPECT_EQ(loss(commands.at(1)), point("run", "shared").at("nll").as_number());
-  EXPECT_EQ(loss({"lora.toml", "adapter.method=none", "job=evaluate", "run.dir=other"}),
-            point("run", "original").at("nll").as_number());
-  EXPECT_EQ(point("run", "shared").at("bytes_disk").as_integer(),
-            static_cast<int64_t>(fs::file_size(*this / "run/sharing/fold.safetensors")));
-  EXPECT_THAT(fault(job("run", {"fold.report_tokens=9"})), HasSubstr("fold.report_tokens was 0, now 9\n"));
 }
 
 TEST_F(Compress, APlanOfTheUsersTakesThePlaceOfWhatWouldMakeOne) {
@@ -394,6 +261,19 @@ TEST_F(Compress, HalfTrainedGatesAreComparedBeforeAnyStageIsRun) {
   EXPECT_FALSE(fs::exists(*this / "run/compress/probe.json"));
   expect_refused(expect_done(trainer(job("run", joined(other, {"--check"})))).out);
   expect_done(trainer(job("run", {"fold.until=gates"})));
+}
+
+TEST_F(Compress, AHalfTrainedBlockIsComparedBeforeAnyStageIsRun) {
+  const Words words = {"fold.selector=run", "fold.replace=mse", "fold.replace_steps=10", "fold.until=replace"};
+  expect_done(trainer(job("run", words)));
+  for (const char* name : {"probe.json", "replace.json"}) fs::remove(*this / "run/compress" / name);
+  const Words other = job("run", joined(words, {"fold.replace_lr=0.5"}));
+  const auto told = AllOf(HasSubstr("replace-state.h5: stage replace cannot go on"),
+                          HasSubstr("fold.replace_lr was 0.0002, now 0.5\n"));
+  EXPECT_THAT(fault(other), told);
+  EXPECT_THAT(expect_done(trainer(joined(other, {"--check"}))).out, told);
+  EXPECT_FALSE(fs::exists(*this / "run/compress/probe.json"));
+  expect_done(trainer(job("run", words)));
 }
 
 TEST_F(Compress, TheCheckTellsWhatEachStageTakes) {

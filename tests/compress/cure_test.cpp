@@ -49,6 +49,7 @@ class CureStage : public test::StagesBench {
     StageInputs in = inputs(world, model, ctx);
     for (const Stage& stage : stages())
       for (const std::string_view key : stage.keys) in.keys[std::string(key)] = "as it was";
+    in.keys["train.steps"] = std::to_string(*trainer_.train.steps);
     in.cure = {.trainer = &trainer_, .adapter = &adapter_, .report = &report_, .folder = run_ ? &*run_ : nullptr};
     return in;
   }
@@ -247,6 +248,55 @@ TEST_F(CureStage, TheNewestModelLiesInTheRunsFolder) {
   EXPECT_EQ(again.at("share"), run);
   EXPECT_EQ(again.at("cure"), run) << "from its last checkpoint";
   EXPECT_EQ(bytes("sharing/fold.safetensors"), cured);
+}
+
+/// The schedule is that of the larger number of steps, as in a training: at one rate it makes no difference.
+TEST_F(CureStage, ThatIsDoneGoesOnToMoreSteps) {
+  run_.emplace(folder_.path(), "auto");
+  fold_.selector = "bi";
+  fold_.remove = 0.17;
+  fold_.keep_head = 1;
+  fold_.until = "cure";
+  trainer_.optimizer.schedule = "constant";
+  const auto cured_in = [&](int64_t steps) {
+    trainer_.train.steps = steps;
+    said_.clear();
+    const auto reports = run_stages(inputs_of_cure());
+    EXPECT_EQ(reports.back().name, "cure");
+    EXPECT_EQ(reports.back().how, StageReport::How::run);
+    EXPECT_EQ(Json::parse(bytes("compress/cure.json"), "cure").at("steps").as_integer(), steps);
+    return bytes("sharing/fold.safetensors");
+  };
+  const std::string straight = cured_in(9);
+  for (const char* made : {"compress", "sharing"}) fs::remove_all(folder_ / made);
+  EXPECT_NE(cured_in(5), straight);
+  EXPECT_EQ(cured_in(9), straight);
+  EXPECT_THAT(said_,
+              testing::Contains(HasSubstr("train.steps was 5, now 9; the learning rate of step 6 is 0.01, that of "
+                                          "step 5 was 0.01")));
+  trainer_.optimizer.schedule = "linear";
+  cured_in(11);
+  EXPECT_THAT(said_, testing::Contains(HasSubstr("the learning rate of step 10 is 0.00182")));
+  trainer_.train.steps = 10;
+  EXPECT_THROW(run_stages(inputs_of_cure()), UserError);
+}
+
+/// A crash between the files of a lengthened model and its line leaves RUN/sharing with the model before it.
+TEST_F(CureStage, KnowsItsOwnModelsByTheJournal) {
+  run_.emplace(folder_.path(), "auto");
+  fold_.selector = "bi";
+  fold_.remove = 0.17;
+  fold_.keep_head = 1;
+  fold_.until = "cure";
+  trainer_.train.steps = 4;
+  run_stages(inputs_of_cure());
+  const std::string cured = bytes("sharing/fold.safetensors");
+  write_text_file(folder_ / "compress/cured/sharing.json", bytes("compress/cured/sharing.json") + " ");
+  fs::remove(folder_ / "compress/cured/fold_plan.json");
+  fs::remove(folder_ / "sharing/fold_plan.json");  // so that it is no copy of what is lost
+  EXPECT_EQ(run_stages(inputs_of_cure()).back().how, StageReport::How::run);
+  EXPECT_EQ(bytes("sharing/fold.safetensors"), cured);
+  EXPECT_EQ(bytes("sharing/sharing.json"), bytes("compress/cured/sharing.json"));
 }
 
 TEST_F(CureStage, DoesNotWriteOverWhatAnotherJobHasTrained) {

@@ -12,6 +12,7 @@
 #include "compress/probe.h"
 #include "compress/stages_bench.h"
 #include "core/error.h"
+#include "io/files.h"
 
 namespace tessera {
 namespace {
@@ -101,6 +102,31 @@ TEST_F(GateTraining, TheTargetIsWhatTheRoundedShareLeaves) {
   EXPECT_DOUBLE_EQ(target(0.33, "block"), 4.0 / 6) << "two of six blocks";
   EXPECT_DOUBLE_EQ(target(0.2, "block"), 5.0 / 6) << "one";
   EXPECT_DOUBLE_EQ(target(0.2, "sublayer"), 0.8);
+}
+
+/// Of the stage: its warning names what can be turned.
+TEST_F(GateTraining, AnUnmetConstraintIsToldWithTheReasonThatHolds) {
+  fold_.remove = 0.33;
+  create_folder(folder_ / "compress");
+  const auto warning = [&](int64_t steps, double rate, double weight) -> std::string {
+    fold_.gate_steps = steps;
+    fold_.gate_lr = rate;
+    fold_.gate_weight = weight;
+    StageInputs in = inputs();
+    for (const Stage& stage : stages())
+      for (const std::string& key : stage.keys) in.keys[key] = fmt::format("{} {} {}", steps, rate, weight);
+    write_text_file(in.folder / "probe.json", find_stage("probe").run(in).file.dump());
+    std::filesystem::remove(in.folder / "gates-state.json");
+    said_.clear();
+    find_stage("gates").run(in);
+    for (const std::string& line : said_)
+      if (line.find("constraint not met") != std::string::npos) return line;
+    return "";
+  };
+  EXPECT_THAT(warning(10, 0.03, 10),
+              HasSubstr(": 10 steps of fold.gate_lr = 0.03 move a gate by about 0.3 at most, and 2 are needed; raise "
+                        "fold.gate_steps to 67, or fold.gate_lr"));
+  EXPECT_THAT(warning(20, 0.1, 1e-6), testing::EndsWith("; raise fold.gate_weight or fold.gate_steps"));
 }
 
 TEST_F(Coupling, JointGatesDropThePairThatSingleScoresKeep) {

@@ -91,11 +91,55 @@ TEST_F(Journals, ATornLastLineIsCutOffWhereverItWasTorn) {
   }
 }
 
-TEST_F(Journals, ADamagedWholeLineIsNamed) {
+TEST_F(Journals, ADamagedWholeLineIsNamedAndDoesNotCount) {
   Journal(folder_.path()).append(line("probe", "a"));
-  test::write_file(folder_ / "journal.jsonl", text() + "{\"stage\": \"gates\"}\n" + text());
-  EXPECT_THAT(fault([&] { Journal{folder_.path()}; }),
-              AllOf(HasSubstr("journal.jsonl:2: this line of the journal is damaged"), HasSubstr("\"reads\"")));
+  test::write_file(folder_ / "journal.jsonl", text() + "{\"stage\": \"gates\"}\n");
+  Journal(folder_.path()).append(line("group", "b"));
+  const Journal journal(folder_.path());
+  EXPECT_THAT(journal.notices(),
+              testing::ElementsAre(AllOf(HasSubstr("journal.jsonl:2: this line of the journal is damaged"),
+                                         HasSubstr("\"reads\""), HasSubstr("Remove the line"))));
+  EXPECT_NE(journal.done("probe"), nullptr);
+  EXPECT_EQ(journal.done("gates"), nullptr);
+  EXPECT_NE(journal.done("group"), nullptr) << "lines behind it count";
+}
+
+/// Every bit of a line: what is done then has read what the line said when it was written.
+TEST_F(Journals, NoFlippedBitMakesAStageDoneThatHasReadSomethingElse) {
+  const JournalLine whole = line("probe", "a");
+  Journal(folder_.path()).append(whole);
+  Journal(folder_.path()).append(line("gates", "b"));
+  const std::string before = text();
+  const size_t end = before.find('\n');
+  for (size_t place = 0; place <= end; ++place)
+    for (int bit = 1; bit < 256; bit *= 2) {
+      std::string flipped = before;
+      flipped[place] = static_cast<char>(flipped[place] ^ bit);
+      test::write_file(folder_ / "journal.jsonl", flipped);
+      const Journal journal(folder_.path());
+      if (const JournalLine* done = journal.done("probe")) {
+        ASSERT_EQ(done->reads, whole.reads) << place;
+      }
+      ASSERT_TRUE(journal.done("gates") || place == end) << place;
+    }
+}
+
+TEST_F(Journals, KnowsTheFilesThatItsStagesHaveLeftBeside) {
+  JournalLine shared = line("share", "a");
+  shared.beside = {{"shared/sharing.json", "9f"}};
+  Journal journal(folder_.path());
+  EXPECT_FALSE(journal.knows("shared/sharing.json", "9f"));
+  journal.append(shared);
+  shared.beside = {{"shared/sharing.json", "31"}};
+  journal.append(shared);
+  EXPECT_TRUE(journal.knows("shared/sharing.json", "9f")) << "also of lines that others have replaced";
+  EXPECT_FALSE(journal.knows("cured/sharing.json", "9f"));
+}
+
+TEST_F(Journals, ReadsAreTheSameInWhateverOrder) {
+  EXPECT_TRUE(are_same_reads({{"a", "1"}, {"b", "2"}}, {{"b", "2"}, {"a", "1"}}));
+  EXPECT_TRUE(are_same_reads({{"a", "1"}, {"b", ""}}, {{"a", "1"}})) << "not set";
+  EXPECT_FALSE(are_same_reads({{"a", "1"}}, {{"a", "2"}}));
 }
 
 TEST_F(Journals, InputsOfAnotherRecipeAreRefusedWithBothValues) {

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "compress/calibration.h"
+#include "compress/cured_model.h"
 #include "compress/replace_trainer.h"
 #include "compress/run_stages.h"
 #include "compress/stages_bench.h"
@@ -16,8 +17,10 @@
 #include "io/files.h"
 #include "io/safetensors.h"
 #include "model/fold/plan_file.h"
+#include "support/folds.h"
 #include "support/thread_ranks.h"
 #include "train/backprop.h"
+#include "train/trainer_inputs.h"
 
 namespace tessera {
 namespace {
@@ -280,6 +283,36 @@ TEST_F(ReplaceStage, TheTrainedBlockSharesWithNobodyAndItsInputsCount) {
   const auto model = loaded();
   for (SlotId id = 0; id < model->pool().count(); ++id) stored += model->pool().values(id).shape.count();
   EXPECT_EQ(shared.at("parameters_stored").as_integer(), stored) << "also where a delta's rank is above its linear's";
+}
+
+/// Beside the original's file the trained block has numbers of its own, which plans count before there are any.
+TEST_F(ReplaceStage, PlansCountTheTrainedBlockBesideTheFileOfItsOriginal) {
+  const auto dense = test::dense_folder(folder_.path(), {.layers = 6});
+  Model original(test::stored_settings(dense));
+  fold_.child = "lora";
+  fold_.child_rank = 2;
+  const StageInputs in = inputs_of_job(*world_, original, own_.ctx);
+  run_all(in, {"probe", "remove", "replace", "group", "share"});
+  const FoldPlan plan = read_fold_plan(folder_ / "compress/fold_plan.json");
+  TrainerConfig trainer;
+  trainer.train = train_;
+  AdapterConfig adapter;
+  adapter.method = "lora";
+  fold_.cure = "adapter";
+  const CureInputs cure{.trainer = &trainer, .adapter = &adapter};
+  StageInputs of_cure = in;
+  of_cure.cure = cure;
+  const StageSizes sizes{.fold = fold_, .train = train_, .model = original, .cure = cure};
+  const auto student = student_of(of_cure), planned = counted_student(sizes, plan);
+  EXPECT_EQ(planned->pool().trainable_count(), student->pool().trainable_count());
+  EXPECT_EQ(planned->pool().frozen_count(), student->pool().frozen_count());
+  EXPECT_EQ(planned->pool().owned_bytes(), student->pool().owned_bytes());
+  EXPECT_GE(counted_student(sizes, widest_plan(sizes))->pool().owned_bytes(), student->pool().owned_bytes());
+  fold_.replace = "none";
+  FoldPlan own = plan;
+  for (FoldGroup& group : own.groups)
+    if (group.values == GroupValues::trained) group.values = GroupValues::own;
+  EXPECT_LT(counted_student(sizes, own)->pool().owned_bytes(), student->pool().owned_bytes());
 }
 
 TEST_F(ReplaceStage, GoesOnAfterAStopWithTheSameBytes) {

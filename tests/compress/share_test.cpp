@@ -175,6 +175,9 @@ TEST_F(ShareStage, IsRunAgainWhenAFileOfItIsGone) {
             (std::map<std::string, StageReport::How>{
                 {"probe", done_before}, {"remove", done_before}, {"group", done_before}, {"share", done_before}}));
   std::filesystem::remove(folder_ / "compress/shared/sharing.json");
+  EXPECT_EQ(how()["share"], done_before) << "it is there a second time";
+  for (const char* name : {"compress/shared/sharing.json", "sharing/sharing.json"})
+    std::filesystem::remove(folder_ / name);
   EXPECT_EQ(how()["share"], run);
   std::filesystem::remove(folder_ / "compress/deltas.json");
   const auto again = how();

@@ -60,7 +60,10 @@ std::map<std::string, std::string> keys_of(const JobInputs& in) {
 
 /// What the cure has of a training, without its record.
 CureInputs cure_inputs(const JobInputs& in) {
-  return {.trainer = &in.config.trainer, .adapter = &in.config.adapter, .where_adapter = in.recipe.places("adapter")};
+  return {.trainer = &in.config.trainer,
+          .adapter = &in.config.adapter,
+          .where_adapter = in.recipe.places("adapter"),
+          .where_freeze = in.recipe.where("train", "freeze")};
 }
 
 StageSizes sizes_of(const JobInputs& in, Model& model) {
@@ -208,6 +211,7 @@ int compress(const JobInputs& in) {
 void check_cure(Recipe& recipe, const JobConfig& c) {
   if (!is_asked(c.own.of<FoldConfig>(), "cure")) return;
   const TrainConfig& train = c.trainer.train;
+  refuse_two_lengths(recipe, train);
   if (!train.steps)
     recipe.fault("train", train.epochs ? "epochs" : "", "fold: the cure is a training, and train.steps is not given",
                  "give train.steps, for example 250, or set fold.cure = \"none\" to leave the model as it was cut");

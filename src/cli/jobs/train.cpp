@@ -223,9 +223,7 @@ int train(const JobInputs& in) {
 }
 
 void check_training(Recipe& recipe, const JobConfig& c) {
-  const TrainConfig& t = c.trainer.train;
-  if (t.steps && t.epochs)
-    recipe.fault("train", "epochs", "train.steps and train.epochs are both given", "give one of them");
+  refuse_two_lengths(recipe, c.trainer.train);
   if (!recipe.has("train", "steps") && !recipe.has("train", "epochs"))
     recipe.fault("train", "", "neither train.steps nor train.epochs is given",
                  "give one of them, for example steps = 1000");

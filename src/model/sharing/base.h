@@ -46,6 +46,7 @@ struct BaseOptions {
   const SafetensorsReader* source = nullptr;  // a dense model's tensors, by the specs' names; null: weights are drawn
   const SavedSharing* saved = nullptr;        // what save_sharing wrote, by the slots' names; goes before the source
   uint64_t seed = 0;                          // that ParameterPool::allocate will draw with
+  std::string where_freeze = "train.freeze";  // place of the patterns, for errors
 };
 
 /// Holds the base weights of one model.

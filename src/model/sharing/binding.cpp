@@ -64,11 +64,11 @@ void require_sensible_freeze(std::span<const WeightSpec> specs, const BaseOption
           return with_place("train.freeze", [&] { return pattern.is_found_in(spec.storage); });
         }))
       throw UserError(
-          "train.freeze", fmt::format("train.freeze \"{}\" is found in no tensor's name", entry),
+          options.where_freeze, fmt::format("train.freeze \"{}\" is found in no tensor's name", entry),
           fmt::format("names are like \"{}\" and \"{}\"", specs.front().name, specs[specs.size() / 2].name));
   }
   if (std::none_of(specs.begin(), specs.end(), [&](const WeightSpec& spec) { return is_trained(spec, options); }))
-    throw UserError("train.freeze", "train.freeze leaves nothing to train", "name fewer tensors");
+    throw UserError(options.where_freeze, "train.freeze leaves nothing to train", "name fewer tensors");
 }
 
 SlotId bind_slot(const std::string& name, SlotOptions slot, ParameterPool& pool, const BaseOptions& options,

@@ -28,7 +28,7 @@ class Depth final : public BaseSharing {
     grouped_ = {LayerGroups::of(depth_plan(layers_, blocks_, "")), "depth"};
     // Slots are called as the first layer that reads them has them: by these names values are drawn and saved.
     return grouped_.bind(
-        specs, pool, options, where_.section(), [](const WeightSpec& kept) { return kept.storage; },
+        specs, pool, options, [](const WeightSpec& kept) { return kept.storage; },
         [&](const std::string&, const WeightSpec& kept) { return bind_own_slot(kept, pool, options); });
   }
 

@@ -48,9 +48,11 @@ class Fold final : public FoldedBase {
                            const BaseOptions& options) override {
     if (options.saved) read_description(options.saved->description());
     const FoldSlots slots(pool, options, making_, plan_);
-    grouped_ = {LayerGroups::of(plan_), "fold"};
+    LayerGroups groups = LayerGroups::of(plan_);
+    groups.is_assumed = making_.is_assumed;
+    grouped_ = {std::move(groups), "fold"};
     std::vector<Weight> weights = grouped_.bind(
-        specs, pool, options, where_.section(), [&](const WeightSpec& kept) { return slot_name(kept); },
+        specs, pool, options, [&](const WeightSpec& kept) { return slot_name(kept); },
         [&](const std::string& slot, const WeightSpec& kept) { return slots.tensor(slot, kept); });
     add_gains(specs, slots, weights);
     deltas_.by_weight.assign(specs.size(), {});

@@ -47,6 +47,7 @@ struct FoldMaking {
   /// the base's tensor of its parent or itself; gains are 1 and deltas add nothing.
   std::map<std::string, std::function<void(TensorView)>> starts{};
   std::optional<AdapterConfig> cure{};  // deltas that the cure trains: they belong to the model
+  bool is_assumed = false;              // the plan stands for one that is not known yet, of a model that is laid out
 };
 
 /// The base of a folded model.

@@ -21,8 +21,7 @@ LayerGroups LayerGroups::of(const FoldPlan& plan) {
 }
 
 std::vector<Weight> GroupedWeights::bind(std::span<const WeightSpec> specs, const ParameterPool& pool,
-                                         const BaseOptions& options, const std::string& place, const SlotName& name,
-                                         const BindSlot& bind) {
+                                         const BaseOptions& options, const SlotName& name, const BindSlot& bind) {
   std::map<std::tuple<int, std::string, Role>, const WeightSpec*> in_blocks;
   for (const WeightSpec& spec : specs)
     if (spec.layer >= 0) in_blocks[{spec.layer, spec.type, spec.role}] = &spec;
@@ -34,7 +33,7 @@ std::vector<Weight> GroupedWeights::bind(std::span<const WeightSpec> specs, cons
         is_kept ? *in_blocks.at({groups_.keeper[static_cast<size_t>(spec.layer)], spec.type, spec.role}) : spec;
     TS_CHECK(kept.shape == spec.shape, "{} is {}, {} is {}", spec.name, spec.shape.text(), kept.name,
              kept.shape.text());
-    require_trained_alike(spec, kept, options, place);
+    if (!groups_.is_assumed) require_trained_alike(spec, kept, options);
     const std::string slot = name(kept);
     auto found = slots.find(slot);
     if (found == slots.end()) {
@@ -48,11 +47,11 @@ std::vector<Weight> GroupedWeights::bind(std::span<const WeightSpec> specs, cons
   return weights;
 }
 
-void GroupedWeights::require_trained_alike(const WeightSpec& spec, const WeightSpec& kept, const BaseOptions& options,
-                                           const std::string& place) const {
+void GroupedWeights::require_trained_alike(const WeightSpec& spec, const WeightSpec& kept,
+                                           const BaseOptions& options) const {
   if (is_trained(spec, options) == is_trained(kept, options)) return;
   const bool kept_first = kept.layer < spec.layer;
-  throw UserError(place,
+  throw UserError(options.where_freeze,
                   fmt::format("{}: of '{}' and '{}', which are one, train.freeze names one", method_,
                               (kept_first ? kept : spec).storage, (kept_first ? spec : kept).storage),
                   "freeze both, or none");

@@ -12,6 +12,7 @@ namespace tessera {
 struct LayerGroups {
   std::vector<int> keeper;
   bool shares_vectors = false;  // norms and biases are the keeper's, too
+  bool is_assumed = false;      // they stand for others that are not known yet: train.freeze may name a part of one
 
   /// Of a plan: the keeper is the group's parent, or its first layer where it has none. At level "tie" children have
   /// nothing of their own.
@@ -30,10 +31,9 @@ class GroupedWeights {
   /// One weight a spec, in their order; slots are bound as their first readers come.
   /// @param name  of the slot that holds a keeper's spec
   /// @param bind  makes that slot
-  /// @param place of [sharing] in the recipe, for errors
   /// @throws UserError when train.freeze names some readers of a slot and not all
-  std::vector<Weight> bind(std::span<const WeightSpec>, const ParameterPool&, const BaseOptions&,
-                           const std::string& place, const SlotName& name, const BindSlot& bind);
+  std::vector<Weight> bind(std::span<const WeightSpec>, const ParameterPool&, const BaseOptions&, const SlotName& name,
+                           const BindSlot& bind);
 
   int64_t held() const { return held_; }        // numbers of the slots
   int64_t weights() const { return weights_; }  // of the weights that are read from them
@@ -41,8 +41,7 @@ class GroupedWeights {
   std::span<const int> readers(const std::string& slot) const;
 
  private:
-  void require_trained_alike(const WeightSpec& spec, const WeightSpec& kept, const BaseOptions&,
-                             const std::string& place) const;
+  void require_trained_alike(const WeightSpec& spec, const WeightSpec& kept, const BaseOptions&) const;
   LayerGroups groups_;
   std::string method_;
   int64_t held_ = 0, weights_ = 0;
