@@ -28,8 +28,7 @@ void FoldConfig::visit(Fields& fields) {
   v("gate_steps", gate_steps, at_least(1), "steps of gate training");
   v("gate_batch", gate_batch, in_range(1, 1 << 16),
     "rows of one of these steps, over all ranks; with spsa of one probe");
-  v("gate_lr", gate_lr, in_f32(above(0)),
-    "learning rate of the gates, by Adam with betas 0.9 and 0.999; with spsa by SGD");
+  v("gate_lr", gate_lr, in_f32(above(0)), "learning rate of the gates, by Adam with betas 0.9 and 0.999");
   v("gate_remove", gate_remove, share,
     "the share that gates are trained for, at least fold.remove, which is its default; smaller shares are taken in "
     "the order in which gates fell");

@@ -7,6 +7,7 @@
 
 #include "compress/calibration.h"
 #include "core/device/memory.h"
+#include "core/direction.h"
 #include "core/error.h"
 #include "io/sha256.h"
 #include "train/spsa/vote_codec.h"
@@ -16,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr float kEps = 0.1f;  // how far a probe goes: a fraction of the way from an open gate to a shut one
+constexpr double kEps = 0.1;  // how far a probe goes: a fraction of the way from an open gate to a shut one
 constexpr const char* kLog = "gates-log";
 
 /// One slot of so many numbers, all of them 1.
@@ -52,8 +53,9 @@ RunHeader SpsaGates::header() const {
   header.start = values_digest(in_.ctx, params, params.values).text();
   header.manifest = manifest_of(params);
   header.seed = static_cast<uint64_t>(in_.train.seed);
-  header.eps = static_cast<double>(kEps);
+  header.eps = kEps;
   header.m = kGateProbes;
+  header.optimizer = "adamw";  // with the header's own betas, which are those of backpropagation
   return header;
 }
 
@@ -154,11 +156,12 @@ SpsaGates::Round SpsaGates::round() const {
   return round;
 }
 
-std::vector<double> SpsaGates::theta_at(const Direction& z, float scale) const {
-  const FlatParams& params = pool_.trainable();
-  const Tensor moved(params.values.shape, params.values.dtype, in_.ctx.device);
-  perturb(in_.ctx, params.values, 0, z, scale, moved);
-  return numbers(params, moved.view());
+/// From 1 down, however far above it theta has gone: the slope of a gate is not 0 at 1, and where both sides were open
+/// alike nothing would ever bring theta back. At 0 the slope is 0, and what is well below it stays shut.
+std::vector<double> SpsaGates::theta_at(const Direction& z, double way) const {
+  std::vector<double> theta = state_.theta;
+  for (size_t i = 0; i < theta.size(); ++i) theta[i] = std::min(theta[i], 1.0) + way * sign_at(z, i);
+  return theta;
 }
 
 SpsaGates::Probe SpsaGates::measure(int64_t probe) const {
@@ -180,7 +183,7 @@ SpsaGates::Probe SpsaGates::measure(int64_t probe) const {
     loss[side] = sums[side].loss / std::max(1.0, sums[side].scored);
     lowered[side] = loss[side] + constraint_.penalty(constraint_.counted(at[side], bend()), state_.mu);
   }
-  return {.vote = (lowered[0] - lowered[1]) / (2 * static_cast<double>(kEps)), .loss = (loss[0] + loss[1]) / 2};
+  return {.vote = (lowered[0] - lowered[1]) / (2 * kEps), .loss = (loss[0] + loss[1]) / 2};
 }
 
 /// The rows of this rank's probes of the step.

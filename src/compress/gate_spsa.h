@@ -16,9 +16,9 @@ namespace tessera {
 constexpr int64_t kGateProbes = 8;
 
 /// The slot is `fold.theta`: one number a gate, start 1. A step is a round of eight probes. Each measures, on rows of
-/// its own, loss and penalty a way along a random direction z and the same way back:
-///   vote = (J(theta + 0.1 z) − J(theta − 0.1 z)) / 0.2,   J = loss a scored token + penalty, at clamped thetas
-/// and the record of the eight votes, a byte each, moves theta by SGD at fold.gate_lr. Ranks share the probes, and all
+/// its own, loss and penalty a way along a random direction z and the same way back, from t = min(theta, 1) on:
+///   vote = (J(t + 0.1 z) − J(t − 0.1 z)) / 0.2,   J = loss a scored token + penalty, at clamped thetas
+/// and the record of the eight votes, a byte each, moves theta by Adam at fold.gate_lr. Ranks share the probes, and all
 /// of them apply the record: theta has the same bits for any number of ranks. theta, mu, and all else of the state are
 /// functions of the records alone.
 class SpsaGates final : public GateTrainer {
@@ -42,7 +42,7 @@ class SpsaGates final : public GateTrainer {
   void follow(std::span<const std::byte> record);
   void end_log();
   Probe measure(int64_t probe) const;
-  std::vector<double> theta_at(const Direction& z, float scale) const;
+  std::vector<double> theta_at(const Direction& z, double way) const;
   Round round() const;
   void for_each_batch(const std::function<void(const PackedBatch&)>&) const;
 

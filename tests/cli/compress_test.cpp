@@ -96,6 +96,30 @@ TEST_F(Compress, RanksFindTheSame) {
   }
 }
 
+TEST_F(Compress, GatesByProbesAreTheSameFromOneRankOrTwoAndAfterEachKill) {
+  const Words words = {"fold.gate_estimator=spsa", "fold.gate_batch=1", "fold.gate_steps=100"};
+  expect_done(trainer(job("straight", words)));
+  EXPECT_EQ(json("straight", "removed.json").at("removed").items().size(), 2u);
+  const auto log = [&] { return *this / "run/compress/gates-log/00000000.tsb"; };
+  std::string out;
+  for (const uintmax_t bytes : {500, 1500, 3000}) {
+    test::Process process(trainer(job("run", words)));
+    EXPECT_TRUE(test::Stops::hold(process, [&] { return fs::exists(log()) && fs::file_size(log()) > bytes; }));
+    process.send(SIGKILL);
+    out += process.wait().out;
+  }
+  out += expect_done(trainer(job("run", words))).out;
+  EXPECT_EQ(test::occurrences(out, "gates: going on from step "), 3);
+  EXPECT_EQ(file("run", "gates.json"), file("straight", "gates.json"));
+  expect_same_files("run", "straight");
+  EXPECT_THAT(expect_done(trainer({"log", (*this / "run/compress/gates-log").string()})).out, HasSubstr("fold gates"));
+  TESSERA_NEEDS_MPI();
+  expect_done(ranks(2, job("two", words)));
+  for (const char* key : {"theta", "gate", "mu", "fallen", "theta_every_10_steps"})
+    EXPECT_EQ(json("two", "gates.json").at(key).dump(), json("straight", "gates.json").at(key).dump()) << key;
+  EXPECT_EQ(file("two", "removed.json"), file("straight", "removed.json"));
+}
+
 TEST_F(Compress, AStopIsPoliteAndTheSameCommandGoesOn) {
   const Words words = {"fold.gate_steps=400"};
   expect_done(trainer(job("straight", words)));

@@ -235,9 +235,6 @@ void check_compression(Recipe& recipe, const JobConfig& c) {
   if (c.run.resume != "auto" && c.run.resume != "never")
     recipe.fault("run", "resume", "run.resume names a checkpoint, and job = \"compress\" goes on from its journal",
                  "leave it out; fold.reuse = RUN takes over finished stages of another run");
-  if (fold.gate_estimator != "backprop")
-    recipe.fault("fold", "gate_estimator", "fold: gates cannot be trained by spsa yet",
-                 "set fold.gate_estimator = \"backprop\"");
   check_cure(recipe, c);
   check_path(recipe, fold.plan, "fold", "plan");
   check_path(recipe, fold.reuse, "fold", "reuse");
