@@ -18,7 +18,7 @@ double gate_eps(int64_t step, int64_t steps, double eps_end) {
 }
 
 double gate_bend(int64_t step, int64_t steps) {
-  const double ramp = 0.6 * static_cast<double>(steps);
+  const double ramp = 0.9 * static_cast<double>(steps);
   return kBend * std::min(1.0, static_cast<double>(step - 1) / ramp);
 }
 

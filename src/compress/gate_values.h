@@ -27,7 +27,7 @@ namespace tessera {
 /// @param step  from 1
 double gate_eps(int64_t step, int64_t steps, double eps_end);
 
-/// How much dearer a gate between its ends counts: from 0 at step 1 evenly to 2 where 60 % of the steps lie behind.
+/// How much dearer a gate between its ends counts: from 0 at step 1 evenly to 2 where 90 % of the steps lie behind.
 /// @param step  from 1
 double gate_bend(int64_t step, int64_t steps);
 

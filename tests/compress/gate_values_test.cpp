@@ -54,10 +54,10 @@ TEST(GateValues, OutsideTheRangeOnlyTheWayBackPasses) {
     for (const double gradient : {-0.5, 0.5}) EXPECT_EQ(gradient_through_clamp(inside, gradient), gradient);
 }
 
-TEST(GateValues, TheBendRisesEvenlyOverThreeFifthsOfTheSteps) {
+TEST(GateValues, TheBendRisesEvenlyOverNineTenthsOfTheSteps) {
   EXPECT_EQ(gate_bend(1, 400), 0);
-  EXPECT_NEAR(gate_bend(121, 400), 1, 1e-12);
-  EXPECT_NEAR(gate_bend(241, 400), 2, 1e-12);
+  EXPECT_NEAR(gate_bend(181, 400), 1, 1e-12);
+  EXPECT_NEAR(gate_bend(361, 400), 2, 1e-12);
   EXPECT_EQ(gate_bend(400, 400), 2);
 }
 
