@@ -81,7 +81,12 @@ std::string why_unmet(const FoldConfig& fold) {
       fold.gate_steps, fold.gate_lr, reach, kEnough, std::ceil(kEnough / fold.gate_lr));
 }
 
-void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, double soft, double hard) {
+/// Of the calibration rows.
+struct Losses {
+  double original, soft, hard, by_influence;
+};
+
+void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trainer, const Losses& losses) {
   const std::vector<double> gates = trainer.gates();
   const double kept = trainer.constraint().kept(gates), target = trainer.constraint().target();
   if (kept > target + 0.01)
@@ -91,7 +96,12 @@ void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trai
     in.say(
         fmt::format("warning: {} of {} gates ended between 0.1 and 0.9: the loss is {:.4f} with them as they are, "
                     "{:.4f} with each open or shut; lower fold.gate_eps_end, or raise fold.gate_steps",
-                    are_soft, units.count(), soft, hard));
+                    are_soft, units.count(), losses.soft, losses.hard));
+  if (losses.by_influence < losses.hard)
+    in.say(
+        fmt::format("warning: what block influence removes has the lower loss, {:.4f} against {:.4f}; set "
+                    "fold.selector = \"bi\", or train gates on more rows (fold.gate_batch, fold.gate_steps)",
+                    losses.by_influence, losses.hard));
 }
 
 Json falls_of(const GateState& state, const GateUnits& units) {
@@ -126,33 +136,37 @@ StageOutcome train_gates(const StageInputs& in) {
 
   const std::vector<double> gates = trainer.gates(), open = units.ones();
   const Choices chosen = choices(in, units, trainer, bi);
-  const double original = calibration_loss(in, in.model, units.gates(open)),
-               soft = calibration_loss(in, in.model, units.gates(gates));
-  const double hard = calibration_loss(in, in.model, units.gates(units.without(chosen.by_gates)));
-  const double by_influence = calibration_loss(in, in.model, units.gates(units.without(chosen.by_influence)));
-  warn(in, units, trainer, soft, hard);
+  const auto loss_with = [&](std::span<const double> values) {
+    return calibration_loss(in, in.model, units.gates(values));
+  };
+  const Losses losses{.original = loss_with(open),
+                      .soft = loss_with(gates),
+                      .hard = loss_with(units.without(chosen.by_gates)),
+                      .by_influence = loss_with(units.without(chosen.by_influence))};
+  warn(in, units, trainer, losses);
   in.say(
       fmt::format("gates: loss of the original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block influence {:.4f}",
-                  original, soft, hard, by_influence));
+                  losses.original, losses.soft, losses.hard, losses.by_influence));
   const GateState& state = trainer.state();
-  return {
-      .file =
-          Json::object()
-              .set("format", "tessera fold gates")
-              .set("version", 1)
-              .set("gates", in.fold.gates)
-              .set("steps", state.step)
-              .set("remove", in.fold.trained_remove())
-              .set("theta", array_of(state.theta))
-              .set("gate", array_of(gates))
-              .set("mu", state.mu)
-              .set("kept_cost", trainer.constraint().kept(gates))
-              .set("target_cost", trainer.constraint().target())
-              .set("fallen", falls_of(state, units))
-              .set("losses",
-                   Json::object().set("original", original).set("soft", soft).set("hard", hard).set("bi", by_influence))
-              .set("theta_every_10_steps", curve_of(state)),
-      .tokens = tokens_of_gates(in.fold, in.train)};
+  return {.file = Json::object()
+                      .set("format", "tessera fold gates")
+                      .set("version", 1)
+                      .set("gates", in.fold.gates)
+                      .set("steps", state.step)
+                      .set("remove", in.fold.trained_remove())
+                      .set("theta", array_of(state.theta))
+                      .set("gate", array_of(gates))
+                      .set("mu", state.mu)
+                      .set("kept_cost", trainer.constraint().kept(gates))
+                      .set("target_cost", trainer.constraint().target())
+                      .set("fallen", falls_of(state, units))
+                      .set("losses", Json::object()
+                                         .set("original", losses.original)
+                                         .set("soft", losses.soft)
+                                         .set("hard", losses.hard)
+                                         .set("bi", losses.by_influence))
+                      .set("theta_every_10_steps", curve_of(state)),
+          .tokens = tokens_of_gates(in.fold, in.train)};
 }
 
 StageCost gates_cost(const StageSizes& sizes) {

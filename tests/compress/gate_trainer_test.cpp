@@ -9,6 +9,7 @@
 
 #include "compress/calibration.h"
 #include "compress/coupled_blocks.h"
+#include "compress/json_numbers.h"
 #include "compress/probe.h"
 #include "compress/stages_bench.h"
 #include "core/error.h"
@@ -127,6 +128,31 @@ TEST_F(GateTraining, AnUnmetConstraintIsToldWithTheReasonThatHolds) {
               HasSubstr(": 10 steps of fold.gate_lr = 0.03 move a gate by about 0.3 at most, and 2 are needed; raise "
                         "fold.gate_steps to 67, or fold.gate_lr"));
   EXPECT_THAT(warning(20, 0.1, 1e-6), testing::EndsWith("; raise fold.gate_weight or fold.gate_steps"));
+}
+
+/// With gates that had a single step, and block influences that are made up.
+TEST_F(Coupling, ABetterChoiceOfBlockInfluenceIsTold) {
+  fold_.remove = 0.33;
+  fold_.gate_steps = 1;
+  create_folder(folder_ / "compress");
+  const auto warns = [&](const std::vector<double>& influence) {
+    StageInputs in = inputs();
+    for (const Stage& stage : stages())
+      for (const std::string& key : stage.keys) in.keys[key] = "as it is";
+    Json probe = find_stage("probe").run(in).file;
+    probe.set("bi", array_of(influence));
+    write_text_file(in.folder / "probe.json", probe.dump());
+    std::filesystem::remove(in.folder / "gates-state.json");
+    said_.clear();
+    const Json& losses = find_stage("gates").run(in).file.at("losses");
+    const bool is_better = losses.at("bi").as_number() < losses.at("hard").as_number();
+    const bool is_told = std::ranges::any_of(
+        said_, [](const std::string& line) { return line.find("block influence removes has") != std::string::npos; });
+    EXPECT_EQ(is_told, is_better);
+    return is_told;
+  };
+  EXPECT_TRUE(warns({9, 9, 0, 0, 9, 9})) << "the pair that does nothing";
+  EXPECT_FALSE(warns({9, 0, 0, 9, 9, 9})) << "one of it";
 }
 
 TEST_F(Coupling, JointGatesDropThePairThatSingleScoresKeep) {
