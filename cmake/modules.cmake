@@ -1,4 +1,5 @@
-# The flags of all that is compiled here. Under sanitizers only what computes is optimised.
+# The flags of all that is compiled here. Under sanitizers only what computes is optimised, and little, since kernels take twice
+# the time otherwise.
 function(tessera_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off
                          -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=  # no message shows where the program was built
@@ -6,9 +7,9 @@ function(tessera_flags target)
   if(TESSERA_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${TESSERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${TESSERA_SANITIZE})
-    if(target MATCHES "^tessera_(core|comm|io|steplog)$")
+    if(target MATCHES "^tessera_(core|kernels|comm|io|steplog)$")
       target_compile_options(${target} PRIVATE -O1)
-    elseif(NOT target STREQUAL tessera_kernels)
+    else()
       target_compile_options(${target} PRIVATE -O0)
     endif()
   endif()
