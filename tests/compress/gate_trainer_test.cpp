@@ -144,7 +144,8 @@ TEST_F(Coupling, ABetterChoiceOfBlockInfluenceIsTold) {
     write_text_file(in.folder / "probe.json", probe.dump());
     std::filesystem::remove(in.folder / "gates-state.json");
     said_.clear();
-    const Json& losses = find_stage("gates").run(in).file.at("losses");
+    const StageOutcome outcome = find_stage("gates").run(in);
+    const Json& losses = outcome.file.at("losses");
     const bool is_better = losses.at("bi").as_number() < losses.at("hard").as_number();
     const bool is_told = std::ranges::any_of(
         said_, [](const std::string& line) { return line.find("block influence removes has") != std::string::npos; });
