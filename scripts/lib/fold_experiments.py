@@ -64,7 +64,7 @@ class World:
         self.rate = {"adapter": o.lr, "full": o.full_lr}
         self.settings = [f"train.batch={o.batch}", f"train.sequence_length={o.length}", f"fold.gate_steps={o.gate_steps}"]
         self.evaluated = [f"evaluate.rows={o.rows}"]
-        self.steps, self.threads, self.seeds = o.steps, 1, o.seeds
+        self.steps, self.gate_steps, self.threads, self.seeds = o.steps, o.gate_steps, 1, o.seeds
 
 
 class SmolLM2:
@@ -79,7 +79,7 @@ class SmolLM2:
         self.recipe.write_text("".join(line for line in lines if line.split(" ")[0] not in ("remove", "target", "child", "child_rank")))
         self.rate = {"adapter": 1e-3, "full": 1e-4}
         self.evaluated = [f"evaluate.rows={o.smollm2_rows}"]
-        self.steps, self.threads, self.seeds = o.smollm2_steps, o.smollm2_threads, o.smollm2_seeds
+        self.steps, self.gate_steps, self.threads, self.seeds = o.smollm2_steps, o.smollm2_gate_steps, o.smollm2_threads, o.smollm2_seeds
         self.settings = [f"model.path={o.smollm2.resolve()}", f"data.train={o.wikitext.resolve()}", f"fold.gate_steps={o.smollm2_gate_steps}"]
 
 
@@ -119,13 +119,15 @@ class Bench:
     def commands(self, cell, seed):
         folder, m = self.model.out / f"{cell.name}-s{seed}", self.model
         replaced = 0 if cell.replace == "none" else m.steps // 2  # of equal tokens in all
-        words = [f"fold.remove={cell.remove}", f"fold.selector={cell.selector}", f"fold.group={cell.group}", f"fold.cure={cell.cure}", f"optimizer.lr={m.rate[cell.cure]}", f"train.steps={m.steps - replaced}", "checkpoint.every=0"]
+        words = [f"fold.remove={cell.remove}", f"fold.selector={cell.selector}", f"fold.group={cell.group}", f"fold.cure={cell.cure}",
+                 f"optimizer.lr={m.rate[cell.cure]}", f"train.steps={m.steps - replaced}", "checkpoint.every=0"]
         words += [f"fold.child={cell.level}"] if cell.level != "none" else []
         words += [f"fold.gate_remove={self.share(cell)}", f"fold.reuse={self.donor(self.share(cell), seed).resolve()}"]
         words += [f"fold.target={cell.target}"] if cell.target else []
         words += ["adapter.method=none"] if cell.cure == "full" else []
         if cell.replace != "none":
-            words += [f"fold.replace={cell.replace}", f"fold.replace_steps={replaced // (2 if cell.replace == 'both' else 1)}", f"fold.replace_lr={self.o.replace_lr}"]
+            steps = replaced // (2 if cell.replace == "both" else 1)
+            words += [f"fold.replace={cell.replace}", f"fold.replace_steps={steps}", f"fold.replace_lr={self.o.replace_lr}"]
         return [[*self.common(seed), *words, "fold.until=cure", f"run.dir={folder.resolve()}"],
                 self.evaluate(seed, folder / "compress/shared"), self.evaluate(seed, folder / "compress/cured")]
 
@@ -192,8 +194,8 @@ def grid(options):
 
 
 def note(bench, more):
-    return (f"Original: {bench.perplexity('original', 0)}. Cure: {bench.tokens():,} tokens; gates: {bench.o.gate_steps if isinstance(bench.model, World) else bench.o.smollm2_gate_steps} "
-            f"steps. Seed {spell(bench.model.seeds)}. {more}.")
+    return (f"Original: {bench.perplexity('original', 0)}. Cure: {bench.tokens():,} tokens; gates: {bench.model.gate_steps} steps. "
+            f"Seed {spell(bench.model.seeds)}. {more}.")
 
 
 def rivals(options):
@@ -275,17 +277,23 @@ def bytes_(options):
         seconds = sum(pool.map(scratch.run, [(model, seed) for seed in options.scratch_seeds for model in models]))
     print(f"{seconds:.0f} seconds of models from scratch", file=sys.stderr)
 
-    def row(what, name, width):
-        ends = [scratch.end(name, seed) for seed in options.scratch_seeds]
-        return what, f"{ends[0]['trained_parameters']:,}", f"{width * ends[0]['trained_parameters'] / 1e6:.2f}", spread([math.exp(end["eval_loss"]) for end in ends], len(ends), "%.2f")
+    def row(what, count, megabytes, perplexity):
+        return what, f"{count:,}", f"{megabytes:.2f}", perplexity
 
-    rows = [("original", f"{scratch.parameters(scratch.base['num_hidden_layers']):,}", f"{scratch.parameters(12) * 2 / 1e6:.2f}", bench.perplexity("original", 0))]
+    def from_scratch(what, name, width):
+        ends = [scratch.end(name, seed) for seed in options.scratch_seeds]
+        count = ends[0]["trained_parameters"]
+        return row(what, count, width * count / 1e6, spread([math.exp(end["eval_loss"]) for end in ends], len(ends), "%.2f"))
+
+    full = scratch.parameters(scratch.base["num_hidden_layers"])
+    rows = [row("original", full, 2 * full / 1e6, bench.perplexity("original", 0))]
     for cell, (dense, rps) in zip(cells, zip(models[::2], models[1::2])):
-        file = max((bench.model.out / f"{cell.name}-s{seed}/cured-bytes.txt").read_text() for seed in bench.model.seeds)
-        rows += [(f"folded and cured: {cell.name}", f"{numbers[cell]:,}", f"{int(file) / 1e6:.2f}", bench.cured(cell)), row(f"dense, {dense[2]} layers, from scratch", dense[0], 2),
-                 row("Stable-RPS, from scratch", rps[0], 4)]
-    table("Quality against bytes: world", note(bench, f"From scratch: {scratch.steps * scratch.BATCH * scratch.LENGTH:,} tokens, as many as base and cure together, seed {spell(options.scratch_seeds)}"),
-          ["model", "numbers", "MB", "perplexity"], rows)
+        size = max(int((bench.model.out / f"{cell.name}-s{seed}/cured-bytes.txt").read_text()) for seed in bench.model.seeds)
+        rows += [row(f"folded and cured: {cell.name}", numbers[cell], size / 1e6, bench.cured(cell)),
+                 from_scratch(f"dense, {dense[2]} layers, from scratch", dense[0], 2), from_scratch("Stable-RPS, from scratch", rps[0], 4)]
+    tokens = scratch.steps * scratch.BATCH * scratch.LENGTH
+    more = f"From scratch: {tokens:,} tokens, as many as base and cure together, seed {spell(options.scratch_seeds)}"
+    table("Quality against bytes: world", note(bench, more), ["model", "numbers", "MB", "perplexity"], rows)
 
 
 def smollm2(options):

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from experiment_runs import spell, spread, table
 from svg_curve import svg_curve
 
 LEVELS = [1, 2, 4, 8, 16, 32, 100]
@@ -170,21 +171,8 @@ class Row:
         return spread([100 * end["eval_token_accuracy"] for end in self.ends if end], len(self.ends), "%.1f")
 
 
-def spread(values, count, form):
-    if not values:
-        return "diverged"
-    text = form % statistics.mean(values) + (" ± " + form % statistics.stdev(values) if len(values) > 1 else "")
-    return text if len(values) == count else f"{text} ({count - len(values)} of {count} diverged)"
-
-
 def rps(compression, *more):
     return [f"sharing.compression={compression:g}", ALL_MATRICES, *more]
-
-
-def table(title, note, head, rows):
-    print(f"\n### {title}\n\n{note}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for cells in rows:
-        print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
 
 
 # ---- The parts ----
@@ -194,10 +182,6 @@ def describe(options, sizes, what=""):
     tokens = options.steps * options.batch * options.length
     return (f"Llama of {sizes.layers} layers, width {sizes.width}, vocabulary {sizes.vocabulary}, tied head: {sizes.parameters():,} parameters; {tokens:,} tokens in steps of "
             f"{options.batch} x {options.length}; seed {spell(options.seeds)}{what}.")
-
-
-def spell(seeds):
-    return ", ".join(str(seed) for seed in seeds) + (": mean ± standard deviation" if len(seeds) > 1 else "")
 
 
 def curve(bench, dataset):
