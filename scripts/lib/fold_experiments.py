@@ -72,11 +72,7 @@ class SmolLM2:
 
     def __init__(self, options):
         o = self.options = options
-        self.out, self.gate_share = o.out / "smollm2", o.smollm2_share
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.recipe = self.out / "recipe.toml"  # without what cells say
-        lines = (o.root / "recipes/fold_smollm2.toml").read_text().splitlines(keepends=True)
-        self.recipe.write_text("".join(line for line in lines if line.split(" ")[0] not in ("remove", "target", "child", "child_rank")))
+        self.out, self.recipe, self.gate_share = o.out / "smollm2", o.root / "recipes/fold_smollm2.toml", o.smollm2_share
         self.rate = {"adapter": 1e-3, "full": 1e-4}
         self.evaluated = [f"evaluate.rows={o.smollm2_rows}"]
         self.steps, self.gate_steps, self.threads, self.seeds = o.smollm2_steps, o.smollm2_gate_steps, o.smollm2_threads, o.smollm2_seeds
@@ -334,7 +330,7 @@ def parse_arguments():
     parser.add_argument("--smollm2-share", default="0.433", help="removal alone that stores two thirds")
     parser.add_argument("--smollm2-steps", type=int, default=300)
     parser.add_argument("--smollm2-gate-steps", type=int, default=240)
-    parser.add_argument("--smollm2-rows", type=int, default=32)
+    parser.add_argument("--smollm2-rows", type=int, default=0, help="of held-out articles, 256 tokens each; 0: all")
     parser.add_argument("--smollm2-threads", type=int, default=1)
     parser.add_argument("--smollm2-seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--more", action="store_true", help="smollm2: the share of an eighth, too, by gates, block influence and one trained block")

@@ -36,7 +36,7 @@ void require_same_recipe(const Stage&, const std::filesystem::path& file, StageR
 /// @param done  the stage's line; null: it is not done
 bool is_whole(const Stage&, const HalfDone&, const JournalLine* done);
 
-/// Whether more of Stage::longer is asked for now.
+/// Whether the recipe asks for more of Stage::longer than the stage was asked for before.
 bool is_longer(const Stage&, const StageReads& before, const StageReads& now);
 
 /// What a stage reads, its inputs' hashes left out: of keys, base and data. On rank 0, which knows the base.
