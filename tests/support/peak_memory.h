@@ -2,7 +2,8 @@
 // How much memory a program holds at its peak.
 
 #include <algorithm>
-#include <sstream>
+#include <fstream>
+#include <string>
 
 #include "support/process.h"
 
@@ -10,7 +11,7 @@ namespace tessera::test {
 
 /// Bytes of a process that lie in no file, now; 0 when it has ended.
 inline int64_t anonymous_bytes(pid_t pid) {
-  std::istringstream status(read_file("/proc/" + std::to_string(pid) + "/status"));
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");  // a rank may end between the look for it and this
   for (std::string word; status >> word;)
     if (word == "RssAnon:") {
       int64_t kilobytes = 0;
