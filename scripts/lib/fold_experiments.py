@@ -50,7 +50,7 @@ def grid_cells():
 
 
 def rival_cells():
-    blocks = [Cell("run", remove, cure=cure, replace=replace) for replace in ("mse", "both") for remove in SHARES[1:] for cure in ("adapter", "full")]
+    blocks = [Cell("run", remove, cure=cure, replace=replace) for replace in ("none", "mse", "both") for remove in SHARES[1:] for cure in ("adapter", "full")]
     full = [Cell(selector, remove, cure="full") for remove in SHARES[1:] for selector in SELECTORS]
     return [*blocks, Cell("bi", "0", cure="full"), *full]
 
