@@ -1,0 +1,22 @@
+#pragma once
+// What a node has to know of itself when it is started again after a kill: node.json in its run folder.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace tessera {
+
+/// {"last_seed_round", "machine", "name", "run"}, replaced whole and synced before each vote is sent: a machine that
+/// goes on with its number votes in no round twice, for other directions of its numbers would be other votes.
+struct NodeFile {
+  std::string name, run;  // the node's; the run's SHA-256
+  uint32_t machine = 0;
+  int64_t last_seed_round = -1;  // none
+
+  /// @throws UserError when the file is damaged
+  static std::optional<NodeFile> read(const std::filesystem::path& file);
+  void write(const std::filesystem::path& file) const;
+};
+
+}  // namespace tessera

@@ -1,0 +1,86 @@
+#include "train/spsa/loose/roster_office.h"
+
+#include <algorithm>
+
+#include "core/direction.h"
+#include "steplog/control_message.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kMostLanes = 0xFFFF;
+
+bool holds(const Roster& roster, uint32_t machine) { return std::ranges::find(roster, machine) != roster.end(); }
+
+/// Machines that a record has a vote of, late ones among them.
+std::set<uint32_t> heard_in(const Record& record, const RecentRounds& before) {
+  std::set<uint32_t> heard;
+  const auto add = [&](const std::vector<bool>& present, const Roster& roster) {
+    for (size_t lane = 0; lane < std::min(present.size(), roster.size()); ++lane)
+      if (present[lane] && roster[lane]) heard.insert(*roster[lane]);
+  };
+  add(record.present, before.roster_behind(record));
+  for (const ExtraGroup& group : record.extra)
+    if (const Roster* roster = before.roster_of(group.seed_round)) add(group.present, *roster);
+  return heard;
+}
+
+}  // namespace
+
+void RosterOffice::take(const LogEngine::Sent& sent) {
+  const auto decoded = decode_control_message(sent.bytes);
+  const auto* message = std::get_if<ControlMessage>(&decoded);
+  const auto* request = message ? std::get_if<RosterRequest>(message) : nullptr;
+  if (!request || request->run != run_ || request->machine >= kReservedMachines) return;
+  const auto [owner, is_new] = owners_.emplace(request->machine, sent.node);
+  if (owner->second != sent.node) return;
+  if (request->kind == RosterRequest::Kind::leave)
+    leaving_.insert(request->machine);
+  else if (is_new)
+    asked_.push_back(request->machine);
+}
+
+void RosterOffice::note(const Record& record, const RecentRounds& before) {
+  const std::set<uint32_t> heard = heard_in(record, before);
+  std::map<uint32_t, int64_t> silent;
+  for (const auto& machine : before.roster_behind(record)) {
+    if (!machine) continue;
+    // Who joins with this record could not vote in it.
+    const bool joins = !holds(before.roster(), *machine);
+    silent[*machine] = joins || heard.contains(*machine) ? 0 : silence(*machine) + 1;
+  }
+  silent_ = std::move(silent);
+}
+
+std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) const {
+  std::vector<RosterChange> changes;
+  Roster roster = recent.roster();
+  for (uint32_t lane = 0; lane < roster.size(); ++lane) {
+    if (!roster[lane] || (!is_leaving(*roster[lane]) && silence(*roster[lane]) < absent_limit_)) continue;
+    changes.push_back({lane, false, *roster[lane]});
+    roster[lane].reset();
+  }
+  for (const uint32_t machine : asked_) {
+    // Numbers are never used again, in the roster or out of it.
+    if (holds(recent.roster(), machine) || recent.former().contains(machine) || is_leaving(machine)) continue;
+    auto lane = static_cast<size_t>(std::ranges::find(roster, std::nullopt) - roster.begin());
+    if (lane == kMostLanes) break;  // it waits until one is free
+    if (lane == roster.size()) roster.emplace_back();
+    roster[lane] = machine;
+    changes.push_back({static_cast<uint32_t>(lane), true, machine});
+  }
+  return changes;
+}
+
+bool RosterOffice::speaks_for(const std::string& node, uint32_t machine) const {
+  if (node.empty()) return true;
+  const auto owner = owners_.find(machine);
+  return owner != owners_.end() && owner->second == node;
+}
+
+int64_t RosterOffice::silence(uint32_t machine) const {
+  const auto found = silent_.find(machine);
+  return found == silent_.end() ? 0 : found->second;
+}
+
+}  // namespace tessera

@@ -1,0 +1,41 @@
+#pragma once
+// When a machine packs: by its own monotonic clock alone. No two clocks are compared, and none has to be right; a wrong
+// one makes rounds slower or votes late, never wrong.
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+
+namespace tessera {
+
+class RoundClock {
+ public:
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+
+  /// @param quorum    share of the lanes that have to have voted, above 0 to 1
+  /// @param deadline  of a round, in medians of the last 16 rounds
+  /// @param first     of the first round
+  RoundClock(double quorum, double deadline, Seconds first) : quorum_(quorum), medians_(deadline), first_(first) {}
+
+  /// A round begins: its record is the next. Beginning it again, after a record that was no round's, changes nothing.
+  void begin(uint32_t round, Clock::time_point now);
+  /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`.
+  Seconds deadline() const;
+  /// How much longer the machine in that place among those present waits: place tenths of the deadline, at most 1 s.
+  Seconds patience(int64_t place) const;
+  /// All lanes have voted, or the quorum has and the deadline is over; and the machines before this one were waited for.
+  /// @param lanes  that are taken; none: the first machine of a run makes the record that it joins by
+  bool may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place) const;
+  Seconds waited(Clock::time_point now) const { return now - begun_; }
+
+ private:
+  double quorum_, medians_;
+  Seconds first_;
+  uint32_t round_ = 0;
+  bool has_begun_ = false;
+  Clock::time_point begun_;
+  std::deque<double> lasted_;  // seconds of the last rounds
+};
+
+}  // namespace tessera
