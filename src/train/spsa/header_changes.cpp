@@ -1,5 +1,7 @@
 #include "train/spsa/header_changes.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -26,6 +28,12 @@ std::string in_words(Family family) {
   return "";
 }
 
+std::string in_words(const std::vector<std::string>& keys) {
+  return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
+}
+std::string in_words(Aggregate aggregate) {
+  return aggregate == Aggregate::sum ? "sum" : aggregate == Aggregate::median ? "median" : "trimmed";
+}
 std::string in_words(const std::string& text) { return text; }
 std::string in_words(bool value) { return value ? "true" : "false"; }
 template <class Number> std::string in_words(Number value) { return fmt::format("{}", value); }
@@ -71,13 +79,6 @@ void compare_probes(const RunHeader& before, const RunHeader& now, Changes& chan
   changes.compare("spsa.clip", before.clip, now.clip);
   changes.compare("spsa.digest_every", before.digest_every, now.digest_every);
   changes.compare("the number of rounds that a vote may be late", before.stale_max, now.stale_max);
-}
-
-std::string in_words(const std::vector<std::string>& keys) {
-  return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
-}
-std::string in_words(Aggregate aggregate) {
-  return aggregate == Aggregate::sum ? "sum" : aggregate == Aggregate::median ? "median" : "trimmed";
 }
 
 /// A run without terms takes its rate and length from the recipe of each job, and adds votes.

@@ -36,9 +36,9 @@ OptimizerConfig optimizer_of(const RunHeader& h) {
 Replica::Replica(RunHeader header, FlatParams& params)
     : header_(std::move(header)),
       params_(params),
+      recent_(static_cast<int>(header_.stale_max), header_.unit),
       optimizer_(
-          make_optimizer(optimizer_of(header_), params.values.shape.count(), header_.rules, params.values.device)),
-      recent_(static_cast<int>(header_.stale_max), header_.unit) {
+          make_optimizer(optimizer_of(header_), params.values.shape.count(), header_.rules, params.values.device)) {
   if (header_.family == Family::pool) pool_.emplace(header_.seed, header_.lanes, params);
 }
 
@@ -81,6 +81,7 @@ void Replica::begin_round(const Record& record) {
   last_ = {};
   last_.alpha = record.alpha;
   last_.unit = header_.unit_of(recent_.unit());
+  last_.step_unit = header_.step_unit_of(recent_.unit());
 }
 
 std::vector<Group> Replica::groups_of(const Record& record) {
@@ -108,7 +109,7 @@ std::vector<Group> Replica::groups_of(const Record& record) {
   last_.votes = counts.votes;
   last_.valid = counts.valid;
   last_.clipped = counts.clipped;
-  counted_ = counts.counted;
+  last_.counted = counts.counted;
   // The decay belongs to the round, not to each of its groups.
   for (size_t g = 0; g < groups.size(); ++g) groups[g].view.mul = g == 0 ? record.mul : 1.0f;
   return groups;
@@ -145,7 +146,7 @@ void Replica::update(const Context& ctx, std::span<const Group> groups) {
 void Replica::update_with_gradients(const Context& ctx, const Record& record, std::span<const Group> groups) {
   // By what the record's own bytes say, not by who is there now: every replica counts the same. Of late votes alone, the
   // round's own group is empty, and nothing may be divided by its count.
-  const auto n = static_cast<float>(std::max<int64_t>(1, counted_));
+  const auto n = static_cast<float>(std::max<int64_t>(1, last_.counted));
   const auto scale_of = [&](int unit) { return std::ldexp(1.0f, -header_.step_unit_of(unit)) / n; };
   const float s = scale_of(recent_.unit());
   beta1_power_ *= header_.beta1;  // not rounded to f32: logs were written so

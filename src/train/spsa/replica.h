@@ -23,6 +23,8 @@ struct RoundStats {
   double alpha = 0, loss = 0;  // loss: mean over the machines that told theirs
   double vote_rms = 0;         // of the gradients along their directions
   int unit = 0;                // of the votes
+  int64_t counted = 0;         // N
+  int step_unit = 0;           // of the integers that moved the weights: halves with robust aggregates
 };
 
 /// Applies records in order. Round t turns w_t into w_{t+1}:
@@ -93,7 +95,6 @@ class Replica {
   int halvings_ = 0, empty_rounds_ = 0;
   std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
   RecentRounds recent_;
-  int64_t counted_ = 0;  // N of the record that is applied
   RoundStats last_;
   std::unique_ptr<Optimizer> optimizer_;
   // Products of as many betas as there were rounds, part of the state: they are in snapshots to the bit.

@@ -1,0 +1,101 @@
+#include "train/spsa/loose/stream_keeper.h"
+
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+[[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine, const std::string& whose) {
+  throw UserError(fmt::format("record {}", index),
+                  fmt::format("{} ({:016x}) is not mine ({:016x})", whose, theirs, mine),
+                  "spsa.on_fork = \"follow\" takes the engine's chain, and what only this machine has is lost");
+}
+
+}  // namespace
+
+uint64_t StreamKeeper::hash_behind(uint64_t records) const {
+  if (records == in_.log.size()) return in_.log.chain().prev();
+  uint64_t hash = 0;  // of a log without records
+  if (records > 0)
+    in_.log.for_each(records - 1, [&](const Record&, std::span<const std::byte> encoded) {
+      hash = chain_hash(encoded);
+      return false;
+    });
+  return hash;
+}
+
+void StreamKeeper::require_one_chain(uint64_t there) const {
+  // Records name the one before by its hash: where the last that both have is equal, all before it are.
+  const uint64_t common = std::min(there, in_.log.size());
+  if (common == 0 || common <= in_.log.first_index()) return;
+  const auto theirs = in_.engine.read(common - 1);
+  if (theirs.empty()) return;  // gone while it was looked at: attend() comes again
+  const uint64_t hash = chain_hash(theirs.front()), mine = hash_behind(common);
+  if (hash != mine) throw_fork(common - 1, hash, mine, "the engine's");
+}
+
+bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
+  const LogEngine::LogState state = in_.engine.log_state();
+  if (state.connections != connections_ || state.losses != losses_) {
+    connections_ = state.connections;
+    losses_ = state.losses;
+    compared_ = false;
+    short_since_.reset();
+    told_have_.reset();
+    others_.clear();
+  }
+  if (state.fork)
+    throw UserError(fmt::format("record {}", *state.fork), "the engine holds two records of this number that differ",
+                    "remove its stream and start the machine with the longest log first");
+  if (!state.reachable || !state.complete) return false;
+  if (!compared_) require_one_chain(state.records);
+  compared_ = true;
+  if (state.records >= in_.log.size()) {
+    if (short_since_) in_.say(fmt::format("the engine's log is whole again, with {} records", state.records));
+    short_since_.reset();
+    return true;
+  }
+  if (!short_since_) {
+    short_since_ = now;
+    in_.say(fmt::format("the engine's log has {} records, this machine's {}: the longest log fills it again",
+                        state.records, in_.log.size()));
+  }
+  tell_have(now);
+  if (RoundClock::Seconds(now - *short_since_) >= quiet && has_the_word()) fill();
+  return false;
+}
+
+void StreamKeeper::tell_have(Time now) {
+  if (told_have_ && now - *told_have_ < std::chrono::milliseconds(500)) return;  // it may be lost: it is said again
+  told_have_ = now;
+  in_.engine.publish_control(encode(HaveRecords{in_.log.run().prefix(), in_.log.size(), in_.log.chain().prev()}));
+}
+
+void StreamKeeper::take(const HaveRecords& have, const std::string& node) {
+  if (node == in_.node || have.run != in_.log.run().prefix()) return;
+  others_[node] = have;
+  if (have.records > in_.log.size() || have.records < in_.log.first_index()) return;
+  const uint64_t mine = hash_behind(have.records);
+  if (have.prev != mine) throw_fork(have.records - 1, have.prev, mine, fmt::format("that of node \"{}\"", node));
+}
+
+bool StreamKeeper::has_the_word() const {
+  for (const auto& [node, have] : others_) {
+    if (have.records > in_.log.size()) return false;
+    if (have.records == in_.log.size() && in_.rank(node) < in_.rank(in_.node)) return false;
+  }
+  return true;
+}
+
+void StreamKeeper::fill() {
+  LogEngine::LogState state = in_.engine.log_state();
+  bool goes_on = true;
+  in_.log.for_each(state.records, [&](const Record& record, std::span<const std::byte> encoded) {
+    goes_on = in_.engine.append(record.index, encoded) == LogEngine::Append::won;
+    return goes_on;
+  });
+  if (!goes_on) return;  // another fills it, or the connection is gone: looked at again
+  if (in_.engine.append(in_.log.size(), in_.reseed()) == LogEngine::Append::won) ++reseeds_;
+}
+
+}  // namespace tessera
