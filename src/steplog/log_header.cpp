@@ -42,18 +42,19 @@ std::optional<Difference> first_difference(const Json& there, const Json& here, 
   return std::nullopt;
 }
 
-void require_same_header(const fs::path& file, const std::string& there, const std::string& here) {
+}  // namespace
+
+void require_same_header(const std::string& place, const std::string& there, const std::string& here,
+                         const std::string& other) {
   if (there == here) return;
-  const Json stored = Json::parse(there, file.string()), wanted = Json::parse(here, "the run header");
+  const Json stored = Json::parse(there, place), wanted = Json::parse(here, "the run header");
   const auto difference = first_difference(stored, wanted, "");
   const std::string what = difference
                                ? fmt::format("the log belongs to another run: \"{}\" is {} there and {} here",
                                              difference->key, in_words(difference->there), in_words(difference->here))
                                : "the log belongs to another run: the same keys and values, in another order or layout";
-  throw UserError(file.string(), what, "continue with the settings that the run began with, or choose another folder");
+  throw UserError(place, what, "continue with the settings that the run began with, or " + other);
 }
-
-}  // namespace
 
 bool has_log_header(const fs::path& folder) { return fs::exists(header_file(folder)); }
 
@@ -74,7 +75,8 @@ std::string read_log_header(const fs::path& folder) {
 
 void keep_log_header(const fs::path& folder, const std::string& header_json) {
   const fs::path file = header_file(folder);
-  if (fs::exists(file)) return require_same_header(file, read_text_file(file), header_json);
+  if (fs::exists(file))
+    return require_same_header(file.string(), read_text_file(file), header_json, "choose another folder");
   refuse_headerless_records(folder);
   // What a kill left of a header that was being written. It has no name that counts.
   remove_temporaries(folder);

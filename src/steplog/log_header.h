@@ -18,4 +18,10 @@ void refuse_headerless_records(const std::filesystem::path& folder);
 /// @throws UserError when another one is there, naming the first key that differs; when there are records and no header
 void keep_log_header(const std::filesystem::path& folder, const std::string& header_json);
 
+/// @param there  the header of the log at `place`
+/// @param other  how to choose another log: "choose another folder"
+/// @throws UserError when the two texts differ, naming the first key that does
+void require_same_header(const std::string& place, const std::string& there, const std::string& here,
+                         const std::string& other);
+
 }  // namespace tessera
