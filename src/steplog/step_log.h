@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "core/error.h"
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 
 namespace tessera {
 
@@ -26,7 +26,7 @@ class StepLog {
     Access access = Access::write;
     int64_t segment_bytes = int64_t{64} << 20;
     bool sync_appends = true;     // false: records of another log, which count from sync() on
-    ChainRules::Limits limits{};  // `run` is filled in from header.json
+    ChainRules::Limits limits{};  // `run` is filled in from header.json; in format 2 that says all of them
     bool up_to_damage = false;    // read: a log that is damaged in its middle ends before that, and damage() tells
   };
   /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header

@@ -12,8 +12,8 @@
 
 #include "core/crc32c.h"
 #include "steplog/archive.h"
+#include "steplog/chain_rules.h"
 #include "steplog/control_message.h"
-#include "steplog/record.h"
 
 namespace {
 
@@ -67,6 +67,16 @@ void try_page(Bytes bytes) {
       require(std::holds_alternative<Record>(decode_record(record)), "a page holds a record that is refused");
 }
 
+void try_state(const ChainRules::Limits& limits, const Bytes& bytes) {
+  const auto restored = ChainRules::restore(limits, bytes);
+  const auto* rules = std::get_if<ChainRules>(&restored);
+  if (!rules) return;
+  const Bytes saved = rules->save();
+  const auto again = ChainRules::restore(limits, saved);
+  require(std::holds_alternative<ChainRules>(again) && std::get<ChainRules>(again).save() == saved,
+          "a state is not itself again");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -79,6 +89,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (choice == 1) try_record(bytes);
   if (choice == 2) try_page(bytes);
   if (choice == 4) try_control_message(bytes);
-  if (choice == 3) (void)ChainRules::restore({}, bytes);
+  if (choice == 3) {
+    try_state({}, bytes);
+    try_state({.stale_max = 2, .format = 2}, bytes);
+  }
   return 0;
 }

@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 #include "steplog/samples.h"
 
 namespace tessera::test {

@@ -46,8 +46,7 @@ std::optional<HeaderTerms::Privacy> privacy_of(const Json* json) {
 
 void check_rate(const HeaderTerms& terms) {
   const OptimizerConfig& rate = terms.rate;
-  require(rate.lr >= 0 && std::isfinite(rate.lr) && std::isfinite(terms.alpha_max()),
-          fmt::format("lr is {}, it must be 0 or above", rate.lr));
+  require(rate.lr > 0 && std::isfinite(terms.alpha_max()), fmt::format("lr is {}, it must be above 0", rate.lr));
   require(std::ranges::find(kSchedules, rate.schedule) != kSchedules.end(),
           fmt::format("the schedule \"{}\" is not known", rate.schedule));
   require(terms.rounds >= 1 && terms.rounds <= UINT32_MAX, fmt::format("{} rounds, expected at least 1", terms.rounds));

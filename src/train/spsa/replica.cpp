@@ -103,9 +103,8 @@ std::vector<Group> Replica::groups_of(const Record& record) {
     std::move(added.begin(), added.end(), std::back_inserter(groups));
   };
   add(record.seed_round, record.alpha, record.present, record.bytes);
-  if (counts.valid > 0)
-    last_.vote_rms = std::ldexp(std::sqrt(counts.squares / static_cast<double>(counts.valid)), -last_.unit);
   for (const ExtraGroup& extra : record.extra) add(extra.seed_round, extra.alpha, extra.present, extra.bytes);
+  if (counts.valid > 0) last_.vote_rms = std::sqrt(counts.squares / static_cast<double>(counts.valid));
   last_.votes = counts.votes;
   last_.valid = counts.valid;
   last_.clipped = counts.clipped;

@@ -42,14 +42,17 @@ std::vector<DrawnVote> read(const RunHeader& header, const Ballots& ballots) {
   return votes;
 }
 
-void count(std::span<const DrawnVote> votes, VoteCounts& counts) {
+/// @param unit  of the votes
+void count(std::span<const DrawnVote> votes, int unit, VoteCounts& counts) {
+  double squares = 0;
   for (const DrawnVote& vote : votes) {
     ++counts.votes;
     // An invalid vote counts as told, and moves nothing.
     if (!vote.value) continue;
     ++counts.valid;
-    counts.squares += static_cast<double>(*vote.value) * *vote.value;
+    squares += static_cast<double>(*vote.value) * *vote.value;
   }
+  counts.squares += std::ldexp(squares, -2 * unit);
 }
 
 /// A single wild loss may not move the weights alone: votes are cut at a multiple of the group's median.
@@ -175,7 +178,7 @@ Group robust_group(const RunHeader& header, const Ballots& ballots, std::span<co
 std::vector<Group> groups_of(const RunHeader& header, const Ballots& ballots, VoteCounts& counts) {
   const std::vector<DrawnVote> votes = read(header, ballots);
   const int64_t valid_before = counts.valid;
-  count(votes, counts);
+  count(votes, header.unit_of(ballots.unit), counts);
   if (!header.is_robust()) {
     counts.counted += counts.valid - valid_before;
     return summed_groups(header, ballots, votes, counts);

@@ -33,7 +33,7 @@ struct Group {  // storage behind a VoteGroup
 struct VoteCounts {
   int64_t votes = 0, valid = 0, clipped = 0;
   int64_t counted = 0;  // what N counts: valid votes, or with robust aggregates probes that have one
-  double squares = 0;   // of the valid votes
+  double squares = 0;   // of the valid votes, as gradients
 };
 
 /// Groups of at most 8192 votes (of float32 votes 128), in the order of lanes and probes; with Hadamard lanes one for
