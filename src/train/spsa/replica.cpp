@@ -36,7 +36,7 @@ OptimizerConfig optimizer_of(const RunHeader& h) {
 Replica::Replica(RunHeader header, FlatParams& params)
     : header_(std::move(header)),
       params_(params),
-      recent_(static_cast<int>(header_.stale_max), header_.unit),
+      recent_(header_.late_rounds(), header_.unit),
       optimizer_(
           make_optimizer(optimizer_of(header_), params.values.shape.count(), header_.rules, params.values.device)) {
   if (header_.family == Family::pool) pool_.emplace(header_.seed, header_.lanes, params);
@@ -90,7 +90,8 @@ std::vector<Group> Replica::groups_of(const Record& record) {
   std::vector<Group> groups;
   const auto add = [&](uint32_t seed_round, float alpha, const std::vector<bool>& present,
                        const std::vector<uint8_t>& bytes) {
-    const Roster* roster = seed_round == record.round ? &now : recent_.roster_of(seed_round);
+    const bool is_late = header_.terms && seed_round != record.round;
+    const Roster* roster = is_late ? recent_.roster_of(seed_round) : &now;
     TS_CHECK(roster, "votes of round {} in round {}: the rules let them pass", seed_round, record.round);
     auto added = tessera::groups_of(header_,
                                     {.seed_round = seed_round,
@@ -98,7 +99,7 @@ std::vector<Group> Replica::groups_of(const Record& record) {
                                      .present = present,
                                      .bytes = bytes,
                                      .roster = *roster,
-                                     .unit = recent_.unit_of(seed_round)},
+                                     .unit = is_late ? recent_.unit_of(seed_round) : recent_.unit()},
                                     counts);
     std::move(added.begin(), added.end(), std::back_inserter(groups));
   };

@@ -100,7 +100,7 @@ Json Replica::numbers() const {
 }
 
 std::string Replica::chain() const {
-  if (header_.stale_max == 0) return "";  // roster and unit are all that there is
+  if (header_.late_rounds() == 0) return "";  // roster and unit are all that there is
   ByteWriter writer;
   recent_.save(writer);
   return hex(writer.bytes());
@@ -108,7 +108,7 @@ std::string Replica::chain() const {
 
 void Replica::restore_numbers(const Json& json, const std::string& chain) {
   const auto round = static_cast<uint32_t>(json.at("round").as_integer());
-  recent_ = header_.stale_max == 0 ? recent_of(json, round) : recent_of(chain, recent_.stale_max(), round);
+  recent_ = header_.late_rounds() == 0 ? recent_of(json, round) : recent_of(chain, recent_.stale_max(), round);
   round_ = round;
   halvings_ = static_cast<int>(json.at("halvings").as_integer());
   empty_rounds_ = static_cast<int>(json.at("empty_rounds").as_integer());

@@ -39,6 +39,8 @@ struct RunHeader {
   std::optional<HeaderTerms> terms;  // those of format 2; a header without them has format 1
 
   int format() const { return terms ? 2 : 1; }
+  /// How many rounds late a vote may count: by format 1 a late one would be of whoever has its lane today.
+  int late_rounds() const { return terms ? static_cast<int>(stale_max) : 0; }
   bool is_robust() const { return terms && terms->is_robust(); }
   /// Bytes a probe takes in votes and records.
   int64_t bytes_per_probe() const { return votes == VoteKind::float32 ? 4 : 1; }

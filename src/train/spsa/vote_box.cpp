@@ -17,12 +17,12 @@ int64_t age(const Vote& vote, uint32_t round) { return int64_t{round} - (int64_t
 
 }  // namespace
 
-std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vote& vote, bool is_of_its_sender) const {
+std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vote& vote, const SpeaksFor& speaks_for) const {
   const RunHeader& header = replica.header();
   const uint32_t round = replica.round();
   if (vote.run != run_) return Reason::run;
   if (vote.bytes.size() != static_cast<size_t>(header.m * header.bytes_per_probe())) return Reason::form;
-  if (!is_of_its_sender) return Reason::sender;
+  if (speaks_for && !speaks_for(vote.machine)) return Reason::sender;
   if (int64_t{vote.seed_round} > int64_t{round} + 1) return Reason::round;
   // Of the next round: its roster is not known before this round's record is.
   if (vote.seed_round > round) return std::nullopt;
@@ -36,11 +36,11 @@ std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vo
   return std::nullopt;
 }
 
-void VoteBox::take(const Replica& replica, std::span<const std::byte> message, bool is_of_its_sender) {
+void VoteBox::take(const Replica& replica, std::span<const std::byte> message, const SpeaksFor& speaks_for) {
   auto decoded = decode_vote_message(message);
   auto* vote = std::get_if<Vote>(&decoded);
   if (!vote) return drop(Reason::form);
-  if (const auto reason = refuses(replica, *vote, is_of_its_sender)) return drop(*reason);
+  if (const auto reason = refuses(replica, *vote, speaks_for)) return drop(*reason);
   const uint32_t seed_round = vote->seed_round, machine = vote->machine;
   if (!votes_[seed_round].emplace(machine, std::move(*vote)).second) drop(Reason::twice);
 }

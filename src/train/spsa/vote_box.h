@@ -3,6 +3,7 @@
 // that it may still count in. What others send is not trusted, and nothing that they send ends a run.
 
 #include <array>
+#include <functional>
 #include <string_view>
 
 #include "train/spsa/packer.h"
@@ -26,9 +27,10 @@ class VoteBox {
 
   explicit VoteBox(const RunId& run) : run_(run.prefix()) {}
 
+  /// Whether the node that a vote came from may vote as that machine.
+  using SpeaksFor = std::function<bool(uint32_t machine)>;
   /// Takes a message in, or drops it. Of votes of one machine for one round the first counts.
-  /// @param is_of_its_sender  false: it came from a node that may not speak for its machine
-  void take(const Replica&, std::span<const std::byte> message, bool is_of_its_sender = true);
+  void take(const Replica&, std::span<const std::byte> message, const SpeaksFor& = {});
 
   /// What the record of the replica's next round may hold, with votes that came early for it. A vote of a machine that
   /// joins only with a later record is not among them.
@@ -46,7 +48,7 @@ class VoteBox {
 
  private:
   void drop(Reason reason) { ++dropped_[static_cast<size_t>(reason)]; }
-  std::optional<Reason> refuses(const Replica&, const Vote&, bool is_of_its_sender) const;
+  std::optional<Reason> refuses(const Replica&, const Vote&, const SpeaksFor&) const;
 
   uint32_t run_;
   std::map<uint32_t, RoundVotes::ByMachine> votes_;  // by seed round

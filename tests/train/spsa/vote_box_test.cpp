@@ -38,7 +38,9 @@ class Box : public testing::Test {
     vote.bytes = {0x11, 0x92};
     return vote;
   }
-  void take(const Vote& vote, bool is_of_its_sender = true) { box_.take(replica_, encode(vote), is_of_its_sender); }
+  void take(const Vote& vote, bool is_of_its_sender = true) {
+    box_.take(replica_, encode(vote), [&](uint32_t machine) { return is_of_its_sender && machine == vote.machine; });
+  }
   /// Why the one vote was dropped; "taken" where it was not.
   std::string verdict(const Vote& vote, bool is_of_its_sender = true) {
     const auto before = box_.dropped();

@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kMostLanes = 0xFFFF;
 
-bool holds(const Roster& roster, uint32_t machine) { return std::ranges::find(roster, machine) != roster.end(); }
+bool holds(const Roster& roster, uint32_t machine) { return std::ranges::find(roster, std::optional(machine)) != roster.end(); }
 
 /// Machines that a record has a vote of, late ones among them.
 std::set<uint32_t> heard_in(const Record& record, const RecentRounds& before) {
@@ -63,11 +63,12 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   for (const uint32_t machine : asked_) {
     // Numbers are never used again, in the roster or out of it.
     if (holds(recent.roster(), machine) || recent.former().contains(machine) || is_leaving(machine)) continue;
-    auto lane = static_cast<size_t>(std::ranges::find(roster, std::nullopt) - roster.begin());
+    const auto free_lane = std::ranges::find_if(roster, [](const auto& taken) { return !taken; });
+    const auto lane = static_cast<uint32_t>(free_lane - roster.begin());
     if (lane == kMostLanes) break;  // it waits until one is free
     if (lane == roster.size()) roster.emplace_back();
     roster[lane] = machine;
-    changes.push_back({static_cast<uint32_t>(lane), true, machine});
+    changes.push_back({lane, true, machine});
   }
   return changes;
 }

@@ -29,6 +29,10 @@ class RosterOffice {
   std::vector<RosterChange> changes(const RecentRounds&) const;
   /// Whether the node may vote as that machine. @param node  empty: the engine knows no nodes
   bool speaks_for(const std::string& node, uint32_t machine) const;
+  /// Whether another node has proposed the number before.
+  bool is_anothers(const std::string& node, uint32_t machine) const {
+    return owners_.contains(machine) && !speaks_for(node, machine);
+  }
   /// Whether the machine has asked to leave.
   bool is_leaving(uint32_t machine) const { return leaving_.contains(machine); }
   /// Rounds in a row in which the machine had no vote in any record.

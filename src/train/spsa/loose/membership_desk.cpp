@@ -1,0 +1,60 @@
+#include "train/spsa/loose/membership_desk.h"
+
+#include <algorithm>
+
+#include "core/direction.h"
+#include "core/error.h"
+#include "io/sha256.h"
+
+namespace tessera {
+
+MembershipDesk::MembershipDesk(std::filesystem::path file, std::string node, const RunId& run,
+                               std::function<uint32_t()> draw)
+    : file_(std::move(file)), run_(run.prefix()), draw_(std::move(draw)) {
+  const std::string id = hex_text(run.sha256);
+  const auto kept = NodeFile::read(file_);
+  has_number_ = kept && kept->run == id && kept->name == node;
+  node_ = has_number_ ? *kept : NodeFile{.name = std::move(node), .run = id};
+}
+
+std::optional<uint32_t> MembershipDesk::lane(const RecentRounds& recent) const {
+  if (!has_number_) return std::nullopt;
+  const auto found = std::ranges::find(recent.roster(), std::optional(node_.machine));
+  if (found == recent.roster().end()) return std::nullopt;
+  return static_cast<uint32_t>(found - recent.roster().begin());
+}
+
+void MembershipDesk::draw_number(const RecentRounds& recent) {
+  const auto is_free = [&](uint32_t number) {
+    return number < kReservedMachines && !recent.former().contains(number) &&
+           std::ranges::find(recent.roster(), std::optional(number)) == recent.roster().end();
+  };
+  do {
+    node_.machine = draw_();
+  } while (!is_free(node_.machine));
+  node_.last_seed_round = -1;
+  has_number_ = true;
+  node_.write(file_);
+  asked_.reset();
+}
+
+void MembershipDesk::ask(LogEngine& engine, const RecentRounds& recent, Time now, RoundClock::Seconds patience,
+                         const std::function<bool(uint32_t)>& is_anothers) {
+  if (lane(recent)) return;
+  if (!has_number_ || recent.former().contains(node_.machine) || is_anothers(node_.machine))
+    draw_number(recent);
+  if (asked_ && now - *asked_ < patience) return;
+  asked_ = now;
+  engine.publish_control(encode(RosterRequest{RosterRequest::Kind::join, run_, node_.machine}));
+}
+
+void MembershipDesk::leave(LogEngine& engine) const {
+  if (has_number_) engine.publish_control(encode(RosterRequest{RosterRequest::Kind::leave, run_, node_.machine}));
+}
+
+void MembershipDesk::note_vote(uint32_t round) {
+  node_.last_seed_round = round;
+  node_.write(file_);
+}
+
+}  // namespace tessera
