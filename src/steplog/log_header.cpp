@@ -98,6 +98,11 @@ ChainRules::Limits limits_of_header(const std::string& header_json, const std::s
   const Json header = parse_configuration(header_json, where);
   return with_place(where, [&] {
     const Json* format = header.find("format");
+    // By its number, before its records are judged by rules that may not be its own.
+    if (format && format->as_integer() > kNewFormat)
+      throw UserError(
+          "", fmt::format("the log has format {}, this program reads 1 and {}", format->as_integer(), kNewFormat),
+          "a newer program wrote it: use that one");
     if (!format || format->as_integer() != kNewFormat) return limits;
     ChainRules::Limits said{.run = limits.run};
     said.format = static_cast<int>(kNewFormat);

@@ -30,8 +30,8 @@ void require_same_header(const std::string& place, const std::string& there, con
 /// The limits that every reader of a log with this header judges by. A header of format 2 says them itself
 /// (`alpha_max`, `signers`, `stale_max`, `unit`); an older one leaves them as they are.
 /// @param limits  of a log of format 1; its run is kept
-/// @throws UserError naming `where` when the text is no JSON, or a header of format 2 lacks a key or says what
-/// cannot be
+/// @throws UserError naming `where` when the text is no JSON or of a newer format, or a header of format 2 lacks a key
+/// or says what cannot be
 ChainRules::Limits limits_of_header(const std::string& header_json, const std::string& where,
                                     const ChainRules::Limits& limits);
 
