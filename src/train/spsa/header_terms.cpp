@@ -30,7 +30,7 @@ std::vector<std::string> signers_of(const Json& list) {
     require(signers.empty() || signers.back() < key, "signers are not in ascending order, or one stands there twice");
     signers.push_back(key);
   }
-  require(signers.size() <= 255, fmt::format("{} signers, a record names one of 255 at most", signers.size()));
+  require(signers.size() <= 256, fmt::format("{} signers, 256 at most", signers.size()));
   return signers;
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "steplog/nats_engine.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/spsa_stepper.h"
@@ -59,6 +60,33 @@ void check_optimizer(Recipe& recipe, const OptimizerConfig& optimizer) {
                  "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
 }
 
+/// What machines with nothing but the log in common have to agree on stands in the log's header.
+void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& trainer) {
+  const bool is_loose = transport_named(spsa.transport).is_loose();
+  if (spsa.aggregate != "sum" && spsa.directions != "shared")
+    recipe.fault("spsa", "aggregate", "votes along different directions cannot be compared",
+                 "set spsa.directions = \"shared\", or leave spsa.aggregate out");
+  if (!is_loose && spsa.loose.stale_max.value_or(0) > 0)
+    recipe.fault("spsa", "stale_max", fmt::format("no vote is late with spsa.transport = \"{}\"", spsa.transport),
+                 "leave it out");
+  if (!is_loose && spsa.aggregate == "sum") return;
+  const std::string why = is_loose ? "spsa.transport = \"nats\"" : fmt::format("spsa.aggregate = \"{}\"", spsa.aggregate);
+  if (!trainer.train.steps)
+    recipe.fault("train", "epochs", fmt::format("{} needs a number of rounds that all machines know", why),
+                 "set train.steps: machines with different data would count other rounds");
+  if (trainer.optimizer.lr == 0)
+    recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is 0 with {}", why), "set a rate above 0");
+}
+
+void check_loose(Recipe& recipe, const SpsaConfig& spsa) {
+  if (!transport_named(spsa.transport).is_loose()) return;
+  if (!has_nats())
+    recipe.fault("spsa", "transport", "this trainer was built without NATS",
+                 "install libnats-dev and build again, or use \"file\" or \"mpi\"");
+  if (spsa.logs != "node")
+    recipe.fault("spsa", "logs", "with spsa.transport = \"nats\" each machine keeps its own log", "leave it out");
+}
+
 void check_run(Recipe& recipe, const SpsaConfig& spsa, const RunConfig& run) {
   if (transport_named(spsa.transport).shares_folder() && spsa.machine >= spsa.machines)
     recipe.fault("spsa", "machine", fmt::format("machine {} of {}", spsa.machine, spsa.machines),
@@ -84,6 +112,8 @@ class Spsa final : public Estimator {
     check_model(recipe, config_, parts.adapter, parts.sharing);
     check_votes(recipe, config_, parts.trainer.optimizer);
     check_optimizer(recipe, parts.trainer.optimizer);
+    check_terms(recipe, config_, parts.trainer);
+    check_loose(recipe, config_);
     check_run(recipe, config_, parts.run);
   }
 
@@ -94,6 +124,13 @@ class Spsa final : public Estimator {
       groups.push_back({section(), {"pool_size"}, is("spsa.directions", config_.directions)});
     if (!transport().shares_folder())
       groups.push_back({section(), {"shared", "machine", "machines"}, is("spsa.transport", config_.transport)});
+    if (!transport().is_loose()) {
+      std::set<std::string> keys = LooseConfig::keys();
+      keys.erase("stale_max");  // which is refused
+      groups.push_back({section(), keys, is("spsa.transport", config_.transport)});
+    }
+    if (config_.aggregate != "trimmed")
+      groups.push_back({section(), {"trim_percent"}, is("spsa.aggregate", config_.aggregate)});
     // Signs have no range that they could leave, and floats have a unit of their own.
     if (config_.votes != "byte") groups.push_back({section(), {"adapt_unit"}, is("spsa.votes", config_.votes)});
     groups.push_back({"checkpoint",
@@ -103,7 +140,7 @@ class Spsa final : public Estimator {
   }
 
   void check_ranks(const Recipe& recipe, int ranks) const override {
-    if (ranks > 1 && transport().shares_folder())
+    if (ranks > 1 && transport().processes != Transport::Processes::ranks_of_a_job)
       throw UserError(recipe.where("spsa", "transport"),
                       fmt::format("spsa.transport = \"{}\" under {} ranks of one job", transport().name, ranks),
                       "start the processes one by one without a launcher, or leave spsa.transport out");
@@ -150,6 +187,7 @@ class Spsa final : public Estimator {
 
   /// A process that shares a folder with others would begin a run folder anew, and find the run in what is shared.
   Anew anew() const override {
+    if (transport().is_loose()) return {.by_resume = false, .places = "run.dir and spsa.name"};
     if (!transport().shares_folder()) return {};
     return {.by_resume = false, .places = config_.shared.empty() ? "run.dir" : "run.dir and spsa.shared"};
   }

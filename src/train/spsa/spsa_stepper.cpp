@@ -19,6 +19,7 @@
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/loose/loose_stepper.h"
 #include "train/spsa/restored_run.h"
 #include "train/spsa/round_notices.h"
 #include "train/spsa/round_report.h"
@@ -378,6 +379,7 @@ class SpsaStepper final : public Stepper {
 std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs& in, const SpsaConfig& config) {
   const auto* spsa = dynamic_cast<const SpsaInputs*>(in.prepared);
   TS_CHECK(spsa, "a training by SPSA was not prepared");
+  if (transport_named(config.transport).is_loose()) return make_loose_stepper(in, config);
   return std::make_unique<SpsaStepper>(in, *spsa, config);
 }
 

@@ -29,12 +29,12 @@ void LooseConfig::visit(Fields& v) {
     "whether this machine forms records of rounds; auto: when the server lets it", OnResume::free);
 }
 
-std::vector<std::string> LooseConfig::keys() {
+std::set<std::string> LooseConfig::keys() {
   LooseConfig config;
   Fields fields;
   config.visit(fields);
-  std::vector<std::string> names;
-  for (const Field& field : fields.list) names.push_back(field.key);
+  std::set<std::string> names;
+  for (const Field& field : fields.list) names.insert(field.key);
   return names;
 }
 

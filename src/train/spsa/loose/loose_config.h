@@ -1,6 +1,8 @@
 #pragma once
 // What a recipe says of a run whose machines have nothing but a log engine in common. Keys of [spsa].
 
+#include <set>
+
 #include "core/fields.h"
 
 namespace tessera {
@@ -16,7 +18,7 @@ struct LooseConfig {
 
   void visit(Fields& v);
   /// The keys that only such a run reads.
-  static std::vector<std::string> keys();
+  static std::set<std::string> keys();
 };
 
 }  // namespace tessera

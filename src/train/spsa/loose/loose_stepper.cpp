@@ -55,7 +55,7 @@ class LooseStepper final : public Stepper {
         snapshots_(*in.folder / "checkpoints", in.config.checkpoint.keep, config_.compact),
         notices_(in.report, replica_.header().eps),
         run_{sha256(std::as_bytes(std::span(text_)))},
-        desk_(in.run_path / "node.json", spsa.node, run_, draw_number),
+        desk_(in.run_path / "node.json", spsa.nats.node, run_, draw_number),
         office_(run_, config.loose.absent_limit),
         box_(run_),
         clock_(config.loose.quorum, config.loose.deadline, Seconds(config.loose.first_deadline)) {}
@@ -64,10 +64,10 @@ class LooseStepper final : public Stepper {
     open_log();
     replay(in_.ctx, replica_, *log_, snapshots_.folder(), rounds_in(*log_));
     engine_ = transport_named(config_.transport)
-                  .make({.world = in_.world, .folder = {}, .header_json = text_, .nats = spsa_.nats});
+                  .make({.world = in_.world, .folder = {}, .header_json = text_, .log_size = 0, .nats = spsa_.nats});
     keeper_.emplace(StreamKeeper::Inputs{.engine = *engine_,
                                          .log = *log_,
-                                         .node = spsa_.node,
+                                         .node = spsa_.nats.node,
                                          .rank = [this](const std::string& node) { return rank_of(node); },
                                          .reseed = [this] { return encode(head(RecordType::reseed)); },
                                          .say = [this](const std::string& text) { in_.report.say(text); }});
@@ -241,7 +241,7 @@ class LooseStepper final : public Stepper {
   void ask_for_lane() {
     if (!is_open_) return;
     desk_.ask(*engine_, replica_.recent(), Clock::now(), 3 * clock_.deadline(),
-              [this](uint32_t machine) { return office_.is_anothers(spsa_.node, machine); });
+              [this](uint32_t machine) { return office_.is_anothers(spsa_.nats.node, machine); });
   }
 
   std::nullopt_t leave() {
