@@ -42,6 +42,8 @@ HeaderTerms terms_of(const SpsaConfig& config, const TrainConfig& train, const O
                                                     : Aggregate::sum;
   terms.trim_percent = config.trim_percent;
   terms.rounds = train.steps.value_or(1);
+  terms.signers = config.loose.signers;
+  std::ranges::sort(terms.signers);
   terms.rate.lr = optimizer.lr;
   terms.rate.weight_decay = optimizer.weight_decay;
   terms.rate.schedule = optimizer.schedule;

@@ -27,6 +27,12 @@ void LooseConfig::visit(Fields& v) {
     OnResume::free);
   v("packs", packs, one_of({"auto", "true", "false"}),
     "whether this machine forms records of rounds; auto: when the server lets it", OnResume::free);
+  v("signing_key", signing_key, path_as_typed(), "this machine's Ed25519 key (PEM), where records are signed",
+    OnResume::free);
+  v("signers", signers, anything(), "public keys, 64 hexadecimal digits each: whose records are taken; none: all");
+  v("on_fork", on_fork, one_of({"stop", "follow"}),
+    "when the server's log is another than this machine's: stop, or take the server's and lose what only this one has",
+    OnResume::free);
 }
 
 std::set<std::string> LooseConfig::keys() {

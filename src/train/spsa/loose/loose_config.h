@@ -8,9 +8,9 @@
 namespace tessera {
 
 struct LooseConfig {
-  std::string name, node, packs = "auto";
-  std::vector<std::string> server{"nats://127.0.0.1:4222"};
-  std::filesystem::path credentials, tls_ca, tls_cert, tls_key;
+  std::string name, node, packs = "auto", on_fork = "stop";
+  std::vector<std::string> server{"nats://127.0.0.1:4222"}, signers;
+  std::filesystem::path credentials, tls_ca, tls_cert, tls_key, signing_key;
   std::optional<int64_t> stale_max;
   bool ahead = true;
   double quorum = 0.5, deadline = 3, first_deadline = 60;

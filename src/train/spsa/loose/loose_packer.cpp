@@ -1,0 +1,68 @@
+#include "train/spsa/loose/loose_packer.h"
+
+#include "core/error.h"
+#include "train/spsa/loose/digest_jury.h"
+
+namespace tessera {
+
+using Clock = RoundClock::Clock;
+using Seconds = RoundClock::Seconds;
+
+void LoosePacker::pack() {
+  const Replica& replica = node_.replica();
+  const uint32_t round = replica.round();
+  if (!node_.may_pack() || node_.has_packed(round) || !node_.is_level()) return;
+  const auto changes = node_.roster_changes();
+  const int64_t lanes = node_.lanes_taken();
+  if (lanes == 0 && changes.empty()) return;
+  if (!node_.clock().may_pack(Clock::now(), node_.box().present(replica), lanes, node_.place()))
+    return tell_waiting(round);
+  if (!settle_digest(round)) return;
+  const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
+                                   offer(round), config_.log_loss ? Losses::kept : Losses::left_out);
+  if (node_.publish(record)) node_.note_packed(round);
+}
+
+bool LoosePacker::digest_due(uint32_t round) const {
+  return round > 0 && round % static_cast<uint32_t>(node_.replica().header().digest_every) == 0;
+}
+
+Vote::Offer LoosePacker::offer(uint32_t round) const {
+  const RunHeader& header = node_.replica().header();
+  const auto [rate, mul] = header.terms->rate_of(round, header.rules);
+  return {rate, mul};
+}
+
+/// What more than half of the votes name is what the log says of the round's state, in a record just before that of the
+/// round. @return whether this machine packs the round now
+bool LoosePacker::settle_digest(uint32_t round) {
+  if (!digest_due(round) || node_.own().has_digest_of(round)) return true;
+  const DigestJury jury = jury_of(node_.box().votes_of(node_.replica()).now);
+  if (jury.told == 0) return true;
+  const StateDigest mine = node_.replica().digest(ctx_);
+  if (!jury.most)
+    throw UserError(fmt::format("round {}", round),
+                    fmt::format("machines hold different weights after the same rounds, and no half of {} agrees; this "
+                                "one's digest is {}",
+                                jury.told, mine.text()),
+                    "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
+  if (!(*jury.most == mine)) return false;  // another packs, and its DIGEST tells this machine
+  for (const uint32_t machine : jury.others) node_.box().drop_for_digest(round, machine);
+  Record check = node_.head(RecordType::digest);
+  check.machine = node_.desk().machine();
+  check.digest = {mine.sum, mine.check};
+  node_.publish(check);
+  return false;  // once it is read, the round's record follows it
+}
+
+void LoosePacker::tell_waiting(uint32_t round) {
+  const Seconds patience = std::max(Seconds(5), 2 * node_.clock().deadline());
+  if (told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
+  told_ = round;
+  // The reason that nothing goes on; a quorum that is there waits for the deadline alone.
+  const int64_t present = node_.box().present(node_.replica());
+  node_.say(fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}", int64_t{round} + 1,
+                        present, node_.lanes_taken(), config_.loose.quorum));
+}
+
+}  // namespace tessera
