@@ -50,8 +50,8 @@ class LogEngine {
   /// possible.
   virtual std::vector<Sent> take_controls() { return {}; }
 
-  /// How the engine's log stands, as far as this machine has heard. Of engines whose log cannot be lost behind the
-  /// machines' backs only the defaults are true.
+  /// How the engine's log stands, as of the last call of wait(), read(), append() or take_...(). An engine whose log
+  /// cannot be lost behind the machines' backs leaves it as it is here, and does not count its records in it.
   struct LogState {
     bool reachable = true;  // a connection stands; without one nothing is sent, and append() says unknown
     bool may_pack = true;   // the engine lets this node append, and hands it votes

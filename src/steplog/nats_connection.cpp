@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "core/error.h"
@@ -27,25 +26,20 @@ struct FreeOptions {
 struct FreeMessage {
   void operator()(natsMsg* message) const { natsMsg_Destroy(message); }
 };
+struct FreeStatistics {
+  void operator()(natsStatistics* statistics) const { natsStatistics_Destroy(statistics); }
+};
 using Options = std::unique_ptr<natsOptions, FreeOptions>;
+using Statistics = std::unique_ptr<natsStatistics, FreeStatistics>;
 
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
   return text;
 }
 
-/// The library's words for its last error, without its own file and line.
-std::string last_error(natsStatus status) {
-  natsStatus last = NATS_OK;
-  const char* text = nats_GetLastError(&last);
-  const std::string all = text ? text : natsStatus_GetText(status);
-  const size_t place = all.starts_with('(') ? all.find("): ") : std::string::npos;
-  return place == std::string::npos ? all : all.substr(place + 3);
-}
-
 /// Options are few and made once: what one of them refuses is the user's value.
 void require(natsStatus status, std::string_view key, const std::string& what) {
-  if (status != NATS_OK) throw UserError(spsa_key(key), fmt::format("{}: {}", what, lower(last_error(status))), "");
+  if (status != NATS_OK) throw UserError(spsa_key(key), fmt::format("{}: {}", what, lower(nats_words(status))), "");
 }
 
 struct FreeAddresses {
@@ -101,7 +95,7 @@ std::string why_silent(const std::string& server) {
 
 [[noreturn]] void fail_to_connect(const NatsSettings& settings, natsStatus status) {
   const bool tls = !settings.tls_ca.empty();
-  const std::string why = lower(last_error(status));
+  const std::string why = lower(nats_words(status));
   if (status == NATS_CONNECTION_AUTH_FAILED) fail_refused(settings, "authorization violation");
   // The server checks a certificate behind the handshake and hangs up without a word.
   if (tls && (status == NATS_IO_ERROR || status == NATS_PROTOCOL_ERROR))
@@ -139,18 +133,12 @@ NatsMessage taken(natsMsg* message) {
 /// What the library's threads need. It lives until the library says that it has called for the last time.
 struct Callbacks {
   std::function<void()> changed;
-  std::atomic<int64_t> connections{0};
 };
 using SharedCallbacks = std::shared_ptr<Callbacks>;
 
 Callbacks& callbacks_of(void* closure) { return **static_cast<SharedCallbacks*>(closure); }
 
 void on_change(natsConnection*, void* closure) { callbacks_of(closure).changed(); }
-
-void on_reconnect(natsConnection*, void* closure) {
-  ++callbacks_of(closure).connections;
-  callbacks_of(closure).changed();
-}
 
 void on_closed(natsConnection*, void* closure) {
   callbacks_of(closure).changed();
@@ -206,7 +194,7 @@ Options make_options(const NatsSettings& settings, SharedCallbacks* callbacks) {
   natsOptions_SetSendAsap(made, true);  // a vote is small, and waits for nothing
   natsOptions_SetErrorHandler(made, on_error, nullptr);
   natsOptions_SetDisconnectedCB(made, on_change, callbacks);
-  natsOptions_SetReconnectedCB(made, on_reconnect, callbacks);
+  natsOptions_SetReconnectedCB(made, on_change, callbacks);
   natsOptions_SetClosedCB(made, on_closed, callbacks);
   return options;
 }
@@ -223,6 +211,13 @@ void forget_handler(void* closure) {
 
 }  // namespace
 
+std::string nats_words(int status) {
+  const char* text = nats_GetLastError(nullptr);
+  const std::string all = text ? text : natsStatus_GetText(static_cast<natsStatus>(status));
+  const size_t place = all.starts_with('(') ? all.find("): ") : std::string::npos;
+  return place == std::string::npos ? all : all.substr(place + 3);
+}
+
 struct NatsConnection::State {
   SharedCallbacks callbacks = std::make_shared<Callbacks>();
   natsConnection* connection = nullptr;
@@ -238,7 +233,6 @@ NatsConnection::NatsConnection(const NatsSettings& settings, std::function<void(
   if (const natsStatus status = natsConnection_Connect(&state_->connection, options.get()); status != NATS_OK)
     fail_to_connect(settings, status);
   (void)closure.release();  // on_closed has it now
-  ++state_->callbacks->connections;
 }
 
 NatsConnection::~NatsConnection() = default;
@@ -249,7 +243,16 @@ bool NatsConnection::connected() const {
   return natsConnection_Status(state_->connection) == NATS_CONN_STATUS_CONNECTED;
 }
 
-int64_t NatsConnection::connections() const { return state_->callbacks->connections; }
+int64_t NatsConnection::connections() const {
+  // The library's own count changes together with its state; a callback would come a moment later.
+  natsStatistics* made = nullptr;
+  natsStatistics_Create(&made);
+  const Statistics counts(made);
+  uint64_t reconnects = 0;
+  if (natsConnection_GetStats(state_->connection, counts.get()) == NATS_OK)
+    natsStatistics_GetCounts(counts.get(), nullptr, nullptr, nullptr, nullptr, &reconnects);
+  return 1 + static_cast<int64_t>(reconnects);
+}
 
 void NatsConnection::check_open() const {
   if (!natsConnection_IsClosed(state_->connection)) return;
@@ -279,7 +282,7 @@ NatsConnection::Subscription NatsConnection::subscribe(const std::string& subjec
   natsSubscription* made = nullptr;
   const natsStatus status =
       natsConnection_Subscribe(&made, state_->connection, subject.c_str(), hand_over, closure.get());
-  if (status != NATS_OK) throw EngineSilent(last_error(status));
+  if (status != NATS_OK) throw EngineSilent(nats_words(status));
   natsSubscription_SetOnCompleteCB(made, forget_handler, closure.release());
   natsSubscription_SetPendingLimits(made, -1, -1);
   return Subscription(std::shared_ptr<void>(
@@ -290,7 +293,7 @@ std::string NatsConnection::refusal_of(const std::string& subject) const {
   // The server answers in order: what it refused comes in front of its answer to this.
   if (const natsStatus status = natsConnection_FlushTimeout(state_->connection, settings_.patience.count());
       status != NATS_OK)
-    throw EngineSilent(last_error(status));
+    throw EngineSilent(nats_words(status));
   const char* text = nullptr;
   if (natsConnection_GetLastError(state_->connection, &text) != NATS_NOT_PERMITTED || !text) return "";
   const std::string said = text;

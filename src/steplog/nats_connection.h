@@ -19,6 +19,9 @@ class EngineSilent : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// The library's words for the last error of this thread, without its own file and line.
+std::string nats_words(int status);
+
 struct NatsMessage {
   std::string subject, reply;
   Bytes bytes;

@@ -87,6 +87,7 @@ class NatsEngine : public LogEngine {
     vote_subscription_ = listen(names_.votes, Arrival::From::vote);
     // Who may not hear votes is no packer.
     may_pack_ = connection_.refusal_of(names_.votes).empty();
+    if (!may_pack_) vote_subscription_ = {};
     wait_for_run();
   }
 
@@ -133,7 +134,10 @@ class NatsEngine : public LogEngine {
     do {
       take_in();
       // What is there decides, and not what became of an earlier try.
-      if (const auto same = records_.holds(expected, record)) return *same ? Append::won : Append::conflict;
+      if (const auto same = records_.holds(expected, record)) {
+        note("");
+        return *same ? Append::won : Append::conflict;
+      }
       if (complete() && expected != records_.next_index()) return Append::conflict;
       if (!complete())
         pump(end);
@@ -296,11 +300,11 @@ class NatsEngine : public LogEngine {
       records_ = StreamRecords();
     }
     missing_ = contents->missing();
-    log_.start(std::max(records_.last_sequence(), kHeaderSequence) + 1);
+    log_.start(std::max(records_.last_sequence(), kHeaderSequence) + 1, contents->last);
     const auto joins = streams_.contents(names_.join_stream);
     if (!joins) throw EngineSilent("the stream of joins is gone");
     // Of these nothing depends on what was lost: they are handed out again.
-    joins_.start(joins->last < joins_.last_sequence() ? 1 : joins_.last_sequence() + 1);
+    joins_.start(joins->last < joins_.last_sequence() ? 1 : joins_.last_sequence() + 1, joins->last);
   }
 
   bool has_lost(const NatsStreams::Contents& contents) {

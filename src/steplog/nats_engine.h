@@ -14,9 +14,9 @@ bool has_nats();
 ///
 /// Beyond LogEngine: read(from) with a number that was dropped by an earlier read() begins to read the log anew and is
 /// empty until then (complete is false). append() is won also when these very bytes are there already, so that it may
-/// be repeated after unknown; it takes `patience`, and a second one where the server falls silent meanwhile. All but
-/// log_state() throw UserError when the server refuses this node while it runs, and when the log holds a message that
-/// is no record.
+/// be repeated after unknown. It takes `patience` at most, and so does wait() beyond its timeout, or a few of them
+/// where the server stands still and the connection does not end. All but log_state() throw UserError when the server
+/// refuses this node while it runs, and when the log holds a message that is no record.
 /// @throws UserError in the words of the recipe's keys: no server, refused, another header under the name (naming the
 ///   first key that differs), no run under the name and this node may not begin one; built without libnats
 std::unique_ptr<LogEngine> make_nats_engine(const NatsSettings&, const std::string& header_json);

@@ -35,17 +35,18 @@ std::optional<DeliveryNumbers> parse_delivery(const std::string& reply) {
   return DeliveryNumbers{*sequence, *delivery, *pending};
 }
 
-void NatsReader::start(uint64_t from) {
+void NatsReader::start(uint64_t from, uint64_t last) {
   lost_ = true;
   complete_ = false;
   last_sequence_ = from - 1;
   last_delivery_ = 0;
+  goal_ = last;
   const int64_t subscription = ++number_;
   const std::string inbox = connection_.new_inbox();
   // Listening begins before there is anything to hear.
   subscription_ = connection_.subscribe(
       inbox, [arrived = arrived_, subscription](NatsMessage message) { arrived(subscription, std::move(message)); });
-  complete_ = streams_.follow(stream_, inbox, from) == 0;
+  complete_ = streams_.follow(stream_, inbox, from) == 0 || from > last;
   lost_ = false;
   heard_ = Clock::now();
 }
@@ -77,7 +78,8 @@ std::optional<uint64_t> NatsReader::take(int64_t subscription, const NatsMessage
   }
   last_delivery_ = numbers->delivery;
   last_sequence_ = numbers->sequence;
-  if (numbers->pending == 0) complete_ = true;
+  // Of a stream with gaps the server counts as pending what is not there.
+  if (numbers->pending == 0 || numbers->sequence >= goal_) complete_ = true;
   return numbers->sequence;
 }
 

@@ -19,16 +19,15 @@ class NatsReader {
       : connection_(connection), streams_(streams), stream_(std::move(stream)), arrived_(std::move(arrived)) {}
 
   /// Begins anew with sequence `from`. @throws EngineSilent, and then it is lost() still
-  void start(uint64_t from);
-  /// Goes on behind the last message. @throws EngineSilent
-  void go_on() { start(last_sequence_ + 1); }
+  /// @param last  the stream's last sequence now
+  void start(uint64_t from, uint64_t last);
 
   /// The sequence of a message of the stream; nothing for the server's own, which are answered here, and for what came
   /// too late or in front of its turn.
   /// @param came  when it arrived
   std::optional<uint64_t> take(int64_t subscription, const NatsMessage&, Clock::time_point came);
 
-  /// Messages are missing on the way, or nothing was heard for two and a half heartbeats: time to go_on().
+  /// Messages are missing on the way, or nothing was heard for two and a half heartbeats: time to start() again.
   bool lost(Clock::time_point now) const;
   void lose() { lost_ = true; }
   /// All that was there at start() has come.
@@ -45,6 +44,7 @@ class NatsReader {
   NatsConnection::Subscription subscription_;
   int64_t number_ = 0;  // of the subscription: what an older one still delivers does not count
   uint64_t last_sequence_ = 0, last_delivery_ = 0;
+  uint64_t goal_ = 0;  // complete when this sequence was seen
   bool lost_ = true, complete_ = false;
   Clock::time_point heard_{};
 };

@@ -19,13 +19,8 @@ using Ack = std::unique_ptr<jsPubAck, Free<jsPubAck_Destroy>>;
 using Consumer = std::unique_ptr<jsConsumerInfo, Free<jsConsumerInfo_Destroy>>;
 using Message = std::unique_ptr<natsMsg, Free<natsMsg_Destroy>>;
 
-std::string words(natsStatus status) {
-  const char* text = nats_GetLastError(nullptr);
-  return text ? text : natsStatus_GetText(status);
-}
-
 void require(natsStatus status) {
-  if (status != NATS_OK) throw EngineSilent(words(status));
+  if (status != NATS_OK) throw EngineSilent(nats_words(status));
 }
 
 Bytes bytes_of(natsMsg* message) {
@@ -63,7 +58,7 @@ void NatsStreams::create(const Shape& shape) {
   config.Replicas = 1;
   jsErrCode code{};
   const natsStatus status = js_AddStream(nullptr, context_, &config, nullptr, &code);
-  if (status != NATS_OK && code != JSStreamNameExistErr) throw EngineSilent(words(status));
+  if (status != NATS_OK && code != JSStreamNameExistErr) throw EngineSilent(nats_words(status));
 }
 
 std::optional<NatsStreams::Contents> NatsStreams::contents(const std::string& stream) {
@@ -104,7 +99,7 @@ NatsStreams::Published NatsStreams::publish(const std::string& subject, std::spa
   const Ack ack(answer);
   if (status == NATS_OK) return {ack->Duplicate ? Result::duplicate : Result::stored, ack->Sequence, ""};
   if (code == JSStreamWrongLastSequenceErr) return {Result::conflict, 0, ""};
-  const std::string trouble = words(status);
+  const std::string trouble = nats_words(status);
   // The server gives no answer to what it refuses but an error of the connection.
   if (status == NATS_TIMEOUT && connection_.connected())
     if (const std::string refusal = connection_.refusal_of(subject); !refusal.empty())

@@ -26,15 +26,20 @@ class NatsServer {
     std::string all, packers;  // as scripts/start_nats takes them
     bool tls = false;
   };
-  explicit NatsServer(const Nodes& nodes) : port_(free_port()), tls_(nodes.tls) {
-    Command write{.arguments = {source_dir() / "scripts/start_nats", "--write-only", "--folder", folder_.path(),
-                                "--nodes", nodes.all, "--packers", nodes.packers, "--port", std::to_string(port_)}};
-    if (tls_) write.arguments.push_back("--tls");
-    const Ended ended = run(write);
-    if (ended.exit_code != 0) throw UserError("scripts/start_nats", ended.err);
+  explicit NatsServer(const Nodes& nodes) : nodes_(nodes), port_(free_port()) {
+    write_files();
     start();
   }
   ~NatsServer() { end(SIGKILL); }
+
+  /// Keeps the passwords that are there.
+  void write_files() const {
+    Command write{.arguments = {source_dir() / "scripts/start_nats", "--write-only", "--folder", folder_.path(),
+                                "--nodes", nodes_.all, "--packers", nodes_.packers, "--port", std::to_string(port_)}};
+    if (nodes_.tls) write.arguments.push_back("--tls");
+    const Ended ended = run(write);
+    if (ended.exit_code != 0) throw UserError("scripts/start_nats", ended.err);
+  }
 
   void start() {
     process_ = std::make_unique<Process>(Command{.arguments = {"nats-server", "-c", folder_ / "nats.conf"}});
@@ -58,11 +63,11 @@ class NatsServer {
   /// Of a machine that has its own files of this server.
   NatsSettings settings(const std::string& node, const std::string& name = "run") const {
     NatsSettings settings;
-    settings.servers = {std::string(tls_ ? "tls" : "nats") + "://127.0.0.1:" + std::to_string(port_)};
+    settings.servers = {std::string(nodes_.tls ? "tls" : "nats") + "://127.0.0.1:" + std::to_string(port_)};
     settings.name = name;
     settings.node = node;
     settings.credentials = folder_ / (node + ".credentials");
-    if (tls_) {
+    if (nodes_.tls) {
       settings.tls_ca = folder_ / "ca.pem";
       settings.tls_cert = folder_ / (node + ".pem");
       settings.tls_key = folder_ / (node + ".key");
@@ -96,8 +101,8 @@ class NatsServer {
   }
 
   TemporaryFolder folder_;
+  Nodes nodes_;
   int port_;
-  bool tls_;
   std::unique_ptr<Process> process_;
 };
 
