@@ -63,6 +63,7 @@ class StepLog {
   void refresh();
   /// What is known of the chain where this log begins; empty for a log that begins with record 0.
   std::vector<std::byte> start_state() const;
+  ChainRules start() const;  // the same as rules
   /// Begins anew where another log of the run begins, given its start_state(). For a log that ends before.
   void begin_at(std::span<const std::byte> state);
   /// Calls use(record, encoded) for each record from `index` on, until it returns false.
