@@ -315,8 +315,18 @@ class LooseStepper final : public Stepper {
     return is_open_ && !ended_ && config_.loose.packs != "false" && engine_->log_state().may_pack;
   }
 
-  int64_t lanes_taken() const {
-    return std::ranges::count_if(replica_.roster(), [](const auto& machine) { return machine.has_value(); });
+  static int64_t taken(const Roster& roster) {
+    return std::ranges::count_if(roster, [](const auto& machine) { return machine.has_value(); });
+  }
+  int64_t lanes_taken() const { return taken(replica_.roster()); }
+
+  /// Who keeps a lane in the next record. Nobody waits for votes of those that lose theirs: without them a quorum would
+  /// never come where most have left.
+  Roster staying(const std::vector<RosterChange>& changes) const {
+    Roster roster = replica_.roster();
+    for (const RosterChange& change : changes)
+      if (!change.add) roster[change.lane].reset();
+    return roster;
   }
 
   /// This machine's place among those with a lane: who packs first. One without a lane comes last.
@@ -331,9 +341,10 @@ class LooseStepper final : public Stepper {
     const uint32_t round = replica_.round();
     if (!may_pack() || packed_ == std::optional(round) || engine_->log_state().records != tip_.index) return;
     const auto changes = office_.changes(replica_.recent());
-    const int64_t lanes = lanes_taken();
+    const Roster awaited = staying(changes);
+    const int64_t lanes = taken(awaited), present = box_.present(replica_, awaited);
     if (lanes == 0 && changes.empty()) return;
-    if (!clock_.may_pack(Clock::now(), box_.present(replica_), lanes, place())) return tell_waiting();
+    if (!clock_.may_pack(Clock::now(), present, lanes, place())) return tell_waiting(present, lanes);
     if (!settle_digest(round)) return;
     Record record = pack_round(replica_, run_, tip_, box_.votes_of(replica_), changes, offer(round),
                                config_.log_loss ? Losses::kept : Losses::left_out);
@@ -403,11 +414,11 @@ class LooseStepper final : public Stepper {
                     "weights; compare with job=replay when the difference stays");
   }
 
-  void tell_waiting() {
+  void tell_waiting(int64_t present, int64_t lanes) {
     if (told_waiting_ || clock_.waited(Clock::now()) < std::max(Seconds(5), 2 * clock_.deadline())) return;
     told_waiting_ = true;
     in_.report.say(fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}",
-                               replica_.round() + 1, box_.present(replica_), lanes_taken(), config_.loose.quorum));
+                               replica_.round() + 1, present, lanes, config_.loose.quorum));
   }
 
   void refuse_empty_rounds(int64_t step) {
