@@ -16,7 +16,8 @@ namespace tessera {
 /// machines try the same, and their votes can be compared; all others add them.
 ///   sum      q = Σ v
 ///   median   q = the sum of the two middle votes, of an odd number twice the middle one
-///   trimmed  q = trunc(2 Σ rest / count of the rest), without the k largest and k smallest: k = ⌊count · percent / 100⌋
+///   trimmed  q = trunc(2 Σ rest / count of the rest), without the k largest and the k smallest,
+///            k = ⌊count · percent / 100⌋
 /// The last two count in half units, and their n is the number of probes that have a valid vote: all three take the
 /// same step where votes agree.
 enum class Aggregate { sum, median, trimmed };

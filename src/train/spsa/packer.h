@@ -31,8 +31,8 @@ enum class Losses { kept, left_out };  // left_out: the record has none, though 
 
 /// The record of the replica's next round.
 ///   alpha of a group = −(rate · 2^−halvings · 2^−unit) / N      N: VoteCounts::counted, over all groups; 0: alpha is 0
-/// with the unit in force for the group's seed round, that of robust aggregates one higher. The head has the round's own
-/// alpha, though its group is empty.
+/// with the unit in force for the group's seed round, that of robust aggregates one higher. The head has the round's
+/// own alpha, though its group is empty.
 /// @param roster  changes: who joins or leaves with this record
 /// @param offer   learning rate and decay factor of the machine that packs
 Record pack_round(const Replica&, const RunId&, const ChainTip&, const RoundVotes&, std::vector<RosterChange> roster,

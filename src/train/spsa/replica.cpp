@@ -144,8 +144,8 @@ void Replica::update(const Context& ctx, std::span<const Group> groups) {
 
 /// grads = Σ_groups s_group · A_group, chunk by chunk; s = 2^-unit / N with the unit of each group's seed round.
 void Replica::update_with_gradients(const Context& ctx, const Record& record, std::span<const Group> groups) {
-  // By what the record's own bytes say, not by who is there now: every replica counts the same. Of late votes alone, the
-  // round's own group is empty, and nothing may be divided by its count.
+  // By what the record's own bytes say, not by who is there now: every replica counts the same. Where all votes are
+  // late, the round's own group is empty, and nothing may be divided by its count.
   const auto n = static_cast<float>(std::max<int64_t>(1, last_.counted));
   const auto scale_of = [&](int unit) { return std::ldexp(1.0f, -header_.step_unit_of(unit)) / n; };
   const float s = scale_of(recent_.unit());

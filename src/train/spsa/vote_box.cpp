@@ -56,10 +56,10 @@ RoundVotes VoteBox::votes_of(const Replica& replica) const {
   return votes;
 }
 
-int64_t VoteBox::present(const Replica& replica) const {
+int64_t VoteBox::present(const Replica& replica, const Roster& roster) const {
   const auto found = votes_.find(replica.round());
   if (found == votes_.end()) return 0;
-  return std::ranges::count_if(replica.roster(),
+  return std::ranges::count_if(roster,
                                [&](const auto& machine) { return machine && found->second.contains(*machine); });
 }
 

@@ -36,7 +36,7 @@ class VoteBox {
   /// joins only with a later record is not among them.
   RoundVotes votes_of(const Replica&) const;
   /// How many machines of the roster have voted in the replica's next round.
-  int64_t present(const Replica&) const;
+  int64_t present(const Replica&, const Roster&) const;
 
   /// A record was applied: what is in it, or too old from now on, goes.
   void forget(const Replica&);

@@ -123,10 +123,10 @@ TEST_F(Box, KeepsVotesThatTheWinnerDidNotHaveForTheNextRecord) {
 
 TEST_F(Box, AnEarlyVoteCountsInItsOwnRound) {
   take(vote(40, 2));
-  EXPECT_EQ(box_.present(replica_), 0);
+  EXPECT_EQ(box_.present(replica_, replica_.roster()), 0);
   EXPECT_TRUE(box_.votes_of(replica_).now.empty());
   go_on();
-  EXPECT_EQ(box_.present(replica_), 1);
+  EXPECT_EQ(box_.present(replica_, replica_.roster()), 1);
   EXPECT_THAT(go_on().present, ElementsAre(true, false, false));
 }
 
@@ -141,9 +141,16 @@ TEST_F(Box, AVoteOfAMachineWhoseLaneWasGivenAwayCountsForItsOwnRound) {
   EXPECT_THAT(record.extra[0].present, ElementsAre(false, true, false));
 }
 
+TEST_F(Box, CountsVotesOfThoseWhoAreAwaited) {
+  take(vote(40, 1));
+  take(vote(41, 1));
+  EXPECT_EQ(box_.present(replica_, replica_.roster()), 2);
+  EXPECT_EQ(box_.present(replica_, {40, std::nullopt, 42}), 1) << "41 leaves with the next record";
+}
+
 TEST_F(Box, GetsRidOfWhatIsTooOld) {
   take(vote(99, 1));  // it may join with record 1, and does not
-  EXPECT_EQ(box_.present(replica_), 0) << "only machines with a lane count";
+  EXPECT_EQ(box_.present(replica_, replica_.roster()), 0) << "only machines with a lane count";
   EXPECT_THAT(go_on().present, ElementsAre(false, false, false));
   for (int t = 0; t < 4; ++t) EXPECT_TRUE(go_on().extra.empty());
 }

@@ -44,8 +44,8 @@ class LooseNode {
   void leave();
 
   void publish_vote(const Vote&);
-  /// Offers a record for the next place in the log. @return whether it got it; of an append without an answer nothing is
-  /// known: it is repeated, or the record is read
+  /// Offers a record for the next place in the log. @return whether it got it; of an append without an answer nothing
+  /// is known: it is repeated, or the record is read
   bool publish(Record);
   /// The same, and waits for it to come back, a while.
   void publish_and_read(const Record&);

@@ -1,5 +1,7 @@
 #include "train/spsa/loose/loose_packer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "train/spsa/loose/digest_jury.h"
 
@@ -8,15 +10,31 @@ namespace tessera {
 using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
+namespace {
+
+int64_t taken(const Roster& roster) {
+  return std::ranges::count_if(roster, [](const auto& machine) { return machine.has_value(); });
+}
+
+/// Who keeps a lane in the next record. Nobody waits for votes of those that lose theirs: without them a quorum would
+/// never come where most have left.
+Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
+  for (const RosterChange& change : changes)
+    if (!change.add) roster[change.lane].reset();
+  return roster;
+}
+
+}  // namespace
+
 void LoosePacker::pack() {
   const Replica& replica = node_.replica();
   const uint32_t round = replica.round();
   if (!node_.may_pack() || node_.has_packed(round) || !node_.is_level()) return;
   const auto changes = node_.roster_changes();
-  const int64_t lanes = node_.lanes_taken();
+  const Roster awaited = staying(replica.roster(), changes);
+  const int64_t lanes = taken(awaited), present = node_.box().present(replica, awaited);
   if (lanes == 0 && changes.empty()) return;
-  if (!node_.clock().may_pack(Clock::now(), node_.box().present(replica), lanes, node_.place()))
-    return tell_waiting(round);
+  if (!node_.clock().may_pack(Clock::now(), present, lanes, node_.place())) return tell_waiting(round, present, lanes);
   if (!settle_digest(round)) return;
   const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
                                    offer(round), config_.log_loss ? Losses::kept : Losses::left_out);
@@ -55,14 +73,13 @@ bool LoosePacker::settle_digest(uint32_t round) {
   return false;  // once it is read, the round's record follows it
 }
 
-void LoosePacker::tell_waiting(uint32_t round) {
+void LoosePacker::tell_waiting(uint32_t round, int64_t present, int64_t lanes) {
   const Seconds patience = std::max(Seconds(5), 2 * node_.clock().deadline());
   if (told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
   told_ = round;
   // The reason that nothing goes on; a quorum that is there waits for the deadline alone.
-  const int64_t present = node_.box().present(node_.replica());
   node_.say(fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}", int64_t{round} + 1,
-                        present, node_.lanes_taken(), config_.loose.quorum));
+                        present, lanes, config_.loose.quorum));
 }
 
 }  // namespace tessera

@@ -24,7 +24,7 @@ class RoundClock {
   Seconds deadline() const;
   /// How much longer the machine in that place among those present waits: place tenths of the deadline, at most 1 s.
   Seconds patience(int64_t place) const;
-  /// All lanes have voted, or the quorum has and the deadline is over; and the machines before this one were waited for.
+  /// All lanes have voted, or the quorum has and the deadline is over; and those before this machine were waited for.
   /// @param lanes  that are taken; none: the first machine of a run makes the record that it joins by
   bool may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place) const;
   Seconds waited(Clock::time_point now) const { return now - begun_; }

@@ -5,6 +5,8 @@
 namespace tessera {
 namespace {
 
+constexpr RoundClock::Seconds kPatience{5};  // with a machine that told what it has and tells it no more
+
 [[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine, const std::string& whose) {
   throw UserError(fmt::format("record {}", index),
                   fmt::format("{} ({:016x}) is not mine ({:016x})", whose, theirs, mine),
@@ -35,6 +37,7 @@ void StreamKeeper::require_one_chain(uint64_t there) const {
 }
 
 bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
+  now_ = now;
   const LogEngine::LogState state = in_.engine.log_state();
   if (state.connections != connections_ || state.losses != losses_) {
     connections_ = state.connections;
@@ -59,9 +62,14 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
     short_since_ = now;
     in_.say(fmt::format("the engine's log has {} records, this machine's {}: the longest log fills it again",
                         state.records, in_.log.size()));
+    if (!holds(state.records))
+      in_.say(fmt::format("this machine's begins with record {}: one whose log is whole has to fill it",
+                          in_.log.first_index()));
   }
+  // Whoever cannot fill it has no say in who does.
+  if (!holds(state.records)) return false;
   tell_have(now);
-  if (RoundClock::Seconds(now - *short_since_) >= quiet && has_the_word()) fill();
+  if (RoundClock::Seconds(now - *short_since_) >= quiet && has_the_word(now, quiet)) fill();
   return false;
 }
 
@@ -73,14 +81,18 @@ void StreamKeeper::tell_have(Time now) {
 
 void StreamKeeper::take(const HaveRecords& have, const std::string& node) {
   if (node == in_.node || have.run != in_.log.run().prefix()) return;
-  others_[node] = have;
-  if (have.records > in_.log.size() || have.records < in_.log.first_index()) return;
+  others_[node] = {have, now_};
+  // Nothing can be compared: it has none, more than this machine, or only such as were dropped here.
+  if (have.records == 0 || have.records > in_.log.size() || !holds(have.records - 1)) return;
   const uint64_t mine = hash_behind(have.records);
   if (have.prev != mine) throw_fork(have.records - 1, have.prev, mine, fmt::format("that of node \"{}\"", node));
 }
 
-bool StreamKeeper::has_the_word() const {
-  for (const auto& [node, have] : others_) {
+bool StreamKeeper::has_the_word(Time now, RoundClock::Seconds quiet) {
+  // It is told twice a second as long as a machine lives. For one that was killed meanwhile nobody may wait for ever.
+  std::erase_if(others_, [&](const auto& other) { return now - other.second.at > std::max(quiet, kPatience); });
+  for (const auto& [node, heard] : others_) {
+    const HaveRecords& have = heard.have;
     if (have.records > in_.log.size()) return false;
     if (have.records == in_.log.size() && in_.rank(node) < in_.rank(in_.node)) return false;
   }

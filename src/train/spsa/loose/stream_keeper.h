@@ -4,8 +4,8 @@
 //
 //   one is the beginning of the other, the engine's the longer    fine: what is new is read
 //   a record of one number differs                                 a fork: an error, or the engine's chain is taken
-//   the engine's is the shorter                                    reseeding: who has the longest log publishes the rest,
-//                                                                  and a RESEED behind it
+//   the engine's is the shorter                                    reseeding: who has the longest log publishes the
+//                                                                  rest, and a RESEED behind it
 
 #include <functional>
 #include <map>
@@ -46,15 +46,21 @@ class StreamKeeper {
   /// Nothing, or why the engine's log is not the beginning of mine or the other way round.
   void require_one_chain(uint64_t there) const;
   uint64_t hash_behind(uint64_t records) const;  // `prev` of record number `records` in my log
+  bool holds(uint64_t index) const { return index >= in_.log.first_index(); }  // it was not dropped from the front
   void tell_have(Time now);
-  bool has_the_word() const;
+  bool has_the_word(Time now, RoundClock::Seconds quiet);
   void fill();
 
   Inputs in_;
   int64_t connections_ = 0, losses_ = 0, reseeds_ = 0;
   bool compared_ = false;
   std::optional<Time> short_since_, told_have_;
-  std::map<std::string, HaveRecords> others_;  // by node, since the engine was found too short
+  struct Heard {
+    HaveRecords have;
+    Time at;
+  };
+  Time now_{};                           // of the last look
+  std::map<std::string, Heard> others_;  // by node, since the engine was found too short
 };
 
 }  // namespace tessera

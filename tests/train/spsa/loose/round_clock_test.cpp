@@ -1,0 +1,120 @@
+// When a machine packs: what its own clock has seen of the last rounds, who has voted, and its place among the others.
+
+#include "train/spsa/loose/round_clock.h"
+
+#include <gtest/gtest.h>
+
+namespace tessera {
+namespace {
+
+using Seconds = RoundClock::Seconds;
+using Time = RoundClock::Clock::time_point;
+
+/// A clock that the test moves.
+class Rounds : public testing::Test {
+ protected:
+  static Time at(double seconds) {
+    return Time{} + std::chrono::duration_cast<RoundClock::Clock::duration>(Seconds(seconds));
+  }
+  /// The next rounds last so many seconds each; then one more begins.
+  void last(std::initializer_list<double> rounds) {
+    for (const double seconds : rounds) {
+      clock_.begin(round_++, at(now_));
+      now_ += seconds;
+    }
+    clock_.begin(round_, at(now_));
+  }
+  bool may_pack(double seconds_later, int64_t present, int64_t lanes, int64_t place = 0) const {
+    return clock_.may_pack(at(now_ + seconds_later), present, lanes, place);
+  }
+  double deadline() const { return clock_.deadline().count(); }
+
+  RoundClock clock_{0.5, 3, Seconds(60)};
+  uint32_t round_ = 0;
+  double now_ = 1000;
+};
+
+TEST_F(Rounds, TheFirstHasADeadlineOfItsOwn) {
+  last({});
+  EXPECT_EQ(deadline(), 60);
+  last({0.5});
+  EXPECT_NEAR(deadline(), 1.5, 1e-6) << "three times the only round";
+}
+
+TEST_F(Rounds, GiveTheLowerMedianOfTheLastSixteen) {
+  last({1, 9, 3, 2});
+  EXPECT_NEAR(deadline(), 6, 1e-6) << "of 1 2 3 9 the lower middle one, not 2.5";
+  last({5});
+  EXPECT_NEAR(deadline(), 9, 1e-6) << "of 1 2 3 5 9";
+  last({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+  EXPECT_NEAR(deadline(), 3, 1e-6);
+  last({7, 7, 7, 7, 7, 7, 7, 7});
+  EXPECT_NEAR(deadline(), 3, 1e-6) << "eight of sixteen";
+  last({7});
+  EXPECT_NEAR(deadline(), 21, 1e-6) << "nine of sixteen: what was before is forgotten";
+}
+
+TEST_F(Rounds, ThatAreShortLeaveATenthOfASecondToAll) {
+  last({1e-3, 1e-3, 1e-3});
+  EXPECT_EQ(deadline(), 0.1);
+}
+
+TEST_F(Rounds, BeginOnce) {
+  last({2, 2});
+  EXPECT_FALSE(may_pack(5.9, 2, 3));
+  clock_.begin(round_, at(now_ + 5.9));  // a record that was no round's came
+  EXPECT_NEAR(clock_.waited(at(now_ + 5.9)).count(), 5.9, 1e-6);
+  EXPECT_TRUE(may_pack(6.1, 2, 3));
+}
+
+TEST_F(Rounds, ThatWentByTogetherTeachNothing) {
+  last({2, 2, 2});
+  clock_.begin(round_ + 40, at(now_ + 1e-3));  // read from the log, after an absence
+  EXPECT_NEAR(deadline(), 6, 1e-6);
+  clock_.begin(round_ + 41, at(now_ + 9));  // one that this machine was there for
+  last({});
+  EXPECT_NEAR(deadline(), 6, 1e-6);
+}
+
+TEST_F(Rounds, ArePackedAtOnceByTheFirstWhenAllHaveVoted) {
+  last({1});
+  EXPECT_TRUE(may_pack(0, 3, 3));
+  EXPECT_FALSE(may_pack(0, 2, 3));
+  EXPECT_TRUE(may_pack(0, 0, 0)) << "the first machine of a run makes the record that it joins by";
+}
+
+TEST_F(Rounds, WaitForTheQuorumHoweverLongItTakes) {
+  last({1});
+  EXPECT_FALSE(may_pack(1e6, 2, 5)) << "half of five are three";
+  EXPECT_FALSE(may_pack(2.9, 3, 5));
+  EXPECT_TRUE(may_pack(3.1, 3, 5));
+  EXPECT_TRUE(may_pack(3.1, 2, 4)) << "half of four are two";
+  EXPECT_FALSE(may_pack(1e6, 0, 4));
+}
+
+TEST_F(Rounds, NeedOneVoteWhateverTheQuorum) {
+  clock_ = RoundClock(1e-3, 3, Seconds(60));
+  last({1});
+  EXPECT_FALSE(may_pack(1e6, 0, 3));
+  EXPECT_TRUE(may_pack(3.1, 1, 3));
+}
+
+TEST_F(Rounds, WaitForAllWithAQuorumOfOne) {
+  clock_ = RoundClock(1, 3, Seconds(60));
+  last({1});
+  EXPECT_FALSE(may_pack(1e6, 2, 3));
+  EXPECT_TRUE(may_pack(0, 3, 3));
+}
+
+TEST_F(Rounds, AreLeftToThoseWithALowerPlace) {
+  last({2});  // the deadline is 6 s, a tenth of it 0.6 s
+  EXPECT_FALSE(may_pack(0.55, 3, 3, 1));
+  EXPECT_TRUE(may_pack(0.65, 3, 3, 1));
+  EXPECT_FALSE(may_pack(6.55, 2, 3, 1)) << "behind the deadline the patience comes on top";
+  EXPECT_TRUE(may_pack(6.65, 2, 3, 1));
+  EXPECT_FALSE(may_pack(0.95, 3, 3, 200));
+  EXPECT_TRUE(may_pack(1.05, 3, 3, 200)) << "one second at most, however many are before";
+}
+
+}  // namespace
+}  // namespace tessera
