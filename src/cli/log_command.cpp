@@ -245,7 +245,8 @@ void print_machines(const LogSummary& s) {
             "late", "absent");
   for (const MachineLine& line : s.machines)
     print_out("{:>12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", line.machine, line.lane, int64_t{line.joined} + 1,
-              line.left ? fmt::format("{}", int64_t{*line.left} + 1) : "", line.why(), line.voted, line.late, line.absent);
+              line.left ? fmt::format("{}", int64_t{*line.left} + 1) : "", line.why(), line.voted, line.late,
+              line.absent);
 }
 
 std::string events_in_words(const RoundLine& line) {

@@ -10,7 +10,7 @@
 namespace tessera {
 
 struct RoundLine {
-  uint32_t round = 0;  // the record's number, from 0 on
+  uint32_t round = 0;                                                            // the record's number, from 0 on
   int64_t machines = 0, lanes = 0, votes = 0, valid = 0, late = 0, clipped = 0;  // late: among the votes
   std::vector<RosterChange> roster;
   std::vector<uint32_t> absent;  // machines with a lane and no vote

@@ -56,19 +56,19 @@ TEST_P(Recipe, RunsShortened) {
   if (needs_server() && !(has_nats() && test::has_nats_server())) GTEST_SKIP() << "needs libnats and nats-server";
   std::unique_ptr<test::NatsServer> server;
   Words words = {file_of(GetParam()),
-                       "train.steps=2",
-                       "train.batch=2",
-                       GetParam() == "one_byte_sst2" ? "train.sequence_length=160" : "train.sequence_length=64",
-                       "optimizer.warmup_steps=0",
-                       "evaluate.rows=2",
-                       "data.max_documents=64",
-                       "generate.limit=2",
-                       "generate.max_new_tokens=4",
-                       "fold.calibration_rows=4",
-                       "fold.gate_steps=4",
-                       "fold.gate_batch=2",
-                       "run.dir=run",
-                       "data.cache=cache"};
+                 "train.steps=2",
+                 "train.batch=2",
+                 GetParam() == "one_byte_sst2" ? "train.sequence_length=160" : "train.sequence_length=64",
+                 "optimizer.warmup_steps=0",
+                 "evaluate.rows=2",
+                 "data.max_documents=64",
+                 "generate.limit=2",
+                 "generate.max_new_tokens=4",
+                 "fold.calibration_rows=4",
+                 "fold.gate_steps=4",
+                 "fold.gate_batch=2",
+                 "run.dir=run",
+                 "data.cache=cache"};
   if (needs_server()) {
     server = std::make_unique<test::NatsServer>(test::NatsServer::Nodes{.all = "a", .packers = "a"});
     const NatsSettings at = server->settings("a");

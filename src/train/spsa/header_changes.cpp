@@ -87,8 +87,7 @@ void compare_terms(const RunHeader& before, const RunHeader& now, Changes& chang
   changes.compare("spsa.aggregate", was.aggregate, is.aggregate);
   if (before.format() != now.format()) changes.compare("the header's format", before.format(), now.format());
   if (!before.terms || !now.terms) return;
-  if (was.aggregate == Aggregate::trimmed)
-    changes.compare("spsa.trim_percent", was.trim_percent, is.trim_percent);
+  if (was.aggregate == Aggregate::trimmed) changes.compare("spsa.trim_percent", was.trim_percent, is.trim_percent);
   changes.compare("train.steps", was.rounds, is.rounds);
   changes.compare("optimizer.lr", was.rate.lr, is.rate.lr);
   changes.compare("optimizer.schedule", was.rate.schedule, is.rate.schedule);

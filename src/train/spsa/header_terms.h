@@ -32,7 +32,8 @@ struct HeaderTerms {
     double clip = 0, delta = 0, epsilon = 0;
   };
   std::optional<Privacy> privacy;
-  std::vector<std::string> signers;  // Ed25519 public keys as hexadecimal digits, ascending; none: records are not signed
+  std::vector<std::string>
+      signers;  // Ed25519 public keys as hexadecimal digits, ascending; none: records are not signed
 
   /// No honest packer passes it: rates are lr at most, a unit is 2^20 at most, and a round has one vote at least.
   double alpha_max() const { return rate.lr * 0x1p20; }

@@ -74,10 +74,8 @@ void add_late_groups(const Replica& replica, const RoundVotes& votes, Record& re
     TS_CHECK(roster, "votes of round {} for the record of round {}", seed_round, record.round);
     Lanes late = lanes_of(by_machine, *roster, record.lanes);
     if (late.bytes.empty()) continue;
-    record.extra.push_back({.seed_round = seed_round,
-                            .alpha = 0,
-                            .present = std::move(late.present),
-                            .bytes = std::move(late.bytes)});
+    record.extra.push_back(
+        {.seed_round = seed_round, .alpha = 0, .present = std::move(late.present), .bytes = std::move(late.bytes)});
   }
 }
 

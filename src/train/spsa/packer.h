@@ -23,7 +23,7 @@ Record record_head(const Replica&, const RunId&, const ChainTip&, RecordType);
 /// What machines said that a round's record may hold.
 struct RoundVotes {
   using ByMachine = std::map<uint32_t, Vote>;
-  ByMachine now;                      // of the round itself
+  ByMachine now;                       // of the round itself
   std::map<uint32_t, ByMachine> late;  // by seed round: those of rounds before, not in any record yet
 };
 

@@ -18,8 +18,8 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kHistory = 64;          // rounds that the unit is judged by
-constexpr int64_t kChunk = 1 << 16;      // weights whose gradient is in memory at once
+constexpr size_t kHistory = 64;      // rounds that the unit is judged by
+constexpr int64_t kChunk = 1 << 16;  // weights whose gradient is in memory at once
 
 /// Decay is no part of it: a round's record says how much (`mul`), for every optimizer.
 OptimizerConfig optimizer_of(const RunHeader& h) {

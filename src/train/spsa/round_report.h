@@ -8,8 +8,8 @@
 namespace tessera {
 
 struct ReportedRound {
-  double loss_of_votes = 0;       // for a log that keeps no losses
-  float rate = 0;                 // of the schedule, halved as often as it was before the round
+  double loss_of_votes = 0;  // for a log that keeps no losses
+  float rate = 0;            // of the schedule, halved as often as it was before the round
   int64_t rows_of_machine = 0, scored_of_machine = 0, dropped = 0;
   LogEngine::Traffic before, now;  // of this machine
 };

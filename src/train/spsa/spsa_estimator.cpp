@@ -70,7 +70,8 @@ void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& tr
     recipe.fault("spsa", "stale_max", fmt::format("no vote is late with spsa.transport = \"{}\"", spsa.transport),
                  "leave it out");
   if (!is_loose && spsa.aggregate == "sum") return;
-  const std::string why = is_loose ? "spsa.transport = \"nats\"" : fmt::format("spsa.aggregate = \"{}\"", spsa.aggregate);
+  const std::string why =
+      is_loose ? "spsa.transport = \"nats\"" : fmt::format("spsa.aggregate = \"{}\"", spsa.aggregate);
   if (!trainer.train.steps)
     recipe.fault("train", "epochs", fmt::format("{} needs a number of rounds that all machines know", why),
                  "set train.steps: machines with different data would count other rounds");

@@ -35,7 +35,8 @@ bool needs_terms(const SpsaConfig& config) {
 }
 
 /// Machines with nothing but the log in common offer the same rate, whatever each one's data are.
-HeaderTerms terms_of(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer, Rules rules) {
+HeaderTerms terms_of(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
+                     Rules rules) {
   HeaderTerms terms;
   terms.aggregate = config.aggregate == "median"    ? Aggregate::median
                     : config.aggregate == "trimmed" ? Aggregate::trimmed

@@ -17,7 +17,8 @@ int64_t age(const Vote& vote, uint32_t round) { return int64_t{round} - (int64_t
 
 }  // namespace
 
-std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vote& vote, const SpeaksFor& speaks_for) const {
+std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vote& vote,
+                                                const SpeaksFor& speaks_for) const {
   const RunHeader& header = replica.header();
   const uint32_t round = replica.round();
   if (vote.run != run_) return Reason::run;

@@ -35,9 +35,8 @@ std::vector<DrawnVote> read(const RunHeader& header, const Ballots& ballots) {
     if (!ballots.present[lane]) continue;
     TS_CHECK(lane < ballots.roster.size() && ballots.roster[lane], "a vote of lane {}, which nobody has", lane);
     for (size_t s = 0; s < probes; ++s, bytes = bytes.subspan(width))
-      votes.push_back(
-          {direction_of(header, ballots.seed_round, *ballots.roster[lane], lane, static_cast<uint16_t>(s)),
-           read_vote(header, bytes.first(width))});
+      votes.push_back({direction_of(header, ballots.seed_round, *ballots.roster[lane], lane, static_cast<uint16_t>(s)),
+                       read_vote(header, bytes.first(width))});
   }
   return votes;
 }

@@ -278,7 +278,8 @@ TEST(LateVotes, AcrossAChangeOfUnitAreScaledByTheirOwn) {
     for (int64_t p = 0; p < 37 * 11; ++p) {
       const auto at = static_cast<size_t>(p);
       const double expected = -lr * g * sign_at(z, static_cast<uint64_t>(p));
-      ASSERT_NEAR(static_cast<double>(after[at]) - static_cast<double>(before[at]), expected, 1e-3 * lr * g) << momentum;
+      ASSERT_NEAR(static_cast<double>(after[at]) - static_cast<double>(before[at]), expected, 1e-3 * lr * g)
+          << momentum;
     }
   }
 }

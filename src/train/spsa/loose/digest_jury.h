@@ -9,9 +9,9 @@
 namespace tessera {
 
 struct DigestJury {
-  int64_t told = 0;                // votes with a digest
+  int64_t told = 0;                 // votes with a digest
   std::optional<StateDigest> most;  // what more than half of these name
-  std::vector<uint32_t> others;    // machines that name another
+  std::vector<uint32_t> others;     // machines that name another
 };
 DigestJury jury_of(const RoundVotes::ByMachine& votes);
 

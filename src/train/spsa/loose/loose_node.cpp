@@ -12,7 +12,7 @@ namespace {
 using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
-constexpr size_t kTogether = 256;               // records that are applied at once while catching up
+constexpr size_t kTogether = 256;                  // records that are applied at once while catching up
 constexpr auto kRetry = std::chrono::seconds(10);  // at a disk that is full
 
 RunId run_of(const RunHeader& header) {

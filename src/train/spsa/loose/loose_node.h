@@ -23,7 +23,7 @@ class LooseNode {
     const RunHeader& header;
     FlatParams& params;
     const SpsaConfig& spsa;
-    const std::string& name;        // at the engine
+    const std::string& name;         // at the engine
     std::filesystem::path run, log;  // folders: of the run and of its log
     Snapshots& snapshots;
     std::function<void(const std::string&)> say;
@@ -100,7 +100,7 @@ class LooseNode {
   RecordSigner signer_;
   std::unique_ptr<LogEngine> engine_;
   std::optional<StreamKeeper> keeper_;
-  std::optional<uint32_t> packed_, doubted_;   // rounds: of the record offered last, of the DIGEST that differed last
+  std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
   bool is_open_ = false, packed_last_ = false, lost_a_race_ = false;

@@ -8,7 +8,8 @@ namespace tessera {
 class LoosePacker {
  public:
   /// Both outlive it.
-  LoosePacker(LooseNode& node, const Context& ctx, const SpsaConfig& config) : node_(node), ctx_(ctx), config_(config) {}
+  LoosePacker(LooseNode& node, const Context& ctx, const SpsaConfig& config)
+      : node_(node), ctx_(ctx), config_(config) {}
 
   /// Offers the record of the replica's next round, once a round, when votes and time allow it.
   /// @throws UserError when machines tell digests and no half of them agrees

@@ -197,10 +197,11 @@ class LooseStepper final : public Stepper {
   void refuse_empty_rounds(int64_t step) {
     if (replica_.empty_rounds() < kMostEmptyRounds) return;
     refuse_broken_base(in_.model, step);
-    throw UserError(fmt::format("step {}", step),
-                    fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
-                    "the losses are not finite: " +
-                        hint_of_lower_rate("spsa.eps", last_good_round(log(), replica_.header().bytes_per_probe())));
+    throw UserError(
+        fmt::format("step {}", step),
+        fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
+        "the losses are not finite: " +
+            hint_of_lower_rate("spsa.eps", last_good_round(log(), replica_.header().bytes_per_probe())));
   }
 
   /// @param halvings  before the round

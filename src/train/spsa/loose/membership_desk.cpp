@@ -41,8 +41,7 @@ void MembershipDesk::draw_number(const RecentRounds& recent) {
 void MembershipDesk::ask(LogEngine& engine, const RecentRounds& recent, Time now, RoundClock::Seconds patience,
                          const std::function<bool(uint32_t)>& is_anothers) {
   if (lane(recent)) return;
-  if (!has_number_ || recent.former().contains(node_.machine) || is_anothers(node_.machine))
-    draw_number(recent);
+  if (!has_number_ || recent.former().contains(node_.machine) || is_anothers(node_.machine)) draw_number(recent);
   if (asked_ && now - *asked_ < patience) return;
   asked_ = now;
   engine.publish_control(encode(RosterRequest{RosterRequest::Kind::join, run_, node_.machine}));

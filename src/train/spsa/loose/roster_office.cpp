@@ -10,7 +10,9 @@ namespace {
 
 constexpr size_t kMostLanes = 0xFFFF;
 
-bool holds(const Roster& roster, uint32_t machine) { return std::ranges::find(roster, std::optional(machine)) != roster.end(); }
+bool holds(const Roster& roster, uint32_t machine) {
+  return std::ranges::find(roster, std::optional(machine)) != roster.end();
+}
 
 /// Machines that a record has a vote of, late ones among them.
 std::set<uint32_t> heard_in(const Record& record, const RecentRounds& before) {

@@ -1,7 +1,7 @@
 #pragma once
 // Who gets a lane and who loses it: roster changes for the next record, from what nodes have asked for and from how
-// long machines have been silent. A function of the engine's messages and the records, so that all who may pack come to much
-// the same; what counts is what the record says.
+// long machines have been silent. A function of the engine's messages and the records, so that all who may pack come to
+// much the same; what counts is what the record says.
 
 #include <map>
 #include <string>

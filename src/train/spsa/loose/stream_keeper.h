@@ -24,9 +24,10 @@ class StreamKeeper {
   struct Inputs {
     LogEngine& engine;
     StepLog& log;
-    std::string node;                                      // this machine's name at the engine
-    std::function<int64_t(const std::string& node)> rank;  // of a node among those with equally long logs, the lowest first
-    std::function<Bytes()> reseed;                         // the RESEED record that follows my log
+    std::string node;  // this machine's name at the engine
+    std::function<int64_t(const std::string& node)>
+        rank;                       // of a node among those with equally long logs, the lowest first
+    std::function<Bytes()> reseed;  // the RESEED record that follows my log
     std::function<void(const std::string&)> say;
   };
   explicit StreamKeeper(Inputs in) : in_(std::move(in)) {}

@@ -11,8 +11,8 @@ namespace tessera::test {
 
 /// What all nodes of a run see.
 struct MemoryServer {
-  std::map<uint64_t, Bytes> records;          // by number; one may be missing from the middle
-  std::vector<LogEngine::Sent> controls;      // all that were sent, in order
+  std::map<uint64_t, Bytes> records;      // by number; one may be missing from the middle
+  std::vector<LogEngine::Sent> controls;  // all that were sent, in order
   int64_t connections = 1, losses = 0;
   bool reachable = true, complete = true;
   std::optional<uint64_t> fork;

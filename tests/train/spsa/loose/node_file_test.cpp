@@ -27,7 +27,8 @@ class NodeFiles : public testing::Test {
 
 TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
   EXPECT_FALSE(NodeFile::read(file_));
-  const NodeFile node{.name = "a-b_7", .run = std::string(64, 'e'), .machine = 0xfffffeff, .last_seed_round = 0xffffffff};
+  const NodeFile node{
+      .name = "a-b_7", .run = std::string(64, 'e'), .machine = 0xfffffeff, .last_seed_round = 0xffffffff};
   node.write(file_);
   const auto back = NodeFile::read(file_);
   ASSERT_TRUE(back);

@@ -53,8 +53,8 @@ class Office : public testing::Test {
     record.bytes = chain_.dice.bytes(voted.size());
     if (!late.empty()) {
       const size_t lanes = chain_.rules.rounds().roster_of(record.round - 1)->size();
-      record.extra.push_back({record.round - 1, -1e-3f, bits(late, std::max(lanes, behind.size())),
-                              chain_.dice.bytes(late.size())});
+      record.extra.push_back(
+          {record.round - 1, -1e-3f, bits(late, std::max(lanes, behind.size())), chain_.dice.bytes(late.size())});
     }
     office_.note(record, chain_.rules.rounds());
     chain_.add(record);

@@ -43,7 +43,9 @@ std::vector<Bytes> rounds(size_t count, size_t common = 0, uint64_t other = 0) {
 /// A machine with a log of its own.
 struct Node {
   Node(MemoryServer& server, const std::string& name, const std::vector<Bytes>& records, int64_t rank = 0)
-      : server(server), name(name), log(StepLog::create(folder / "log", kRunHeader, {.sync_appends = false})),
+      : server(server),
+        name(name),
+        log(StepLog::create(folder / "log", kRunHeader, {.sync_appends = false})),
         engine(server, name) {
     for (const Bytes& record : records) log.append(record);
     ranks[name] = rank;
@@ -337,10 +339,12 @@ TEST_F(Keeper, FindsAForkInWhatAnotherHas) {
   node.keeper.take({run_id().prefix(), 5, chain_hash(mine[4])}, "b");
   node.keeper.take({run_id().prefix(), 8, chain_hash(mine[7])}, "b");
   node.keeper.take({run_id().prefix(), 0, 0}, "b");
-  node.keeper.take({run_id().prefix(), 9, 1}, "b");                            // longer: nothing is known of it
-  node.keeper.take({run_id().prefix() ^ 1, 5, 1}, "b");                        // of another run
-  node.keeper.take({run_id().prefix(), 5, 1}, "a");                            // its own
-  EXPECT_THAT(error_text([&] { node.keeper.take({run_id().prefix(), 5, 1}, "b"); }),
+  node.keeper.take({run_id().prefix(), 9, 1}, "b");      // longer: nothing is known of it
+  node.keeper.take({run_id().prefix() ^ 1, 5, 1}, "b");  // of another run
+  node.keeper.take({run_id().prefix(), 5, 1}, "a");      // its own
+  EXPECT_THAT(error_text([&] {
+                node.keeper.take({run_id().prefix(), 5, 1}, "b");
+              }),
               AllOf(StartsWith("record 4: "), HasSubstr("that of node \"b\" (0000000000000001)"),
                     HasSubstr(fmt::format("{:016x}", chain_hash(mine[4])))));
 }
