@@ -272,7 +272,7 @@ bool NatsConnection::publish(const std::string& subject, std::span<const std::by
 std::string NatsConnection::new_inbox() const {
   natsInbox* made = nullptr;
   if (natsInbox_Create(&made) != NATS_OK) throw EngineSilent("no inbox");
-  const std::string inbox = made;
+  std::string inbox = made;
   natsInbox_Destroy(made);
   return inbox;
 }
