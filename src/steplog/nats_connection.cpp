@@ -187,6 +187,7 @@ Options make_options(const NatsSettings& settings, SharedCallbacks* callbacks) {
   set_tls(made, settings);
   natsOptions_SetName(made, settings.node.c_str());
   natsOptions_SetTimeout(made, settings.patience.count());
+  natsOptions_SetWriteDeadline(made, settings.patience.count());  // of a peer that is gone and has not said so
   natsOptions_SetPingInterval(made, kPingMs);
   natsOptions_SetMaxReconnect(made, -1);
   natsOptions_SetCustomReconnectDelay(made, pause_before, nullptr);

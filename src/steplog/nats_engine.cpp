@@ -91,6 +91,9 @@ class NatsEngine : public LogEngine {
       throw UserError(
           "", fmt::format("record {} has {} bytes, and the engine takes {}", expected, record.size(), kLargestRecord),
           fmt::format("fewer probes ({}) or machines", spsa_key("probes")));
+    const auto decoded = decode_record(record);
+    const auto* form = std::get_if<Record>(&decoded);
+    TS_CHECK(form && form->index == expected, "record {} is well formed and has this number", expected);
     const auto end = Clock::now() + settings_.patience;
     do {
       take_in();
@@ -214,13 +217,13 @@ class NatsEngine : public LogEngine {
     const auto now = Clock::now();
     if (!connection_.connected() || now < next_try_) return;
     if (connection_.connections() == seen_connections_ && !log_.lost(now) && !joins_.lost(now)) return;
+    // Behind a success, too: a server that is not understood would else be asked without a pause.
+    next_try_ = now + kRetry;
     try {
-      next_try_ = now + kRetry;
       const int64_t connections = connection_.connections();
       if (!open_streams()) return note("the run has not begun yet");
       compare();
       seen_connections_ = connections;
-      next_try_ = {};
       news_ = true;
       note("");
     } catch (const EngineSilent& silent) {

@@ -171,6 +171,23 @@ TEST_F(NatsEngineTest, AVoterBeginsNoRunAndWaitsForOne) {
   begins.join();
 }
 
+TEST_F(NatsEngineTest, ARecordThatIsThereTwiceAndDiffersIsAFork) {
+  const Engine mine = engine("a"), other = engine("b");
+  ASSERT_EQ(mine->append(0, record(0)), Append::won);
+  ASSERT_EQ(mine->append(1, record(1)), Append::won);
+  NatsConnection astray(settings("b"), [] {});  // appends without comparing
+  const std::string log = "tessera." + name() + ".log";
+  ASSERT_TRUE(astray.publish(log, record(0)));
+  ASSERT_TRUE(wait_on(*other, [&] { return other->log_state().last_sequence == 4; }));
+  EXPECT_EQ(other->log_state().fork, std::nullopt) << "the same once more";
+  ASSERT_TRUE(astray.publish(log, record(1, 2)));
+  for (LogEngine* engine : {mine.get(), other.get()}) {
+    ASSERT_TRUE(wait_on(*engine, [&] { return engine->log_state().fork.has_value(); }));
+    EXPECT_EQ(engine->log_state().fork, 1u);
+    EXPECT_EQ(engine->read(0), records(2)) << "the first one counts";
+  }
+}
+
 TEST_F(NatsEngineTest, AMessageThatIsNoRecordHaltsAllAlike) {
   const Engine a = engine("a"), b = engine("b");
   NatsConnection packer(settings("a"), [] {});

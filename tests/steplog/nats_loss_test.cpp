@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "steplog/nats_connection.h"
 #include "steplog/nats_samples.h"
 
 namespace tessera::test {
@@ -106,6 +107,22 @@ TEST_F(NatsLossTest, AStreamThatIsGoneIsBegunAnew) {
   others_read({});
   for (uint64_t i = 0; i < 3; ++i) ASSERT_EQ(append(mine(), i, record(i)), Append::won);
   others_read(records(3));
+}
+
+TEST_F(NatsLossTest, AStreamThatTheOperatorDeletesIsMissedByItsSilence) {
+  NatsSettings attentive = server().settings("b");
+  attentive.heartbeat = milliseconds(100);
+  const Engine engine = make_nats_engine(attentive, kHeader);
+  ASSERT_EQ(engine->append(0, record(0)), Append::won);
+  NatsConnection oper(server().settings("operator"), [] {});
+  const std::string subject = "$JS.API.STREAM.DELETE.TESSERA_run";
+  ASSERT_TRUE(oper.publish(subject, {}));
+  ASSERT_EQ(oper.refusal_of(subject), "");
+  ASSERT_TRUE(wait_on(*engine, [&] { return engine->log_state().losses == 1 && engine->log_state().complete; }));
+  EXPECT_EQ(engine->log_state().records, 0u);
+  EXPECT_EQ(engine->log_state().connections, 1);
+  EXPECT_EQ(append(*engine, 0, record(0)), Append::won);
+  others_read(records(1));
 }
 
 TEST_F(NatsLossTest, AStreamOfOtherRecordsAndTheSameLengthIsALoss) {
