@@ -187,6 +187,7 @@ Options make_options(const NatsSettings& settings, SharedCallbacks* callbacks) {
   set_tls(made, settings);
   natsOptions_SetName(made, settings.node.c_str());
   natsOptions_SetTimeout(made, settings.patience.count());
+  natsOptions_SetWriteDeadline(made, settings.patience.count());  // of a peer that is gone and has not said so
   natsOptions_SetPingInterval(made, kPingMs);
   natsOptions_SetMaxReconnect(made, -1);
   natsOptions_SetCustomReconnectDelay(made, pause_before, nullptr);
@@ -272,7 +273,7 @@ bool NatsConnection::publish(const std::string& subject, std::span<const std::by
 std::string NatsConnection::new_inbox() const {
   natsInbox* made = nullptr;
   if (natsInbox_Create(&made) != NATS_OK) throw EngineSilent("no inbox");
-  const std::string inbox = made;
+  std::string inbox = made;
   natsInbox_Destroy(made);
   return inbox;
 }

@@ -1,18 +1,16 @@
 // The library's threads put what arrives into a mailbox. All else happens in the caller's thread, when it calls:
-// messages are taken in, and whatever the connection or the server has lost is asked for again. So nothing here needs a
-// lock but the mailbox.
+// messages are taken in, and whatever the connection or the server has lost is asked for again.
 
 #include "steplog/nats_engine.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "core/error.h"
 #include "io/files.h"
 #include "steplog/control_message.h"
 #include "steplog/log_header.h"
+#include "steplog/nats_mailbox.h"
 #include "steplog/nats_reader.h"
 #include "steplog/stream_records.h"
 
@@ -27,43 +25,6 @@ constexpr int64_t kControlsKept = 64;             // of a node, in its stream
 constexpr size_t kLargestRecord = 1'048'000;      // the stream's limit of 1 MiB counts the message's headers
 constexpr milliseconds kRetry{200}, kSlice{100};  // between two tries at a server that does not do as asked; of a wait
 
-struct Arrival {
-  enum class From { log, join, vote, have } from;
-  int64_t subscription;
-  NatsMessage message;
-  Clock::time_point came;
-};
-
-class Mailbox {
- public:
-  void put(Arrival::From from, int64_t subscription, NatsMessage message) {
-    const std::lock_guard lock(mutex_);
-    arrivals_.push_back({from, subscription, std::move(message), Clock::now()});
-    news_.notify_one();
-  }
-  /// The connection has changed.
-  void ring() {
-    const std::lock_guard lock(mutex_);
-    rung_ = true;
-    news_.notify_one();
-  }
-  std::vector<Arrival> take() {
-    const std::lock_guard lock(mutex_);
-    rung_ = false;
-    return std::exchange(arrivals_, {});
-  }
-  void wait_until(Clock::time_point end) {
-    std::unique_lock lock(mutex_);
-    news_.wait_until(lock, end, [&] { return rung_ || !arrivals_.empty(); });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable news_;
-  std::vector<Arrival> arrivals_;
-  bool rung_ = false;
-};
-
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 std::string text_of(const Bytes& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
@@ -77,14 +38,14 @@ class NatsEngine : public LogEngine {
         run_(sha256_hex(header_json_).substr(0, 8)),
         connection_(settings, [box = mailbox_] { box->ring(); }),
         streams_(connection_),
-        log_(reader(names_.log_stream, Arrival::From::log)),
-        joins_(reader(names_.join_stream, Arrival::From::join)) {
-    const auto listen = [&](const std::string& subject, Arrival::From from) {
+        log_(reader(names_.log_stream, NatsArrival::From::log)),
+        joins_(reader(names_.join_stream, NatsArrival::From::join)) {
+    const auto listen = [&](const std::string& subject, NatsArrival::From from) {
       return connection_.subscribe(
           subject, [box = mailbox_, from](NatsMessage message) { box->put(from, 0, std::move(message)); });
     };
-    have_subscription_ = listen(names_.haves, Arrival::From::have);
-    vote_subscription_ = listen(names_.votes, Arrival::From::vote);
+    have_subscription_ = listen(names_.haves, NatsArrival::From::have);
+    vote_subscription_ = listen(names_.votes, NatsArrival::From::vote);
     // Who may not hear votes is no packer.
     may_pack_ = connection_.refusal_of(names_.votes).empty();
     if (!may_pack_) vote_subscription_ = {};
@@ -130,6 +91,9 @@ class NatsEngine : public LogEngine {
       throw UserError(
           "", fmt::format("record {} has {} bytes, and the engine takes {}", expected, record.size(), kLargestRecord),
           fmt::format("fewer probes ({}) or machines", spsa_key("probes")));
+    const auto decoded = decode_record(record);
+    const auto* form = std::get_if<Record>(&decoded);
+    TS_CHECK(form && form->index == expected, "record {} is well formed and has this number", expected);
     const auto end = Clock::now() + settings_.patience;
     do {
       take_in();
@@ -183,7 +147,7 @@ class NatsEngine : public LogEngine {
   }
 
  private:
-  NatsReader reader(const std::string& stream, Arrival::From from) {
+  NatsReader reader(const std::string& stream, NatsArrival::From from) {
     return NatsReader(connection_, streams_, stream, [box = mailbox_, from](int64_t subscription, NatsMessage message) {
       box->put(from, subscription, std::move(message));
     });
@@ -202,7 +166,7 @@ class NatsEngine : public LogEngine {
 
   /// Everything that has come, and what the connection lost is asked for.
   void take_in() {
-    for (const Arrival& arrival : mailbox_->take()) take(arrival);
+    for (const NatsArrival& arrival : mailbox_->take()) take(arrival);
     mend();
   }
 
@@ -211,19 +175,19 @@ class NatsEngine : public LogEngine {
     take_in();
   }
 
-  void take(const Arrival& arrival) {
+  void take(const NatsArrival& arrival) {
     const NatsMessage& message = arrival.message;
     switch (arrival.from) {
-      case Arrival::From::log:
+      case NatsArrival::From::log:
         if (const auto sequence = log_.take(arrival.subscription, message, arrival.came))
           take_record(*sequence, message);
         return;
-      case Arrival::From::join:
+      case NatsArrival::From::join:
         if (joins_.take(arrival.subscription, message, arrival.came)) take_sent(controls_, "join", message);
         return;
-      case Arrival::From::vote:
+      case NatsArrival::From::vote:
         return take_sent(votes_, "vote", message);
-      case Arrival::From::have:
+      case NatsArrival::From::have:
         return take_sent(controls_, "have", message);
     }
   }
@@ -253,13 +217,13 @@ class NatsEngine : public LogEngine {
     const auto now = Clock::now();
     if (!connection_.connected() || now < next_try_) return;
     if (connection_.connections() == seen_connections_ && !log_.lost(now) && !joins_.lost(now)) return;
+    // Behind a success, too: a server that is not understood would else be asked without a pause.
+    next_try_ = now + kRetry;
     try {
-      next_try_ = now + kRetry;
       const int64_t connections = connection_.connections();
       if (!open_streams()) return note("the run has not begun yet");
       compare();
       seen_connections_ = connections;
-      next_try_ = {};
       news_ = true;
       note("");
     } catch (const EngineSilent& silent) {
@@ -367,7 +331,7 @@ class NatsEngine : public LogEngine {
   const NatsSettings settings_;
   const NatsNames names_;
   const std::string header_json_, run_;  // run_: its id's first bytes in hexadecimal
-  const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
+  const std::shared_ptr<NatsMailbox> mailbox_ = std::make_shared<NatsMailbox>();
   NatsConnection connection_;
   NatsStreams streams_;
   NatsReader log_, joins_;

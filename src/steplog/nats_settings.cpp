@@ -29,6 +29,9 @@ std::string spsa_key(std::string_view key) { return fmt::format("spsa.{}", key);
 void check(const NatsSettings& settings) {
   check_name("name", settings.name);
   check_name("node", settings.node);
+  if (settings.name.ends_with("_JOIN"))
+    throw UserError(spsa_key("name"), fmt::format("\"{}\" ends as the streams of joins do", settings.name),
+                    "choose another name");
   if (settings.servers.empty()) throw UserError(spsa_key("server"), "no server is named", "");
   for (const std::string& server : settings.servers) (void)parse_server(server);
   if (settings.tls_cert.empty() != settings.tls_key.empty())

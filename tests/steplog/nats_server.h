@@ -26,9 +26,18 @@ class NatsServer {
     std::string all, packers;  // as scripts/start_nats takes them
     bool tls = false;
   };
-  explicit NatsServer(const Nodes& nodes) : nodes_(nodes), port_(free_port()) {
-    write_files();
-    start();
+  explicit NatsServer(const Nodes& nodes) : nodes_(nodes) {
+    // A port that is free now may be taken by another test the moment after.
+    for (int tries = 3; !process_;) {
+      port_ = free_port();
+      write_files();
+      try {
+        start();
+      } catch (const UserError&) {
+        process_.reset();
+        if (--tries == 0) throw;
+      }
+    }
   }
   ~NatsServer() { end(SIGKILL); }
 
@@ -43,7 +52,8 @@ class NatsServer {
 
   void start() {
     process_ = std::make_unique<Process>(Command{.arguments = {"nats-server", "-c", folder_ / "nats.conf"}});
-    if (!wait_until([&] { return answers(); }, 10)) throw UserError("nats-server", process_->wait(0).err);
+    wait_until([&] { return !process_->running() || answers(); }, 10);
+    if (!process_->running() || !answers()) throw UserError("nats-server", process_->wait(0).err);
   }
   void end(int signal) {
     if (!process_) return;
@@ -102,7 +112,7 @@ class NatsServer {
 
   TemporaryFolder folder_;
   Nodes nodes_;
-  int port_;
+  int port_ = 0;
   std::unique_ptr<Process> process_;
 };
 

@@ -60,6 +60,8 @@ TEST(NatsSettings, FaultsNameTheKey) {
             "spsa.name: \"a.b\" cannot be a name at the engine\n  use letters, digits, \"-\" and \"_\"");
   EXPECT_EQ(fault([](NatsSettings& s) { s.node = ""; }),
             "spsa.node: \"\" cannot be a name at the engine\n  use letters, digits, \"-\" and \"_\"");
+  EXPECT_EQ(fault([](NatsSettings& s) { s.name = "run_JOIN"; }),
+            "spsa.name: \"run_JOIN\" ends as the streams of joins do\n  choose another name");
   EXPECT_EQ(fault([](NatsSettings& s) { s.servers.clear(); }), "spsa.server: no server is named");
   EXPECT_EQ(fault([](NatsSettings& s) { s.tls_ca = s.tls_cert = "x"; }),
             "spsa.tls_key: is missing\n  a certificate and its key are given together, or neither");
