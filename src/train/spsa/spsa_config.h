@@ -6,6 +6,7 @@
 #include "core/fields.h"
 #include "steplog/transport.h"
 #include "train/spsa/loose/loose_config.h"
+#include "train/spsa/privacy/privacy_config.h"
 
 namespace tessera {
 
@@ -21,6 +22,7 @@ struct SpsaConfig {
   int64_t trim_percent = 10;
   std::filesystem::path shared;
   LooseConfig loose;
+  PrivacyConfig privacy;  // a section of its own
 
   /// Votes are multiples of 2^-unit: 9, or 6 for normalised votes.
   int unit_exponent() const { return static_cast<int>(unit.value_or(normalise ? 6 : 9)); }

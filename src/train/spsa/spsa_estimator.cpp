@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "score/objective.h"
 #include "steplog/nats_engine.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/spsa_inputs.h"
@@ -88,6 +89,24 @@ void check_loose(Recipe& recipe, const SpsaConfig& spsa) {
     recipe.fault("spsa", "logs", "with spsa.transport = \"nats\" each machine keeps its own log", "leave it out");
 }
 
+void check_privacy(Recipe& recipe, const SpsaConfig& spsa, const TrainConfig& train) {
+  if (!spsa.privacy.is_on()) return;
+  const auto refuse = [&](const char* section, const char* key, const std::string& what, const std::string& hint) {
+    recipe.fault(section, key, what, hint);
+  };
+  if (!transport_named(spsa.transport).is_loose())
+    refuse("privacy", "epsilon", fmt::format("with spsa.transport = \"{}\" machines are one owner's", spsa.transport),
+           "set spsa.transport = \"nats\", or leave [privacy] out");
+  if (spsa.sides == "one")
+    refuse("spsa", "sides", "with [privacy] each probe draws documents of its own", "leave spsa.sides out");
+  if (spsa.normalise) refuse("spsa", "normalise", "a deviation of the losses would tell of them", "leave it out");
+  if (spsa.votes == "float32")
+    refuse("spsa", "votes", "the low bits of a float can tell what noise hides", "set spsa.votes = \"byte\" or \"sign\"");
+  if (objective_of(train.objective).rows == ExampleRows::choices)
+    refuse("train", "objective", "it scores several documents together, and [privacy] bounds each by itself",
+           "leave it out");
+}
+
 void check_run(Recipe& recipe, const SpsaConfig& spsa, const RunConfig& run) {
   if (transport_named(spsa.transport).shares_folder() && spsa.machine >= spsa.machines)
     recipe.fault("spsa", "machine", fmt::format("machine {} of {}", spsa.machine, spsa.machines),
@@ -103,6 +122,9 @@ class Spsa final : public Estimator {
 
   std::string section() const override { return "spsa"; }
   void visit(Fields& v) override { config_.visit(v); }
+  std::vector<MoreKeys> more_sections() override {
+    return {{"privacy", [this](Fields& v) { config_.privacy.visit(v); }}};
+  }
 
   void set_defaults(const Recipe& recipe, TrainerConfig& trainer) const override {
     if (!recipe.has("optimizer", "momentum")) trainer.optimizer.momentum = 0;
@@ -115,6 +137,7 @@ class Spsa final : public Estimator {
     check_optimizer(recipe, parts.trainer.optimizer);
     check_terms(recipe, config_, parts.trainer);
     check_loose(recipe, config_);
+    check_privacy(recipe, config_, parts.trainer.train);
     check_run(recipe, config_, parts.run);
   }
 
@@ -130,6 +153,8 @@ class Spsa final : public Estimator {
       keys.erase("stale_max");  // which is refused
       groups.push_back({section(), keys, is("spsa.transport", config_.transport)});
     }
+    if (!config_.privacy.is_on())
+      groups.push_back({"privacy", {"delta", "clip", "noise"}, "privacy.epsilon is not set"});
     if (config_.aggregate != "trimmed")
       groups.push_back({section(), {"trim_percent"}, is("spsa.aggregate", config_.aggregate)});
     // Signs have no range that they could leave, and floats have a unit of their own.

@@ -45,6 +45,8 @@ HeaderTerms terms_of(const SpsaConfig& config, const TrainConfig& train, const O
   terms.rounds = train.steps.value_or(1);
   terms.signers = config.loose.signers;
   std::ranges::sort(terms.signers);
+  if (const PrivacyConfig& privacy = config.privacy; privacy.is_on())
+    terms.privacy = {.clip = privacy.clip, .delta = privacy.delta, .epsilon = *privacy.epsilon};
   terms.rate.lr = optimizer.lr;
   terms.rate.weight_decay = optimizer.weight_decay;
   terms.rate.schedule = optimizer.schedule;

@@ -202,6 +202,25 @@ int64_t LooseNode::place() const {
   return std::count_if(roster.begin(), end, [](const auto& machine) { return machine.has_value(); });
 }
 
+int64_t LooseNode::votes_in_log() const {
+  const StepLog& log = own_.log();
+  RecentRounds before = log.start().rounds();
+  int64_t votes = 0;
+  const auto count = [&](const std::vector<bool>& present, const Roster& roster, uint8_t m) {
+    for (size_t lane = 0; lane < std::min(present.size(), roster.size()); ++lane)
+      if (present[lane] && roster[lane] && office_.is_owner(in_.name, *roster[lane])) votes += m;
+  };
+  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
+    if (record.type != RecordType::round) return true;
+    count(record.present, before.roster_behind(record), record.m);
+    for (const ExtraGroup& group : record.extra)
+      if (const Roster* roster = before.roster_of(group.seed_round)) count(group.present, *roster, record.m);
+    before.accept(record);
+    return true;
+  });
+  return votes;
+}
+
 /// How a node stands among others with equally long logs: by its lane, and those without one behind them.
 int64_t LooseNode::rank_of(const std::string& node) const {
   const Roster& roster = replica_.roster();

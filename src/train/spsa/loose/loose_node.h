@@ -77,6 +77,8 @@ class LooseNode {
   std::vector<RosterChange> roster_changes() const { return office_.changes(replica_.recent()); }
   int64_t conflicts() const { return conflicts_; }
   int64_t reseeds() const { return keeper_->reseeds(); }
+  /// Votes, a byte each, that the own log holds of this node's machines, whatever numbers they had.
+  int64_t votes_in_log() const;
   /// How often weights were rebuilt, since they were not those that the log tells of.
   int64_t rebuilt() const { return rebuilt_; }
 

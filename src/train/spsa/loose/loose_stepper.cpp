@@ -16,6 +16,7 @@
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/loose/loose_packer.h"
+#include "train/spsa/privacy/private_voter.h"
 #include "train/spsa/restored_run.h"
 #include "train/spsa/round_notices.h"
 #include "train/spsa/round_report.h"
@@ -62,6 +63,7 @@ class LooseStepper final : public Stepper {
     if (!notice.empty()) in_.report.say(notice);
     snapshots_.know(log());
     in_.model.assemble(in_.ctx);
+    if (replica_.header().terms->privacy) begin_privacy();
     if (replica_.round() == 0) return std::nullopt;
     const int64_t machines = std::max<int64_t>(1, node_.lanes_taken());
     auto run = restored_run(in_, replica_, &log(), {rows_of_machine(), machines});
@@ -154,6 +156,7 @@ class LooseStepper final : public Stepper {
       ahead_ = measure(round, *lane);
       lag = 0;
     }
+    spend();
     // While it was measured, others may have gone on; the vote is late then, and still of its round.
     node_.publish_vote(vote_of(*ahead_, lag));
     scored_ = ahead_->measured.scored;
@@ -167,16 +170,58 @@ class LooseStepper final : public Stepper {
            !packer_.digest_due(round + 1) && !is_asked_to_stop();
   }
 
+  Voter::Inputs voter_inputs() {
+    return {.ctx = in_.ctx,
+            .data = in_.data,
+            .train = in_.config.train,
+            .spsa = config_,
+            .header = replica_.header(),
+            .prober = *spsa_.prober,
+            .between = [this] { node_.attend(), packer_.pack(); }};
+  }
+
   Found measure(uint32_t round, uint32_t lane) {
-    const Voter voter({.ctx = in_.ctx,
-                       .data = in_.data,
-                       .train = in_.config.train,
-                       .spsa = config_,
-                       .header = replica_.header(),
-                       .prober = *spsa_.prober,
-                       .between = [this] { node_.attend(), packer_.pack(); }},
-                      node_.desk().machine(), lane);
-    return {round, node_.desk().machine(), voter.measure(round, replica_.recent().unit_of(round)), node_.rebuilt()};
+    const uint32_t machine = node_.desk().machine();
+    const int unit = replica_.recent().unit_of(round);
+    const int64_t rebuilt = node_.rebuilt();
+    if (private_voter_) return {round, machine, private_voter_->measure(round, unit, machine, lane), rebuilt};
+    return {round, machine, Voter(voter_inputs(), machine, lane).measure(round, unit), rebuilt};
+  }
+
+  // --- what votes tell of the data
+
+  void begin_privacy() {
+    const HeaderTerms& terms = *replica_.header().terms;
+    const int64_t documents = in_.data.documents(), batch = in_.config.train.batch;
+    if (batch > documents)
+      throw UserError("train.batch", fmt::format("{} documents a probe, and there are {}", batch, documents),
+                      "take more data or a smaller batch: each document is drawn with probability batch / documents");
+    PrivacyTerms mine{.run = hex_text(node_.run().sha256),
+                      .node = spsa_.nats.node,
+                      .documents = documents,
+                      .release = {.q = static_cast<double>(batch) / static_cast<double>(documents), .sigma = 0},
+                      .clip = terms.privacy->clip,
+                      .delta = terms.privacy->delta,
+                      .epsilon = terms.privacy->epsilon};
+    mine.release.sigma = config_.privacy.noise.value_or(0);
+    if (!config_.privacy.noise)
+      with_place("privacy.epsilon", [&] {
+        mine.release.sigma =
+            smallest_noise(mine.epsilon, rounds_in_all() * replica_.header().m, mine.release.q, mine.delta);
+      });
+    ledger_.emplace(in_.run_path / "privacy.json", mine, node_.votes_in_log());
+    private_voter_.emplace(voter_inputs(), mine);
+    in_.report.say(ledger_->text());
+  }
+
+  /// Before a vote is sent: what is counted and not sent costs a little, what is sent and not counted is a lie.
+  void spend() {
+    if (!ledger_ || ledger_->spend(replica_.header().m)) return;
+    node_.leave();
+    throw UserError("privacy",
+                    fmt::format("the budget of epsilon = {:g} is spent after {} releases; this machine leaves",
+                                ledger_->terms().epsilon, ledger_->releases()),
+                    "the others go on. A larger budget, or more noise, is another run");
   }
 
   Vote vote_of(const Found& found, int lag) const {
@@ -186,7 +231,7 @@ class LooseStepper final : public Stepper {
     vote.machine = found.machine;
     vote.lag = static_cast<uint8_t>(lag);
     vote.bytes = found.measured.bytes;
-    vote.loss = to_float16(static_cast<float>(found.measured.loss)).bits;
+    if (!ledger_) vote.loss = to_float16(static_cast<float>(found.measured.loss)).bits;
     if (lag == 0 && packer_.digest_due(found.round)) {
       const StateDigest digest = replica_.digest(in_.ctx);
       vote.digest = {digest.sum, digest.check};
@@ -231,6 +276,8 @@ class LooseStepper final : public Stepper {
   LooseNode node_;
   LoosePacker packer_;
   Replica& replica_;
+  std::optional<PrivacyLedger> ledger_;  // with [privacy]
+  std::optional<PrivateVoter> private_voter_;
   std::optional<Found> ahead_;
   int64_t scored_ = 0;
 };

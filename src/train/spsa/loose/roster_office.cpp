@@ -76,9 +76,7 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
 }
 
 bool RosterOffice::speaks_for(const std::string& node, uint32_t machine) const {
-  if (node.empty()) return true;
-  const auto owner = owners_.find(machine);
-  return owner != owners_.end() && owner->second == node;
+  return node.empty() || is_owner(node, machine);
 }
 
 int64_t RosterOffice::silence(uint32_t machine) const {

@@ -29,6 +29,11 @@ class RosterOffice {
   std::vector<RosterChange> changes(const RecentRounds&) const;
   /// Whether the node may vote as that machine. @param node  empty: the engine knows no nodes
   bool speaks_for(const std::string& node, uint32_t machine) const;
+  /// Whether the node has proposed the number first.
+  bool is_owner(const std::string& node, uint32_t machine) const {
+    const auto owner = owners_.find(machine);
+    return owner != owners_.end() && owner->second == node;
+  }
   /// Whether another node has proposed the number before.
   bool is_anothers(const std::string& node, uint32_t machine) const {
     return owners_.contains(machine) && !speaks_for(node, machine);
