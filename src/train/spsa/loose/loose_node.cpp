@@ -165,8 +165,19 @@ void LooseNode::leave() {
 }
 
 void LooseNode::publish_vote(const Vote& vote) {
-  desk_.note_vote(vote.seed_round);
-  engine_->publish_vote(encode(vote));
+  const Bytes message = encode(vote);
+  desk_.note_vote(vote.seed_round, message);
+  engine_->publish_vote(message);
+  vote_sent_ = Clock::now();
+}
+
+void LooseNode::repeat_vote() {
+  const Bytes* message = desk_.vote_of(replica_.round());
+  if (!message || !is_open_ || !lane()) return;
+  const Seconds patience = std::clamp(clock_.deadline(), Seconds(1), Seconds(10));
+  if (vote_sent_ && Clock::now() - *vote_sent_ < patience) return;
+  engine_->publish_vote(*message);
+  vote_sent_ = Clock::now();
 }
 
 bool LooseNode::publish(Record record) {

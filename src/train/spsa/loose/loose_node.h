@@ -44,6 +44,9 @@ class LooseNode {
   void leave();
 
   void publish_vote(const Vote&);
+  /// Sends the present round's vote again, where it seems to be lost: with an engine that went away, or with a process
+  /// that was killed. Without it a quorum could be waited for that never comes, as nobody votes in a round twice.
+  void repeat_vote();
   /// Offers a record for the next place in the log. @return whether it got it; of an append without an answer nothing
   /// is known: it is repeated, or the record is read
   bool publish(Record);
@@ -102,6 +105,7 @@ class LooseNode {
   RecordSigner signer_;
   std::unique_ptr<LogEngine> engine_;
   std::optional<StreamKeeper> keeper_;
+  std::optional<RoundClock::Clock::time_point> vote_sent_;
   std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;

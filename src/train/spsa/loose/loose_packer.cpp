@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "train/spsa/loose/digest_jury.h"
+#include "train/spsa/loose/stop_point.h"
 
 namespace tessera {
 
@@ -38,7 +39,9 @@ void LoosePacker::pack() {
   if (!settle_digest(round)) return;
   const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
                                    offer(round), config_.log_loss ? Losses::kept : Losses::left_out);
-  if (node_.publish(record)) node_.note_packed(round);
+  if (!node_.publish(record)) return;
+  stop_point("append", round);
+  node_.note_packed(round);
 }
 
 bool LoosePacker::digest_due(uint32_t round) const {

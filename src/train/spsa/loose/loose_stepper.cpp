@@ -88,6 +88,7 @@ class LooseStepper final : public Stepper {
       if (is_asked_to_stop()) return leave();
       node_.ask_for_lane();
       vote(round);
+      node_.repeat_vote();
       packer_.pack();
       node_.wait();
     }

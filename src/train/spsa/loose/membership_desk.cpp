@@ -33,6 +33,7 @@ void MembershipDesk::draw_number(const RecentRounds& recent) {
     node_.machine = draw_();
   } while (!is_free(node_.machine));
   node_.last_seed_round = -1;
+  node_.vote.clear();
   has_number_ = true;
   node_.write(file_);
   asked_.reset();
@@ -51,9 +52,14 @@ void MembershipDesk::leave(LogEngine& engine) const {
   if (has_number_) engine.publish_control(encode(RosterRequest{RosterRequest::Kind::leave, run_, node_.machine}));
 }
 
-void MembershipDesk::note_vote(uint32_t round) {
+void MembershipDesk::note_vote(uint32_t round, Bytes message) {
   node_.last_seed_round = round;
+  node_.vote = std::move(message);
   node_.write(file_);
+}
+
+const Bytes* MembershipDesk::vote_of(uint32_t round) const {
+  return node_.last_seed_round == int64_t{round} && !node_.vote.empty() ? &node_.vote : nullptr;
 }
 
 }  // namespace tessera

@@ -32,7 +32,9 @@ class MembershipDesk {
   /// Whether this machine may vote in that round: it has not yet, also not before it was killed.
   bool may_vote(uint32_t round) const { return int64_t{round} > node_.last_seed_round; }
   /// It will have, whatever happens from here on. Synced when this returns.
-  void note_vote(uint32_t round);
+  void note_vote(uint32_t round, Bytes message);
+  /// The vote of that round, if it was made, as it was or should have been sent: it may have been lost on its way.
+  const Bytes* vote_of(uint32_t round) const;
 
  private:
   void draw_number(const RecentRounds&);

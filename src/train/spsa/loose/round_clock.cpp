@@ -17,11 +17,12 @@ constexpr RoundClock::Seconds kShortest{0.1}, kLongestPatience{1};
 void RoundClock::begin(uint32_t round, Clock::time_point now) {
   if (has_begun_ && round == round_) return;
   // Of rounds that went by together, while this machine was away, nothing is learnt.
-  if (has_begun_ && round == round_ + 1) lasted_.push_back(Seconds(now - begun_).count());
+  if (has_begun_ && round == round_ + 1) lasted_.push_back(Seconds((present_ > 0 ? voted_ : now) - begun_).count());
   if (lasted_.size() > kHistory) lasted_.pop_front();
   has_begun_ = true;
   round_ = round;
   begun_ = now;
+  present_ = 0;
 }
 
 RoundClock::Seconds RoundClock::deadline() const {
@@ -33,7 +34,11 @@ RoundClock::Seconds RoundClock::patience(int64_t place) const {
   return std::min(kLongestPatience, static_cast<double>(place) * deadline() / 10);
 }
 
-bool RoundClock::may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place) const {
+bool RoundClock::may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place) {
+  if (present > present_) {
+    present_ = present;
+    voted_ = now;
+  }
   if (present >= lanes) return waited(now) >= patience(place);
   const auto enough = static_cast<int64_t>(std::ceil(quorum_ * static_cast<double>(lanes)));
   return present >= std::max<int64_t>(1, enough) && waited(now) >= deadline() + patience(place);

@@ -20,13 +20,15 @@ class RoundClock {
 
   /// A round begins: its record is the next. Beginning it again, after a record that was no round's, changes nothing.
   void begin(uint32_t round, Clock::time_point now);
-  /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`.
+  /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`. A round counts
+  /// up to the last vote that may_pack() was told of: what it waited for others longer is this deadline itself, and
+  /// would make the next one three times as long.
   Seconds deadline() const;
   /// How much longer the machine in that place among those present waits: place tenths of the deadline, at most 1 s.
   Seconds patience(int64_t place) const;
   /// All lanes have voted, or the quorum has and the deadline is over; and those before this machine were waited for.
   /// @param lanes  that are taken; none: the first machine of a run makes the record that it joins by
-  bool may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place) const;
+  bool may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place);
   Seconds waited(Clock::time_point now) const { return now - begun_; }
 
  private:
@@ -34,7 +36,8 @@ class RoundClock {
   Seconds first_;
   uint32_t round_ = 0;
   bool has_begun_ = false;
-  Clock::time_point begun_;
+  Clock::time_point begun_, voted_;  // voted_: when `present_` was reached
+  int64_t present_ = 0;
   std::deque<double> lasted_;  // seconds of the last rounds
 };
 

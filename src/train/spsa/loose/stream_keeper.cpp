@@ -5,6 +5,7 @@
 namespace tessera {
 namespace {
 
+constexpr RoundClock::Seconds kMoment{1};    // between the last record that an engine lost and the RESEED behind it
 constexpr RoundClock::Seconds kPatience{5};  // with a machine that told what it has and tells it no more
 
 [[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine, const std::string& whose) {
@@ -44,6 +45,7 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
     losses_ = state.losses;
     compared_ = false;
     short_since_.reset();
+    filled_since_.reset();
     told_have_.reset();
     others_.clear();
   }
@@ -54,10 +56,14 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
   if (!compared_) require_one_chain(state.records);
   compared_ = true;
   if (state.records >= in_.log.size()) {
-    if (short_since_) in_.say(fmt::format("the engine's log is whole again, with {} records", state.records));
-    short_since_.reset();
+    if (!short_since_) return true;
+    // Who filled it writes a RESEED next. It is given a moment, so that the log tells what happened.
+    if (!filled_since_) filled_since_ = now;
+    if (now - *filled_since_ < kMoment) return false;
+    end_reseeding(state.records);
     return true;
   }
+  filled_since_.reset();
   if (!short_since_) {
     short_since_ = now;
     in_.say(fmt::format("the engine's log has {} records, this machine's {}: the longest log fills it again",
@@ -107,7 +113,15 @@ void StreamKeeper::fill() {
     return goes_on;
   });
   if (!goes_on) return;  // another fills it, or the connection is gone: looked at again
-  if (in_.engine.append(in_.log.size(), in_.reseed()) == LogEngine::Append::won) ++reseeds_;
+  if (in_.engine.append(in_.log.size(), in_.reseed()) != LogEngine::Append::won) return;
+  ++reseeds_;
+  end_reseeding(in_.log.size() + 1);
+}
+
+void StreamKeeper::end_reseeding(uint64_t records) {
+  in_.say(fmt::format("the engine's log is whole again, with {} records", records));
+  short_since_.reset();
+  filled_since_.reset();
 }
 
 }  // namespace tessera

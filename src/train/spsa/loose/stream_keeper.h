@@ -51,11 +51,12 @@ class StreamKeeper {
   void tell_have(Time now);
   bool has_the_word(Time now, RoundClock::Seconds quiet);
   void fill();
+  void end_reseeding(uint64_t records);
 
   Inputs in_;
   int64_t connections_ = 0, losses_ = 0, reseeds_ = 0;
   bool compared_ = false;
-  std::optional<Time> short_since_, told_have_;
+  std::optional<Time> short_since_, filled_since_, told_have_;
   struct Heard {
     HaveRecords have;
     Time at;

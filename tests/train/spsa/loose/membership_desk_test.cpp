@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "core/direction.h"
+#include "steplog/samples.h"
 #include "support/error_text.h"
 #include "support/paths.h"
 #include "train/spsa/loose/memory_engine.h"
@@ -109,14 +110,15 @@ TEST_F(Desk, TakesANewNumberWhenItsLaneIsGone) {
   MembershipDesk mine = desk();
   ask(mine, 10);
   go_on({{0, true, 40}});
-  mine.note_vote(1);
-  mine.note_vote(6);
+  mine.note_vote(1, bytes_of({1}));
+  mine.note_vote(6, bytes_of({6}));
   go_on({{0, false, 40}});
   EXPECT_EQ(mine.lane(recent_), std::nullopt);
   EXPECT_FALSE(mine.may_vote(5));
   ask(mine, 10.1);
   EXPECT_THAT(sent(), ElementsAre("join 40", "join 41"));
   EXPECT_TRUE(mine.may_vote(5)) << "a new machine has voted nowhere";
+  EXPECT_EQ(mine.vote_of(6), nullptr) << "what the other sent was its own";
 }
 
 TEST_F(Desk, GoesOnWithItsNumberAfterAKill) {
@@ -125,13 +127,16 @@ TEST_F(Desk, GoesOnWithItsNumberAfterAKill) {
     MembershipDesk mine = desk();
     ask(mine, 10);
     go_on({{1, true, 40}});
-    mine.note_vote(17);
+    mine.note_vote(17, bytes_of({17}));
   }
   MembershipDesk again = desk();
   EXPECT_THAT(again.lane(recent_), Optional(1u));
   EXPECT_FALSE(again.may_vote(17)) << "whether it was sent or not: another vote would be of the same directions";
   EXPECT_FALSE(again.may_vote(16));
   EXPECT_TRUE(again.may_vote(18));
+  EXPECT_THAT(again.vote_of(17), testing::Pointee(bytes_of({17}))) << "the same bytes may be sent again";
+  EXPECT_EQ(again.vote_of(16), nullptr);
+  EXPECT_EQ(again.vote_of(18), nullptr);
   ask(again, 20);
   EXPECT_THAT(sent(), ElementsAre("join 40"));
 }
@@ -152,7 +157,7 @@ TEST_F(Desk, KnowsItsNumberBeforeItIsSent) {
   MembershipDesk mine = desk();
   ask(mine, 10);
   EXPECT_EQ(NodeFile::read(folder_ / "node.json")->machine, 40u);
-  mine.note_vote(3);
+  mine.note_vote(3, bytes_of({3}));
   EXPECT_EQ(NodeFile::read(folder_ / "node.json")->last_seed_round, 3);
 }
 
@@ -160,7 +165,7 @@ TEST_F(Desk, DrawsAnewForAnotherRunOrNode) {
   draws_ = {40, 41, 42};
   MembershipDesk mine = desk();
   ask(mine, 10);
-  mine.note_vote(9);
+  mine.note_vote(9, bytes_of({9}));
   MembershipDesk other_node = desk("b");
   EXPECT_TRUE(other_node.may_vote(0));
   ask(other_node, 10);

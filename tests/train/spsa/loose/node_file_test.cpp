@@ -27,8 +27,11 @@ class NodeFiles : public testing::Test {
 
 TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
   EXPECT_FALSE(NodeFile::read(file_));
-  const NodeFile node{
-      .name = "a-b_7", .run = std::string(64, 'e'), .machine = 0xfffffeff, .last_seed_round = 0xffffffff};
+  const NodeFile node{.name = "a-b_7",
+                      .run = std::string(64, 'e'),
+                      .machine = 0xfffffeff,
+                      .last_seed_round = 0xffffffff,
+                      .vote = {std::byte{0}, std::byte{0x9f}, std::byte{0xff}}};
   node.write(file_);
   const auto back = NodeFile::read(file_);
   ASSERT_TRUE(back);
@@ -36,21 +39,24 @@ TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
   EXPECT_EQ(back->run, node.run);
   EXPECT_EQ(back->machine, node.machine);
   EXPECT_EQ(back->last_seed_round, node.last_seed_round);
+  EXPECT_EQ(back->vote, node.vote);
   NodeFile{.name = "b", .run = "0"}.write(file_);
   EXPECT_EQ(NodeFile::read(file_)->last_seed_round, -1) << "it has voted in no round";
 }
 
 TEST_F(NodeFiles, HaveKeysInTheOrderOfTheAlphabet) {
-  NodeFile{.name = "a", .run = "00ff", .machine = 16909060, .last_seed_round = 11}.write(file_);
+  NodeFile{.name = "a", .run = "00ff", .machine = 16909060, .last_seed_round = 11, .vote = {std::byte{0x54}}}.write(
+      file_);
   EXPECT_EQ(read_file(file_),
-            "{\n \"last_seed_round\": 11,\n \"machine\": 16909060,\n \"name\": \"a\",\n \"run\": \"00ff\"\n}\n");
+            "{\n \"last_seed_round\": 11,\n \"machine\": 16909060,\n \"name\": \"a\",\n \"run\": \"00ff\",\n"
+            " \"vote\": \"54\"\n}\n");
 }
 
 TEST_F(NodeFiles, CutAtAnyByteAreAnErrorThatNamesTheFile) {
   NodeFile{.name = "a", .run = "00ff", .machine = 7, .last_seed_round = 11}.write(file_);
   const std::string whole = read_file(file_);
   for (size_t size = 0; size + 2 < whole.size(); ++size)  // without the line's end it is whole
-    EXPECT_THAT(fault(whole.substr(0, size)), StartsWith(file_.string())) << size << " bytes";
+    EXPECT_THAT(fault(whole.substr(0, size)), AllOf(StartsWith(file_.string()), HasSubstr("remove the file"))) << size;
 }
 
 TEST_F(NodeFiles, WithWhatCannotBeAreAnError) {
@@ -65,7 +71,11 @@ TEST_F(NodeFiles, WithWhatCannotBeAreAnError) {
   EXPECT_THAT(fault("[]"), StartsWith(file_.string()));
   EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a"})"),
               AllOf(StartsWith(file_.string()), HasSubstr("run")));
-  EXPECT_EQ(fault(with("7", "3")), kNothingThrown);
+  EXPECT_EQ(fault(with("7", "3")), kNothingThrown) << "a file without a vote";
+  for (const char* vote : {"5", "5G", "0x12", "AB"})
+    EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a", "run": "00", "vote": ")" +
+                      std::string(vote) + "\"}"),
+                HasSubstr("no hexadecimal"));
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class Rounds : public testing::Test {
     }
     clock_.begin(round_, at(now_));
   }
-  bool may_pack(double seconds_later, int64_t present, int64_t lanes, int64_t place = 0) const {
+  bool may_pack(double seconds_later, int64_t present, int64_t lanes, int64_t place = 0) {
     return clock_.may_pack(at(now_ + seconds_later), present, lanes, place);
   }
   double deadline() const { return clock_.deadline().count(); }
@@ -74,6 +74,28 @@ TEST_F(Rounds, ThatWentByTogetherTeachNothing) {
   clock_.begin(round_ + 41, at(now_ + 9));  // one that this machine was there for
   last({});
   EXPECT_NEAR(deadline(), 6, 1e-6);
+}
+
+TEST_F(Rounds, ThatWaitedForSomebodyAwayTeachHowLongTheVotesTookThatCame) {
+  last({2});
+  for (int k = 0; k < 20; ++k) {
+    EXPECT_FALSE(may_pack(0.5, 1, 3));
+    EXPECT_FALSE(may_pack(2, 2, 3)) << "the last vote of two";
+    EXPECT_FALSE(may_pack(5.9, 2, 3));
+    ASSERT_TRUE(may_pack(6.1, 2, 3)) << "round " << k;
+    last({6.1});
+    ASSERT_NEAR(deadline(), 6, 1e-6) << "not three times as long in each round";
+  }
+}
+
+TEST_F(Rounds, FollowMachinesThatBecomeSlower) {
+  last({1, 1, 1});
+  for (int k = 0; k < 16; ++k) {
+    EXPECT_FALSE(may_pack(9.9, 1, 3)) << "no quorum, however late";
+    EXPECT_TRUE(may_pack(10, 2, 3) || deadline() > 10);
+    last({10});
+  }
+  EXPECT_NEAR(deadline(), 30, 1e-6);
 }
 
 TEST_F(Rounds, ArePackedAtOnceByTheFirstWhenAllHaveVoted) {

@@ -224,8 +224,10 @@ TEST_F(Keeper, LeavesTheWordToTheLongestLog) {
   EXPECT_FALSE(shorter.attend(kQuiet + 1));
   EXPECT_THAT(server_.records, SizeIs(2)) << "though it is first by its lane";
   EXPECT_FALSE(longest.attend(kQuiet + 1));
-  EXPECT_TRUE(shorter.attend(kQuiet + 1.1));
   EXPECT_TRUE(longest.attend(kQuiet + 1.1));
+  EXPECT_FALSE(shorter.attend(kQuiet + 1.1)) << "nobody goes on before the RESEED can be there";
+  EXPECT_FALSE(shorter.attend(kQuiet + 2.0));
+  EXPECT_TRUE(shorter.attend(kQuiet + 2.2));
   EXPECT_EQ(shorter.records(), longest.records());
   EXPECT_THAT(longest.records(), SizeIs(10));
   EXPECT_EQ(shorter.keeper.reseeds() + longest.keeper.reseeds(), 1);
@@ -276,7 +278,8 @@ TEST_F(Keeper, WritesNoReseedWhereAnotherGoesOnAtOnce) {
   };
   EXPECT_FALSE(mine.attend(kQuiet));
   EXPECT_EQ(mine.keeper.reseeds(), 0);
-  EXPECT_TRUE(mine.attend(kQuiet));
+  EXPECT_FALSE(mine.attend(kQuiet));
+  EXPECT_TRUE(mine.attend(kQuiet + 1.1));
   EXPECT_EQ(mine.records(), all);
 }
 
@@ -377,7 +380,8 @@ TEST_F(Keeper, WithALogOfWhichTheBeginningIsDroppedLeavesTheWordToOneThatIsWhole
   for (const double at : {0.0, kQuiet})
     for (Node* node : {&dropped, &whole}) EXPECT_FALSE(node->attend(at)) << at;
   EXPECT_THAT(dropped.said, ElementsAre(HasSubstr("3 records"), HasSubstr("begins with record 6")));
-  for (Node* node : {&dropped, &whole}) EXPECT_TRUE(node->attend(kQuiet));
+  EXPECT_FALSE(dropped.attend(kQuiet));
+  for (Node* node : {&dropped, &whole}) EXPECT_TRUE(node->attend(kQuiet + 1.1));
   EXPECT_THAT(server_.records, SizeIs(10)) << "though the other is first by its lane";
   EXPECT_EQ(dropped.log.size(), 10u);
 }
