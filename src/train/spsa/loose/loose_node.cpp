@@ -132,9 +132,8 @@ void LooseNode::append(const Record& record, const Bytes& bytes) {
   in_.snapshots.know(record);
 }
 
-/// Until records can be kept, this machine neither votes nor packs; it is one that is silent.
 void LooseNode::wait_for_disk(const UserError& error) {
-  in_.say(fmt::format("{}\nthis machine waits until its log can be written", error.what()));
+  in_.say(fmt::format("{}\nthis machine waits until that can be written", error.what()));
   disk_again_ = Clock::now() + kRetry;
   is_open_ = false;
 }
@@ -155,8 +154,21 @@ void LooseNode::apply(const Record& record) {
 
 void LooseNode::ask_for_lane() {
   if (!is_open_) return;
-  desk_.ask(*engine_, replica_.recent(), Clock::now(), 3 * clock_.deadline(),
-            [this](uint32_t machine) { return office_.is_anothers(in_.name, machine); });
+  if (had_lane_ && !lane())
+    in_.say(fmt::format("machine {} has lost its lane: it was silent for too long, or node \"{}\" runs twice. It joins "
+                        "anew",
+                        desk_.machine(), in_.name));
+  had_lane_ = lane().has_value();
+  const auto owner_of = [this](uint32_t machine) {
+    using Owner = MembershipDesk::Owner;
+    if (!office_.is_owned(machine)) return Owner::nobody;
+    return office_.speaks_for(in_.name, machine) ? Owner::this_node : Owner::another;
+  };
+  try {
+    desk_.ask(*engine_, replica_.recent(), Clock::now(), 3 * clock_.deadline(), owner_of);
+  } catch (const UserError& error) {
+    wait_for_disk(error);
+  }
 }
 
 void LooseNode::leave() {
@@ -164,11 +176,17 @@ void LooseNode::leave() {
   wait();
 }
 
-void LooseNode::publish_vote(const Vote& vote) {
+bool LooseNode::publish_vote(const Vote& vote) {
   const Bytes message = encode(vote);
-  desk_.note_vote(vote.seed_round, message);
+  try {
+    desk_.note_vote(vote.seed_round, message);
+  } catch (const UserError& error) {
+    wait_for_disk(error);
+    return false;
+  }
   engine_->publish_vote(message);
   vote_sent_ = Clock::now();
+  return true;
 }
 
 void LooseNode::repeat_vote() {

@@ -43,7 +43,8 @@ class LooseNode {
   void ask_for_lane();
   void leave();
 
-  void publish_vote(const Vote&);
+  /// Noted on the disk, then sent. @return false, with nothing sent, while the disk takes nothing
+  bool publish_vote(const Vote&);
   /// Sends the present round's vote again, where it seems to be lost: with an engine that went away, or with a process
   /// that was killed. Without it a quorum could be waited for that never comes, as nobody votes in a round twice.
   void repeat_vote();
@@ -68,6 +69,8 @@ class LooseNode {
   int64_t place() const;
   std::optional<uint32_t> lane() const { return desk_.lane(replica_.recent()); }
 
+  /// Until the disk takes what has to be kept, this machine neither votes nor packs; it is one that is silent.
+  void wait_for_disk(const UserError&);
   void say(const std::string& text) const { in_.say(text); }
   Replica& replica() { return replica_; }
   const Replica& replica() const { return replica_; }
@@ -91,7 +94,6 @@ class LooseNode {
   void catch_up();
   void append(const Record&, const Bytes&);
   void apply(const Record&);
-  void wait_for_disk(const UserError&);
   int64_t rank_of(const std::string& node) const;
 
   Inputs in_;
@@ -109,7 +111,7 @@ class LooseNode {
   std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
-  bool is_open_ = false, packed_last_ = false, lost_a_race_ = false;
+  bool is_open_ = false, packed_last_ = false, lost_a_race_ = false, had_lane_ = false;
 };
 
 }  // namespace tessera

@@ -25,6 +25,14 @@ Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
   return roster;
 }
 
+/// Whoever has no lane has no say.
+RoundVotes::ByMachine with_lanes(RoundVotes::ByMachine votes, const Roster& roster) {
+  std::erase_if(votes, [&](const auto& vote) {
+    return std::ranges::find(roster, std::optional(vote.first)) == roster.end();
+  });
+  return votes;
+}
+
 }  // namespace
 
 void LoosePacker::pack() {
@@ -58,7 +66,7 @@ Vote::Offer LoosePacker::offer(uint32_t round) const {
 /// round. @return whether this machine packs the round now
 bool LoosePacker::settle_digest(uint32_t round) {
   if (!digest_due(round) || node_.own().has_digest_of(round)) return true;
-  const DigestJury jury = jury_of(node_.box().votes_of(node_.replica()).now);
+  const DigestJury jury = jury_of(with_lanes(node_.box().votes_of(node_.replica()).now, node_.replica().roster()));
   if (jury.told == 0) return true;
   const StateDigest mine = node_.replica().digest(ctx_);
   if (!jury.most)
@@ -67,7 +75,14 @@ bool LoosePacker::settle_digest(uint32_t round) {
                                 "one's digest is {}",
                                 jury.told, mine.text()),
                     "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
-  if (!(*jury.most == mine)) return false;  // another packs, and its DIGEST tells this machine
+  if (!(*jury.most == mine)) {  // another packs, and its DIGEST tells this machine
+    if (doubted_ != std::optional(round))
+      node_.say(fmt::format("step {}: most machines tell another digest of their weights than this one's, {}; it waits "
+                            "for their record",
+                            int64_t{round} + 1, mine.text()));
+    doubted_ = round;
+    return false;
+  }
   for (const uint32_t machine : jury.others) node_.box().drop_for_digest(round, machine);
   Record check = node_.head(RecordType::digest);
   check.machine = node_.desk().machine();

@@ -26,7 +26,7 @@ class LoosePacker {
   LooseNode& node_;
   const Context& ctx_;
   const SpsaConfig& config_;
-  std::optional<uint32_t> told_;  // round that waiting was told of
+  std::optional<uint32_t> told_, doubted_;  // rounds: that waiting, and other digests, were told of
 };
 
 }  // namespace tessera

@@ -145,21 +145,18 @@ class LooseStepper final : public Stepper {
     uint32_t round, machine;
     Measured measured;
     int64_t rebuilt;  // LooseNode::rebuilt() then
+    uint8_t lag;      // how many rounds older than its round the weights were
   };
 
   /// The round's vote, once; and behind it a look at the next round, while this one's record is under way.
   void vote(uint32_t round) {
     const auto lane = node_.lane();
     if (!lane || !node_.is_open() || !node_.desk().may_vote(round)) return;
-    int lag = 1;
-    if (!ahead_ || ahead_->round != round || ahead_->machine != node_.desk().machine() ||
-        ahead_->rebuilt != node_.rebuilt()) {
-      ahead_ = measure(round, *lane);
-      lag = 0;
-    }
-    spend();
+    const bool is_measured = ahead_ && ahead_->round == round && ahead_->machine == node_.desk().machine() &&
+                             ahead_->rebuilt == node_.rebuilt();
+    if (!is_measured) ahead_ = measure(round, *lane);
     // While it was measured, others may have gone on; the vote is late then, and still of its round.
-    node_.publish_vote(vote_of(*ahead_, lag));
+    if (!spend() || !node_.publish_vote(vote_of(*ahead_))) return;
     scored_ = ahead_->measured.scored;
     ahead_.reset();
     if (measures_ahead(round)) ahead_ = measure(round + 1, *lane);
@@ -184,9 +181,9 @@ class LooseStepper final : public Stepper {
   Found measure(uint32_t round, uint32_t lane) {
     const uint32_t machine = node_.desk().machine();
     const int unit = replica_.recent().unit_of(round);
-    const int64_t rebuilt = node_.rebuilt();
-    if (private_voter_) return {round, machine, private_voter_->measure(round, unit, machine, lane), rebuilt};
-    return {round, machine, Voter(voter_inputs(), machine, lane).measure(round, unit), rebuilt};
+    const auto measured = private_voter_ ? private_voter_->measure(round, unit, machine, lane)
+                                         : Voter(voter_inputs(), machine, lane).measure(round, unit);
+    return {round, machine, measured, node_.rebuilt(), static_cast<uint8_t>(round - replica_.round())};
   }
 
   // --- what votes tell of the data
@@ -216,8 +213,14 @@ class LooseStepper final : public Stepper {
   }
 
   /// Before a vote is sent: what is counted and not sent costs a little, what is sent and not counted is a lie.
-  void spend() {
-    if (!ledger_ || ledger_->spend(replica_.header().m)) return;
+  /// @return false while it cannot be written down
+  bool spend() {
+    try {
+      if (!ledger_ || ledger_->spend(replica_.header().m)) return true;
+    } catch (const UserError& error) {
+      node_.wait_for_disk(error);
+      return false;
+    }
     node_.leave();
     throw UserError("privacy",
                     fmt::format("the budget of epsilon = {:g} is spent after {} releases; this machine leaves",
@@ -225,15 +228,15 @@ class LooseStepper final : public Stepper {
                     "the others go on. A larger budget, or more noise, is another run");
   }
 
-  Vote vote_of(const Found& found, int lag) const {
+  Vote vote_of(const Found& found) const {
     Vote vote;
     vote.run = node_.run().prefix();
     vote.seed_round = found.round;
     vote.machine = found.machine;
-    vote.lag = static_cast<uint8_t>(lag);
+    vote.lag = found.lag;
     vote.bytes = found.measured.bytes;
     if (!ledger_) vote.loss = to_float16(static_cast<float>(found.measured.loss)).bits;
-    if (lag == 0 && packer_.digest_due(found.round)) {
+    if (found.lag == 0 && packer_.digest_due(found.round)) {
       const StateDigest digest = replica_.digest(in_.ctx);
       vote.digest = {digest.sum, digest.check};
     }

@@ -40,9 +40,10 @@ void MembershipDesk::draw_number(const RecentRounds& recent) {
 }
 
 void MembershipDesk::ask(LogEngine& engine, const RecentRounds& recent, Time now, RoundClock::Seconds patience,
-                         const std::function<bool(uint32_t)>& is_anothers) {
-  if (lane(recent)) return;
-  if (!has_number_ || recent.former().contains(node_.machine) || is_anothers(node_.machine)) draw_number(recent);
+                         const std::function<Owner(uint32_t)>& owner_of) {
+  const Owner owner = has_number_ ? owner_of(node_.machine) : Owner::nobody;
+  if (lane(recent) && owner == Owner::this_node) return;
+  if (!has_number_ || recent.former().contains(node_.machine) || owner == Owner::another) draw_number(recent);
   if (asked_ && now - *asked_ < patience) return;
   asked_ = now;
   engine.publish_control(encode(RosterRequest{RosterRequest::Kind::join, run_, node_.machine}));

@@ -22,11 +22,14 @@ class MembershipDesk {
   std::optional<uint32_t> lane(const RecentRounds&) const;
   uint32_t machine() const { return node_.machine; }
 
+  /// Who proposed a number first, as far as the engine's messages tell.
+  enum class Owner { nobody, this_node, another };
   /// Asks for a lane while there is none: at once, and again after `patience`. A number that has left, or that is
-  /// another's, is replaced by a new one.
-  /// @param is_anothers  whether another node has proposed the number before
+  /// another's, is replaced by a new one. A machine with a lane asks, too, where the engine has lost who proposed its
+  /// number: nobody would take its votes.
+  /// @throws UserError when node.json cannot be written
   void ask(LogEngine&, const RecentRounds&, Time now, RoundClock::Seconds patience,
-           const std::function<bool(uint32_t)>& is_anothers);
+           const std::function<Owner(uint32_t)>& owner_of);
   void leave(LogEngine&) const;
 
   /// Whether this machine may vote in that round: it has not yet, also not before it was killed.

@@ -36,10 +36,19 @@ void RosterOffice::take(const LogEngine::Sent& sent) {
   if (!request || request->run != run_ || request->machine >= kReservedMachines) return;
   const auto [owner, is_new] = owners_.emplace(request->machine, sent.node);
   if (owner->second != sent.node) return;
-  if (request->kind == RosterRequest::Kind::leave)
+  if (request->kind == RosterRequest::Kind::leave) {
     leaving_.insert(request->machine);
-  else if (is_new)
-    asked_.push_back(request->machine);
+    return;
+  }
+  if (is_new) asked_.push_back(request->machine);
+  if (!sent.node.empty()) newest_[sent.node] = request->machine;
+}
+
+bool RosterOffice::is_replaced(uint32_t machine) const {
+  const auto owner = owners_.find(machine);
+  if (owner == owners_.end()) return false;
+  const auto newest = newest_.find(owner->second);
+  return newest != newest_.end() && newest->second != machine;
 }
 
 void RosterOffice::note(const Record& record, const RecentRounds& before) {
@@ -58,13 +67,16 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   std::vector<RosterChange> changes;
   Roster roster = recent.roster();
   for (uint32_t lane = 0; lane < roster.size(); ++lane) {
-    if (!roster[lane] || (!is_leaving(*roster[lane]) && silence(*roster[lane]) < absent_limit_)) continue;
+    if (!roster[lane]) continue;
+    const uint32_t machine = *roster[lane];
+    if (!is_leaving(machine) && !is_replaced(machine) && silence(machine) < absent_limit_) continue;
     changes.push_back({lane, false, *roster[lane]});
     roster[lane].reset();
   }
   for (const uint32_t machine : asked_) {
     // Numbers are never used again, in the roster or out of it.
-    if (holds(recent.roster(), machine) || recent.former().contains(machine) || is_leaving(machine)) continue;
+    if (holds(recent.roster(), machine) || recent.former().contains(machine)) continue;
+    if (is_leaving(machine) || is_replaced(machine)) continue;
     const auto free_lane = std::ranges::find_if(roster, [](const auto& taken) { return !taken; });
     const auto lane = static_cast<uint32_t>(free_lane - roster.begin());
     if (lane == kMostLanes) break;  // it waits until one is free

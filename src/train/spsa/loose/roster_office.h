@@ -25,7 +25,8 @@ class RosterOffice {
   void note(const Record&, const RecentRounds& before);
 
   /// For the next record: machines that left or were silent too long lose their lanes; those that asked get the lowest
-  /// free one, in the order in which they asked.
+  /// free one, in the order in which they asked. A node has one lane: of its numbers the one that it proposed last gets
+  /// it, and those before lose theirs.
   std::vector<RosterChange> changes(const RecentRounds&) const;
   /// Whether the node may vote as that machine. @param node  empty: the engine knows no nodes
   bool speaks_for(const std::string& node, uint32_t machine) const;
@@ -34,20 +35,21 @@ class RosterOffice {
     const auto owner = owners_.find(machine);
     return owner != owners_.end() && owner->second == node;
   }
-  /// Whether another node has proposed the number before.
-  bool is_anothers(const std::string& node, uint32_t machine) const {
-    return owners_.contains(machine) && !speaks_for(node, machine);
-  }
+  /// Whether any node has proposed it.
+  bool is_owned(uint32_t machine) const { return owners_.contains(machine); }
   /// Whether the machine has asked to leave.
   bool is_leaving(uint32_t machine) const { return leaving_.contains(machine); }
   /// Rounds in a row in which the machine had no vote in any record.
   int64_t silence(uint32_t machine) const;
 
  private:
+  bool is_replaced(uint32_t machine) const;
+
   uint32_t run_;
   int64_t absent_limit_;
   std::map<uint32_t, std::string> owners_;  // by machine
   std::vector<uint32_t> asked_;             // machines, in the order of their messages
+  std::map<std::string, uint32_t> newest_;  // the number that a node proposed last
   std::set<uint32_t> leaving_;
   std::map<uint32_t, int64_t> silent_;
 };

@@ -7,10 +7,11 @@ namespace {
 
 constexpr RoundClock::Seconds kMoment{1};    // between the last record that an engine lost and the RESEED behind it
 constexpr RoundClock::Seconds kPatience{5};  // with a machine that told what it has and tells it no more
+constexpr RoundClock::Seconds kLongest{20};  // with machines that tell of more, and do not fill it
 
-[[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine, const std::string& whose) {
+[[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine) {
   throw UserError(fmt::format("record {}", index),
-                  fmt::format("{} ({:016x}) is not mine ({:016x})", whose, theirs, mine),
+                  fmt::format("the engine's ({:016x}) is not mine ({:016x})", theirs, mine),
                   "spsa.on_fork = \"follow\" takes the engine's chain, and what only this machine has is lost");
 }
 
@@ -34,7 +35,7 @@ void StreamKeeper::require_one_chain(uint64_t there) const {
   const auto theirs = in_.engine.read(common - 1);
   if (theirs.empty()) return;  // gone while it was looked at: attend() comes again
   const uint64_t hash = chain_hash(theirs.front()), mine = hash_behind(common);
-  if (hash != mine) throw_fork(common - 1, hash, mine, "the engine's");
+  if (hash != mine) throw_fork(common - 1, hash, mine);
 }
 
 bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
@@ -60,6 +61,8 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
     // Who filled it writes a RESEED next. It is given a moment, so that the log tells what happened.
     if (!filled_since_) filled_since_ = now;
     if (now - *filled_since_ < kMoment) return false;
+    // Another may have filled it with records of its own.
+    require_one_chain(state.records);
     end_reseeding(state.records);
     return true;
   }
@@ -73,9 +76,10 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
                           in_.log.first_index()));
   }
   // Whoever cannot fill it has no say in who does.
-  if (!holds(state.records)) return false;
+  if (!holds(state.records) || !state.may_pack) return false;
   tell_have(now);
-  if (RoundClock::Seconds(now - *short_since_) >= quiet && has_the_word(now, quiet)) fill();
+  const RoundClock::Seconds waited = now - *short_since_;
+  if (waited >= quiet && (has_the_word(now, quiet) || waited >= 4 * quiet + kLongest)) fill();
   return false;
 }
 
@@ -91,7 +95,12 @@ void StreamKeeper::take(const HaveRecords& have, const std::string& node) {
   // Nothing can be compared: it has none, more than this machine, or only such as were dropped here.
   if (have.records == 0 || have.records > in_.log.size() || !holds(have.records - 1)) return;
   const uint64_t mine = hash_behind(have.records);
-  if (have.prev != mine) throw_fork(have.records - 1, have.prev, mine, fmt::format("that of node \"{}\"", node));
+  if (have.prev == mine) return;
+  others_.erase(node);
+  // Said once: anybody may send such a message, and a machine whose log is another finds that out by the engine's.
+  if (doubted_.insert(node).second)
+    in_.say(fmt::format("node \"{}\" tells of another record {} ({:016x}) than this machine's ({:016x})", node,
+                        have.records - 1, have.prev, mine));
 }
 
 bool StreamKeeper::has_the_word(Time now, RoundClock::Seconds quiet) {

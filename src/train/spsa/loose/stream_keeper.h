@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 
 #include "steplog/control_message.h"
@@ -38,7 +39,8 @@ class StreamKeeper {
   /// @throws UserError for a fork, naming the record and both hashes
   bool attend(Time now, RoundClock::Seconds quiet);
 
-  /// A HAVE of another node. @throws UserError when it tells of a record that is not mine
+  /// A HAVE of another node. One that tells of other records than mine is told and passed over: whose chain counts shows
+  /// in what the engine takes.
   void take(const HaveRecords&, const std::string& node);
 
   int64_t reseeds() const { return reseeds_; }  // that this machine has written
@@ -63,6 +65,7 @@ class StreamKeeper {
   };
   Time now_{};                           // of the last look
   std::map<std::string, Heard> others_;  // by node, since the engine was found too short
+  std::set<std::string> doubted_;        // nodes that told of other records
 };
 
 }  // namespace tessera

@@ -47,7 +47,12 @@ class Desk : public testing::Test {
   }
   void ask(MembershipDesk& desk, double at, double patience = 3) {
     desk.ask(engine_, recent_, MembershipDesk::Time{} + std::chrono::milliseconds(static_cast<int>(at * 1000)),
-             Seconds(patience), [this](uint32_t machine) { return anothers_.contains(machine); });
+             Seconds(patience), [this](uint32_t machine) {
+               using Owner = MembershipDesk::Owner;
+               return anothers_.contains(machine) ? Owner::another
+                      : lost_.contains(machine)   ? Owner::nobody
+                                                  : Owner::this_node;
+             });
   }
   /// "join 40", of what was sent since the last call.
   std::vector<std::string> sent() {
@@ -68,6 +73,7 @@ class Desk : public testing::Test {
   RecentRounds recent_{2, 9};
   std::deque<uint32_t> draws_;
   std::set<uint32_t> anothers_;
+  std::set<uint32_t> lost_;      // whose the engine does not know any more
 };
 
 TEST_F(Desk, AsksUntilARecordAnswers) {
@@ -103,6 +109,21 @@ TEST_F(Desk, TakesANewNumberAtOnceWhereItsOwnIsAnothers) {
   ask(mine, 10.1);
   EXPECT_THAT(sent(), ElementsAre("join 40", "join 41"));
   EXPECT_EQ(mine.machine(), 41u);
+}
+
+TEST_F(Desk, SaysItsNumberAgainWhereTheEngineHasLostWhoProposedIt) {
+  draws_ = {40};
+  MembershipDesk mine = desk();
+  ask(mine, 10);
+  go_on({{0, true, 40}});
+  sent();
+  ask(mine, 20);
+  EXPECT_THAT(sent(), IsEmpty()) << "it has a lane, and all know whose the number is";
+  lost_ = {40};
+  ask(mine, 30);
+  EXPECT_THAT(sent(), ElementsAre("join 40")) << "without it nobody takes its votes";
+  ask(mine, 31);
+  EXPECT_THAT(sent(), IsEmpty());
 }
 
 TEST_F(Desk, TakesANewNumberWhenItsLaneIsGone) {

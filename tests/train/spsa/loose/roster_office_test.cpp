@@ -238,5 +238,24 @@ TEST_F(Office, LetsMachinesWaitWhenEveryLaneIsTaken) {
   EXPECT_THAT(told(office_.changes(full)), ElementsAre("-65000:65000", "+65000:70000"));
 }
 
+TEST_F(Office, ANodeHasOneLaneWhateverItAsksFor) {
+  for (uint32_t k = 0; k < 12; ++k) join("greedy", 40 + k);
+  join("b", 90);
+  EXPECT_THAT(changes(), ElementsAre("+0:51", "+1:90"));
+  go_on();
+  EXPECT_THAT(changes(), IsEmpty());
+  // It comes again with an empty folder: its newest number takes the place of the one before.
+  join("greedy", 70);
+  EXPECT_THAT(changes(), ElementsAre("-0:51", "+0:70"));
+  go_on();
+  EXPECT_THAT(changes(), IsEmpty());
+}
+
+TEST_F(Office, WhereNodesAreNotKnownNumbersStandForThemselves) {
+  join("", 40);
+  join("", 41);
+  EXPECT_THAT(changes(), ElementsAre("+0:40", "+1:41"));
+}
+
 }  // namespace
 }  // namespace tessera

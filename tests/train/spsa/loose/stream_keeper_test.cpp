@@ -319,6 +319,32 @@ TEST_F(Keeper, ForgetsWhatOthersHadBeforeTheConnection) {
   EXPECT_THAT(server_.records, SizeIs(9));
 }
 
+TEST_F(Keeper, IsNotHeldUpForEverByOneThatTellsOfMoreAndFillsNothing) {
+  const auto all = rounds(8);
+  server_.fill(all);
+  Node node(server_, "a", all);
+  server_.lose(2, 8);
+  for (double at = 0; at < 60 && server_.records.size() == 2; at += 1) {
+    node.keeper.take({run_id().prefix(), uint64_t{1} << 60, 1}, "boaster");
+    EXPECT_FALSE(node.attend(at));
+    EXPECT_TRUE(at < 4 * kQuiet + 20 ? server_.records.size() == 2 : true) << at;
+  }
+  EXPECT_THAT(server_.records, SizeIs(9));
+}
+
+TEST_F(Keeper, LooksAgainWhenAnotherHasFilledTheEngine) {
+  const auto all = rounds(8), other = rounds(9, 4, 77);
+  server_.fill(all);
+  Node node(server_, "a", all);
+  EXPECT_TRUE(node.attend(0));
+  server_.lose(4, 8);
+  EXPECT_FALSE(node.attend(1));
+  server_.records.clear();
+  server_.fill(other);  // without a word on the connection
+  EXPECT_FALSE(node.attend(2));
+  EXPECT_THAT(node.fault(4), StartsWith("record 7: the engine's"));
+}
+
 TEST_F(Keeper, WaitsForNobodyWhoHasFallenSilent) {
   const auto all = rounds(8);
   server_.fill(all);
