@@ -34,7 +34,6 @@ class Reading {
   RoundLine line_of(const Record& record) {
     RoundLine line;
     line.round = record.round;
-    line.lanes = record.lanes;
     line.alpha = static_cast<double>(record.alpha);
     line.mul = static_cast<double>(record.mul);
     line.unit = header_.unit_of(recent_.unit());
@@ -42,6 +41,7 @@ class Reading {
     line.roster = record.roster;
     line.had_conflict = record.flags & kHadConflict;
     const Roster behind = recent_.roster_behind(record);
+    line.lanes = std::ranges::count_if(behind, [](const auto& machine) { return machine.has_value(); });
     for (size_t lane = 0; lane < behind.size(); ++lane)
       if (behind[lane] && !record.present[lane]) line.absent.push_back(*behind[lane]);
     count(record, behind, line);

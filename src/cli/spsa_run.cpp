@@ -135,6 +135,15 @@ NatsSettings nats_settings(const JobInputs& in) {
   settings.tls_ca = loose.tls_ca;
   settings.tls_cert = loose.tls_cert;
   settings.tls_key = loose.tls_key;
+  settings.require_header = [](const std::string& there, const std::string& here) {
+    std::string text;
+    for (const HeaderChange& change :
+         header_changes(RunHeader::parse(there, spsa_key("name")), RunHeader::parse(here, "the run's header")))
+      text += change_in_words(change.key, change.before, change.now) + "\n";
+    if (!text.empty())
+      throw UserError(spsa_key("name"), "the run of this name at the server has another recipe",
+                      text + "undo the change, or choose another name");
+  };
   check(settings);
   return settings;
 }
@@ -208,7 +217,11 @@ class SpsaRun final : public EstimatorRun {
       text = header.text();
       if (const Transport& transport = transport_of(in); transport.shares_folder())
         spsa->seat = take_seat(starting, *spsa, transport, header);
-      keep_spsa_run(starting, own, text);
+      // A header that the server refuses must leave nothing in the folder.
+      if (transport_of(in).is_loose())
+        spsa->accepted = [starting, own, text] { keep_spsa_run(starting, own, text); };
+      else
+        keep_spsa_run(starting, own, text);
     }
     spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
     spsa->prober = make_prober(config, starting.model);

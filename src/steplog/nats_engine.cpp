@@ -251,6 +251,7 @@ class NatsEngine : public LogEngine {
       throw UserError(spsa_key("name"),
                       fmt::format("the stream {} does not begin with a run's header", names_.log_stream),
                       "choose another name; the machines' own logs have what it had");
+    if (settings_.require_header) settings_.require_header(text_of(first->bytes), header_json_);
     require_same_header(spsa_key("name"), text_of(first->bytes), header_json_, "choose another name");
     return true;
   }

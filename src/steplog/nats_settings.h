@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@ struct NatsSettings {
   std::filesystem::path credentials;  // two lines, user (the node) and password; empty: a server that asks for none
   // PEM files; empty: no TLS. The certificate and its key are this machine's own, for servers that ask for one.
   std::filesystem::path tls_ca, tls_cert, tls_key;
+  /// Compares the header that is at the engine with this one, and throws in the recipe's words; may be empty.
+  std::function<void(const std::string& there, const std::string& here)> require_header{};
   std::chrono::milliseconds patience{5'000};         // for one answer of the server
   std::chrono::milliseconds heartbeat{10'000};       // how often it shows that a subscription lives; renewed behind 2.5
   std::chrono::milliseconds first_patience{60'000};  // until another machine has begun the run, if this one may not

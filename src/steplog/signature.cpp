@@ -84,8 +84,7 @@ SigningKey SigningKey::read(const std::filesystem::path& pem) {
   ERR_clear_error();  // what stays in OpenSSL's list would be taken for an error of the next connection
   if (!key || EVP_PKEY_get_id(key.get()) != EVP_PKEY_ED25519)
     throw UserError(pem.string(), key ? "the private key is no Ed25519 key" : "holds no private key that can be read",
-                    fmt::format("make one without a password: openssl genpkey -algorithm ed25519 -out {}",
-                                pem.filename().string()));
+                    "make one without a password: openssl genpkey -algorithm ed25519 -out KEY.pem");
   return SigningKey(std::move(key));
 }
 

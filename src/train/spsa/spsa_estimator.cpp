@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "score/objective.h"
 #include "steplog/nats_engine.h"
+#include "steplog/signature.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/spsa_stepper.h"
@@ -73,6 +74,8 @@ void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& tr
   if (!is_loose && spsa.aggregate == "sum") return;
   const std::string why =
       is_loose ? "spsa.transport = \"nats\"" : fmt::format("spsa.aggregate = \"{}\"", spsa.aggregate);
+  if (trainer.train.steps == 0)
+    recipe.fault("train", "steps", fmt::format("train.steps is 0 with {}", why), "a run has one round at least");
   if (!trainer.train.steps)
     recipe.fault("train", "epochs", fmt::format("{} needs a number of rounds that all machines know", why),
                  "set train.steps: machines with different data would count other rounds");
@@ -85,6 +88,18 @@ void check_loose(Recipe& recipe, const SpsaConfig& spsa) {
   if (!has_nats())
     recipe.fault("spsa", "transport", "this trainer was built without NATS",
                  "install libnats-dev and build again, or use \"file\" or \"mpi\"");
+  for (const std::string& signer : spsa.loose.signers) try {
+      (void)parse_public_key(signer);
+    } catch (const UserError& error) {
+      recipe.fault("spsa", "signers", error.message(), "docs/loose_nodes.md tells how to print a public key");
+    }
+  if (spsa.loose.server.empty())
+    recipe.fault("spsa", "server", "no server is named", "spsa.server = [\"nats://HOST:4222\"]");
+  for (const std::string& server : spsa.loose.server) try {
+      (void)parse_server(server);
+    } catch (const UserError& error) {
+      recipe.fault("spsa", "server", error.message(), error.hint());
+    }
   if (spsa.logs != "node")
     recipe.fault("spsa", "logs", "with spsa.transport = \"nats\" each machine keeps its own log", "leave it out");
 }
@@ -155,6 +170,8 @@ class Spsa final : public Estimator {
     }
     if (!config_.privacy.is_on())
       groups.push_back({"privacy", {"delta", "clip", "noise"}, "privacy.epsilon is not set"});
+    if (transport().is_loose() && config_.loose.signers.empty())
+      groups.push_back({section(), {"signing_key"}, "spsa.signers is empty: records are not signed"});
     if (config_.aggregate != "trimmed")
       groups.push_back({section(), {"trim_percent"}, is("spsa.aggregate", config_.aggregate)});
     // Signs have no range that they could leave, and floats have a unit of their own.

@@ -19,6 +19,7 @@ struct SpsaInputs final : Preparation {
   std::unique_ptr<Prober> prober;
   std::unique_ptr<Seat> seat;  // of such a process: its number there
   NatsSettings nats;           // of machines that find each other at a server
+  std::function<void()> accepted{};  // called once the engine has taken the run's header: the folder is this run's now
 };
 
 /// A rank's copy of the run's log.

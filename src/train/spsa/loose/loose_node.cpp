@@ -27,20 +27,22 @@ uint32_t draw_number() {
 
 }  // namespace
 
-LooseNode::LooseNode(Inputs in)
+LooseNode::LooseNode(Inputs in, std::unique_ptr<LogEngine> engine)
     : in_(std::move(in)),
       run_(run_of(in_.header)),
       replica_(in_.header, in_.params),
       own_(in_.log, in_.header.text()),
-      desk_(in_.run / "node.json", in_.name, run_, draw_number),
+      desk_(in_.run / "node.json", in_.name, in_.run_name, run_, draw_number),
       office_(run_, in_.spsa.loose.absent_limit),
       box_(run_),
-      clock_(in_.spsa.loose.quorum, in_.spsa.loose.deadline, Seconds(in_.spsa.loose.first_deadline)),
-      signer_(in_.spsa.loose.signing_key, in_.header.terms->signers, run_) {}
+      clock_(in_.spsa.loose.quorum, in_.spsa.loose.deadline, Seconds(in_.spsa.loose.first_deadline),
+             in_.spsa.loose.absent_limit),
+      signer_(in_.spsa.loose.signing_key, in_.header.terms->signers, run_),
+      engine_(std::move(engine)),
+      is_new_(own_.log().size() == 0) {}
 
-void LooseNode::join(std::unique_ptr<LogEngine> engine) {
+void LooseNode::join() {
   for (const std::string& notice : own_.log().notices()) in_.say(notice);
-  engine_ = std::move(engine);
   require_packer();
   if (in_.spsa.loose.on_fork == "follow") follow_engine();
   replay(in_.ctx, replica_, own_.log(), in_.snapshots.folder(), rounds_in(own_.log()));
@@ -51,6 +53,7 @@ void LooseNode::join(std::unique_ptr<LogEngine> engine) {
                                        .reseed = [this] { return signer_.encode(head(RecordType::reseed)); },
                                        .say = in_.say});
   catch_up();
+  has_joined_ = true;
 }
 
 /// Where the engine's chain is another one, it is taken, and what only this machine has is lost.
@@ -67,7 +70,10 @@ void LooseNode::require_packer() const {
   if (in_.spsa.loose.packs == "true" && !signer_.may_sign())
     throw UserError("spsa.signing_key", "its public key is not among spsa.signers",
                     "only who is there may sign records: leave spsa.packs out, and this machine votes");
-  if (!signer_.may_sign()) in_.say("this machine's key is not among spsa.signers: it votes and packs nothing");
+  if (!signer_.may_sign())
+    in_.say(in_.spsa.loose.signing_key.empty()
+                ? "records are signed, and this machine has no spsa.signing_key: it votes and packs nothing"
+                : "this machine's key is not among spsa.signers: it votes and packs nothing");
 }
 
 void LooseNode::catch_up() {
@@ -103,6 +109,7 @@ void LooseNode::attend() {
   }
   for (const LogEngine::Sent& sent : engine_->take_sent_votes())
     box_.take(replica_, sent.bytes, [&](uint32_t machine) { return office_.speaks_for(sent.node, machine); });
+  tell_engine(engine_->log_state());
   is_open_ = keeper_->attend(Clock::now(), 2 * clock_.deadline()) && Clock::now() >= disk_again_;
 }
 
@@ -128,6 +135,7 @@ void LooseNode::append(const Record& record, const Bytes& bytes) {
   if (record.type == RecordType::round) {
     office_.note(record, before);
     packed_last_ = has_packed(record.round);
+    if (has_joined_) tell_roster(record);
   }
   in_.snapshots.know(record);
 }
@@ -162,6 +170,7 @@ void LooseNode::ask_for_lane() {
   const auto owner_of = [this](uint32_t machine) {
     using Owner = MembershipDesk::Owner;
     if (!office_.is_owned(machine)) return Owner::nobody;
+    if (office_.is_leaving(machine)) return Owner::another;  // it said that it leaves, before it was started again
     return office_.speaks_for(in_.name, machine) ? Owner::this_node : Owner::another;
   };
   try {
@@ -229,6 +238,20 @@ int64_t LooseNode::place() const {
   const Roster& roster = replica_.roster();
   const auto end = mine ? roster.begin() + *mine : roster.end();
   return std::count_if(roster.begin(), end, [](const auto& machine) { return machine.has_value(); });
+}
+
+void LooseNode::tell_engine(const LogEngine::LogState& state) {
+  if (state.reachable == !is_away_) return;
+  is_away_ = !state.reachable;
+  in_.say(is_away_ ? "the server does not answer: this machine waits, and tries again" : "the server answers again");
+}
+
+void LooseNode::tell_roster(const Record& record) const {
+  for (const RosterChange& change : record.roster) {
+    const bool is_mine = change.machine == desk_.machine();
+    in_.say(fmt::format("step {}: {} {} {} lane {}", int64_t{record.round} + 1, is_mine ? "this machine," : "machine",
+                        change.machine, change.add ? "has" : "leaves", change.lane));
+  }
 }
 
 int64_t LooseNode::votes_in_log() const {

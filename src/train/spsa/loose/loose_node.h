@@ -23,17 +23,22 @@ class LooseNode {
     const RunHeader& header;
     FlatParams& params;
     const SpsaConfig& spsa;
-    const std::string& name;         // at the engine
+    const std::string& name;         // of this node at the engine
+    const std::string& run_name;     // of the run there
     std::filesystem::path run, log;  // folders: of the run and of its log
     Snapshots& snapshots;
     std::function<void(const std::string&)> say;
     std::function<bool()> is_asked_to_stop;
   };
-  explicit LooseNode(Inputs in);
+  /// Opens the own log. The engine has taken the run's header: one that is refused leaves no folder behind.
+  /// @throws UserError when the folder is of another run, or of another name at the engine
+  LooseNode(Inputs in, std::unique_ptr<LogEngine>);
 
-  /// Opens the own log, follows it, and then the engine's, until nothing more is there, or that is the shorter one.
+  /// Follows the own log, and then the engine's, until nothing more is there, or that is the shorter one.
   /// @throws UserError for a fork, a poisoned log, or a machine that is to pack and may not
-  void join(std::unique_ptr<LogEngine>);
+  void join();
+  /// The own log had no records when it was opened.
+  bool is_new() const { return is_new_; }
 
   /// Takes what has come. Changes no weights: it is also called between the probes of a round.
   void attend();
@@ -89,6 +94,8 @@ class LooseNode {
   int64_t rebuilt() const { return rebuilt_; }
 
  private:
+  void tell_engine(const LogEngine::LogState&);
+  void tell_roster(const Record&) const;
   void follow_engine();
   void require_packer() const;
   void catch_up();
@@ -111,6 +118,7 @@ class LooseNode {
   std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
+  bool is_new_ = false, has_joined_ = false, is_away_ = false;
   bool is_open_ = false, packed_last_ = false, lost_a_race_ = false, had_lane_ = false;
 };
 

@@ -38,12 +38,13 @@ RoundVotes::ByMachine with_lanes(RoundVotes::ByMachine votes, const Roster& rost
 void LoosePacker::pack() {
   const Replica& replica = node_.replica();
   const uint32_t round = replica.round();
-  if (!node_.may_pack() || node_.has_packed(round) || !node_.is_level()) return;
+  if (!node_.may_pack()) return tell_no_packer(round);
+  if (node_.has_packed(round) || !node_.is_level()) return;
   const auto changes = node_.roster_changes();
   const Roster awaited = staying(replica.roster(), changes);
   const int64_t lanes = taken(awaited), present = node_.box().present(replica, awaited);
-  if (lanes == 0 && changes.empty()) return;
-  if (!node_.clock().may_pack(Clock::now(), present, lanes, node_.place())) return tell_waiting(round, present, lanes);
+  const bool is_empty = present == 0 && changes.empty();  // there is nothing that a record could say
+  if (is_empty || !node_.clock().may_pack(Clock::now(), present, lanes, node_.place())) return tell_waiting(round, present, lanes);
   if (!settle_digest(round)) return;
   const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
                                    offer(round), config_.log_loss ? Losses::kept : Losses::left_out);
@@ -91,10 +92,19 @@ bool LoosePacker::settle_digest(uint32_t round) {
   return false;  // once it is read, the round's record follows it
 }
 
+/// Of a machine that only votes: those that may write records are away, or wait for votes themselves.
+void LoosePacker::tell_no_packer(uint32_t round) {
+  const Seconds patience = std::max(Seconds(5), 4 * node_.clock().deadline());
+  if (!node_.is_open() || told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
+  told_ = round;
+  node_.say(fmt::format("step {}: waiting for its record, which another machine has to write", int64_t{round} + 1));
+}
+
 void LoosePacker::tell_waiting(uint32_t round, int64_t present, int64_t lanes) {
   const Seconds patience = std::max(Seconds(5), 2 * node_.clock().deadline());
   if (told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
   told_ = round;
+  if (node_.lane() && node_.desk().may_vote(round)) return;  // its own vote is still to come
   // The reason that nothing goes on; a quorum that is there waits for the deadline alone.
   node_.say(fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}", int64_t{round} + 1,
                         present, lanes, config_.loose.quorum));

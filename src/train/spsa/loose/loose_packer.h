@@ -21,6 +21,7 @@ class LoosePacker {
 
  private:
   bool settle_digest(uint32_t round);
+  void tell_no_packer(uint32_t round);
   void tell_waiting(uint32_t round, int64_t present, int64_t lanes);
 
   LooseNode& node_;

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/minifloat.h"
 #include "train/divergence.h"
+#include "train/spsa/branch.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/loose/loose_packer.h"
@@ -44,21 +45,25 @@ class LooseStepper final : public Stepper {
                .params = in.model.pool().trainable(),
                .spsa = config_,
                .name = spsa.nats.node,
+               .run_name = spsa.nats.name,
                .run = in.run_path,
                .log = rank_log_folder(in.run_path, 0),
                .snapshots = snapshots_,
                .say = [this](const std::string& text) { in_.report.say(text); },
-               .is_asked_to_stop = [this] { return is_asked_to_stop(); }}),
+               .is_asked_to_stop = [this] { return is_asked_to_stop(); }},
+              transport_named(config.transport)
+                  .make({.world = in.world,
+                         .folder = {},
+                         .header_json = spsa.header.text(),
+                         .log_size = 0,
+                         .nats = spsa.nats})),
         packer_(node_, in.ctx, config_),
         replica_(node_.replica()) {}
 
   std::optional<Restored> restore() override {
-    node_.join(transport_named(config_.transport)
-                   .make({.world = in_.world,
-                          .folder = {},
-                          .header_json = spsa_.header.text(),
-                          .log_size = 0,
-                          .nats = spsa_.nats}));
+    if (spsa_.accepted) spsa_.accepted();  // the engine has taken this run's header
+    const bool is_new = node_.is_new();
+    node_.join();
     const std::string notice = require_log(snapshots_.folder(), rank_log_folder(in_.run_path, 0), replica_.round());
     if (!notice.empty()) in_.report.say(notice);
     snapshots_.know(log());
@@ -68,6 +73,7 @@ class LooseStepper final : public Stepper {
     const int64_t machines = std::max<int64_t>(1, node_.lanes_taken());
     auto run = restored_run(in_, replica_, &log(), {rows_of_machine(), machines});
     run.steps = rounds_in_all();
+    if (is_new) run.why_unevaluated = "this machine joins a run that has begun";
     in_.report.say(fmt::format("going on from step {}, rebuilt from the log: {}", replica_.round(),
                                replica_.digest(in_.ctx).text()));
     return run;
@@ -85,6 +91,7 @@ class LooseStepper final : public Stepper {
       node_.attend();
       node_.read_records(round + 1);
       if (replica_.round() != round) break;
+      refuse_early_end();
       if (is_asked_to_stop()) return leave();
       node_.ask_for_lane();
       vote(round);
@@ -135,6 +142,14 @@ class LooseStepper final : public Stepper {
   int64_t rows_of_machine() const { return config_.rows_of_machine(in_.config.train.batch); }
   int64_t rounds_in_all() const { return replica_.header().terms->rounds; }
   bool is_asked_to_stop() const { return in_.stop_requested && in_.stop_requested(); }
+
+  /// Another packer may write what it likes where records are not signed.
+  void refuse_early_end() {
+    if (!node_.own().has_ended()) return;
+    throw UserError(rank_log_folder(in_.run_path, 0).string(),
+                    fmt::format("the log has its END behind round {} of {}", replica_.round(), rounds_in_all()),
+                    "nothing may follow it: a branch goes on (" + branch_command(config_) + ")");
+  }
 
   std::nullopt_t leave() {
     node_.leave();

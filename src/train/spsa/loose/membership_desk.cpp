@@ -8,13 +8,18 @@
 
 namespace tessera {
 
-MembershipDesk::MembershipDesk(std::filesystem::path file, std::string node, const RunId& run,
-                               std::function<uint32_t()> draw)
+MembershipDesk::MembershipDesk(std::filesystem::path file, std::string node, const std::string& run_name,
+                               const RunId& run, std::function<uint32_t()> draw)
     : file_(std::move(file)), run_(run.prefix()), draw_(std::move(draw)) {
   const std::string id = hex_text(run.sha256);
   const auto kept = NodeFile::read(file_);
+  if (kept && kept->run == id && kept->run_name != run_name)
+    throw UserError(file_.string(),
+                    fmt::format("this folder's run is \"{}\" at the server, and spsa.name is \"{}\"", kept->run_name,
+                                run_name),
+                    "set spsa.name as it was, or take another run.dir");
   has_number_ = kept && kept->run == id && kept->name == node;
-  node_ = has_number_ ? *kept : NodeFile{.name = std::move(node), .run = id};
+  node_ = has_number_ ? *kept : NodeFile{.name = std::move(node), .run = id, .run_name = run_name};
 }
 
 std::optional<uint32_t> MembershipDesk::lane(const RecentRounds& recent) const {

@@ -15,8 +15,11 @@ class MembershipDesk {
  public:
   using Time = RoundClock::Clock::time_point;
   /// Goes on with the number of node.json, when that is of this run and node.
+  /// @param run_name  of the run at the engine
+  /// @throws UserError when node.json is damaged, or of this run under another name: its log would begin anew there
   /// @param draw  a random 32-bit number; several calls until one may be a machine's
-  MembershipDesk(std::filesystem::path file, std::string node, const RunId&, std::function<uint32_t()> draw);
+  MembershipDesk(std::filesystem::path file, std::string node, const std::string& run_name, const RunId&,
+                 std::function<uint32_t()> draw);
 
   /// The lane that this machine has behind the last record; nothing while it has none.
   std::optional<uint32_t> lane(const RecentRounds&) const;

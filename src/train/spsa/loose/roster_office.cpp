@@ -9,6 +9,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kMostLanes = 0xFFFF;
+constexpr size_t kMostChanges = 4096;  // of a record, whose roster has 16 bits of bytes: the rest waits for the next
 
 bool holds(const Roster& roster, uint32_t machine) {
   return std::ranges::find(roster, std::optional(machine)) != roster.end();
@@ -67,13 +68,14 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   std::vector<RosterChange> changes;
   Roster roster = recent.roster();
   for (uint32_t lane = 0; lane < roster.size(); ++lane) {
-    if (!roster[lane]) continue;
+    if (!roster[lane] || changes.size() >= kMostChanges) continue;
     const uint32_t machine = *roster[lane];
     if (!is_leaving(machine) && !is_replaced(machine) && silence(machine) < absent_limit_) continue;
     changes.push_back({lane, false, *roster[lane]});
     roster[lane].reset();
   }
   for (const uint32_t machine : asked_) {
+    if (changes.size() >= kMostChanges) break;
     // Numbers are never used again, in the roster or out of it.
     if (holds(recent.roster(), machine) || recent.former().contains(machine)) continue;
     if (is_leaving(machine) || is_replaced(machine)) continue;

@@ -41,7 +41,8 @@ bool RoundClock::may_pack(Clock::time_point now, int64_t present, int64_t lanes,
   }
   if (present >= lanes) return waited(now) >= patience(place);
   const auto enough = static_cast<int64_t>(std::ceil(quorum_ * static_cast<double>(lanes)));
-  return present >= std::max<int64_t>(1, enough) && waited(now) >= deadline() + patience(place);
+  const bool is_quorum = present >= std::max<int64_t>(1, enough);
+  return waited(now) >= (is_quorum ? 1 : static_cast<double>(absent_limit_)) * deadline() + patience(place);
 }
 
 }  // namespace tessera

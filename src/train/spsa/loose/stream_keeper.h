@@ -39,8 +39,8 @@ class StreamKeeper {
   /// @throws UserError for a fork, naming the record and both hashes
   bool attend(Time now, RoundClock::Seconds quiet);
 
-  /// A HAVE of another node. One that tells of other records than mine is told and passed over: whose chain counts shows
-  /// in what the engine takes.
+  /// A HAVE of another node. One that tells of other records than mine is told and passed over: whose chain counts
+  /// shows in what the engine takes.
   void take(const HaveRecords&, const std::string& node);
 
   int64_t reseeds() const { return reseeds_; }  // that this machine has written

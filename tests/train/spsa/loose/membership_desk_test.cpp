@@ -15,6 +15,7 @@ namespace {
 
 using namespace test;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Optional;
 using Kind = RosterRequest::Kind;
@@ -29,7 +30,7 @@ RunId run_id(int first = 7) {
 class Desk : public testing::Test {
  protected:
   MembershipDesk desk(const std::string& node = "a", const RunId& run = run_id()) {
-    return MembershipDesk(folder_ / "node.json", node, run, [this] {
+    return MembershipDesk(folder_ / "node.json", node, run_name_, run, [this] {
       EXPECT_FALSE(draws_.empty()) << "no number is drawn here";
       const uint32_t drawn = draws_.front();
       draws_.pop_front();
@@ -74,6 +75,7 @@ class Desk : public testing::Test {
   std::deque<uint32_t> draws_;
   std::set<uint32_t> anothers_;
   std::set<uint32_t> lost_;      // whose the engine does not know any more
+  std::string run_name_ = "first";
 };
 
 TEST_F(Desk, AsksUntilARecordAnswers) {
@@ -211,6 +213,15 @@ TEST_F(Desk, LeavesWithItsNumberAndSaysNothingWithoutOne) {
 TEST_F(Desk, RefusesADamagedFile) {
   write_file(folder_ / "node.json", "{\"name\": \"a\"");
   EXPECT_THAT(error_text([&] { desk(); }), testing::HasSubstr("node.json"));
+}
+
+TEST_F(Desk, RefusesItsRunUnderAnotherNameAtTheServer) {
+  draws_ = {40};
+  MembershipDesk mine = desk();
+  ask(mine, 10);
+  run_name_ = "second";
+  const std::string fault = error_text([&] { (void)desk(); });
+  EXPECT_THAT(fault, HasSubstr("this folder's run is \"first\" at the server, and spsa.name is \"second\""));
 }
 
 }  // namespace

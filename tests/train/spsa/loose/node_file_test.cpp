@@ -45,11 +45,16 @@ TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
 }
 
 TEST_F(NodeFiles, HaveKeysInTheOrderOfTheAlphabet) {
-  NodeFile{.name = "a", .run = "00ff", .machine = 16909060, .last_seed_round = 11, .vote = {std::byte{0x54}}}.write(
-      file_);
+  NodeFile{.name = "a",
+           .run = "00ff",
+           .run_name = "n",
+           .machine = 16909060,
+           .last_seed_round = 11,
+           .vote = {std::byte{0x54}}}
+      .write(file_);
   EXPECT_EQ(read_file(file_),
             "{\n \"last_seed_round\": 11,\n \"machine\": 16909060,\n \"name\": \"a\",\n \"run\": \"00ff\",\n"
-            " \"vote\": \"54\"\n}\n");
+            " \"run_name\": \"n\",\n \"vote\": \"54\"\n}\n");
 }
 
 TEST_F(NodeFiles, CutAtAnyByteAreAnErrorThatNamesTheFile) {
@@ -61,9 +66,9 @@ TEST_F(NodeFiles, CutAtAnyByteAreAnErrorThatNamesTheFile) {
 
 TEST_F(NodeFiles, WithWhatCannotBeAreAnError) {
   const auto with = [](const std::string& machine, const std::string& round) {
-    return R"({"last_seed_round": )" + round + R"(, "machine": )" + machine + R"(, "name": "a", "run": "00"})";
+    return R"({"last_seed_round": )" + round + R"(, "machine": )" + machine + R"(, "name": "a", "run": "00", "run_name": "n"})";
   };
-  for (const auto& [machine, round] : {std::pair{"-1", "3"}, {"4294967296", "3"}, {"7", "-2"}, {"7", "4294967296"}})
+  for (const auto& [machine, round] : {std::pair{"-1", "3"}, {"4294967296", "3"}, {"4294967040", "3"}, {"7", "-2"}, {"7", "4294967296"}})
     EXPECT_THAT(fault(with(machine, round)),
                 AllOf(StartsWith(file_.string()), HasSubstr("out of range"), HasSubstr("remove the file")));
   EXPECT_THAT(fault(with("7.5", "3")), StartsWith(file_.string()));
