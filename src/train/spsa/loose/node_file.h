@@ -9,9 +9,9 @@
 
 namespace tessera {
 
-/// {"last_seed_round", "machine", "name", "run", "run_name", "vote"}, replaced whole and synced before each vote is sent:
-/// a machine that goes on with its number votes in no round twice, for other directions of its numbers would be other votes. The
-/// vote itself is kept, as it may have been lost, and the same bytes may be sent again.
+/// {"last_seed_round", "machine", "name", "run", "run_name", "vote"}, replaced whole and synced before each vote is
+/// sent: a machine that goes on with its number votes in no round twice, for other directions of its numbers would be
+/// other votes. The vote itself is kept, as it may have been lost, and the same bytes may be sent again.
 struct NodeFile {
   std::string name, run, run_name;  // the node's; the run's SHA-256, and its name at the engine
   uint32_t machine = 0;

@@ -29,6 +29,7 @@ TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
   EXPECT_FALSE(NodeFile::read(file_));
   const NodeFile node{.name = "a-b_7",
                       .run = std::string(64, 'e'),
+                      .run_name = "first",
                       .machine = 0xfffffeff,
                       .last_seed_round = 0xffffffff,
                       .vote = {std::byte{0}, std::byte{0x9f}, std::byte{0xff}}};
@@ -37,10 +38,11 @@ TEST_F(NodeFiles, ComeBackAsTheyWereWritten) {
   ASSERT_TRUE(back);
   EXPECT_EQ(back->name, node.name);
   EXPECT_EQ(back->run, node.run);
+  EXPECT_EQ(back->run_name, node.run_name);
   EXPECT_EQ(back->machine, node.machine);
   EXPECT_EQ(back->last_seed_round, node.last_seed_round);
   EXPECT_EQ(back->vote, node.vote);
-  NodeFile{.name = "b", .run = "0"}.write(file_);
+  NodeFile{.name = "b", .run = "0", .run_name = "n"}.write(file_);
   EXPECT_EQ(NodeFile::read(file_)->last_seed_round, -1) << "it has voted in no round";
 }
 
@@ -58,7 +60,7 @@ TEST_F(NodeFiles, HaveKeysInTheOrderOfTheAlphabet) {
 }
 
 TEST_F(NodeFiles, CutAtAnyByteAreAnErrorThatNamesTheFile) {
-  NodeFile{.name = "a", .run = "00ff", .machine = 7, .last_seed_round = 11}.write(file_);
+  NodeFile{.name = "a", .run = "00ff", .run_name = "n", .machine = 7, .last_seed_round = 11}.write(file_);
   const std::string whole = read_file(file_);
   for (size_t size = 0; size + 2 < whole.size(); ++size)  // without the line's end it is whole
     EXPECT_THAT(fault(whole.substr(0, size)), AllOf(StartsWith(file_.string()), HasSubstr("remove the file"))) << size;
@@ -74,11 +76,11 @@ TEST_F(NodeFiles, WithWhatCannotBeAreAnError) {
   EXPECT_THAT(fault(with("7.5", "3")), StartsWith(file_.string()));
   EXPECT_THAT(fault(with("\"7\"", "3")), StartsWith(file_.string()));
   EXPECT_THAT(fault("[]"), StartsWith(file_.string()));
-  EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a"})"),
+  EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a", "run_name": "n"})"),
               AllOf(StartsWith(file_.string()), HasSubstr("run")));
   EXPECT_EQ(fault(with("7", "3")), kNothingThrown) << "a file without a vote";
   for (const char* vote : {"5", "5G", "0x12", "AB"})
-    EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a", "run": "00", "vote": ")" +
+    EXPECT_THAT(fault(R"({"last_seed_round": 1, "machine": 2, "name": "a", "run": "00", "run_name": "n", "vote": ")" +
                       std::string(vote) + "\"}"),
                 HasSubstr("no hexadecimal"));
 }

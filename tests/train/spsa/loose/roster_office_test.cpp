@@ -120,9 +120,8 @@ TEST_F(Office, LetsANumberBelongToTheNodeThatProposedItFirst) {
   EXPECT_FALSE(office_.speaks_for("b", 40));
   EXPECT_FALSE(office_.speaks_for("b", 41)) << "nobody has proposed it";
   EXPECT_TRUE(office_.speaks_for("", 41)) << "an engine that knows no nodes";
-  EXPECT_TRUE(office_.is_anothers("b", 40));
-  EXPECT_FALSE(office_.is_anothers("a", 40));
-  EXPECT_FALSE(office_.is_anothers("b", 41));
+  EXPECT_TRUE(office_.is_owned(40));
+  EXPECT_FALSE(office_.is_owned(41));
   go_on();
   leave("b", 40);
   EXPECT_THAT(changes(), IsEmpty()) << "only its own node gives a number up";
