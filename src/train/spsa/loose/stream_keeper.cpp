@@ -5,8 +5,9 @@
 namespace tessera {
 namespace {
 
-constexpr RoundClock::Seconds kMoment{1};    // between the last record that an engine lost and the RESEED behind it
-constexpr RoundClock::Seconds kPatience{5};  // with a machine that told what it has and tells it no more
+constexpr RoundClock::Seconds kMoment{1};        // between the last record that an engine lost and the RESEED behind it
+constexpr RoundClock::Seconds kReconnecting{3};  // until all are back behind a server that was away for a short while
+constexpr RoundClock::Seconds kPatience{5};      // with a machine that told what it has and tells it no more
 
 [[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine, const std::string& whose) {
   throw UserError(fmt::format("record {}", index),
@@ -60,6 +61,7 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
     // Who filled it writes a RESEED next. It is given a moment, so that the log tells what happened.
     if (!filled_since_) filled_since_ = now;
     if (now - *filled_since_ < kMoment) return false;
+    require_one_chain(state.records);  // it was filled by others, who may not have had all that this machine has
     end_reseeding(state.records);
     return true;
   }
@@ -74,6 +76,7 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
   }
   // Whoever cannot fill it has no say in who does.
   if (!holds(state.records)) return false;
+  quiet = std::max(quiet, kReconnecting);
   tell_have(now);
   if (RoundClock::Seconds(now - *short_since_) >= quiet && has_the_word(now, quiet)) fill();
   return false;
