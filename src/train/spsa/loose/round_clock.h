@@ -22,9 +22,9 @@ class RoundClock {
 
   /// A round begins: its record is the next. Beginning it again, after a record that was no round's, changes nothing.
   void begin(uint32_t round, Clock::time_point now);
-  /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`. A round counts
-  /// up to the last vote that may_pack() was told of: what it waited for others longer is this deadline itself, and
-  /// would make the next one three times as long.
+  /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`. A round that
+  /// waited for somebody in vain tells nothing of machines: it lasted its deadline, which would make the next one three
+  /// times as long. It counts as a median, or, when the quorum itself came behind the deadline, up to that.
   Seconds deadline() const;
   /// How much longer the machine in that place among those present waits: place tenths of the deadline, at most 1 s.
   Seconds patience(int64_t place) const;
@@ -36,13 +36,16 @@ class RoundClock {
   Seconds waited(Clock::time_point now) const { return now - begun_; }
 
  private:
+  double lasted(Clock::time_point now) const;  // seconds that the round counts as
+
   double quorum_, medians_;
   Seconds first_;
   int64_t absent_limit_;
   uint32_t round_ = 0;
   bool has_begun_ = false;
   Clock::time_point begun_, voted_;  // voted_: when `present_` was reached
-  int64_t present_ = 0;
+  int64_t present_ = 0;              // of the round, as far as may_pack() was told
+  bool is_full_ = false;
   std::deque<double> lasted_;  // seconds of the last rounds
 };
 

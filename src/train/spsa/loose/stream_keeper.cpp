@@ -5,9 +5,10 @@
 namespace tessera {
 namespace {
 
-constexpr RoundClock::Seconds kMoment{1};    // between the last record that an engine lost and the RESEED behind it
-constexpr RoundClock::Seconds kPatience{5};  // with a machine that told what it has and tells it no more
-constexpr RoundClock::Seconds kLongest{20};  // with machines that tell of more, and do not fill it
+constexpr RoundClock::Seconds kMoment{1};        // between the last record that an engine lost and the RESEED behind it
+constexpr RoundClock::Seconds kReconnecting{3};  // until all are back behind a server that was away for a short while
+constexpr RoundClock::Seconds kPatience{5};      // with a machine that told what it has and tells it no more
+constexpr RoundClock::Seconds kLongest{20};      // with machines that tell of more, and do not fill it
 
 [[noreturn]] void throw_fork(uint64_t index, uint64_t theirs, uint64_t mine) {
   throw UserError(fmt::format("record {}", index),
@@ -61,8 +62,7 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
     // Who filled it writes a RESEED next. It is given a moment, so that the log tells what happened.
     if (!filled_since_) filled_since_ = now;
     if (now - *filled_since_ < kMoment) return false;
-    // Another may have filled it with records of its own.
-    require_one_chain(state.records);
+    require_one_chain(state.records);  // it was filled by others, who may not have had all that this machine has
     end_reseeding(state.records);
     return true;
   }
@@ -77,6 +77,7 @@ bool StreamKeeper::attend(Time now, RoundClock::Seconds quiet) {
   }
   // Whoever cannot fill it has no say in who does.
   if (!holds(state.records) || !state.may_pack) return false;
+  quiet = std::max(quiet, kReconnecting);
   tell_have(now);
   const RoundClock::Seconds waited = now - *short_since_;
   if (waited >= quiet && (has_the_word(now, quiet) || waited >= 4 * quiet + kLongest)) fill();

@@ -34,7 +34,8 @@ class StreamKeeper {
   explicit StreamKeeper(Inputs in) : in_(std::move(in)) {}
 
   /// Looks at how the engine's log stands, and does what is due. Call it whenever wait() has returned.
-  /// @param quiet  how long nobody packs behind a connection at which the engine's log was found too short
+  /// @param quiet  how long nobody packs behind a connection at which the engine's log was found too short; at least
+  ///   3 s, for the others have to find the engine again, and the longest log may be theirs
   /// @return whether this machine may vote and pack now
   /// @throws UserError for a fork, naming the record and both hashes
   bool attend(Time now, RoundClock::Seconds quiet);

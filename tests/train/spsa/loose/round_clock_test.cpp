@@ -76,7 +76,7 @@ TEST_F(Rounds, ThatWentByTogetherTeachNothing) {
   EXPECT_NEAR(deadline(), 6, 1e-6);
 }
 
-TEST_F(Rounds, ThatWaitedForSomebodyAwayTeachHowLongTheVotesTookThatCame) {
+TEST_F(Rounds, ThatWaitedForSomebodyAwayMakeNoLongerDeadlines) {
   last({2});
   for (int k = 0; k < 20; ++k) {
     EXPECT_FALSE(may_pack(0.5, 1, 3));
@@ -85,6 +85,24 @@ TEST_F(Rounds, ThatWaitedForSomebodyAwayTeachHowLongTheVotesTookThatCame) {
     ASSERT_TRUE(may_pack(6.1, 2, 3)) << "round " << k;
     last({6.1});
     ASSERT_NEAR(deadline(), 6, 1e-6) << "not three times as long in each round";
+  }
+}
+
+TEST_F(Rounds, WithAllVotesLastUntilTheirRecordIsRead) {
+  last({2});
+  for (int k = 0; k < 16; ++k) {
+    EXPECT_TRUE(may_pack(0.01, 3, 3)) << "votes that were measured ahead come at once";
+    last({4});  // and the machines are busy with those of the next round
+  }
+  EXPECT_NEAR(deadline(), 12, 1e-6);
+}
+
+TEST_F(Rounds, WithoutAVoteAtTheStartKeepTheFirstDeadline) {
+  for (int k = 0; k < 8; ++k) {
+    last({});
+    EXPECT_FALSE(may_pack(59, 2, 3));
+    EXPECT_TRUE(may_pack(61, 2, 3)) << k;
+    last({61});
   }
 }
 

@@ -24,7 +24,7 @@ using testing::StartsWith;
 
 const std::string kRunHeader =
     R"({"alpha_max": "46293e5939a08cea", "format": 2, "signers": [], "stale_max": 2, "unit": 9})";
-constexpr double kQuiet = 2;  // seconds that nobody packs, and who is there tells how much it has
+constexpr double kQuiet = 4;  // seconds that nobody packs, and who is there tells how much it has
 
 RunId run_id() { return {sha256(std::as_bytes(std::span(kRunHeader)))}; }
 Chain new_chain() { return Chain(run_id(), {.stale_max = 2, .format = 2}); }
@@ -171,11 +171,11 @@ TEST_F(Keeper, FillsAnEngineThatLostItsEndAndWritesAReseedBehindIt) {
   EXPECT_THAT(node.said, ElementsAre(AllOf(HasSubstr("4 records"), HasSubstr("machine's 9"))));
   const uint64_t prev = chain_hash(all[8]);
   EXPECT_THAT(haves(), ElementsAre(HaveRecords{run_id().prefix(), 9, prev}));
-  EXPECT_FALSE(node.attend(11.9));
+  EXPECT_FALSE(node.attend(13.9));
   EXPECT_THAT(server_.records, SizeIs(4)) << "somebody may have more: it waits for word of that";
-  EXPECT_FALSE(node.attend(12.1));
+  EXPECT_FALSE(node.attend(14.1));
   EXPECT_EQ(node.keeper.reseeds(), 1);
-  EXPECT_TRUE(node.attend(12.2));
+  EXPECT_TRUE(node.attend(14.2));
   ASSERT_THAT(server_.records, SizeIs(10));
   EXPECT_EQ(type_of(server_.records.at(9)), RecordType::reseed);
   EXPECT_EQ(node.records(), server_.in_order());
@@ -302,6 +302,35 @@ TEST_F(Keeper, FillsOnWhereTheConnectionBroke) {
   EXPECT_TRUE(node.attend(50 + kQuiet));
   EXPECT_THAT(node.records(), SizeIs(9)) << "eight and one RESEED";
   EXPECT_EQ(node.records(), server_.in_order());
+}
+
+TEST_F(Keeper, WaitsForTheOthersToConnectHoweverShortRoundsAre) {
+  const auto all = rounds(5);
+  Node node(server_, "a", all);
+  const auto attend = [&](double seconds) {
+    const auto at = std::chrono::duration_cast<RoundClock::Clock::duration>(RoundClock::Seconds(seconds));
+    return node.keeper.attend(StreamKeeper::Time{} + at, RoundClock::Seconds(0.2));
+  };
+  for (const double at : {0.0, 0.3, 2.9}) EXPECT_FALSE(attend(at));
+  EXPECT_THAT(server_.records, IsEmpty());
+  EXPECT_FALSE(attend(3.1));
+  EXPECT_THAT(server_.records, SizeIs(6));
+}
+
+TEST_F(Keeper, FindsAForkWhereOthersFilledTheEngineAndHadLess) {
+  const auto all = rounds(9);
+  server_.fill(all);
+  Node longest(server_, "a", all), other(server_, "b", {all.begin(), all.begin() + 7});
+  server_.lose(3, 9);
+  EXPECT_FALSE(longest.attend(0));
+  other.heard = server_.controls.size();  // it was away when the longest log was told of
+  EXPECT_FALSE(other.attend(0));
+  EXPECT_FALSE(other.attend(kQuiet));
+  EXPECT_TRUE(other.attend(kQuiet));
+  server_.records.emplace(8, rounds(9, 8, 77)[8]);
+  longest.heard = server_.controls.size();
+  EXPECT_FALSE(longest.attend(kQuiet));
+  EXPECT_THAT(longest.fault(kQuiet + 1.1), AllOf(StartsWith("record 8: the engine's ("), HasSubstr("spsa.on_fork")));
 }
 
 TEST_F(Keeper, ForgetsWhatOthersHadBeforeTheConnection) {
