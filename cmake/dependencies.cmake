@@ -62,6 +62,21 @@ find_package(MPI QUIET COMPONENTS CXX)
 set(TESSERA_MPI_FOUND ${MPI_CXX_FOUND})
 tessera_report(MPI "${MPI_CXX_LIBRARIES}" "trainer runs alone, not under mpirun (Debian: libopenmpi-dev)")
 
+# NATS: a transport of one-byte SPSA for machines that come and go.
+if(NOT TESSERA_NATS STREQUAL "OFF")
+  pkg_check_modules(NATS QUIET IMPORTED_TARGET libnats>=3.4)
+endif()
+if(NATS_FOUND)
+  set(tessera_nats PkgConfig::NATS)
+  set(TESSERA_LEFT_OUT "|src/steplog/nats_absent.cpp")
+  set(nats_found "libnats ${NATS_VERSION}")
+elseif(TESSERA_NATS STREQUAL "ON")
+  message(FATAL_ERROR "TESSERA_NATS=ON, but libnats 3.4 or later was not found: install libnats-dev, or leave TESSERA_NATS at AUTO")
+else()
+  set(TESSERA_LEFT_OUT "|src/steplog/nats_(connection|engine|reader|streams).cpp")
+endif()
+tessera_report(NATS "${nats_found}" "one-byte SPSA runs without loose machines (Debian: libnats-dev)")
+
 # CUDA: the seam only. Devices, streams and the kernel table have a place for it; there is no kernel yet.
 if(NOT TESSERA_CUDA STREQUAL "OFF")
   find_package(CUDAToolkit QUIET)

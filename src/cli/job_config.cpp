@@ -96,8 +96,10 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.read("data", c.data);
   recipe.read("train", c.trainer.train);
   recipe.read("optimizer", c.trainer.optimizer);
-  for (const auto& estimator : c.trainer.estimators.all())
+  for (const auto& estimator : c.trainer.estimators.all()) {
     if (!estimator->section().empty()) recipe.read(estimator->section(), *estimator);
+    for (Estimator::MoreKeys& more : estimator->more_sections()) recipe.read(more.section, more);
+  }
   recipe.read("sharing", c.sharing);
   recipe.read("adapter", c.adapter);
   recipe.read("evaluate", c.trainer.evaluate);

@@ -2,133 +2,21 @@
 
 #include "cli/log_command.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "cli/jobs.h"
+#include "cli/log_summary.h"
 #include "core/error.h"
 #include "io/files.h"
 #include "io/output.h"
-#include "train/spsa/rounds.h"
-#include "train/spsa/vote_codec.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t kMachinesShown = 16;
-
-struct RoundLine {
-  uint32_t round = 0;  // the record's number, from 0 on
-  int64_t machines = 0, lanes = 0, votes = 0, valid = 0;
-  double alpha = 0, mul = 1;
-  int unit = 0;
-  std::optional<double> loss, median;  // median: of |g|
-  /// What everything but the record calls it: the first is 1, and after it a round is done.
-  int64_t step() const { return int64_t{round} + 1; }
-};
-
-/// A record that says what the state is after a round.
-struct Mark {
-  uint32_t round = 0, machine = 0;
-  std::string digest, sha256;  // sha256, bytes: of a snapshot's file
-  int64_t bytes = 0;
-};
-
-struct Summary {
-  RunHeader header;
-  std::string run, folder;
-  std::vector<std::string> notices;
-  std::vector<std::optional<uint32_t>> roster;
-  std::vector<RoundLine> rounds;
-  std::vector<Mark> digests, snapshots;
-  int64_t first_round = 0, total_rounds = 0, records = 0, bytes = 0, votes = 0, valid = 0;
-  bool ended = false;
-};
-
-class Reading {
- public:
-  explicit Reading(const RunHeader& header) : header_(header), unit_(header.unit_of(header.unit)) {}
-
-  RoundLine line_of(const Record& record) {
-    RoundLine line;
-    line.round = record.round;
-    line.lanes = record.lanes;
-    line.alpha = static_cast<double>(record.alpha);
-    line.mul = static_cast<double>(record.mul);
-    line.unit = unit_;
-    std::vector<int64_t> magnitudes;
-    count(record.present, record.bytes, line, &magnitudes);
-    for (const ExtraGroup& late : record.extra) count(late.present, late.bytes, line, nullptr);
-    if (!magnitudes.empty()) {
-      const auto middle = magnitudes.begin() + static_cast<int64_t>((magnitudes.size() - 1) / 2);
-      std::nth_element(magnitudes.begin(), middle, magnitudes.end());
-      line.median = std::ldexp(static_cast<double>(*middle), -unit_);
-    }
-    if (!record.losses.empty()) {
-      double sum = 0;
-      for (const uint16_t bits : record.losses) sum += static_cast<double>(to_float(Float16{bits}));
-      line.loss = sum / static_cast<double>(record.losses.size());
-    }
-    unit_ = header_.unit_of(record.unit_exp);
-    return line;
-  }
-
- private:
-  void count(const std::vector<bool>& present, std::span<const uint8_t> bytes, RoundLine& line,
-             std::vector<int64_t>* magnitudes) const {
-    if (magnitudes) line.machines = std::count(present.begin(), present.end(), true);
-    const auto width = static_cast<size_t>(header_.bytes_per_probe());
-    for (; bytes.size() >= width; bytes = bytes.subspan(width)) {
-      ++line.votes;
-      const auto value = read_vote(header_, bytes.first(width));
-      line.valid += value.has_value();
-      if (value && magnitudes) magnitudes->push_back(std::abs(int64_t{*value}));
-    }
-  }
-
-  const RunHeader& header_;
-  int unit_;  // in force for the next round's votes
-};
-
-Mark mark_of(const Record& record) {
-  Mark mark;
-  mark.round = record.round;
-  mark.machine = record.machine;
-  mark.digest = StateDigest{record.digest[0], record.digest[1]}.text();
-  if (record.type == RecordType::snapshot) {
-    mark.sha256 = hex_text(record.sha256);
-    mark.bytes = static_cast<int64_t>(record.file_bytes);
-  }
-  return mark;
-}
-
-Summary summary_of(const std::filesystem::path& run) {
-  const RunPlaces places = find_log(run);
-  const StepLog log = StepLog::open(places.log, {.access = StepLog::Access::read});
-  Summary s;
-  s.folder = places.log.string();
-  s.header = RunHeader::parse(log.header(), (places.log / "header.json").string());
-  s.run = sha256_hex(log.header());
-  s.notices = log.notices();
-  s.roster = log.chain().roster();
-  s.ended = log.chain().ended();
-  s.bytes = log.bytes_on_disk();
-  s.total_rounds = rounds_in(log);
-  Reading reading(s.header);
-  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
-    ++s.records;
-    if (record.type == RecordType::round) s.rounds.push_back(reading.line_of(record));
-    if (record.type == RecordType::digest) s.digests.push_back(mark_of(record));
-    if (record.type == RecordType::snapshot) s.snapshots.push_back(mark_of(record));
-    return true;
-  });
-  for (const RoundLine& line : s.rounds) {
-    s.votes += line.votes;
-    s.valid += line.valid;
-  }
-  s.first_round = s.rounds.empty() ? s.total_rounds : s.rounds.front().round;
-  return s;
-}
 
 std::optional<double> ratio(int64_t part, int64_t whole) {
   if (whole == 0) return std::nullopt;
@@ -205,6 +93,19 @@ Json header_json(const RunHeader& h) {
       .set("parent", h.parent.empty() ? Json() : Json(h.parent));
 }
 
+Json machines_json(const std::vector<uint32_t>& machines) {
+  Json list = Json::array();
+  for (const uint32_t machine : machines) list.push_back(int64_t{machine});
+  return list;
+}
+
+Json changes_json(const std::vector<RosterChange>& roster, bool joins) {
+  std::vector<uint32_t> machines;
+  for (const RosterChange& change : roster)
+    if (change.add == joins) machines.push_back(change.machine);
+  return machines_json(machines);
+}
+
 Json round_json(const RoundLine& line) {
   return Json::object()
       .set("round", int64_t{line.round})
@@ -217,7 +118,25 @@ Json round_json(const RoundLine& line) {
       .set("mul", line.mul)
       .set("unit", int64_t{line.unit})
       .set("loss", optional_number(line.loss))
-      .set("median", optional_number(line.median));
+      .set("median", optional_number(line.median))
+      .set("late", line.late)
+      .set("clipped", line.clipped)
+      .set("absent", machines_json(line.absent))
+      .set("joined", changes_json(line.roster, true))
+      .set("left", changes_json(line.roster, false))
+      .set("conflict", line.had_conflict);
+}
+
+Json machine_json(const MachineLine& line) {
+  return Json::object()
+      .set("machine", int64_t{line.machine})
+      .set("lane", int64_t{line.lane})
+      .set("joined", int64_t{line.joined})
+      .set("left", line.left ? Json(int64_t{*line.left}) : Json())
+      .set("why", line.left ? Json(line.why()) : Json())
+      .set("voted", line.voted)
+      .set("late", line.late)
+      .set("absent", line.absent);
 }
 
 Json mark_json(const Mark& mark) {
@@ -226,7 +145,9 @@ Json mark_json(const Mark& mark) {
   return json.set("sha256", mark.sha256).set("bytes", mark.bytes);
 }
 
-void print_json(const Summary& s, size_t last) {
+void print_json(const LogSummary& s, size_t last) {
+  Json machines = Json::array();
+  for (const MachineLine& line : s.machines) machines.push_back(machine_json(line));
   Json roster = Json::array(), notices = Json::array(), digests = Json::array(), snapshots = Json::array(),
        rounds = Json::array();
   for (const auto& machine : s.roster) roster.push_back(machine ? Json(int64_t{*machine}) : Json());
@@ -243,6 +164,9 @@ void print_json(const Summary& s, size_t last) {
                         .set("first_round", s.first_round)
                         .set("ended", s.ended)
                         .set("roster", roster)
+                        .set("machines", machines)
+                        .set("reseeds", s.reseeds)
+                        .set("conflicts", s.conflicts)
                         .set("records", s.records)
                         .set("votes", s.votes)
                         .set("votes_valid", optional_number(ratio(s.valid, s.votes)))
@@ -257,7 +181,7 @@ void print_json(const Summary& s, size_t last) {
 
 // --- for people
 
-void print_header(const Summary& s) {
+void print_header(const LogSummary& s) {
   const RunHeader& h = s.header;
   print_out("{}\n", s.folder);
   print_out("run         {}\n", s.run);
@@ -293,7 +217,7 @@ std::string marks_in_words(const std::vector<Mark>& marks, size_t last) {
   return text;
 }
 
-void print_totals(const Summary& s, size_t last) {
+void print_totals(const LogSummary& s, size_t last) {
   print_out("rounds      {}{}, {}\n", s.total_rounds,
             s.first_round > 0 ? fmt::format(" (the first {} were dropped)", s.first_round) : "",
             s.ended ? "ended" : "not ended");
@@ -305,33 +229,63 @@ void print_totals(const Summary& s, size_t last) {
               100 * *ratio(s.valid, s.votes), s.bytes, *ratio(s.bytes, s.votes));
   print_out("digests     {}\n", marks_in_words(s.digests, last));
   print_out("snapshots   {}\n", marks_in_words(s.snapshots, last));
+  if (s.reseeds + s.conflicts > 0)
+    print_out("engine      {} times filled again after it lost its tail; {} records by packers that had lost a place\n",
+              s.reseeds, s.conflicts);
   for (const std::string& notice : s.notices) print_out("notice      {}\n", notice);
 }
 
-void print_table(const Summary& s, size_t last) {
+/// Who came and went: of runs in which somebody did.
+void print_machines(const LogSummary& s) {
+  const auto is_eventful = [&](const MachineLine& line) {
+    return line.left || line.late > 0 || line.absent > 0 || line.joined > s.machines.front().joined;
+  };
+  if (std::ranges::none_of(s.machines, is_eventful)) return;
+  print_out("\n{:>12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "machine", "lane", "joined", "left", "", "voted",
+            "late", "absent");
+  for (const MachineLine& line : s.machines)
+    print_out("{:>12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", line.machine, line.lane, int64_t{line.joined} + 1,
+              line.left ? fmt::format("{}", int64_t{*line.left} + 1) : "", line.why(), line.voted, line.late,
+              line.absent);
+}
+
+std::string events_in_words(const RoundLine& line) {
+  std::vector<std::string> events;
+  if (line.late > 0) events.push_back(fmt::format("{} late", line.late));
+  if (line.clipped > 0) events.push_back(fmt::format("{} clipped", line.clipped));
+  for (const RosterChange& change : line.roster)
+    events.push_back(fmt::format("{} {} lane {}", change.machine, change.add ? "gets" : "leaves", change.lane));
+  if (!line.absent.empty() && line.absent.size() <= kMachinesShown)
+    events.push_back(fmt::format("absent: {}", fmt::join(line.absent, " ")));
+  return fmt::format("{}", fmt::join(events, "; "));
+}
+
+void print_table(const LogSummary& s, size_t last) {
   const size_t count = std::min(last, s.rounds.size());
   if (count == 0) return;
   print_out("\n{:>8} {:>11} {:>7} {:>7} {:>11} {:>5} {:>9} {:>11}\n", "round", "machines", "votes", "valid", "alpha",
             "unit", "loss", "median |g|");
   for (size_t i = s.rounds.size() - count; i < s.rounds.size(); ++i) {
     const RoundLine& line = s.rounds[i];
-    print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}\n", line.step(),
+    const std::string events = events_in_words(line);
+    print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}{}\n", line.step(),
               fmt::format("{}/{}", line.machines, line.lanes), line.votes, line.valid, line.alpha,
               fmt::format("2^{}", -line.unit), line.loss ? fmt::format("{:.4f}", *line.loss) : "-",
-              line.median ? fmt::format("{:.4g}", *line.median) : "-");
+              line.median ? fmt::format("{:.4g}", *line.median) : "-", events.empty() ? "" : "  " + events);
   }
 }
 
 }  // namespace
 
 int log_command(const std::filesystem::path& run, std::optional<int64_t> last, bool as_json) {
-  const Summary summary = summary_of(run);
+  const LogSummary summary = summary_of(run);
   if (as_json) {
     print_json(summary, static_cast<size_t>(last.value_or(static_cast<int64_t>(summary.rounds.size()))));
   } else {
     const auto shown = static_cast<size_t>(last.value_or(10));
     print_header(summary);
     print_totals(summary, shown);
+    print_machines(summary);
     print_table(summary, shown);
   }
   return kDone;

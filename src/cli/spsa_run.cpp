@@ -1,5 +1,10 @@
 #include "cli/spsa_run.h"
 
+#include <unistd.h>
+
+#include <array>
+#include <cctype>
+
 #include "cli/going_on.h"
 #include "cli/run_path.h"
 #include "core/error.h"
@@ -107,6 +112,42 @@ fs::path shared_folder(const JobInputs& in) {
   return spsa.shared.empty() ? run_folder_path(in) / "engine" : spsa.shared;
 }
 
+std::string name_of_host() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+/// A name as servers take it: what else stands in it becomes "-".
+std::string as_name(std::string text) {
+  for (char& c : text)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_') c = '-';
+  return text;
+}
+
+NatsSettings nats_settings(const JobInputs& in) {
+  const LooseConfig& loose = spsa_config(in.config.trainer).loose;
+  NatsSettings settings;
+  settings.servers = loose.server;
+  settings.name = loose.name.empty() ? as_name(in.recipe.name()) : loose.name;
+  settings.node = loose.node.empty() ? as_name(name_of_host()) : loose.node;
+  settings.credentials = loose.credentials;
+  settings.tls_ca = loose.tls_ca;
+  settings.tls_cert = loose.tls_cert;
+  settings.tls_key = loose.tls_key;
+  settings.require_header = [](const std::string& there, const std::string& here) {
+    std::string text;
+    for (const HeaderChange& change :
+         header_changes(RunHeader::parse(there, spsa_key("name")), RunHeader::parse(here, "the run's header")))
+      text += change_in_words(change.key, change.before, change.now) + "\n";
+    if (!text.empty())
+      throw UserError(spsa_key("name"), "the run of this name at the server has another recipe",
+                      text + "undo the change, or choose another name");
+  };
+  check(settings);
+  return settings;
+}
+
 std::optional<Rules> rules_of_log(const fs::path& log) {
   const fs::path header = log / "header.json";
   if (!fs::exists(header)) return std::nullopt;
@@ -164,6 +205,7 @@ class SpsaRun final : public EstimatorRun {
     auto spsa = std::make_unique<SpsaInputs>();
     spsa->members = members_of(in);
     spsa->shared = shared_folder(in);
+    if (transport_of(in).is_loose()) spsa->nats = nats_settings(in);
     std::string text;
     if (in.world.rank() == 0) {
       const KeptRun own = kept_by_run(starting.path);
@@ -175,7 +217,11 @@ class SpsaRun final : public EstimatorRun {
       text = header.text();
       if (const Transport& transport = transport_of(in); transport.shares_folder())
         spsa->seat = take_seat(starting, *spsa, transport, header);
-      keep_spsa_run(starting, own, text);
+      // A header that the server refuses must leave nothing in the folder.
+      if (transport_of(in).is_loose())
+        spsa->accepted = [starting, own, text] { keep_spsa_run(starting, own, text); };
+      else
+        keep_spsa_run(starting, own, text);
     }
     spsa->header = RunHeader::parse(broadcast_text(in.world, text), "the run's header");
     spsa->prober = make_prober(config, starting.model);

@@ -77,8 +77,18 @@ void add_estimators(UnreadNotes& notes, const JobConfig& c) {
     c.trainer.estimators.all()[i]->visit(given);
     unset.all()[i]->visit(defaults);
     said[section] = said_keys(given, defaults);
-    if (c.trainer.estimators.all()[i].get() != &used)
-      notes.add(section, said[section], all_keys(given), is("train.estimator", c.trainer.train.estimator));
+    const bool is_used = c.trainer.estimators.all()[i].get() == &used;
+    if (!is_used) notes.add(section, said[section], all_keys(given), is("train.estimator", c.trainer.train.estimator));
+    const auto more = c.trainer.estimators.all()[i]->more_sections(), unset_more = unset.all()[i]->more_sections();
+    for (size_t k = 0; k < more.size(); ++k) {
+      Fields given_more, default_more;
+      more[k].visit(given_more);
+      unset_more[k].visit(default_more);
+      said[more[k].section] = said_keys(given_more, default_more);
+      if (!is_used)
+        notes.add(more[k].section, said[more[k].section], all_keys(given_more),
+                  is("train.estimator", c.trainer.train.estimator));
+    }
   }
   for (const UnreadGroup& group : used.unread()) notes.add(group.section, said[group.section], group.keys, group.why);
 }

@@ -185,9 +185,9 @@ void PackedDataset::append_piece(const Piece& piece, int64_t place, PackedBatch&
   }
 }
 
-PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_global_row) const {
+PackedBatch PackedDataset::empty_batch(int64_t rows, int64_t first_global_row) const {
   PackedBatch batch;
-  batch.rows = static_cast<int64_t>(rows.size());
+  batch.rows = rows;
   batch.sequence_length = sequence_length_;
   const auto tokens = static_cast<size_t>(batch.tokens());
   batch.ids.assign(tokens, 0);
@@ -197,6 +197,11 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
   batch.draw_index.resize(tokens);
   for (size_t i = 0; i < tokens; ++i)
     batch.draw_index[i] = first_global_row * sequence_length_ + static_cast<int64_t>(i);
+  return batch;
+}
+
+PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_global_row) const {
+  PackedBatch batch = empty_batch(static_cast<int64_t>(rows.size()), first_global_row);
   for (size_t r = 0; r < rows.size(); ++r) {
     TS_CHECK(0 <= rows[r] && rows[r] < this->rows(), "row {} of {}", rows[r], this->rows());
     int64_t place = static_cast<int64_t>(r) * sequence_length_;
@@ -206,6 +211,28 @@ PackedBatch PackedDataset::batch(std::span<const int64_t> rows, int64_t first_gl
     }
   }
   return batch;
+}
+
+std::vector<std::vector<int64_t>> PackedDataset::pieces_by_document() const {
+  std::vector<std::vector<int64_t>> found(static_cast<size_t>(documents()));
+  for (size_t p = 0; p < pieces_.size(); ++p)
+    if (scored_in(pieces_[p]) > 0) found[static_cast<size_t>(pieces_[p].document)].push_back(static_cast<int64_t>(p));
+  // In the order of the text, wherever their rows are.
+  for (auto& pieces : found)
+    std::ranges::sort(pieces, {}, [&](int64_t p) { return pieces_[static_cast<size_t>(p)].begin; });
+  return found;
+}
+
+std::vector<PackedBatch> PackedDataset::batches_of_pieces(std::span<const int64_t> pieces, int64_t rows) const {
+  std::vector<PackedBatch> batches;
+  for (size_t begin = 0; begin < pieces.size(); begin += static_cast<size_t>(rows)) {
+    const auto some = pieces.subspan(begin, std::min(static_cast<size_t>(rows), pieces.size() - begin));
+    PackedBatch batch = empty_batch(static_cast<int64_t>(some.size()), 0);
+    for (size_t r = 0; r < some.size(); ++r)
+      append_piece(pieces_[static_cast<size_t>(some[r])], static_cast<int64_t>(r) * sequence_length_, batch);
+    batches.push_back(std::move(batch));
+  }
+  return batches;
 }
 
 RowShare row_share(int64_t batch, const DataShare& share) {

@@ -67,6 +67,12 @@ class PackedDataset {
   /// The given rows as a batch; draw_index counts from global row `first_global_row`.
   PackedBatch batch(std::span<const int64_t> rows, int64_t first_global_row) const;
 
+  /// The pieces of each document that stand in a row, by its number: what batches_of_pieces takes. Of documents
+  /// without a scored token there are none.
+  std::vector<std::vector<int64_t>> pieces_by_document() const;
+  /// Pieces, a row each, in batches of at most so many rows.
+  std::vector<PackedBatch> batches_of_pieces(std::span<const int64_t> pieces, int64_t rows) const;
+
  private:
   struct Piece {
     int64_t begin, end;  // in data_.tokens
@@ -91,6 +97,7 @@ class PackedDataset {
   std::vector<Piece> shuffled_pieces() const;
   void pack(const std::vector<Piece>&);
   void count_scored_tokens();
+  PackedBatch empty_batch(int64_t rows, int64_t first_global_row) const;
   void append_piece(const Piece&, int64_t place, PackedBatch&) const;
 };
 

@@ -7,7 +7,7 @@
 #include "steplog/wire.h"
 
 // A record in a page: a tag byte, then only what the tag does not cover.
-// Run, index, prev and the CRC follow from the place.
+// Run, index, prev and the CRC follow from the place; a signature, which follows from nothing, stands behind the body.
 //
 //   bits 0-2 type
 //   bit 3    alpha is that of the record before
@@ -62,7 +62,9 @@ size_t count_bits(std::span<const std::byte> bytes) {
 }
 
 /// Bytes behind the bitmap of a round without extra groups.
-size_t plain_bytes(const Record& head, size_t present) { return present * head.m + (head.flags & 1 ? present * 2 : 0); }
+size_t plain_bytes(const Record& head, size_t present) {
+  return present * head.m + (head.flags & kHasLosses ? present * 2 : 0);
+}
 
 /// What both directions know before a record.
 struct Context {
@@ -109,6 +111,7 @@ void put_record(ByteWriter& writer, std::span<const std::byte> encoded, Context&
   writer.put(roster);
   if (!all_present) writer.put(bitmap);
   writer.put(rest);
+  if (head.signature) put_signature(writer, *head.signature);
   context.pass(head);
 }
 
@@ -155,6 +158,7 @@ Bytes get_record(ByteReader& reader, Record head, Context& context) {
   const std::span<const std::byte> bitmap = tag & kAllPresent ? std::span(full) : reader.take(bitmap_bytes(head));
   body.put(bitmap);
   body.put(reader.take(tag & kOwnBody ? own_rest : plain_bytes(head, count_bits(bitmap))));
+  if (head.flags & kIsSigned) head.signature = get_signature(reader);
   parts.head = head;
   parts.body = body.bytes();
   context.pass(head);

@@ -21,11 +21,13 @@ bool is_blank(std::span<const std::byte> bytes) {
 
 /// A record that is there to its end, with a wrong checksum: no kill leaves that, a damaged disk does.
 bool is_whole_but_damaged(std::span<const std::byte> rest) {
-  // Where the length in front says that the record ends, and where its own head does (the body's length stands at byte
-  // 52): a kill leaves less than either, a damaged byte leaves all of them.
+  // Where the length in front says that the record ends, and where its own head does (flags stand at byte 6, the body's
+  // length at byte 52): a kill leaves less than either, a damaged byte leaves all of them.
   if (rest.size() < 4 + kRecordFrameBytes) return false;
   const uint64_t told = 4 + uint64_t{ByteReader(rest).get<uint32_t>()};
-  const uint64_t own = 4 + kRecordFrameBytes + uint64_t{ByteReader(rest.subspan(4 + 52)).get<uint32_t>()};
+  const bool is_signed = ByteReader(rest.subspan(4 + 6)).get<uint16_t>() & kIsSigned;
+  const uint64_t own = 4 + kRecordFrameBytes + uint64_t{ByteReader(rest.subspan(4 + 52)).get<uint32_t>()} +
+                       (is_signed ? kSignatureBytes : 0);
   return !is_blank(rest.subspan(4)) && (rest.size() == told || rest.size() == own);
 }
 

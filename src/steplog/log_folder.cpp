@@ -28,6 +28,7 @@ void write_bytes(const fs::path& file, const Bytes& bytes) {
 
 LogFolder::LogFolder(fs::path folder, const StepLog::Options& options)
     : folder_(std::move(folder)), options_(options), header_(read_log_header(folder_)), chain_(options.limits) {
+  options_.limits = limits_of_header(header_, header_file(folder_).string(), options_.limits);
   // The header's text names the run; records carry the first bytes of its hash.
   options_.limits.run.sha256 = sha256(std::as_bytes(std::span(header_)));
 }

@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint32_t kMagic = 0x31425354;  // "TSB1"
 constexpr uint8_t kVersion = 1;
-constexpr uint16_t kHasLosses = 1, kKnownFlags = 3;  // bit 1: the unit changed here, which unit_exp says by itself
+constexpr uint16_t kRoundFlags = kHasLosses | kChangesUnit, kKnownFlags = kRoundFlags | kIsSigned | kHadConflict;
 
 size_t count_present(const std::vector<bool>& present) {
   return static_cast<size_t>(std::count(present.begin(), present.end(), true));
@@ -103,8 +103,8 @@ void put_fields(ByteWriter& writer, const Record& record) {
 
 void get_fields(const RecordParts& parts, Record& record) {
   // One form for one meaning: what a type does not use is zero, or equal records could differ in their hashes.
-  if (record.flags || record.m || record.lanes || parts.roster_bytes || parts.extra_groups)
-    refuse("head", "flags, m, lanes, roster bytes and extra groups are 0 in a record that is no round");
+  if (record.flags & kRoundFlags || record.m || record.lanes || parts.roster_bytes || parts.extra_groups)
+    refuse("head", "flags of rounds, m, lanes, roster bytes and extra groups are 0 in a record that is no round");
   ByteReader reader(parts.body);
   if (record.type == RecordType::digest) record.machine = reader.get<uint32_t>();
   if (record.type == RecordType::digest || record.type == RecordType::snapshot)
@@ -135,7 +135,7 @@ Bytes put_together(const RecordParts& parts) {
   TS_CHECK(parts.body.size() <= UINT32_MAX, "a record's body of {} bytes", parts.body.size());
   // The head's 56 bytes: u32 magic | u8 version | u8 type | u16 flags | u32 run | u32 round | u32 seed round | u64
   // index | u64 prev | f32 alpha | f32 mul | i8 unit_exp | u8 m | u16 lanes | u16 bytes of roster changes | u16 extra
-  // groups | u32 bytes of the body. The body follows, then a CRC-32C of all of it.
+  // groups | u32 bytes of the body. The body follows, then a CRC-32C of all of it, and a signature where it is flagged.
   ByteWriter writer;
   writer.put(kMagic);
   writer.put(kVersion);
@@ -156,7 +156,20 @@ Bytes put_together(const RecordParts& parts) {
   writer.put(static_cast<uint32_t>(parts.body.size()));
   writer.put(parts.body);
   writer.put(crc32c(writer.bytes()));
+  if (head.signature) put_signature(writer, *head.signature);
   return writer.take();
+}
+
+void put_signature(ByteWriter& writer, const Signature& signature) {
+  writer.put(signature.key);
+  writer.put(std::span<const std::byte>(signature.bytes));
+}
+
+Signature get_signature(ByteReader& reader) {
+  Signature signature;
+  signature.key = reader.get<uint8_t>();
+  std::ranges::copy(reader.take(signature.bytes.size()), signature.bytes.begin());
+  return signature;
 }
 
 RecordParts take_apart(std::span<const std::byte> encoded) {
@@ -185,17 +198,24 @@ RecordParts take_apart(std::span<const std::byte> encoded) {
   parts.roster_bytes = reader.get<uint16_t>();
   parts.extra_groups = reader.get<uint16_t>();
   // The length that the head says has to be the one that is there, before anything of the body is read by it.
-  if (const uint32_t body = reader.get<uint32_t>(); encoded.size() - kRecordFrameBytes != body)
-    refuse("length", fmt::format("{} bytes, its head says {}", encoded.size(), kRecordFrameBytes + uint64_t{body}));
-  parts.body = reader.take(encoded.size() - kRecordFrameBytes);
-  if (reader.get<uint32_t>() != crc32c(encoded.first(encoded.size() - 4))) refuse("crc", "the checksum does not match");
+  const uint64_t body_bytes = reader.get<uint32_t>(), framed = kRecordFrameBytes + body_bytes;
+  const bool is_signed = head.flags & kIsSigned;
+  if (encoded.size() != framed && !(is_signed && encoded.size() == framed + kSignatureBytes))
+    refuse("length", fmt::format("{} bytes, its head says {}", encoded.size(),
+                                 framed + (is_signed ? uint64_t{kSignatureBytes} : 0)));
+  parts.body = reader.take(body_bytes);
+  if (reader.get<uint32_t>() != crc32c(encoded.first(framed - 4))) refuse("crc", "the checksum does not match");
   // Behind the CRC: these are mistakes of a writer, not of a disk.
   if (type < 1 || type > 5) refuse("type", fmt::format("records of type {} are unknown", type));
   if (head.flags & ~kKnownFlags) refuse("flags", fmt::format("flags {:04x} are unknown", head.flags));
+  if (is_signed && reader.rest().empty()) refuse("flags", "it says that it is signed, and no signature follows");
+  if (is_signed) head.signature = get_signature(reader);
   return parts;
 }
 
 Bytes encode(const Record& record) {
+  TS_CHECK(record.signature.has_value() == ((record.flags & kIsSigned) != 0), "flags {:04x} and {} signature",
+           record.flags, record.signature ? "a" : "no");
   ByteWriter roster, rest;
   RecordParts parts;
   if (record.type == RecordType::round) {
@@ -209,7 +229,8 @@ Bytes encode(const Record& record) {
   } else {
     parts.head = record;
     // As get_fields demands of such a record.
-    parts.head.flags = parts.head.lanes = parts.head.m = 0;
+    parts.head.flags &= static_cast<uint16_t>(~kRoundFlags);
+    parts.head.lanes = parts.head.m = 0;
     put_fields(rest, record);
   }
   roster.put(std::span(rest.bytes()));

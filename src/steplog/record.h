@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <variant>
@@ -64,17 +63,30 @@ struct ExtraGroup {
   std::vector<uint8_t> bytes;  // [present lanes · m]
 };
 
+/// Whose word a record is, behind its CRC: signature.h.
+struct Signature {
+  uint8_t key = 0;                    // place in the header's list of signers
+  std::array<std::byte, 64> bytes{};  // Ed25519
+  friend bool operator==(const Signature&, const Signature&) = default;
+};
+
+// Flags of a record; the first two are a round's alone, and the last two are of format 2.
+constexpr uint16_t kHasLosses = 1;    // f16 losses follow
+constexpr uint16_t kChangesUnit = 2;  // unit_exp is not that of the record before
+constexpr uint16_t kIsSigned = 4;     // a signature follows
+constexpr uint16_t kHadConflict = 8;  // its packer has lost a compare-and-set since its last record
+
 /// One record. All types share the 56-byte head; the body depends on the type. Little-endian, no padding;
-/// a CRC-32C follows the body.
+/// a CRC-32C follows the body, and then the signature where there is one.
 struct Record {
   RecordType type = RecordType::round;
-  uint16_t flags = 0;  // bit 0: f16 losses follow; bit 1: unit_exp changed here
+  uint16_t flags = 0;
   uint32_t run = 0, round = 0, seed_round = 0;
   uint64_t index = 0;  // place in the chain, from 0
   uint64_t prev = 0;   // first 8 bytes of SHA-256 of the record before; 0 for the first
   // The update of a round: w <- mul · w, then w <- w + alpha · (the integer sum of its votes), as in kernels/votes.h.
   float alpha = 0, mul = 1;
-  // Votes are multiples of 2^-unit_exp, from the next round on.
+  // The newest announced unit: votes are multiples of 2^-unit_exp from seed round `round` + stale_max + 1 on.
   int8_t unit_exp = 9;
   uint8_t m = 0;  // bytes a lane
   // Size of the roster, behind the changes in this record.
@@ -90,56 +102,13 @@ struct Record {
   std::array<uint64_t, 2> digest{};    // of the state
   std::array<std::byte, 32> sha256{};  // snapshot: of the file
   uint64_t file_bytes = 0;
+  std::optional<Signature> signature;  // when flagged
 };
 Bytes encode(const Record&);
 /// Checks every length against what is there before it is used, and the CRC.
-/// Whether the record fits the chain is ChainRules' matter.
+/// Whether the record fits the chain, and who signed it, is ChainRules' matter.
 std::variant<Record, Refusal> decode_record(std::span<const std::byte>);
 /// First 8 bytes of SHA-256 of an encoded record: the next one's `prev`.
 uint64_t chain_hash(std::span<const std::byte> record);
-
-/// What a record must satisfy beyond its own form, as of the records before it. Every honest replica decides alike.
-class ChainRules {
- public:
-  struct Limits {
-    RunId run{};
-    double alpha_max = 1e30, mul_min = 0.5, mul_max = 1;
-    int stale_max = 2;
-    uint8_t m_max = 255;
-  };
-  explicit ChainRules(Limits limits) : limits_(limits) {}
-  /// The broken rule, or nothing: "end" (anything after END), "run", "index", "prev", "type", "round" (a gap; of the
-  /// other types: more rounds than there are), "seed round" (in the future, or twice in the record), "stale", "alpha"
-  /// (not finite or too large), "mul", "m", "lanes" (not as many as the roster has), "lane" (taken already), "machine"
-  /// (a vote of a free lane; a machine unknown, twice in the roster, with a reserved id, or back after it left). What
-  /// form alone decides ("bitmap", "crc", "length", ...) decode_record has refused before.
-  std::optional<Refusal> refuses(const Record&) const;
-  /// The record was accepted. @param encoded  its bytes
-  void accept(const Record&, std::span<const std::byte> encoded);
-
-  /// The state as bytes, for a log whose first records are dropped.
-  Bytes save() const;
-  static std::variant<ChainRules, Refusal> restore(Limits, std::span<const std::byte> saved);
-
-  uint64_t next_index() const { return next_index_; }
-  uint32_t next_round() const { return next_round_; }
-  uint64_t prev() const { return prev_; }
-  bool ended() const { return ended_; }
-  /// Machine of each lane; nothing for a free lane. A lane stays when its machine leaves and may be given to another; a
-  /// record's `lanes` is the size after its own changes.
-  const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
-
- private:
-  using Roster = std::vector<std::optional<uint32_t>>;
-  static void apply_roster(const Record&, Roster&, std::set<uint32_t>& former);
-  void check_round(const Record&) const;
-
-  Limits limits_;
-  uint64_t next_index_ = 0, prev_ = 0;
-  uint32_t next_round_ = 0;
-  bool ended_ = false;
-  Roster roster_;
-  std::set<uint32_t> former_;  // machines that left
-};
 
 }  // namespace tessera

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "io/file_descriptor.h"
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 
 namespace tessera {
 

@@ -129,6 +129,8 @@ std::vector<std::byte> StepLog::start_state() const {
   return first_index() > 0 ? impl_->folder.start().save() : Bytes{};
 }
 
+ChainRules StepLog::start() const { return impl_->folder.start(); }
+
 void StepLog::begin_at(std::span<const std::byte> state) {
   impl_->require_writer();
   const auto rules = impl_->folder.restored(state);

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "core/error.h"
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 
 namespace tessera {
 
@@ -26,7 +26,7 @@ class StepLog {
     Access access = Access::write;
     int64_t segment_bytes = int64_t{64} << 20;
     bool sync_appends = true;     // false: records of another log, which count from sync() on
-    ChainRules::Limits limits{};  // `run` is filled in from header.json
+    ChainRules::Limits limits{};  // `run` is filled in from header.json; in format 2 that says all of them
     bool up_to_damage = false;    // read: a log that is damaged in its middle ends before that, and damage() tells
   };
   /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header
@@ -63,6 +63,7 @@ class StepLog {
   void refresh();
   /// What is known of the chain where this log begins; empty for a log that begins with record 0.
   std::vector<std::byte> start_state() const;
+  ChainRules start() const;  // the same as rules
   /// Begins anew where another log of the run begins, given its start_state(). For a log that ends before.
   void begin_at(std::span<const std::byte> state);
   /// Calls use(record, encoded) for each record from `index` on, until it returns false.

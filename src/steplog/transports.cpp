@@ -6,11 +6,13 @@ namespace tessera {
 
 Transport mpi_transport();
 Transport file_transport();
+Transport nats_transport();
 
 const std::vector<Transport>& transports() {
   static const std::vector<Transport> list = {
       mpi_transport(),
       file_transport(),
+      nats_transport(),
   };
   return list;
 }

@@ -112,15 +112,18 @@ class ByteReader {
 
 // The head is of one size for all types, so that a record's length is known from it.
 constexpr size_t kRecordHeadBytes = 56, kRecordFrameBytes = kRecordHeadBytes + 4;  // with the CRC
+constexpr size_t kSignatureBytes = 65;  // behind the CRC of a record that is signed: its key's place, and the signature
 
 /// A record with its body not looked into.
 struct RecordParts {
-  Record head;  // the fields of the 56 bytes
+  Record head;  // the fields of the 56 bytes, and the signature
   uint16_t roster_bytes = 0, extra_groups = 0;
   std::span<const std::byte> body;
 };
-/// Checks magic, version, type, flags, the lengths against each other, and the CRC. @throws Refused
+/// Checks magic, version, type, flags, the lengths against each other, and the CRC; not the signature. @throws Refused
 RecordParts take_apart(std::span<const std::byte> encoded);
 Bytes put_together(const RecordParts&);
+void put_signature(ByteWriter&, const Signature&);
+Signature get_signature(ByteReader&);
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 // How gradients are found, or what takes their place. One file or folder each; estimators.cpp lists them. An estimator
 // holds its own section of the recipe and answers what others have to know of it; nobody asks for one by its name.
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -53,6 +54,12 @@ class Estimator {
   /// The name of its section; empty: it has no keys. The keys are read whether or not the recipe's training uses it.
   virtual std::string section() const { return ""; }
   virtual void visit(Fields&) {}
+  /// Sections beside it.
+  struct MoreKeys {
+    std::string section;
+    std::function<void(Fields&)> visit;
+  };
+  virtual std::vector<MoreKeys> more_sections() { return {}; }
   /// Defaults of other sections that are others with it, set where the recipe does not give the key,
   /// before the recipe is stored.
   virtual void set_defaults(const Recipe&, TrainerConfig&) const {}

@@ -94,7 +94,7 @@ class Loop {
       // Figures of held-out data that this recipe does not have any more would be told as its own.
       if (!in_.eval) forget_evaluations();
       if (in_.eval && is_another_set(*saved))
-        begin_evaluations(saved->meta.first_eval.has_scored(), saved->figures_file);
+        begin_evaluations(*saved);
       else if (in_.eval && saved->owes_evaluation)
         evaluate_between_steps(Begins::no);
       return;
@@ -117,11 +117,15 @@ class Loop {
   }
 
   /// A new "before", and a new best.
-  void begin_evaluations(bool were_others, const std::string& figures_file) {
+  void begin_evaluations(const Restored& saved) {
+    const bool were_others = saved.meta.first_eval.has_scored();
+    const std::string& figures_file = saved.figures_file;
     in_.report.say(fmt::format(
         "{}: the figures that are told as \"before\" will be those of step {}, with which the run goes on",
         were_others
             ? "the held-out rows are others than the run's so far"
+        : !saved.why_unevaluated.empty()
+            ? saved.why_unevaluated
             : fmt::format("no earlier evaluation is known, since the run had no held-out data {}",
                           figures_file.empty() ? "so far" : "or " + figures_file + ", which keeps them, is gone"),
         meta_.step));

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "steplog/nats_engine.h"
+#include "steplog/nats_server.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -20,7 +22,10 @@ std::vector<std::string> recipe_names() {
   return names;
 }
 
-class Recipe : public test::Workbench, public testing::WithParamInterface<std::string> {};
+class Recipe : public test::Workbench, public testing::WithParamInterface<std::string> {
+ protected:
+  static bool needs_server() { return GetParam() == "one_byte_loose"; }
+};
 
 /// A fault about a file outside the repository that this machine does not have.
 std::string missing_file(const std::string& text) {
@@ -37,6 +42,7 @@ std::string file_of(const std::string& recipe) {
 }
 
 TEST_P(Recipe, IsCheckedAsItStands) {
+  if (needs_server() && !has_nats()) GTEST_SKIP() << "this program was built without libnats";
   const test::Ended ended = test::run(trainer({file_of(GetParam()), "--check", "run.dir=run", "data.cache=cache"}), 60);
   if (const std::string file = missing_file(ended.err); ended.exit_code == 2 && !file.empty())
     GTEST_SKIP() << file << " is not there";
@@ -47,20 +53,28 @@ TEST_P(Recipe, IsCheckedAsItStands) {
 }
 
 TEST_P(Recipe, RunsShortened) {
-  const Words words = {file_of(GetParam()),
-                       "train.steps=2",
-                       "train.batch=2",
-                       GetParam() == "one_byte_sst2" ? "train.sequence_length=160" : "train.sequence_length=64",
-                       "optimizer.warmup_steps=0",
-                       "evaluate.rows=2",
-                       "data.max_documents=64",
-                       "generate.limit=2",
-                       "generate.max_new_tokens=4",
-                       "fold.calibration_rows=4",
-                       "fold.gate_steps=4",
-                       "fold.gate_batch=2",
-                       "run.dir=run",
-                       "data.cache=cache"};
+  if (needs_server() && !(has_nats() && test::has_nats_server())) GTEST_SKIP() << "needs libnats and nats-server";
+  std::unique_ptr<test::NatsServer> server;
+  Words words = {file_of(GetParam()),
+                 "train.steps=2",
+                 "train.batch=2",
+                 GetParam() == "one_byte_sst2" ? "train.sequence_length=160" : "train.sequence_length=64",
+                 "optimizer.warmup_steps=0",
+                 "evaluate.rows=2",
+                 "data.max_documents=64",
+                 "generate.limit=2",
+                 "generate.max_new_tokens=4",
+                 "fold.calibration_rows=4",
+                 "fold.gate_steps=4",
+                 "fold.gate_batch=2",
+                 "run.dir=run",
+                 "data.cache=cache"};
+  if (needs_server()) {
+    server = std::make_unique<test::NatsServer>(test::NatsServer::Nodes{.all = "a", .packers = "a"});
+    const NatsSettings at = server->settings("a");
+    words.insert(words.end(), {"spsa.node=a", "spsa.server=[\"" + at.servers[0] + "\"]",
+                               "spsa.credentials=" + at.credentials.string(), "spsa.first_deadline=1"});
+  }
   const test::Ended ended = test::run(trainer(words), 120);
   if (const std::string file = missing_file(ended.err); ended.exit_code == 2 && !file.empty())
     GTEST_SKIP() << file << " is not there";

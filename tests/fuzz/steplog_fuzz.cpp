@@ -1,5 +1,5 @@
 // libFuzzer target for what other machines and disks hand to steplog/: votes, records, archive pages,
-// saved chain states.
+// saved chain states, control messages.
 //
 //   cmake -S . -B build-fuzz -DCMAKE_CXX_COMPILER=clang++ -DTESSERA_FUZZ=ON -DTESSERA_SANITIZE=address
 //   cmake --build build-fuzz --target steplog_fuzz && build-fuzz/tests/steplog_fuzz -max_total_time=300
@@ -12,7 +12,8 @@
 
 #include "core/crc32c.h"
 #include "steplog/archive.h"
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
+#include "steplog/control_message.h"
 
 namespace {
 
@@ -34,6 +35,12 @@ void seal(Bytes& bytes, size_t size) {
 void try_vote(const Bytes& bytes) {
   const auto decoded = decode_vote_message(bytes);
   if (const auto* vote = std::get_if<Vote>(&decoded)) require(encode(*vote) == bytes, "a vote is not itself again");
+}
+
+void try_control_message(const Bytes& bytes) {
+  const auto decoded = decode_control_message(bytes);
+  if (const auto* message = std::get_if<ControlMessage>(&decoded))
+    require(encode(*message) == bytes, "a control message is not itself again");
 }
 
 void try_record(const Bytes& bytes) {
@@ -60,17 +67,31 @@ void try_page(Bytes bytes) {
       require(std::holds_alternative<Record>(decode_record(record)), "a page holds a record that is refused");
 }
 
+void try_state(const ChainRules::Limits& limits, const Bytes& bytes) {
+  const auto restored = ChainRules::restore(limits, bytes);
+  const auto* rules = std::get_if<ChainRules>(&restored);
+  if (!rules) return;
+  const Bytes saved = rules->save();
+  const auto again = ChainRules::restore(limits, saved);
+  require(std::holds_alternative<ChainRules>(again) && std::get<ChainRules>(again).save() == saved,
+          "a state is not itself again");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const auto* first = reinterpret_cast<const std::byte*>(data);
   Bytes bytes(first + 1, first + size);
-  const int choice = data[0] & 3;
-  if (data[0] & 4) seal(bytes, choice == 0 ? 2 : 4);
+  const int choice = data[0] % 5;
+  if (data[0] & 0x80) seal(bytes, choice == 0 || choice == 4 ? 2 : 4);
   if (choice == 0) try_vote(bytes);
   if (choice == 1) try_record(bytes);
   if (choice == 2) try_page(bytes);
-  if (choice == 3) (void)ChainRules::restore({}, bytes);
+  if (choice == 4) try_control_message(bytes);
+  if (choice == 3) {
+    try_state({}, bytes);
+    try_state({.stale_max = 2, .format = 2}, bytes);
+  }
   return 0;
 }

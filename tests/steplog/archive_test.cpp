@@ -72,6 +72,53 @@ TEST(Page, GivesBackTheSameRecordsBitForBit) {
   }
 }
 
+/// Signed by two packers in turn: rounds with late votes, conflicts and machines that come and go, and the other types.
+std::vector<Bytes> signed_chain(size_t count, Chain& chain, const std::vector<SigningKey>& keys) {
+  std::vector<Bytes> records;
+  for (size_t i = 0; i < count; ++i) {
+    Record record = i == 0 ? chain.first_round(5) : chain.round();
+    if (i % 6 == 4) record = chain.next(static_cast<RecordType>(i % 4 == 0 ? 5 : 2 + chain.dice.below(2)));
+    if (chain.dice.below(3) == 0) record.flags |= kHadConflict;
+    if (record.type == RecordType::round && i > 0) {
+      const auto absent = static_cast<uint32_t>(chain.dice.below(6));
+      if (absent < 5) {
+        record.present[absent] = false;
+        record.bytes.resize(size_t{4} * record.m);
+      }
+      // Who was absent a round ago, if its record has no late vote yet.
+      for (uint32_t lane = 0; record.round > 1 && lane < 5; ++lane) {
+        const uint32_t seed_round = record.round - 1;
+        if (chain.rules.rounds().is_counted(seed_round, lane)) continue;
+        record.extra.push_back({seed_round, -0.5f, std::vector<bool>(record.lanes), chain.dice.bytes(record.m)});
+        record.extra[0].present[lane] = true;
+        break;
+      }
+    }
+    const auto packer = static_cast<uint8_t>(chain.dice.below(2));
+    records.push_back(chain.add_signed(record, keys[packer], packer));
+  }
+  return records;
+}
+
+TEST(Page, GivesBackSignedRecordsAndLateVotesBitForBit) {
+  const std::vector<SigningKey> keys = rfc_keys();
+  for (const size_t count : {1, 2, 7, 60}) {
+    Chain chain(some_run(), {.format = 2, .signers = public_keys(keys)});
+    const std::vector<Bytes> records = signed_chain(count, chain, keys);
+    const Bytes page = encode_page(records, 0);
+    const auto decoded = decode_page(page, some_run().prefix());
+    ASSERT_TRUE(std::holds_alternative<Page>(decoded)) << std::get<Refusal>(decoded).rule;
+    ASSERT_EQ(std::get<Page>(decoded).records, records);
+    if (count != 7) continue;
+    for (size_t at = 0; at < page.size(); ++at) {
+      EXPECT_TRUE(std::holds_alternative<Refusal>(decode_page(std::span(page).first(at), some_run().prefix())));
+      Bytes changed = page;
+      changed[at] ^= static_cast<std::byte>(1 << (at % 8));
+      EXPECT_TRUE(std::holds_alternative<Refusal>(decode_page(changed, some_run().prefix()))) << at;
+    }
+  }
+}
+
 TEST(Page, EveryTruncationAndEveryChangedByteIsRefused) {
   Chain chain(some_run());
   const Bytes page = encode_page(varied_chain(5, 20, chain), 0);

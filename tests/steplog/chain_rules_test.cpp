@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 #include "steplog/samples.h"
 
 namespace tessera::test {
@@ -211,6 +211,26 @@ TEST_F(ChainRulesTest, OnlyRoundsAdvanceTheRound) {
   }
   EXPECT_EQ(chain_.rules.next_round(), 5u);
   EXPECT_EQ(chain_.rules.next_index(), 8u);
+}
+
+TEST(ChainState, OfFormat1IsTheseBytes) {  // as every program wrote them before there was another
+  Chain chain(test_run());
+  chain.add(chain.first_round(2));
+  Record record = chain.round();
+  record.roster = {{0, false, 0}, {2, true, 0x0A0B0C0D}};
+  record.lanes = 3;
+  record.present = {false, true, false};
+  record.bytes.resize(4);
+  chain.add(record);
+  Bytes expected = bytes_of({'T', 'S', 'B', 'C', 1, 0, 0, 0, 1, 2, 3, 4, 2, 0, 0, 0,  // magic, version, run, round
+                             2,   0,   0,   0,   0, 0, 0, 0});                        // index
+  for (int i = 0; i < 8; ++i) expected.push_back(static_cast<std::byte>(chain.rules.prev() >> (8 * i) & 0xFF));
+  const Bytes rest = bytes_of({0, 0, 0, 0, 3, 0, 0, 0, 0x06, 1, 0, 0, 0, 0x0D, 0x0C, 0x0B, 0x0A,  // ended, lanes
+                               1, 0, 0, 0, 0, 0, 0, 0});                                          // who left
+  expected.insert(expected.end(), rest.begin(), rest.end());
+  const Bytes saved = chain.rules.save();
+  ASSERT_EQ(saved.size(), expected.size() + 4) << "and the checksum";
+  EXPECT_EQ(Bytes(saved.begin(), saved.end() - 4), expected);
 }
 
 TEST_F(ChainRulesTest, TheStateComesBackFromItsBytes) {

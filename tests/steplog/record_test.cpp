@@ -44,6 +44,12 @@ Record random_record(Dice& dice) {
   record.alpha = std::bit_cast<float>(static_cast<uint32_t>(dice.next()));
   record.mul = std::bit_cast<float>(static_cast<uint32_t>(dice.next()));
   record.unit_exp = static_cast<int8_t>(dice.next());
+  if (dice.below(4) == 0) record.flags |= kHadConflict;
+  if (dice.below(4) == 0) {
+    record.flags |= kIsSigned;
+    record.signature = Signature{static_cast<uint8_t>(dice.next()), {}};
+    for (std::byte& byte : record.signature->bytes) byte = static_cast<std::byte>(dice.next());
+  }
   if (record.type == RecordType::digest) record.machine = static_cast<uint32_t>(dice.next());
   if (record.type == RecordType::digest || record.type == RecordType::snapshot)
     record.digest = {dice.next(), dice.next()};
@@ -52,7 +58,7 @@ Record random_record(Dice& dice) {
     record.file_bytes = dice.next();
   }
   if (record.type != RecordType::round) return record;
-  record.flags = static_cast<uint16_t>(dice.below(4));
+  record.flags |= static_cast<uint16_t>(dice.below(4));
   record.lanes = static_cast<uint16_t>(dice.below(40));
   record.m = static_cast<uint8_t>(1 + dice.below(20));
   for (uint64_t i = dice.below(4); i > 0; --i)
@@ -159,6 +165,7 @@ TEST(Record, ComesBackAsItWas) {
     ASSERT_EQ(back.digest, record.digest);
     ASSERT_EQ(back.sha256, record.sha256);
     ASSERT_EQ(back.machine, record.machine);
+    ASSERT_EQ(back.signature, record.signature);
     ASSERT_EQ(encode(back), encoded) << "and so does every other field, NaNs too";
   }
 }
@@ -176,7 +183,9 @@ TEST(Record, EachBrokenRuleOfFormIsNamed) {
   EXPECT_EQ(with(5, 0), "type");
   EXPECT_EQ(with(5, 6), "type");
   EXPECT_EQ(with(5, 4), "head");  // an END with lanes
-  EXPECT_EQ(with(6, 4), "flags");
+  EXPECT_EQ(with(6, 16), "flags");
+  EXPECT_EQ(with(7, 1), "flags");
+  EXPECT_EQ(with(6, 7), "flags");   // signed, and no signature follows
   EXPECT_EQ(with(6, 0), "length");  // losses that no flag announces
   EXPECT_EQ(with(45, 0), "m");
   EXPECT_EQ(with(45, 200), "length");   // more bytes than there are
@@ -205,13 +214,35 @@ TEST(Record, ALaneBeyondSixteenBitsIsRefused) {
   EXPECT_EQ(rule_of(encode(record)), "lane");
 }
 
+TEST(Record, ASignatureStandsBehindTheChecksum) {
+  Record record = sample();
+  const Bytes plain = encode(record);
+  record.flags |= kIsSigned;
+  record.signature = Signature{3, {}};
+  record.signature->bytes[63] = std::byte{9};
+  const Bytes encoded = encode(record);
+  ASSERT_EQ(encoded.size(), plain.size() + 65);
+  EXPECT_EQ(encoded[plain.size()], std::byte{3});
+  EXPECT_EQ(encoded.back(), std::byte{9});
+  const auto head = std::span(encoded).first(plain.size());
+  Bytes flagged = plain;
+  flagged[6] = std::byte{7};
+  EXPECT_EQ(Bytes(head.begin(), head.end()), sealed(flagged)) << "the head tells the body's bytes alone";
+  EXPECT_EQ(rule_of(head), "flags");
+  Bytes unannounced = plain;
+  unannounced.resize(plain.size() + 65);
+  EXPECT_EQ(rule_of(unannounced), "length");
+}
+
 TEST(Record, EveryTruncationAndEveryChangedByteIsRefused) {
   Dice dice(22);
-  for (int i = 0; i < 6; ++i) {
-    const Bytes good = i == 0 ? encode(sample()) : encode(random_record(dice));
+  for (int i = 0; i < 12; ++i) {
+    const Record record = i == 0 ? sample() : random_record(dice);
+    const Bytes good = encode(record);
     for (size_t length = 0; length < good.size(); ++length)
       ASSERT_NE(rule_of(std::span(good).first(length)), "none") << length;
-    for (size_t at = 0; at < good.size(); ++at)
+    // A signature is judged by the rules of the chain.
+    for (size_t at = 0; at < good.size() - (record.signature ? 65 : 0); ++at)
       for (int to = 0; to < 256; ++to) {
         Bytes changed = good;
         changed[at] = static_cast<std::byte>(to);

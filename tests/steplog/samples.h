@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/error.h"
-#include "steplog/record.h"
+#include "steplog/chain_rules.h"
 
 namespace tessera::test {
 
@@ -63,26 +63,47 @@ class Chain {
     record.round = record.seed_round = rules.next_round();
     record.index = rules.next_index();
     record.prev = rules.prev();
+    record.unit_exp = static_cast<int8_t>(rules.rounds().announced());
     return record;
   }
   /// Its bytes; the chain goes on behind it.
-  Bytes add(const Record& record) {
-    const Bytes encoded = encode(record);
-    if (const auto why = rules.refuses(record)) throw UserError("", why->rule, why->detail);
-    rules.accept(record, encoded);
-    return encoded;
+  Bytes add(const Record& record) { return accepted(record, encode(record)); }
+  /// The same, signed by the key at this place of the header's list.
+  Bytes add_signed(const Record& record, const SigningKey& key, uint8_t place) {
+    const Bytes encoded = encode_signed(record, run_, key, place);
+    return accepted(std::get<Record>(decode_record(encoded)), encoded);
   }
 
   ChainRules rules;
   Dice dice{1};
 
  private:
+  Bytes accepted(const Record& record, Bytes encoded) {
+    if (const auto why = rules.refuses(record)) throw UserError("", why->rule, why->detail);
+    rules.accept(record, encoded);
+    return encoded;
+  }
   static ChainRules::Limits with(ChainRules::Limits limits, RunId run) {
     limits.run = run;
     return limits;
   }
   RunId run_;
 };
+
+/// The private keys of RFC 8032, section 7.1, tests 1 to 3, in the order of their public keys.
+inline std::vector<SigningKey> rfc_keys() {
+  std::vector<SigningKey> keys;
+  for (const char* seed : {"4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+                           "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+                           "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7"})
+    keys.push_back(SigningKey::of_seed(parse_public_key(seed)));  // as many digits as a key that is public
+  return keys;
+}
+inline std::vector<PublicKey> public_keys(const std::vector<SigningKey>& keys) {
+  std::vector<PublicKey> all;
+  for (const SigningKey& key : keys) all.push_back(key.public_key());
+  return all;
+}
 
 inline Bytes bytes_of(std::initializer_list<int> values) {
   Bytes bytes;

@@ -118,7 +118,7 @@ void write_branch(const Context& ctx, const fs::path& folder, const StepLog& fro
 
 std::string branch_command(const SpsaConfig& config) {
   const std::string command = "job=replay replay.branch=FOLDER, then train with run.dir=FOLDER";
-  return transport_named(config.transport).shares_folder()
+  return transport_named(config.transport).processes != Transport::Processes::ranks_of_a_job
              ? command + " spsa.transport=mpi, as one process or as the ranks of one job"
              : command;
 }

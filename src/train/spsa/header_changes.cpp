@@ -1,5 +1,7 @@
 #include "train/spsa/header_changes.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -26,6 +28,12 @@ std::string in_words(Family family) {
   return "";
 }
 
+std::string in_words(const std::vector<std::string>& keys) {
+  return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
+}
+std::string in_words(Aggregate aggregate) {
+  return aggregate == Aggregate::sum ? "sum" : aggregate == Aggregate::median ? "median" : "trimmed";
+}
 std::string in_words(const std::string& text) { return text; }
 std::string in_words(bool value) { return value ? "true" : "false"; }
 template <class Number> std::string in_words(Number value) { return fmt::format("{}", value); }
@@ -73,6 +81,26 @@ void compare_probes(const RunHeader& before, const RunHeader& now, Changes& chan
   changes.compare("the number of rounds that a vote may be late", before.stale_max, now.stale_max);
 }
 
+/// A run without terms takes its rate and length from the recipe of each job, and adds votes.
+void compare_terms(const RunHeader& before, const RunHeader& now, Changes& changes) {
+  const HeaderTerms was = before.terms.value_or(HeaderTerms{}), is = now.terms.value_or(HeaderTerms{});
+  changes.compare("spsa.aggregate", was.aggregate, is.aggregate);
+  if (before.format() != now.format()) changes.compare("the header's format", before.format(), now.format());
+  if (!before.terms || !now.terms) return;
+  if (was.aggregate == Aggregate::trimmed) changes.compare("spsa.trim_percent", was.trim_percent, is.trim_percent);
+  changes.compare("train.steps", was.rounds, is.rounds);
+  changes.compare("optimizer.lr", was.rate.lr, is.rate.lr);
+  changes.compare("optimizer.schedule", was.rate.schedule, is.rate.schedule);
+  changes.compare("the number of warm-up steps", was.rate.warmup_steps, is.rate.warmup_steps);
+  changes.compare("optimizer.final_ratio", was.rate.final_ratio, is.rate.final_ratio);
+  changes.compare("optimizer.weight_decay", was.rate.weight_decay, is.rate.weight_decay);
+  changes.compare("spsa.signers", was.signers, is.signers);
+  const auto of = [](const HeaderTerms& terms) { return terms.privacy.value_or(HeaderTerms::Privacy{}); };
+  changes.compare("privacy.epsilon", of(was).epsilon, of(is).epsilon);
+  changes.compare("privacy.delta", of(was).delta, of(is).delta);
+  changes.compare("privacy.clip", of(was).clip, of(is).clip);
+}
+
 /// The first tensor that differs: a name, a shape, a place or a factor.
 void compare_tensors(const RunHeader& before, const RunHeader& now, Changes& changes) {
   const auto [there, here] =
@@ -88,6 +116,7 @@ std::vector<HeaderChange> header_changes(const RunHeader& before, const RunHeade
   changes.compare("train.seed", before.seed, now.seed);
   compare_probes(before, now, changes);
   compare_optimizers(before, now, changes);
+  compare_terms(before, now, changes);
   Changes of_model;
   of_model.compare("what is trained ([adapter] or [sharing])", before.selection, now.selection);
   compare_tensors(before, now, of_model);

@@ -13,6 +13,7 @@
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/run_header.h"
 #include "train/spsa/seed_pool.h"
+#include "train/spsa/vote_groups.h"
 
 namespace tessera {
 
@@ -22,12 +23,17 @@ struct RoundStats {
   double alpha = 0, loss = 0;  // loss: mean over the machines that told theirs
   double vote_rms = 0;         // of the gradients along their directions
   int unit = 0;                // of the votes
+  int64_t counted = 0;         // N
+  int step_unit = 0;           // of the integers that moved the weights: halves with robust aggregates
 };
 
 /// Applies records in order. Round t turns w_t into w_{t+1}:
 ///   group of at most 8192 votes:  limit = clip · lower median of |v|,  A = Σ clipped v · z (int32, exact)
-///   linear        w = mul · w;  w = fma(alpha, A, w): SGD without momentum
-///   others        w = mul · w, then the optimizer's step with the gradient s A:  s = 2^-unit / n, lr = −alpha / s
+///   linear        w = mul · w;  w = fma(alpha of the group, A, w), group after group: SGD without momentum
+///   others        w = mul · w, then the optimizer's step with the gradient Σ s A over the groups, in their order:
+///                 s = 2^-(unit of the group's seed round) / N,  lr = −alpha / s of the round's own unit
+/// N is the number of valid votes of the whole record, late ones included; of robust aggregates (header_terms.h), that
+/// of probes with a valid vote. Late votes are of the machines, lanes and units of their own seed round.
 ///   pool          sums in place of an optimizer's state: seed_pool.h
 /// Every operation is IEEE and every sum of many terms is of integers: all replicas hold the same bits.
 class Replica {
@@ -43,15 +49,18 @@ class Replica {
 
   const RunHeader& header() const { return header_; }
   uint32_t round() const { return round_; }  // rounds applied
+  /// Rosters, units and votes counted, of the last rounds.
+  const RecentRounds& recent() const { return recent_; }
   /// In force for votes of the next round.
-  int unit() const { return unit_; }
-  /// What the next record should announce: the unit, moved when votes have left its range for 64 rounds.
+  int unit() const { return recent_.unit(); }
+  /// What the next record should announce: the newest unit, moved when votes have left its range for 64 rounds. While
+  /// one that was announced is not in force yet, it stays.
   int proposed_unit() const;
   /// Halvings of the learning rate, one for each round in which more than half of the votes were invalid; by the first
   /// rules (core/rules.h) not when all were.
   int halvings() const { return halvings_; }
   int empty_rounds() const { return empty_rounds_; }  // in a row
-  const std::vector<std::optional<uint32_t>>& roster() const { return roster_; }
+  const Roster& roster() const { return recent_.roster(); }
   const RoundStats& last() const { return last_; }
 
   StateDigest digest(const Context&) const;  // of values and optimizer state
@@ -66,35 +75,26 @@ class Replica {
   void unpack(std::span<const std::byte>);
 
  private:
-  // Votes are kept decoded: a group may wait until many rounds are applied together.
-  struct Group {  // storage behind a VoteGroup
-    std::vector<VoteTerm> votes;
-    std::vector<int32_t> transformed;
-    VoteGroup view;
-  };
   void begin_round(const Record&);
   std::vector<Group> groups_of(const Record&);
-  void add_groups(const Record&, uint32_t seed_round, float alpha, const std::vector<bool>& present,
-                  std::span<const uint8_t> bytes, std::vector<Group>&);
-  void clip(std::span<VoteTerm>);
-  void bound(std::span<VoteTerm>);
-  void finish_group(uint32_t seed_round, uint32_t number, Group&) const;
   void update(const Context&, std::span<const Group>);
   void update_with_gradients(const Context&, const Record&, std::span<const Group>);
   void update_pool(const Context&, std::span<const Group>);
   void check_digest(const Context&, const Record&);
+  void note_median(const Record&);
   void end_round(const Record&);
   std::vector<std::pair<std::string, TensorView>> vectors() const;  // the optimizer's, by their names in snapshots
   Json numbers() const;                                             // what else the state is made of
-  void restore_numbers(const Json&);
+  void restore_numbers(const Json&, const std::string& chain);
+  std::string chain() const;  // what late votes hang on, as hexadecimal digits; empty where none may come
 
   RunHeader header_;
   FlatParams& params_;
   uint32_t round_ = 0;
   std::array<uint32_t, 2> verified_{};  // rounds of the last digests that held, the newest first
-  int unit_, halvings_ = 0, empty_rounds_ = 0;
+  int halvings_ = 0, empty_rounds_ = 0;
   std::deque<uint8_t> medians_;  // of |byte|, of the last 64 rounds
-  std::vector<std::optional<uint32_t>> roster_;
+  RecentRounds recent_;
   RoundStats last_;
   std::unique_ptr<Optimizer> optimizer_;
   // Products of as many betas as there were rounds, part of the state: they are in snapshots to the bit.

@@ -1,5 +1,6 @@
 // A replica's state outside its process: snapshots, and bytes for the ranks of one job.
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -7,17 +8,62 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "model/native_folder.h"
+#include "steplog/wire.h"
 #include "train/spsa/replica.h"
 
 namespace tessera {
 namespace {
 
-constexpr const char* kState = "state";
+constexpr const char *kState = "state", *kChain = "chain";
 
 // As the hexadecimal of its bits: no rounding by a decimal text.
 std::string hex(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
 double unhex(const std::string& text) {
   return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
+}
+
+std::string hex(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<int>(byte));
+  return text;
+}
+
+Bytes bytes_of_hex(const std::string& text) {
+  const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  if (text.size() % 2 != 0 || !std::ranges::all_of(text, is_digit))
+    throw UserError("", fmt::format("\"{}\" is no text of hexadecimal digits", kChain));
+  Bytes bytes;
+  for (size_t i = 0; i < text.size(); i += 2)
+    bytes.push_back(static_cast<std::byte>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
+/// Of a run whose votes are never late: the roster and the unit.
+RecentRounds recent_of(const Json& numbers, uint32_t round) {
+  std::vector<bool> taken;
+  std::vector<uint32_t> machines;
+  for (const Json& lane : numbers.at("roster").items()) {
+    taken.push_back(!lane.is_null());
+    if (taken.back()) machines.push_back(static_cast<uint32_t>(lane.as_integer()));
+  }
+  ByteWriter writer;
+  writer.put(static_cast<uint32_t>(taken.size()));
+  writer.put_bits(taken);
+  for (const uint32_t machine : machines) writer.put(machine);
+  writer.put(uint32_t{0});  // who has left is for the rules of the log to know
+  ByteReader reader(writer.bytes());
+  return RecentRounds::restore_roster(reader, 0, static_cast<int>(numbers.at("unit").as_integer()), round);
+}
+
+RecentRounds recent_of(const std::string& chain, int stale_max, uint32_t round) {
+  const Bytes bytes = bytes_of_hex(chain);
+  const auto restored = decode_or_refusal([&] {
+    ByteReader reader(bytes);
+    return RecentRounds::restore(reader, stale_max, round);
+  });
+  if (const auto* refusal = std::get_if<Refusal>(&restored))
+    throw UserError("", fmt::format("\"{}\" breaks the rule \"{}\": {}", kChain, refusal->rule, refusal->detail));
+  return std::get<RecentRounds>(restored);
 }
 
 TensorView slot_view(const TensorView& flat, const TrainableSlot& slot) {
@@ -37,13 +83,13 @@ std::vector<std::pair<std::string, TensorView>> Replica::vectors() const {
 
 Json Replica::numbers() const {
   Json machines = Json::array(), medians = Json::array(), sums = Json::array();
-  for (const auto& lane : roster_) machines.push_back(lane ? Json(int64_t{*lane}) : Json());
+  for (const auto& lane : roster()) machines.push_back(lane ? Json(int64_t{*lane}) : Json());
   for (const uint8_t median : medians_) medians.push_back(int64_t{median});
   if (pool_)
     for (const int64_t sum : pool_->sums()) sums.push_back(sum);
   return Json::object()
       .set("round", int64_t{round_})
-      .set("unit", int64_t{unit_})
+      .set("unit", int64_t{unit()})
       .set("halvings", int64_t{halvings_})
       .set("empty_rounds", int64_t{empty_rounds_})
       .set("medians", medians)
@@ -53,16 +99,21 @@ Json Replica::numbers() const {
       .set("pool_sums", sums);
 }
 
-void Replica::restore_numbers(const Json& json) {
-  round_ = static_cast<uint32_t>(json.at("round").as_integer());
-  unit_ = static_cast<int>(json.at("unit").as_integer());
+std::string Replica::chain() const {
+  if (header_.late_rounds() == 0) return "";  // roster and unit are all that there is
+  ByteWriter writer;
+  recent_.save(writer);
+  return hex(writer.bytes());
+}
+
+void Replica::restore_numbers(const Json& json, const std::string& chain) {
+  const auto round = static_cast<uint32_t>(json.at("round").as_integer());
+  recent_ = header_.late_rounds() == 0 ? recent_of(json, round) : recent_of(chain, recent_.stale_max(), round);
+  round_ = round;
   halvings_ = static_cast<int>(json.at("halvings").as_integer());
   empty_rounds_ = static_cast<int>(json.at("empty_rounds").as_integer());
   medians_.clear();
   for (const Json& median : json.at("medians").items()) medians_.push_back(static_cast<uint8_t>(median.as_integer()));
-  roster_.clear();
-  for (const Json& lane : json.at("roster").items())
-    roster_.push_back(lane.is_null() ? std::nullopt : std::optional(static_cast<uint32_t>(lane.as_integer())));
   beta1_power_ = unhex(json.at("beta1_power").as_string());
   beta2_power_ = unhex(json.at("beta2_power").as_string());
   std::vector<int64_t> sums;
@@ -79,7 +130,9 @@ void Replica::save(const std::filesystem::path& file) {
       tensors.emplace_back(slot.name + "/" + name, slot_view(vector, slot));
   // A state that is not finite would only be found out when it is gone on from.
   with_place(fmt::format("round {}", round_), [&] { require_finite("snapshot", tensors); });
-  write_safetensors(file, tensors, {{kState, numbers().dump()}});
+  std::map<std::string, std::string> metadata = {{kState, numbers().dump()}};
+  if (const std::string text = chain(); !text.empty()) metadata[kChain] = text;
+  write_safetensors(file, tensors, metadata);
 }
 
 void Replica::load(const std::filesystem::path& file) {
@@ -101,15 +154,17 @@ void Replica::load(const std::filesystem::path& file) {
     for (const auto& [name, vector] : vectors())
       for (const TrainableSlot& slot : params_.slots) plan(slot.name + "/" + name, slot_view(vector, slot));
     const Json json = Json::parse(state->second, file.string());
+    const auto chain = reader.metadata().find(kChain);
+    // Numbers first: they may be refused, and values are copied one after the other.
+    restore_numbers(json, chain == reader.metadata().end() ? "" : chain->second);
     for (const auto& [to, from] : copies) copy(from, to);
-    restore_numbers(json);
   });
 }
 
 std::vector<std::byte> Replica::pack() {
   // u64 length of the numbers | the numbers as JSON | the values | the optimizer's vectors, in the order of their names
   // in snapshots. For ranks of one job: never written to a disk.
-  const std::string json = numbers().dump();
+  const std::string json = numbers().set(kChain, chain()).dump();
   // In front, since the vectors behind the numbers have no mark of their own.
   const uint64_t length = json.size();
   std::vector<std::byte> bytes;
@@ -144,7 +199,8 @@ void Replica::unpack(std::span<const std::byte> bytes) {
   for (const auto& [name, vector] : vectors()) take(vector);
   TS_CHECK(at == bytes.data() + bytes.size(), "a packed state has {} bytes too many or too few",
            bytes.data() + bytes.size() - at);
-  restore_numbers(Json::parse(json, "packed state"));
+  const Json numbers = Json::parse(json, "packed state");
+  restore_numbers(numbers, numbers.at(kChain).as_string());
 }
 
 }  // namespace tessera

@@ -14,9 +14,9 @@ constexpr int kManyZeroRounds = 16;
 }  // namespace
 
 float rate_of_update(const RoundStats& round, float offered) {
-  const float unit = std::ldexp(1.0f, -round.unit), valid = static_cast<float>(round.valid);
-  if (round.valid == 0 || static_cast<double>(-(offered * unit) / valid) == round.alpha) return offered;
-  return static_cast<float>(-round.alpha * static_cast<double>(valid) / static_cast<double>(unit));
+  const float unit = std::ldexp(1.0f, -round.step_unit), n = static_cast<float>(round.counted);
+  if (round.counted == 0 || static_cast<double>(-(offered * unit) / n) == round.alpha) return offered;
+  return static_cast<float>(-round.alpha * static_cast<double>(n) / static_cast<double>(unit));
 }
 
 void RoundNotices::tell(int64_t step, const RoundStats& round, bool is_halved) {

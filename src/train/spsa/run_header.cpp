@@ -16,25 +16,20 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kFormat = 1;
 constexpr const char* kVotes[] = {"byte", "sign", "float32"};
 constexpr const char* kFamilies[] = {"independent", "shared", "pool", "hadamard"};
-
-std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
-
-/// 16 hexadecimal digits: a number of JSON would be rounded by readers who take it for a double.
-uint64_t word_of(const Json& json) {
-  const std::string& text = json.as_string();
-  if (text.size() != 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw UserError("", fmt::format("\"{}\" is not the hexadecimal of 64 bits", text));
-  return std::stoull(text, nullptr, 16);
-}
-double number_of(const Json& json) { return std::bit_cast<double>(word_of(json)); }
 
 template <size_t N> int index_of(const char* const (&names)[N], const std::string& name) {
   for (size_t i = 0; i < N; ++i)
     if (name == names[i]) return static_cast<int>(i);
   throw UserError("", fmt::format("\"{}\" is not known", name));
+}
+
+Json with_terms(const Json& header, const HeaderTerms& terms) {
+  Json::Object members = header.members();
+  for (auto& member : members_of(terms)) members.push_back(std::move(member));
+  std::ranges::sort(members, {}, [](const auto& member) -> const std::string& { return member.first; });
+  return Json(std::move(members));
 }
 
 }  // namespace
@@ -44,61 +39,62 @@ std::string RunHeader::text() const {
   for (const std::string& line : manifest) tensors.push_back(line);
   Json json = Json::object()
                   .set("adapt_unit", adapt_unit)
-                  .set("adam_eps", bits_of(adam_eps))
+                  .set("adam_eps", header_bits(adam_eps))
                   .set("base", base)
-                  .set("beta1", bits_of(beta1))
-                  .set("beta2", bits_of(beta2))
+                  .set("beta1", header_bits(beta1))
+                  .set("beta2", header_bits(beta2))
                   .set("clip", clip)
                   .set("digest_every", digest_every)
                   .set("directions", kFamilies[static_cast<int>(family)])
-                  .set("eps", bits_of(eps))
-                  .set("format", kFormat)
+                  .set("eps", header_bits(eps))
+                  .set("format", int64_t{format()})
                   .set("lanes", lanes)
                   .set("manifest", tensors)
-                  .set("momentum", bits_of(momentum))
+                  .set("momentum", header_bits(momentum))
                   .set("optimizer", optimizer)
                   .set("parent", parent)
                   .set("probes", m);
   // In its alphabetical place, and only where it says something: headers of older runs keep their hash.
   if (rules != Rules::first) json.set("rules", static_cast<int64_t>(rules));
-  return json.set("seed", fmt::format("{:016x}", seed))
-             .set("selection", selection)
-             .set("stale_max", stale_max)
-             .set("start", start)
-             .set("unit", int64_t{unit})
-             .set("votes", kVotes[static_cast<int>(votes)])
-             .dump(1) +
-         "\n";
+  json.set("seed", fmt::format("{:016x}", seed))
+      .set("selection", selection)
+      .set("stale_max", stale_max)
+      .set("start", start)
+      .set("unit", int64_t{unit})
+      .set("votes", kVotes[static_cast<int>(votes)]);
+  return (terms ? with_terms(json, *terms) : json).dump(1) + "\n";
 }
 
 RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
   RunHeader h;
   with_place(where, [&] {
     const Json json = parse_configuration(text, where);
-    if (const int64_t format = json.at("format").as_integer(); format != kFormat)
-      throw UserError("", fmt::format("the log has format {}, this program reads {}", format, kFormat));
+    const int64_t format = json.at("format").as_integer();
+    if (format < 1 || format > 2)
+      throw UserError("", fmt::format("the log has format {}, this program reads 1 and 2", format));
     h.adapt_unit = json.at("adapt_unit").as_bool();
-    h.adam_eps = number_of(json.at("adam_eps"));
+    h.adam_eps = header_number(json.at("adam_eps"));
     h.base = json.at("base").as_string();
-    h.beta1 = number_of(json.at("beta1"));
-    h.beta2 = number_of(json.at("beta2"));
+    h.beta1 = header_number(json.at("beta1"));
+    h.beta2 = header_number(json.at("beta2"));
     h.clip = json.at("clip").as_integer();
     h.digest_every = json.at("digest_every").as_integer();
     h.family = static_cast<Family>(index_of(kFamilies, json.at("directions").as_string()));
-    h.eps = number_of(json.at("eps"));
+    h.eps = header_number(json.at("eps"));
     h.lanes = json.at("lanes").as_integer();
     for (const Json& line : json.at("manifest").items()) h.manifest.push_back(line.as_string());
-    h.momentum = number_of(json.at("momentum"));
+    h.momentum = header_number(json.at("momentum"));
     h.optimizer = json.at("optimizer").as_string();
     h.parent = json.at("parent").as_string();
     h.m = json.at("probes").as_integer();
     if (const Json* rules = json.find("rules")) h.rules = rules_of(rules->as_integer());
-    h.seed = word_of(json.at("seed"));
+    h.seed = std::bit_cast<uint64_t>(header_number(json.at("seed")));
     h.selection = json.at("selection").as_string();
     h.stale_max = json.at("stale_max").as_integer();
     h.start = json.at("start").as_string();
     const int64_t unit = json.at("unit").as_integer();
     h.votes = static_cast<VoteKind>(index_of(kVotes, json.at("votes").as_string()));
+    if (format == 2) h.terms = terms_of(json);
     // A header may come from anywhere: what later arithmetic relies on is checked here, once.
     const auto require = [](bool holds, const std::string& what) {
       if (!holds) throw UserError("", what, "the header was altered, or another program wrote it");
@@ -117,6 +113,9 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     const bool power = h.lanes > 0 && (h.lanes & (h.lanes - 1)) == 0;
     require(h.family != Family::hadamard || (power && h.lanes <= 8192),
             fmt::format("K is {}, it must be a power of two up to 8192", h.lanes));
+    require(!h.is_robust() || h.family == Family::shared,
+            "votes along different directions cannot be compared: an aggregate other than sum needs directions = "
+            "\"shared\"");
     require(h.family != Family::pool || (h.lanes >= 1 && h.lanes <= 65536),
             fmt::format("K is {}, it must be 1 to 65536", h.lanes));
   });

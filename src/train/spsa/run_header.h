@@ -7,6 +7,7 @@
 #include "core/direction.h"
 #include "core/rules.h"
 #include "model/parameter_pool.h"
+#include "train/spsa/header_terms.h"
 #include "train/spsa/spsa_config.h"
 #include "train/train_config.h"
 
@@ -35,12 +36,20 @@ struct RunHeader {
   double momentum = 0, beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
   std::string parent;  // a branch: the run and round it was cut from
   Rules rules = Rules::first;
+  std::optional<HeaderTerms> terms;  // those of format 2; a header without them has format 1
 
+  int format() const { return terms ? 2 : 1; }
+  /// How many rounds late a vote may count: by format 1 a late one would be of whoever has its lane today.
+  int late_rounds() const { return terms ? static_cast<int>(stale_max) : 0; }
+  bool is_robust() const { return terms && terms->is_robust(); }
   /// Bytes a probe takes in votes and records.
   int64_t bytes_per_probe() const { return votes == VoteKind::float32 ? 4 : 1; }
   /// What the votes' integers are multiples of: 2^-unit, of float32 votes 2^-14.
   int unit_of(int unit_exp) const { return votes == VoteKind::float32 ? 14 : unit_exp; }
-  /// Canonical JSON: keys in order, floats as the hexadecimal of their bits; no "rules" where they are the first.
+  /// The same of the integers that move the weights, which robust aggregates count in halves.
+  int step_unit_of(int unit_exp) const { return unit_of(unit_exp) + (is_robust() ? 1 : 0); }
+  /// Canonical JSON: keys in order, floats as the hexadecimal of their bits; no "rules" where they are the first. In
+  /// format 2 keys are in the order of their bytes.
   std::string text() const;
   static RunHeader parse(const std::string& text, const std::string& where);
 };

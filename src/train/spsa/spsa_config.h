@@ -5,6 +5,8 @@
 
 #include "core/fields.h"
 #include "steplog/transport.h"
+#include "train/spsa/loose/loose_config.h"
+#include "train/spsa/privacy/privacy_config.h"
 
 namespace tessera {
 
@@ -16,11 +18,17 @@ struct SpsaConfig {
   std::optional<int64_t> unit;
   bool adapt_unit = true, normalise = false, log_loss = true;
   std::string sides = "two", votes = "byte", directions = "independent", perturb = "auto", transport = "auto",
-              logs = "node", compact = "keep";
+              logs = "node", compact = "keep", aggregate = "sum";
+  int64_t trim_percent = 10;
   std::filesystem::path shared;
+  LooseConfig loose;
+  PrivacyConfig privacy;  // a section of its own
 
   /// Votes are multiples of 2^-unit: 9, or 6 for normalised votes.
   int unit_exponent() const { return static_cast<int>(unit.value_or(normalise ? 6 : 9)); }
+
+  /// Rounds that a vote may be late by.
+  int64_t stale_max() const { return loose.stale_max.value_or(transport_named(transport).is_loose() ? 2 : 0); }
 
   /// Rows that a machine takes in a round. @param batch  of a probe
   int64_t rows_of_machine(int64_t batch) const { return batch * (sides == "one" ? 1 : probes); }
@@ -44,6 +52,9 @@ struct SpsaConfig {
     v("directions", directions, one_of({"independent", "shared", "pool", "hadamard"}),
       "independent: each vote its own; shared: all machines try the same; pool: pool_size directions for the whole run; "
       "hadamard: orthogonal in a round, an update costs the same for any number of votes");
+    v("aggregate", aggregate, one_of({"sum", "median", "trimmed"}),
+      "directions = \"shared\": what the machines' votes for one direction become; median and trimmed bear voters that lie");
+    v("trim_percent", trim_percent, in_range(0, 49), "aggregate = \"trimmed\": share left out at each end");
     v("pool_size", pool_size, in_range(1, 65536), "directions = \"pool\": how many");
     v("perturb", perturb, one_of({"auto", "copies", "layers"}),
       "copies: of the trained values, one a point; layers: each matrix just before it is used; auto: copies for adapters",
@@ -64,6 +75,7 @@ struct SpsaConfig {
     v("compact", compact, one_of({"keep", "archive", "drop"}),
       "rounds before the oldest kept snapshot: keep them, archive (the same rounds in fewer bytes), or drop them",
       OnResume::free);
+    loose.visit(v);
   }
 };
 

@@ -4,6 +4,9 @@
 #include <limits>
 
 #include "core/error.h"
+#include "score/objective.h"
+#include "steplog/nats_engine.h"
+#include "steplog/signature.h"
 #include "train/optimizers/optimizer.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/spsa_stepper.h"
@@ -59,6 +62,66 @@ void check_optimizer(Recipe& recipe, const OptimizerConfig& optimizer) {
                  "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
 }
 
+/// What machines with nothing but the log in common have to agree on stands in the log's header.
+void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& trainer) {
+  const bool is_loose = transport_named(spsa.transport).is_loose();
+  if (spsa.aggregate != "sum" && spsa.directions != "shared")
+    recipe.fault("spsa", "aggregate", "votes along different directions cannot be compared",
+                 "set spsa.directions = \"shared\", or leave spsa.aggregate out");
+  if (!is_loose && spsa.loose.stale_max.value_or(0) > 0)
+    recipe.fault("spsa", "stale_max", fmt::format("no vote is late with spsa.transport = \"{}\"", spsa.transport),
+                 "leave it out");
+  if (!is_loose && spsa.aggregate == "sum") return;
+  const std::string why =
+      is_loose ? "spsa.transport = \"nats\"" : fmt::format("spsa.aggregate = \"{}\"", spsa.aggregate);
+  if (trainer.train.steps == 0)
+    recipe.fault("train", "steps", fmt::format("train.steps is 0 with {}", why), "a run has one round at least");
+  if (!trainer.train.steps)
+    recipe.fault("train", "epochs", fmt::format("{} needs a number of rounds that all machines know", why),
+                 "set train.steps: machines with different data would count other rounds");
+  if (trainer.optimizer.lr == 0)
+    recipe.fault("optimizer", "lr", fmt::format("optimizer.lr is 0 with {}", why), "set a rate above 0");
+}
+
+void check_loose(Recipe& recipe, const SpsaConfig& spsa) {
+  if (!transport_named(spsa.transport).is_loose()) return;
+  if (!has_nats())
+    recipe.fault("spsa", "transport", "this trainer was built without NATS",
+                 "install libnats-dev and build again, or use \"file\" or \"mpi\"");
+  for (const std::string& signer : spsa.loose.signers) try {
+      (void)parse_public_key(signer);
+    } catch (const UserError& error) {
+      recipe.fault("spsa", "signers", error.message(), "docs/loose_nodes.md tells how to print a public key");
+    }
+  if (spsa.loose.server.empty())
+    recipe.fault("spsa", "server", "no server is named", "spsa.server = [\"nats://HOST:4222\"]");
+  for (const std::string& server : spsa.loose.server) try {
+      (void)parse_server(server);
+    } catch (const UserError& error) {
+      recipe.fault("spsa", "server", error.message(), error.hint());
+    }
+  if (spsa.logs != "node")
+    recipe.fault("spsa", "logs", "with spsa.transport = \"nats\" each machine keeps its own log", "leave it out");
+}
+
+void check_privacy(Recipe& recipe, const SpsaConfig& spsa, const TrainConfig& train) {
+  if (!spsa.privacy.is_on()) return;
+  const auto refuse = [&](const char* section, const char* key, const std::string& what, const std::string& hint) {
+    recipe.fault(section, key, what, hint);
+  };
+  if (!transport_named(spsa.transport).is_loose())
+    refuse("privacy", "epsilon", fmt::format("with spsa.transport = \"{}\" machines are one owner's", spsa.transport),
+           "set spsa.transport = \"nats\", or leave [privacy] out");
+  if (spsa.sides == "one")
+    refuse("spsa", "sides", "with [privacy] each probe draws documents of its own", "leave spsa.sides out");
+  if (spsa.normalise) refuse("spsa", "normalise", "a deviation of the losses would tell of them", "leave it out");
+  if (spsa.votes == "float32")
+    refuse("spsa", "votes", "the low bits of a float can tell what noise hides", "set spsa.votes = \"byte\" or \"sign\"");
+  if (objective_of(train.objective).rows == ExampleRows::choices)
+    refuse("train", "objective", "it scores several documents together, and [privacy] bounds each by itself",
+           "leave it out");
+}
+
 void check_run(Recipe& recipe, const SpsaConfig& spsa, const RunConfig& run) {
   if (transport_named(spsa.transport).shares_folder() && spsa.machine >= spsa.machines)
     recipe.fault("spsa", "machine", fmt::format("machine {} of {}", spsa.machine, spsa.machines),
@@ -74,6 +137,9 @@ class Spsa final : public Estimator {
 
   std::string section() const override { return "spsa"; }
   void visit(Fields& v) override { config_.visit(v); }
+  std::vector<MoreKeys> more_sections() override {
+    return {{"privacy", [this](Fields& v) { config_.privacy.visit(v); }}};
+  }
 
   void set_defaults(const Recipe& recipe, TrainerConfig& trainer) const override {
     if (!recipe.has("optimizer", "momentum")) trainer.optimizer.momentum = 0;
@@ -84,6 +150,9 @@ class Spsa final : public Estimator {
     check_model(recipe, config_, parts.adapter, parts.sharing);
     check_votes(recipe, config_, parts.trainer.optimizer);
     check_optimizer(recipe, parts.trainer.optimizer);
+    check_terms(recipe, config_, parts.trainer);
+    check_loose(recipe, config_);
+    check_privacy(recipe, config_, parts.trainer.train);
     check_run(recipe, config_, parts.run);
   }
 
@@ -94,6 +163,17 @@ class Spsa final : public Estimator {
       groups.push_back({section(), {"pool_size"}, is("spsa.directions", config_.directions)});
     if (!transport().shares_folder())
       groups.push_back({section(), {"shared", "machine", "machines"}, is("spsa.transport", config_.transport)});
+    if (!transport().is_loose()) {
+      std::set<std::string> keys = LooseConfig::keys();
+      keys.erase("stale_max");  // which is refused
+      groups.push_back({section(), keys, is("spsa.transport", config_.transport)});
+    }
+    if (!config_.privacy.is_on())
+      groups.push_back({"privacy", {"delta", "clip", "noise"}, "privacy.epsilon is not set"});
+    if (transport().is_loose() && config_.loose.signers.empty())
+      groups.push_back({section(), {"signing_key"}, "spsa.signers is empty: records are not signed"});
+    if (config_.aggregate != "trimmed")
+      groups.push_back({section(), {"trim_percent"}, is("spsa.aggregate", config_.aggregate)});
     // Signs have no range that they could leave, and floats have a unit of their own.
     if (config_.votes != "byte") groups.push_back({section(), {"adapt_unit"}, is("spsa.votes", config_.votes)});
     groups.push_back({"checkpoint",
@@ -103,7 +183,7 @@ class Spsa final : public Estimator {
   }
 
   void check_ranks(const Recipe& recipe, int ranks) const override {
-    if (ranks > 1 && transport().shares_folder())
+    if (ranks > 1 && transport().processes != Transport::Processes::ranks_of_a_job)
       throw UserError(recipe.where("spsa", "transport"),
                       fmt::format("spsa.transport = \"{}\" under {} ranks of one job", transport().name, ranks),
                       "start the processes one by one without a launcher, or leave spsa.transport out");
@@ -150,6 +230,7 @@ class Spsa final : public Estimator {
 
   /// A process that shares a folder with others would begin a run folder anew, and find the run in what is shared.
   Anew anew() const override {
+    if (transport().is_loose()) return {.by_resume = false, .places = "run.dir and spsa.name"};
     if (!transport().shares_folder()) return {};
     return {.by_resume = false, .places = config_.shared.empty() ? "run.dir" : "run.dir and spsa.shared"};
   }

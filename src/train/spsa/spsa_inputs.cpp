@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "io/files.h"
+#include "train/optimizers/optimizer.h"
 #include "train/spsa/replica.h"
 
 namespace tessera {
@@ -27,6 +28,31 @@ Family family_of(const std::string& directions) {
 /// K of the Hadamard family: room for all votes of a round, and for as many machines again.
 int64_t hadamard_lanes(int64_t votes) {
   return std::min<int64_t>(8192, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(2 * votes))));
+}
+
+bool needs_terms(const SpsaConfig& config) {
+  return config.aggregate != "sum" || transport_named(config.transport).is_loose();
+}
+
+/// Machines with nothing but the log in common offer the same rate, whatever each one's data are.
+HeaderTerms terms_of(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
+                     Rules rules) {
+  HeaderTerms terms;
+  terms.aggregate = config.aggregate == "median"    ? Aggregate::median
+                    : config.aggregate == "trimmed" ? Aggregate::trimmed
+                                                    : Aggregate::sum;
+  terms.trim_percent = config.trim_percent;
+  terms.rounds = train.steps.value_or(1);
+  terms.signers = config.loose.signers;
+  std::ranges::sort(terms.signers);
+  if (const PrivacyConfig& privacy = config.privacy; privacy.is_on())
+    terms.privacy = {.clip = privacy.clip, .delta = privacy.delta, .epsilon = *privacy.epsilon};
+  terms.rate.lr = optimizer.lr;
+  terms.rate.weight_decay = optimizer.weight_decay;
+  terms.rate.schedule = optimizer.schedule;
+  terms.rate.warmup_steps = warmup_steps(optimizer, terms.rounds, rules);
+  terms.rate.final_ratio = optimizer.final_ratio;
+  return terms;
 }
 
 }  // namespace
@@ -65,10 +91,13 @@ RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const 
   header.adapt_unit = config.adapt_unit && header.votes == VoteKind::byte;
   header.m = config.probes;
   header.family = family_of(config.directions);
-  header.lanes = header.family == Family::hadamard ? hadamard_lanes(config.probes * machines)
+  const bool is_loose = transport_named(config.transport).is_loose();  // how many machines there will be is not known
+  header.lanes = header.family == Family::hadamard ? (is_loose ? 8192 : hadamard_lanes(config.probes * machines))
                  : header.family == Family::pool   ? config.pool_size
                                                    : 0;
+  if (needs_terms(config)) header.terms = terms_of(config, train, optimizer, rules);
   header.clip = config.clip;
+  header.stale_max = config.stale_max();
   header.digest_every = config.digest_every;
   header.optimizer = optimizer.name;
   const OptimizerKind& kind = optimizer_kind(optimizer);

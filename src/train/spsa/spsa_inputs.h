@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "steplog/nats_settings.h"
 #include "train/spsa/prober.h"
 #include "train/spsa/run_header.h"
 #include "train/spsa/seat.h"
@@ -17,6 +18,8 @@ struct SpsaInputs final : Preparation {
   std::filesystem::path shared;  // of processes that share a folder: that of the log
   std::unique_ptr<Prober> prober;
   std::unique_ptr<Seat> seat;  // of such a process: its number there
+  NatsSettings nats;           // of machines that find each other at a server
+  std::function<void()> accepted{};  // called once the engine has taken the run's header: the folder is this run's now
 };
 
 /// A rank's copy of the run's log.

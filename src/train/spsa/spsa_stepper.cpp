@@ -19,8 +19,10 @@
 #include "train/spsa/catching_up.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/loose/loose_stepper.h"
 #include "train/spsa/restored_run.h"
 #include "train/spsa/round_notices.h"
+#include "train/spsa/round_report.h"
 #include "train/spsa/snapshots.h"
 #include "train/spsa/spsa_inputs.h"
 #include "train/spsa/voter.h"
@@ -194,14 +196,6 @@ class SpsaStepper final : public Stepper {
 
   bool digest_due() const { return replica_.round() > 0 && replica_.round() % replica_.header().digest_every == 0; }
 
-  /// Mean over the machines whose votes are here: for a log that keeps no losses.
-  double loss_of_votes() const {
-    double sum = 0, count = 0;
-    for (const auto& [machine, vote] : votes_)
-      if (vote.loss) sum += static_cast<double>(to_float(Float16{*vote.loss})), ++count;
-    return std::abs(sum / count);  // prints without a sign when it does not exist
-  }
-
   // --- a round
 
   /// Waits until the round's record is in the log and applied. Where each rank has a copy of the log, each packs its
@@ -347,24 +341,15 @@ class SpsaStepper final : public Stepper {
     const RoundStats& round = replica_.last();
     bool asked = leaves_alone();
     for (const auto& [machine, vote] : votes_) asked = asked || vote.stop;
-    const double share = static_cast<double>(round.valid) / static_cast<double>(std::max<int64_t>(1, round.votes));
     notices_.tell(step, round, replica_.halvings() > halvings);
-    StepReport result;
-    result.loss = std::isnan(round.loss) ? loss_of_votes() : round.loss;
-    result.lr = rate_of_update(round, std::ldexp(offer(step).rate, -halvings));
-    result.rows = rows_of_machine() * (round.votes / replica_.header().m);
-    result.scored = scored_ * round.votes / replica_.header().m;  // of this machine, as many of the others
+    StepReport result = report_of(replica_, {.loss_of_votes = mean_loss(votes_),
+                                             .rate = std::ldexp(offer(step).rate, -halvings),
+                                             .rows_of_machine = rows_of_machine(),
+                                             .scored_of_machine = scored_,
+                                             .dropped = dropped_,
+                                             .before = before,
+                                             .now = engine_->traffic()});
     result.stop = asked;
-    result.extra.set("votes", round.votes)
-        .set("votes_valid", share)
-        .set("votes_clipped", round.clipped)
-        .set("votes_dropped", dropped_)
-        .set("vote_rms", round.vote_rms)
-        .set("unit", int64_t{round.unit})
-        .set("alpha", round.alpha)
-        .set("bytes_up", engine_->traffic().up - before.up)
-        .set("bytes_down", engine_->traffic().down - before.down);
-    result.note = fmt::format("g {:.3g}  votes {}", round.vote_rms, round.votes);
     return result;
   }
 
@@ -394,6 +379,7 @@ class SpsaStepper final : public Stepper {
 std::unique_ptr<Stepper> make_spsa_stepper(const TrainerInputs& in, const SpsaConfig& config) {
   const auto* spsa = dynamic_cast<const SpsaInputs*>(in.prepared);
   TS_CHECK(spsa, "a training by SPSA was not prepared");
+  if (transport_named(config.transport).is_loose()) return make_loose_stepper(in, config);
   return std::make_unique<SpsaStepper>(in, *spsa, config);
 }
 

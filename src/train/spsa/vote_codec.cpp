@@ -39,8 +39,7 @@ int64_t valid_votes(const RunHeader& h, std::span<const uint8_t> bytes) {
   return valid;
 }
 
-void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uint32_t machine, uint16_t probe,
-                std::vector<uint8_t>& bytes) {
+void write_vote(const RunHeader& header, double g, int unit, double draw, std::vector<uint8_t>& bytes) {
   if (header.votes == VoteKind::float32) {
     const auto value = static_cast<float>(g);
     const auto* raw = reinterpret_cast<const uint8_t*>(&value);
@@ -49,12 +48,17 @@ void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uin
     // A sign vote uses two codes of the byte, of equal size: records and kernels need no case for it.
     bytes.push_back(!std::isfinite(g) ? kInvalidVote : g > 0 ? kPlus : g < 0 ? kMinus : 0);
   } else {
-    // The draw for stochastic rounding is a function of machine, probe and round: a vote that is measured again after a
-    // kill has the same bytes.
-    const auto words = philox4x32({machine, probe, kRoundingStream, round},
-                                  {static_cast<uint32_t>(header.seed), static_cast<uint32_t>(header.seed >> 32)});
-    bytes.push_back(encode_vote(g, unit, static_cast<double>(words[0]) * 0x1p-32));
+    bytes.push_back(encode_vote(g, unit, draw));
   }
+}
+
+void write_vote(const RunHeader& header, double g, int unit, uint32_t round, uint32_t machine, uint16_t probe,
+                std::vector<uint8_t>& bytes) {
+  // The draw for stochastic rounding is a function of machine, probe and round: a vote that is measured again after a
+  // kill has the same bytes.
+  const auto words = philox4x32({machine, probe, kRoundingStream, round},
+                                {static_cast<uint32_t>(header.seed), static_cast<uint32_t>(header.seed >> 32)});
+  write_vote(header, g, unit, static_cast<double>(words[0]) * 0x1p-32, bytes);
 }
 
 }  // namespace tessera

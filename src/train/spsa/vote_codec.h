@@ -20,5 +20,7 @@ int64_t valid_votes(const RunHeader&, std::span<const uint8_t> bytes);
 /// stream, so that a run repeats.
 void write_vote(const RunHeader&, double g, int unit, uint32_t round, uint32_t machine, uint16_t probe,
                 std::vector<uint8_t>& bytes);
+/// The same with a rounding draw of the caller's, in [0, 1).
+void write_vote(const RunHeader&, double g, int unit, double draw, std::vector<uint8_t>& bytes);
 
 }  // namespace tessera

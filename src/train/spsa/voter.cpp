@@ -54,6 +54,7 @@ Measured Voter::two_sided(uint32_t round, int unit) const {
                found.bytes);
     found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
     found.scored += scored;
+    if (in_.between) in_.between();
   }
   return found;
 }

@@ -1,6 +1,8 @@
 #pragma once
 // A machine's part of a round: what its losses say of its directions, in bytes.
 
+#include <functional>
+
 #include "data/packed_dataset.h"
 #include "train/spsa/prober.h"
 #include "train/spsa/run_header.h"
@@ -24,9 +26,12 @@ class Voter {
     const SpsaConfig& spsa;
     const RunHeader& header;
     Prober& prober;
+    std::function<void()> between{};  // called behind each probe, of those that are measured one by one; may be empty
   };
-  Voter(const Inputs& in, uint32_t machine)
-      : in_(in), machine_(machine), objective_(objective_of(in.train.objective)) {}
+  /// @param lane  of the machine: the Hadamard family counts by it
+  Voter(const Inputs& in, uint32_t machine, uint32_t lane)
+      : in_(in), machine_(machine), lane_(lane), objective_(objective_of(in.train.objective)) {}
+  Voter(const Inputs& in, uint32_t machine) : Voter(in, machine, machine) {}
 
   /// @param unit  in force for votes of the round
   Measured measure(uint32_t round, int unit) const {
@@ -42,11 +47,11 @@ class Voter {
   /// The rows of a probe: a draw of its own from all rows, a function of (seed, round, machine, probe).
   std::vector<PackedBatch> batches_of(uint32_t round, uint16_t probe) const;
   Direction direction(uint32_t round, uint16_t probe) const {
-    return direction_of(in_.header, round, machine_, machine_, probe);
+    return direction_of(in_.header, round, machine_, lane_, probe);
   }
 
   Inputs in_;
-  uint32_t machine_;
+  uint32_t machine_, lane_;
   const Objective& objective_;
 };
 

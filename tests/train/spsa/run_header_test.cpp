@@ -42,7 +42,8 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 0"), HasSubstr("0 probes"));
   EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 256"), HasSubstr("256 probes"));
   EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 31"), HasSubstr("unit 31 is outside -20 .. 30"));
-  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("format 2"));
+  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 3"), HasSubstr("format 3"));
+  EXPECT_THAT(refusal("\"format\": 1", "\"format\": 2"), HasSubstr("aggregate"));
   EXPECT_THAT(refusal("\"unit\": 9", "\"unit\": 4294967305"), HasSubstr("unit 4294967305 is outside -20 .. 30"));
   EXPECT_THAT(refusal("\"probes\": 3", "\"probes\": 4611686018427387904"), HasSubstr("4611686018427387904 probes"));
   EXPECT_THAT(refusal("\"seed\": \"1234567855aa55aa\"", "\"seed\": \"\""), HasSubstr("hexadecimal"));
@@ -51,6 +52,91 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   EXPECT_THAT(refusal("\"optimizer\": \"adamw\"", "\"optimizer\": \"adam\""), HasSubstr("\"adam\" is not known"));
   EXPECT_THAT(refusal("\"beta1\": \"3fec", "\"beta1\": \"7ffc"), HasSubstr("momentum or a beta is nan"));
   EXPECT_THAT(refusal("\"votes\": \"byte\"", "\"votes\": \"bits\""), HasSubstr("\"bits\" is not known"));
+}
+
+RunHeader header_of_format_two() {
+  OwnPool own;
+  RunHeader h = header_of(own, Family::shared);
+  h.stale_max = 2;
+  h.terms.emplace();
+  h.terms->aggregate = Aggregate::trimmed;
+  h.terms->trim_percent = 25;
+  h.terms->rate = {.lr = 0.008, .weight_decay = 0.1, .schedule = "cosine", .warmup_steps = 10, .final_ratio = 0.1};
+  h.terms->rounds = 200;
+  h.terms->privacy = {.clip = 10, .delta = 1e-5, .epsilon = 3};
+  h.terms->signers = {std::string(64, '1'), std::string(64, 'a')};
+  return h;
+}
+
+TEST(RunHeader, OfFormatTwoIsReadBackWithItsKeysInOrder) {
+  const RunHeader h = header_of_format_two();
+  const std::string text = h.text();
+  const RunHeader again = RunHeader::parse(text, "x");
+  EXPECT_EQ(again.text(), text);
+  ASSERT_TRUE(again.terms);
+  EXPECT_EQ(again.terms->aggregate, Aggregate::trimmed);
+  EXPECT_EQ(again.terms->privacy->epsilon, 3);
+  EXPECT_EQ(again.terms->signers, h.terms->signers);
+  const Json json = Json::parse(text, "x");
+  const auto& members = json.members();
+  EXPECT_TRUE(std::ranges::is_sorted(members, {}, [](const auto& member) { return member.first; }));
+  EXPECT_EQ(json.at("format").as_integer(), 2);
+  EXPECT_EQ(header_number(json.at("alpha_max")), 0.008 * 0x1p20);
+  EXPECT_THAT(text, testing::HasSubstr("\"lr\": \"3f80624dd2f1a9fc\""));
+}
+
+TEST(RunHeader, OfFormatTwoTellsTheRateOfEveryRound) {
+  const RunHeader h = header_of_format_two();
+  const auto rate = [&](uint32_t round) { return h.terms->rate_of(round, h.rules).first; };
+  EXPECT_EQ(rate(0), 0);
+  EXPECT_FLOAT_EQ(rate(5), 0.004f);
+  EXPECT_FLOAT_EQ(rate(10), 0.008f);
+  EXPECT_FLOAT_EQ(rate(105), 0.0044f) << "in the middle of the cosine";
+  EXPECT_FLOAT_EQ(h.terms->rate_of(10, h.rules).second, 1 - 0.008f * 0.1f);
+}
+
+TEST(RunHeader, OfFormatTwoRefusesWhatDoesNotGoTogether) {
+  const std::string text = header_of_format_two().text();
+  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
+    std::string altered = text;
+    const size_t at = altered.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    altered.replace(at, from.size(), to);
+    try {
+      RunHeader::parse(altered, "header.json");
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(refusal("\"trimmed\"", "\"mode\""), HasSubstr("\"mode\" is not known"));
+  EXPECT_THAT(refusal("\"directions\": \"shared\"", "\"directions\": \"independent\""), HasSubstr("shared"));
+  EXPECT_THAT(refusal("\"trim_percent\": 25", "\"trim_percent\": 50"), HasSubstr("trim_percent is 50"));
+  EXPECT_THAT(refusal("\"rounds\": 200", "\"rounds\": 0"), HasSubstr("0 rounds"));
+  EXPECT_THAT(refusal("\"rounds\": 200", "\"rounds\": 4294967296"), HasSubstr("4294967296 rounds"));
+  EXPECT_THAT(refusal("\"warmup_rounds\": 10", "\"warmup_rounds\": 201"), HasSubstr("warmup_rounds is 201"));
+  EXPECT_THAT(refusal("\"cosine\"", "\"square\""), HasSubstr("\"square\" is not known"));
+  EXPECT_THAT(refusal("\"lr\": \"3f80624dd2f1a9fc\"", "\"lr\": \"7ff0000000000000\""), HasSubstr("lr is inf"));
+  EXPECT_THAT(refusal("\"lr\": \"3f80624dd2f1a9fc\"", "\"lr\": \"3f80624dd2f1a9fd\""), HasSubstr("alpha_max"));
+  EXPECT_THAT(refusal(std::string(64, '1'), std::string(64, 'b')), HasSubstr("ascending"));
+  EXPECT_THAT(refusal(std::string(64, '1'), std::string(64, 'a')), HasSubstr("ascending"));
+  EXPECT_THAT(refusal(std::string(64, '1'), std::string(63, '1')), HasSubstr("no public key"));
+  EXPECT_THAT(refusal("\"delta\": \"3ee4f8b588e368f1\"", "\"delta\": \"0000000000000000\""), HasSubstr("privacy"));
+}
+
+TEST(RunHeader, TellsWhichTermDiffers) {
+  const RunHeader before = header_of_format_two();
+  RunHeader now = before;
+  now.terms->rate.lr = 0.01;
+  now.terms->rounds = 300;
+  now.terms->aggregate = Aggregate::median;
+  std::vector<std::string> keys;
+  for (const HeaderChange& change : header_changes(before, now)) keys.push_back(change.key + " " + change.now);
+  EXPECT_THAT(keys, testing::UnorderedElementsAre("optimizer.lr 0.01", "train.steps 300", "spsa.aggregate median"));
+  now = before;
+  now.terms.reset();
+  EXPECT_FALSE(header_changes(before, now).empty());
 }
 
 TEST(RunHeader, ChangesAreToldInTheRecipesWords) {

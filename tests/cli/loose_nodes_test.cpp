@@ -1,0 +1,171 @@
+// Machines that come, go, are killed and lose their server train one model: all end with the same log and the weights
+// that a replay of it gives.
+
+#include "cli/loose_nodes.h"
+
+namespace tessera {
+namespace {
+
+using namespace test;
+using testing::AllOf;
+using testing::HasSubstr;
+
+TEST_F(LooseNodes, EndAlikeThoughOneLeavesOneIsKilledAndOneComesLate) {
+  settings_ = {"spsa.quorum=1"};  // no round goes by without a machine that has a lane
+  start_together({"a", "b", "c"});
+  wait_for_rounds("a", 10);
+  const int64_t first_of_b = machine("b"), of_c = machine("c");
+  nodes_.at("b")->send(SIGINT);
+  EXPECT_EQ(nodes_.at("b")->wait(kLong).exit_code, 130);
+  wait_until([&] { return lanes_taken("a") == 2; }, "the lane is free");
+  kill("c");  // from here on nothing moves until it is back
+  start("d");
+  wait_for_file("d/node.json");
+  start("b");
+  wait_until([&] { return machine("b") != first_of_b; }, "the node that left has a new number");
+  start("c");
+  expect_all_done_alike({"a", "b", "c", "d"});
+
+  EXPECT_EQ(machine("c"), of_c);
+  std::map<uint32_t, std::vector<int64_t>> of_lane;
+  std::vector<int64_t> left;
+  for (const RosterChange& change : changes("a")) (change.add ? of_lane[change.lane] : left).push_back(change.machine);
+  EXPECT_THAT(left, testing::ElementsAre(first_of_b)) << "c goes on with its number";
+  ASSERT_EQ(of_lane.size(), 4u) << "five machines in four lanes";
+  EXPECT_EQ(of_lane[1].size(), 2u) << "the lane that was left was given to another";
+  const std::vector<Record> all = records("a");
+  const auto last = std::ranges::find(all.rbegin(), all.rend(), RecordType::round, &Record::type);
+  EXPECT_THAT(last->present, testing::ElementsAre(true, true, true, true));
+}
+
+TEST_F(LooseNodes, GoOnWhenMostLeaveAtOnce) {
+  settings_ = {"spsa.quorum=1"};
+  start_together({"a", "b", "c"});
+  wait_for_rounds("a", 5);
+  for (const char* name : {"b", "c"}) nodes_.at(name)->send(SIGINT);
+  for (const char* name : {"b", "c"}) EXPECT_EQ(nodes_.at(name)->wait(kLong).exit_code, 130);
+  expect_all_done_alike({"a"});
+  EXPECT_EQ(lanes_taken("a"), 1);
+}
+
+TEST_F(LooseNodes, GoOnWhenTheServerIsKilledAndStartedAgain) {
+  start_together({"a", "b", "c"});
+  wait_for_rounds("b", 20);
+  server_->end(SIGKILL);
+  EXPECT_LT(rounds("a"), steps_);
+  server_->start();
+  expect_all_done_alike({"a", "b", "c"});
+}
+
+TEST_F(LooseNodes, EndAlikeWhenThePackerIsKilledBetweenAppendAndApply) {
+  Command first = node("a");
+  first.environment["TESSERA_STOP_AT"] = "append:20";
+  start("a", first);
+  wait_for_rounds("a", 1);
+  nodes_.at("a")->send(SIGSTOP);
+  for (const char* name : {"b", "c"}) {
+    start(name);
+    wait_for_file(std::string(name) + "/node.json");
+  }
+  nodes_.at("a")->send(SIGCONT);
+  EXPECT_EQ(nodes_.at("a")->wait(kLong).exit_code, 128 + SIGKILL);
+  const auto had = static_cast<uint32_t>(rounds("a"));  // the next one is the engine's already
+  EXPECT_GE(had, 20u);
+  const int64_t number = machine("a");
+  wait_for_rounds("b", had + 1);
+  start("a");
+  expect_all_done_alike({"a", "b", "c"});
+  EXPECT_TRUE(std::ranges::any_of(changes("a"), [&](const auto& c) { return c.add && c.machine == number; }));
+}
+
+TEST_F(LooseNodes, GoOnWhenAllWereKilledBehindTheirVotes) {
+  settings_ = {"spsa.quorum=1"};
+  start_together({"a", "b", "c"});
+  wait_for_rounds("b", 10);
+  for (const char* name : {"a", "b", "c"}) nodes_.at(name)->send(SIGSTOP);  // all in about the same round
+  for (const char* name : {"a", "b", "c"}) kill(name);
+  for (const char* name : {"c", "a", "b"}) start(name);
+  expect_all_done_alike({"a", "b", "c"});
+  EXPECT_EQ(std::ssize(changes("a")), 3) << "they went on with their numbers";
+}
+
+TEST_F(LooseNodes, FillTheServerAgainThatLostItsNewestBlock) {
+  start_together({"a", "b", "c"});
+  wait_for_rounds("b", 20);
+  server_->end(SIGKILL);
+  delete_newest_block();
+  EXPECT_LT(rounds("a"), steps_);
+  server_->start();
+  expect_all_done_alike({"a", "b", "c"});
+  for (const char* name : {"a", "b", "c"}) EXPECT_EQ(count(name, RecordType::reseed), 1) << name;
+}
+
+TEST_F(LooseNodes, TellWhoHadMoreThanTheServerOfTheForkWhenItComesBack) {
+  settings_ = {"spsa.quorum=0.3"};  // one of three is enough, whoever is away
+  steps_ = 50;
+  start_together({"a", "b", "c"});
+  wait_for_rounds("a", 10);
+  kill("b");
+  kill("c");
+  const int64_t others = std::max(rounds("b"), rounds("c"));
+  wait_for_rounds("a", others + 3);
+  kill("a");
+  const int64_t longest = std::ssize(records("a"));
+  server_->end(SIGKILL);
+  delete_newest_block();
+  server_->start();
+  ASSERT_LT(rounds("a"), steps_);
+  for (const char* name : {"b", "c"}) start(name);
+  wait_for_rounds("b", longest + 1);
+  const Ended fork = expect_exit(2, node("a"));
+  EXPECT_THAT(fork.err, AllOf(HasSubstr(fmt::format("record {}: the engine's (", longest - 1)),
+                              HasSubstr("is not mine ("), HasSubstr("spsa.on_fork")));
+  EXPECT_EQ(std::ssize(records("a")), longest) << "it keeps what it has";
+  expect_all_done_alike({"b", "c"});
+  EXPECT_EQ(count("b", RecordType::reseed), 1);
+}
+
+TEST_F(LooseNodes, LoseNoRoundWhereTwoPackAtOnce) {
+  // Of the same votes two packers make the same bytes, and then it does not matter whose they are. Here they do not.
+  start("a", {"spsa.quorum=1"});
+  start("b", {"spsa.quorum=1", "spsa.log_loss=false"});
+  expect_all_done_alike({"a", "b"});
+  const std::vector<Record> all = records("a");
+  const auto written_by_b = [](const Record& r) {
+    return r.type == RecordType::round && !r.bytes.empty() && r.losses.empty();
+  };
+  EXPECT_TRUE(std::ranges::any_of(all, [](const Record& r) { return (r.flags & kHadConflict) != 0; }));
+  EXPECT_TRUE(std::ranges::any_of(all, written_by_b)) << "both have written records";
+}
+
+TEST_F(LooseNodes, OfAnotherRecipeOrWithoutTheRightPasswordAreRefused) {
+  steps_ = 3;
+  expect_done(node("a"));
+  EXPECT_THAT(expect_exit(2, node("b", {"optimizer.lr=1e-3"})).err,
+              AllOf(HasSubstr("spsa.name: the log belongs to another run: \""), HasSubstr("choose another name")));
+  const auto wrong = *this / "wrong.credentials";
+  write_file(wrong, "b\nnot the password\n");
+  std::filesystem::permissions(wrong, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_THAT(
+      expect_exit(2, node("b", {"run.dir=c", "spsa.credentials=" + wrong.string()})).err,
+      AllOf(HasSubstr("spsa.credentials: the engine refuses node \"b\""), testing::Not(HasSubstr("password\n"))));
+  const std::string of_another = (server_->folder() / "a.credentials").string();
+  EXPECT_THAT(expect_exit(2, node("b", {"run.dir=c", "spsa.credentials=" + of_another})).err, HasSubstr("spsa."));
+}
+
+TEST_F(LooseNodes, WithADamagedNodeFileAreToldHowToMendIt) {
+  start_together({"a", "b"});
+  wait_for_rounds("b", 5);
+  kill("b");
+  const int64_t before = machine("b");
+  const std::string text = read_file(*this / "b/node.json");
+  write_file(*this / "b/node.json", text.substr(0, text.size() / 2));
+  EXPECT_THAT(expect_exit(2, node("b")).err, AllOf(HasSubstr("b/node.json"), HasSubstr("remove the file")));
+  std::filesystem::remove(*this / "b/node.json");
+  start("b");
+  expect_all_done_alike({"a", "b"});
+  EXPECT_NE(machine("b"), before) << "it has joined anew";
+}
+
+}  // namespace
+}  // namespace tessera
