@@ -106,6 +106,9 @@ TEST_F(FoldedRun, AnExportOfItsNativeFolderGoesWhereItIsAsked) {
   EXPECT_THAT(fault(joined(printed_, {"job=export", "export.native=true"})),
               HasSubstr("run/sharing: this job would write over what it reads: sharing.load"));
   EXPECT_THAT(fault(joined(printed_, {"job=export"})), HasSubstr("or export.native=true where there is an adapter or"));
+  EXPECT_THAT(expect_done(trainer(joined(printed_, {"job=export", "--check"}))).out,
+              HasSubstr("note: as things stand the job would end with: "))
+      << "since there is nothing to export";
   expect_done(trainer(joined(printed_, {"job=export", "export.native=true", "run.dir=out"})));
   EXPECT_EQ(file("out", "sharing/fold.safetensors"), file("run", "sharing/fold.safetensors"));
   EXPECT_FALSE(fs::exists(*this / "out/model"));

@@ -101,7 +101,10 @@ Job export_job() {
       .reads_results = true,
       .results = JobResults::model,
       .frees_results = true,
-      .look = [](const JobInputs& in, Model*) { refuse_base_export(in); }};
+      .look = [](const JobInputs& in, Model*) {
+        require_something_to_export(in);
+        refuse_base_export(in);
+      }};
 }
 
 }  // namespace tessera
