@@ -140,6 +140,7 @@ int check_job(const JobInputs& in, bool as_json) {
   require_memory(in, plan);
   check_adapter(in, plan);
   preflight(in, plan.model.get());
+  if (const Job& job = job_of(in.config); job.compare) job.compare(in, *plan.model);
   note_what_would_stop(in, plan);
   if (in.world.rank() != 0) return kDone;
   if (as_json)

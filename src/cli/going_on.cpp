@@ -7,6 +7,7 @@
 #include <map>
 
 #include "cli/estimator_run.h"
+#include "cli/folded_run.h"
 #include "cli/spsa_run.h"
 #include "core/error.h"
 #include "io/output.h"
@@ -265,6 +266,7 @@ void require_same_keys(const JobInputs& in, const GoingOn& going) {
 
 void look_at_run(const JobInputs& in, const fs::path& run) {
   if (in.config.run.resume == "never") return;
+  if (!names_checkpoint(in.config.run)) refuse_training_into_compression(in, run);
   if (const auto saved = meta_of_log(run)) require_same_keys(in, {.saved = *saved, .file = run / "run.json"});
   fs::path file = in.config.run.resume;
   bool is_done = false;

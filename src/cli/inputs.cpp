@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "cli/results.h"
 #include "cli/run_path.h"
 #include "core/error.h"
 #include "io/files.h"
+#include "model/sharing_io.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -53,9 +55,13 @@ bool is_within(const fs::path& path, const fs::path& folder) {
 
 std::vector<Input> inputs_of(const JobInputs& in) {
   const JobConfig& c = in.config;
-  std::vector<Input> all = {{"data.train", c.data.train},     {"data.eval", c.data.eval},
-                            {"model.path", c.model.path},     {"model.tokenizer", c.model.tokenizer},
-                            {"adapter.load", c.adapter.load}, {"sharing.load", c.sharing.load}};
+  std::vector<Input> all = {{"data.train", c.data.train},
+                            {"data.eval", c.data.eval},
+                            {"model.path", c.model.path},
+                            {"model.tokenizer", c.model.tokenizer},
+                            {"adapter.load", c.adapter.load}};
+  // Of a run only the part with the weights is read: other jobs write beside it.
+  if (!c.sharing.load.empty()) all.push_back({"sharing.load", sharing_folder(c.sharing.load)});
   for (const Job& job : jobs())
     if (job.inputs)
       for (const auto& [key, path] : job.inputs(c)) all.push_back({key, path});
@@ -85,7 +91,7 @@ Outputs outputs_of(const JobInputs& in, const fs::path& run) {
       (c.adapter.method == "none" && c.sharing.method == "none"))
     out.folders.push_back("model");
   if (c.exports.peft) out.folders.push_back("peft");
-  if (job.results == JobResults::model) return out;
+  if (job.results == JobResults::model && !exports_native(c, in.recipe)) return out;
   if (c.exports.native && c.adapter.method != "none") out.folders.push_back("adapter");
   if (c.exports.native && c.sharing.method != "none" && c.adapter.method == "none") out.folders.push_back("sharing");
   if (!job.trains) return out;

@@ -1,5 +1,6 @@
 #include "cli/job_config.h"
 
+#include "cli/folded_run.h"
 #include "cli/jobs.h"
 #include "cli/recipe_rules.h"
 #include "cli/unread_keys.h"
@@ -37,9 +38,13 @@ void check_adapter(Recipe& recipe, const JobConfig& c) {
 }
 
 void check_exports(Recipe& recipe, const JobConfig& c) {
+  if (job_of(c).results == JobResults::none) return;  // nothing is written
   if (c.exports.peft && c.sharing.method != "none")
-    recipe.fault("export", "peft", "export.peft is set, and there is no dense base that PEFT could put the adapter on",
-                 "export.merged = true writes the dense model with the adapter in it");
+    recipe.fault(
+        "export", "peft", "export.peft is set, and there is no dense base that PEFT could put the adapter on",
+        c.exports.merged
+            ? "set export.peft = false: the dense model with the adapter in it is written all the same"
+            : "set export.peft = false; export.merged = true then writes the dense model with the adapter in it");
 }
 
 /// What a run writes about itself is UTF-8 text: its recipe, checkpoints, reports.
@@ -123,8 +128,9 @@ void read_job(Recipe& recipe, JobConfig& c) {
   recipe.finish();
   stay_in_own_folder(recipe, c.run);
   UnreadKeys unread = unread_keys(c);
-  c.notes = std::move(unread.notes);
+  c.notes.insert(c.notes.end(), unread.notes.begin(), unread.notes.end());
   c.unread = std::move(unread.names);
+  if (std::string line = take_folded_model(recipe, c); !line.empty()) c.notes.push_back(std::move(line));
 }
 
 }  // namespace tessera

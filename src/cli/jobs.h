@@ -44,8 +44,9 @@ struct Job {
   std::string (*smaller)(const JobConfig&, const MemoryPlan&);  // which keys make it take less, as a hint
   bool reads_data = false;                                      // data.train, data.eval
   std::vector<Split> samples{};                                 // splits of which --check reads the first documents
-  bool trains = false;        // takes steps of the recipe's estimator, and keeps a run's records and checkpoints
-  bool moves_values = false;  // begins with the values that a training begins with, not with those that one has left
+  bool trains = false;         // takes steps of the recipe's estimator, and keeps a run's records and checkpoints
+  bool reads_results = false;  // works with what a training left in the run's folder
+  bool moves_values = false;   // begins with the values that a training begins with, not with those that one has left
   JobResults results = JobResults::none;
   bool frees_results = false;  // what it writes of them must be free before it starts
   std::string_view kept{};     // what is whole when writing a result fails; empty: the run's checkpoints or log
@@ -64,6 +65,9 @@ struct Job {
   /// What --check looks at beyond the plan and notes, since it may be mended before the job starts: throws what the job
   /// would end with. The model is laid out and holds no values; null: the job has none.
   void (*look)(const JobInputs&, Model*) = nullptr;
+  /// What --check ends with, as the job would: where the recipe says something else than what the run's folder holds,
+  /// or than the files that it names. The model is as for `look`, and there is one.
+  void (*compare)(const JobInputs&, Model&) = nullptr;
 };
 /// In the order in which --list names them.
 const std::vector<Job>& jobs();

@@ -1,5 +1,7 @@
 #include "cli/recipe_rules.h"
 
+#include <sstream>
+
 #include "cli/going_on.h"
 #include "cli/run_path.h"
 #include "core/error.h"
@@ -32,17 +34,38 @@ void require_train_data(Recipe& recipe, const DataConfig& data) {
   if (data.train.empty()) recipe.fault("data", "train", "data.train is not set", "name a .jsonl or text file");
 }
 
+namespace {
+
+/// Of the comment in front of the recipe's first key: the commands that name the file or folder; empty where none does.
+std::string commands_for(const Recipe& recipe, const std::filesystem::path& path) {
+  const std::filesystem::path file = recipe.where("?", "?");
+  std::error_code ignored;
+  if (path.filename().empty() || !std::filesystem::is_regular_file(file, ignored)) return "";
+  std::istringstream lines(read_text_file(file));
+  std::string found;
+  for (std::string line; std::getline(lines, line) && (line.empty() || line.starts_with('#'));) {
+    const size_t command = line.find("scripts/");
+    if (command == std::string::npos || line.find(path.filename().string()) == std::string::npos) continue;
+    if (line.find_first_not_of("# ") == command) found += "\n  " + line.substr(command);
+  }
+  return found.empty() ? "" : "the recipe's head tells how to make it:" + found;
+}
+
+}  // namespace
+
 void check_path(Recipe& recipe, const std::filesystem::path& path, const char* section, const char* key,
                 const std::string& hint) {
   namespace fs = std::filesystem;
   std::error_code fault;
   const fs::file_status status = fs::status(path, fault);
-  if (!path.empty() && !fs::exists(status))
-    recipe.fault(section, key,
-                 status.type() == fs::file_type::not_found
-                     ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
-                     : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()),
-                 status.type() == fs::file_type::not_found ? hint : "");
+  if (path.empty() || fs::exists(status)) return;
+  const std::string commands = commands_for(recipe, path),
+                    mend = hint.empty() || commands.empty() ? hint + commands : hint + "\n" + commands;
+  recipe.fault(section, key,
+               status.type() == fs::file_type::not_found
+                   ? fmt::format("{}.{} \"{}\" does not exist", section, key, path.string())
+                   : fmt::format("{}.{} cannot be followed: {}: {}", section, key, path.string(), fault.message()),
+               status.type() == fs::file_type::not_found ? mend : "");
 }
 
 void check_model_path(Recipe& recipe, const std::filesystem::path& path) {

@@ -10,6 +10,7 @@ void refuse_two_lengths(Recipe&, const TrainConfig&);
 /// The job reads data.train.
 void require_train_data(Recipe&, const DataConfig&);
 /// A path that the job reads: it is there. @param hint  how to mend it where it is not
+/// A command in the recipe's head that names what is missing, and so makes it, is repeated.
 void check_path(Recipe&, const std::filesystem::path&, const char* section, const char* key,
                 const std::string& hint = {});
 /// model.path: a folder, or a file that a model is drawn from.

@@ -1,5 +1,6 @@
 #include "cli/results.h"
 
+#include "cli/going_on.h"
 #include "cli/plan.h"
 #include "core/error.h"
 #include "model/adapter_io.h"
@@ -33,6 +34,11 @@ std::string what_is_kept(const JobInputs& in, Model& model, const std::filesyste
 
 bool writes_model(const JobInputs& in, Model& model) {
   return in.config.exports.merged || (!model.adapter() && !(model.is_shared() && model.sharing().is_loadable()));
+}
+
+bool exports_native(const JobConfig& c, const Recipe& recipe) {
+  const bool is_typed = recipe.has("export", "native") && recipe.where("export", "native").starts_with("command line");
+  return c.exports.native && (names_checkpoint(c.run) || is_typed);
 }
 
 std::string dense_notice(Model& model) {

@@ -29,6 +29,9 @@ std::string rounded_notice(const Written&, const std::string& meaning = {});
 /// Whether a training ends with a dense model: full training always,
 /// unless its weights are shared and can be loaded as such.
 bool writes_model(const JobInputs&, Model&);
+/// Whether an export writes the adapter or the shared weights as they were trained, too: those of a checkpoint unless
+/// export.native is false, and others where the command line asks for export.native. A run has them from its end on.
+bool exports_native(const JobConfig&, const Recipe&);
 /// What a dense export is called where it is told: of a shared model with how much larger it is.
 std::string dense_notice(Model&);
 

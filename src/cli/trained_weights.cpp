@@ -1,5 +1,6 @@
 #include "cli/trained_weights.h"
 
+#include "cli/folded_run.h"
 #include "cli/going_on.h"
 #include "cli/model_settings.h"
 #include "cli/run_path.h"
@@ -93,6 +94,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
       settings.sharing.rules = read_chosen_checkpoint(in.config.run.resume).rules;
     return settings;
   }
+  require_folded_model(in);
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
   if (in.config.adapter.method != "none" || is_adapter_run(run)) return settings;
   if (in.config.sharing.method != "none") {
@@ -113,6 +115,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
 
 void refuse_base_export(const JobInputs& in) {
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
+  require_folded_model(in);
   if (in.config.adapter.method != "none") return;
   refuse_own_folder(trained, in.config.model.path);
   if (names_checkpoint(in.config.run)) return;

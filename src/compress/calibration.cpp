@@ -9,12 +9,20 @@
 
 namespace tessera {
 
+void say_perplexity(const StageInputs& in, const std::string& point, double perplexity) {
+  in.say(fmt::format("perplexity of the calibration rows, {:<9} {:.4f}", point, perplexity));
+}
+
+void require_calibration_rows(int64_t rows, const FoldConfig& fold, const KeyPlaces& where) {
+  if (rows >= fold.calibration_rows) return;
+  throw UserError(
+      where.of("calibration_rows"),
+      fmt::format("fold: {} calibration rows are asked for, data.train has {}", fold.calibration_rows, rows),
+      "lower fold.calibration_rows or train.sequence_length, or give more data");
+}
+
 void require_calibration_rows(const StageInputs& in) {
-  if (in.data.rows() >= in.fold.calibration_rows) return;
-  throw UserError(in.where_fold.of("calibration_rows"),
-                  fmt::format("fold: {} calibration rows are asked for, data.train has {}", in.fold.calibration_rows,
-                              in.data.rows()),
-                  "lower fold.calibration_rows or train.sequence_length, or give more data");
+  require_calibration_rows(in.data.rows(), in.fold, in.where_fold);
 }
 
 namespace {

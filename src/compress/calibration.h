@@ -8,8 +8,14 @@
 
 namespace tessera {
 
+/// Tells the perplexity of the calibration rows at a point that the model passes, and that it is of these.
+void say_perplexity(const StageInputs&, const std::string& point, double perplexity);
+
 /// @throws UserError when data.train has fewer rows than fold.calibration_rows
 void require_calibration_rows(const StageInputs&);
+/// @param rows   of data.train
+/// @param where  place of the recipe's [fold]
+void require_calibration_rows(int64_t rows, const FoldConfig&, const KeyPlaces& where);
 
 /// What of_row gives of each calibration row, summed in the order of the rows, and behind it the number of tokens: the
 /// same bits for any number of ranks. A pass takes one row.

@@ -123,7 +123,7 @@ FoldState cured_state(const StageInputs& in, Model& student) {
   const Json points = Json::parse(text_on_all(in, in.folder / "share.json"), "share.json").at("perplexity");
   for (const auto& [point, value] : points.members()) state.perplexity[point] = value.as_number();
   const double perplexity = std::exp(calibration_loss(in, student, {}));
-  in.say(fmt::format("perplexity {:<9} {:.4f}", state.name, perplexity));
+  say_perplexity(in, state.name, perplexity);
   if (std::isfinite(perplexity)) state.perplexity[state.name] = perplexity;
   return state;
 }
@@ -226,7 +226,8 @@ Stage cure_stage() {
           .beside = {"cured/sharing.json", "cured/fold_plan.json", "cured/fold.safetensors"},
           .is_reusable = false,
           .half_done = half_done,
-          .longer = kSteps};
+          .longer = kSteps,
+          .takes_long = true};
 }
 
 }  // namespace tessera

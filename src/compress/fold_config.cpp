@@ -1,7 +1,11 @@
 #include "compress/fold_config.h"
 
+#include <algorithm>
+#include <set>
+
 #include "compress/stages.h"
 #include "core/error.h"
+#include "core/recipe.h"
 #include "core/section_check.h"
 
 namespace tessera {
@@ -67,30 +71,89 @@ void FoldConfig::visit(Fields& fields) {
   v("report_tokens", report_tokens, at_least(0), "scored tokens of the report's perplexities; 0: all of data.eval");
 }
 
-void FoldConfig::check(SectionCheck& own) const {
-  if (gate_remove && *gate_remove < remove)
-    own.fault("gate_remove", fmt::format("fold.gate_remove is {}, less than fold.remove = {}", *gate_remove, remove),
+namespace {
+
+/// What a plan says, or leaves no place for.
+constexpr const char* kOfPlan[] = {"remove", "group", "selector", "target"};
+constexpr const char* kBesideNoPlan[] = {"gate_remove", "replace", "absorb"};
+
+void check_replace(const FoldConfig& fold, SectionCheck& own) {
+  if (fold.replace == "none") return;
+  const std::string what = fmt::format("fold.replace is \"{}\", and a replaced block stands for one consecutive run",
+                                       fold.replace),
+                    or_none = ", or fold.replace = \"none\"";
+  if (!fold.plan.empty())
+    own.fault("replace", what + ": fold.plan names none", "leave fold.plan out" + or_none);
+  else if (fold.selector != "run")
+    own.fault("replace", fmt::format("{}: fold.selector is \"{}\"", what, fold.selector),
+              "set fold.selector = \"run\"" + or_none);
+  else if (fold.has_sublayer_gates())
+    own.fault("replace", what + " of whole blocks: fold.gates is \"sublayer\"", "set fold.gates = \"block\"" + or_none);
+}
+
+void check_gates(const FoldConfig& fold, SectionCheck& own) {
+  if (fold.trained_remove() < fold.remove)
+    own.fault("gate_remove",
+              fmt::format("fold.gate_remove is {}, less than fold.remove = {}", fold.trained_remove(), fold.remove),
               "gates are trained for the largest share that is removed: raise it, or leave it out");
-  if (replace != "none" && (selector != "run" || has_sublayer_gates() || !plan.empty()))
-    own.fault("replace", "fold: a replaced block stands for one consecutive run: fold.selector = \"run\"",
-              "set fold.selector = \"run\" and fold.gates = \"block\" without fold.plan, or fold.replace = \"none\"");
-  if (absorb && !has_sublayer_gates())
+  if (!fold.absorb) return;
+  if (!fold.has_sublayer_gates())
     own.fault("absorb", "fold.absorb is true, and fold.gates is \"block\": the MLP sees the ungated attention output",
               "set fold.gates = \"sublayer\", whose gates can be multiplied into the weights");
-  if (absorb && (selector != "gates" || !plan.empty()))
+  if (fold.selector != "gates" || !fold.plan.empty())
     own.fault("absorb", "fold.absorb is true, and no gates are trained whose values could stay",
               "set fold.selector = \"gates\" without fold.plan, or fold.absorb = false");
-  if (absorb && trained_remove() != remove)
+  if (fold.trained_remove() != fold.remove)
     own.fault(
         "absorb",
         fmt::format("fold.absorb is true, and gates are trained for fold.gate_remove = {}, where fold.remove is {}: "
                     "what is to stay may be as good as shut",
-                    trained_remove(), remove),
+                    fold.trained_remove(), fold.remove),
         "leave fold.gate_remove out, or fold.absorb");
-  if (plan.empty()) return;
-  for (const char* key : {"remove", "group", "selector", "target"})
+}
+
+void check_plan(const FoldConfig& fold, SectionCheck& own) {
+  if (fold.plan.empty()) return;
+  for (const char* key : kOfPlan)
     if (own.said().count(key) > 0)
       own.fault(key, fmt::format("fold.{} is given beside fold.plan", key), "the plan says it: give one of them");
+}
+
+void set_to(const FieldTarget& value, const FieldTarget& target) {
+  std::visit([&](auto* to) { *to = **std::get_if<decltype(to)>(&value); }, target);
+}
+
+std::string let_plan_stand_above(const Recipe& recipe, FoldConfig& fold) {
+  const auto is_typed = [&](const std::string& key) { return recipe.where("fold", key).starts_with("command line"); };
+  if (fold.plan.empty() || !is_typed("plan")) return "";
+  FoldConfig unset;
+  Fields given, defaults;
+  fold.visit(given);
+  unset.visit(defaults);
+  const std::set<std::string> said = recipe.said("fold");
+  const auto is_one_of = [](const std::string& key, const auto& keys) {
+    return std::ranges::find(keys, key) != std::end(keys);
+  };
+  std::string names;
+  for (size_t i = 0; i < given.list.size(); ++i) {
+    const std::string& key = given.list[i].key;
+    if (!said.count(key) || is_typed(key) || !(is_one_of(key, kOfPlan) || is_one_of(key, kBesideNoPlan))) continue;
+    set_to(defaults.list[i].target, given.list[i].target);
+    names += (names.empty() ? "fold." : ", fold.") + key;
+  }
+  return names.empty() ? "" : fmt::format("fold.plan takes the place of {}, which the recipe gives", names);
+}
+
+}  // namespace
+
+std::string read_fold(Recipe& recipe, FoldConfig& fold) {
+  recipe.read("fold", fold);
+  std::string line = let_plan_stand_above(recipe, fold);
+  SectionCheck own(recipe, "fold");
+  check_gates(fold, own);
+  check_replace(fold, own);
+  check_plan(fold, own);
+  return line;
 }
 
 }  // namespace tessera

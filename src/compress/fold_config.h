@@ -10,7 +10,7 @@
 
 namespace tessera {
 
-class SectionCheck;
+class Recipe;
 
 /// [fold]
 struct FoldConfig {
@@ -44,11 +44,17 @@ struct FoldConfig {
   int64_t report_tokens = 0;
 
   void visit(Fields& v);
-  void check(SectionCheck&) const;
 
   /// The share of blocks that gates are trained for.
   double trained_remove() const { return gate_remove.value_or(remove); }
   bool has_sublayer_gates() const { return gates == "sublayer"; }
+  /// Whether halves of blocks are removed, by trained gates: which ones is known once these are trained.
+  bool removes_halves() const { return has_sublayer_gates() && selector == "gates" && remove > 0 && plan.empty(); }
 };
+
+/// Reads [fold] and adds the faults of its keys. A plan on the command line stands above keys that the recipe's file
+/// gives and that the plan says: they are set to their defaults, so that the recipe that a run stores is what was run.
+/// @return a line that says so; empty where none was given
+std::string read_fold(Recipe&, FoldConfig&);
 
 }  // namespace tessera

@@ -70,11 +70,12 @@ Choices choices(const StageInputs& in, const GateUnits& units, const GateTrainer
           remove_blocks(order_by_influence(bi, kept), blocks_to_remove(rho, units.layers, kept, in.where_fold))};
 }
 
-/// The reason that holds, and what to turn. A step of Adam moves a gate by about gate_lr, whatever its gradient is.
+/// The reason that holds, and what to turn. A step of Adam moves a gate by about gate_lr, whatever its gradient is, and
+/// whether backpropagation or probes have found it.
 std::string why_unmet(const FoldConfig& fold) {
   constexpr double kEnough = 2;  // from open to shut, and what the rising bend holds back
   const double reach = static_cast<double>(fold.gate_steps) * fold.gate_lr;
-  if (is_by_probes(fold) || reach >= kEnough) return "; raise fold.gate_weight or fold.gate_steps";
+  if (reach >= kEnough) return "; raise fold.gate_weight or fold.gate_steps";
   return fmt::format(
       ": {} steps of fold.gate_lr = {} move a gate by about {:.3g} at most, and {} are needed; raise fold.gate_steps to "
       "{:.0f}, or fold.gate_lr",
@@ -99,8 +100,9 @@ void warn(const StageInputs& in, const GateUnits& units, const GateTrainer& trai
                     are_soft, units.count(), losses.soft, losses.hard));
   if (losses.by_influence < losses.hard)
     in.say(
-        fmt::format("warning: what block influence removes has the lower loss, {:.4f} against {:.4f}; set "
-                    "fold.selector = \"bi\", or train gates on more rows (fold.gate_batch, fold.gate_steps)",
+        fmt::format("warning: on the calibration rows what block influence removes has the lower loss, {:.4f} against "
+                    "{:.4f}; train gates for more steps (raise fold.gate_steps), or remove by block influence (set "
+                    "fold.selector = \"bi\")",
                     losses.by_influence, losses.hard));
 }
 
@@ -144,9 +146,10 @@ StageOutcome train_gates(const StageInputs& in) {
                       .hard = loss_with(units.without(chosen.by_gates)),
                       .by_influence = loss_with(units.without(chosen.by_influence))};
   warn(in, units, trainer, losses);
-  in.say(
-      fmt::format("gates: loss of the original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block influence {:.4f}",
-                  losses.original, losses.soft, losses.hard, losses.by_influence));
+  in.say(fmt::format(
+      "gates: losses of the calibration rows: original {:.4f}, with soft gates {:.4f}, hard {:.4f}, by block "
+      "influence {:.4f}",
+      losses.original, losses.soft, losses.hard, losses.by_influence));
   const GateState& state = trainer.state();
   return {.file = Json::object()
                       .set("format", "tessera fold gates")
@@ -195,7 +198,8 @@ Stage gates_stage() {
           .run = train_gates,
           .cost = gates_cost,
           .applies = has_gates,
-          .half_done = half_done};
+          .half_done = half_done,
+          .takes_long = true};
 }
 
 }  // namespace tessera

@@ -48,7 +48,12 @@ std::map<std::string, std::string> differences(const StageReads& before, const S
   const std::map<std::string, std::string> was(before.begin(), before.end()), is(now.begin(), now.end());
   const auto told = [](const auto& values, const std::string& name) {
     const auto found = values.find(name);
-    return found == values.end() || found->second.empty() ? std::string("not set") : found->second;
+    if (found == values.end() || found->second.empty()) return std::string("not set");
+    constexpr size_t kHash = 64, kTold = 8;  // digits
+    const std::string& value = found->second;
+    return value.size() == kHash && value.find_first_not_of("0123456789abcdef") == std::string::npos
+               ? value.substr(0, kTold) + ".."
+               : value;
   };
   std::map<std::string, std::string> changed;
   for (const auto* values : {&was, &is})
@@ -89,16 +94,26 @@ const std::string* value_of(const StageReads& reads, std::string_view name) {
 
 bool are_same_reads(const StageReads& before, const StageReads& now) { return differences(before, now).empty(); }
 
-void require_same_reads(const fs::path& file, std::string_view stage, const StageReads& before, const StageReads& now) {
+std::string differences_in_words(const StageReads& before, const StageReads& now, const ReadFiles& files) {
   const auto changed = differences(before, now);
   std::string text;
   for (const auto& [name, values] : changed) {
     const std::string standing_for = default_of(name);
     const auto other = changed.find(standing_for);
     if (other != changed.end() && other->second == values) continue;  // it is told already
-    text += fmt::format("{} {}\n", standing_for.empty() ? name : fmt::format("{} (by default {})", name, standing_for),
+    const auto of_file = files.find(name);
+    text += fmt::format("{}{} {}\n", name,
+                        !standing_for.empty()    ? fmt::format(" (by default {})", standing_for)
+                        : of_file != files.end() ? fmt::format(" ({})", of_file->second)
+                                                 : "",
                         values);
   }
+  return text;
+}
+
+void require_same_reads(const fs::path& file, std::string_view stage, const StageReads& before, const StageReads& now,
+                        const ReadFiles& files) {
+  const std::string text = differences_in_words(before, now, files);
   if (text.empty()) return;
   throw UserError(file.string(), fmt::format("stage {} cannot go on: the recipe differs", stage),
                   text +

@@ -12,6 +12,7 @@
 // kept beside the journal.
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,11 +38,17 @@ const std::string* value_of(const StageReads&, std::string_view name);
 /// In whatever order.
 bool are_same_reads(const StageReads& before, const StageReads& now);
 
-/// A key that stands for another one where it is not set is told with that one.
+/// Files by the names of what is read of them, which a hash alone does not tell: of "fold.plan", say, "my.json".
+using ReadFiles = std::map<std::string, std::string>;
+
+/// A line for each value that was read otherwise, with both; empty: there is none. A key that stands for another one
+/// where it is not set is told with that one.
+std::string differences_in_words(const StageReads& before, const StageReads& now, const ReadFiles& files = {});
+
 /// @param file  that tells what was read before
 /// @throws UserError naming all that was read otherwise, with both values
 void require_same_reads(const std::filesystem::path& file, std::string_view stage, const StageReads& before,
-                        const StageReads& now);
+                        const StageReads& now, const ReadFiles& files = {});
 
 struct JournalLine {
   std::string stage;

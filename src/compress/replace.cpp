@@ -200,7 +200,8 @@ Stage replace_stage() {
           .cost = replace_cost,
           .applies = has_replacement,
           .beside = {kTrainedBlock},
-          .half_done = half_done};
+          .half_done = half_done,
+          .takes_long = true};
 }
 
 }  // namespace tessera

@@ -230,7 +230,8 @@ Stage report_stage() {
           .in_plan = false,
           .beside = {kPage},
           .is_reusable = false,
-          .reads_eval = true};
+          .reads_eval = true,
+          .takes_long = true};
 }
 
 }  // namespace tessera

@@ -91,7 +91,8 @@ std::string gates_part(const Json& gates, int64_t layers) {
   return html_heading("Gates") +
          gates_picture(names_of_gates(count, layers), rows_of(gates.at("theta_every_10_steps")),
                        gates.at("steps").as_integer()) +
-         html_table({{"loss of the original", loss("loss_original")},
+         html_table({{"losses of", "calibration rows of data.train"},
+                     {"the original", loss("loss_original")},
                      {"with gates as they are", loss("loss_soft")},
                      {"with the lowest shut", loss("loss_hard")},
                      {"as many shut by influence", loss("loss_bi")}});
@@ -118,8 +119,12 @@ std::string report_page(const std::string& title, const Json& report) {
 std::vector<std::string> report_lines(const Json& report) {
   constexpr std::string_view kKeys[] = {"perplexity",     "parameters_stored",         "bytes_disk",
                                         "bytes_resident", "prefill_tokens_per_second", "decode_tokens_per_second"};
-  std::vector<std::string> lines = {fmt::format("{:<10}{:>12}{:>15}{:>12}{:>12}{:>12}{:>12}", "point", "perplexity",
-                                                "parameters", "on disk", "resident", "prefill/s", "decode/s")};
+  const Json& corpus = report.at("corpus");
+  std::vector<std::string> lines = {
+      fmt::format("report: perplexities of {} tokens of {} ({})", corpus.at("tokens").as_integer(),
+                  corpus.at("file").as_string(), corpus.at("rows").as_string()),
+      fmt::format("{:<10}{:>12}{:>15}{:>12}{:>12}{:>12}{:>12}", "point", "perplexity", "parameters", "on disk",
+                  "resident", "prefill/s", "decode/s")};
   for (const Json& point : report.at("points").items()) {
     std::string line = fmt::format("{:<10}", point.at("name").as_string());
     for (const std::string_view key : kKeys) {

@@ -15,7 +15,7 @@ namespace {
 
 using How = StageReport::How;
 
-const char* text_of(How how) { return how == How::run ? "run" : how == How::reused ? "reused" : "done before"; }
+const char* text_of(How how) { return how == How::run ? "done" : how == How::reused ? "reused" : "done before"; }
 
 void add_keys(const Stage& stage, const std::map<std::string, std::string>& keys, StageReads& reads) {
   for (const std::string& key : stage.keys) {
@@ -28,6 +28,15 @@ void add_keys(const Stage& stage, const std::map<std::string, std::string>& keys
 /// A plan of the user's stands for the stages that it replaces: by what it holds, wherever it lies.
 void add_plan(const Stage& stage, const FoldConfig& fold, StageReads& reads) {
   if (!fold.plan.empty() && !stage.in_plan) reads.emplace_back("fold.plan", sha256_of_file(fold.plan));
+}
+
+/// Whose contents are compared by a hash.
+ReadFiles files_of(const std::map<std::string, std::string>& keys) {
+  ReadFiles files;
+  for (const auto& [name, key] : {std::pair{"base", "model.path"}, std::pair{"data", "data.train"},
+                                  std::pair{"eval", "data.eval"}, std::pair{"fold.plan", "fold.plan"}})
+    if (const auto found = keys.find(key); found != keys.end() && found->second.size() > 2) files[name] = found->second;
+  return files;
 }
 
 /// All that a stage reads. Its inputs are done.
@@ -43,6 +52,11 @@ StageReads reads_of(const Stage& stage, const StageInputs& in, const Journal& jo
 }
 
 bool is_file(const std::string& name) { return name.ends_with(".json") || name.ends_with(".safetensors"); }
+
+StageReads without_files(StageReads reads) {
+  std::erase_if(reads, [](const auto& read) { return is_file(read.first); });
+  return reads;
+}
 
 std::optional<int64_t> number_of(const StageReads& reads, std::string_view name) {
   const std::string* text = value_of(reads, name);
@@ -71,15 +85,15 @@ bool keeps_model(const Stage& stage) {
 /// Files of earlier stages are compared when their turn comes, since one that is gone is made again. A model that a
 /// stage would put in the place of another job's is refused here, too.
 /// @param now  what a stage reads of the recipe; without base and data where these are not known yet
-void require_recipe_of_stages(const Journal& journal, const FoldConfig& fold,
+void require_recipe_of_stages(const Journal& journal, const FoldConfig& fold, const ReadFiles& files,
                               const std::function<StageReads(const Stage&)>& now) {
-  const auto compare = [](const Stage& stage, const fs::path& file, StageReads before, const StageReads& reads,
-                          bool is_whole) {
+  const auto compare = [&](const Stage& stage, const fs::path& file, StageReads before, const StageReads& reads,
+                           bool is_whole) {
     std::erase_if(before, [&](const auto& read) {
       const bool is_content = read.first == "base" || read.first == "data" || read.first == "eval";
       return is_file(read.first) || (is_content && !value_of(reads, read.first));
     });
-    require_same_recipe(stage, file, std::move(before), reads, is_whole);
+    require_same_recipe(stage, file, std::move(before), reads, is_whole, files);
   };
   for (const Stage* stage : asked_stages(fold)) {
     const StageReads reads = now(*stage);
@@ -103,7 +117,8 @@ const JournalLine* reusable(const Journal& other, const Stage& stage, const Stag
 class Root {
  public:
   explicit Root(const StageInputs& in) : in_(in), journal_(in.folder) {
-    require_recipe_of_stages(journal_, in.fold, [&](const Stage& stage) { return reads_of_recipe(stage, in); });
+    require_recipe_of_stages(journal_, in.fold, files_of(in.keys),
+                             [&](const Stage& stage) { return reads_of_recipe(stage, in); });
     create_folder(in.folder);
     for (const char* part : {"", "checkpoints", "shared", "cured"}) remove_temporaries(in.folder / part);
     journal_.mend();
@@ -126,7 +141,10 @@ class Root {
     const JournalLine* done = journal_.done(stage.name);
     if (done && are_same_reads(done->reads, reads_)) return How::done_before;
     const JournalLine* line = other_ && stage.is_reusable ? reusable(*other_, stage, reads_) : nullptr;
-    if (!line) return How::run;
+    if (!line) {
+      say_why_not_reused(stage);
+      return How::run;
+    }
     const fs::path there = in_.fold.reuse / "compress";
     for (const std::string_view name : stage.beside) write_text_file(in_.folder / name, read_text_file(there / name));
     finish(stage, read_text_file(there / line->file), line->seconds, line->tokens);
@@ -151,6 +169,18 @@ class Root {
   }
 
  private:
+  /// Of a stage that the other run could have spared this one.
+  void say_why_not_reused(const Stage& stage) const {
+    if (!other_ || !stage.is_reusable) return;
+    const JournalLine* line = other_->done(stage.name);
+    std::string why = line ? differences_in_words(without_files(line->reads), without_files(reads_), files_of(in_.keys))
+                           : "it is not done there";
+    if (why.empty()) why = "files of earlier stages are others";
+    while (why.ends_with('\n')) why.pop_back();
+    for (size_t at = 0; (at = why.find('\n', at)) != std::string::npos;) why.replace(at, 1, "; ");
+    in_.say(fmt::format("stage {} is not taken over from {}: {}", stage.name, in_.fold.reuse.string(), why));
+  }
+
   const StageInputs& in_;
   Journal journal_;
   std::optional<Journal> other_;
@@ -171,7 +201,8 @@ bool is_longer(const Stage& stage, const StageReads& before, const StageReads& n
   return was && is && *is > *was;
 }
 
-void require_same_recipe(const Stage& stage, const fs::path& file, StageReads before, StageReads now, bool is_whole) {
+void require_same_recipe(const Stage& stage, const fs::path& file, StageReads before, StageReads now, bool is_whole,
+                         const ReadFiles& files) {
   const bool is_more = is_whole && is_longer(stage, before, now);
   const auto is_left_out = [&](const auto& read) { return is_more && read.first == stage.longer; };
   const auto is_new_key = [&](const auto& read) {
@@ -179,7 +210,7 @@ void require_same_recipe(const Stage& stage, const fs::path& file, StageReads be
   };
   std::erase_if(now, [&](const auto& read) { return is_left_out(read) || is_new_key(read); });
   std::erase_if(before, is_left_out);
-  require_same_reads(file, stage.name, before, now);
+  require_same_reads(file, stage.name, before, now, files);
 }
 
 StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
@@ -191,12 +222,28 @@ StageReads reads_of_recipe(const Stage& stage, const StageInputs& in) {
 }
 
 void look_at_journal(const fs::path& folder, const FoldConfig& fold, const std::map<std::string, std::string>& keys) {
-  require_recipe_of_stages(Journal(folder), fold, [&](const Stage& stage) {
+  require_recipe_of_stages(Journal(folder), fold, files_of(keys), [&](const Stage& stage) {
     StageReads now;
     add_keys(stage, keys, now);
     add_plan(stage, fold, now);
     return now;
   });
+}
+
+std::vector<std::string> tell_stages_done(const fs::path& folder, const FoldConfig& fold) {
+  const Journal journal(folder);
+  std::vector<std::string> lines = journal.notices();
+  std::string done, begun;
+  for (const Stage* stage : asked_stages(fold)) {
+    if (journal.done(stage->name)) {
+      done += fmt::format("{}{}", done.empty() ? "" : ", ", stage->name);
+    } else if (const auto half = stage->half_done ? stage->half_done(folder) : std::nullopt) {
+      begun += fmt::format("; {} goes on from {}", stage->name, half->file.string());
+    }
+  }
+  if (!done.empty() || !begun.empty())
+    lines.push_back(fmt::format("done already: {}{}", done.empty() ? "nothing" : done, begun));
+  return lines;
 }
 
 std::vector<StageReport> run_stages(const StageInputs& in) {
@@ -208,6 +255,7 @@ std::vector<StageReport> run_stages(const StageInputs& in) {
     const How mine = root ? root->find(*stage) : How::run;
     const bool is_run = broadcast_text(in.world, text_of(mine)) == text_of(How::run);
     if (is_run) {
+      if (stage->takes_long) in.say(fmt::format("stage {} begins", stage->name));
       const auto begin = std::chrono::steady_clock::now();
       const StageOutcome outcome = stage->run(in);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

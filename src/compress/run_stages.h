@@ -19,6 +19,10 @@ struct StageReport {
 /// @throws Stopped on every rank when a stop was asked for: between two stages, or in one that can be left
 std::vector<StageReport> run_stages(const StageInputs&);
 
+/// What --check tells of the folder of a run that has begun: stages that are done, one that is half done, and damaged
+/// lines of the journal. Empty where none has.
+std::vector<std::string> tell_stages_done(const std::filesystem::path& folder, const FoldConfig&);
+
 /// What --check can tell of a journal, and of what stages have left half done: that it was read what the recipe's keys
 /// say.
 /// @throws UserError as run_stages would
@@ -28,9 +32,10 @@ void look_at_journal(const std::filesystem::path& folder, const FoldConfig&,
 /// Compares what a stage has read with what it would read now. Keys that `before` does not name are those that the
 /// program did not have then.
 /// @param is_whole  the stage is as far as it was asked to go: more of Stage::longer may be asked for
+/// @param files     as require_same_reads has them
 /// @throws UserError naming `file` and all that was read otherwise
 void require_same_recipe(const Stage&, const std::filesystem::path& file, StageReads before, StageReads now,
-                         bool is_whole);
+                         bool is_whole, const ReadFiles& files = {});
 
 /// Whether what is half done is as far as it was asked to go: by its own word, or since the stage has ended with that.
 /// @param done  the stage's line; null: it is not done

@@ -70,7 +70,7 @@ std::map<std::string, double> perplexities(const StageInputs& in, Model* cut, Mo
   std::map<std::string, double> found;
   const auto measure = [&](const std::string& point, Model& model, const BlockGates& gates) {
     const double perplexity = std::exp(calibration_loss(in, model, gates));
-    in.say(fmt::format("perplexity {:<9} {:.4f}", point, perplexity));
+    say_perplexity(in, point, perplexity);
     if (std::isfinite(perplexity)) found[point] = perplexity;
   };
   measure("original", in.model, {});

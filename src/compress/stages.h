@@ -94,6 +94,7 @@ struct Stage {
   /// One of its keys, a whole number: a stage that is done goes on from its state when it is asked for more. Empty:
   /// there is none.
   std::string_view longer{};
+  bool takes_long = false;  // a line tells that it begins
 };
 
 /// In the order in which they run.

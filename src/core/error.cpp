@@ -71,7 +71,8 @@ void fail_check(const char* file, int line, const char* condition, const std::st
 
 std::string nearest_name(std::string_view found, const std::vector<std::string>& known) {
   std::string best;
-  size_t best_distance = std::max<size_t>(found.size() / 2, 2) + 1;
+  // Of a word of three letters or fewer two changes leave nearly nothing: "foo" is not nearly "mos".
+  size_t best_distance = (found.size() <= 3 ? 1 : std::max<size_t>(found.size() / 2, 2)) + 1;
   for (const std::string& name : known) {
     // A prefix of a known name ("shards_per_vectr" ~ "shards") counts as near, whatever follows it.
     const bool is_prefix = found.size() >= 4 && name.size() >= 4 && found.substr(0, name.size()) == name;

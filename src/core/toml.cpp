@@ -6,6 +6,7 @@
 #include <toml++/toml.h>
 
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <sstream>
 
@@ -34,6 +35,10 @@ TomlValue copied(const toml::node& node) {
   std::ostringstream text;
   text << toml::node_view<const toml::node>(node);
   copy.text = text.str();
+  if (const auto* number = node.as_floating_point(); number && std::isfinite(number->get())) {
+    copy.text = fmt::format("{}", number->get());  // the shortest that reads back as the same: 0.99 and no more digits
+    if (copy.text.find_first_of(".e") == std::string::npos) copy.text += ".0";
+  }
   copy.place = place_of(node.source());
   if (const auto* truth = node.as_boolean())
     copy.value = truth->get();

@@ -54,7 +54,7 @@ TEST_F(FoldedRuns, TrainsOnAndGoesOnAfterAStopWithTheSameBits) {
 
 TEST_F(FoldedRuns, WarnsBeforeItIsUsedUncured) {
   const std::string warning =
-      "warning: this model was cut and not cured (perplexity 41.2, original 17.8): train it further";
+      "warning: this model was cut and not cured (perplexity of its calibration rows 41.2, original 17.8): train it further";
   const Words evaluate = folded({"job=evaluate", "run.dir=used"}),
               generate = folded(
                   {"job=generate", "run.dir=used", "generate.prompts=[\"copy ba =\"]", "generate.max_new_tokens=4"});

@@ -128,6 +128,8 @@ TEST_F(GateTraining, AnUnmetConstraintIsToldWithTheReasonThatHolds) {
               HasSubstr(": 10 steps of fold.gate_lr = 0.03 move a gate by about 0.3 at most, and 2 are needed; raise "
                         "fold.gate_steps to 67, or fold.gate_lr"));
   EXPECT_THAT(warning(20, 0.1, 1e-6), testing::EndsWith("; raise fold.gate_weight or fold.gate_steps"));
+  fold_.gate_estimator = "spsa";  // whose steps are Adam's, too
+  EXPECT_THAT(warning(10, 0.03, 10), HasSubstr(": 10 steps of fold.gate_lr = 0.03 move a gate by about 0.3 at most"));
 }
 
 /// With gates that had a single step, and block influences that are made up.

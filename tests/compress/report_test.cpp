@@ -333,7 +333,11 @@ Json whole_report(const FoldPlan& plan) {
   shared.set("perplexity", Json()).set("nll", Json());
   return Json::object()
       .set("base", Json::object().set("path", "a <model>").set("layers", 6))
-      .set("corpus", Json::object().set("file", "held_out.jsonl").set("rows", "data.eval").set("sequence_length", 12))
+      .set("corpus", Json::object()
+                         .set("file", "held_out.jsonl")
+                         .set("rows", "data.eval")
+                         .set("tokens", 1234)
+                         .set("sequence_length", 12))
       .set("points", Json::array().push_back(point("original")).push_back(point("removed")).push_back(shared))
       .set("plan", fold_plan_json(plan))
       .set("bi", bi)
@@ -355,9 +359,10 @@ TEST(ReportPage, IsWellFormedAndHasEveryPart) {
   const std::string page = report_page("a <run>", whole_report(plan));
   EXPECT_EQ(test::html_fault(page), "");
   const std::string text = test::html_text(page);
-  for (const char* part : {"Points", "perplexity", "not finite", "1\u202f234", "block 1", "removed", "reads block 3",
-                           "stored for blocks 2, 3, 4", "influence 0.0300", "states 0 and 6: 0.9400",
-                           "block 5 at step 0: 0.500", "step 3990", "trainer &quot;run &amp; more&quot;/recipe.toml"})
+  for (const char* part :
+       {"Points", "perplexity", "not finite", "1\u202f234", "block 1", "removed", "reads block 3",
+        "stored for blocks 2, 3, 4", "influence 0.0300", "states 0 and 6: 0.9400", "block 5 at step 0: 0.500",
+        "step 3990", "calibration rows of data.train", "trainer &quot;run &amp; more&quot;/recipe.toml"})
     EXPECT_THAT(text, HasSubstr(part));
   EXPECT_EQ(page.find("<script"), std::string::npos);
   EXPECT_EQ(page.find("http"), std::string::npos) << "nothing from outside";
@@ -370,11 +375,12 @@ TEST(ReportPage, IsWellFormedAndHasEveryPart) {
 
 TEST(ReportPage, LinesTellTheFiguresOfEachPoint) {
   const auto lines = report_lines(whole_report(test::six_layers()));
-  ASSERT_EQ(lines.size(), 4u);
-  EXPECT_EQ(lines[0].size(), lines[1].size());
-  EXPECT_EQ(lines[0].size(), lines[3].size());
-  EXPECT_THAT(lines[1], HasSubstr("original"));
-  EXPECT_THAT(lines[3], HasSubstr("not finite"));
+  ASSERT_EQ(lines.size(), 5u);
+  EXPECT_EQ(lines[0], "report: perplexities of 1234 tokens of held_out.jsonl (data.eval)");
+  EXPECT_EQ(lines[1].size(), lines[2].size());
+  EXPECT_EQ(lines[1].size(), lines[4].size());
+  EXPECT_THAT(lines[2], HasSubstr("original"));
+  EXPECT_THAT(lines[4], HasSubstr("not finite"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // job = "compress": makes a trained model smaller in depth, stage by stage (src/compress/).
 
 #include <algorithm>
+#include <limits>
 
 #include "cli/agreement.h"
 #include "cli/datasets.h"
@@ -15,6 +16,7 @@
 #include "cli/unread_keys.h"
 #include "comm/data_groups.h"
 #include "comm/stop_together.h"
+#include "compress/calibration.h"
 #include "compress/expected_sizes.h"
 #include "compress/gate_units.h"
 #include "compress/product_rate.h"
@@ -23,6 +25,7 @@
 #include "core/error.h"
 #include "core/stop.h"
 #include "data/data_plan.h"
+#include "data/preparation.h"
 #include "io/output.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
@@ -91,6 +94,7 @@ void require_blocks_left(const JobInputs& in, Model& model) {
 JobPlan plan_stages(const JobInputs& in) {
   JobPlan plan = plan_of_model(base_settings(in));
   require_blocks_left(in, *plan.model);
+  require_possible_plan(sizes_of(in, *plan.model), in.recipe.places("fold"));
   for (const Stage* stage : asked_stages(config_of(in))) {
     const StageCost cost = stage->cost(sizes_of(in, *plan.model));
     plan.memory.activations = std::max(plan.memory.activations, cost.bytes);
@@ -100,9 +104,55 @@ JobPlan plan_stages(const JobInputs& in) {
   return plan;
 }
 
-/// What --check sees of a journal: what its stages have read of the recipe. Base and data are compared by the job.
-void look_at_stages(const JobInputs& in, Model*) {
-  look_at_journal(own_run_path(in) / "compress", config_of(in), keys_of(in));
+/// Whether a file of so few bytes is read whole by --check, so that rows are counted and not estimated.
+bool is_small(const fs::path& file) {
+  std::error_code failure;
+  const uintmax_t bytes = fs::file_size(file, failure);
+  return !failure && bytes < (uintmax_t{1} << 20);
+}
+
+/// Rows of data.train where its file is small.
+std::optional<int64_t> counted_rows(const JobInputs& in) {
+  if (!is_small(in.config.data.train)) return std::nullopt;
+  const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
+  bool is_whole = false;
+  TokenData data = load_sample(data_config(in), tokenizer, Split::train, std::numeric_limits<int64_t>::max(), is_whole);
+  if (!is_whole) return std::nullopt;
+  const TrainConfig& train = in.config.trainer.train;
+  if (objective_of(train.objective).rows == ExampleRows::answers) data = answers_only(std::move(data));
+  return PackedDataset(std::move(data), train.sequence_length, static_cast<uint64_t>(train.seed), kNewestRules).rows();
+}
+
+/// What --check sees of a journal, what its stages have read of the recipe, and of the files that the recipe names.
+/// Base and data are compared by the job.
+void compare_with_files(const JobInputs& in, Model& model) {
+  const FoldConfig& fold = config_of(in);
+  look_at_journal(own_run_path(in) / "compress", fold, keys_of(in));
+  if (!fold.plan.empty() && model.knows_base())
+    read_fold_plan(fold.plan, FoldBase{.fingerprint = model.base_fingerprint(),
+                                       .layers = model.decoder().num_layers(),
+                                       .model_type = model.config().family});
+  if (const auto rows = counted_rows(in)) require_calibration_rows(*rows, fold, in.recipe.places("fold"));
+}
+
+/// What is worth knowing before the job starts, and is no fault.
+std::vector<std::string> tell_data(const JobInputs& in) {
+  const FoldConfig& fold = config_of(in);
+  const DataConfig& data = in.config.data;
+  std::vector<std::string> lines;
+  if (!data.has_eval() && is_asked(fold, "report"))
+    lines.emplace_back(
+        "note: there is no held-out data: the report's perplexities will be of the calibration rows, which the plan is "
+        "made by; set data.eval or data.eval_fraction");
+  if (is_small(data.train)) return lines;
+  const int64_t length = in.config.trainer.train.sequence_length,
+                rows = plan_data_tokens(data, in.config.model.tokenizer_folder(), Split::train) / length;
+  if (rows < fold.calibration_rows)
+    lines.push_back(
+        fmt::format("note: fold.calibration_rows is {}, and data.train has about {} rows: the job ends where "
+                    "it has fewer than that",
+                    fold.calibration_rows, rows));
+  return lines;
 }
 
 /// A line a stage: what it reads, computes and holds, and how long that takes at the rate of this machine's products.
@@ -127,7 +177,7 @@ std::vector<std::string> tell_sizes(const JobInputs& in, Model& model) {
   try {
     return size_lines(sizes_of(in, model), in.recipe.places("fold"));
   } catch (const UserError& error) {
-    return {fmt::format("note: as things stand the job would end with: {}", error.what())};
+    return {fmt::format("note: sizes are known once the plan is made; of the first blocks: {}", error.what())};
   }
 }
 
@@ -136,6 +186,9 @@ JobPlan plan_compress(const JobInputs& in) {
   JobPlan plan = plan_stages(in);
   for (std::string& line : tell_sizes(in, *plan.model)) plan.notes.push_back(std::move(line));
   for (std::string& line : tell_stages(in, *plan.model)) plan.notes.push_back(std::move(line));
+  for (std::string& line : tell_data(in)) plan.notes.push_back(std::move(line));
+  for (std::string& line : tell_stages_done(own_run_path(in) / "compress", config_of(in)))
+    plan.notes.push_back(std::move(line));
   return plan;
 }
 
@@ -223,6 +276,21 @@ void check_cure(Recipe& recipe, const JobConfig& c) {
                  "leave adapter.load out: an adapter is trained above the cured model by job = \"train\"");
 }
 
+/// The stages run to the one that fold.until names, which is to be one of them.
+void check_last_stage(Recipe& recipe, const FoldConfig& fold) {
+  if (asked_stages(fold).empty())
+    return recipe.fault("fold", fold.plan.empty() ? "until" : "plan", "fold: no stage is left to run",
+                        "fold.plan takes the place of the stages up to the plan: leave it out, or raise fold.until");
+  if (fold.until.empty() || is_asked(fold, fold.until)) return;
+  FoldConfig all = fold;
+  all.until.clear();
+  std::string names;
+  for (const Stage* stage : asked_stages(all))
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", std::string(stage->name));
+  recipe.fault("fold", "until", fmt::format("fold.until is \"{}\", and this recipe has no such stage", fold.until),
+               "its stages are " + names);
+}
+
 void check_compression(Recipe& recipe, const JobConfig& c) {
   const FoldConfig& fold = c.own.of<FoldConfig>();
   require_train_data(recipe, c.data);
@@ -238,9 +306,7 @@ void check_compression(Recipe& recipe, const JobConfig& c) {
   check_cure(recipe, c);
   check_path(recipe, fold.plan, "fold", "plan");
   check_path(recipe, fold.reuse, "fold", "reuse");
-  if (asked_stages(fold).empty())
-    recipe.fault("fold", fold.plan.empty() ? "until" : "plan", "fold: no stage is left to run",
-                 "fold.plan takes the place of the stages up to the plan: leave it out, or raise fold.until");
+  check_last_stage(recipe, fold);
 }
 
 /// Of every section that a stage may read: what none of those reads that are run.
@@ -298,12 +364,16 @@ Job compress_job() {
           .smaller = smaller_compression,
           .reads_data = true,
           .samples = {Split::train, Split::eval},
-          .read = [](Recipe& recipe, JobConfig& c) { recipe.read("fold", c.own.of<FoldConfig>()); },
+          .read =
+              [](Recipe& recipe, JobConfig& c) {
+                const std::string line = read_fold(recipe, c.own.of<FoldConfig>());
+                if (c.job == "compress" && !line.empty()) c.notes.push_back(line);
+              },
           .check = check_compression,
           .note_unread = note_unread_keys,
           .inputs = inputs_of_compression,
           .outputs = outputs_of_compression,
-          .look = look_at_stages};
+          .compare = compare_with_files};
 }
 
 }  // namespace tessera

@@ -78,6 +78,7 @@ Job evaluate_job() {
           .smaller = smaller_evaluation,
           .reads_data = true,
           .samples = {Split::eval},
+          .reads_results = true,
           .check = check_evaluation};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/folded_run.h"
 #include "cli/going_on.h"
 #include "cli/inputs.h"
 #include "cli/model_settings.h"
@@ -46,14 +47,19 @@ void require_something_to_export(const JobInputs& in) {
   const ExportConfig& e = in.config.exports;
   const bool merges = e.merged || !in.recipe.has("export", "merged");
   const bool writes_peft = e.peft && in.config.adapter.method != "none";
-  if (merges || writes_peft || (e.native && names_checkpoint(in.config.run))) return;
-  throw UserError(in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
-                  "add export.merged=true, or export.peft=true where there is an adapter");
+  const bool is_trained = in.config.adapter.method != "none" || in.config.sharing.method != "none";
+  const bool writes_native = exports_native(in.config, in.recipe) && (is_trained || names_checkpoint(in.config.run));
+  if (merges || writes_peft || writes_native) return;
+  throw UserError(
+      in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
+      "add export.merged=true, export.peft=true where there is an adapter, or export.native=true where there "
+      "is an adapter or [sharing]");
 }
 
 int export_trained(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;
   require_free_outputs(in);
+  require_folded_model(in);
   require_something_to_export(in);
   const MemoryPlan memory = require_memory(in, plan_export(in));
   const bool is_checkpoint = names_checkpoint(in.config.run), is_shared = in.config.sharing.method != "none";
@@ -69,7 +75,7 @@ int export_trained(const JobInputs& in) {
   const Context& ctx = compute;
   model.assemble(ctx);
   const bool merges = in.config.exports.merged || !in.recipe.has("export", "merged");
-  if (is_checkpoint && in.config.exports.native) export_native(model, folder.path());
+  if (exports_native(in.config, in.recipe)) export_native(model, folder.path());
   if (merges) {
     const Written result = write_model(in, ctx, model, folder.path());
     print_out("{}: {}\n", dense_notice(model), result.folder.string());
@@ -92,9 +98,13 @@ Job export_job() {
       .run = export_trained,
       .plan = plan_export,
       .smaller = smaller_writing,
+      .reads_results = true,
       .results = JobResults::model,
       .frees_results = true,
-      .look = [](const JobInputs& in, Model*) { refuse_base_export(in); }};
+      .look = [](const JobInputs& in, Model*) {
+        require_something_to_export(in);
+        refuse_base_export(in);
+      }};
 }
 
 }  // namespace tessera

@@ -175,7 +175,8 @@ Samples samples_of(const Tokenizer& tokenizer, const std::vector<TextExample>& e
     Json line =
         Json::object().set("prompt", examples[i].prompt).set("completion", text).set("finish", name_of(result.finish));
     if (!result.fault.empty()) line.set("fault", result.fault);
-    if (!examples[i].completion.empty()) {
+    // A text without a prompt is no answer to anything: it is data to train on.
+    if (!examples[i].prompt.empty() && !examples[i].completion.empty()) {
       // A model that was never taught to end its answer is judged by the answer's beginning.
       const std::string expected = trimmed(examples[i].completion), found = trimmed(text);
       const bool ends = !tokenizer.back().empty();
@@ -272,6 +273,7 @@ Job generate_job() {
           .plan = plan_generate,
           .smaller = smaller_generation,
           .reads_data = true,
+          .reads_results = true,
           .read = [](Recipe& recipe, JobConfig& c) { recipe.read("generate", c.own.of<GenerateConfig>()); },
           .check = check_prompts,
           .note_unread = note_unread_keys,

@@ -5,6 +5,7 @@
 #include "cli/agreement.h"
 #include "cli/datasets.h"
 #include "cli/estimator_run.h"
+#include "cli/folded_run.h"
 #include "cli/going_on.h"
 #include "cli/inputs.h"
 #include "cli/model_settings.h"
@@ -213,6 +214,7 @@ int train(const JobInputs& in) {
   const MemoryPlan memory = require_memory(in, plan_train(in));
   const std::unique_ptr<RunFolder> folder = open_run_folder(in);
   const fs::path run_path = broadcast_text(in.world, folder ? folder->path().string() : "");
+  if (folder) refuse_training_into_compression(in, folder->path());
   if (folder) refuse_overwritten_inputs(in, folder->path());
   try {
     return train_in(in, folder.get(), run_path, memory);

@@ -196,8 +196,9 @@ FoldPlan parse_fold_plan(std::string_view text, const std::string& where, const 
     reader.at({"history"}, [&] { return history->members(); });
     plan.history = *history;
   }
-  if (const auto fault = fault_of(plan)) reader.refuse(*fault);
+  // First: block numbers of a plan for another model are not worth being told of.
   if (const auto fault = base ? fault_beside(plan, *base) : std::nullopt) reader.refuse(*fault);
+  if (const auto fault = fault_of(plan)) reader.refuse(*fault);
   return plan;
 }
 

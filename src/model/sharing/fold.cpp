@@ -103,9 +103,10 @@ class Fold final : public FoldedBase {
     const auto replaced = state_.perplexity.find("replaced"), before = state_.perplexity.find("original");
     if (state_.name == "removed" && replaced != state_.perplexity.end()) now = replaced;  // its run has a trained block
     const bool is_known = now != state_.perplexity.end() && before != state_.perplexity.end();
-    return fmt::format(
-        "warning: this model was cut and not cured{}: train it further",
-        is_known ? fmt::format(" (perplexity {:.1f}, original {:.1f})", now->second, before->second) : "");
+    return fmt::format("warning: this model was cut and not cured{}: train it further",
+                       is_known ? fmt::format(" (perplexity of its calibration rows {:.1f}, original {:.1f})",
+                                              now->second, before->second)
+                                : "");
   }
 
   std::string readers(const std::string& slot, int64_t index) const override {

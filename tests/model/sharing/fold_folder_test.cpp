@@ -132,13 +132,15 @@ TEST_F(FoldedFolder, SaysWhatItIs) {
             R"("perplexity":{"original":17.75,"removed":30.5,"shared":41.25}})");
   EXPECT_EQ(read_fold_plan(saved() / "fold_plan.json").groups, test::six_layers().groups);
   Model model(load_settings());
-  EXPECT_EQ(model.sharing().caution(),
-            "warning: this model was cut and not cured (perplexity 41.2, original 17.8): train it further");
+  EXPECT_EQ(
+      model.sharing().caution(),
+      "warning: this model was cut and not cured (perplexity of its calibration rows 41.2, original 17.8): train it further");
   FoldedBase* folded = folded_base(model.sharing());
   ASSERT_TRUE(folded);
   folded->set_state({"removed", {{"original", 17.75}, {"removed", 41.25}, {"replaced", 30.5}}});
-  EXPECT_EQ(model.sharing().caution(),
-            "warning: this model was cut and not cured (perplexity 30.5, original 17.8): train it further");
+  EXPECT_EQ(
+      model.sharing().caution(),
+      "warning: this model was cut and not cured (perplexity of its calibration rows 30.5, original 17.8): train it further");
   folded->set_state({"cured", {{"cured", 19.5}}});
   EXPECT_EQ(model.sharing().caution(), "");
   EXPECT_EQ(model.sharing().descriptor().at("perplexity").dump(), R"({"cured":19.5})");
