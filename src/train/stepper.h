@@ -21,12 +21,12 @@ struct StepReport {
 
 /// A run that goes on.
 struct Restored {
-  CheckpointMeta meta;           // what is known of the run so far
-  std::vector<Json> lines{};     // metrics of steps that were done and not yet told
-  bool owes_evaluation = false;  // of the last step
-  int64_t steps = 0;             // of the whole run, where that depends on its past; 0: as the recipe says
+  CheckpointMeta meta;            // what is known of the run so far
+  std::vector<Json> lines{};      // metrics of steps that were done and not yet told
+  bool owes_evaluation = false;   // of the last step
+  int64_t steps = 0;              // of the whole run, where that depends on its past; 0: as the recipe says
   std::string why_unevaluated{};  // why no evaluation of it is known, where that is no loss
-  std::string figures_file{};    // that keeps its evaluations, where what it goes on from does not
+  std::string figures_file{};     // that keeps its evaluations, where what it goes on from does not
 };
 
 class Stepper {

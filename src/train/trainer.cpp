@@ -122,8 +122,7 @@ class Loop {
     const std::string& figures_file = saved.figures_file;
     in_.report.say(fmt::format(
         "{}: the figures that are told as \"before\" will be those of step {}, with which the run goes on",
-        were_others
-            ? "the held-out rows are others than the run's so far"
+        were_others ? "the held-out rows are others than the run's so far"
         : !saved.why_unevaluated.empty()
             ? saved.why_unevaluated
             : fmt::format("no earlier evaluation is known, since the run had no held-out data {}",

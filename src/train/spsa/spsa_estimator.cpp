@@ -116,7 +116,8 @@ void check_privacy(Recipe& recipe, const SpsaConfig& spsa, const TrainConfig& tr
     refuse("spsa", "sides", "with [privacy] each probe draws documents of its own", "leave spsa.sides out");
   if (spsa.normalise) refuse("spsa", "normalise", "a deviation of the losses would tell of them", "leave it out");
   if (spsa.votes == "float32")
-    refuse("spsa", "votes", "the low bits of a float can tell what noise hides", "set spsa.votes = \"byte\" or \"sign\"");
+    refuse("spsa", "votes", "the low bits of a float can tell what noise hides",
+           "set spsa.votes = \"byte\" or \"sign\"");
   if (objective_of(train.objective).rows == ExampleRows::choices)
     refuse("train", "objective", "it scores several documents together, and [privacy] bounds each by itself",
            "leave it out");

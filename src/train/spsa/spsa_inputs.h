@@ -17,8 +17,8 @@ struct SpsaInputs final : Preparation {
   std::unique_ptr<Membership> members;
   std::filesystem::path shared;  // of processes that share a folder: that of the log
   std::unique_ptr<Prober> prober;
-  std::unique_ptr<Seat> seat;  // of such a process: its number there
-  NatsSettings nats;           // of machines that find each other at a server
+  std::unique_ptr<Seat> seat;        // of such a process: its number there
+  NatsSettings nats;                 // of machines that find each other at a server
   std::function<void()> accepted{};  // called once the engine has taken the run's header: the folder is this run's now
 };
 

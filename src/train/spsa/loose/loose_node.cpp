@@ -163,9 +163,10 @@ void LooseNode::apply(const Record& record) {
 void LooseNode::ask_for_lane() {
   if (!is_open_) return;
   if (had_lane_ && !lane())
-    in_.say(fmt::format("machine {} has lost its lane: it was silent for too long, or node \"{}\" runs twice. It joins "
-                        "anew",
-                        desk_.machine(), in_.name));
+    in_.say(
+        fmt::format("machine {} has lost its lane: it was silent for too long, or node \"{}\" runs twice. It joins "
+                    "anew",
+                    desk_.machine(), in_.name));
   had_lane_ = lane().has_value();
   const auto owner_of = [this](uint32_t machine) {
     using Owner = MembershipDesk::Owner;

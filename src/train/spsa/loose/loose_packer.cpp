@@ -27,9 +27,8 @@ Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
 
 /// Whoever has no lane has no say.
 RoundVotes::ByMachine with_lanes(RoundVotes::ByMachine votes, const Roster& roster) {
-  std::erase_if(votes, [&](const auto& vote) {
-    return std::ranges::find(roster, std::optional(vote.first)) == roster.end();
-  });
+  std::erase_if(votes,
+                [&](const auto& vote) { return std::ranges::find(roster, std::optional(vote.first)) == roster.end(); });
   return votes;
 }
 
@@ -44,7 +43,8 @@ void LoosePacker::pack() {
   const Roster awaited = staying(replica.roster(), changes);
   const int64_t lanes = taken(awaited), present = node_.box().present(replica, awaited);
   const bool is_empty = present == 0 && changes.empty();  // there is nothing that a record could say
-  if (is_empty || !node_.clock().may_pack(Clock::now(), present, lanes, node_.place())) return tell_waiting(round, present, lanes);
+  if (is_empty || !node_.clock().may_pack(Clock::now(), present, lanes, node_.place()))
+    return tell_waiting(round, present, lanes);
   if (!settle_digest(round)) return;
   const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
                                    offer(round), config_.log_loss ? Losses::kept : Losses::left_out);
@@ -78,9 +78,10 @@ bool LoosePacker::settle_digest(uint32_t round) {
                     "one of them has bad memory or other base weights: rebuild each with job=replay and compare");
   if (!(*jury.most == mine)) {  // another packs, and its DIGEST tells this machine
     if (doubted_ != std::optional(round))
-      node_.say(fmt::format("step {}: most machines tell another digest of their weights than this one's, {}; it waits "
-                            "for their record",
-                            int64_t{round} + 1, mine.text()));
+      node_.say(
+          fmt::format("step {}: most machines tell another digest of their weights than this one's, {}; it waits "
+                      "for their record",
+                      int64_t{round} + 1, mine.text()));
     doubted_ = round;
     return false;
   }

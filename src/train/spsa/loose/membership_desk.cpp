@@ -14,10 +14,10 @@ MembershipDesk::MembershipDesk(std::filesystem::path file, std::string node, con
   const std::string id = hex_text(run.sha256);
   const auto kept = NodeFile::read(file_);
   if (kept && kept->run == id && kept->run_name != run_name)
-    throw UserError(file_.string(),
-                    fmt::format("this folder's run is \"{}\" at the server, and spsa.name is \"{}\"", kept->run_name,
-                                run_name),
-                    "set spsa.name as it was, or take another run.dir");
+    throw UserError(
+        file_.string(),
+        fmt::format("this folder's run is \"{}\" at the server, and spsa.name is \"{}\"", kept->run_name, run_name),
+        "set spsa.name as it was, or take another run.dir");
   has_number_ = kept && kept->run == id && kept->name == node;
   node_ = has_number_ ? *kept : NodeFile{.name = std::move(node), .run = id, .run_name = run_name};
 }

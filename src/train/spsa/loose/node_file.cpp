@@ -34,7 +34,8 @@ std::optional<NodeFile> NodeFile::read(const std::filesystem::path& file) {
     node.last_seed_round = json.at("last_seed_round").as_integer();
     if (const Json* vote = json.find("vote")) node.vote = bytes_of_hex(vote->as_string());
     const int64_t most = std::numeric_limits<uint32_t>::max();
-    if (machine < 0 || machine >= int64_t{kReservedMachines} || node.last_seed_round < -1 || node.last_seed_round > most)
+    if (machine < 0 || machine >= int64_t{kReservedMachines} || node.last_seed_round < -1 ||
+        node.last_seed_round > most)
       throw UserError("", "a number in it is out of range");
     node.machine = static_cast<uint32_t>(machine);
   });

@@ -43,8 +43,8 @@ double epsilon_at(int64_t releases, const std::vector<double>& divergence, doubl
   double least = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < divergence.size(); ++i) {
     const auto a = static_cast<double>(orders()[i]);
-    const double epsilon = static_cast<double>(releases) * divergence[i] + std::log1p(-1 / a) -
-                           (std::log(delta) + std::log(a)) / (a - 1);
+    const double epsilon =
+        static_cast<double>(releases) * divergence[i] + std::log1p(-1 / a) - (std::log(delta) + std::log(a)) / (a - 1);
     least = std::min(least, epsilon);
   }
   return std::max(0.0, least);

@@ -45,7 +45,8 @@ void PrivacyLedger::read(int64_t in_log) {
       if (key == "releases" || key == "epsilon_spent") continue;
       const Json& was = kept.at(key);
       if (was.dump() != value.dump())
-        throw UserError("", fmt::format("\"{}\" was {} when this node began, and is {} now", key, was.dump(), value.dump()),
+        throw UserError("",
+                        fmt::format("\"{}\" was {} when this node began, and is {} now", key, was.dump(), value.dump()),
                         "what votes cost is reckoned for one setting and one set of documents: go back to it, or begin "
                         "another run");
     }

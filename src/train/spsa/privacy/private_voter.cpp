@@ -49,7 +49,8 @@ Measured PrivateVoter::measure(uint32_t round, int unit, uint32_t machine, uint3
       sum += slope_of(document, z, found);
       ++documents;
     }
-    const double g = (sum + terms_.release.sigma * terms_.clip * random_.normal()) / static_cast<double>(in_.train.batch);
+    const double g =
+        (sum + terms_.release.sigma * terms_.clip * random_.normal()) / static_cast<double>(in_.train.batch);
     write_vote(in_.header, g, unit, random_.uniform(), found.bytes);
     if (in_.between) in_.between();
   }

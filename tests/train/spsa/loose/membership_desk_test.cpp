@@ -74,7 +74,7 @@ class Desk : public testing::Test {
   RecentRounds recent_{2, 9};
   std::deque<uint32_t> draws_;
   std::set<uint32_t> anothers_;
-  std::set<uint32_t> lost_;      // whose the engine does not know any more
+  std::set<uint32_t> lost_;  // whose the engine does not know any more
   std::string run_name_ = "first";
 };
 

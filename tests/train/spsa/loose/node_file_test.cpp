@@ -68,9 +68,11 @@ TEST_F(NodeFiles, CutAtAnyByteAreAnErrorThatNamesTheFile) {
 
 TEST_F(NodeFiles, WithWhatCannotBeAreAnError) {
   const auto with = [](const std::string& machine, const std::string& round) {
-    return R"({"last_seed_round": )" + round + R"(, "machine": )" + machine + R"(, "name": "a", "run": "00", "run_name": "n"})";
+    return R"({"last_seed_round": )" + round + R"(, "machine": )" + machine +
+           R"(, "name": "a", "run": "00", "run_name": "n"})";
   };
-  for (const auto& [machine, round] : {std::pair{"-1", "3"}, {"4294967296", "3"}, {"4294967040", "3"}, {"7", "-2"}, {"7", "4294967296"}})
+  for (const auto& [machine, round] :
+       {std::pair{"-1", "3"}, {"4294967296", "3"}, {"4294967040", "3"}, {"7", "-2"}, {"7", "4294967296"}})
     EXPECT_THAT(fault(with(machine, round)),
                 AllOf(StartsWith(file_.string()), HasSubstr("out of range"), HasSubstr("remove the file")));
   EXPECT_THAT(fault(with("7.5", "3")), StartsWith(file_.string()));

@@ -16,7 +16,12 @@ using testing::HasSubstr;
 class Ledger : public testing::Test {
  protected:
   static PrivacyTerms terms() {
-    return {.run = "9f", .node = "a", .documents = 400, .release = {.q = 0.01, .sigma = 1}, .clip = 10, .delta = 1e-5,
+    return {.run = "9f",
+            .node = "a",
+            .documents = 400,
+            .release = {.q = 0.01, .sigma = 1},
+            .clip = 10,
+            .delta = 1e-5,
             .epsilon = 1};
   }
   PrivacyLedger open(PrivacyTerms terms = Ledger::terms(), int64_t in_log = 0) const {
