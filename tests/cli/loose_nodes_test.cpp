@@ -11,7 +11,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 TEST_F(LooseNodes, EndAlikeThoughOneLeavesOneIsKilledAndOneComesLate) {
-  settings_ = {"spsa.quorum=1"};  // no round goes by without a machine that has a lane
+  settings_ = {"spsa.quorum=1", "spsa.absent_limit=60000"};  // no round goes by without a machine that has a lane
   start_together({"a", "b", "c"});
   wait_for_rounds("a", 10);
   const int64_t first_of_b = machine("b"), of_c = machine("c");
@@ -165,6 +165,32 @@ TEST_F(LooseNodes, WithADamagedNodeFileAreToldHowToMendIt) {
   start("b");
   expect_all_done_alike({"a", "b"});
   EXPECT_NE(machine("b"), before) << "it has joined anew";
+}
+
+TEST_F(LooseNodes, PrivateVotesAreCountedBeforeTheyAreSentAndEndWithTheBudget) {
+  steps_ = 40;
+  // Noise for some ten rounds of one probe.
+  settings_ = {"privacy.epsilon=25", "privacy.noise=0.3"};
+  start("a");
+  const Ended spent = nodes_.at("a")->wait(kLong);
+  EXPECT_EQ(spent.exit_code, 2) << spent.out;
+  EXPECT_THAT(spent.out, AllOf(HasSubstr("privacy: epsilon"), HasSubstr("drawn by the system")));
+  EXPECT_THAT(spent.err,
+              AllOf(HasSubstr("the budget of epsilon = 25 is spent after"), HasSubstr("this machine leaves")));
+  const Json ledger = Json::parse(read_file(*this / "a/privacy.json"), "privacy.json");
+  EXPECT_LE(ledger.at("epsilon_spent").as_number(), 25);
+  int64_t votes = 0;
+  for (const Record& record : records("a")) {
+    votes += static_cast<int64_t>(record.bytes.size());
+    for (const ExtraGroup& group : record.extra) votes += static_cast<int64_t>(group.bytes.size());
+    EXPECT_TRUE(record.losses.empty()) << "the loss stays on its machine";
+  }
+  EXPECT_GT(votes, 0);
+  EXPECT_GE(ledger.at("releases").as_integer(), votes);
+  // Another budget is another run; a copy of the ledger that is older than the log is refused.
+  EXPECT_THAT(expect_exit(2, node("a", {"privacy.epsilon=90"})).err, HasSubstr("privacy.epsilon"));
+  std::filesystem::remove(*this / "a/privacy.json");
+  EXPECT_THAT(expect_exit(2, node("a")).err, HasSubstr("is missing, and the log holds"));
 }
 
 }  // namespace

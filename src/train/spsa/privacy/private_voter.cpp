@@ -9,6 +9,10 @@
 
 namespace tessera {
 
+double noisy_slope(double sum, const PrivacyTerms& terms, int64_t batch, SystemRandom& random) {
+  return (sum + terms.release.sigma * terms.clip * random.normal()) / static_cast<double>(batch);
+}
+
 PrivateVoter::PrivateVoter(const Voter::Inputs& in, const PrivacyTerms& terms)
     : in_(in), terms_(terms), pieces_(in.data.pieces_by_document()) {}
 
@@ -49,8 +53,7 @@ Measured PrivateVoter::measure(uint32_t round, int unit, uint32_t machine, uint3
       sum += slope_of(document, z, found);
       ++documents;
     }
-    const double g =
-        (sum + terms_.release.sigma * terms_.clip * random_.normal()) / static_cast<double>(in_.train.batch);
+    const double g = noisy_slope(sum, terms_, in_.train.batch, random_);
     write_vote(in_.header, g, unit, random_.uniform(), found.bytes);
     if (in_.between) in_.between();
   }

@@ -11,6 +11,9 @@ namespace tessera {
 ///   d_x = clip( ( mean NLL of its scored tokens at w + eps z − the same at w − eps z ) / (2 eps), −C, C )
 ///   g = ( Σ d_x + N(0, (sigma C)²) ) / batch        batch = q · documents: the fixed number, not the number drawn
 /// A document whose d_x is not finite gives 0. Draws, noise and the rounding to a byte are the system's.
+/// g of a probe. @param sum  of d_x over the documents drawn
+double noisy_slope(double sum, const PrivacyTerms&, int64_t batch, SystemRandom&);
+
 class PrivateVoter {
  public:
   PrivateVoter(const Voter::Inputs& in, const PrivacyTerms& terms);
