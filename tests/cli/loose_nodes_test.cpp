@@ -142,7 +142,10 @@ TEST_F(LooseNodes, OfAnotherRecipeOrWithoutTheRightPasswordAreRefused) {
   steps_ = 3;
   expect_done(node("a"));
   EXPECT_THAT(expect_exit(2, node("b", {"optimizer.lr=1e-3"})).err,
-              AllOf(HasSubstr("spsa.name: the log belongs to another run: \""), HasSubstr("choose another name")));
+              AllOf(HasSubstr("spsa.name: the run of this name at the server has another recipe"),
+                    HasSubstr("optimizer.lr was 0.008, now 0.001"), HasSubstr("choose another name")));
+  EXPECT_FALSE(std::filesystem::exists(*this / "b/run.json") || std::filesystem::exists(*this / "b/log"))
+      << "what was refused leaves the folder free";
   const auto wrong = *this / "wrong.credentials";
   write_file(wrong, "b\nnot the password\n");
   std::filesystem::permissions(wrong, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);

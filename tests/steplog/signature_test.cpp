@@ -84,7 +84,7 @@ TEST(SigningKey, OfAnotherKindOrUnreadableIsRefusedWithTheWayToMakeOne) {
     write_text_file(folder / "key.pem", text);
     return error_text([&] { SigningKey::read(folder / "key.pem"); });
   };
-  const std::string hint = "openssl genpkey -algorithm ed25519 -out key.pem";
+  const std::string hint = "openssl genpkey -algorithm ed25519 -out KEY.pem";
   EXPECT_THAT(refusal("no key"), ::testing::AllOf(HasSubstr("key.pem: holds no private key"), HasSubstr(hint)));
   EXPECT_THAT(refusal(std::string(kPem).substr(0, 60)), HasSubstr("holds no private key"));
   // X25519, whose keys are as long.

@@ -141,7 +141,7 @@ TEST_F(Office, PassesOverWhatIsNoRequestOfThisRun) {
   office_.take({"a", {}});
   EXPECT_THAT(changes(), IsEmpty());
   join("b", kReservedMachines - 1);
-  join("b", 40);
+  join("c", 40);
   EXPECT_THAT(changes(), ElementsAre("+0:4294967039", "+1:40")) << "and nobody owns 40 by what was passed over";
 }
 
