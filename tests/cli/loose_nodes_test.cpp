@@ -101,7 +101,7 @@ TEST_F(LooseNodes, FillTheServerAgainThatLostItsNewestBlock) {
 }
 
 TEST_F(LooseNodes, TellWhoHadMoreThanTheServerOfTheForkWhenItComesBack) {
-  settings_ = {"spsa.quorum=0.3"};  // one of three is enough, whoever is away
+  settings_ = {"spsa.quorum=0.3", "spsa.absent_limit=2"};  // one of three is enough, whoever is away
   steps_ = 50;
   start_together({"a", "b", "c"});
   wait_for_rounds("a", 10);

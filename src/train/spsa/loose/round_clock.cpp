@@ -21,6 +21,10 @@ void RoundClock::begin(uint32_t round, Clock::time_point now) {
   if (lasted_.size() > kHistory) lasted_.pop_front();
   has_begun_ = true;
   round_ = round;
+  begin_anew(now);
+}
+
+void RoundClock::begin_anew(Clock::time_point now) {
   begun_ = now;
   present_ = 0;
   is_full_ = false;

@@ -106,6 +106,16 @@ TEST_F(Rounds, WithoutAVoteAtTheStartKeepTheFirstDeadline) {
   }
 }
 
+TEST_F(Rounds, DoNotCountHowLongTheEngineWasAway) {
+  last({2});
+  now_ += 600;
+  clock_.begin_anew(at(now_));
+  EXPECT_FALSE(may_pack(5.9, 2, 3)) << "the deadline begins anew, too";
+  EXPECT_TRUE(may_pack(1, 3, 3));
+  last({2});
+  EXPECT_NEAR(deadline(), 6, 1e-6);
+}
+
 TEST_F(Rounds, FollowMachinesThatBecomeSlower) {
   last({1, 1, 1});
   for (int k = 0; k < 16; ++k) {
