@@ -111,6 +111,7 @@ void LooseNode::attend() {
     box_.take(replica_, sent.bytes, [&](uint32_t machine) { return office_.speaks_for(sent.node, machine); });
   tell_engine(engine_->log_state());
   is_open_ = keeper_->attend(Clock::now(), 2 * clock_.deadline()) && Clock::now() >= disk_again_;
+  if (!is_open_) clock_.begin_anew(Clock::now());
 }
 
 void LooseNode::read_records(uint32_t rounds) {

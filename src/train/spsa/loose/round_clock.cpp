@@ -21,6 +21,10 @@ void RoundClock::begin(uint32_t round, Clock::time_point now) {
   if (lasted_.size() > kHistory) lasted_.pop_front();
   has_begun_ = true;
   round_ = round;
+  begin_anew(now);
+}
+
+void RoundClock::begin_anew(Clock::time_point now) {
   begun_ = now;
   present_ = 0;
   is_full_ = false;
@@ -47,7 +51,8 @@ bool RoundClock::may_pack(Clock::time_point now, int64_t present, int64_t lanes,
     voted_ = now;
   }
   is_full_ = present >= lanes;
-  if (present >= lanes) return waited(now) >= patience(place);
+  // From the last vote on: who is first needs a way to the engine and back before it shows that it has packed.
+  if (present >= lanes) return (present_ > 0 ? Seconds(now - voted_) : waited(now)) >= patience(place);
   const auto enough = static_cast<int64_t>(std::ceil(quorum_ * static_cast<double>(lanes)));
   const bool is_quorum = present >= std::max<int64_t>(1, enough);
   return waited(now) >= (is_quorum ? 1 : static_cast<double>(absent_limit_)) * deadline() + patience(place);

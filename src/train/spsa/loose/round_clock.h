@@ -22,6 +22,8 @@ class RoundClock {
 
   /// A round begins: its record is the next. Beginning it again, after a record that was no round's, changes nothing.
   void begin(uint32_t round, Clock::time_point now);
+  /// Until now nobody could vote or pack, for want of an engine: of the round this does not count.
+  void begin_anew(Clock::time_point now);
   /// `medians` times the lower median of the last 16 rounds, at least 0.1 s; of the first round `first`. A round that
   /// waited for somebody in vain tells nothing of machines: it lasted its deadline, which would make the next one three
   /// times as long. It counts as a median, or, when the quorum itself came behind the deadline, up to that.

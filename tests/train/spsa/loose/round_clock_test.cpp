@@ -106,6 +106,16 @@ TEST_F(Rounds, WithoutAVoteAtTheStartKeepTheFirstDeadline) {
   }
 }
 
+TEST_F(Rounds, DoNotCountHowLongTheEngineWasAway) {
+  last({2});
+  now_ += 600;
+  clock_.begin_anew(at(now_));
+  EXPECT_FALSE(may_pack(5.9, 2, 3)) << "the deadline begins anew, too";
+  EXPECT_TRUE(may_pack(1, 3, 3));
+  last({2});
+  EXPECT_NEAR(deadline(), 6, 1e-6);
+}
+
 TEST_F(Rounds, FollowMachinesThatBecomeSlower) {
   last({1, 1, 1});
   for (int k = 0; k < 16; ++k) {
@@ -151,12 +161,16 @@ TEST_F(Rounds, WaitForAllWithAQuorumOfOne) {
 
 TEST_F(Rounds, AreLeftToThoseWithALowerPlace) {
   last({2});  // the deadline is 6 s, a tenth of it 0.6 s
+  EXPECT_FALSE(may_pack(0, 3, 3, 1)) << "the last vote";
   EXPECT_FALSE(may_pack(0.55, 3, 3, 1));
   EXPECT_TRUE(may_pack(0.65, 3, 3, 1));
   EXPECT_FALSE(may_pack(6.55, 2, 3, 1)) << "behind the deadline the patience comes on top";
   EXPECT_TRUE(may_pack(6.65, 2, 3, 1));
-  EXPECT_FALSE(may_pack(0.95, 3, 3, 200));
-  EXPECT_TRUE(may_pack(1.05, 3, 3, 200)) << "one second at most, however many are before";
+  last({2});
+  EXPECT_FALSE(may_pack(1, 2, 3, 200));
+  EXPECT_FALSE(may_pack(1.5, 3, 3, 200)) << "the last vote";
+  EXPECT_FALSE(may_pack(2.45, 3, 3, 200));
+  EXPECT_TRUE(may_pack(2.55, 3, 3, 200)) << "one second at most, however many are before";
 }
 
 }  // namespace
