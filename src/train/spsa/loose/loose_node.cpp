@@ -243,6 +243,10 @@ int64_t LooseNode::place() const {
 }
 
 void LooseNode::tell_engine(const LogEngine::LogState& state) {
+  // A record that had its place may have been lost with it, unread.
+  if (state.connections != connections_ || state.losses != losses_) packed_.reset();
+  connections_ = state.connections;
+  losses_ = state.losses;
   if (state.reachable == !is_away_) return;
   is_away_ = !state.reachable;
   in_.say(is_away_ ? "the server does not answer: this machine waits, and tries again" : "the server answers again");

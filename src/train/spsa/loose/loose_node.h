@@ -118,6 +118,7 @@ class LooseNode {
   std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
+  int64_t connections_ = 0, losses_ = 0;  // of the engine, when it was looked at last
   bool is_new_ = false, has_joined_ = false, is_away_ = false;
   bool is_open_ = false, packed_last_ = false, lost_a_race_ = false, had_lane_ = false;
 };

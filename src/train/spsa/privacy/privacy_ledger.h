@@ -10,9 +10,9 @@ namespace tessera {
 
 /// What is fixed for a machine's whole part in a run.
 struct PrivacyTerms {
-  std::string run, node;
+  std::string run{}, node{};
   int64_t documents = 0;
-  Release release;
+  Release release{};
   double clip = 0, delta = 0, epsilon = 0;
 };
 

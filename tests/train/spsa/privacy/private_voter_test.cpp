@@ -72,8 +72,11 @@ TEST(PrivateVotes, OfNeighbouringBatchesAreAlikeWithinTheMechanismsBound) {
 TEST(PrivateVotes, CodeWithoutNoiseWouldFailThatBound) {
   const PrivacyTerms terms{.release = {.q = 1, .sigma = 1e-6}, .clip = 800};
   const auto without = bytes_of(0, terms, 2000), with = bytes_of(terms.clip, terms, 2000);
-  for (const auto& [byte, count] : with)
-    if (count >= 100) EXPECT_FALSE(without.contains(byte)) << int{byte};
+  for (const auto& [byte, count] : with) {
+    if (count >= 100) {
+      EXPECT_FALSE(without.contains(byte)) << int{byte};
+    }
+  }
 }
 
 }  // namespace
