@@ -18,7 +18,7 @@ namespace {
 /// Where the log begins. An old log does not tell the unit of its first round, where rounds before were dropped.
 RecentRounds start_of(const StepLog& log, const RunHeader& header) {
   if (log.first_index() == 0) return RecentRounds(header.late_rounds(), header.unit);
-  const RecentRounds kept = log.start().rounds();
+  RecentRounds kept = log.start().rounds();
   if (header.format() > 1) return kept;
   ByteWriter writer;
   kept.save_roster(writer);

@@ -47,7 +47,7 @@ FoldPlan expected_plan(const StageSizes& sizes, const ModelShapes& shapes, const
     }
   }
   TS_CHECK(fault, "no {} of {} blocks to remove", taken, base.layers);
-  throw *fault;
+  throw UserError(*fault);
 }
 
 /// Numbers of the blocks together, and of the halves that are removed at least and at most: the last one passes the

@@ -49,7 +49,7 @@ StepLog::StepLog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 StepLog::StepLog(StepLog&&) noexcept = default;
 StepLog::~StepLog() = default;
 
-StepLog StepLog::create(const fs::path& folder, const std::string& header_json, Options options) {
+StepLog StepLog::create(const fs::path& folder, const std::string& header_json, const Options& options) {
   // A reader makes nothing. open() then says what is missing.
   if (options.access == Access::read && !has_log_header(folder)) return open(folder, options);
   create_folder(folder);
@@ -65,7 +65,7 @@ StepLog StepLog::create(const fs::path& folder, const std::string& header_json, 
   return open(folder, options);
 }
 
-StepLog StepLog::open(const fs::path& folder, Options options) {
+StepLog StepLog::open(const fs::path& folder, const Options& options) {
   auto impl = std::make_unique<Impl>(folder, options);
   if (options.access != Access::read) {
     impl->lock.emplace(impl->locked());

@@ -31,8 +31,8 @@ class StepLog {
   };
   /// Makes the folder with this header, or opens it. @throws UserError when the folder belongs to another header
   /// (naming the first key that differs), is damaged before its tail, or is being written by another process
-  static StepLog create(const std::filesystem::path& folder, const std::string& header_json, Options);
-  static StepLog open(const std::filesystem::path& folder, Options);
+  static StepLog create(const std::filesystem::path& folder, const std::string& header_json, const Options&);
+  static StepLog open(const std::filesystem::path& folder, const Options&);
   StepLog(StepLog&&) noexcept;
   ~StepLog();
 
