@@ -203,5 +203,23 @@ TEST_F(LooseNodes, PrivateVotesAreCountedBeforeTheyAreSentAndEndWithTheBudget) {
   EXPECT_THAT(expect_exit(2, node("a")).err, HasSubstr("is missing, and the log holds"));
 }
 
+TEST_F(LooseNodes, OfUnlikeBackEndsHoldTheSameBits) {
+  steps_ = 10;
+  // Both measure, each by its own kernels; what moves the weights is in the log alone. Plain loops are slow.
+  settings_ = {"spsa.quorum=1", "spsa.absent_limit=60000", "spsa.digest_every=2", "train.batch=1",
+               "train.sequence_length=32"};
+  start("a");
+  wait_for_rounds("a", 1);
+  nodes_.at("a")->send(SIGSTOP);
+  start("b", {"run.backend=reference"});
+  wait_for_file("b/node.json");
+  nodes_.at("a")->send(SIGCONT);
+  expect_all_done_alike({"a", "b"});
+  EXPECT_GE(count("a", RecordType::digest), 3);
+  int64_t votes_of_b = 0;
+  for (const Record& record : records("a")) votes_of_b += record.present.size() > 1 && record.present[1];
+  EXPECT_GT(votes_of_b, 0);
+}
+
 }  // namespace
 }  // namespace tessera
