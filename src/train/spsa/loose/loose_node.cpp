@@ -260,13 +260,29 @@ void LooseNode::tell_roster(const Record& record) const {
   }
 }
 
-int64_t LooseNode::votes_in_log() const {
+void LooseNode::wait_for_owners() {
+  const RecentRounds& rounds = own_.log().chain().rounds();
+  std::set<uint32_t> machines = rounds.former();
+  for (const auto& machine : rounds.roster())
+    if (machine) machines.insert(*machine);
+  // A server that has lost them says nothing: this machine's present number is its own all the same.
+  for (int k = 0; k < 100; ++k) {
+    if (std::ranges::all_of(machines, [&](uint32_t machine) { return office_.is_owned(machine); })) return;
+    wait();
+    attend();
+  }
+}
+
+int64_t LooseNode::votes_in_log() {
+  wait_for_owners();
   const StepLog& log = own_.log();
   RecentRounds before = log.start().rounds();
   int64_t votes = 0;
   const auto count = [&](const std::vector<bool>& present, const Roster& roster, uint8_t m) {
     for (size_t lane = 0; lane < std::min(present.size(), roster.size()); ++lane)
-      if (present[lane] && roster[lane] && office_.is_owner(in_.name, *roster[lane])) votes += m;
+      if (present[lane] && roster[lane] &&
+          (office_.is_owner(in_.name, *roster[lane]) || desk_.machine() == *roster[lane]))
+        votes += m;
   };
   log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
     if (record.type != RecordType::round) return true;

@@ -88,12 +88,14 @@ class LooseNode {
   std::vector<RosterChange> roster_changes() const { return office_.changes(replica_.recent()); }
   int64_t conflicts() const { return conflicts_; }
   int64_t reseeds() const { return keeper_->reseeds(); }
-  /// Votes, a byte each, that the own log holds of this node's machines, whatever numbers they had.
-  int64_t votes_in_log() const;
+  /// Votes, a byte each, that the own log holds of this node's machines, whatever numbers they had. Waits a while until
+  /// the engine has told whose all numbers are.
+  int64_t votes_in_log();
   /// How often weights were rebuilt, since they were not those that the log tells of.
   int64_t rebuilt() const { return rebuilt_; }
 
  private:
+  void wait_for_owners();
   void tell_engine(const LogEngine::LogState&);
   void tell_roster(const Record&) const;
   void follow_engine();
