@@ -221,5 +221,21 @@ TEST_F(LooseNodes, OfUnlikeBackEndsHoldTheSameBits) {
   EXPECT_GT(votes_of_b, 0);
 }
 
+TEST_F(LooseNodes, AreCheckedBeforeAnythingIsStarted) {
+  const auto checked = [&](const std::string& word) { return expect_exit(2, node("a", {"--check", word})).err; };
+  EXPECT_THAT(checked("spsa.credentials=absent"),
+              AllOf(HasSubstr("spsa.credentials"), HasSubstr("absent\" does not exist")));
+  EXPECT_THAT(checked("spsa.tls_ca=absent.pem"),
+              AllOf(HasSubstr("spsa.tls_ca"), HasSubstr("absent.pem\" does not exist")));
+  EXPECT_THAT(checked("spsa.signers=[\"zz\"]"), HasSubstr("spsa.signers"));
+  EXPECT_THAT(checked("spsa.server=[]"), HasSubstr("no server is named"));
+  EXPECT_THAT(checked("train.steps=0"), HasSubstr("train.steps is 0"));
+  EXPECT_THAT(checked("spsa.aggregate=median"), HasSubstr("spsa.directions = \"shared\""));
+  EXPECT_THAT(checked("spsa.quorum=0"), HasSubstr("spsa.quorum"));
+  EXPECT_THAT(checked("optimizer.lr=0"), HasSubstr("optimizer.lr is 0"));
+  EXPECT_EQ(expect_exit(0, node("a", {"--check"})).err, "");
+  EXPECT_FALSE(std::filesystem::exists(*this / "a"));
+}
+
 }  // namespace
 }  // namespace tessera

@@ -100,6 +100,16 @@ void check_loose(Recipe& recipe, const SpsaConfig& spsa) {
     } catch (const UserError& error) {
       recipe.fault("spsa", "server", error.message(), error.hint());
     }
+  const LooseConfig& loose = spsa.loose;
+  for (const auto& [key, file] : {std::pair{"credentials", loose.credentials},
+                                  {"tls_ca", loose.tls_ca},
+                                  {"tls_cert", loose.tls_cert},
+                                  {"tls_key", loose.tls_key},
+                                  {"signing_key", loose.signing_key}})
+    if (!file.empty() && !std::filesystem::exists(file))
+      recipe.fault(
+          "spsa", key, fmt::format("spsa.{} \"{}\" does not exist", key, file.string()),
+          "a path on the command line begins in the working directory, one in a recipe in the recipe's folder");
   if (spsa.logs != "node")
     recipe.fault("spsa", "logs", "with spsa.transport = \"nats\" each machine keeps its own log", "leave it out");
 }
