@@ -1,6 +1,8 @@
 #pragma once
 // What a round did, as the loop of a training tells of a step.
 
+#include <map>
+
 #include "steplog/log_engine.h"
 #include "train/spsa/replica.h"
 #include "train/stepper.h"

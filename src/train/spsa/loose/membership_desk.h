@@ -1,6 +1,7 @@
 #pragma once
 // This machine's own number: proposed, answered by a roster change, kept over a kill, given up.
 
+#include <functional>
 #include <optional>
 
 #include "steplog/control_message.h"

@@ -2,6 +2,7 @@
 // Random numbers that nobody else can make: of the operating system, never of a run's seed.
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace tessera {
@@ -16,7 +17,7 @@ class SystemRandom {
  private:
   uint64_t word();
   std::array<uint64_t, 64> words_{};
-  size_t used_ = 64;
+  std::size_t used_ = 64;
 };
 
 }  // namespace tessera
