@@ -28,7 +28,7 @@ RecentRounds start_of(const StepLog& log, const RunHeader& header) {
 
 class Reading {
  public:
-  /// @param start  of the log's first record: ChainRules::save, or empty
+  /// @param start  before the log's first record
   Reading(const RunHeader& header, const RecentRounds& start) : header_(header), recent_(start) {}
 
   RoundLine line_of(const Record& record) {
@@ -41,7 +41,7 @@ class Reading {
     line.roster = record.roster;
     line.had_conflict = record.flags & kHadConflict;
     const Roster behind = recent_.roster_behind(record);
-    line.lanes = std::ranges::count_if(behind, [](const auto& machine) { return machine.has_value(); });
+    line.lanes = lanes_taken(behind);
     for (size_t lane = 0; lane < behind.size(); ++lane)
       if (behind[lane] && !record.present[lane]) line.absent.push_back(*behind[lane]);
     count(record, behind, line);

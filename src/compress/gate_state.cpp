@@ -1,34 +1,21 @@
 #include "compress/gate_state.h"
 
-#include <bit>
-#include <charconv>
-
 #include "core/error.h"
+#include "core/hex.h"
 #include "io/sha256.h"
 
 namespace tessera {
 namespace {
 
-std::string bits_of(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
-
 Json bits_of(const std::vector<double>& values) {
   Json all = Json::array();
-  for (const double value : values) all.push_back(bits_of(value));
+  for (const double value : values) all.push_back(hex_bits(value));
   return all;
-}
-
-double from_bits(const Json& json) {
-  const std::string& text = json.as_string();
-  uint64_t bits = 0;
-  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), bits, 16);
-  if (text.size() != 16 || fault != std::errc() || end != text.data() + text.size())
-    throw UserError("", fmt::format("\"{}\" is not 16 hexadecimal digits", text));
-  return std::bit_cast<double>(bits);
 }
 
 std::vector<double> all_from_bits(const Json& json) {
   std::vector<double> values;
-  for (const Json& value : json.items()) values.push_back(from_bits(value));
+  for (const Json& value : json.items()) values.push_back(double_of_hex(value.as_string()));
   return values;
 }
 
@@ -62,7 +49,7 @@ Json to_json(const GateState& state, const StageReads& reads) {
       .set("theta", bits_of(state.theta))
       .set("first_moment", bits_of(state.first))
       .set("second_moment", bits_of(state.second))
-      .set("mu", bits_of(state.mu))
+      .set("mu", hex_bits(state.mu))
       .set("fallen", to_json(state.fallen))
       .set("curve", curve);
 }
@@ -82,7 +69,7 @@ SavedGates parse_gates(const std::string& text, const std::string& where) {
                                .theta = all_from_bits(json.at("theta")),
                                .first = all_from_bits(json.at("first_moment")),
                                .second = all_from_bits(json.at("second_moment")),
-                               .mu = from_bits(json.at("mu")),
+                               .mu = double_of_hex(json.at("mu").as_string()),
                                .fallen = {},
                                .curve = {}},
                      .reads = stage_reads_of(json.at("reads"))};

@@ -8,14 +8,14 @@
 #include <cmath>
 
 #include "core/crc32c.h"
+#include "core/direction.h"
 #include "core/error.h"
 #include "steplog/wire.h"
 
 namespace tessera {
 namespace {
 
-constexpr uint32_t kFirstReservedMachine = 0xFFFFFF00;  // ids of other uses of the random stream
-constexpr uint32_t kStateMagic = 0x43425354;            // "TSBC"
+constexpr uint32_t kStateMagic = 0x43425354;  // "TSBC"
 constexpr int kSmallestUnit = -20, kLargestUnit = 30;
 
 /// Written so that NaN and infinity are refused as well.
@@ -31,10 +31,6 @@ void check_seed_round(uint32_t seed_round, uint32_t round, int stale_max) {
     refuse("stale", fmt::format("seed round {} in round {}: at most {} rounds late", seed_round, round, stale_max));
 }
 
-bool holds(const Roster& roster, uint32_t machine) {
-  return std::find(roster.begin(), roster.end(), machine) != roster.end();
-}
-
 void remove_machine(Roster& roster, const RosterChange& change) {
   if (change.lane >= roster.size() || roster[change.lane] != change.machine)
     refuse("machine", fmt::format("machine {} leaves lane {}, which is not its own", change.machine, change.lane));
@@ -42,9 +38,9 @@ void remove_machine(Roster& roster, const RosterChange& change) {
 }
 
 void add_machine(Roster& roster, const RosterChange& change, const std::set<uint32_t>& former) {
-  if (change.machine >= kFirstReservedMachine)
+  if (change.machine >= kReservedMachines)
     refuse("machine", fmt::format("machine id {:08x} is reserved", change.machine));
-  if (holds(roster, change.machine))
+  if (lane_of(roster, change.machine))
     refuse("machine", fmt::format("machine {} is in the roster already", change.machine));
   if (former.count(change.machine))
     refuse("machine", fmt::format("machine {} has left; ids are never used again", change.machine));

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/hex.h"
 #include "core/json.h"
 #include "io/files.h"
 #include "io/json_file.h"
@@ -73,14 +74,6 @@ int whole_between(const Json& header, const char* key, int64_t smallest, int64_t
   return static_cast<int>(value);
 }
 
-/// Floats stand in headers as the hexadecimal of their bits.
-double bits_at(const Json& header, const char* key) {
-  const std::string& text = header.at(key).as_string();
-  require(text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string::npos,
-          fmt::format("\"{}\" is \"{}\", which is not the hexadecimal of 64 bits", key, text));
-  return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
-}
-
 std::vector<PublicKey> signers_in(const Json& header) {
   std::vector<PublicKey> signers;
   for (const Json& text : header.at("signers").items()) signers.push_back(parse_public_key(text.as_string()));
@@ -106,7 +99,7 @@ ChainRules::Limits limits_of_header(const std::string& header_json, const std::s
     if (!format || format->as_integer() != kNewFormat) return limits;
     ChainRules::Limits said{.run = limits.run};
     said.format = static_cast<int>(kNewFormat);
-    said.alpha_max = bits_at(header, "alpha_max");
+    said.alpha_max = double_of_hex(header.at("alpha_max").as_string());
     require(said.alpha_max > 0 && std::isfinite(said.alpha_max),
             fmt::format("\"alpha_max\" is {}, it must be above 0", said.alpha_max));
     said.stale_max = whole_between(header, "stale_max", 0, 15);

@@ -49,6 +49,16 @@ uint32_t rounds_kept(int stale_max, uint32_t next_round) {
 
 }  // namespace
 
+std::optional<uint32_t> lane_of(const Roster& roster, uint32_t machine) {
+  const auto found = std::find(roster.begin(), roster.end(), machine);
+  if (found == roster.end()) return std::nullopt;
+  return static_cast<uint32_t>(found - roster.begin());
+}
+
+int64_t lanes_taken(const Roster& roster) {
+  return std::count_if(roster.begin(), roster.end(), [](const auto& machine) { return machine.has_value(); });
+}
+
 const RecentRounds::Round* RecentRounds::find(uint32_t seed_round) const {
   for (const Round& round : recent_)
     if (round.round == seed_round) return &round;

@@ -18,6 +18,10 @@ struct Record;
 /// Machine of each lane; nothing for a free lane. A lane stays when its machine leaves and may be given to another.
 using Roster = std::vector<std::optional<uint32_t>>;
 
+/// Nothing for a machine that has none.
+std::optional<uint32_t> lane_of(const Roster&, uint32_t machine);
+int64_t lanes_taken(const Roster&);
+
 /// The last stale_max rounds, those that the next record may still hold late votes of.
 ///
 ///   votes of round r    belong to the machines of the roster as it was behind record r, whoever has their lanes now

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/hex.h"
 #include "io/files.h"
 #include "steplog/wire.h"
 
@@ -53,10 +54,10 @@ Bytes message_of(const RunId& run, std::span<const std::byte> encoded) {
 PublicKey parse_public_key(const std::string& text) {
   PublicKey key;
   // One spelling of a key, so that the header's text and its hash follow from the keys.
-  if (text.size() != 2 * key.size() || text.find_first_not_of("0123456789abcdef") != std::string::npos)
+  const auto bytes = bytes_of_hex(text);
+  if (!bytes || bytes->size() != key.size())
     throw UserError("", fmt::format("\"{}\" is no public key: 64 hexadecimal digits in lower case are expected", text));
-  for (size_t i = 0; i < key.size(); ++i)
-    key[i] = static_cast<std::byte>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
+  std::ranges::copy(*bytes, key.begin());
   return key;
 }
 

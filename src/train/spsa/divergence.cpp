@@ -6,10 +6,12 @@
 #include "core/error.h"
 #include "core/minifloat.h"
 #include "core/tensor.h"
+#include "train/divergence.h"
 
 namespace tessera {
 namespace {
 
+constexpr int kMostEmptyRounds = 16;
 constexpr double kNoise = 1.05;  // of the loss of other rows
 
 double mean_loss(const Record& record) {
@@ -55,6 +57,15 @@ std::string hint_of_lower_rate(const std::string& other_remedy, uint32_t round) 
       "{}; or lower optimizer.lr alone and go on from round {} in a branch: job=replay replay.round={} "
       "replay.branch=FOLDER, then train with run.dir=FOLDER",
       anew, round, round);
+}
+
+void refuse_empty_rounds(const Replica& replica, Model& model, const StepLog* log, int64_t step) {
+  if (replica.empty_rounds() < kMostEmptyRounds) return;
+  refuse_broken_base(model, step);
+  const uint32_t good = log ? last_good_round(*log, replica.header().bytes_per_probe()) : 0;
+  throw UserError(fmt::format("step {}", step),
+                  fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(model)),
+                  "the losses are not finite: " + hint_of_lower_rate("spsa.eps", good));
 }
 
 }  // namespace tessera

@@ -3,7 +3,9 @@
 
 #include <string>
 
+#include "model/model.h"
 #include "steplog/step_log.h"
+#include "train/spsa/replica.h"
 
 namespace tessera {
 
@@ -16,5 +18,9 @@ uint32_t last_good_round(const StepLog&, int64_t bytes_per_probe);
 /// only a new run can have others.
 /// @param round  to branch at; 0: none
 std::string hint_of_lower_rate(const std::string& other_remedy, uint32_t round);
+
+/// @param log  this machine's, or null
+/// @throws UserError behind sixteen rounds in a row without a valid vote: what broke, and from where to go on
+void refuse_empty_rounds(const Replica&, Model&, const StepLog* log, int64_t step);
 
 }  // namespace tessera

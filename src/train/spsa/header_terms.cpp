@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/hex.h"
 #include "train/optimizers/optimizer.h"
 
 namespace tessera {
@@ -36,9 +37,9 @@ std::vector<std::string> signers_of(const Json& list) {
 
 std::optional<HeaderTerms::Privacy> privacy_of(const Json* json) {
   if (!json || json->is_null()) return std::nullopt;
-  const HeaderTerms::Privacy privacy{.clip = header_number(json->at("clip")),
-                                     .delta = header_number(json->at("delta")),
-                                     .epsilon = header_number(json->at("epsilon"))};
+  const HeaderTerms::Privacy privacy{.clip = double_of_hex(json->at("clip").as_string()),
+                                     .delta = double_of_hex(json->at("delta").as_string()),
+                                     .epsilon = double_of_hex(json->at("epsilon").as_string())};
   for (const double value : {privacy.clip, privacy.delta, privacy.epsilon})
     require(value > 0 && std::isfinite(value), fmt::format("a number of privacy is {}, it must be above 0", value));
   return privacy;
@@ -60,16 +61,6 @@ void check_rate(const HeaderTerms& terms) {
 
 }  // namespace
 
-std::string header_bits(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
-
-double header_number(const Json& json) {
-  const std::string& text = json.as_string();
-  // 16 hexadecimal digits: a number of JSON would be rounded by readers who take it for another double.
-  if (text.size() != 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw UserError("", fmt::format("\"{}\" is not the hexadecimal of 64 bits", text));
-  return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
-}
-
 std::pair<float, float> HeaderTerms::rate_of(uint32_t round, Rules rules) const {
   const double lr = learning_rate(rate, int64_t{round} + 1, rounds, rules);
   return {static_cast<float>(lr), static_cast<float>(1 - lr * rate.weight_decay)};
@@ -81,20 +72,20 @@ Json::Object members_of(const HeaderTerms& terms) {
   Json privacy;
   if (terms.privacy)
     privacy = Json::object()
-                  .set("clip", header_bits(terms.privacy->clip))
-                  .set("delta", header_bits(terms.privacy->delta))
-                  .set("epsilon", header_bits(terms.privacy->epsilon));
+                  .set("clip", hex_bits(terms.privacy->clip))
+                  .set("delta", hex_bits(terms.privacy->delta))
+                  .set("epsilon", hex_bits(terms.privacy->epsilon));
   return {{"aggregate", kAggregates[static_cast<size_t>(terms.aggregate)]},
-          {"alpha_max", header_bits(terms.alpha_max())},
-          {"final_ratio", header_bits(terms.rate.final_ratio)},
-          {"lr", header_bits(terms.rate.lr)},
+          {"alpha_max", hex_bits(terms.alpha_max())},
+          {"final_ratio", hex_bits(terms.rate.final_ratio)},
+          {"lr", hex_bits(terms.rate.lr)},
           {"privacy", privacy},
           {"rounds", terms.rounds},
           {"schedule", terms.rate.schedule},
           {"signers", keys},
           {"trim_percent", terms.trim_percent},
           {"warmup_rounds", terms.rate.warmup_steps},
-          {"weight_decay", header_bits(terms.rate.weight_decay)}};
+          {"weight_decay", hex_bits(terms.rate.weight_decay)}};
 }
 
 HeaderTerms terms_of(const Json& header) {
@@ -106,14 +97,14 @@ HeaderTerms terms_of(const Json& header) {
   terms.trim_percent = header.at("trim_percent").as_integer();
   require(terms.trim_percent >= 0 && terms.trim_percent <= 49,
           fmt::format("trim_percent is {}, it must be 0 to 49", terms.trim_percent));
-  terms.rate = {.lr = header_number(header.at("lr")),
-                .weight_decay = header_number(header.at("weight_decay")),
+  terms.rate = {.lr = double_of_hex(header.at("lr").as_string()),
+                .weight_decay = double_of_hex(header.at("weight_decay").as_string()),
                 .schedule = header.at("schedule").as_string(),
                 .warmup_steps = header.at("warmup_rounds").as_integer(),
-                .final_ratio = header_number(header.at("final_ratio"))};
+                .final_ratio = double_of_hex(header.at("final_ratio").as_string())};
   terms.rounds = header.at("rounds").as_integer();
   check_rate(terms);
-  require(header_number(header.at("alpha_max")) == terms.alpha_max(), "alpha_max is not lr times 2^20");
+  require(double_of_hex(header.at("alpha_max").as_string()) == terms.alpha_max(), "alpha_max is not lr times 2^20");
   terms.privacy = privacy_of(header.find("privacy"));
   terms.signers = signers_of(header.at("signers"));
   return terms;

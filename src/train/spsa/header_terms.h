@@ -47,8 +47,4 @@ Json::Object members_of(const HeaderTerms&);
 /// @throws UserError, without a place, for what is missing or out of its range
 HeaderTerms terms_of(const Json& header);
 
-/// A double as the 16 hexadecimal digits of its bits, as headers have it.
-std::string header_bits(double);
-double header_number(const Json&);
-
 }  // namespace tessera

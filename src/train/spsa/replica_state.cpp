@@ -1,11 +1,11 @@
 // A replica's state outside its process: snapshots, and bytes for the ranks of one job.
 
-#include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "core/device/memory.h"
 #include "core/error.h"
+#include "core/hex.h"
+#include "io/files.h"
 #include "io/safetensors.h"
 #include "model/native_folder.h"
 #include "steplog/wire.h"
@@ -15,28 +15,6 @@ namespace tessera {
 namespace {
 
 constexpr const char *kState = "state", *kChain = "chain";
-
-// As the hexadecimal of its bits: no rounding by a decimal text.
-std::string hex(double value) { return fmt::format("{:016x}", std::bit_cast<uint64_t>(value)); }
-double unhex(const std::string& text) {
-  return std::bit_cast<double>(static_cast<uint64_t>(std::stoull(text, nullptr, 16)));
-}
-
-std::string hex(std::span<const std::byte> bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<int>(byte));
-  return text;
-}
-
-Bytes bytes_of_hex(const std::string& text) {
-  const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (text.size() % 2 != 0 || !std::ranges::all_of(text, is_digit))
-    throw UserError("", fmt::format("\"{}\" is no text of hexadecimal digits", kChain));
-  Bytes bytes;
-  for (size_t i = 0; i < text.size(); i += 2)
-    bytes.push_back(static_cast<std::byte>(std::stoi(text.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
 
 /// Of a run whose votes are never late: the roster and the unit.
 RecentRounds recent_of(const Json& numbers, uint32_t round) {
@@ -56,9 +34,10 @@ RecentRounds recent_of(const Json& numbers, uint32_t round) {
 }
 
 RecentRounds recent_of(const std::string& chain, int stale_max, uint32_t round) {
-  const Bytes bytes = bytes_of_hex(chain);
+  const auto bytes = bytes_of_hex(chain);
+  if (!bytes) throw UserError("", fmt::format("\"{}\" is no text of hexadecimal digits", kChain));
   const auto restored = decode_or_refusal([&] {
-    ByteReader reader(bytes);
+    ByteReader reader(*bytes);
     return RecentRounds::restore(reader, stale_max, round);
   });
   if (const auto* refusal = std::get_if<Refusal>(&restored))
@@ -94,8 +73,8 @@ Json Replica::numbers() const {
       .set("empty_rounds", int64_t{empty_rounds_})
       .set("medians", medians)
       .set("roster", machines)
-      .set("beta1_power", hex(beta1_power_))
-      .set("beta2_power", hex(beta2_power_))
+      .set("beta1_power", hex_bits(beta1_power_))
+      .set("beta2_power", hex_bits(beta2_power_))
       .set("pool_sums", sums);
 }
 
@@ -103,7 +82,7 @@ std::string Replica::chain() const {
   if (header_.late_rounds() == 0) return "";  // roster and unit are all that there is
   ByteWriter writer;
   recent_.save(writer);
-  return hex(writer.bytes());
+  return hex_text(writer.bytes());
 }
 
 void Replica::restore_numbers(const Json& json, const std::string& chain) {
@@ -114,8 +93,8 @@ void Replica::restore_numbers(const Json& json, const std::string& chain) {
   empty_rounds_ = static_cast<int>(json.at("empty_rounds").as_integer());
   medians_.clear();
   for (const Json& median : json.at("medians").items()) medians_.push_back(static_cast<uint8_t>(median.as_integer()));
-  beta1_power_ = unhex(json.at("beta1_power").as_string());
-  beta2_power_ = unhex(json.at("beta2_power").as_string());
+  beta1_power_ = double_of_hex(json.at("beta1_power").as_string());
+  beta2_power_ = double_of_hex(json.at("beta2_power").as_string());
   std::vector<int64_t> sums;
   for (const Json& sum : json.at("pool_sums").items()) sums.push_back(sum.as_integer());
   if (pool_) return pool_->restore(std::move(sums));

@@ -50,6 +50,12 @@ RunPlaces find_log(const fs::path& run_or_log) {
 
 uint32_t rounds_in(const StepLog& log) { return log.chain().next_round(); }
 
+void throw_poisoned(uint64_t index, const Refusal& refusal) {
+  throw UserError(fmt::format("record {}", index), fmt::format("broken rule \"{}\": {}", refusal.rule, refusal.detail),
+                  "the log is poisoned, the run stops here; the rounds before are whole: job=replay with replay.branch "
+                  "goes on from any of them");
+}
+
 ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, const fs::path& snapshots,
                    uint32_t last_round) {
   load_snapshot(replica, log, snapshots, last_round);

@@ -32,4 +32,7 @@ RunPlaces find_log(const std::filesystem::path& run_or_log);
 /// Rounds that the log holds.
 uint32_t rounds_in(const StepLog&);
 
+/// A record that every honest replica refuses ends the run: none may go on without it.
+[[noreturn]] void throw_poisoned(uint64_t index, const Refusal&);
+
 }  // namespace tessera

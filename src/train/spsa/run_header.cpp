@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/hex.h"
 #include "core/json.h"
 #include "io/json_file.h"
 #include "train/optimizers/optimizer.h"
@@ -39,18 +40,18 @@ std::string RunHeader::text() const {
   for (const std::string& line : manifest) tensors.push_back(line);
   Json json = Json::object()
                   .set("adapt_unit", adapt_unit)
-                  .set("adam_eps", header_bits(adam_eps))
+                  .set("adam_eps", hex_bits(adam_eps))
                   .set("base", base)
-                  .set("beta1", header_bits(beta1))
-                  .set("beta2", header_bits(beta2))
+                  .set("beta1", hex_bits(beta1))
+                  .set("beta2", hex_bits(beta2))
                   .set("clip", clip)
                   .set("digest_every", digest_every)
                   .set("directions", kFamilies[static_cast<int>(family)])
-                  .set("eps", header_bits(eps))
+                  .set("eps", hex_bits(eps))
                   .set("format", int64_t{format()})
                   .set("lanes", lanes)
                   .set("manifest", tensors)
-                  .set("momentum", header_bits(momentum))
+                  .set("momentum", hex_bits(momentum))
                   .set("optimizer", optimizer)
                   .set("parent", parent)
                   .set("probes", m);
@@ -73,22 +74,22 @@ RunHeader RunHeader::parse(const std::string& text, const std::string& where) {
     if (format < 1 || format > 2)
       throw UserError("", fmt::format("the log has format {}, this program reads 1 and 2", format));
     h.adapt_unit = json.at("adapt_unit").as_bool();
-    h.adam_eps = header_number(json.at("adam_eps"));
+    h.adam_eps = double_of_hex(json.at("adam_eps").as_string());
     h.base = json.at("base").as_string();
-    h.beta1 = header_number(json.at("beta1"));
-    h.beta2 = header_number(json.at("beta2"));
+    h.beta1 = double_of_hex(json.at("beta1").as_string());
+    h.beta2 = double_of_hex(json.at("beta2").as_string());
     h.clip = json.at("clip").as_integer();
     h.digest_every = json.at("digest_every").as_integer();
     h.family = static_cast<Family>(index_of(kFamilies, json.at("directions").as_string()));
-    h.eps = header_number(json.at("eps"));
+    h.eps = double_of_hex(json.at("eps").as_string());
     h.lanes = json.at("lanes").as_integer();
     for (const Json& line : json.at("manifest").items()) h.manifest.push_back(line.as_string());
-    h.momentum = header_number(json.at("momentum"));
+    h.momentum = double_of_hex(json.at("momentum").as_string());
     h.optimizer = json.at("optimizer").as_string();
     h.parent = json.at("parent").as_string();
     h.m = json.at("probes").as_integer();
     if (const Json* rules = json.find("rules")) h.rules = rules_of(rules->as_integer());
-    h.seed = std::bit_cast<uint64_t>(header_number(json.at("seed")));
+    h.seed = std::bit_cast<uint64_t>(double_of_hex(json.at("seed").as_string()));
     h.selection = json.at("selection").as_string();
     h.stale_max = json.at("stale_max").as_integer();
     h.start = json.at("start").as_string();

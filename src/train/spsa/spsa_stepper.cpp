@@ -34,7 +34,6 @@ namespace {
 using Manners = LogEngine::Manners;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kMostEmptyRounds = 16;
 constexpr auto kPatience = std::chrono::seconds(2);  // of machine k with each machine before it that ought to pack
 
 class SpsaStepper final : public Stepper {
@@ -111,7 +110,7 @@ class SpsaStepper final : public Stepper {
       if (!finish_round(round, step)) return std::nullopt;
     }
     in_.model.assemble(in_.ctx);
-    refuse_empty_rounds(step);
+    refuse_empty_rounds(replica_, in_.model, log_ ? &*log_ : nullptr, step);
     return report(step, before, halvings);
   }
 
@@ -300,10 +299,7 @@ class SpsaStepper final : public Stepper {
     const uint32_t last = replica_.round() + (rounds == Rounds::next ? 1 : 0);
     for (const Bytes& bytes : engine_->read(tip_.index)) {
       const auto decoded = decode_record(bytes);
-      if (const auto* refusal = std::get_if<Refusal>(&decoded))
-        throw UserError(fmt::format("record {}", tip_.index),
-                        fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
-                        "the log is poisoned, the run stops here; the rounds before are whole");
+      if (const auto* refusal = std::get_if<Refusal>(&decoded)) throw_poisoned(tip_.index, *refusal);
       const Record& record = std::get<Record>(decoded);
       if (record.type == RecordType::round && replica_.round() == last) return;
       if (log_) log_->append(bytes);  // a kill in between leaves a log to replay, never weights without one
@@ -324,16 +320,6 @@ class SpsaStepper final : public Stepper {
       in_.report.say(fmt::format("step {}: the others went on without this machine's vote; it follows them",
                                  int64_t{record.round} + 1));
     heard_ = heard;
-  }
-
-  void refuse_empty_rounds(int64_t step) {
-    if (replica_.empty_rounds() < kMostEmptyRounds) return;
-    refuse_broken_base(in_.model, step);
-    throw UserError(
-        fmt::format("step {}", step),
-        fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
-        "the losses are not finite: " +
-            hint_of_lower_rate("spsa.eps", log_ ? last_good_round(*log_, replica_.header().bytes_per_probe()) : 0));
   }
 
   /// @param halvings  before the round

@@ -6,12 +6,6 @@
 namespace tessera {
 namespace {
 
-std::optional<uint32_t> lane_of(const Roster& roster, uint32_t machine) {
-  const auto found = std::ranges::find(roster, std::optional(machine));
-  if (found == roster.end()) return std::nullopt;
-  return static_cast<uint32_t>(found - roster.begin());
-}
-
 /// How many rounds older than the one to be packed the weights are that a vote has looked at.
 int64_t age(const Vote& vote, uint32_t round) { return int64_t{round} - (int64_t{vote.seed_round} - vote.lag); }
 

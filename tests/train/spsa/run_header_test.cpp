@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/error.h"
+#include "core/hex.h"
 #include "train/spsa/header_changes.h"
 #include "train/spsa/replicas.h"
 
@@ -10,6 +11,19 @@ namespace tessera {
 namespace {
 
 using namespace test;
+
+/// What is said of a header's text with `to` in the place of `from`.
+std::string refusal_of(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  text.replace(at, from.size(), to);
+  try {
+    RunHeader::parse(text, "header.json");
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
 
 TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   OwnPool own;
@@ -22,18 +36,7 @@ TEST(RunHeader, IsReadBackAndRefusesWhatDoesNotGoTogether) {
   h.rules = Rules::second;
   EXPECT_EQ(RunHeader::parse(h.text(), "x").rules, Rules::second);
   h.rules = Rules::first;
-  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
-    std::string altered = text;
-    const size_t at = altered.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    altered.replace(at, from.size(), to);
-    try {
-      RunHeader::parse(altered, "header.json");
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "accepted";
-  };
+  const auto refusal = [&](const std::string& from, const std::string& to) { return refusal_of(text, from, to); };
   using testing::HasSubstr;
   EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"0000000000000000\""), HasSubstr("eps is 0"));
   EXPECT_THAT(refusal("\"eps\": \"3f50624dd2f1a9fc\"", "\"eps\": \"7ff0000000000000\""), HasSubstr("eps is inf"));
@@ -81,7 +84,7 @@ TEST(RunHeader, OfFormatTwoIsReadBackWithItsKeysInOrder) {
   const auto& members = json.members();
   EXPECT_TRUE(std::ranges::is_sorted(members, {}, [](const auto& member) { return member.first; }));
   EXPECT_EQ(json.at("format").as_integer(), 2);
-  EXPECT_EQ(header_number(json.at("alpha_max")), 0.008 * 0x1p20);
+  EXPECT_EQ(double_of_hex(json.at("alpha_max").as_string()), 0.008 * 0x1p20);
   EXPECT_THAT(text, testing::HasSubstr("\"lr\": \"3f80624dd2f1a9fc\""));
 }
 
@@ -97,18 +100,7 @@ TEST(RunHeader, OfFormatTwoTellsTheRateOfEveryRound) {
 
 TEST(RunHeader, OfFormatTwoRefusesWhatDoesNotGoTogether) {
   const std::string text = header_of_format_two().text();
-  const auto refusal = [&](const std::string& from, const std::string& to) -> std::string {
-    std::string altered = text;
-    const size_t at = altered.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    altered.replace(at, from.size(), to);
-    try {
-      RunHeader::parse(altered, "header.json");
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "accepted";
-  };
+  const auto refusal = [&](const std::string& from, const std::string& to) { return refusal_of(text, from, to); };
   using testing::HasSubstr;
   EXPECT_THAT(refusal("\"trimmed\"", "\"mode\""), HasSubstr("\"mode\" is not known"));
   EXPECT_THAT(refusal("\"directions\": \"shared\"", "\"directions\": \"independent\""), HasSubstr("shared"));

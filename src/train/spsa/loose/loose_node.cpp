@@ -231,15 +231,10 @@ bool LooseNode::may_pack() const {
          engine_->log_state().may_pack;
 }
 
-int64_t LooseNode::lanes_taken() const {
-  return std::ranges::count_if(replica_.roster(), [](const auto& machine) { return machine.has_value(); });
-}
-
 int64_t LooseNode::place() const {
-  const auto mine = lane();
   const Roster& roster = replica_.roster();
-  const auto end = mine ? roster.begin() + *mine : roster.end();
-  return std::count_if(roster.begin(), end, [](const auto& machine) { return machine.has_value(); });
+  const auto mine = lane();
+  return tessera::lanes_taken(mine ? Roster(roster.begin(), roster.begin() + *mine) : roster);
 }
 
 void LooseNode::tell_engine(const LogEngine::LogState& state) {

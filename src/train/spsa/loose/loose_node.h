@@ -69,7 +69,7 @@ class LooseNode {
   bool has_packed(uint32_t round) const { return packed_ == std::optional(round); }
   /// All that the engine is known to hold is in the own log.
   bool is_level() const { return engine_->log_state().records == own_.tip().index; }
-  int64_t lanes_taken() const;
+  int64_t lanes_taken() const { return tessera::lanes_taken(replica_.roster()); }
   /// This machine's place among those with a lane: who packs first. One without a lane comes last.
   int64_t place() const;
   std::optional<uint32_t> lane() const { return desk_.lane(replica_.recent()); }

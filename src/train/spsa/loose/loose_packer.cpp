@@ -13,10 +13,6 @@ using Seconds = RoundClock::Seconds;
 
 namespace {
 
-int64_t taken(const Roster& roster) {
-  return std::ranges::count_if(roster, [](const auto& machine) { return machine.has_value(); });
-}
-
 /// Who keeps a lane in the next record. Nobody waits for votes of those that lose theirs: without them a quorum would
 /// never come where most have left.
 Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
@@ -27,8 +23,7 @@ Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
 
 /// Whoever has no lane has no say.
 RoundVotes::ByMachine with_lanes(RoundVotes::ByMachine votes, const Roster& roster) {
-  std::erase_if(votes,
-                [&](const auto& vote) { return std::ranges::find(roster, std::optional(vote.first)) == roster.end(); });
+  std::erase_if(votes, [&](const auto& vote) { return !lane_of(roster, vote.first); });
   return votes;
 }
 
@@ -41,7 +36,7 @@ void LoosePacker::pack() {
   if (node_.has_packed(round) || !node_.is_level()) return;
   const auto changes = node_.roster_changes();
   const Roster awaited = staying(replica.roster(), changes);
-  const int64_t lanes = taken(awaited), present = node_.box().present(replica, awaited);
+  const int64_t lanes = lanes_taken(awaited), present = node_.box().present(replica, awaited);
   const bool is_empty = present == 0 && changes.empty();  // there is nothing that a record could say
   if (is_empty || !node_.clock().may_pack(Clock::now(), present, lanes, node_.place()))
     return tell_waiting(round, present, lanes);

@@ -30,8 +30,6 @@ namespace {
 using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
-constexpr int kMostEmptyRounds = 16;
-
 class LooseStepper final : public Stepper {
  public:
   LooseStepper(const TrainerInputs& in, const SpsaInputs& spsa, const SpsaConfig& config)
@@ -100,7 +98,7 @@ class LooseStepper final : public Stepper {
       node_.wait();
     }
     in_.model.assemble(in_.ctx);
-    refuse_empty_rounds(step);
+    refuse_empty_rounds(replica_, in_.model, &log(), step);
     return report(step, before, halvings);
   }
 
@@ -256,16 +254,6 @@ class LooseStepper final : public Stepper {
       vote.digest = {digest.sum, digest.check};
     }
     return vote;
-  }
-
-  void refuse_empty_rounds(int64_t step) {
-    if (replica_.empty_rounds() < kMostEmptyRounds) return;
-    refuse_broken_base(in_.model, step);
-    throw UserError(
-        fmt::format("step {}", step),
-        fmt::format("no vote of the last {} rounds was valid: {}", kMostEmptyRounds, name_broken(in_.model)),
-        "the losses are not finite: " +
-            hint_of_lower_rate("spsa.eps", last_good_round(log(), replica_.header().bytes_per_probe())));
   }
 
   /// @param halvings  before the round

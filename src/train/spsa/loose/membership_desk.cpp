@@ -24,15 +24,12 @@ MembershipDesk::MembershipDesk(std::filesystem::path file, std::string node, con
 
 std::optional<uint32_t> MembershipDesk::lane(const RecentRounds& recent) const {
   if (!has_number_) return std::nullopt;
-  const auto found = std::ranges::find(recent.roster(), std::optional(node_.machine));
-  if (found == recent.roster().end()) return std::nullopt;
-  return static_cast<uint32_t>(found - recent.roster().begin());
+  return lane_of(recent.roster(), node_.machine);
 }
 
 void MembershipDesk::draw_number(const RecentRounds& recent) {
   const auto is_free = [&](uint32_t number) {
-    return number < kReservedMachines && !recent.former().contains(number) &&
-           std::ranges::find(recent.roster(), std::optional(number)) == recent.roster().end();
+    return number < kReservedMachines && !recent.former().contains(number) && !lane_of(recent.roster(), number);
   };
   do {
     node_.machine = draw_();

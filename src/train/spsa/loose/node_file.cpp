@@ -4,24 +4,12 @@
 
 #include "core/direction.h"
 #include "core/error.h"
+#include "core/hex.h"
 #include "core/json.h"
 #include "io/files.h"
 #include "io/json_file.h"
 
 namespace tessera {
-namespace {
-
-Bytes bytes_of_hex(const std::string& text) {
-  if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw UserError("", "its vote is no hexadecimal");
-  Bytes bytes;
-  for (size_t at = 0; at < text.size(); at += 2)
-    bytes.push_back(static_cast<std::byte>(std::stoi(text.substr(at, 2), nullptr, 16)));
-  return bytes;
-}
-
-}  // namespace
-
 std::optional<NodeFile> NodeFile::read(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) return std::nullopt;
   NodeFile node;
@@ -32,7 +20,11 @@ std::optional<NodeFile> NodeFile::read(const std::filesystem::path& file) {
     node.run_name = json.at("run_name").as_string();
     const int64_t machine = json.at("machine").as_integer();
     node.last_seed_round = json.at("last_seed_round").as_integer();
-    if (const Json* vote = json.find("vote")) node.vote = bytes_of_hex(vote->as_string());
+    if (const Json* vote = json.find("vote")) {
+      auto bytes = bytes_of_hex(vote->as_string());
+      if (!bytes) throw UserError("", "its vote is no hexadecimal");
+      node.vote = std::move(*bytes);
+    }
     const int64_t most = std::numeric_limits<uint32_t>::max();
     if (machine < 0 || machine >= int64_t{kReservedMachines} || node.last_seed_round < -1 ||
         node.last_seed_round > most)

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/error.h"
+#include "train/spsa/rounds.h"
 
 namespace tessera {
 namespace {
@@ -18,10 +18,7 @@ Record OwnLog::decode(const Bytes& bytes) const {
   const auto decoded = decode_record(bytes);
   const auto* record = std::get_if<Record>(&decoded);
   const auto refusal = record ? log_.chain().refuses(*record) : std::get<Refusal>(decoded);
-  if (refusal)
-    throw UserError(fmt::format("record {}", tip_.index),
-                    fmt::format("broken rule \"{}\": {}", refusal->rule, refusal->detail),
-                    "the log is poisoned, the run stops here; the rounds before are whole");
+  if (refusal) throw_poisoned(tip_.index, *refusal);
   return *record;
 }
 

@@ -11,10 +11,6 @@ namespace {
 constexpr size_t kMostLanes = 0xFFFF;
 constexpr size_t kMostChanges = 4096;  // of a record, whose roster has 16 bits of bytes: the rest waits for the next
 
-bool holds(const Roster& roster, uint32_t machine) {
-  return std::ranges::find(roster, std::optional(machine)) != roster.end();
-}
-
 /// Machines that a record has a vote of, late ones among them.
 std::set<uint32_t> heard_in(const Record& record, const RecentRounds& before) {
   std::set<uint32_t> heard;
@@ -58,7 +54,7 @@ void RosterOffice::note(const Record& record, const RecentRounds& before) {
   for (const auto& machine : before.roster_behind(record)) {
     if (!machine) continue;
     // Who joins with this record could not vote in it.
-    const bool joins = !holds(before.roster(), *machine);
+    const bool joins = !lane_of(before.roster(), *machine);
     silent[*machine] = joins || heard.contains(*machine) ? 0 : silence(*machine) + 1;
   }
   silent_ = std::move(silent);
@@ -77,7 +73,7 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   for (const uint32_t machine : asked_) {
     if (changes.size() >= kMostChanges) break;
     // Numbers are never used again, in the roster or out of it.
-    if (holds(recent.roster(), machine) || recent.former().contains(machine)) continue;
+    if (lane_of(recent.roster(), machine) || recent.former().contains(machine)) continue;
     if (is_leaving(machine) || is_replaced(machine)) continue;
     const auto free_lane = std::ranges::find_if(roster, [](const auto& taken) { return !taken; });
     const auto lane = static_cast<uint32_t>(free_lane - roster.begin());
