@@ -50,16 +50,17 @@ FoldPlan expected_plan(const StageSizes& sizes, const ModelShapes& shapes, const
   throw UserError(*fault);
 }
 
-/// Numbers of the blocks together, and of the halves that are removed at least and at most: the last one passes the
-/// share.
+/// Numbers of the blocks together, and of the halves that are removed at least and at most: they come nearest to the
+/// share, at most half of the last one off.
 struct HalvesSizes {
   int64_t blocks = 0, removed_least = 0, removed_most = 0;
 
   HalvesSizes(const ModelShapes& shapes, double remove) {
     const std::vector<int64_t> halves = half_parameters(shapes);
     blocks = std::accumulate(halves.begin(), halves.end(), int64_t{0});
-    removed_least = ceil_of_share(remove, blocks);
-    removed_most = removed_least + *std::ranges::max_element(halves) - 1;
+    const int64_t wanted = ceil_of_share(remove, blocks), off = *std::ranges::max_element(halves) / 2;
+    removed_least = std::max<int64_t>(0, wanted - off);
+    removed_most = wanted + off;
   }
 };
 

@@ -110,6 +110,9 @@ Removal remove_halves(std::span<const int64_t> order, double rho, std::span<cons
                     fmt::format("fold: removing {} of the blocks' parameters: all that are not protected are {:.4g}",
                                 rho, static_cast<double>(removed) / static_cast<double>(all)),
                     "lower fold.remove, fold.protect_head or fold.protect_tail");
+  // As blocks are rounded: trained gates shut about rho, and a half that they left open costs more than it saves.
+  const int64_t last = count == 0 ? 0 : parameters[static_cast<size_t>(order[count - 1])];
+  if (removed - wanted > wanted - (removed - last)) --count;
   std::vector<int64_t> units(order.begin(), order.begin() + static_cast<int64_t>(count));
   std::sort(units.begin(), units.end());
   Removal removal;

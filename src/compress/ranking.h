@@ -63,8 +63,8 @@ struct Removal {
 /// The first `count` blocks of an order.
 Removal remove_blocks(std::span<const int64_t> order, int64_t count);
 
-/// Halves in their order until the parameters of the removed ones reach rho of those of all halves; the first that
-/// passes it is removed, too. A block that lost both halves is removed as a block.
+/// The first halves of the order, so many that their parameters come nearest to rho of those of all halves; of two
+/// numbers that are as near the larger. A block that lost both halves is removed as a block.
 /// @param parameters  [2 layers] of each half with its norm
 /// @throws UserError when the order ends before, or too few blocks are left
 Removal remove_halves(std::span<const int64_t> order, double rho, std::span<const int64_t> parameters, ProtectedBlocks,

@@ -116,14 +116,16 @@ TEST(Removal, OfBlocksIsAscending) {
   EXPECT_TRUE(removal.halves.empty());
 }
 
-TEST(Removal, OfHalvesGoesUntilTheirCostReachesTheRate) {
+TEST(Removal, OfHalvesComesNearestToTheRate) {
   // 4 blocks of 30 + 70.
   const Blocks parameters = {30, 70, 30, 70, 30, 70, 30, 70};
   const Blocks order = {3, 4, 2, 5};  // mlp 1, attention 2, attention 1, mlp 2
   const auto remove = [&](double rho) { return remove_halves(order, rho, parameters, {}, "[fold]"); };
   EXPECT_TRUE(remove(0).blocks.empty() && remove(0).halves.empty());
   EXPECT_EQ(remove(0.175).halves, (std::vector<RemovedHalf>{{1, BlockHalf::mlp}}));  // 70 of 400, reached exactly
-  EXPECT_EQ(remove(0.176).halves, (std::vector<RemovedHalf>{{1, BlockHalf::mlp}, {2, BlockHalf::attention}}));
+  EXPECT_EQ(remove(0.21).halves, (std::vector<RemovedHalf>{{1, BlockHalf::mlp}}));
+  EXPECT_EQ(remove(0.2125).halves, (std::vector<RemovedHalf>{{1, BlockHalf::mlp}, {2, BlockHalf::attention}}));
+  EXPECT_TRUE(remove(0.08).halves.empty());
   EXPECT_EQ(remove(0.3).blocks, Blocks{1});
   EXPECT_EQ(remove(0.3).halves, (std::vector<RemovedHalf>{{2, BlockHalf::attention}}));
   EXPECT_EQ(error_of([&] { remove(0.5); }), "[fold]: fold: removing 2 of 4 blocks leaves 2; 2 are protected");
