@@ -9,7 +9,6 @@
 namespace tessera {
 namespace {
 
-using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
 constexpr size_t kTogether = 256;                  // records that are applied at once while catching up
@@ -20,19 +19,19 @@ RunId run_of(const RunHeader& header) {
   return {sha256(std::as_bytes(std::span(text)))};
 }
 
-uint32_t draw_number() {
+}  // namespace
+
+uint32_t number_of_the_system() {
   std::random_device system;
   return static_cast<uint32_t>(system());
 }
-
-}  // namespace
 
 LooseNode::LooseNode(Inputs in, std::unique_ptr<LogEngine> engine)
     : in_(std::move(in)),
       run_(run_of(in_.header)),
       replica_(in_.header, in_.params),
       own_(in_.log, in_.header.text()),
-      desk_(in_.run / "node.json", in_.name, in_.run_name, run_, draw_number),
+      desk_(in_.run / "node.json", in_.name, in_.run_name, run_, in_.draw_number),
       office_(run_, in_.spsa.loose.absent_limit),
       box_(run_),
       clock_(in_.spsa.loose.quorum, in_.spsa.loose.deadline, Seconds(in_.spsa.loose.first_deadline),
@@ -110,8 +109,8 @@ void LooseNode::attend() {
   for (const LogEngine::Sent& sent : engine_->take_sent_votes())
     box_.take(replica_, sent.bytes, [&](uint32_t machine) { return office_.speaks_for(sent.node, machine); });
   tell_engine(engine_->log_state());
-  is_open_ = keeper_->attend(Clock::now(), 2 * clock_.deadline()) && Clock::now() >= disk_again_;
-  if (!is_open_) clock_.begin_anew(Clock::now());
+  is_open_ = keeper_->attend(now(), 2 * clock_.deadline()) && now() >= disk_again_;
+  if (!is_open_) clock_.begin_anew(now());
 }
 
 void LooseNode::read_records(uint32_t rounds) {
@@ -143,7 +142,7 @@ void LooseNode::append(const Record& record, const Bytes& bytes) {
 
 void LooseNode::wait_for_disk(const UserError& error) {
   in_.say(fmt::format("{}\nthis machine waits until that can be written", error.what()));
-  disk_again_ = Clock::now() + kRetry;
+  disk_again_ = now() + kRetry;
   is_open_ = false;
 }
 
@@ -176,7 +175,7 @@ void LooseNode::ask_for_lane() {
     return office_.speaks_for(in_.name, machine) ? Owner::this_node : Owner::another;
   };
   try {
-    desk_.ask(*engine_, replica_.recent(), Clock::now(), 3 * clock_.deadline(), owner_of);
+    desk_.ask(*engine_, replica_.recent(), now(), 3 * clock_.deadline(), owner_of);
   } catch (const UserError& error) {
     wait_for_disk(error);
   }
@@ -196,7 +195,7 @@ bool LooseNode::publish_vote(const Vote& vote) {
     return false;
   }
   engine_->publish_vote(message);
-  vote_sent_ = Clock::now();
+  vote_sent_ = now();
   return true;
 }
 
@@ -204,9 +203,9 @@ void LooseNode::repeat_vote() {
   const Bytes* message = desk_.vote_of(replica_.round());
   if (!message || !is_open_ || !lane()) return;
   const Seconds patience = std::clamp(clock_.deadline(), Seconds(1), Seconds(10));
-  if (vote_sent_ && Clock::now() - *vote_sent_ < patience) return;
+  if (vote_sent_ && now() - *vote_sent_ < patience) return;
   engine_->publish_vote(*message);
-  vote_sent_ = Clock::now();
+  vote_sent_ = now();
 }
 
 bool LooseNode::publish(Record record) {

@@ -15,6 +15,9 @@
 
 namespace tessera {
 
+/// 32 random bits of the system's generator: the same number twice is next to impossible, whatever machines draw.
+uint32_t number_of_the_system();
+
 class LooseNode {
  public:
   /// All outlive the node.
@@ -29,6 +32,8 @@ class LooseNode {
     Snapshots& snapshots;
     std::function<void(const std::string&)> say;
     std::function<bool()> is_asked_to_stop;
+    std::function<RoundClock::Clock::time_point()> now = RoundClock::Clock::now;  // a simulation has its own
+    std::function<uint32_t()> draw_number = number_of_the_system;
   };
   /// Opens the own log. The engine has taken the run's header: one that is refused leaves no folder behind.
   /// @throws UserError when the folder is of another run, or of another name at the engine
@@ -44,6 +49,7 @@ class LooseNode {
   void attend();
   /// Takes new records, first to disk, then to the weights, up to so many rounds.
   void read_records(uint32_t rounds);
+  RoundClock::Clock::time_point now() const { return in_.now(); }
   void wait() { engine_->wait(std::chrono::milliseconds(50)); }
   void ask_for_lane();
   void leave();

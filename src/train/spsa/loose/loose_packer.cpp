@@ -8,7 +8,6 @@
 
 namespace tessera {
 
-using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
 namespace {
@@ -38,7 +37,7 @@ void LoosePacker::pack() {
   const Roster awaited = staying(replica.roster(), changes);
   const int64_t lanes = lanes_taken(awaited), present = node_.box().present(replica, awaited);
   const bool is_empty = present == 0 && changes.empty();  // there is nothing that a record could say
-  if (is_empty || !node_.clock().may_pack(Clock::now(), present, lanes, node_.place()))
+  if (is_empty || !node_.clock().may_pack(node_.now(), present, lanes, node_.place()))
     return tell_waiting(round, present, lanes);
   if (!settle_digest(round)) return;
   const Record record = pack_round(replica, node_.run(), node_.own().tip(), node_.box().votes_of(replica), changes,
@@ -91,14 +90,14 @@ bool LoosePacker::settle_digest(uint32_t round) {
 /// Of a machine that only votes: those that may write records are away, or wait for votes themselves.
 void LoosePacker::tell_no_packer(uint32_t round) {
   const Seconds patience = std::max(Seconds(5), 4 * node_.clock().deadline());
-  if (!node_.is_open() || told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
+  if (!node_.is_open() || told_ == std::optional(round) || node_.clock().waited(node_.now()) < patience) return;
   told_ = round;
   node_.say(fmt::format("step {}: waiting for its record, which another machine has to write", int64_t{round} + 1));
 }
 
 void LoosePacker::tell_waiting(uint32_t round, int64_t present, int64_t lanes) {
   const Seconds patience = std::max(Seconds(5), 2 * node_.clock().deadline());
-  if (told_ == std::optional(round) || node_.clock().waited(Clock::now()) < patience) return;
+  if (told_ == std::optional(round) || node_.clock().waited(node_.now()) < patience) return;
   told_ = round;
   if (node_.lane() && node_.desk().may_vote(round)) return;  // its own vote is still to come
   // The reason that nothing goes on; a quorum that is there waits for the deadline alone.

@@ -27,7 +27,6 @@
 namespace tessera {
 namespace {
 
-using Clock = RoundClock::Clock;
 using Seconds = RoundClock::Seconds;
 
 class LooseStepper final : public Stepper {
@@ -85,7 +84,7 @@ class LooseStepper final : public Stepper {
     const LogEngine::Traffic before = node_.traffic();
     const int halvings = replica_.halvings();
     while (replica_.round() == round) {
-      node_.clock().begin(round, Clock::now());
+      node_.clock().begin(round, node_.now());
       node_.attend();
       node_.read_records(round + 1);
       if (replica_.round() != round) break;
@@ -120,9 +119,9 @@ class LooseStepper final : public Stepper {
 
   /// The END, by whoever writes it first; a machine that may not waits a while for it.
   void finish() override {
-    const auto start = Clock::now();
+    const auto start = node_.now();
     const Seconds patience = std::max(Seconds(5), 4 * node_.clock().deadline());
-    const auto waited = [&] { return Seconds(Clock::now() - start); };
+    const auto waited = [&] { return Seconds(node_.now() - start); };
     while (!node_.own().has_ended() && waited() < patience) {
       node_.attend();
       node_.read_records(replica_.round());
