@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "cli/jobs.h"
 #include "cli/log_summary.h"
@@ -17,6 +19,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kMachinesShown = 16;
+constexpr std::chrono::milliseconds kPause{300};  // between two looks at a log that is followed
 
 std::optional<double> ratio(int64_t part, int64_t whole) {
   if (whole == 0) return std::nullopt;
@@ -106,6 +109,16 @@ Json changes_json(const std::vector<RosterChange>& roster, bool joins) {
   return machines_json(machines);
 }
 
+Json late_json(const std::vector<LateGroup>& groups) {
+  Json list = Json::array();
+  for (const LateGroup& group : groups)
+    list.push_back(Json::object()
+                       .set("seed_round", int64_t{group.seed_round})
+                       .set("machines", machines_json(group.machines))
+                       .set("votes", group.votes));
+  return list;
+}
+
 Json round_json(const RoundLine& line) {
   return Json::object()
       .set("round", int64_t{line.round})
@@ -120,6 +133,7 @@ Json round_json(const RoundLine& line) {
       .set("loss", optional_number(line.loss))
       .set("median", optional_number(line.median))
       .set("late", line.late)
+      .set("late_groups", late_json(line.late_groups))
       .set("clipped", line.clipped)
       .set("absent", machines_json(line.absent))
       .set("joined", changes_json(line.roster, true))
@@ -127,16 +141,19 @@ Json round_json(const RoundLine& line) {
       .set("conflict", line.had_conflict);
 }
 
-Json machine_json(const MachineLine& line) {
+Json machine_json(const MachineLine& line, const NamesOfMachines& names) {
+  const auto name = names.find(line.machine);
   return Json::object()
       .set("machine", int64_t{line.machine})
+      .set("node", name == names.end() ? Json() : Json(name->second))
       .set("lane", int64_t{line.lane})
       .set("joined", int64_t{line.joined})
       .set("left", line.left ? Json(int64_t{*line.left}) : Json())
       .set("why", line.left ? Json(line.why()) : Json())
       .set("voted", line.voted)
       .set("late", line.late)
-      .set("absent", line.absent);
+      .set("absent", line.absent)
+      .set("clipped", line.clipped);
 }
 
 Json mark_json(const Mark& mark) {
@@ -147,7 +164,7 @@ Json mark_json(const Mark& mark) {
 
 void print_json(const LogSummary& s, size_t last) {
   Json machines = Json::array();
-  for (const MachineLine& line : s.machines) machines.push_back(machine_json(line));
+  for (const MachineLine& line : s.machines) machines.push_back(machine_json(line, s.names));
   Json roster = Json::array(), notices = Json::array(), digests = Json::array(), snapshots = Json::array(),
        rounds = Json::array();
   for (const auto& machine : s.roster) roster.push_back(machine ? Json(int64_t{*machine}) : Json());
@@ -197,12 +214,13 @@ void print_header(const LogSummary& s) {
   print_out("optimizer   {}{}\n", h.optimizer, h.momentum != 0 ? fmt::format(" with momentum {:g}", h.momentum) : "");
 }
 
-std::string roster_in_words(const std::vector<std::optional<uint32_t>>& roster) {
+std::string roster_in_words(const std::vector<std::optional<uint32_t>>& roster, const NamesOfMachines& names) {
   std::string text;
   size_t shown = 0;
   for (const auto& machine : roster) {
     if (!machine) continue;
-    if (++shown <= kMachinesShown) text += fmt::format("{}{}", shown == 1 ? "" : " ", *machine);
+    if (++shown <= kMachinesShown)
+      text += fmt::format("{}{}", shown == 1 ? "" : " ", machine_in_words(*machine, names));
   }
   if (shown == 0) return "none yet";
   return shown > kMachinesShown ? fmt::format("{} machines: {} ...", shown, text) : "machine " + text;
@@ -221,7 +239,7 @@ void print_totals(const LogSummary& s, size_t last) {
   print_out("rounds      {}{}, {}\n", s.total_rounds,
             s.first_round > 0 ? fmt::format(" (the first {} were dropped)", s.first_round) : "",
             s.ended ? "ended" : "not ended");
-  print_out("voters      {}\n", roster_in_words(s.roster));
+  print_out("voters      {}\n", roster_in_words(s.roster, s.names));
   if (s.votes == 0)
     print_out("votes       0; {} bytes on disk\n", s.bytes);
   else
@@ -240,34 +258,45 @@ void print_machines(const LogSummary& s) {
   const auto is_eventful = [&](const MachineLine& line) {
     return line.left || line.late > 0 || line.absent > 0 || line.joined > s.machines.front().joined;
   };
-  if (std::ranges::none_of(s.machines, is_eventful)) return;
-  print_out("\n{:>12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "machine", "lane", "joined", "left", "", "voted",
-            "late", "absent");
-  for (const MachineLine& line : s.machines)
-    print_out("{:>12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", line.machine, line.lane, int64_t{line.joined} + 1,
-              line.left ? fmt::format("{}", int64_t{*line.left} + 1) : "", line.why(), line.voted, line.late,
-              line.absent);
+  if (s.names.empty() && std::ranges::none_of(s.machines, is_eventful)) return;
+  // Rounds are counted from 1 here, as steps are.
+  const auto row = [](const auto&... cells) {
+    print_out("{:>12} {:>10} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", cells...);
+  };
+  print_out("\n");
+  row("machine", "node", "lane", "joined", "left", "why", "voted", "late", "absent", "clipped");
+  for (const MachineLine& line : s.machines) {
+    const auto name = s.names.find(line.machine);
+    row(line.machine, name == s.names.end() ? "" : name->second, line.lane, int64_t{line.joined} + 1,
+        line.left ? fmt::format("{}", int64_t{*line.left} + 1) : "", line.why(), line.voted, line.late, line.absent,
+        line.clipped);
+  }
 }
 
-std::string events_in_words(const RoundLine& line) {
+std::string machines_in_words(const std::vector<uint32_t>& machines, const NamesOfMachines& names) {
+  std::string text;
+  for (size_t i = 0; i < std::min(machines.size(), kMachinesShown); ++i)
+    text += fmt::format("{}{}", i == 0 ? "" : " ", machine_in_words(machines[i], names));
+  return machines.size() > kMachinesShown ? fmt::format("{} machines: {} ...", machines.size(), text) : text;
+}
+
+std::string events_in_words(const RoundLine& line, const NamesOfMachines& names) {
   std::vector<std::string> events;
-  if (line.late > 0) events.push_back(fmt::format("{} late", line.late));
+  for (const LateGroup& group : line.late_groups)
+    events.push_back(fmt::format("{} late votes of round {}: {}", group.votes, int64_t{group.seed_round} + 1,
+                                 machines_in_words(group.machines, names)));
   if (line.clipped > 0) events.push_back(fmt::format("{} clipped", line.clipped));
   for (const RosterChange& change : line.roster)
-    events.push_back(fmt::format("{} {} lane {}", change.machine, change.add ? "gets" : "leaves", change.lane));
-  if (!line.absent.empty() && line.absent.size() <= kMachinesShown)
-    events.push_back(fmt::format("absent: {}", fmt::join(line.absent, " ")));
+    events.push_back(fmt::format("{} {} lane {}", machine_in_words(change.machine, names),
+                                 change.add ? "gets" : "leaves", change.lane));
+  if (!line.absent.empty()) events.push_back("absent: " + machines_in_words(line.absent, names));
   return fmt::format("{}", fmt::join(events, "; "));
 }
 
-void print_table(const LogSummary& s, size_t last) {
-  const size_t count = std::min(last, s.rounds.size());
-  if (count == 0) return;
-  print_out("\n{:>8} {:>11} {:>7} {:>7} {:>11} {:>5} {:>9} {:>11}\n", "round", "machines", "votes", "valid", "alpha",
-            "unit", "loss", "median |g|");
-  for (size_t i = s.rounds.size() - count; i < s.rounds.size(); ++i) {
+void print_rounds(const LogSummary& s, size_t begin) {
+  for (size_t i = begin; i < s.rounds.size(); ++i) {
     const RoundLine& line = s.rounds[i];
-    const std::string events = events_in_words(line);
+    const std::string events = events_in_words(line, s.names);
     print_out("{:>8} {:>11} {:>7} {:>7} {:>11.3e} {:>5} {:>9} {:>11}{}\n", line.step(),
               fmt::format("{}/{}", line.machines, line.lanes), line.votes, line.valid, line.alpha,
               fmt::format("2^{}", -line.unit), line.loss ? fmt::format("{:.4f}", *line.loss) : "-",
@@ -275,19 +304,43 @@ void print_table(const LogSummary& s, size_t last) {
   }
 }
 
+void print_table(const LogSummary& s, size_t last) {
+  const size_t count = std::min(last, s.rounds.size());
+  if (count == 0) return;
+  print_out("\n{:>8} {:>11} {:>7} {:>7} {:>11} {:>5} {:>9} {:>11}\n", "round", "machines", "votes", "valid", "alpha",
+            "unit", "loss", "median |g|");
+  print_rounds(s, s.rounds.size() - count);
+}
+
+/// What is written from now on, until the log has its END or nobody reads any more.
+void follow(LogReading& reading, bool as_json) {
+  const LogSummary& s = reading.summary();
+  while (!s.ended) {
+    if (!flush_output()) return;
+    std::this_thread::sleep_for(kPause);
+    const size_t before = s.rounds.size();
+    reading.read_on();
+    if (!as_json) print_rounds(s, before);
+    for (size_t i = before; as_json && i < s.rounds.size(); ++i) print_out("{}\n", round_json(s.rounds[i]).dump());
+  }
+  if (!as_json) print_out("the log has its END\n");
+}
+
 }  // namespace
 
-int log_command(const std::filesystem::path& run, std::optional<int64_t> last, bool as_json) {
-  const LogSummary summary = summary_of(run);
-  if (as_json) {
-    print_json(summary, static_cast<size_t>(last.value_or(static_cast<int64_t>(summary.rounds.size()))));
+int log_command(const std::filesystem::path& run, const LogRequest& request) {
+  LogReading reading(run);
+  const LogSummary& summary = reading.summary();
+  if (request.as_json) {
+    print_json(summary, static_cast<size_t>(request.last.value_or(static_cast<int64_t>(summary.rounds.size()))));
   } else {
-    const auto shown = static_cast<size_t>(last.value_or(10));
+    const auto shown = static_cast<size_t>(request.last.value_or(10));
     print_header(summary);
     print_totals(summary, shown);
     print_machines(summary);
     print_table(summary, shown);
   }
+  if (request.follows) follow(reading, request.as_json);
   return kDone;
 }
 

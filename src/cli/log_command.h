@@ -7,9 +7,13 @@
 
 namespace tessera {
 
-/// Prints it, for people or as one JSON object; nothing is written. @return the exit code
-/// @param run   a run's folder, or its log's
-/// @param last  rounds of the table; when not given 10, or all in JSON
-int log_command(const std::filesystem::path& run, std::optional<int64_t> last, bool as_json);
+struct LogRequest {
+  std::optional<int64_t> last;  // rounds of the table; when not given 10, or all in JSON
+  bool as_json = false;         // one object, in place of text for people
+  bool follows = false;         // goes on with each round that is written, in JSON an object a line, to the log's END
+};
+
+/// Prints it; nothing is written. @param run  a run's folder, or its log's. @return the exit code
+int log_command(const std::filesystem::path& run, const LogRequest&);
 
 }  // namespace tessera

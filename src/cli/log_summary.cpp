@@ -7,31 +7,34 @@
 #include "core/minifloat.h"
 #include "io/files.h"
 #include "io/sha256.h"
-#include "steplog/wire.h"
 #include "train/spsa/rounds.h"
 #include "train/spsa/vote_codec.h"
-#include "train/spsa/vote_groups.h"
 
 namespace tessera {
 namespace {
 
-/// Where the log begins. An old log does not tell the unit of its first round, where rounds before were dropped.
-RecentRounds start_of(const StepLog& log, const RunHeader& header) {
-  if (log.first_index() == 0) return RecentRounds(header.late_rounds(), header.unit);
-  RecentRounds kept = log.start().rounds();
-  if (header.format() > 1) return kept;
-  ByteWriter writer;
-  kept.save_roster(writer);
-  ByteReader reader(writer.bytes());
-  return RecentRounds::restore_roster(reader, 0, header.unit, kept.next_round());
-}
-
-class Reading {
+/// Turns records into lines, one behind the other.
+class Lines {
  public:
   /// @param start  before the log's first record
-  Reading(const RunHeader& header, const RecentRounds& start) : header_(header), recent_(start) {}
+  Lines(const RunHeader& header, RecentRounds start)
+      : header_(header), recent_(std::move(start)), attendance_(header) {}
 
-  RoundLine line_of(const Record& record) {
+  /// Of a record of another type only what it says of the whole run is kept.
+  std::optional<RoundLine> take(const Record& record) {
+    const VoteCounts counts = attendance_.add(record, recent_);
+    if (record.type != RecordType::round) return std::nullopt;
+    RoundLine line = line_of(record);
+    line.votes = counts.votes;
+    line.valid = counts.valid;
+    line.clipped = counts.clipped();
+    recent_.accept(record);
+    return line;
+  }
+  const Attendance& attendance() const { return attendance_; }
+
+ private:
+  RoundLine line_of(const Record& record) const {
     RoundLine line;
     line.round = record.round;
     line.alpha = static_cast<double>(record.alpha);
@@ -44,42 +47,27 @@ class Reading {
     line.lanes = lanes_taken(behind);
     for (size_t lane = 0; lane < behind.size(); ++lane)
       if (behind[lane] && !record.present[lane]) line.absent.push_back(*behind[lane]);
-    count(record, behind, line);
+    for (const ExtraGroup& group : record.extra) {
+      line.late_groups.push_back(late_group(group, behind));
+      line.late += line.late_groups.back().votes;
+    }
     line.median = median_of(record.bytes, line.unit);
     if (!record.losses.empty()) {
       double sum = 0;
       for (const uint16_t bits : record.losses) sum += static_cast<double>(to_float(Float16{bits}));
       line.loss = sum / static_cast<double>(record.losses.size());
     }
-    machines_.add(record, recent_);
-    recent_.accept(record);
     return line;
   }
-  const LogMachines& machines() const { return machines_; }
 
- private:
-  void count(const Record& record, const Roster& behind, RoundLine& line) const {
-    VoteCounts counts;
-    const auto add = [&](uint32_t seed_round, const auto& group, const Roster& roster, int unit) {
-      (void)groups_of(header_,
-                      {.seed_round = seed_round,
-                       .alpha = 0,
-                       .present = group.present,
-                       .bytes = group.bytes,
-                       .roster = roster,
-                       .unit = unit},
-                      counts);
-    };
-    add(record.seed_round, record, behind, recent_.unit());
-    line.late = -counts.votes;
-    for (const ExtraGroup& late : record.extra) {
-      const Roster* roster = recent_.roster_of(late.seed_round);
-      add(late.seed_round, late, roster ? *roster : behind, roster ? recent_.unit_of(late.seed_round) : recent_.unit());
-    }
-    line.late += counts.votes;
-    line.votes = counts.votes;
-    line.valid = counts.valid;
-    line.clipped = counts.clipped;
+  LateGroup late_group(const ExtraGroup& group, const Roster& behind) const {
+    const Roster* then = recent_.roster_of(group.seed_round);
+    const Roster& roster = then ? *then : behind;
+    LateGroup late{
+        .seed_round = group.seed_round, .machines = {}, .votes = std::ssize(group.bytes) / header_.bytes_per_probe()};
+    for (size_t lane = 0; lane < std::min(group.present.size(), roster.size()); ++lane)
+      if (group.present[lane] && roster[lane]) late.machines.push_back(*roster[lane]);
+    return late;
   }
 
   std::optional<double> median_of(std::span<const uint8_t> bytes, int unit) const {
@@ -93,7 +81,7 @@ class Reading {
 
   const RunHeader& header_;
   RecentRounds recent_;
-  LogMachines machines_;
+  Attendance attendance_;
 };
 
 Mark mark_of(const Record& record) {
@@ -110,35 +98,56 @@ Mark mark_of(const Record& record) {
 
 }  // namespace
 
-LogSummary summary_of(const std::filesystem::path& run) {
-  const RunPlaces places = find_log(run);
-  const StepLog log = StepLog::open(places.log, {.access = StepLog::Access::read});
-  LogSummary s;
-  s.folder = places.log.string();
-  s.header = RunHeader::parse(log.header(), (places.log / "header.json").string());
-  s.run = sha256_hex(log.header());
-  s.notices = log.notices();
-  s.roster = log.chain().roster();
-  s.ended = log.chain().ended();
-  s.bytes = log.bytes_on_disk();
-  s.total_rounds = rounds_in(log);
-  Reading reading(s.header, start_of(log, s.header));
-  log.for_each(log.first_index(), [&](const Record& record, std::span<const std::byte>) {
-    ++s.records;
-    if (record.type == RecordType::round) s.rounds.push_back(reading.line_of(record));
-    if (record.type == RecordType::digest) s.digests.push_back(mark_of(record));
-    if (record.type == RecordType::snapshot) s.snapshots.push_back(mark_of(record));
-    s.reseeds += record.type == RecordType::reseed;
-    s.conflicts += (record.flags & kHadConflict) != 0;
-    return true;
-  });
-  s.machines = reading.machines().lines();
-  for (const RoundLine& line : s.rounds) {
-    s.votes += line.votes;
-    s.valid += line.valid;
+struct LogReading::State {
+  explicit State(const RunPlaces& found)
+      : places(found), log(StepLog::open(places.log, {.access = StepLog::Access::read})), next(log.first_index()) {
+    s.folder = places.log.string();
+    s.header = RunHeader::parse(log.header(), (places.log / "header.json").string());
+    s.run = sha256_hex(log.header());
+    lines.emplace(s.header, rounds_before(log, s.header));
+    read();
   }
-  s.first_round = s.rounds.empty() ? s.total_rounds : s.rounds.front().round;
-  return s;
+
+  void read() {
+    log.for_each(next, [&](const Record& record, std::span<const std::byte>) {
+      next = record.index + 1;
+      ++s.records;
+      if (auto line = lines->take(record)) {
+        s.votes += line->votes;
+        s.valid += line->valid;
+        s.rounds.push_back(std::move(*line));
+      }
+      if (record.type == RecordType::digest) s.digests.push_back(mark_of(record));
+      if (record.type == RecordType::snapshot) s.snapshots.push_back(mark_of(record));
+      return true;
+    });
+    s.notices = log.notices();
+    s.roster = log.chain().roster();
+    s.ended = log.chain().ended();
+    s.bytes = log.bytes_on_disk();
+    s.total_rounds = rounds_in(log);
+    s.machines = lines->attendance().lines();
+    s.reseeds = lines->attendance().reseeds();
+    s.conflicts = lines->attendance().conflicts();
+    s.first_round = s.rounds.empty() ? s.total_rounds : s.rounds.front().round;
+    s.names = read_node_names(places.run / "nodes.json", s.run);
+  }
+
+  RunPlaces places;
+  StepLog log;
+  uint64_t next;  // the first record that was not read
+  LogSummary s;
+  std::optional<Lines> lines;
+};
+
+LogReading::LogReading(const std::filesystem::path& run) : state_(std::make_unique<State>(find_log(run))) {}
+LogReading::~LogReading() = default;
+
+const LogSummary& LogReading::summary() const { return state_->s; }
+
+void LogReading::read_on() {
+  state_->log.refresh();
+  state_->read();
 }
 
 }  // namespace tessera

@@ -2,16 +2,25 @@
 // What a log of rounds holds, round by round and machine by machine.
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
-#include "cli/log_machines.h"
-#include "train/spsa/run_header.h"
+#include "train/spsa/attendance.h"
+#include "train/spsa/loose/node_names.h"
 
 namespace tessera {
+
+/// Votes of an earlier round that a record holds.
+struct LateGroup {
+  uint32_t seed_round = 0;
+  std::vector<uint32_t> machines;
+  int64_t votes = 0;
+};
 
 struct RoundLine {
   uint32_t round = 0;                                                            // the record's number, from 0 on
   int64_t machines = 0, lanes = 0, votes = 0, valid = 0, late = 0, clipped = 0;  // late: among the votes
+  std::vector<LateGroup> late_groups;
   std::vector<RosterChange> roster;
   std::vector<uint32_t> absent;  // machines with a lane and no vote
   bool had_conflict = false;     // its packer had lost a place in the log to another
@@ -34,6 +43,7 @@ struct LogSummary {
   std::string run, folder;
   std::vector<std::string> notices;
   std::vector<std::optional<uint32_t>> roster;
+  NamesOfMachines names;  // as far as this machine's folder knows them
   std::vector<RoundLine> rounds;
   std::vector<MachineLine> machines;
   std::vector<Mark> digests, snapshots;
@@ -42,7 +52,19 @@ struct LogSummary {
   bool ended = false;
 };
 
-/// @throws UserError when there is no log, or it is damaged
-LogSummary summary_of(const std::filesystem::path& run_or_log);
+/// A log that is read, and read on while another process writes it.
+class LogReading {
+ public:
+  /// @throws UserError when there is no log, or it is damaged
+  explicit LogReading(const std::filesystem::path& run_or_log);
+  ~LogReading();
+  const LogSummary& summary() const;
+  /// Takes what was written since. @throws UserError when it is damaged
+  void read_on();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace tessera

@@ -137,22 +137,24 @@ int tell_help(const CLI::App& app, const CLI::ParseError& help) {
   return code;
 }
 
-/// trainer log RUN [--json] [--last N]
+constexpr const char* kLogUsage = "trainer log RUN [--json] [--last N] [--follow]";
+
+/// trainer log RUN ...
 int run_log(int argc, char** argv) {
   std::string run;
-  bool json = false;
-  std::optional<int64_t> last;
+  LogRequest request;
   CLI::App app{"Shows what the log of a run with train.estimator = \"spsa\" holds. It only reads.", "trainer log"};
   app.add_option("run", run, "the run's folder, or its log's")->required();
-  app.add_flag("--json", json, "one JSON object, with every round");
-  app.add_option("--last", last, "rounds to list; default 10, with --json all")->check(CLI::NonNegativeNumber);
+  app.add_flag("--json", request.as_json, "one JSON object, with every round");
+  app.add_flag("--follow", request.follows, "go on with each round that is written, until the log has its END");
+  app.add_option("--last", request.last, "rounds to list; default 10, with --json all")->check(CLI::NonNegativeNumber);
   if (launched_rank() != 0) return kDone;
   try {
     app.parse(argc, argv);
-    return log_command(run, last, json);
+    return log_command(run, request);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return tell_help(app, error);
-    print_once(0, UserError("command line", error.what(), "trainer log RUN [--json] [--last N]").what());
+    print_once(0, UserError("command line", error.what(), kLogUsage).what());
     return kUserError;
   } catch (...) {
     const auto [message, code] = describe_error();
@@ -166,7 +168,7 @@ int run_command(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "log") return run_log(argc - 1, argv + 1);
   Arguments arguments;
   CLI::App app{"Trains and evaluates language models; driven by a TOML recipe. Keys: --explain all", "trainer"};
-  app.footer("trainer log RUN [--json] [--last N]: what the log of an SPSA run holds; a recipe of that name is ./log");
+  app.footer(std::string(kLogUsage) + ": what the log of an SPSA run holds; a recipe of that name is ./log");
   app.add_option("recipe", arguments.recipe, "the recipe, a TOML file");
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
   CLI::Option* check =

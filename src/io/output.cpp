@@ -22,8 +22,9 @@ void put_out(std::string_view text) {
   keep_failure([&] { return std::fwrite(text.data(), 1, text.size(), stdout) == text.size(); });
 }
 
-void flush_output() {
+bool flush_output() {
   keep_failure([] { return std::fflush(stdout) == 0; });
+  return failure == 0;
 }
 
 void finish_output() {

@@ -17,8 +17,8 @@ void put_out(std::string_view text);
 template <class... Values> void print_out(fmt::format_string<Values...> format, Values&&... values) {
   put_out(fmt::format(format, std::forward<Values>(values)...));
 }
-/// Hands over what was written so far, for a reader who watches.
-void flush_output();
+/// Hands over what was written so far, for a reader who watches. @return whether all of it could be written so far
+bool flush_output();
 
 /// Ends standard output, after the last write.
 /// @throws UserError when something could not be written, say on a full disk

@@ -222,7 +222,11 @@ std::string nats_words(int status) {
 struct NatsConnection::State {
   SharedCallbacks callbacks = std::make_shared<Callbacks>();
   natsConnection* connection = nullptr;
-  ~State() { natsConnection_Destroy(connection); }
+  std::optional<NatsHurry> hurry;
+  ~State() {
+    hurry.reset();  // before what it would close
+    natsConnection_Destroy(connection);
+  }
 };
 
 NatsConnection::NatsConnection(const NatsSettings& settings, std::function<void()> changed)
@@ -234,9 +238,12 @@ NatsConnection::NatsConnection(const NatsSettings& settings, std::function<void(
   if (const natsStatus status = natsConnection_Connect(&state_->connection, options.get()); status != NATS_OK)
     fail_to_connect(settings, status);
   (void)closure.release();  // on_closed has it now
+  state_->hurry.emplace(settings.is_asked_to_stop, [this] { natsConnection_Close(state_->connection); });
 }
 
 NatsConnection::~NatsConnection() = default;
+
+NatsHurry::Wait NatsConnection::waiting() const { return NatsHurry::Wait(*state_->hurry); }
 
 __natsConnection* NatsConnection::handle() const { return state_->connection; }
 
@@ -256,7 +263,7 @@ int64_t NatsConnection::connections() const {
 }
 
 void NatsConnection::check_open() const {
-  if (!natsConnection_IsClosed(state_->connection)) return;
+  if (!natsConnection_IsClosed(state_->connection) || state_->hurry->has_cut()) return;
   const char* text = nullptr;
   const natsStatus status = natsConnection_GetLastError(state_->connection, &text);
   if (status == NATS_CONNECTION_AUTH_FAILED) fail_refused(settings_, "authorization violation");
@@ -265,6 +272,7 @@ void NatsConnection::check_open() const {
 }
 
 bool NatsConnection::publish(const std::string& subject, std::span<const std::byte> message) {
+  const auto wait = waiting();
   // The library would keep it and send it when the server is back, late and all at once.
   return connected() && natsConnection_Publish(state_->connection, subject.c_str(), message.data(),
                                                static_cast<int>(message.size())) == NATS_OK;
@@ -291,6 +299,7 @@ NatsConnection::Subscription NatsConnection::subscribe(const std::string& subjec
 }
 
 std::string NatsConnection::refusal_of(const std::string& subject) const {
+  const auto wait = waiting();
   // The server answers in order: what it refused comes in front of its answer to this.
   if (const natsStatus status = natsConnection_FlushTimeout(state_->connection, settings_.patience.count());
       status != NATS_OK)

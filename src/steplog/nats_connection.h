@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "steplog/nats_hurry.h"
 #include "steplog/nats_settings.h"
 #include "steplog/record.h"
 
@@ -42,7 +43,8 @@ class NatsConnection {
   bool connected() const;
   /// How many connections were made, the first one included.
   int64_t connections() const;
-  /// @throws UserError when the connection is given up: the server refuses this node when it comes back
+  /// @throws UserError when the connection is given up: the server refuses this node when it comes back. One that was
+  /// ended because of a stop throws nothing; it does not come back
   void check_open() const;
 
   /// Sends at once, or loses it. @return whether there was a connection
@@ -66,6 +68,8 @@ class NatsConnection {
   /// @throws EngineSilent
   std::string refusal_of(const std::string& subject) const;
 
+  /// Around each call of the library that waits for an answer.
+  NatsHurry::Wait waiting() const;
   __natsConnection* handle() const;
   const NatsSettings& settings() const { return settings_; }
 

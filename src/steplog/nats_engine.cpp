@@ -21,8 +21,9 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kHeaderSequence = 1;
-constexpr int64_t kControlsKept = 64;             // of a node, in its stream
-constexpr size_t kLargestRecord = 1'048'000;      // the stream's limit of 1 MiB counts the message's headers
+constexpr int64_t kControlsKept = 64;         // of a node, in its stream
+constexpr size_t kLargestRecord = 1'048'000;  // the stream's limit of 1 MiB counts the message's headers
+constexpr milliseconds kHurried{1000};
 constexpr milliseconds kRetry{200}, kSlice{100};  // between two tries at a server that does not do as asked; of a wait
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
@@ -109,7 +110,7 @@ class NatsEngine : public LogEngine {
         return Append::won;
       else
         read_to_the_end(end);
-    } while (Clock::now() < end);
+    } while (!is_over(end));
     return Append::unknown;
   }
 
@@ -168,6 +169,12 @@ class NatsEngine : public LogEngine {
   void take_in() {
     for (const NatsArrival& arrival : mailbox_->take()) take(arrival);
     mend();
+  }
+
+  /// @param end  of the server's patience. Who was asked to stop has a second of it
+  bool is_over(Clock::time_point end) const {
+    const auto now = Clock::now();
+    return now >= end || (settings_.is_asked_to_stop() && now >= end - settings_.patience + kHurried);
   }
 
   void pump(Clock::time_point end) {
@@ -305,7 +312,7 @@ class NatsEngine : public LogEngine {
   void read_to_the_end(Clock::time_point end) {
     try {
       const auto contents = streams_.contents(names_.log_stream);
-      while (contents && records_.last_sequence() < contents->last && Clock::now() < end) pump(end);
+      while (contents && records_.last_sequence() < contents->last && !is_over(end)) pump(end);
     } catch (const EngineSilent& silent) {
       note(silent.what());
       pump(end);
@@ -317,6 +324,7 @@ class NatsEngine : public LogEngine {
     for (;;) {
       take_in();
       if (seen_connections_ != 0) return;
+      if (settings_.is_asked_to_stop()) throw Stopped("stopped while waiting for the server's log");
       if (Clock::now() >= end) break;
       mailbox_->wait_until(std::min(end, Clock::now() + kSlice));
     }

@@ -10,19 +10,19 @@
 namespace tessera {
 namespace {
 
-bool is_name(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-  });
-}
-
 void check_name(std::string_view key, const std::string& name) {
-  if (!is_name(name))
+  if (!is_engine_name(name))
     throw UserError(spsa_key(key), fmt::format("\"{}\" cannot be a name at the engine", name),
                     "use letters, digits, \"-\" and \"_\"");
 }
 
 }  // namespace
+
+bool is_engine_name(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+  });
+}
 
 std::string spsa_key(std::string_view key) { return fmt::format("spsa.{}", key); }
 
@@ -94,7 +94,7 @@ std::optional<std::string> NatsNames::sender(std::string_view kind, std::string_
   const std::string front = fmt::format("{}{}.", prefix_, kind);
   if (!subject.starts_with(front)) return std::nullopt;
   const std::string_view node = subject.substr(front.size());
-  if (!is_name(node)) return std::nullopt;
+  if (!is_engine_name(node)) return std::nullopt;
   return std::string(node);
 }
 

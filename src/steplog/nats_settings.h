@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/stop.h"
+
 namespace tessera {
 
 struct NatsSettings {
@@ -20,10 +22,16 @@ struct NatsSettings {
   std::filesystem::path tls_ca, tls_cert, tls_key;
   /// Compares the header that is at the engine with this one, and throws in the recipe's words; may be empty.
   std::function<void(const std::string& there, const std::string& here)> require_header{};
+  /// Whether this process was asked to stop: no answer is waited for much longer than a second then. Called from
+  /// another thread, too.
+  std::function<bool()> is_asked_to_stop = stop_requested;
   std::chrono::milliseconds patience{5'000};         // for one answer of the server
   std::chrono::milliseconds heartbeat{10'000};       // how often it shows that a subscription lives; renewed behind 2.5
   std::chrono::milliseconds first_patience{60'000};  // until another machine has begun the run, if this one may not
 };
+
+/// Whether a run or a node may be called so: letters, digits, "-" and "_".
+bool is_engine_name(std::string_view);
 
 /// @throws UserError naming the key: a name with other characters, no server, half of a certificate
 void check(const NatsSettings&);

@@ -57,6 +57,7 @@ void NatsStreams::create(const Shape& shape) {
   config.DenyPurge = true;
   config.Replicas = 1;
   jsErrCode code{};
+  const auto wait = connection_.waiting();
   const natsStatus status = js_AddStream(nullptr, context_, &config, nullptr, &code);
   if (status != NATS_OK && code != JSStreamNameExistErr) throw EngineSilent(nats_words(status));
 }
@@ -64,6 +65,7 @@ void NatsStreams::create(const Shape& shape) {
 std::optional<NatsStreams::Contents> NatsStreams::contents(const std::string& stream) {
   jsStreamInfo* found = nullptr;
   jsErrCode code{};
+  const auto wait = connection_.waiting();
   const natsStatus status = js_GetStreamInfo(&found, context_, stream.c_str(), nullptr, &code);
   if (code == JSStreamNotFoundErr) return std::nullopt;
   require(status);
@@ -74,6 +76,7 @@ std::optional<NatsStreams::Contents> NatsStreams::contents(const std::string& st
 std::optional<NatsStreams::Stored> NatsStreams::message(const std::string& stream, uint64_t sequence) {
   natsMsg* found = nullptr;
   jsErrCode code{};
+  const auto wait = connection_.waiting();
   const natsStatus status = js_GetMsg(&found, context_, stream.c_str(), sequence, nullptr, &code);
   if (code == JSNoMessageFoundErr || code == JSStreamNotFoundErr || status == NATS_NOT_FOUND) return std::nullopt;
   require(status);
@@ -95,7 +98,10 @@ NatsStreams::Published NatsStreams::publish(const std::string& subject, std::spa
   if (expected) require(natsMsgHeader_Set(made, "Nats-Expected-Last-Sequence", std::to_string(*expected).c_str()));
   jsPubAck* answer = nullptr;
   jsErrCode code{};
-  const natsStatus status = js_PublishMsg(&answer, context_, made, &options, &code);
+  const natsStatus status = [&] {
+    const auto wait = connection_.waiting();
+    return js_PublishMsg(&answer, context_, made, &options, &code);
+  }();
   const Ack ack(answer);
   if (status == NATS_OK) return {ack->Duplicate ? Result::duplicate : Result::stored, ack->Sequence, ""};
   if (code == JSStreamWrongLastSequenceErr) return {Result::conflict, 0, ""};
@@ -122,6 +128,7 @@ uint64_t NatsStreams::follow(const std::string& stream, const std::string& inbox
   config.MemoryStorage = true;
   config.Replicas = 1;
   jsConsumerInfo* made = nullptr;
+  const auto wait = connection_.waiting();
   require(js_AddConsumer(&made, context_, stream.c_str(), &config, nullptr, nullptr));
   return Consumer(made)->NumPending;
 }

@@ -1,5 +1,6 @@
 // All that the page tells is in the run's folder: metrics.jsonl, of which each line has a split (train, eval) or an
-// event, and recipe.toml. So a report can be made again at any time, of a run that was killed, too.
+// event, recipe.toml, and of loose nodes the log of rounds. So a report can be made again at any time, of a run that
+// was killed, too.
 
 #include "train/report_html.h"
 
@@ -11,6 +12,7 @@
 #include "train/chart.h"
 #include "train/html_page.h"
 #include "train/run_folder.h"
+#include "train/spsa/loose/attendance_html.h"
 
 namespace tessera {
 namespace {
@@ -186,12 +188,13 @@ std::string charts(const std::vector<Json>& train, const std::vector<Json>& eval
 
 }  // namespace
 
-std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe) {
+std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe,
+                        const std::string& more) {
   const auto train = lines_of(lines, "train"), evals = evaluations(lines);
   Rows facts = what_was_trained(recipe);
   for (auto& row : totals(lines)) facts.push_back(std::move(row));
   return html_page(title, html_table(facts) + html_heading("Evaluation") + evaluation_table(evals) +
-                              written_table(done_event(lines)) + charts(train, evals) + html_heading("Recipe") +
+                              written_table(done_event(lines)) + charts(train, evals) + more + html_heading("Recipe") +
                               "<pre>" + escape_html(recipe) + "</pre>\n");
 }
 
@@ -199,7 +202,7 @@ void write_report(const fs::path& folder) {
   // Made absolute first: a folder that was given as "." would have no name.
   const std::string title = fs::absolute(folder).lexically_normal().filename().string();
   write_text_file(folder / "report.html", report_html(title, MetricsFile(folder / "metrics.jsonl").lines(),
-                                                      read_text_file(folder / "recipe.toml")));
+                                                      read_text_file(folder / "recipe.toml"), attendance_html(folder)));
 }
 
 }  // namespace tessera

@@ -15,10 +15,12 @@ namespace tessera {
 /// @param title   the run's name
 /// @param lines   of metrics.jsonl; with a "done" event the run is called finished, else stopped
 /// @param recipe  TOML text of the resolved recipe
-std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe);
+/// @param more    HTML that stands before the recipe: what only runs of some kinds have
+std::string report_html(const std::string& title, const std::vector<Json>& lines, const std::string& recipe,
+                        const std::string& more = "");
 
-/// Writes report.html of a run folder from its metrics.jsonl and recipe.toml, atomically. @throws UserError when it
-/// cannot
+/// Writes report.html of a run folder from its metrics.jsonl and recipe.toml, and of loose nodes its log, atomically.
+/// @throws UserError when it cannot
 void write_report(const std::filesystem::path& folder);
 
 }  // namespace tessera

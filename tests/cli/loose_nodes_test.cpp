@@ -38,6 +38,50 @@ TEST_F(LooseNodes, EndAlikeThoughOneLeavesOneIsKilledAndOneComesLate) {
   EXPECT_THAT(last->present, testing::ElementsAre(true, true, true, true));
 }
 
+TEST_F(LooseNodes, AreCalledByTheirNamesWhereTheyAreShown) {
+  steps_ = 30;
+  settings_ = {"spsa.quorum=1"};
+  start_together({"a", "b"});
+  wait_for_rounds("a", 5);
+  Process followed(trainer({"log", "a", "--last", "3", "--follow"}));
+  Process lines(trainer({"log", "a", "--last", "0", "--json", "--follow"}));
+  const int64_t of_a = machine("a"), of_b = machine("b");
+  expect_all_done_alike({"a", "b"});
+  for (const char* name : {"a", "b"}) {
+    const Json log = Json::parse(expect_done(trainer({"log", name, "--json"})).out, "trainer log");
+    ASSERT_EQ(log.at("machines").items().size(), 2u);
+    for (const Json& line : log.at("machines").items())
+      EXPECT_EQ(line.at("node").as_string(), line.at("machine").as_integer() == of_a ? "a" : "b");
+    EXPECT_THAT(expect_done(trainer({"log", name, "--last", "40"})).out,
+                AllOf(HasSubstr(fmt::format("{} (b) gets lane 1", of_b)),
+                      testing::ContainsRegex(fmt::format("{} +a +0 +1 +[0-9]+ +0 ", of_a))));
+    EXPECT_THAT(read_file(*this / name / "report.html"),
+                AllOf(HasSubstr("<h2>Machines</h2>"), HasSubstr(fmt::format("<td>{}</td><td>b</td><td>1</td>", of_b))));
+  }
+  const Ended text = followed.wait(kLong), objects = lines.wait(kLong);
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out, AllOf(testing::ContainsRegex("\n +30 +2/2 "), HasSubstr("the log has its END\n")));
+  const std::string last = objects.out.substr(objects.out.rfind('\n', objects.out.size() - 2) + 1);
+  EXPECT_EQ(Json::parse(last, "the last line").at("step").as_integer(), 30);
+  // Names are for people: nothing hangs on them.
+  write_file(*this / "a/nodes.json", "{");
+  EXPECT_THAT(expect_done(trainer({"log", "a"})).out, testing::Not(HasSubstr("(b)")));
+}
+
+TEST_F(LooseNodes, LeaveAServerThatHangsWithoutWaitingForIt) {
+  start("a");
+  wait_for_rounds("a", 5);
+  server_->hold();
+  sleep_seconds(0.5);  // it waits for an answer by now
+  nodes_.at("a")->send(SIGINT);
+  const Ended ended = nodes_.at("a")->wait(5);  // an answer is waited for for five seconds, and for several of them
+  EXPECT_EQ(ended.exit_code, 130) << ended.out << ended.err;
+  EXPECT_THAT(ended.out, HasSubstr("stopped after step"));
+  server_->go_on();
+  start("a");
+  expect_all_done_alike({"a"});
+}
+
 TEST_F(LooseNodes, GoOnWhenMostLeaveAtOnce) {
   settings_ = {"spsa.quorum=1"};
   start_together({"a", "b", "c"});

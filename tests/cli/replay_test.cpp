@@ -344,7 +344,7 @@ TEST_F(LogCommand, TellsADamagedLastRecordFromATornOne) {
 
 TEST_F(LogCommand, SaysWhatIsMissing) {
   EXPECT_THAT(fault(trainer({"log", "absent"})), StartsWith("absent: there is no log of rounds\n"));
-  EXPECT_THAT(fault(trainer({"log"})), EndsWith("trainer log RUN [--json] [--last N]\n"));
+  EXPECT_THAT(fault(trainer({"log"})), EndsWith("trainer log RUN [--json] [--last N] [--follow]\n"));
   EXPECT_THAT(fault(trainer({"log", "base", "--last", "-1"})), StartsWith("command line: "));
   EXPECT_THAT(expect_done(trainer({"--help"})).out, HasSubstr("trainer log RUN [--json] [--last N]"));
 }

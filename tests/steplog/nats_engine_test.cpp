@@ -229,6 +229,52 @@ TEST(NatsEngine, ARetryBehindALostAnswerMakesNoSecondRecord) {
   EXPECT_EQ(mine->log_state().last_sequence, 4u);
 }
 
+TEST(NatsEngine, WhoIsAskedToStopDoesNotWaitForAServerThatHangs) {
+  if (!has_nats_server()) GTEST_SKIP() << "nats-server is not there";
+  NatsServer server({"a,b", "a,b"});
+  std::atomic<bool> is_asked = false;
+  NatsSettings settings = server.settings("a");
+  settings.patience = std::chrono::minutes(10);
+  settings.is_asked_to_stop = [&] { return is_asked.load(); };
+  Engine mine = make_nats_engine(settings, kHeader);
+  ASSERT_EQ(mine->append(0, record(0)), Append::won);
+  server.hold();
+  std::thread signal([&] {
+    sleep_seconds(0.3);
+    is_asked = true;
+  });
+  EXPECT_EQ(mine->append(1, record(1)), Append::unknown);
+  signal.join();
+  // What a machine does that leaves: its message is lost, and the roster does without it after some rounds.
+  mine->publish_control(encode(RosterRequest{RosterRequest::Kind::leave, 1, 40}));
+  mine->wait(milliseconds(50));
+  EXPECT_EQ(mine->append(1, record(1)), Append::unknown);
+  EXPECT_FALSE(mine->log_state().reachable);
+  mine.reset();  // a call that was not cut would have lasted until the test's limit
+}
+
+TEST(NatsEngine, WhoIsAskedToStopStillSaysWhatAServerThatLivesTakes) {
+  if (!has_nats_server()) GTEST_SKIP() << "nats-server is not there";
+  NatsServer server({"a,b,c", "a,b"});
+  NatsSettings voter = server.settings("c");
+  voter.is_asked_to_stop = [] { return true; };
+  EXPECT_THROW(make_nats_engine(voter, kHeader), Stopped) << "while it waits for who may begin the run";
+  std::atomic<bool> is_asked = false;
+  NatsSettings settings = server.settings("a");
+  settings.is_asked_to_stop = [&] { return is_asked.load(); };
+  const Engine mine = make_nats_engine(settings, kHeader), other = make_nats_engine(server.settings("b"), kHeader);
+  is_asked = true;
+  sleep_seconds(1.2);  // longer than a wait may last: none is under way
+  EXPECT_EQ(mine->append(0, record(0)), Append::won);
+  mine->publish_control(encode(RosterRequest{RosterRequest::Kind::leave, 1, 40}));
+  ASSERT_TRUE(reads(*other, 1));
+  std::vector<LogEngine::Sent> heard;
+  EXPECT_TRUE(wait_on(*other, [&] {
+    for (LogEngine::Sent& sent : other->take_controls()) heard.push_back(std::move(sent));
+    return !heard.empty();
+  }));
+}
+
 TEST(NatsEngine, ASilentSubscriptionIsRenewed) {
   if (!has_nats_server()) GTEST_SKIP() << "nats-server is not there";
   NatsServer server({"a,b", "a,b"});

@@ -88,27 +88,14 @@ std::vector<Group> Replica::groups_of(const Record& record) {
   const Roster now = recent_.roster_behind(record);
   VoteCounts counts;
   std::vector<Group> groups;
-  const auto add = [&](uint32_t seed_round, float alpha, const std::vector<bool>& present,
-                       const std::vector<uint8_t>& bytes) {
-    const bool is_late = header_.terms && seed_round != record.round;
-    const Roster* roster = is_late ? recent_.roster_of(seed_round) : &now;
-    TS_CHECK(roster, "votes of round {} in round {}: the rules let them pass", seed_round, record.round);
-    auto added = tessera::groups_of(header_,
-                                    {.seed_round = seed_round,
-                                     .alpha = alpha,
-                                     .present = present,
-                                     .bytes = bytes,
-                                     .roster = *roster,
-                                     .unit = is_late ? recent_.unit_of(seed_round) : recent_.unit()},
-                                    counts);
+  for (const Ballots& ballots : ballots_of(record, recent_, now)) {
+    auto added = tessera::groups_of(header_, ballots, counts);
     std::move(added.begin(), added.end(), std::back_inserter(groups));
-  };
-  add(record.seed_round, record.alpha, record.present, record.bytes);
-  for (const ExtraGroup& extra : record.extra) add(extra.seed_round, extra.alpha, extra.present, extra.bytes);
+  }
   if (counts.valid > 0) last_.vote_rms = std::sqrt(counts.squares / static_cast<double>(counts.valid));
   last_.votes = counts.votes;
   last_.valid = counts.valid;
-  last_.clipped = counts.clipped;
+  last_.clipped = counts.clipped();
   last_.counted = counts.counted;
   // The decay belongs to the round, not to each of its groups.
   for (size_t g = 0; g < groups.size(); ++g) groups[g].view.mul = g == 0 ? record.mul : 1.0f;

@@ -20,6 +20,7 @@ size_t most_votes(const RunHeader& header) {
 
 struct DrawnVote {
   Direction z;
+  uint32_t lane;
   std::optional<int32_t> value;  // nothing: invalid
 };
 
@@ -36,7 +37,7 @@ std::vector<DrawnVote> read(const RunHeader& header, const Ballots& ballots) {
     TS_CHECK(lane < ballots.roster.size() && ballots.roster[lane], "a vote of lane {}, which nobody has", lane);
     for (size_t s = 0; s < probes; ++s, bytes = bytes.subspan(width))
       votes.push_back({direction_of(header, ballots.seed_round, *ballots.roster[lane], lane, static_cast<uint16_t>(s)),
-                       read_vote(header, bytes.first(width))});
+                       lane, read_vote(header, bytes.first(width))});
   }
   return votes;
 }
@@ -55,7 +56,8 @@ void count(std::span<const DrawnVote> votes, int unit, VoteCounts& counts) {
 }
 
 /// A single wild loss may not move the weights alone: votes are cut at a multiple of the group's median.
-void clip(const RunHeader& header, std::span<VoteTerm> votes, VoteCounts& counts) {
+/// @param lanes  of the votes
+void clip(const RunHeader& header, std::span<VoteTerm> votes, std::span<const uint32_t> lanes, VoteCounts& counts) {
   if (header.clip == 0 || votes.size() < kFewestClipped) return;
   // Integers and their lower median: no order of machines and no rounding can show in the limit.
   std::vector<int64_t> magnitudes;
@@ -64,22 +66,23 @@ void clip(const RunHeader& header, std::span<VoteTerm> votes, VoteCounts& counts
     if (header.format() == 1 || vote.value != 0) magnitudes.push_back(std::abs(int64_t{vote.value}));
   if (magnitudes.empty()) return;
   const int64_t limit = header.clip * lower_median(std::move(magnitudes));
-  for (VoteTerm& vote : votes) {
-    if (std::abs(int64_t{vote.value}) <= limit) continue;
-    vote.value = static_cast<int32_t>(vote.value > 0 ? limit : -limit);
-    ++counts.clipped;
+  for (size_t v = 0; v < votes.size(); ++v) {
+    int32_t& value = votes[v].value;
+    if (std::abs(int64_t{value}) <= limit) continue;
+    value = static_cast<int32_t>(value > 0 ? limit : -limit);
+    counts.clipped_lanes.push_back(lanes[v]);
   }
 }
 
 /// Keeps the sum of a Hadamard group of float32 votes, which cannot be cut by count, within 31 bits.
-void bound(const RunHeader& header, std::span<VoteTerm> votes, VoteCounts& counts) {
+void bound(const RunHeader& header, std::span<VoteTerm> votes, std::span<const uint32_t> lanes, VoteCounts& counts) {
   if (votes.size() <= kMostFloatVotes || header.votes != VoteKind::float32) return;
   // So small that even equal signs everywhere keep the sum in 31 bits.
   const auto limit = static_cast<int32_t>(INT32_MAX / static_cast<int64_t>(votes.size()));
-  for (VoteTerm& vote : votes) {
-    const int32_t kept = std::clamp(vote.value, -limit, limit);
-    counts.clipped += kept != vote.value;
-    vote.value = kept;
+  for (size_t v = 0; v < votes.size(); ++v) {
+    const int32_t kept = std::clamp(votes[v].value, -limit, limit);
+    if (kept != votes[v].value) counts.clipped_lanes.push_back(lanes[v]);
+    votes[v].value = kept;
   }
 }
 
@@ -108,14 +111,16 @@ std::vector<Group> summed_groups(const RunHeader& header, const Ballots& ballots
   const size_t most = most_votes(header);
   std::vector<Group> groups;
   Group group;
+  std::vector<uint32_t> lanes;  // of its votes
   uint32_t number = 0;
   size_t place = 0;
   const auto close = [&](uint32_t next) {
-    clip(header, group.votes, counts);
-    bound(header, group.votes, counts);
+    clip(header, group.votes, lanes, counts);
+    bound(header, group.votes, lanes, counts);
     finish(header, ballots, number, group);
     groups.push_back(std::move(group));
     group = {};
+    lanes.clear();
     number = next;
     place = 0;
   };
@@ -124,6 +129,7 @@ std::vector<Group> summed_groups(const RunHeader& header, const Ballots& ballots
     if (hadamard ? vote.z.sample != number : place == most) close(hadamard ? vote.z.sample : number + 1);
     ++place;
     if (!vote.value) continue;
+    lanes.push_back(vote.lane);
     // A Hadamard vote is known by its lane alone; the group has one direction of signs for all of them.
     group.votes.push_back(hadamard ? VoteTerm{vote.z.lane, 0, *vote.value}
                                    : VoteTerm{vote.z.machine, vote.z.sample, *vote.value});
@@ -150,11 +156,17 @@ int32_t trimmed_of(std::vector<int32_t> values, int64_t percent) {
 Group robust_group(const RunHeader& header, const Ballots& ballots, std::span<const DrawnVote> votes,
                    VoteCounts& counts) {
   std::vector<VoteTerm> terms;
-  for (const DrawnVote& vote : votes)
-    if (vote.value) terms.push_back({vote.z.machine, vote.z.sample, *vote.value});
+  std::vector<uint32_t> lanes;
+  for (const DrawnVote& vote : votes) {
+    if (!vote.value) continue;
+    terms.push_back({vote.z.machine, vote.z.sample, *vote.value});
+    lanes.push_back(vote.lane);
+  }
   // Limits are of as many votes as elsewhere, before machines are compared.
-  for (size_t begin = 0; begin < terms.size(); begin += most_votes(header))
-    clip(header, std::span(terms).subspan(begin, std::min(most_votes(header), terms.size() - begin)), counts);
+  for (size_t begin = 0; begin < terms.size(); begin += most_votes(header)) {
+    const size_t count = std::min(most_votes(header), terms.size() - begin);
+    clip(header, std::span(terms).subspan(begin, count), std::span(lanes).subspan(begin, count), counts);
+  }
   std::vector<std::vector<int32_t>> probes;
   for (const VoteTerm& term : terms) {
     if (probes.size() <= term.sample) probes.resize(term.sample + size_t{1});
@@ -173,6 +185,24 @@ Group robust_group(const RunHeader& header, const Ballots& ballots, std::span<co
 }
 
 }  // namespace
+
+std::vector<Ballots> ballots_of(const Record& record, const RecentRounds& before, const Roster& behind) {
+  std::vector<Ballots> all;
+  const auto add = [&](uint32_t seed_round, const auto& votes, const Roster& roster, int unit) {
+    all.push_back({.seed_round = seed_round,
+                   .alpha = votes.alpha,
+                   .present = votes.present,
+                   .bytes = votes.bytes,
+                   .roster = roster,
+                   .unit = unit});
+  };
+  add(record.seed_round, record, behind, before.unit());
+  for (const ExtraGroup& late : record.extra) {
+    const Roster* roster = before.roster_of(late.seed_round);
+    add(late.seed_round, late, roster ? *roster : behind, roster ? before.unit_of(late.seed_round) : before.unit());
+  }
+  return all;
+}
 
 std::vector<Group> groups_of(const RunHeader& header, const Ballots& ballots, VoteCounts& counts) {
   const std::vector<DrawnVote> votes = read(header, ballots);

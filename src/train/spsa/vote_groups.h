@@ -8,6 +8,7 @@
 
 #include "kernels/votes.h"
 #include "steplog/recent_rounds.h"
+#include "steplog/record.h"
 #include "train/spsa/run_header.h"
 
 namespace tessera {
@@ -31,10 +32,18 @@ struct Group {  // storage behind a VoteGroup
 };
 
 struct VoteCounts {
-  int64_t votes = 0, valid = 0, clipped = 0;
-  int64_t counted = 0;  // what N counts: valid votes, or with robust aggregates probes that have one
-  double squares = 0;   // of the valid votes, as gradients
+  int64_t votes = 0, valid = 0;
+  int64_t counted = 0;                  // what N counts: valid votes, or with robust aggregates probes that have one
+  std::vector<uint32_t> clipped_lanes;  // one for each vote that was cut: whose it was
+  double squares = 0;                   // of the valid votes, as gradients
+  int64_t clipped() const { return std::ssize(clipped_lanes); }
 };
+
+/// The votes of a round's record: its own first, then those that came late, with the rosters and units of their rounds.
+/// In logs of format 1 these are of the lanes of today.
+/// @param before  rounds behind the record before
+/// @param behind  the roster behind this one; like the other two it outlives the result
+std::vector<Ballots> ballots_of(const Record&, const RecentRounds& before, const Roster& behind);
 
 /// Groups of at most 8192 votes (of float32 votes 128), in the order of lanes and probes; with Hadamard lanes one for
 /// each K votes; with a robust aggregate one of the probes' values. At least one, also where nobody voted.

@@ -116,7 +116,7 @@ TEST(Clipping, OfFormatTwoIsByVotesThatAreNotZero) {
     VoteCounts counts;
     const auto sum = sums(h, {{0, 0}, {0, 0}, {0, 0}, {0x07, 0x05}, {0x05, 0x06}}, counts);
     EXPECT_THAT(sum, has_terms ? testing::ElementsAre(12, 11) : testing::ElementsAre(0, 0));
-    EXPECT_EQ(counts.clipped, has_terms ? 0 : 4);
+    EXPECT_EQ(counts.clipped(), has_terms ? 0 : 4);
   }
 }
 

@@ -33,6 +33,7 @@ LooseNode::LooseNode(Inputs in, std::unique_ptr<LogEngine> engine)
       own_(in_.log, in_.header.text()),
       desk_(in_.run / "node.json", in_.name, in_.run_name, run_, in_.draw_number),
       office_(run_, in_.spsa.loose.absent_limit),
+      names_(in_.run / "nodes.json", run_),
       box_(run_),
       clock_(in_.spsa.loose.quorum, in_.spsa.loose.deadline, Seconds(in_.spsa.loose.first_deadline),
              in_.spsa.loose.absent_limit),
@@ -108,6 +109,7 @@ void LooseNode::attend() {
   }
   for (const LogEngine::Sent& sent : engine_->take_sent_votes())
     box_.take(replica_, sent.bytes, [&](uint32_t machine) { return office_.speaks_for(sent.node, machine); });
+  note_names();
   tell_engine(engine_->log_state());
   is_open_ = keeper_->attend(now(), 2 * clock_.deadline()) && now() >= disk_again_;
   if (!is_open_) clock_.begin_anew(now());
@@ -128,14 +130,33 @@ void LooseNode::read_records(uint32_t rounds) {
   }
 }
 
+/// Of those alone that the log has given a lane: anybody may propose numbers.
+void LooseNode::note_names() {
+  const RecentRounds& rounds = own_.log().chain().rounds();
+  const auto note = [&](uint32_t machine) {
+    const std::string* owner = names_.names().contains(machine) ? nullptr : office_.owner_of(machine);
+    if (owner && !owner->empty()) names_.add(machine, *owner);
+  };
+  for (const auto& machine : rounds.roster())
+    if (machine) note(*machine);
+  std::ranges::for_each(rounds.former(), note);
+  names_.write();
+}
+
 /// A kill in between leaves a log to replay, never weights without one.
 void LooseNode::append(const Record& record, const Bytes& bytes) {
-  const RecentRounds before = own_.log().chain().rounds();
+  const bool is_round = record.type == RecordType::round;
+  // Of the rosters before it; and a record that the disk did not take is none.
+  RosterOffice::Silences silences;
+  if (is_round) silences = office_.silences_behind(record, own_.log().chain().rounds());
   own_.append(record, bytes);
-  if (record.type == RecordType::round) {
-    office_.note(record, before);
+  if (is_round) {
+    office_.note(std::move(silences));
     packed_last_ = has_packed(record.round);
-    if (has_joined_) tell_roster(record);
+    if (has_joined_ && !record.roster.empty()) {
+      note_names();
+      tell_roster(record);
+    }
   }
   in_.snapshots.know(record);
 }
@@ -250,7 +271,7 @@ void LooseNode::tell_roster(const Record& record) const {
   for (const RosterChange& change : record.roster) {
     const bool is_mine = change.machine == desk_.machine();
     in_.say(fmt::format("step {}: {} {} {} lane {}", int64_t{record.round} + 1, is_mine ? "this machine," : "machine",
-                        change.machine, change.add ? "has" : "leaves", change.lane));
+                        machine_in_words(change.machine, names_.names()), change.add ? "has" : "leaves", change.lane));
   }
 }
 

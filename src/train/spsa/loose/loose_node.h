@@ -4,6 +4,7 @@
 
 #include "kernels/compute.h"
 #include "train/spsa/loose/membership_desk.h"
+#include "train/spsa/loose/node_names.h"
 #include "train/spsa/loose/own_log.h"
 #include "train/spsa/loose/record_signer.h"
 #include "train/spsa/loose/roster_office.h"
@@ -104,6 +105,7 @@ class LooseNode {
   void wait_for_owners();
   void tell_engine(const LogEngine::LogState&);
   void tell_roster(const Record&) const;
+  void note_names();
   void follow_engine();
   void require_packer() const;
   void catch_up();
@@ -117,6 +119,7 @@ class LooseNode {
   OwnLog own_;
   MembershipDesk desk_;
   RosterOffice office_;
+  NodeNames names_;
   VoteBox box_;
   RoundClock clock_;
   RecordSigner signer_;

@@ -48,16 +48,16 @@ bool RosterOffice::is_replaced(uint32_t machine) const {
   return newest != newest_.end() && newest->second != machine;
 }
 
-void RosterOffice::note(const Record& record, const RecentRounds& before) {
+RosterOffice::Silences RosterOffice::silences_behind(const Record& record, const RecentRounds& before) const {
   const std::set<uint32_t> heard = heard_in(record, before);
-  std::map<uint32_t, int64_t> silent;
+  Silences silent;
   for (const auto& machine : before.roster_behind(record)) {
     if (!machine) continue;
     // Who joins with this record could not vote in it.
     const bool joins = !lane_of(before.roster(), *machine);
     silent[*machine] = joins || heard.contains(*machine) ? 0 : silence(*machine) + 1;
   }
-  silent_ = std::move(silent);
+  return silent;
 }
 
 std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) const {

@@ -21,8 +21,12 @@ class RosterOffice {
   /// A kept control message, in the engine's order; one that is here already changes nothing. The node that proposes a
   /// number first is its owner: nobody else may vote with it, or leave with it. Others' numbers are passed over.
   void take(const LogEngine::Sent&);
-  /// A ROUND, before it is applied. @param before  behind the record before
-  void note(const Record&, const RecentRounds& before);
+  /// Rounds in a row, by machine, in which no record had a vote of it.
+  using Silences = std::map<uint32_t, int64_t>;
+  /// Those behind a ROUND that is the next record. @param before  behind the record before
+  Silences silences_behind(const Record&, const RecentRounds& before) const;
+  /// That record is in the log now.
+  void note(Silences silences) { silent_ = std::move(silences); }
 
   /// For the next record: machines that left or were silent too long lose their lanes; those that asked get the lowest
   /// free one, in the order in which they asked. A node has one lane: of its numbers the one that it proposed last gets
@@ -34,6 +38,11 @@ class RosterOffice {
   bool is_owner(const std::string& node, uint32_t machine) const {
     const auto owner = owners_.find(machine);
     return owner != owners_.end() && owner->second == node;
+  }
+  /// The node that has proposed it first; null when none has, as far as the engine's messages tell.
+  const std::string* owner_of(uint32_t machine) const {
+    const auto owner = owners_.find(machine);
+    return owner == owners_.end() ? nullptr : &owner->second;
   }
   /// Whether any node has proposed it.
   bool is_owned(uint32_t machine) const { return owners_.contains(machine); }
@@ -51,7 +60,7 @@ class RosterOffice {
   std::vector<uint32_t> asked_;             // machines, in the order of their messages
   std::map<std::string, uint32_t> newest_;  // the number that a node proposed last
   std::set<uint32_t> leaving_;
-  std::map<uint32_t, int64_t> silent_;
+  Silences silent_;
 };
 
 }  // namespace tessera
