@@ -1,9 +1,9 @@
-// folded_bench [threads] [rounds]: a SmolLM2-135M-shaped random model of stored bf16, and folded models of it.
+// folded_bench [threads] [rounds] [gates]: a SmolLM2-135M-shaped random model of stored bf16, and folded models of it.
 //
 //   decode    tokens a second, one by one (64 behind 64), and the bytes that a pass reads: the original; without every
 //             fourth block of its middle; with the others in pairs that read one block; in fours. Pairs compute as much
 //             as the model without sharing: what they gain, the second pass over a block's weights finds in the cache
-//   gates     a training step of gates beside one of LoRA, for each row of 256 tokens
+//   gates     a training step of gates beside one of LoRA and one of all weights, for each row of 256 tokens
 //
 // The models take turns, so that a noisy machine hits all alike; medians are printed.
 
@@ -39,13 +39,17 @@ std::filesystem::path config_folder() {
   return folder;
 }
 
-Model::Settings settings_of(const std::string& adapter = "none") {
+enum class Trains { nothing, lora, all };
+
+Model::Settings settings_of(Trains trains = Trains::nothing) {
   Model::Settings settings;
   settings.model.path = config_folder();
   settings.model.init = "random";
-  settings.adapter.method = adapter;
+  settings.model.dtype = trains == Trains::all ? "f32" : "auto";
+  settings.adapter.method = trains == Trains::lora ? "lora" : "none";
   settings.adapter.rank = 8;
-  settings.gradients = adapter != "none";
+  settings.train_base = trains == Trains::all;
+  settings.gradients = trains != Trains::nothing;
   settings.max_position = kTrial.prompt;
   return settings;
 }
@@ -125,9 +129,36 @@ double seconds_of(const std::function<void()>& work) {
   return bench::seconds_now() - begin;
 }
 
-/// Steps of two rows: enough for a pass of 512 tokens, as a training takes them.
+constexpr int64_t kRows = 2;  // of a step: enough for a pass of 512 tokens, as a training takes them
+
+/// Steps of training by backpropagation, AdamW behind it.
+class Tuning {
+ public:
+  Tuning(const Compute& compute, Model& model, const PackedDataset& data)
+      : compute_(compute),
+        model_(model),
+        data_(data),
+        optimizer_(make_optimizer({}, model.pool().trainable().values.shape.count())) {
+    model_.assemble(compute_);
+  }
+  void step() {
+    std::vector<int64_t> rows = {2 * steps_ % 64, (2 * steps_ + 1) % 64};
+    model_.pool().zero_grads();
+    const LossSums sums = backprop_batch(compute_, model_, data_.batch(rows, 0));
+    if (model_.bound_adapter()) model_.bound_adapter()->finish_backward(compute_);
+    optimizer_->step(compute_, model_.pool().trainable(), {++steps_, 1e-4f, static_cast<float>(1.0 / sums["scored"])});
+    model_.assemble(compute_);
+  }
+
+ private:
+  const Compute& compute_;
+  Model& model_;
+  const PackedDataset& data_;
+  std::unique_ptr<Optimizer> optimizer_;
+  int64_t steps_ = 0;
+};
+
 void run_gates(int threads, int rounds) {
-  constexpr int64_t kRows = 2;
   FoldConfig fold;
   fold.gate_batch = kRows;
   fold.gate_steps = 1'000'000;
@@ -137,10 +168,11 @@ void run_gates(int threads, int rounds) {
   const CheckpointConfig checkpoint;
   const PackedDataset data = rows_of(64);
   const auto world = self_communicator();
-  Model frozen(settings_of()), lora(settings_of("lora"));
+  Model frozen(settings_of()), lora(settings_of(Trains::lora)), all(settings_of(Trains::all));
   const StageSizes sizes{.fold = fold, .train = train, .model = frozen, .ranks = 1, .threads = threads};
   const Compute compute({.threads = threads},
-                        std::max(plan_backprop_gates(sizes), plan_backprop_bytes(lora, kRows, kRow, threads)));
+                        std::max({plan_backprop_gates(sizes), plan_backprop_bytes(lora, kRows, kRow, threads),
+                                  plan_backprop_bytes(all, kRows, kRow, threads)}));
   const StageInputs in{.fold = fold,
                        .train = train,
                        .checkpoint = checkpoint,
@@ -156,30 +188,24 @@ void run_gates(int threads, int rounds) {
                        .share = data_share_of(*world)};
   const GateUnits units = gate_units(fold, frozen.decoder().specs(), kLayers);
   const auto trainer = make_gate_trainer(in, units, std::nullopt);
-  const auto optimizer = make_optimizer({}, lora.pool().trainable().values.shape.count());
-  lora.assemble(compute);
-  int64_t steps = 0;
-  const auto step_of_lora = [&] {
-    std::vector<int64_t> rows = {2 * steps % 64, (2 * steps + 1) % 64};
-    lora.pool().zero_grads();
-    const LossSums sums = backprop_batch(compute, lora, data.batch(rows, 0));
-    lora.bound_adapter()->finish_backward(compute);
-    optimizer->step(compute, lora.pool().trainable(), {++steps, 1e-4f, static_cast<float>(1.0 / sums["scored"])});
-    lora.assemble(compute);
-  };
-  std::vector<double> gate_seconds, lora_seconds, ratios;
+  Tuning tuned_lora(compute, lora, data), tuned_all(compute, all, data);
+  std::vector<double> gate_seconds, lora_seconds, all_seconds, of_lora, of_all;
   for (int round = -1; round < rounds; ++round) {
-    const double gates = seconds_of([&] { trainer->take_step(); }), tuned = seconds_of(step_of_lora);
+    const double gates = seconds_of([&] { trainer->take_step(); }), by_lora = seconds_of([&] { tuned_lora.step(); }),
+                 by_all = seconds_of([&] { tuned_all.step(); });
     if (round < 0) continue;
     gate_seconds.push_back(gates);
-    lora_seconds.push_back(tuned);
-    ratios.push_back(gates / tuned);
+    lora_seconds.push_back(by_lora);
+    all_seconds.push_back(by_all);
+    of_lora.push_back(gates / by_lora);
+    of_all.push_back(gates / by_all);
   }
   const auto rate = [&](const std::vector<double>& seconds) { return kRows * kRow / median(seconds); };
   fmt::print(
-      R"({{"bench": "folded", "case": "gates beside lora", "machine": "{}", "threads": {}, "gate_tokens_per_second": {:.1f}, "lora_tokens_per_second": {:.1f}, "seconds_ratio": {:.3f}, "rounds": {}}})"
+      R"({{"bench": "folded", "case": "gates beside training", "machine": "{}", "threads": {}, "gate_tokens_per_second": {:.1f}, "lora_tokens_per_second": {:.1f}, "all_tokens_per_second": {:.1f}, "seconds_of_lora": {:.3f}, "seconds_of_all": {:.3f}, "rounds": {}}})"
       "\n",
-      bench::machine(), threads, rate(gate_seconds), rate(lora_seconds), median(ratios), rounds);
+      bench::machine(), threads, rate(gate_seconds), rate(lora_seconds), rate(all_seconds), median(of_lora),
+      median(of_all), rounds);
 }
 
 }  // namespace
@@ -188,6 +214,6 @@ void run_gates(int threads, int rounds) {
 int main(int argc, char** argv) {
   tessera::shorten_thread_spinning(argv);
   const int threads = tessera::bench::threads_from(argc, argv), rounds = argc > 2 ? std::atoi(argv[2]) : 5;
-  tessera::run_speeds(threads, rounds);
+  if (argc <= 3 || std::string(argv[3]) != "gates") tessera::run_speeds(threads, rounds);
   tessera::run_gates(threads, rounds);
 }
