@@ -61,7 +61,7 @@ FoldPlan widest_plan(const StageSizes& sizes) {
   const ParentChoice parent = grouping_options(sizes.fold).parent;
   if (parent == ParentChoice::mean || parent == ParentChoice::wmean)
     for (FoldGroup& group : plan.groups)
-      if (group.values == GroupValues::own) group.parent.reset(), group.values = GroupValues::mean;
+      if (group.blocks.size() > 1) group.parent.reset(), group.values = GroupValues::mean;
   return plan;
 }
 

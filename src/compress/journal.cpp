@@ -157,6 +157,11 @@ const JournalLine* Journal::done(std::string_view stage) const {
   return nullptr;
 }
 
+bool Journal::is_altered(std::string_view stage) const {
+  const auto last = std::ranges::find(lines_.rbegin(), lines_.rend(), stage, &JournalLine::stage);
+  return last != lines_.rend() && fs::exists(folder_ / last->file) && !is_as_it_was(folder_ / last->file, last->sha256);
+}
+
 void Journal::mend() {
   if (!fs::exists(file())) return;
   const FileDescriptor journal = FileDescriptor::open_to_change(file());

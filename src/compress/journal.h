@@ -66,6 +66,8 @@ class Journal {
 
   /// The last line of the stage, when its files are as they were; null: it is not done.
   const JournalLine* done(std::string_view stage) const;
+  /// Whether the file of that stage is there and not as the last line of the stage left it.
+  bool is_altered(std::string_view stage) const;
   const std::vector<JournalLine>& lines() const { return lines_; }
   /// Of each line that is damaged and does not count: file, line, what is wrong with it, and what comes of it.
   const std::vector<std::string>& notices() const { return notices_; }

@@ -5,6 +5,7 @@
 
 #include "comm/from_root.h"
 #include "comm/stop_together.h"
+#include "compress/cured_model.h"
 #include "compress/folded_folder.h"
 #include "compress/folded_model.h"
 #include "compress/report_page.h"
@@ -211,9 +212,12 @@ StageCost report_cost(const StageSizes& sizes) {
       sizes.eval_tokens > 0 ? sizes.eval_tokens : sizes.fold.calibration_rows * sizes.train.sequence_length;
   if (sizes.fold.report_tokens > 0) tokens = std::min(tokens, sizes.fold.report_tokens);
   const int64_t points = points_asked(sizes.fold);
+  int64_t bytes = std::max(plan_point_bytes(sizes, sizes.model), plan_point_bytes(sizes, *folded));
+  // The cured model has deltas that the folded one has not; where passes of training are small, these are the largest.
+  if (is_asked(sizes.fold, "cure")) bytes = std::max(bytes, plan_point_bytes(sizes, *counted_student(sizes, plan)));
   return {.tokens = points * tokens,
           .flop = 2.0 * static_cast<double>(points * (tokens + tokens_of_speed())) * computed_parameters(sizes.model),
-          .bytes = std::max(plan_point_bytes(sizes, sizes.model), plan_point_bytes(sizes, *folded)),
+          .bytes = bytes,
           .held = folded_bytes_held(sizes, plan, *folded)};
 }
 

@@ -140,6 +140,7 @@ class Root {
     reads_ = reads_of(stage, in_, journal_);
     const JournalLine* done = journal_.done(stage.name);
     if (done && are_same_reads(done->reads, reads_)) return How::done_before;
+    if (!done) keep_altered(stage);
     const JournalLine* line = other_ && stage.is_reusable ? reusable(*other_, stage, reads_) : nullptr;
     if (!line) {
       say_why_not_reused(stage);
@@ -169,6 +170,16 @@ class Root {
   }
 
  private:
+  /// The stage's file is not what the stage wrote: whoever altered it has it still when the stage writes it anew.
+  void keep_altered(const Stage& stage) const {
+    if (!journal_.is_altered(stage.name)) return;
+    const fs::path file = in_.folder / stage.file, kept = file.string() + ".altered";
+    fs::rename(file, kept);
+    in_.say(fmt::format("{} is not as stage {} left it: the stage is run again, and what was there is {} now. A plan of "
+                        "your own is given by fold.plan = FILE",
+                        file.string(), stage.name, kept.filename().string()));
+  }
+
   /// Of a stage that the other run could have spared this one.
   void say_why_not_reused(const Stage& stage) const {
     if (!other_ || !stage.is_reusable) return;

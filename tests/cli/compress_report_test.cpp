@@ -76,6 +76,8 @@ TEST_F(Compress, OneTrainedBlockTakesThePlaceOfARunHoweverOftenItIsKilled) {
   for (const char* name : {"replace.json", "replace.safetensors", "fold_plan.json", "../sharing/fold.safetensors"})
     EXPECT_EQ(file("run", name), file("straight", name)) << name;
   EXPECT_THAT(fault(job("run", {"fold.selector=run"})), HasSubstr("fold.replace was \"both\", now \"none\"\n"));
+  for (const char* parent : {"fold.parent=mean", "fold.parent=wmean"})  // the trained block is no group's mean
+    expect_done(trainer(job(parent, {"fold.selector=run", "fold.replace=mse", "fold.replace_steps=2", parent})));
   expect_done(trainer(
       {"lora.toml", "adapter.method=none", "sharing.method=fold", "sharing.load=run", "job=evaluate", "run.dir=used"}));
 }

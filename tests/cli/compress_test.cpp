@@ -67,6 +67,26 @@ TEST_F(Compress, AnotherRecipeIsRefusedWithBothValuesAndTheSameRunGoesOn) {
   EXPECT_THAT(fault(job("run", {"fold.group=3"})), HasSubstr("fold.group was 2, now 3\n"));
 }
 
+TEST_F(Compress, AFileThatSomebodyAlteredIsKeptBesideTheOneThatIsMadeAnew) {
+  expect_done(trainer(job("run", {"fold.selector=bi"})));
+  const std::string removed = file("run", "removed.json");
+  const std::string mine = removed + " ";
+  test::write_file(*this / "run/compress/removed.json", mine);
+  const test::Ended ended = expect_done(trainer(job("run", {"fold.selector=bi"})));
+  EXPECT_THAT(ended.out, AllOf(HasSubstr("removed.json is not as stage remove left it"), HasSubstr("fold.plan")));
+  EXPECT_EQ(file("run", "removed.json"), removed);
+  EXPECT_EQ(file("run", "removed.json.altered"), mine);
+}
+
+TEST_F(Compress, GatesOfHalvesAreToldToDoNothingWhereNoneAreTrained) {
+  const auto notes = [&](const Words& more) {
+    const test::Ended ended = expect_done(trainer(joined(job("run", more), {"fold.gates=sublayer", "--check"})));
+    return ended.out + ended.err;
+  };
+  EXPECT_THAT(notes({"fold.selector=bi"}), HasSubstr("fold.gates does nothing: no gates are trained"));
+  EXPECT_THAT(notes({}), Not(HasSubstr("fold.gates does")));
+}
+
 TEST_F(Compress, StagesOfAnotherRunAreTakenOverWhereTheyReadTheSame) {
   expect_done(trainer(job("run", {"fold.gate_remove=0.5"})));
   const Words other = job("other", {"fold.gate_remove=0.5", "fold.remove=0.17", "fold.reuse=run"});

@@ -318,6 +318,8 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
     notes.add(section, said_keys(config), unread, "no stage that is run asks for that");
   };
   note("fold", fold);
+  if (fold.selector != "gates" || fold.remove == 0 || !fold.plan.empty())
+    notes.add("fold", said_keys(fold), {"gates"}, "no gates are trained, and whole blocks are removed");
   if (!is_asked(fold, "cure")) {  // it is a training, which reads all of these
     note("train", c.trainer.train);
     note("optimizer", c.trainer.optimizer);

@@ -84,6 +84,8 @@ int export_trained(const JobInputs& in) {
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);
     print_out("PEFT adapter: {}\n", (folder / "peft").string());
+  } else if (in.config.exports.peft) {
+    tell(in, "note: export.peft does nothing: what is exported has no adapter beside its weights");
   }
   return kDone;
 }
