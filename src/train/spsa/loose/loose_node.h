@@ -2,6 +2,7 @@
 // One machine of a run whose machines have nothing but a log engine in common: its weights, its log, what it has heard
 // of the others, and its place among them.
 
+#include "core/error.h"
 #include "kernels/compute.h"
 #include "train/spsa/loose/membership_desk.h"
 #include "train/spsa/loose/node_names.h"
@@ -105,6 +106,9 @@ class LooseNode {
   void catch_up();
   void append(const Record&, const Bytes&);
   void apply(const Record&);
+  void keep_start();
+  void rebuild(const Record& doubted, const UserError& why);
+  std::string who_wrote(const Record&) const;
   int64_t rank_of(const std::string& node) const;
 
   Inputs in_;
@@ -120,7 +124,7 @@ class LooseNode {
   std::unique_ptr<LogEngine> engine_;
   std::optional<StreamKeeper> keeper_;
   std::optional<RoundClock::Clock::time_point> vote_sent_;
-  std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
+  std::optional<uint32_t> packed_;              // round of the record offered last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
   int64_t connections_ = 0, losses_ = 0;  // of the engine, when it was looked at last

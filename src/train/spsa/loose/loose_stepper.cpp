@@ -9,6 +9,7 @@
 #include "train/spsa/loose/loose_stepper.h"
 
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/minifloat.h"
@@ -17,6 +18,7 @@
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
 #include "train/spsa/loose/loose_packer.h"
+#include "train/spsa/loose/stop_point.h"
 #include "train/spsa/privacy/private_voter.h"
 #include "train/spsa/restored_run.h"
 #include "train/spsa/round_notices.h"
@@ -88,6 +90,7 @@ class LooseStepper final : public Stepper {
       node_.clock().begin(round, Clock::now());
       node_.attend();
       node_.read_records(round + 1);
+      if (std::exchange(rebuilt_, node_.rebuilt()) != node_.rebuilt()) in_.model.assemble(in_.ctx);
       if (replica_.round() != round) break;
       refuse_early_end();
       if (is_asked_to_stop()) return leave();
@@ -109,6 +112,7 @@ class LooseStepper final : public Stepper {
     Record record = node_.head(RecordType::snapshot);
     const StateDigest digest = replica_.digest(in_.ctx);
     record.digest = {digest.sum, digest.check};
+    if (fault_point("snapshot", record.round)) record.digest[0] ^= 1;
     record.sha256 = saved.sha256;
     record.file_bytes = saved.bytes;
     // The file is the same everywhere: who packed the last round tells of it.
@@ -287,6 +291,7 @@ class LooseStepper final : public Stepper {
   std::optional<PrivateVoter> private_voter_;
   std::optional<Found> ahead_;
   int64_t scored_ = 0;
+  int64_t rebuilt_ = 0;  // LooseNode::rebuilt() when the model was put together last
 };
 
 }  // namespace
