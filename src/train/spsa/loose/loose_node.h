@@ -104,7 +104,7 @@ class LooseNode {
   void follow_engine();
   void require_packer() const;
   void catch_up();
-  void append(const Record&, const Bytes&);
+  void append(const Record&, const Bytes&, StepLog::Sync);
   void apply(const Record&);
   void keep_start();
   void rebuild(const Record& doubted, const UserError& why);
