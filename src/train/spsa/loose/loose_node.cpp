@@ -141,6 +141,7 @@ void LooseNode::read_records(uint32_t rounds) {
       return wait_for_disk(error);
     }
     apply(record);
+    if (in_.applied) in_.applied(bytes);
     box_.forget(replica_);
   }
 }

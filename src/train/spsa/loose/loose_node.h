@@ -31,6 +31,7 @@ class LooseNode {
     Snapshots& snapshots;
     std::function<void(const std::string&)> say;
     std::function<bool()> is_asked_to_stop;
+    std::function<void(const Bytes&)> applied{};  // a record, since join(); may be empty
   };
   /// Opens the own log. The engine has taken the run's header: one that is refused leaves no folder behind.
   /// @throws UserError when the folder is of another run, or of another name at the engine
