@@ -254,7 +254,7 @@ TEST_F(LooseNodes, WhoseWeightsWentWrongBeforeASnapshotRebuildThemFromTheStart) 
   wait_for_rounds("a", 1);
   nodes_.at("a")->send(SIGSTOP);
   Command damaged = node("c");
-  damaged.environment["TESSERA_FAULT_AT"] = "weights:10";  // a bit flips in memory
+  damaged.environment["TESSERA_FAULT_AT"] = "weights:10";  // a number changes in memory
   start("c", damaged);
   wait_for_file("c/node.json");
   start("b");

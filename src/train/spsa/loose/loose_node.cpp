@@ -202,7 +202,7 @@ void LooseNode::apply(const Record& record) {
     if (record.type == RecordType::round) throw;
     rebuild(record, error);
   }
-  if (fault_point("weights", replica_.round())) *static_cast<uint32_t*>(in_.params.values.mutable_data()) ^= 1;
+  if (fault_point("weights", replica_.round())) *static_cast<float*>(in_.params.values.mutable_data()) += 0.25f;
 }
 
 /// A machine whose weights are not those that the log tells of rebuilds them; the record is compared again on the way,
