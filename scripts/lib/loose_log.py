@@ -16,6 +16,7 @@ class Record:
     lost_a_race: bool
     extra_groups: int
     changes: list = field(default_factory=list)  # (lane, joins, machine)
+    present: list = field(default_factory=list)  # lanes that have a vote of the round itself
 
 
 def varint(data, at):
@@ -41,6 +42,8 @@ def record_of(data):
         lane, at = varint(data, at)
         record.changes.append((lane, data[at] == 1, struct.unpack_from("<I", data, at + 1)[0]))
         at += 5
+    if kind == ROUND:
+        record.present = [lane for lane in range(lanes) if data[at + lane // 8] >> lane % 8 & 1]
     return record
 
 

@@ -314,14 +314,17 @@ void print_table(const LogSummary& s, size_t last) {
 
 /// What is written from now on, until the log has its END or nobody reads any more.
 void follow(LogReading& reading, bool as_json) {
-  const LogSummary& s = reading.summary();
-  while (!s.ended) {
+  int64_t told = reading.summary().total_rounds;
+  while (!reading.summary().ended) {
     if (!flush_output()) return;
     std::this_thread::sleep_for(kPause);
-    const size_t before = s.rounds.size();
     reading.read_on();
-    if (!as_json) print_rounds(s, before);
-    for (size_t i = before; as_json && i < s.rounds.size(); ++i) print_out("{}\n", round_json(s.rounds[i]).dump());
+    const LogSummary& s = reading.summary();
+    const auto is_told = [&](const RoundLine& line) { return int64_t{line.round} < told; };
+    const auto begin = static_cast<size_t>(std::ranges::find_if_not(s.rounds, is_told) - s.rounds.begin());
+    if (!as_json) print_rounds(s, begin);
+    for (size_t i = begin; as_json && i < s.rounds.size(); ++i) print_out("{}\n", round_json(s.rounds[i]).dump());
+    told = s.total_rounds;
   }
   if (!as_json) print_out("the log has its END\n");
 }

@@ -1,7 +1,9 @@
 #include "cli/log_summary.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "core/error.h"
 #include "core/minifloat.h"
@@ -146,8 +148,18 @@ LogReading::~LogReading() = default;
 const LogSummary& LogReading::summary() const { return state_->s; }
 
 void LogReading::read_on() {
-  state_->log.refresh();
-  state_->read();
+  for (int tries = 5;; std::this_thread::sleep_for(std::chrono::milliseconds(50))) try {
+      if (tries == 5) {
+        state_->log.refresh();
+        state_->read();
+      } else {
+        state_ = std::make_unique<State>(state_->places);
+      }
+      return;
+    } catch (const UserError&) {
+      // The writer may just have archived or dropped files: the log is read anew from where it begins now.
+      if (--tries == 0) throw;
+    }
 }
 
 }  // namespace tessera

@@ -59,7 +59,8 @@ class LogReading {
   explicit LogReading(const std::filesystem::path& run_or_log);
   ~LogReading();
   const LogSummary& summary() const;
-  /// Takes what was written since. @throws UserError when it is damaged
+  /// Takes what was written since; rounds that were dropped since may be gone from the summary, which is another then.
+  /// @throws UserError when it is damaged
   void read_on();
 
  private:

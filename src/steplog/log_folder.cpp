@@ -174,7 +174,7 @@ void LogFolder::know_start(const Segment& segment) {
   if (is_writer && segment.form == SegmentForm::records) starts_.insert_or_assign(segment.first, chain_);
 }
 
-void LogFolder::append(std::span<const std::byte> encoded) {
+void LogFolder::append(std::span<const std::byte> encoded, StepLog::Sync how) {
   // All rules are asked before a byte is written: a log never holds a record that a reader would refuse.
   auto decoded = decode_record(encoded);
   auto* refusal = std::get_if<Refusal>(&decoded);
@@ -190,7 +190,9 @@ void LogFolder::append(std::span<const std::byte> encoded) {
     sync();
     start_segment();
   }
-  write_entry(segments_.back(), entry.bytes());
+  const bool is_synced = options_.sync_appends && how == StepLog::Sync::now;
+  write_entry(segments_.back(), entry.bytes(), is_synced);
+  is_synced_ = is_synced;  // with it all that this file has
   if (segments_.back().count % kPageRecords == 0) segments_.back().marks.push_back(segments_.back().bytes);
   ++segments_.back().count;
   segments_.back().bytes += static_cast<int64_t>(entry.bytes().size());
@@ -199,12 +201,12 @@ void LogFolder::append(std::span<const std::byte> encoded) {
 }
 
 /// The whole entry on the disk, or an error and the file as it was (as far as it can be made so).
-void LogFolder::write_entry(const Segment& segment, const Bytes& entry) const {
+void LogFolder::write_entry(const Segment& segment, const Bytes& entry, bool is_synced) const {
   const FileDescriptor file = FileDescriptor::open_to_change(segment.file);
   if (file.size() != segment.bytes) file.truncate(segment.bytes);  // left by an append that failed
   try {
     file.write_at(segment.bytes, entry);
-    if (options_.sync_appends) file.sync();
+    if (is_synced) file.sync();
   } catch (const UserError&) {
     try {
       file.truncate(segment.bytes);
@@ -221,8 +223,9 @@ bool LogFolder::has_room(size_t entry_bytes) const {
   return last.count == 0 || last.bytes + static_cast<int64_t>(entry_bytes) <= options_.segment_bytes;
 }
 
-void LogFolder::sync() const {
-  if (!options_.sync_appends && !segments_.empty()) FileDescriptor::open_to_change(segments_.back().file).sync();
+void LogFolder::sync() {
+  if (!is_synced_ && !segments_.empty()) FileDescriptor::open_to_change(segments_.back().file).sync();
+  is_synced_ = true;
 }
 
 void LogFolder::new_segment() {

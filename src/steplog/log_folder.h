@@ -37,8 +37,8 @@ class LogFolder {
 
   // What follows changes files.
 
-  void append(std::span<const std::byte> encoded);
-  void sync() const;
+  void append(std::span<const std::byte> encoded, StepLog::Sync);
+  void sync();
   void new_segment();
   /// From the back, so that a kill leaves a shorter log and not one with a hole.
   void truncate(uint64_t size);
@@ -57,7 +57,7 @@ class LogFolder {
   void know_start(const Segment&);
   ChainRules rules_at(uint64_t index) const;
   bool has_room(size_t entry_bytes) const;
-  void write_entry(const Segment&, const Bytes& entry) const;
+  void write_entry(const Segment&, const Bytes& entry, bool is_synced) const;
   void archive(Segment&);
   void drop_segments(size_t count);
 
@@ -67,6 +67,7 @@ class LogFolder {
   ChainRules chain_;
   uint64_t first_index_ = 0;
   std::vector<Segment> segments_;
+  bool is_synced_ = true;                  // all that was appended
   std::map<uint64_t, ChainRules> starts_;  // a writer's: the rules where each segment of records begins
   std::vector<std::string> notices_;
   std::optional<UserError> damage_;  // where the log ends before its files do

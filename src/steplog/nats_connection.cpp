@@ -214,7 +214,7 @@ void forget_handler(void* closure) {
 
 std::string nats_words(int status) {
   const char* text = nats_GetLastError(nullptr);
-  const std::string all = text ? text : natsStatus_GetText(static_cast<natsStatus>(status));
+  const std::string all = text && *text ? text : natsStatus_GetText(static_cast<natsStatus>(status));
   const size_t place = all.starts_with('(') ? all.find("): ") : std::string::npos;
   return place == std::string::npos ? all : all.substr(place + 3);
 }

@@ -272,11 +272,12 @@ class NatsEngine : public LogEngine {
       records_ = StreamRecords();
     }
     missing_ = contents->missing();
-    log_.start(std::max(records_.last_sequence(), kHeaderSequence) + 1, contents->last);
     const auto joins = streams_.contents(names_.join_stream);
     if (!joins) throw EngineSilent("the stream of joins is gone");
     // Of these nothing depends on what was lost: they are handed out again.
     joins_.start(joins->last < joins_.last_sequence() ? 1 : joins_.last_sequence() + 1, joins->last);
+    // Last of all: over a thin line answers would stand in a queue behind a long log, longer than they are waited for.
+    log_.start(std::max(records_.last_sequence(), kHeaderSequence) + 1, contents->last);
   }
 
   bool has_lost(const NatsStreams::Contents& contents) {

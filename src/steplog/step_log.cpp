@@ -90,12 +90,12 @@ uint64_t StepLog::size() const { return impl_->folder.size(); }
 
 int64_t StepLog::bytes_on_disk() const { return impl_->folder.bytes(); }
 
-void StepLog::append(std::span<const std::byte> record) {
+void StepLog::append(std::span<const std::byte> record, Sync sync) {
   impl_->require_writer();
-  impl_->folder.append(record);
+  impl_->folder.append(record, sync);
 }
 
-void StepLog::sync() const { impl_->folder.sync(); }
+void StepLog::sync() { impl_->folder.sync(); }
 
 void StepLog::new_segment() { impl_->folder.new_segment(); }
 
@@ -110,7 +110,7 @@ bool StepLog::append_if(uint64_t expected, std::span<const std::byte> record) {
   const FileLock lock = impl_->locked();
   impl_->folder.refresh(Repair::yes);
   if (size() != expected) return false;
-  impl_->folder.append(record);
+  impl_->folder.append(record, Sync::now);
   return true;
 }
 

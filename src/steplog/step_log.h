@@ -48,11 +48,13 @@ class StepLog {
   uint64_t size() const;  // next index
   int64_t bytes_on_disk() const;
 
+  /// later: it counts from sync() on. For many records that are read one behind the other.
+  enum class Sync { now, later };
   /// Appends the encoded record, synced (see Options::sync_appends).
   /// @throws UserError naming the rule it breaks: nothing is written then
-  void append(std::span<const std::byte> record);
+  void append(std::span<const std::byte> record, Sync sync = Sync::now);
   /// Everything that was appended is on the disk after this.
-  void sync() const;
+  void sync();
   /// The next record opens a new segment: compaction goes by whole segments.
   void new_segment();
   /// With Access::shared: appends if the log, with what others appended meanwhile, has `expected` records. Mends the

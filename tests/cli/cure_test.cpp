@@ -55,8 +55,8 @@ TEST_F(Cure, BeginsWithTheSharedModelWhereGatesWereMultipliedIn) {
   EXPECT_NE(perplexity("run", "cured"), perplexity("run", "original"));
 }
 
-/// Passes of training are short here: the passes of 512 tokens by which the report measures speeds take the most memory,
-/// and of all its models the cured one, which has the cure's deltas beside those of its children.
+/// Passes of training are short here: those of 512 tokens by which the report measures speeds take the most memory, and
+/// of all its models the cured one, which has the cure's deltas beside those of its children.
 TEST_F(Cure, TheReportHasRoomForTheCuredModelWherePassesOfTrainingAreSmall) {
   const Words words = {"fold.selector=bi",  "fold.remove=0",      "fold.group=2", "fold.child=lora", "train.batch=1",
                        "train.steps=2",     "fold.gate_batch=1",  "fold.report_tokens=20",

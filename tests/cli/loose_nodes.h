@@ -25,14 +25,19 @@ class LooseNodes : public Workbench {
   void TearDown() override { nodes_.clear(); }  // before the server, which they would wait for
 
   /// A node that keeps its run in a folder of its name.
-  Command node(const std::string& name, const Words& more = {}) const {
+  Command node(const std::string& name, const Words& more = {}) const { return trainer(words_of(name, more)); }
+  /// The same as ranks of one job.
+  Command crew(int count, const std::string& name, const Words& more = {}) const {
+    return ranks(count, words_of(name, more));
+  }
+  Words words_of(const std::string& name, const Words& more) const {
     const NatsSettings at = server_->settings(name);
-    return trainer(joined(
+    return joined(
         {(source_dir() / "recipes/one_byte_mpi.toml").string(), "spsa.transport=nats", "spsa.name=run",
          "spsa.node=" + name, "spsa.server=[\"" + at.servers.front() + "\"]",
          "spsa.credentials=" + at.credentials.string(), "run.dir=" + name, "train.steps=" + std::to_string(steps_),
          "spsa.first_deadline=3", "run.threads=1", "evaluate.rows=8", "evaluate.every=0"},
-        joined(settings_, more)));
+        joined(settings_, more));
   }
   void start(const std::string& name, const Words& more = {}) { start(name, node(name, more)); }
   void start(const std::string& name, const Command& command) { nodes_[name] = std::make_unique<Process>(command); }

@@ -247,6 +247,99 @@ TEST_F(LooseNodes, PrivateVotesAreCountedBeforeTheyAreSentAndEndWithTheBudget) {
   EXPECT_THAT(expect_exit(2, node("a")).err, HasSubstr("is missing, and the log holds"));
 }
 
+TEST_F(LooseNodes, WhoseWeightsWentWrongBeforeASnapshotRebuildThemFromTheStart) {
+  settings_ = {"spsa.quorum=1", "spsa.digest_every=4", "checkpoint.every=0"};
+  steps_ = 40;
+  start("a");
+  wait_for_rounds("a", 1);
+  nodes_.at("a")->send(SIGSTOP);
+  Command damaged = node("c");
+  damaged.environment["TESSERA_FAULT_AT"] = "weights:10";  // a number changes in memory
+  start("c", damaged);
+  wait_for_file("c/node.json");
+  start("b");
+  wait_for_file("b/node.json");
+  nodes_.at("a")->send(SIGCONT);
+  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(nodes_.contains(name));
+  const Ended of_c = nodes_.at("c")->wait(kLong);
+  EXPECT_EQ(of_c.exit_code, 0) << of_c.out << of_c.err;
+  EXPECT_THAT(of_c.out, AllOf(HasSubstr("this replica's weights differ from what the log says of machine"),
+                              HasSubstr("rebuilds its weights from what the run began with and its log"),
+                              HasSubstr("this machine's weights are those of the log again")));
+  expect_all_done_alike({"a", "b", "c"});
+}
+
+TEST_F(LooseNodes, WhoCannotRebuildTheirWeightsEndAndTheOthersGoOn) {
+  settings_ = {"spsa.quorum=0.5", "spsa.digest_every=4", "checkpoint.every=0", "spsa.absent_limit=2"};
+  steps_ = 60;
+  start("a");
+  wait_for_rounds("a", 1);
+  nodes_.at("a")->send(SIGSTOP);
+  Command damaged = node("c");
+  damaged.environment["TESSERA_FAULT_AT"] = "weights:10";
+  start("c", damaged);
+  wait_for_file("c/node.json");
+  start("b");
+  wait_for_file("b/node.json");
+  // The disk is no better than the memory.
+  const auto file = *this / "c/checkpoints/start.safetensors";
+  std::string bytes = read_file(file);
+  bytes[bytes.size() - 2] ^= 8;
+  write_file(file, bytes);
+  nodes_.at("a")->send(SIGCONT);
+  const Ended of_c = nodes_.at("c")->wait(kLong);
+  EXPECT_EQ(of_c.exit_code, 2) << of_c.out << of_c.err;
+  EXPECT_THAT(of_c.err, AllOf(HasSubstr("start.safetensors: is not what the run begins with: digest "),
+                              HasSubstr("this machine's log stays as it is")));
+  expect_all_done_alike({"a", "b"});
+  start("c");  // a run that has ended
+  expect_all_done_alike({"a", "b", "c"});
+}
+
+TEST_F(LooseNodes, TellWhoMayHaveLiedOfWeightsThatNobodyHas) {
+  steps_ = 40;
+  settings_ = {"spsa.quorum=1", "spsa.digest_every=4", "checkpoint.every=0"};
+  Command liar = node("a");
+  liar.environment["TESSERA_FAULT_AT"] = "digest:12";
+  start("a", liar);
+  wait_for_rounds("a", 1);
+  nodes_.at("a")->send(SIGSTOP);
+  start("b", {"spsa.packs=false"});
+  wait_for_file("b/node.json");
+  nodes_.at("a")->send(SIGCONT);
+  for (const char* name : {"a", "b"}) {
+    const Ended ended = nodes_.at(name)->wait(kLong);
+    EXPECT_EQ(ended.exit_code, 2) << ended.out << ended.err;
+    EXPECT_THAT(ended.err, AllOf(HasSubstr("this replica's weights differ from what the log says of machine"),
+                                 HasSubstr("job=replay replay.round=8 replay.branch=FOLDER"), HasSubstr("spsa.signers"),
+                                 HasSubstr(fmt::format("the DIGEST is of machine {} (a)", machine("a"))),
+                                 HasSubstr("this machine's log stays as it is")))
+        << name;
+    EXPECT_EQ(rounds(name), 12) << name;
+  }
+  EXPECT_EQ(read_file(*this / "a/log/00000000.tsb"), read_file(*this / "b/log/00000000.tsb"));
+  // From what was compared last they go on, as a run of another name.
+  expect_done(trainer({(source_dir() / "recipes/one_byte_mpi.toml").string(), "job=replay", "run.dir=b",
+                       "replay.round=8", "replay.branch=branch", "run.threads=1"}));
+  const Words alone = {"run.dir=branch", "spsa.name=branch", "spsa.quorum=0.3", "spsa.absent_limit=1",
+                       "spsa.first_deadline=1"};
+  expect_done(node("a", alone));  // the lanes of the two are freed first
+  EXPECT_EQ(rounds("branch"), steps_);
+}
+
+TEST_F(LooseNodes, RebuildBeforeTheyDoubtASnapshotThatTheLogTellsOf) {
+  steps_ = 20;
+  settings_ = {"checkpoint.every=5"};
+  Command liar = node("a");
+  liar.environment["TESSERA_FAULT_AT"] = "snapshot:10";
+  start("a", liar);
+  const Ended ended = nodes_.at("a")->wait(kLong);
+  EXPECT_EQ(ended.exit_code, 2) << ended.out;
+  EXPECT_THAT(ended.out, HasSubstr("rebuilds its weights from its newest snapshot and its log"));
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("differ from what the log says of a snapshot: digest"),
+                               HasSubstr("replay.round=5 replay.branch=FOLDER"), HasSubstr("spsa.signers")));
+}
+
 TEST_F(LooseNodes, OfUnlikeBackEndsHoldTheSameBits) {
   steps_ = 10;
   // Both measure, each by its own kernels; what moves the weights is in the log alone. Plain loops are slow.

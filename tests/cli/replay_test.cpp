@@ -318,6 +318,16 @@ TEST_F(LogCommand, IsReadable) {
   EXPECT_THAT(text, ContainsRegex("\n +39 +1/1 +3 +3 [^\n]*2\\^-9[^\n]*\n +40 +1/1 [^\n]*\n$"));
 }
 
+TEST_F(LogCommand, FollowsALogThatIsArchivedMeanwhile) {
+  test::Process training(trainer({"spsa.toml", "run.dir=run", "train.steps=600", "checkpoint.every=5",
+                                  "checkpoint.keep=1", "spsa.compact=archive"}));
+  ASSERT_TRUE(test::wait_until([&] { return fs::exists(segment("run")); }));
+  const std::string text = expect_done(trainer({"log", "run", "--last", "0", "--follow"})).out;
+  EXPECT_THAT(text, AllOf(ContainsRegex("\n +599 +1/1 [^\n]*\n +600 +1/1 [^\n]*\nthe log has its END\n$")));
+  EXPECT_EQ(test::occurrences(text, "\n     599 "), 1) << "each round once";
+  EXPECT_EQ(training.wait().exit_code, 0);
+}
+
 TEST_F(LogCommand, ReportsATornTailAndLeavesItAlone) {
   train("run");
   fs::resize_file(segment("run"), fs::file_size(segment("run")) - 7);

@@ -31,7 +31,7 @@ class Grafted {
     log_.append(encoded);
     tip_.advance(encoded);
   }
-  void sync() const { log_.sync(); }
+  void sync() { log_.sync(); }
 
  private:
   StepLog log_;

@@ -31,6 +31,15 @@ OptimizerConfig optimizer_of(const RunHeader& h) {
           .momentum = h.momentum};
 }
 
+/// Machines that trust each other write no record that is not true.
+std::string who_may_lie(const RunHeader& header) {
+  if (!header.terms) return "";
+  return header.terms->signers.empty()
+             ? "\nrecords are not signed, so any machine that may write them can have written what is not true; in a run "
+               "with spsa.signers only records of the keys count that are named there"
+             : "\nor one of those who hold a key of spsa.signers has written what is not true";
+}
+
 }  // namespace
 
 Replica::Replica(RunHeader header, FlatParams& params)
@@ -247,14 +256,16 @@ void Replica::check_digest(const Context& ctx, const Record& record) {
     if (round_ > verified_[0]) verified_ = {round_, verified_[0]};
     return;
   }
+  const std::string whose =
+      record.type == RecordType::digest ? fmt::format("machine {}", record.machine) : "a snapshot";
   throw UserError(
       fmt::format("round {}", round_),
-      fmt::format("this replica's weights differ from what the log says of machine {}: digest {} here, {} there",
-                  record.machine, mine.text(), theirs.text()),
+      fmt::format("this replica's weights differ from what the log says of {}: digest {} here, {} there", whose,
+                  mine.text(), theirs.text()),
       fmt::format(
           "a machine's memory failed: start it again, so that it rebuilds its weights; when the difference stays, it "
-          "is in the log, and job=replay replay.round={} replay.branch=FOLDER goes on from what was compared last",
-          verified_[verified_[0] < round_ ? 0 : 1]));
+          "is in the log, and job=replay replay.round={} replay.branch=FOLDER goes on from what was compared last{}",
+          verified_[verified_[0] < round_ ? 0 : 1], who_may_lie(header_)));
 }
 
 int64_t Replica::state_bytes() const { return optimizer_->state_bytes() + (pool_ ? pool_->state_bytes() : 0); }

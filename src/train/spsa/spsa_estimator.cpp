@@ -194,10 +194,22 @@ class Spsa final : public Estimator {
   }
 
   void check_ranks(const Recipe& recipe, int ranks) const override {
-    if (ranks > 1 && transport().processes != Transport::Processes::ranks_of_a_job)
+    if (ranks == 1) return;
+    if (transport().shares_folder())
       throw UserError(recipe.where("spsa", "transport"),
                       fmt::format("spsa.transport = \"{}\" under {} ranks of one job", transport().name, ranks),
                       "start the processes one by one without a launcher, or leave spsa.transport out");
+    if (!transport().is_loose()) return;
+    // The ranks are one machine, and share its probes.
+    if (config_.sides == "one")
+      throw UserError(
+          recipe.where("spsa", "sides"),
+          fmt::format("the probes of a round share one batch and its loss, and {} ranks cannot divide them", ranks),
+          "leave spsa.sides out, or start one rank");
+    if (config_.privacy.is_on())
+      throw UserError(recipe.where("privacy", "epsilon"),
+                      fmt::format("one process draws documents and noise, and there are {} ranks", ranks),
+                      "start one rank");
   }
 
   bool has_gradients() const override { return false; }

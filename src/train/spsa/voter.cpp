@@ -37,26 +37,38 @@ std::vector<PackedBatch> Voter::batches_of(uint32_t round, uint16_t probe) const
   return batches;
 }
 
-Measured Voter::two_sided(uint32_t round, int unit) const {
-  const RunHeader& header = in_.header;
-  const auto eps = static_cast<float>(header.eps);
+Measured measured_of(std::span<const Probed> probes) {
   Measured found;
-  for (int64_t s = 0; s < header.m; ++s) {
-    const auto probe = static_cast<uint16_t>(s);
-    const Direction z = direction(round, probe);
-    const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
-    const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
-    const int64_t scored = objective_.count(sums[0]);  // both sides score the same tokens
-    // A batch without a scored token gives 0 / 1, not 0 / 0.
-    const double count = std::max(1.0, static_cast<double>(scored));
-    const double plus = objective_.sum(sums[0]), minus = objective_.sum(sums[1]);
-    write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,
-               found.bytes);
-    found.loss += 0.5 * (plus + minus) / count / static_cast<double>(header.m);
-    found.scored += scored;
-    if (in_.between) in_.between();
+  for (const Probed& probed : probes) {
+    found.bytes.insert(found.bytes.end(), probed.bytes.begin(), probed.bytes.end());
+    found.loss += probed.loss;
+    found.scored += probed.scored;
   }
   return found;
+}
+
+Probed Voter::probe(uint32_t round, int unit, uint16_t probe) const {
+  const RunHeader& header = in_.header;
+  const auto eps = static_cast<float>(header.eps);
+  const Direction z = direction(round, probe);
+  const std::array<Point, 2> points{Point{z, eps}, Point{z, -eps}};
+  const auto sums = in_.prober.losses(in_.ctx, batches_of(round, probe), points);
+  Probed found;
+  found.scored = objective_.count(sums[0]);  // both sides score the same tokens
+  // A batch without a scored token gives 0 / 1, not 0 / 0.
+  const double count = std::max(1.0, static_cast<double>(found.scored));
+  const double plus = objective_.sum(sums[0]), minus = objective_.sum(sums[1]);
+  write_vote(header, (plus - minus) / count / (2 * static_cast<double>(eps)), unit, round, machine_, probe,
+             found.bytes);
+  found.loss = 0.5 * (plus + minus) / count / static_cast<double>(header.m);
+  if (in_.between) in_.between();
+  return found;
+}
+
+Measured Voter::two_sided(uint32_t round, int unit) const {
+  std::vector<Probed> probes;
+  for (int64_t s = 0; s < in_.header.m; ++s) probes.push_back(probe(round, unit, static_cast<uint16_t>(s)));
+  return measured_of(probes);
 }
 
 Measured Voter::one_sided(uint32_t round, int unit) const {

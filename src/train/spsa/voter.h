@@ -2,6 +2,7 @@
 // A machine's part of a round: what its losses say of its directions, in bytes.
 
 #include <functional>
+#include <span>
 
 #include "data/packed_dataset.h"
 #include "train/spsa/prober.h"
@@ -15,6 +16,15 @@ struct Measured {
   double loss = 0;             // mean, at the points around w (two sides) or at w (one side)
   int64_t scored = 0;          // tokens or examples that the losses are sums over
 };
+
+/// What one of its probes found.
+struct Probed {
+  std::vector<uint8_t> bytes;
+  double loss = 0;  // its part of the mean
+  int64_t scored = 0;
+};
+/// A vote of two-sided probes, in their order: however they were shared out, the sums are the same.
+Measured measured_of(std::span<const Probed>);
 
 class Voter {
  public:
@@ -37,6 +47,8 @@ class Voter {
   Measured measure(uint32_t round, int unit) const {
     return in_.spsa.sides == "one" ? one_sided(round, unit) : two_sided(round, unit);
   }
+  /// One probe of two sides; in_.between is called behind it.
+  Probed probe(uint32_t round, int unit, uint16_t probe) const;
 
  private:
   /// g = [ L(w + eps z; B) − L(w − eps z; B) ] / (2 eps), each probe on rows of its own.

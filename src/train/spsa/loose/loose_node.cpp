@@ -4,6 +4,8 @@
 #include <random>
 
 #include "core/error.h"
+#include "train/spsa/loose/start_file.h"
+#include "train/spsa/loose/stop_point.h"
 #include "train/spsa/rounds.h"
 
 namespace tessera {
@@ -45,6 +47,7 @@ void LooseNode::join() {
   for (const std::string& notice : own_.log().notices()) in_.say(notice);
   require_packer();
   if (in_.spsa.loose.on_fork == "follow") follow_engine();
+  keep_start();
   replay(in_.ctx, replica_, own_.log(), in_.snapshots.folder(), rounds_in(own_.log()));
   keeper_.emplace(StreamKeeper::Inputs{.engine = *engine_,
                                        .log = own_.log(),
@@ -76,10 +79,18 @@ void LooseNode::require_packer() const {
                 : "this machine's key is not among spsa.signers: it votes and packs nothing");
 }
 
+/// Records are synced in runs, before the weights move: one by one the disk would take longer than all else.
 void LooseNode::catch_up() {
+  const auto start = Clock::now();
+  Seconds replaying{0};
   std::vector<Record> run;
+  int64_t caught_up = 0;
   const auto flush = [&] {
+    own_.log().sync();
+    const auto begin = Clock::now();
     replica_.apply(in_.ctx, run);
+    replaying += Clock::now() - begin;
+    caught_up += std::ssize(run);
     run.clear();
   };
   for (int quiet = 0; quiet < 2;) {
@@ -88,7 +99,7 @@ void LooseNode::catch_up() {
     if (is_open_)
       for (const Bytes& bytes : engine_->read(own_.tip().index)) {
         run.push_back(own_.decode(bytes));
-        append(run.back(), bytes);
+        append(run.back(), bytes, StepLog::Sync::later);
         if (run.size() == kTogether) flush();
       }
     quiet = state.complete && own_.tip().index >= state.records ? quiet + 1 : 0;
@@ -96,6 +107,9 @@ void LooseNode::catch_up() {
     if (quiet < 2) wait();
   }
   flush();
+  if (caught_up > 0)
+    in_.say(fmt::format("caught up with {} records: {:.2f} s of reading, {:.2f} s of replaying", caught_up,
+                        (Seconds(Clock::now() - start) - replaying).count(), replaying.count()));
 }
 
 void LooseNode::attend() {
@@ -121,11 +135,12 @@ void LooseNode::read_records(uint32_t rounds) {
     const Record record = own_.decode(bytes);
     if (record.type == RecordType::round && replica_.round() == rounds) return;
     try {
-      append(record, bytes);
+      append(record, bytes, StepLog::Sync::now);
     } catch (const UserError& error) {
       return wait_for_disk(error);
     }
     apply(record);
+    if (in_.applied) in_.applied(bytes);
     box_.forget(replica_);
   }
 }
@@ -144,12 +159,12 @@ void LooseNode::note_names() {
 }
 
 /// A kill in between leaves a log to replay, never weights without one.
-void LooseNode::append(const Record& record, const Bytes& bytes) {
+void LooseNode::append(const Record& record, const Bytes& bytes, StepLog::Sync sync) {
   const bool is_round = record.type == RecordType::round;
   // Of the rosters before it; and a record that the disk did not take is none.
   RosterOffice::Silences silences;
   if (is_round) silences = office_.silences_behind(record, own_.log().chain().rounds());
-  own_.append(record, bytes);
+  own_.append(record, bytes, sync);
   if (is_round) {
     office_.note(std::move(silences));
     packed_last_ = has_packed(record.round);
@@ -167,18 +182,55 @@ void LooseNode::wait_for_disk(const UserError& error) {
   is_open_ = false;
 }
 
-/// A machine whose weights are not those that the log tells of rebuilds them once; a second difference ends it.
+/// A log without its beginning leads nowhere from there: its snapshots do.
+void LooseNode::keep_start() {
+  const std::filesystem::path& folder = in_.snapshots.folder();
+  if (own_.log().first_index() > 0 || (!is_new_ && std::filesystem::exists(start_file(folder)))) return;
+  try {
+    tessera::keep_start(replica_, folder);
+  } catch (const UserError& error) {
+    in_.say(fmt::format("{}\nwithout it this machine cannot rebuild weights that differ before its first snapshot",
+                        error.what()));
+  }
+}
+
 void LooseNode::apply(const Record& record) {
   try {
     replica_.apply(in_.ctx, record);
   } catch (const UserError& error) {
-    const bool is_new = record.type == RecordType::digest && doubted_ != std::optional(record.round);
-    if (!is_new || snapshot_rounds(in_.snapshots.folder()).empty()) throw;
-    doubted_ = record.round;
-    ++rebuilt_;
-    in_.say(fmt::format("{}\nthis machine rebuilds its weights from its newest snapshot", error.what()));
-    replay(in_.ctx, replica_, own_.log(), in_.snapshots.folder(), rounds_in(own_.log()));
+    if (record.type == RecordType::round) throw;
+    rebuild(record, error);
   }
+  if (fault_point("weights", replica_.round())) *static_cast<float*>(in_.params.values.mutable_data()) += 0.25f;
+}
+
+/// A machine whose weights are not those that the log tells of rebuilds them; the record is compared again on the way,
+/// and a second difference ends it.
+void LooseNode::rebuild(const Record& doubted, const UserError& why) {
+  const std::filesystem::path& folder = in_.snapshots.folder();
+  const bool has_start = own_.log().first_index() == 0 && std::filesystem::exists(start_file(folder));
+  const bool has_snapshot = !snapshot_rounds(folder).empty();
+  ++rebuilt_;
+  try {
+    if (!has_start && !has_snapshot) throw UserError(why);
+    in_.say(fmt::format("{}\nthis machine rebuilds its weights from {} and its log", why.what(),
+                        has_snapshot ? "its newest snapshot" : "what the run began with"));
+    if (has_start) load_start(in_.ctx, replica_, in_.params, folder);
+    replay(in_.ctx, replica_, own_.log(), folder, rounds_in(own_.log()));
+  } catch (const UserError& error) {
+    throw UserError(error.where(), error.message(), error.hint() + "\n" + who_wrote(doubted));
+  }
+  in_.say("this machine's weights are those of the log again");
+}
+
+/// Of a record that may not be true.
+std::string LooseNode::who_wrote(const Record& record) const {
+  std::string text = "this machine's log stays as it is";
+  if (record.type == RecordType::digest)
+    text += fmt::format("; the DIGEST is of machine {}", machine_in_words(record.machine, names_.names()));
+  if (record.signature)
+    text += fmt::format("; it was signed with the key {}", in_.header.terms->signers.at(record.signature->key));
+  return text;
 }
 
 void LooseNode::ask_for_lane() {

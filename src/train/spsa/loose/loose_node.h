@@ -2,6 +2,7 @@
 // One machine of a run whose machines have nothing but a log engine in common: its weights, its log, what it has heard
 // of the others, and its place among them.
 
+#include "core/error.h"
 #include "kernels/compute.h"
 #include "train/spsa/loose/membership_desk.h"
 #include "train/spsa/loose/node_names.h"
@@ -35,6 +36,7 @@ class LooseNode {
     std::function<bool()> is_asked_to_stop;
     std::function<RoundClock::Clock::time_point()> now = RoundClock::Clock::now;  // a simulation has its own
     std::function<uint32_t()> draw_number = number_of_the_system;
+    std::function<void(const Bytes&)> applied{};  // a record, since join(); may be empty
   };
   /// Opens the own log. The engine has taken the run's header: one that is refused leaves no folder behind.
   /// @throws UserError when the folder is of another run, or of another name at the engine
@@ -109,8 +111,11 @@ class LooseNode {
   void follow_engine();
   void require_packer() const;
   void catch_up();
-  void append(const Record&, const Bytes&);
+  void append(const Record&, const Bytes&, StepLog::Sync);
   void apply(const Record&);
+  void keep_start();
+  void rebuild(const Record& doubted, const UserError& why);
+  std::string who_wrote(const Record&) const;
   int64_t rank_of(const std::string& node) const;
 
   Inputs in_;
@@ -126,7 +131,7 @@ class LooseNode {
   std::unique_ptr<LogEngine> engine_;
   std::optional<StreamKeeper> keeper_;
   std::optional<RoundClock::Clock::time_point> vote_sent_;
-  std::optional<uint32_t> packed_, doubted_;    // rounds: of the record offered last, of the DIGEST that differed last
+  std::optional<uint32_t> packed_;              // round of the record offered last
   RoundClock::Clock::time_point disk_again_{};  // when a disk that was full is tried again
   int64_t conflicts_ = 0, rebuilt_ = 0;
   int64_t connections_ = 0, losses_ = 0;  // of the engine, when it was looked at last

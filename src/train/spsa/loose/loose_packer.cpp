@@ -83,6 +83,7 @@ bool LoosePacker::settle_digest(uint32_t round) {
   Record check = node_.head(RecordType::digest);
   check.machine = node_.desk().machine();
   check.digest = {mine.sum, mine.check};
+  if (fault_point("digest", round)) check.digest[0] ^= 1;
   node_.publish(check);
   return false;  // once it is read, the round's record follows it
 }

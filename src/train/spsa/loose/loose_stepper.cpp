@@ -9,6 +9,7 @@
 #include "train/spsa/loose/loose_stepper.h"
 
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/minifloat.h"
@@ -16,7 +17,9 @@
 #include "train/spsa/branch.h"
 #include "train/spsa/divergence.h"
 #include "train/spsa/figures.h"
+#include "train/spsa/loose/crew.h"
 #include "train/spsa/loose/loose_packer.h"
+#include "train/spsa/loose/stop_point.h"
 #include "train/spsa/privacy/private_voter.h"
 #include "train/spsa/restored_run.h"
 #include "train/spsa/round_notices.h"
@@ -47,7 +50,11 @@ class LooseStepper final : public Stepper {
                .log = rank_log_folder(in.run_path, 0),
                .snapshots = snapshots_,
                .say = [this](const std::string& text) { in_.report.say(text); },
-               .is_asked_to_stop = [this] { return is_asked_to_stop(); }},
+               .is_asked_to_stop = [this] { return is_asked_to_stop(); },
+               .applied =
+                   [this](const Bytes& record) {
+                     if (crew_) crew_->note(record);
+                   }},
               transport_named(config.transport)
                   .make({.world = in.world,
                          .folder = {},
@@ -55,7 +62,9 @@ class LooseStepper final : public Stepper {
                          .log_size = 0,
                          .nats = spsa.nats})),
         packer_(node_, in.ctx, config_),
-        replica_(node_.replica()) {}
+        replica_(node_.replica()) {
+    if (in.world.size() > 1) crew_.emplace(in.world, replica_);
+  }
 
   std::optional<Restored> restore() override {
     if (spsa_.accepted) spsa_.accepted();  // the engine has taken this run's header
@@ -66,8 +75,9 @@ class LooseStepper final : public Stepper {
     snapshots_.know(log());
     in_.model.assemble(in_.ctx);
     if (replica_.header().terms->privacy) begin_privacy();
-    if (replica_.round() == 0) return std::nullopt;
     const int64_t machines = std::max<int64_t>(1, node_.lanes_taken());
+    if (crew_) crew_->begin(machines);
+    if (replica_.round() == 0) return std::nullopt;
     auto run = restored_run(in_, replica_, &log(), {rows_of_machine(), machines});
     run.steps = rounds_in_all();
     if (is_new) run.why_unevaluated = "this machine joins a run that has begun";
@@ -87,6 +97,7 @@ class LooseStepper final : public Stepper {
       node_.clock().begin(round, node_.now());
       node_.attend();
       node_.read_records(round + 1);
+      if (std::exchange(rebuilt_, node_.rebuilt()) != node_.rebuilt()) in_.model.assemble(in_.ctx);
       if (replica_.round() != round) break;
       refuse_early_end();
       if (is_asked_to_stop()) return leave();
@@ -98,7 +109,9 @@ class LooseStepper final : public Stepper {
     }
     in_.model.assemble(in_.ctx);
     refuse_empty_rounds(replica_, in_.model, &log(), step);
-    return report(step, before, halvings);
+    StepReport result = report(step, before, halvings);
+    if (crew_) crew().end_step(result);
+    return result;
   }
 
   void checkpoint(const CheckpointMeta& meta, bool is_best) override {
@@ -108,6 +121,7 @@ class LooseStepper final : public Stepper {
     Record record = node_.head(RecordType::snapshot);
     const StateDigest digest = replica_.digest(in_.ctx);
     record.digest = {digest.sum, digest.check};
+    if (fault_point("snapshot", record.round)) record.digest[0] ^= 1;
     record.sha256 = saved.sha256;
     record.file_bytes = saved.bytes;
     // The file is the same everywhere: who packed the last round tells of it.
@@ -131,7 +145,9 @@ class LooseStepper final : public Stepper {
     }
     if (!node_.own().has_ended())
       in_.report.say("the log has no END yet: the machine that may write records next writes it");
-    in_.report.say(fmt::format("digest {}", replica_.digest(in_.ctx).text()));
+    const StateDigest digest = replica_.digest(in_.ctx);
+    if (crew_) crew().finish(digest);
+    in_.report.say(fmt::format("digest {}", digest.text()));
   }
 
  private:
@@ -150,6 +166,7 @@ class LooseStepper final : public Stepper {
 
   std::nullopt_t leave() {
     node_.leave();
+    if (crew_) crew().leave();
     return std::nullopt;
   }
 
@@ -193,9 +210,17 @@ class LooseStepper final : public Stepper {
   Found measure(uint32_t round, uint32_t lane) {
     const uint32_t machine = node_.desk().machine();
     const int unit = replica_.recent().unit_of(round);
+    const Voter voter(voter_inputs(), machine, lane);
     const auto measured = private_voter_ ? private_voter_->measure(round, unit, machine, lane)
-                                         : Voter(voter_inputs(), machine, lane).measure(round, unit);
+                          : crew_        ? crew().measure(voter, round, unit, machine, lane)
+                                         : voter.measure(round, unit);
     return {round, machine, measured, node_.rebuilt(), static_cast<uint8_t>(round - replica_.round())};
+  }
+
+  /// The other ranks, who have the records that this one has applied, or its state where that was rebuilt.
+  CrewLeader& crew() {
+    if (std::exchange(rebuilt_of_crew_, node_.rebuilt()) != node_.rebuilt()) crew_->note_state();
+    return *crew_;
   }
 
   // --- what votes tell of the data
@@ -286,6 +311,9 @@ class LooseStepper final : public Stepper {
   std::optional<PrivateVoter> private_voter_;
   std::optional<Found> ahead_;
   int64_t scored_ = 0;
+  int64_t rebuilt_ = 0;             // LooseNode::rebuilt() when the model was put together last,
+  int64_t rebuilt_of_crew_ = 0;     // and when the other ranks were told last
+  std::optional<CrewLeader> crew_;  // where this rank is not the only one
 };
 
 }  // namespace
@@ -293,6 +321,7 @@ class LooseStepper final : public Stepper {
 std::unique_ptr<Stepper> make_loose_stepper(const TrainerInputs& in, const SpsaConfig& config) {
   const auto* spsa = dynamic_cast<const SpsaInputs*>(in.prepared);
   TS_CHECK(spsa, "a training by SPSA was not prepared");
+  if (in.world.rank() > 0) return make_crew_stepper(in, *spsa, config);
   return std::make_unique<LooseStepper>(in, *spsa, config);
 }
 

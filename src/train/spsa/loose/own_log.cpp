@@ -22,8 +22,8 @@ Record OwnLog::decode(const Bytes& bytes) const {
   return *record;
 }
 
-void OwnLog::append(const Record& record, const Bytes& bytes) {
-  log_.append(bytes);
+void OwnLog::append(const Record& record, const Bytes& bytes, StepLog::Sync sync) {
+  log_.append(bytes, sync);
   tip_.advance(bytes);
   if (record.type == RecordType::digest) digest_told_ = record.round;
 }

@@ -23,8 +23,8 @@ class OwnLog {
 
   /// @throws UserError, naming the rule, for a record that every honest replica refuses: the run stops here
   Record decode(const Bytes&) const;
-  /// Appends what decode() let pass, synced. @throws UserError when the disk does not take it; nothing is appended then
-  void append(const Record&, const Bytes&);
+  /// Appends what decode() let pass. @throws UserError when the disk does not take it; nothing is appended then
+  void append(const Record&, const Bytes&, StepLog::Sync);
 
   /// Takes the engine's chain where this log differs from it: cuts it back to the last record that both have.
   /// @param theirs  records of the engine from number `first_index()` of this log on
