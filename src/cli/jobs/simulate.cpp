@@ -191,7 +191,7 @@ int run_simulate(const JobInputs& in) {
 
 void check_simulation(Recipe& recipe, const JobConfig& c) {
   const SpsaConfig spsa = loose_config(c);
-  if (!config_of(c).nodes)
+  if (!config_of(c).nodes && !recipe.has("simulate", "nodes"))
     recipe.fault("simulate", "nodes", "simulate.nodes is not set", "--nodes N, or simulate.nodes = N");
   if (c.trainer.train.estimator != "spsa")
     return recipe.fault("train", "estimator",

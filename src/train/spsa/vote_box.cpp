@@ -66,8 +66,9 @@ void VoteBox::forget(const Replica& replica) {
       continue;
     }
     const Roster* roster = replica.recent().roster_of(seed_round);
+    const LaneIndex lanes(roster ? *roster : Roster{});
     std::erase_if(it->second, [&](const auto& entry) {
-      const auto lane = roster ? lane_of(*roster, entry.first) : std::nullopt;
+      const auto lane = lanes.find(entry.first);
       return !lane || replica.recent().is_counted(seed_round, *lane);
     });
     it = it->second.empty() ? votes_.erase(it) : std::next(it);

@@ -38,25 +38,26 @@ void RosterOffice::take(const LogEngine::Sent& sent) {
     return;
   }
   if (is_new) asked_.push_back(request->machine);
-  if (!sent.node.empty()) newest_[sent.node] = request->machine;
+  if (!sent.node.empty()) propose(sent.node, request->machine);
 }
 
-bool RosterOffice::is_replaced(uint32_t machine) const {
-  const auto owner = owners_.find(machine);
-  if (owner == owners_.end()) return false;
-  const auto newest = newest_.find(owner->second);
-  return newest != newest_.end() && newest->second != machine;
+void RosterOffice::propose(const std::string& node, uint32_t machine) {
+  const auto [newest, is_first] = newest_.emplace(node, machine);
+  if (is_first || newest->second == machine) return;
+  replaced_.insert(newest->second);
+  replaced_.erase(machine);
+  newest->second = machine;
 }
 
 void RosterOffice::note(const Record& record, const RecentRounds& before) {
   const std::set<uint32_t> heard = heard_in(record, before);
-  std::map<uint32_t, int64_t> silent;
-  for (const auto& machine : before.roster_behind(record)) {
-    if (!machine) continue;
-    // Who joins with this record could not vote in it.
-    const bool joins = !lane_of(before.roster(), *machine);
-    silent[*machine] = joins || heard.contains(*machine) ? 0 : silence(*machine) + 1;
-  }
+  std::unordered_set<uint32_t> joined;  // with this record: they could not vote in it
+  for (const RosterChange& change : record.roster)
+    if (change.add) joined.insert(change.machine);
+  std::erase_if(asked_, [&](uint32_t machine) { return joined.contains(machine); });
+  std::unordered_map<uint32_t, int64_t> silent;
+  for (const auto& machine : before.roster_behind(record))
+    if (machine && !joined.contains(*machine) && !heard.contains(*machine)) silent[*machine] = silence(*machine) + 1;
   silent_ = std::move(silent);
 }
 
@@ -66,17 +67,18 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   for (uint32_t lane = 0; lane < roster.size(); ++lane) {
     if (!roster[lane] || changes.size() >= kMostChanges) continue;
     const uint32_t machine = *roster[lane];
-    if (!is_leaving(machine) && !is_replaced(machine) && silence(machine) < absent_limit_) continue;
+    if (!is_giving_up(machine) && silence(machine) < absent_limit_) continue;
     changes.push_back({lane, false, *roster[lane]});
     roster[lane].reset();
   }
+  if (asked_.empty()) return changes;
+  const LaneIndex lanes(recent.roster());
+  uint32_t lane = 0;  // none before it is free
   for (const uint32_t machine : asked_) {
     if (changes.size() >= kMostChanges) break;
     // Numbers are never used again, in the roster or out of it.
-    if (lane_of(recent.roster(), machine) || recent.former().contains(machine)) continue;
-    if (is_leaving(machine) || is_replaced(machine)) continue;
-    const auto free_lane = std::ranges::find_if(roster, [](const auto& taken) { return !taken; });
-    const auto lane = static_cast<uint32_t>(free_lane - roster.begin());
+    if (lanes.contains(machine) || recent.former().contains(machine) || is_giving_up(machine)) continue;
+    while (lane < roster.size() && roster[lane]) ++lane;
     if (lane == kMostLanes) break;  // it waits until one is free
     if (lane == roster.size()) roster.emplace_back();
     roster[lane] = machine;

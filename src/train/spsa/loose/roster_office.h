@@ -5,6 +5,8 @@
 
 #include <map>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "steplog/log_engine.h"
@@ -43,15 +45,17 @@ class RosterOffice {
   int64_t silence(uint32_t machine) const;
 
  private:
-  bool is_replaced(uint32_t machine) const;
+  void propose(const std::string& node, uint32_t machine);
+  /// Whether a machine has no claim to a lane: it leaves, or its node has proposed another number since.
+  bool is_giving_up(uint32_t machine) const { return leaving_.contains(machine) || replaced_.contains(machine); }
 
   uint32_t run_;
   int64_t absent_limit_;
   std::map<uint32_t, std::string> owners_;  // by machine
-  std::vector<uint32_t> asked_;             // machines, in the order of their messages
+  std::vector<uint32_t> asked_;             // machines, in the order of their messages; not those that were seen to come
   std::map<std::string, uint32_t> newest_;  // the number that a node proposed last
-  std::set<uint32_t> leaving_;
-  std::map<uint32_t, int64_t> silent_;
+  std::unordered_set<uint32_t> leaving_, replaced_;
+  std::unordered_map<uint32_t, int64_t> silent_;  // of those that have been
 };
 
 }  // namespace tessera

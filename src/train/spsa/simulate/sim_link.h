@@ -4,9 +4,9 @@
 //   sent          |== bytes / rate ==|-- latency + jitter · u --|   there
 //   next message                     |==========|---------- ...      waits until the link is free
 //
-// u is uniform in [0, 1), drawn for each message. A core message is lost with the link's chance. One of a stream is sent
-// again, 0.2 s later for each time that it was lost, and does not pass those before it; repetitions take no time of the
-// link.
+// u is uniform in [0, 1), drawn for each message. A core message is lost with the link's chance. One of a stream is
+// sent again, 0.2 s later for each time that it was lost, and does not pass those before it; repetitions take no time
+// of the link.
 
 #include <optional>
 
