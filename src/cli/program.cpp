@@ -175,8 +175,9 @@ int run_simulate(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return launched_rank() == 0 ? tell_help(app, error) : kDone;
-    print_once(launched_rank(),
-               UserError("command line", error.what(), "trainer simulate RECIPE [section.key=value ...] --nodes N").what());
+    print_once(
+        launched_rank(),
+        UserError("command line", error.what(), "trainer simulate RECIPE [section.key=value ...] --nodes N").what());
     return kUserError;
   }
   arguments.overrides.emplace_back("job=simulate");

@@ -71,8 +71,8 @@ void set_up_model(const JobInputs& in, const SpsaConfig& spsa, const TrainConfig
                   Subject& subject) {
   Model& model = *subject.model;
   start_from_saved_adapter(in.config, model);
-  subject.header = make_header(spsa, train, in.config.trainer.optimizer, model, model.start_fingerprint(), 1,
-                               kNewestRules, {}, ctx);
+  subject.header =
+      make_header(spsa, train, in.config.trainer.optimizer, model, model.start_fingerprint(), 1, kNewestRules, {}, ctx);
   subject.prober = make_prober(spsa, model);
   subject.losses = make_model_losses({.ctx = ctx,
                                       .data = *subject.sets->train,
@@ -89,8 +89,8 @@ void set_up_quadratic(const JobInputs& in, const SpsaConfig& spsa, const TrainCo
   reserve_quadratic(*subject.quadratic);
   subject.quadratic->allocate(static_cast<uint64_t>(train.seed), ParameterPool::Gradients::no);
   subject.header = make_header(spsa, train, in.config.trainer.optimizer,
-                               HeaderSubject{.params = subject.quadratic->trainable(), .base = "", .selection = "all"}, 1,
-                               kNewestRules, {}, ctx);
+                               HeaderSubject{.params = subject.quadratic->trainable(), .base = "", .selection = "all"},
+                               1, kNewestRules, {}, ctx);
   subject.losses = make_quadratic_losses(subject.header, static_cast<uint64_t>(config_of(in.config).seed));
 }
 
@@ -111,8 +111,8 @@ SimReport run_simulation(const JobInputs& in, const SpsaConfig& spsa, Subject& s
 void print_report(const SimReport& report, double wall_seconds, const fs::path& folder) {
   const Json json = report.json();
   const auto number = [&](const char* key) { return json.at(key).as_number(); };
-  print_out("{} nodes, {} rounds in {:.1f} simulated seconds: {:.3f} rounds/s; {:.1f} s of this machine\n", report.nodes,
-            report.rounds, report.simulated_seconds, number("rounds_per_second"), wall_seconds);
+  print_out("{} nodes, {} rounds in {:.1f} simulated seconds: {:.3f} rounds/s; {:.1f} s of this machine\n",
+            report.nodes, report.rounds, report.simulated_seconds, number("rounds_per_second"), wall_seconds);
   print_out("bytes a vote     {:.2f} up, {:.2f} down a node; at the server {} up, {} down\n",
             json.at("bytes_up").at("node_and_vote").as_number(), json.at("bytes_down").at("node_and_vote").as_number(),
             megabytes(report.bytes_up), megabytes(report.bytes_down));
@@ -123,7 +123,8 @@ void print_report(const SimReport& report, double wall_seconds, const fs::path& 
               report.catch_up_largest, report.caught_up);
   print_out("log              {} votes, {} late groups, {} lanes given anew, {} conflicts, {} reseeds\n", report.votes,
             report.stale_groups, report.lanes_given_anew, report.conflicts, report.reseeds);
-  if (std::isfinite(report.loss_first)) print_out("loss             {:.4f} first, {:.4f} last\n", report.loss_first, report.loss_last);
+  if (std::isfinite(report.loss_first))
+    print_out("loss             {:.4f} first, {:.4f} last\n", report.loss_first, report.loss_last);
   print_out("digests          {} compared, {} differ; {}\n", report.compared, report.divergence, report.digest);
   print_out("report           {}\n", (folder / kReport).string());
 }
@@ -131,8 +132,8 @@ void print_report(const SimReport& report, double wall_seconds, const fs::path& 
 JobPlan plan_simulation(const JobInputs& in) {
   JobPlan plan;
   plan.one_rank = true;
-  const int64_t copies = std::min(config_of(in.config).nodes.value_or(1), kWholeNodes) + 2 +
-                         loose_config(in.config).stale_max() + 2;
+  const int64_t copies =
+      std::min(config_of(in.config).nodes.value_or(1), kWholeNodes) + 2 + loose_config(in.config).stale_max() + 2;
   if (!uses_model(in.config)) {
     plan.memory.weights_and_gradients = copies * Quadratic::kWeights * int64_t{sizeof(float)};
     return plan;
@@ -198,8 +199,7 @@ void check_simulation(Recipe& recipe, const JobConfig& c) {
                         fmt::format("train.estimator is \"{}\": nodes vote by SPSA", c.trainer.train.estimator),
                         "set train.estimator = \"spsa\"");
   check_spsa_method(recipe, spsa, {c.trainer, c.run, c.adapter, c.sharing});
-  if (c.trainer.optimizer.lr == 0)
-    recipe.fault("optimizer", "lr", "optimizer.lr is 0", "set a rate above 0");
+  if (c.trainer.optimizer.lr == 0) recipe.fault("optimizer", "lr", "optimizer.lr is 0", "set a rate above 0");
   if (spsa.privacy.is_on())
     recipe.fault("privacy", "epsilon", "votes of simulated nodes are drawn by a seed, and so nothing is private",
                  "leave [privacy] out");

@@ -27,8 +27,9 @@ class LightNode final : public SimNode, public Star::Node {
   }
 
   void leave() override {
-    if (has_number_) world_.star.send_control(place_, encode(RosterRequest{RosterRequest::Kind::leave,
-                                                                            world_.run.prefix(), machine_}));
+    if (has_number_)
+      world_.star.send_control(place_,
+                               encode(RosterRequest{RosterRequest::Kind::leave, world_.run.prefix(), machine_}));
   }
 
  private:

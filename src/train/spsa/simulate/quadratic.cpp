@@ -77,8 +77,8 @@ class QuadraticLosses final : public SimLosses {
     for (int64_t s = 0; s < header_.m; ++s) {
       const auto probe = static_cast<uint16_t>(s);
       const double u = 2 * sim_unit(sim_key(seed_, machine, SimDraw::noise, round), probe) - 1;
-      const double g = seen.slopes.along(direction_of(header_, round, machine, lane, probe)) +
-                       0.5 * seen.slopes.norm() * u;
+      const double g =
+          seen.slopes.along(direction_of(header_, round, machine, lane, probe)) + 0.5 * seen.slopes.norm() * u;
       write_vote(header_, g, unit, round, machine, probe, found.bytes);
     }
     return found;
@@ -100,7 +100,8 @@ class QuadraticLosses final : public SimLosses {
     return seen_.back();
   }
 
-  static constexpr size_t kKept = 20;  // weights that machines may look at: those of the last stale_max + 2 rounds, and own ones
+  static constexpr size_t kKept =
+      20;  // weights that machines may look at: those of the last stale_max + 2 rounds, and own ones
   RunHeader header_;
   uint64_t seed_;
   Quadratic quadratic_;

@@ -35,8 +35,8 @@ class SlopeTable {
   double norm() const { return norm_; }  // ||c||
 
  private:
-  int64_t blocks_;              // of 128 weights
-  std::vector<double> sums_;    // [P / 8, 256]
+  int64_t blocks_;            // of 128 weights
+  std::vector<double> sums_;  // [P / 8, 256]
   double norm_;
 };
 

@@ -27,7 +27,7 @@ class SharedReplica {
   struct State {
     uint32_t round = 0;
     Tensor values{};
-    int unit = 0, next_unit = 0;  // of votes for that round, and for the one behind it
+    int unit = 0, next_unit = 0;          // of votes for that round, and for the one behind it
     std::optional<StateDigest> digest{};  // of rounds that votes tell it of
   };
   /// Null when those weights are not kept any more: those of the last stale_max + 2 rounds are.
@@ -54,9 +54,9 @@ class SharedReplica {
 
   OwnWeights own_;
   Replica replica_;
-  std::deque<State> states_;          // oldest first
-  std::vector<uint32_t> rounds_{0};   // [records + 1]
-  std::vector<double> seconds_{0};    // [rounds + 1], since the beginning
+  std::deque<State> states_;                  // oldest first
+  std::vector<uint32_t> rounds_{0};           // [records + 1]
+  std::vector<double> seconds_{0};            // [rounds + 1], since the beginning
   std::unordered_map<uint32_t, Stay> stays_;  // by machine
 };
 

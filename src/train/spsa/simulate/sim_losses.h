@@ -9,8 +9,9 @@ namespace tessera {
 
 /// Weights that a machine looks at.
 struct LookedAt {
-  ConstView values;              // [trained numbers] f32
-  std::optional<uint32_t> round = std::nullopt;  // that they are shared by, behind so many rounds; nothing: a node's own
+  ConstView values;  // [trained numbers] f32
+  std::optional<uint32_t> round =
+      std::nullopt;  // that they are shared by, behind so many rounds; nothing: a node's own
 };
 
 class SimLosses {

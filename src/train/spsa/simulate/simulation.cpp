@@ -34,7 +34,8 @@ class Simulation {
  private:
   void bring(uint32_t place, uint64_t life) {
     nodes_[place].reset();  // before the next one connects
-    nodes_[place] = world_.is_whole(place) ? make_whole_node(world_, place, life) : make_light_node(world_, place, life);
+    nodes_[place] =
+        world_.is_whole(place) ? make_whole_node(world_, place, life) : make_light_node(world_, place, life);
   }
 
   bool has_ended() const {
@@ -168,8 +169,9 @@ Json SimReport::json() const {
       .set("rounds_per_second", simulated_seconds > 0 ? static_cast<double>(rounds) / simulated_seconds : 0.0)
       .set("votes", votes)
       .set("bytes_up", Json::object().set("server", bytes_up).set("node_and_vote", ratio(bytes_up, votes)))
-      .set("bytes_down",
-           Json::object().set("server", bytes_down).set("node_and_vote", ratio(bytes_down, votes) / static_cast<double>(nodes)))
+      .set("bytes_down", Json::object()
+                             .set("server", bytes_down)
+                             .set("node_and_vote", ratio(bytes_down, votes) / static_cast<double>(nodes)))
       .set("joins", joins)
       .set("leaves", leaves)
       .set("kills", kills)

@@ -12,9 +12,9 @@ namespace tessera {
 struct SimReport {
   int64_t nodes = 0, rounds = 0;
   double simulated_seconds = 0;
-  int64_t votes = 0;                       // in the log, a byte each (of float32 votes four)
-  int64_t bytes_up = 0, bytes_down = 0;    // at the server
-  int64_t joins = 0, leaves = 0, kills = 0;  // joins: newcomers in the places of those that went
+  int64_t votes = 0;                                 // in the log, a byte each (of float32 votes four)
+  int64_t bytes_up = 0, bytes_down = 0;              // at the server
+  int64_t joins = 0, leaves = 0, kills = 0;          // joins: newcomers in the places of those that went
   double catch_up_median = 0, catch_up_largest = 0;  // seconds from coming to the first vote, of newcomers that voted
   int64_t caught_up = 0;                             // how many these are
   int64_t stale_groups = 0, lanes_given_anew = 0, conflicts = 0, reseeds = 0;

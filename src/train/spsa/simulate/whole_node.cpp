@@ -22,8 +22,8 @@ class WholeNode final : public SimNode {
         folder_(place == 0 ? world.in.folder : world.in.folder / "nodes" / fmt::format("{:05}", place)),
         own_(world.in.start),
         snapshots_(folder_ / "checkpoints", 1, "keep"),
-        connection_(std::make_unique<SimulatedEngine>(world.star, world.queue, place,
-                                                      [this](SimTime at) { wake(at); })),
+        connection_(
+            std::make_unique<SimulatedEngine>(world.star, world.queue, place, [this](SimTime at) { wake(at); })),
         engine_(*connection_) {
     std::filesystem::create_directories(folder_);
     std::filesystem::remove_all(folder_ / "log");  // of the one that was here before
@@ -130,9 +130,10 @@ class WholeNode final : public SimNode {
   void measure(uint32_t round, uint32_t lane) {
     const Replica& replica = node_->replica();
     const uint32_t machine = node_->desk().machine();
-    found_ = Found{round, machine,
-                   world_.in.losses.measure({own_.params.values}, round, replica.recent().unit_of(round), machine, lane),
-                   static_cast<uint8_t>(round - replica.round())};
+    found_ =
+        Found{round, machine,
+              world_.in.losses.measure({own_.params.values}, round, replica.recent().unit_of(round), machine, lane),
+              static_cast<uint8_t>(round - replica.round())};
     is_measuring_ = true;
     measures_since_ = world_.queue.now();
     later(measures_since_ + world_.time_to_measure(), EventQueue::Kind::measured, [this, lane] {
