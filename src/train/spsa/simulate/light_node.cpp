@@ -72,8 +72,7 @@ class LightNode final : public SimNode, public Star::Node {
     if (!state) return;  // too far behind: it catches up first
     const int unit = round == round_ ? state->unit : state->next_unit;
     const auto lag = static_cast<uint8_t>(round - round_);
-    found_ = Found{round, machine_,
-                   world_.in.losses.measure({state->values.view(), state->round}, round, unit, machine_, lane), lag,
+    found_ = Found{round, machine_, world_.in.losses.measure(state->values.view(), round, unit, machine_, lane), lag,
                    std::nullopt};
     if (lag == 0 && world_.digest_due(round)) found_->digest = state->digest;
     be_busy(world_.time_to_measure(), EventQueue::Kind::measured, [this, lane, round] {

@@ -10,11 +10,11 @@ class ModelLosses final : public SimLosses {
  public:
   ModelLosses(const Voter::Inputs& in, Model& model) : in_(in), model_(model) {}
 
-  Measured measure(const LookedAt& at, uint32_t round, int unit, uint32_t machine, uint32_t lane) override {
+  Measured measure(ConstView looked_at, uint32_t round, int unit, uint32_t machine, uint32_t lane) override {
     const TensorView values = model_.pool().trainable().values;
-    TS_CHECK(at.values.bytes() == values.bytes(), "{} bytes of weights, the model trains {}", at.values.bytes(),
+    TS_CHECK(looked_at.bytes() == values.bytes(), "{} bytes of weights, the model trains {}", looked_at.bytes(),
              values.bytes());
-    std::memcpy(values.mutable_data(), at.values.data, static_cast<size_t>(values.bytes()));
+    std::memcpy(values.mutable_data(), looked_at.data, static_cast<size_t>(values.bytes()));
     model_.assemble(in_.ctx);
     return Voter(in_, machine, lane).measure(round, unit);
   }

@@ -1,6 +1,8 @@
 #include "train/spsa/simulate/quadratic.h"
 
 #include <cmath>
+#include <cstring>
+#include <deque>
 
 #include "core/error.h"
 #include "train/spsa/simulate/sim_draws.h"
@@ -48,10 +50,12 @@ SlopeTable::SlopeTable(const std::vector<double>& coefficients)
   norm_ = std::sqrt(squares);
   for (size_t group = 0; group < coefficients.size() / kTogether; ++group) {
     double* sums = &sums_[group * kPatterns];
-    for (size_t pattern = 0; pattern < kPatterns; ++pattern)
-      for (size_t i = 0; i < kTogether; ++i) {
-        const double c = coefficients[group * kTogether + i];
-        sums[pattern] += pattern >> i & 1 ? -c : c;
+    // With each weight there are twice as many patterns.
+    for (size_t i = 0, patterns = 1; i < kTogether; ++i, patterns *= 2)
+      for (size_t pattern = 0; pattern < patterns; ++pattern) {
+        const double c = coefficients[group * kTogether + i], before = sums[pattern];
+        sums[pattern] = before + c;
+        sums[pattern + patterns] = before - c;
       }
   }
 }
@@ -71,8 +75,8 @@ class QuadraticLosses final : public SimLosses {
  public:
   QuadraticLosses(const RunHeader& header, uint64_t seed) : header_(header), seed_(seed), quadratic_(header.seed) {}
 
-  Measured measure(const LookedAt& at, uint32_t round, int unit, uint32_t machine, uint32_t lane) override {
-    const Seen& seen = look(at);
+  Measured measure(ConstView values, uint32_t round, int unit, uint32_t machine, uint32_t lane) override {
+    const Seen& seen = look(values.as<float>());
     Measured found{.bytes = {}, .loss = seen.loss, .scored = header_.m};
     for (int64_t s = 0; s < header_.m; ++s) {
       const auto probe = static_cast<uint16_t>(s);
@@ -86,26 +90,26 @@ class QuadraticLosses final : public SimLosses {
 
  private:
   struct Seen {
-    std::optional<uint32_t> round;
+    std::vector<float> values;
     SlopeTable slopes;
     double loss;
   };
-  /// Tables of shared weights are kept, a node's own is made each time.
-  const Seen& look(const LookedAt& at) {
-    if (at.round)
-      for (const Seen& seen : seen_)
-        if (seen.round == at.round) return seen;
-    if (seen_.size() > kKept) seen_.pop_front();
-    seen_.push_back({at.round, SlopeTable(quadratic_.gradient(at.values)), quadratic_.loss(at.values)});
-    return seen_.back();
+  /// Most nodes look at what others have looked at before.
+  const Seen& look(std::span<const float> values) {
+    for (const Seen& seen : seen_)
+      if (std::memcmp(seen.values.data(), values.data(), values.size_bytes()) == 0) return seen;
+    if (seen_.size() == kKept) seen_.pop_back();
+    const ConstView view = view_of(values, {Quadratic::kWeights});
+    seen_.push_front({{values.begin(), values.end()}, SlopeTable(quadratic_.gradient(view)), quadratic_.loss(view)});
+    return seen_.front();
   }
 
   static constexpr size_t kKept =
-      20;  // weights that machines may look at: those of the last stale_max + 2 rounds, and own ones
+      20;  // tables, of 1 MB each: nodes look at weights of stale_max + 2 rounds, 17 at most
   RunHeader header_;
   uint64_t seed_;
   Quadratic quadratic_;
-  std::deque<Seen> seen_;
+  std::deque<Seen> seen_;  // the newest first
 };
 
 }  // namespace

@@ -1,8 +1,6 @@
 #pragma once
 // A loss that many simulated machines can look at: a quadratic, whose slopes along directions are table look-ups.
 
-#include <deque>
-
 #include "model/parameter_pool.h"
 #include "train/spsa/simulate/sim_losses.h"
 

@@ -7,17 +7,11 @@
 
 namespace tessera {
 
-/// Weights that a machine looks at.
-struct LookedAt {
-  ConstView values;  // [trained numbers] f32
-  std::optional<uint32_t> round =
-      std::nullopt;  // that they are shared by, behind so many rounds; nothing: a node's own
-};
-
 class SimLosses {
  public:
   virtual ~SimLosses() = default;
-  virtual Measured measure(const LookedAt&, uint32_t round, int unit, uint32_t machine, uint32_t lane) = 0;
+  /// @param values  that the machine looks at: [trained numbers] f32
+  virtual Measured measure(ConstView values, uint32_t round, int unit, uint32_t machine, uint32_t lane) = 0;
 };
 
 /// The recipe's voter on its model, whose trained values it writes over.

@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-constexpr SimTime kPatience = 3600 * kSimSecond;  // without a record; and twenty first deadlines
+constexpr SimTime kPatience = 3600 * kSimSecond;  // without a record, beside twenty first deadlines and four probings
 
 class Simulation {
  public:
@@ -42,7 +42,9 @@ class Simulation {
     return is_over_ && std::ranges::all_of(nodes_, [](const auto& node) { return node->has_ended(); });
   }
 
-  SimTime patience() const { return kPatience + sim_time(20 * world_.in.spsa.loose.first_deadline); }
+  SimTime patience() const {
+    return kPatience + sim_time(20 * world_.in.spsa.loose.first_deadline) + 4 * world_.time_to_measure();
+  }
 
   [[noreturn]] void throw_standstill() const {
     throw UserError("simulate",

@@ -130,10 +130,9 @@ class WholeNode final : public SimNode {
   void measure(uint32_t round, uint32_t lane) {
     const Replica& replica = node_->replica();
     const uint32_t machine = node_->desk().machine();
-    found_ =
-        Found{round, machine,
-              world_.in.losses.measure({own_.params.values}, round, replica.recent().unit_of(round), machine, lane),
-              static_cast<uint8_t>(round - replica.round())};
+    found_ = Found{round, machine,
+                   world_.in.losses.measure(own_.params.values, round, replica.recent().unit_of(round), machine, lane),
+                   static_cast<uint8_t>(round - replica.round())};
     is_measuring_ = true;
     measures_since_ = world_.queue.now();
     later(measures_since_ + world_.time_to_measure(), EventQueue::Kind::measured, [this, lane] {

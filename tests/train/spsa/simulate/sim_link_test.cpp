@@ -59,7 +59,9 @@ TEST(SimLink, ALostCoreMessageHasTakenItsTimeOfTheLink) {
   int compared = 0;
   for (int i = 0; i < 50; ++i) {
     const auto there = lossy.send(0, 1250), expected = sure.send(0, 1250);
-    if (there) EXPECT_EQ(there, expected) << "message " << i;
+    if (there) {
+      EXPECT_EQ(there, expected) << "message " << i;
+    }
     compared += there.has_value();
   }
   EXPECT_GT(compared, 10);

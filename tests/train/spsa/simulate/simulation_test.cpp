@@ -19,6 +19,7 @@ using namespace test;
 class Simulated : public testing::Test {
  protected:
   Simulated() {
+    context_.ctx.threads = 1;
     reserve_quadratic(pool_);
     pool_.allocate(1, ParameterPool::Gradients::no);
     config_.nodes = 24;
@@ -81,14 +82,15 @@ TEST_F(Simulated, NodesHoldEqualWeightsThatAReplayOfEachLogGives) {
 }
 
 TEST_F(Simulated, WithoutLossEveryNodeVotesInEveryRoundThatItHasALaneIn) {
-  const SimReport report = run();
+  run();
   const StepLog log = StepLog::open(folder_ / "run" / "log", {.access = StepLog::Access::read});
   log.for_each(0, [&](const Record& record, std::span<const std::byte>) {
-    if (record.type == RecordType::round && record.round > 3)
+    if (record.type == RecordType::round && record.round > 3) {
       EXPECT_EQ(std::ranges::count(record.present, true), 24) << "round " << record.round;
+      EXPECT_TRUE(record.extra.empty()) << "round " << record.round;
+    }
     return true;
   });
-  EXPECT_EQ(report.stale_groups, 0);
 }
 
 TEST_F(Simulated, NodesThatMeasureAheadAreFasterWhereTheNetworkIsAsSlowAsTheForwards) {
@@ -156,15 +158,13 @@ TEST_F(Simulated, LiarsUndoASumAndNotAMedian) {
   };
   const double honest = fallen("median", 0, "a"), median = fallen("median", 0.3, "b"), sum = fallen("sum", 0.3, "c");
   EXPECT_GT(honest, 10);
-  EXPECT_GT(median, 0.85 * honest);
+  EXPECT_GT(median, 0.75 * honest);
   EXPECT_LT(sum, 0.6 * honest) << "three in ten cancel six in ten";
 }
 
-TEST_F(Simulated, ARunWithoutAQuorumSaysSoInsteadOfGoingOnForEver) {
-  config_.loss = 0.9;
-  config_.nodes = 8;
-  spsa_.loose.quorum = 1;
-  spsa_.loose.absent_limit = 65535;
+TEST_F(Simulated, ARunThatStandsStillSaysSoInsteadOfGoingOnForEver) {
+  config_.nodes = 3;
+  config_.rate_mbit = 1e-7;  // 80 s a byte
   EXPECT_THROW(run(), UserError);
 }
 

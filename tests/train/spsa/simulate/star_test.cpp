@@ -90,7 +90,7 @@ TEST_F(SimulatedServer, WhileOneIsUnderWayNoOtherIsSent) {
 
 TEST_F(SimulatedServer, VotesReachThoseWhoPackAndNameTheirNode) {
   engine(2).publish_vote(bytes('v'));
-  run_to(2 * kWay);
+  run_to(2 * kWay - 1);
   EXPECT_TRUE(votes(0).empty());
   run_to(2 * kWay + kWay / 100);
   const auto sent = engine(0).take_sent_votes();
