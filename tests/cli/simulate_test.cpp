@@ -63,8 +63,8 @@ TEST_F(Simulate, HundredsOfNodesComeGoAreKilledAndHoldEqualWeights) {
   EXPECT_LT(found.at("loss_last").as_number(), 0.8 * found.at("loss_first").as_number());
   EXPECT_GT(found.at("catch_up_seconds").at("median").as_number(), 0);
   EXPECT_GT(found.at("rounds_per_second").as_number(), 0);
-  // A vote has 25 bytes and 86 around, of 4 probes. Those that are lost come on top, and records of 2 kB for 1150 votes, of
-  // which up to eight packers may send one.
+  // A vote has 25 bytes and 86 around, of 4 probes. Those that are lost come on top, and records of 2 kB for 1150
+  // votes, of which up to eight packers may send one.
   const double up = found.at("bytes_up").at("node_and_vote").as_number();
   EXPECT_GT(up, (25 + 86) / 4.0);
   EXPECT_LT(up, (25 + 86) / 4.0 / 0.9 + 8 * 2000 / 1150.0);
