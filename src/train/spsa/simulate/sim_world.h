@@ -14,15 +14,18 @@
 
 namespace tessera {
 
-/// Digests of nodes that have applied the same rounds.
+/// Digests of nodes against that of the shared replica behind the same rounds.
 class DigestComparison {
  public:
-  void note(uint32_t round, const StateDigest& digest);
-  int64_t compared() const { return compared_; }  // with the first one of their round
+  /// Of the shared replica, which is the first to apply a record.
+  void expect(uint32_t round, const StateDigest& digest) { expected_[round] = digest; }
+  /// Of a node. @return whether it is equal
+  bool compare(uint32_t round, const StateDigest& digest);
+  int64_t compared() const { return compared_; }
   int64_t different() const { return different_; }
 
  private:
-  std::map<uint32_t, StateDigest> first_;  // by round
+  std::map<uint32_t, StateDigest> expected_;  // by round
   int64_t compared_ = 0, different_ = 0;
 };
 
@@ -47,6 +50,8 @@ struct SimWorld {
   /// A vote as that machine sends it. @param state  digest of the weights behind so many rounds
   Vote vote_of(uint32_t place, uint32_t machine, uint32_t round, uint8_t lag, const Measured&) const;
   bool digest_due(uint32_t round) const;
+  /// Whether whole nodes' weights are compared behind so many rounds.
+  bool compares_behind(uint32_t round) const { return digest_due(round) || round == rounds(); }
   bool measures_ahead(uint32_t round) const;
   /// From the first probe of a round to the last.
   SimTime time_to_measure() const;

@@ -51,7 +51,7 @@ class Simulation {
                     fmt::format("no record for {:.0f} simulated seconds behind round {} of {}", seconds_of(patience()),
                                 world_.shared.replica().round(), world_.rounds()),
                     "the nodes are too slow or lose too much for spsa.quorum: lower simulate.loss, simulate.churn or "
-                    "simulate.forward_seconds, or raise simulate.rate_mbit");
+                    "simulate.forward_seconds, or raise simulate.rate_mbit; nodes whose disk is full are silent, too");
   }
 
   // --- records
@@ -82,6 +82,8 @@ class Simulation {
   }
 
   void note_round(const Record& record) {
+    if (world_.compares_behind(record.round + 1))
+      world_.digests.expect(record.round + 1, world_.shared.replica().digest(world_.in.ctx));
     const double loss = world_.shared.replica().last().loss;
     if (std::isfinite(loss)) {
       if (!std::isfinite(report_.loss_first)) report_.loss_first = loss;
@@ -140,11 +142,9 @@ class Simulation {
       report_.catch_up_largest = seconds_of(std::ranges::max(times));
       report_.catch_up_median = seconds_of(lower_median(times));
     }
-    const StateDigest digest = world_.shared.replica().digest(world_.in.ctx);
-    world_.digests.note(world_.rounds(), digest);
     report_.compared = world_.digests.compared();
     report_.divergence = world_.digests.different();
-    report_.digest = digest.text();
+    report_.digest = world_.shared.replica().digest(world_.in.ctx).text();
     return report_;
   }
 

@@ -19,7 +19,7 @@ struct SimReport {
   int64_t caught_up = 0;                             // how many these are
   int64_t stale_groups = 0, lanes_given_anew = 0, conflicts = 0, reseeds = 0;
   double loss_first = 0, loss_last = 0;  // means that records tell; NaN: none does
-  int64_t compared = 0, divergence = 0;  // digests: compared with another node's, and how many differed
+  int64_t compared = 0, divergence = 0;  // digests of whole nodes with the shared replica's, and how many differed
   std::string digest;                    // of the last weights
 
   /// simulate.json, but for the seconds that it took and for what the losses are of.

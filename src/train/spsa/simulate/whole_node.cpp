@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "io/files.h"
 #include "train/spsa/loose/loose_packer.h"
 #include "train/spsa/simulate/sim_world.h"
 #include "train/spsa/simulate/simulated_engine.h"
@@ -25,7 +26,7 @@ class WholeNode final : public SimNode {
         connection_(
             std::make_unique<SimulatedEngine>(world.star, world.queue, place, [this](SimTime at) { wake(at); })),
         engine_(*connection_) {
-    std::filesystem::create_directories(folder_);
+    create_folder(folder_);
     std::filesystem::remove_all(folder_ / "log");  // of the one that was here before
     std::filesystem::remove(folder_ / "node.json");
     const uint64_t records = world.star.records().size();
@@ -37,7 +38,7 @@ class WholeNode final : public SimNode {
   }
   ~WholeNode() override { world_.star.disconnect(place_); }  // before the engine goes
 
-  bool has_ended() const override { return node_ && node_->own().has_ended(); }
+  bool has_ended() const override { return node_ && (is_broken_ || node_->own().has_ended()); }
   void leave() override {
     if (node_) node_->leave();
   }
@@ -83,6 +84,7 @@ class WholeNode final : public SimNode {
     node_->clock().begin(node_->replica().round(), node_->now());
     node_->attend();
     if (!is_measuring_) read_records();
+    if (is_broken_) return;
     if (last_turn_ >= applied_at_) {
       if (node_->replica().round() == world_.rounds())
         finish();
@@ -111,8 +113,9 @@ class WholeNode final : public SimNode {
       node_->clock().begin(round, node_->now());
       if (round == compared_) continue;
       compared_ = round;
-      if (world_.digest_due(round) || round == world_.rounds())
-        world_.digests.note(round, node_->replica().digest(world_.in.ctx));
+      is_broken_ =
+          world_.compares_behind(round) && !world_.digests.compare(round, node_->replica().digest(world_.in.ctx));
+      if (is_broken_) return;  // the log's own DIGEST would end it
     }
     applied_at_ = world_.queue.now() + world_.shared.time_to_apply(before, node_->replica().round());
   }
@@ -166,7 +169,7 @@ class WholeNode final : public SimNode {
 
   /// Takes a turn at `at`, or as soon after it as the node comes to look.
   void wake(SimTime at) {
-    if (!node_) return;  // it catches up
+    if (!node_ || is_broken_) return;  // it catches up, or is no more
     at = std::max({at, last_turn_ + pause_, applied_at_});
     if (is_measuring_) {
       const SimTime probe = std::max<SimTime>(1, world_.time_of_probe());
@@ -196,6 +199,7 @@ class WholeNode final : public SimNode {
   uint32_t compared_ = 0;  // round whose weights were looked at last
   uint64_t numbers_ = 0;
   bool is_measuring_ = false;
+  bool is_broken_ = false;  // its weights are not those of others: it takes part no more
 };
 
 }  // namespace
