@@ -163,12 +163,40 @@ int run_log(int argc, char** argv) {
   }
 }
 
+/// trainer simulate RECIPE [section.key=value ...] --nodes N: job = "simulate" of the recipe.
+int run_simulate(int argc, char** argv) {
+  Arguments arguments;
+  std::optional<int64_t> nodes;
+  CLI::App app{"Simulates a run of many loose nodes (docs/loose_nodes.md).", "trainer simulate"};
+  app.add_option("recipe", arguments.recipe, "the recipe, a TOML file, with train.estimator = \"spsa\"")->required();
+  app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
+  app.add_option("--nodes", nodes, "machines that take part, in place of simulate.nodes");
+  app.add_flag("--check", arguments.check, "validate, print the plan and stop");
+  app.add_flag("--quiet", arguments.quiet, "say nothing but errors");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return launched_rank() == 0 ? tell_help(app, error) : kDone;
+    print_once(
+        launched_rank(),
+        UserError("command line", error.what(), "trainer simulate RECIPE [section.key=value ...] --nodes N").what());
+    return kUserError;
+  }
+  arguments.overrides.emplace_back("job=simulate");
+  if (nodes) arguments.overrides.push_back(fmt::format("simulate.nodes={}", *nodes));
+  return run_recipe(arguments);
+}
+
 /// The arguments say what to do.
 int run_command(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "log") return run_log(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "simulate") return run_simulate(argc - 1, argv + 1);
   Arguments arguments;
   CLI::App app{"Trains and evaluates language models; driven by a TOML recipe. Keys: --explain all", "trainer"};
-  app.footer(std::string(kLogUsage) + ": what the log of an SPSA run holds; a recipe of that name is ./log");
+  app.footer(std::string(kLogUsage) +
+             ": what the log of an SPSA run holds; a recipe of that name is ./log\n"
+             "trainer simulate RECIPE --nodes N: a run of many loose nodes in one process; a recipe of that name is "
+             "./simulate");
   app.add_option("recipe", arguments.recipe, "the recipe, a TOML file");
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
   CLI::Option* check =

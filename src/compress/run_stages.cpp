@@ -175,9 +175,10 @@ class Root {
     if (!journal_.is_altered(stage.name)) return;
     const fs::path file = in_.folder / stage.file, kept = file.string() + ".altered";
     fs::rename(file, kept);
-    in_.say(fmt::format("{} is not as stage {} left it: the stage is run again, and what was there is {} now. A plan of "
-                        "your own is given by fold.plan = FILE",
-                        file.string(), stage.name, kept.filename().string()));
+    in_.say(
+        fmt::format("{} is not as stage {} left it: the stage is run again, and what was there is {} now. A plan of "
+                    "your own is given by fold.plan = FILE",
+                    file.string(), stage.name, kept.filename().string()));
   }
 
   /// Of a stage that the other run could have spared this one.

@@ -8,10 +8,11 @@ namespace tessera {
 
 /// Machine ids from here on are not machines: streams for other uses.
 constexpr uint32_t kReservedMachines = 0xffffff00u;
-constexpr uint32_t kRoundingStream = 0xffffff02u;  // draws of stochastic rounding
-constexpr uint32_t kSharedStream = 0xffffff03u;    // directions that all machines use
-constexpr uint32_t kSeedPoolStream = 0xffffff04u;  // the fixed pool of K directions: round 0, sample k
-constexpr uint32_t kHadamardStream = 0xffffffffu;  // the signs D of a round: sample = group
+constexpr uint32_t kRoundingStream = 0xffffff02u;   // draws of stochastic rounding
+constexpr uint32_t kSharedStream = 0xffffff03u;     // directions that all machines use
+constexpr uint32_t kSeedPoolStream = 0xffffff04u;   // the fixed pool of K directions: round 0, sample k
+constexpr uint32_t kQuadraticStream = 0xffffff05u;  // the minimum of a simulation's quadratic: round 0
+constexpr uint32_t kHadamardStream = 0xffffffffu;   // the signs D of a round: sample = group
 
 /// Which z. Independent directions: (seed, round, machine, sample).
 /// Hadamard lane k of K = `lanes` (a power of two, 0: none):

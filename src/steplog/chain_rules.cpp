@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 #include "core/crc32c.h"
 #include "core/direction.h"
@@ -37,10 +38,12 @@ void remove_machine(Roster& roster, const RosterChange& change) {
   roster[change.lane].reset();
 }
 
-void add_machine(Roster& roster, const RosterChange& change, const std::set<uint32_t>& former) {
+/// @param members  machines of the roster
+void add_machine(Roster& roster, const RosterChange& change, std::unordered_set<uint32_t>& members,
+                 const std::set<uint32_t>& former) {
   if (change.machine >= kReservedMachines)
     refuse("machine", fmt::format("machine id {:08x} is reserved", change.machine));
-  if (lane_of(roster, change.machine))
+  if (members.contains(change.machine))
     refuse("machine", fmt::format("machine {} is in the roster already", change.machine));
   if (former.count(change.machine))
     refuse("machine", fmt::format("machine {} has left; ids are never used again", change.machine));
@@ -49,6 +52,7 @@ void add_machine(Roster& roster, const RosterChange& change, const std::set<uint
   if (roster[change.lane])
     refuse("lane", fmt::format("lane {} belongs to machine {} already", change.lane, *roster[change.lane]));
   roster[change.lane] = change.machine;
+  members.insert(change.machine);
 }
 
 void check_present(const std::vector<bool>& present, const Roster& roster) {
@@ -60,11 +64,15 @@ void check_present(const std::vector<bool>& present, const Roster& roster) {
 Roster checked_roster(const Record& record, const RecentRounds& rounds) {
   Roster roster = rounds.roster();
   std::set<uint32_t> former = rounds.former();
+  std::unordered_set<uint32_t> members;  // thousands may come with one record
+  for (const auto& machine : roster)
+    if (machine) members.insert(*machine);
   for (const RosterChange& change : record.roster) {
     if (change.add) {
-      add_machine(roster, change, former);
+      add_machine(roster, change, members, former);
     } else {
       remove_machine(roster, change);
+      members.erase(change.machine);
       former.insert(change.machine);
     }
   }

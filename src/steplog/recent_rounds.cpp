@@ -59,6 +59,16 @@ int64_t lanes_taken(const Roster& roster) {
   return std::count_if(roster.begin(), roster.end(), [](const auto& machine) { return machine.has_value(); });
 }
 
+LaneIndex::LaneIndex(const Roster& roster) {
+  for (uint32_t lane = 0; lane < roster.size(); ++lane)
+    if (roster[lane]) lanes_.emplace(*roster[lane], lane);
+}
+
+std::optional<uint32_t> LaneIndex::find(uint32_t machine) const {
+  const auto found = lanes_.find(machine);
+  return found == lanes_.end() ? std::nullopt : std::optional(found->second);
+}
+
 const RecentRounds::Round* RecentRounds::find(uint32_t seed_round) const {
   for (const Round& round : recent_)
     if (round.round == seed_round) return &round;

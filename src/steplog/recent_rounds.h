@@ -7,6 +7,7 @@
 #include <deque>
 #include <optional>
 #include <set>
+#include <unordered_map>
 #include <vector>
 
 namespace tessera {
@@ -21,6 +22,18 @@ using Roster = std::vector<std::optional<uint32_t>>;
 /// Nothing for a machine that has none.
 std::optional<uint32_t> lane_of(const Roster&, uint32_t machine);
 int64_t lanes_taken(const Roster&);
+
+/// Lanes by machine, for those who ask for many of them.
+class LaneIndex {
+ public:
+  explicit LaneIndex(const Roster&);
+  /// As lane_of().
+  std::optional<uint32_t> find(uint32_t machine) const;
+  bool contains(uint32_t machine) const { return lanes_.contains(machine); }
+
+ private:
+  std::unordered_map<uint32_t, uint32_t> lanes_;
+};
 
 /// The last stale_max rounds, those that the next record may still hold late votes of.
 ///

@@ -58,9 +58,10 @@ TEST_F(Cure, BeginsWithTheSharedModelWhereGatesWereMultipliedIn) {
 /// Passes of training are short here: those of 512 tokens by which the report measures speeds take the most memory, and
 /// of all its models the cured one, which has the cure's deltas beside those of its children.
 TEST_F(Cure, TheReportHasRoomForTheCuredModelWherePassesOfTrainingAreSmall) {
-  const Words words = {"fold.selector=bi",  "fold.remove=0",      "fold.group=2", "fold.child=lora", "train.batch=1",
-                       "train.steps=2",     "fold.gate_batch=1",  "fold.report_tokens=20",
-                       "fold.calibration_rows=1", "train.sequence_length=16", "fold.until=report"};
+  const Words words = {"fold.selector=bi",         "fold.remove=0",         "fold.group=2",
+                       "fold.child=lora",          "train.batch=1",         "train.steps=2",
+                       "fold.gate_batch=1",        "fold.report_tokens=20", "fold.calibration_rows=1",
+                       "train.sequence_length=16", "fold.until=report"};
   const test::Ended ended = expect_done(trainer(job("run", words)));
   EXPECT_THAT(ended.out, HasSubstr("stage report: done"));
 }

@@ -111,10 +111,11 @@ struct Asked {
     for (size_t i = 0; i < examples.size(); ++i) {
       std::vector<int32_t> tokens = encode_prompt(tokenizer, in.config.data, examples[i].prompt);
       if (tokens.empty()) {
-        results[i] = {{},
-                      Finish::failed,
-                      "the prompt has no tokens, and this tokenizer puts none in front of a text: name a file of prompts "
-                      "in generate.prompts"};
+        results[i] = {
+            {},
+            Finish::failed,
+            "the prompt has no tokens, and this tokenizer puts none in front of a text: name a file of prompts "
+            "in generate.prompts"};
         continue;
       }
       prompts.push_back(std::move(tokens));

@@ -14,10 +14,11 @@ Job generate_job();
 Job export_job();
 Job replay_job();
 Job compress_job();
+Job simulate_job();
 
 const std::vector<Job>& jobs() {
   static const std::vector<Job> all = {train_job(),  prepare_job(), evaluate_job(), generate_job(),
-                                       export_job(), replay_job(),  compress_job()};
+                                       export_job(), replay_job(),  compress_job(), simulate_job()};
   return all;
 }
 

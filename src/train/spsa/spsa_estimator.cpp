@@ -62,12 +62,15 @@ void check_optimizer(Recipe& recipe, const OptimizerConfig& optimizer) {
                  "lower optimizer.lr or optimizer.weight_decay: their product is the share that a step takes");
 }
 
-/// What machines with nothing but the log in common have to agree on stands in the log's header.
-void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& trainer) {
-  const bool is_loose = transport_named(spsa.transport).is_loose();
+void check_aggregate(Recipe& recipe, const SpsaConfig& spsa) {
   if (spsa.aggregate != "sum" && spsa.directions != "shared")
     recipe.fault("spsa", "aggregate", "votes along different directions cannot be compared",
                  "set spsa.directions = \"shared\", or leave spsa.aggregate out");
+}
+
+/// What machines with nothing but the log in common have to agree on stands in the log's header.
+void check_terms(Recipe& recipe, const SpsaConfig& spsa, const TrainerConfig& trainer) {
+  const bool is_loose = transport_named(spsa.transport).is_loose();
   if (!is_loose && spsa.loose.stale_max.value_or(0) > 0)
     recipe.fault("spsa", "stale_max", fmt::format("no vote is late with spsa.transport = \"{}\"", spsa.transport),
                  "leave it out");
@@ -157,10 +160,7 @@ class Spsa final : public Estimator {
   }
 
   void check(Recipe& recipe, const RecipeParts& parts) const override {
-    check_trainer(recipe, parts.trainer);
-    check_model(recipe, config_, parts.adapter, parts.sharing);
-    check_votes(recipe, config_, parts.trainer.optimizer);
-    check_optimizer(recipe, parts.trainer.optimizer);
+    check_spsa_method(recipe, config_, parts);
     check_terms(recipe, config_, parts.trainer);
     check_loose(recipe, config_);
     check_privacy(recipe, config_, parts.trainer.train);
@@ -265,6 +265,14 @@ class Spsa final : public Estimator {
 };
 
 }  // namespace
+
+void check_spsa_method(Recipe& recipe, const SpsaConfig& spsa, const RecipeParts& parts) {
+  check_trainer(recipe, parts.trainer);
+  check_model(recipe, spsa, parts.adapter, parts.sharing);
+  check_votes(recipe, spsa, parts.trainer.optimizer);
+  check_optimizer(recipe, parts.trainer.optimizer);
+  check_aggregate(recipe, spsa);
+}
 
 const SpsaConfig& spsa_config(const TrainerConfig& config) {
   return dynamic_cast<const Spsa&>(config.estimators.named("spsa")).config();

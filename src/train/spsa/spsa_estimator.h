@@ -9,6 +9,10 @@ namespace tessera {
 /// [spsa] of a recipe, whichever estimator it trains with.
 const SpsaConfig& spsa_config(const TrainerConfig&);
 
+/// Adds a fault for what of the method itself does not go together: of votes, directions, optimizer and model. How the
+/// machines of a run find each other is another matter.
+void check_spsa_method(Recipe&, const SpsaConfig&, const RecipeParts&);
+
 /// A process among those that take part: as its job counts it, and as [spsa] does.
 Standing standing_of(const SpsaConfig&, const DataShare&);
 

@@ -76,13 +76,19 @@ std::string selection_of(Model& model) {
 RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
                       Model& model, const std::string& base, int machines, Rules rules,
                       const std::filesystem::path& log, const Context& ctx) {
-  const FlatParams& params = model.pool().trainable();
+  const HeaderSubject subject{.params = model.pool().trainable(), .base = base, .selection = selection_of(model)};
+  return make_header(config, train, optimizer, subject, machines, rules, log, ctx);
+}
+
+RunHeader make_header(const SpsaConfig& config, const TrainConfig& train, const OptimizerConfig& optimizer,
+                      const HeaderSubject& subject, int machines, Rules rules, const std::filesystem::path& log,
+                      const Context& ctx) {
   RunHeader header;
   header.rules = rules;
-  header.base = base;
-  header.selection = selection_of(model);
-  header.start = values_digest(ctx, params, params.values).text();
-  header.manifest = manifest_of(params);
+  header.base = subject.base;
+  header.selection = subject.selection;
+  header.start = values_digest(ctx, subject.params, subject.params.values).text();
+  header.manifest = manifest_of(subject.params);
   header.seed = static_cast<uint64_t>(train.seed);
   // The f32 that the kernels add: the quotient is formed with what was really gone.
   header.eps = static_cast<double>(static_cast<float>(config.eps));

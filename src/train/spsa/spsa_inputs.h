@@ -39,4 +39,13 @@ std::string selection_of(Model&);
 RunHeader make_header(const SpsaConfig&, const TrainConfig&, const OptimizerConfig&, Model&, const std::string& base,
                       int machines, Rules rules, const std::filesystem::path& log, const Context&);
 
+/// What a run trains, as its header names it.
+struct HeaderSubject {
+  const FlatParams& params;
+  std::string base, selection;
+};
+/// The same for what is no model.
+RunHeader make_header(const SpsaConfig&, const TrainConfig&, const OptimizerConfig&, const HeaderSubject&, int machines,
+                      Rules rules, const std::filesystem::path& log, const Context&);
+
 }  // namespace tessera

@@ -9,6 +9,8 @@ namespace {
 /// How many rounds older than the one to be packed the weights are that a vote has looked at.
 int64_t age(const Vote& vote, uint32_t round) { return int64_t{round} - (int64_t{vote.seed_round} - vote.lag); }
 
+uint64_t place_of(uint32_t seed_round, uint32_t machine) { return uint64_t{seed_round} << 32 | machine; }
+
 }  // namespace
 
 std::optional<VoteBox::Reason> VoteBox::refuses(const Replica& replica, const Vote& vote,
@@ -37,7 +39,8 @@ void VoteBox::take(const Replica& replica, std::span<const std::byte> message, c
   if (!vote) return drop(Reason::form);
   if (const auto reason = refuses(replica, *vote, speaks_for)) return drop(*reason);
   const uint32_t seed_round = vote->seed_round, machine = vote->machine;
-  if (!votes_[seed_round].emplace(machine, std::move(*vote)).second) drop(Reason::twice);
+  if (!here_.insert(place_of(seed_round, machine)).second) return drop(Reason::twice);
+  votes_[seed_round].emplace(machine, std::move(*vote));
 }
 
 RoundVotes VoteBox::votes_of(const Replica& replica) const {
@@ -52,10 +55,8 @@ RoundVotes VoteBox::votes_of(const Replica& replica) const {
 }
 
 int64_t VoteBox::present(const Replica& replica, const Roster& roster) const {
-  const auto found = votes_.find(replica.round());
-  if (found == votes_.end()) return 0;
-  return std::ranges::count_if(roster,
-                               [&](const auto& machine) { return machine && found->second.contains(*machine); });
+  return std::ranges::count_if(
+      roster, [&](const auto& machine) { return machine && here_.contains(place_of(replica.round(), *machine)); });
 }
 
 void VoteBox::forget(const Replica& replica) {
@@ -66,9 +67,12 @@ void VoteBox::forget(const Replica& replica) {
       continue;
     }
     const Roster* roster = replica.recent().roster_of(seed_round);
+    const LaneIndex lanes(roster ? *roster : Roster{});
     std::erase_if(it->second, [&](const auto& entry) {
-      const auto lane = roster ? lane_of(*roster, entry.first) : std::nullopt;
-      return !lane || replica.recent().is_counted(seed_round, *lane);
+      const auto lane = lanes.find(entry.first);
+      const bool goes = !lane || replica.recent().is_counted(seed_round, *lane);
+      if (goes) here_.erase(place_of(seed_round, entry.first));
+      return goes;
     });
     it = it->second.empty() ? votes_.erase(it) : std::next(it);
   }
@@ -76,7 +80,9 @@ void VoteBox::forget(const Replica& replica) {
 
 void VoteBox::drop_for_digest(uint32_t seed_round, uint32_t machine) {
   const auto found = votes_.find(seed_round);
-  if (found != votes_.end() && found->second.erase(machine) > 0) drop(Reason::digest);
+  if (found == votes_.end() || found->second.erase(machine) == 0) return;
+  here_.erase(place_of(seed_round, machine));
+  drop(Reason::digest);
 }
 
 int64_t VoteBox::dropped_in_all() const { return std::accumulate(dropped_.begin(), dropped_.end(), int64_t{0}); }

@@ -5,6 +5,7 @@
 #include <array>
 #include <functional>
 #include <string_view>
+#include <unordered_set>
 
 #include "train/spsa/packer.h"
 
@@ -52,6 +53,7 @@ class VoteBox {
 
   uint32_t run_;
   std::map<uint32_t, RoundVotes::ByMachine> votes_;  // by seed round
+  std::unordered_set<uint64_t> here_;                // seed rounds and machines of these: thousands are asked for often
   Dropped dropped_{};
 };
 

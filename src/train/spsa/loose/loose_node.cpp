@@ -81,15 +81,15 @@ void LooseNode::require_packer() const {
 
 /// Records are synced in runs, before the weights move: one by one the disk would take longer than all else.
 void LooseNode::catch_up() {
-  const auto start = Clock::now();
+  const auto start = now();
   Seconds replaying{0};
   std::vector<Record> run;
   int64_t caught_up = 0;
   const auto flush = [&] {
     own_.log().sync();
-    const auto begin = Clock::now();
+    const auto begin = now();
     replica_.apply(in_.ctx, run);
-    replaying += Clock::now() - begin;
+    replaying += now() - begin;
     caught_up += std::ssize(run);
     run.clear();
   };
@@ -109,7 +109,7 @@ void LooseNode::catch_up() {
   flush();
   if (caught_up > 0)
     in_.say(fmt::format("caught up with {} records: {:.2f} s of reading, {:.2f} s of replaying", caught_up,
-                        (Seconds(Clock::now() - start) - replaying).count(), replaying.count()));
+                        (Seconds(now() - start) - replaying).count(), replaying.count()));
 }
 
 void LooseNode::attend() {
@@ -162,11 +162,11 @@ void LooseNode::note_names() {
 void LooseNode::append(const Record& record, const Bytes& bytes, StepLog::Sync sync) {
   const bool is_round = record.type == RecordType::round;
   // Of the rosters before it; and a record that the disk did not take is none.
-  RosterOffice::Silences silences;
-  if (is_round) silences = office_.silences_behind(record, own_.log().chain().rounds());
+  RosterOffice::Seen seen;
+  if (is_round) seen = office_.seen_in(record, own_.log().chain().rounds());
   own_.append(record, bytes, sync);
   if (is_round) {
-    office_.note(std::move(silences));
+    office_.note(std::move(seen));
     packed_last_ = has_packed(record.round);
     if (has_joined_ && !record.roster.empty()) {
       note_names();

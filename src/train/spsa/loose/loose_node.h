@@ -89,6 +89,7 @@ class LooseNode {
   Replica& replica() { return replica_; }
   const Replica& replica() const { return replica_; }
   OwnLog& own() { return own_; }
+  const OwnLog& own() const { return own_; }
   VoteBox& box() { return box_; }
   RoundClock& clock() { return clock_; }
   const MembershipDesk& desk() const { return desk_; }

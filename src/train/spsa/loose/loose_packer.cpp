@@ -22,7 +22,8 @@ Roster staying(Roster roster, const std::vector<RosterChange>& changes) {
 
 /// Whoever has no lane has no say.
 RoundVotes::ByMachine with_lanes(RoundVotes::ByMachine votes, const Roster& roster) {
-  std::erase_if(votes, [&](const auto& vote) { return !lane_of(roster, vote.first); });
+  const LaneIndex lanes(roster);
+  std::erase_if(votes, [&](const auto& vote) { return !lanes.contains(vote.first); });
   return votes;
 }
 

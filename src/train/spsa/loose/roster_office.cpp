@@ -38,26 +38,31 @@ void RosterOffice::take(const LogEngine::Sent& sent) {
     return;
   }
   if (is_new) asked_.push_back(request->machine);
-  if (!sent.node.empty()) newest_[sent.node] = request->machine;
+  if (!sent.node.empty()) propose(sent.node, request->machine);
 }
 
-bool RosterOffice::is_replaced(uint32_t machine) const {
-  const auto owner = owners_.find(machine);
-  if (owner == owners_.end()) return false;
-  const auto newest = newest_.find(owner->second);
-  return newest != newest_.end() && newest->second != machine;
+void RosterOffice::propose(const std::string& node, uint32_t machine) {
+  const auto [newest, is_first] = newest_.emplace(node, machine);
+  if (is_first || newest->second == machine) return;
+  replaced_.insert(newest->second);
+  replaced_.erase(machine);
+  newest->second = machine;
 }
 
-RosterOffice::Silences RosterOffice::silences_behind(const Record& record, const RecentRounds& before) const {
+RosterOffice::Seen RosterOffice::seen_in(const Record& record, const RecentRounds& before) const {
   const std::set<uint32_t> heard = heard_in(record, before);
-  Silences silent;
-  for (const auto& machine : before.roster_behind(record)) {
-    if (!machine) continue;
-    // Who joins with this record could not vote in it.
-    const bool joins = !lane_of(before.roster(), *machine);
-    silent[*machine] = joins || heard.contains(*machine) ? 0 : silence(*machine) + 1;
-  }
-  return silent;
+  Seen seen;
+  for (const RosterChange& change : record.roster)
+    if (change.add) seen.joined.insert(change.machine);
+  for (const auto& machine : before.roster_behind(record))
+    if (machine && !seen.joined.contains(*machine) && !heard.contains(*machine))
+      seen.silent[*machine] = silence(*machine) + 1;
+  return seen;
+}
+
+void RosterOffice::note(Seen seen) {
+  std::erase_if(asked_, [&](uint32_t machine) { return seen.joined.contains(machine); });
+  silent_ = std::move(seen.silent);
 }
 
 std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) const {
@@ -66,17 +71,18 @@ std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) cons
   for (uint32_t lane = 0; lane < roster.size(); ++lane) {
     if (!roster[lane] || changes.size() >= kMostChanges) continue;
     const uint32_t machine = *roster[lane];
-    if (!is_leaving(machine) && !is_replaced(machine) && silence(machine) < absent_limit_) continue;
+    if (!is_giving_up(machine) && silence(machine) < absent_limit_) continue;
     changes.push_back({lane, false, *roster[lane]});
     roster[lane].reset();
   }
+  if (asked_.empty()) return changes;
+  const LaneIndex lanes(recent.roster());
+  uint32_t lane = 0;  // none before it is free
   for (const uint32_t machine : asked_) {
     if (changes.size() >= kMostChanges) break;
     // Numbers are never used again, in the roster or out of it.
-    if (lane_of(recent.roster(), machine) || recent.former().contains(machine)) continue;
-    if (is_leaving(machine) || is_replaced(machine)) continue;
-    const auto free_lane = std::ranges::find_if(roster, [](const auto& taken) { return !taken; });
-    const auto lane = static_cast<uint32_t>(free_lane - roster.begin());
+    if (lanes.contains(machine) || recent.former().contains(machine) || is_giving_up(machine)) continue;
+    while (lane < roster.size() && roster[lane]) ++lane;
     if (lane == kMostLanes) break;  // it waits until one is free
     if (lane == roster.size()) roster.emplace_back();
     roster[lane] = machine;

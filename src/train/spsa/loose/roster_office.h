@@ -5,6 +5,8 @@
 
 #include <map>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "steplog/log_engine.h"
@@ -21,12 +23,16 @@ class RosterOffice {
   /// A kept control message, in the engine's order; one that is here already changes nothing. The node that proposes a
   /// number first is its owner: nobody else may vote with it, or leave with it. Others' numbers are passed over.
   void take(const LogEngine::Sent&);
-  /// Rounds in a row, by machine, in which no record had a vote of it.
-  using Silences = std::map<uint32_t, int64_t>;
-  /// Those behind a ROUND that is the next record. @param before  behind the record before
-  Silences silences_behind(const Record&, const RecentRounds& before) const;
+  /// Rounds in a row, by machine, in which no record had a vote of it; those that had one are not there.
+  using Silences = std::unordered_map<uint32_t, int64_t>;
+  struct Seen {
+    Silences silent;
+    std::unordered_set<uint32_t> joined;  // with that record: they could not vote in it
+  };
+  /// What a ROUND that is the next record tells of machines. @param before  behind the record before
+  Seen seen_in(const Record&, const RecentRounds& before) const;
   /// That record is in the log now.
-  void note(Silences silences) { silent_ = std::move(silences); }
+  void note(Seen);
 
   /// For the next record: machines that left or were silent too long lose their lanes; those that asked get the lowest
   /// free one, in the order in which they asked. A node has one lane: of its numbers the one that it proposed last gets
@@ -52,14 +58,16 @@ class RosterOffice {
   int64_t silence(uint32_t machine) const;
 
  private:
-  bool is_replaced(uint32_t machine) const;
+  void propose(const std::string& node, uint32_t machine);
+  /// Whether a machine has no claim to a lane: it leaves, or its node has proposed another number since.
+  bool is_giving_up(uint32_t machine) const { return leaving_.contains(machine) || replaced_.contains(machine); }
 
   uint32_t run_;
   int64_t absent_limit_;
   std::map<uint32_t, std::string> owners_;  // by machine
-  std::vector<uint32_t> asked_;             // machines, in the order of their messages
+  std::vector<uint32_t> asked_;  // machines, in the order of their messages; not those that were seen to come
   std::map<std::string, uint32_t> newest_;  // the number that a node proposed last
-  std::set<uint32_t> leaving_;
+  std::unordered_set<uint32_t> leaving_, replaced_;
   Silences silent_;
 };
 
