@@ -29,9 +29,9 @@ class LooseNode {
     const std::string& run_name;     // of the run there
     std::filesystem::path run, log;  // folders: of the run and of its log
     Snapshots& snapshots;
-    std::function<void(const Bytes&)> applied{};  // told of each record since join(); may be empty
     std::function<void(const std::string&)> say;
     std::function<bool()> is_asked_to_stop;
+    std::function<void(const Bytes&)> applied{};  // a record, since join(); may be empty
   };
   /// Opens the own log. The engine has taken the run's header: one that is refused leaves no folder behind.
   /// @throws UserError when the folder is of another run, or of another name at the engine

@@ -50,12 +50,12 @@ class LooseStepper final : public Stepper {
                .run = in.run_path,
                .log = rank_log_folder(in.run_path, 0),
                .snapshots = snapshots_,
+               .say = [this](const std::string& text) { in_.report.say(text); },
+               .is_asked_to_stop = [this] { return is_asked_to_stop(); },
                .applied =
                    [this](const Bytes& record) {
                      if (crew_) crew_->note(record);
-                   },
-               .say = [this](const std::string& text) { in_.report.say(text); },
-               .is_asked_to_stop = [this] { return is_asked_to_stop(); }},
+                   }},
               transport_named(config.transport)
                   .make({.world = in.world,
                          .folder = {},
