@@ -81,15 +81,16 @@ void LooseNode::require_packer() const {
 
 /// Records are synced in runs, before the weights move: one by one the disk would take longer than all else.
 void LooseNode::catch_up() {
-  const auto start = now();
+  using std::chrono::steady_clock;  // what it took is told, also where a node lives by another clock
+  const auto start = steady_clock::now();
   Seconds replaying{0};
   std::vector<Record> run;
   int64_t caught_up = 0;
   const auto flush = [&] {
     own_.log().sync();
-    const auto begin = now();
+    const auto begin = steady_clock::now();
     replica_.apply(in_.ctx, run);
-    replaying += now() - begin;
+    replaying += steady_clock::now() - begin;
     caught_up += std::ssize(run);
     run.clear();
   };
@@ -109,7 +110,7 @@ void LooseNode::catch_up() {
   flush();
   if (caught_up > 0)
     in_.say(fmt::format("caught up with {} records: {:.2f} s of reading, {:.2f} s of replaying", caught_up,
-                        (Seconds(now() - start) - replaying).count(), replaying.count()));
+                        (Seconds(steady_clock::now() - start) - replaying).count(), replaying.count()));
 }
 
 void LooseNode::attend() {
