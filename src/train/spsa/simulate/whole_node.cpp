@@ -83,9 +83,11 @@ class WholeNode final : public SimNode {
     next_turn_ = kNever;
     node_->clock().begin(node_->replica().round(), node_->now());
     node_->attend();
-    if (!is_measuring_) read_records();
+    hear_answer();
+    // Who offers a record waits for what becomes of it, and does nothing else.
+    if (!is_measuring_ && !engine_.is_appending()) read_records();
     if (is_broken_) return;
-    if (last_turn_ >= applied_at_) {
+    if (last_turn_ >= applied_at_ && !engine_.is_appending()) {
       if (node_->replica().round() == world_.rounds())
         finish();
       else
@@ -100,7 +102,15 @@ class WholeNode final : public SimNode {
       vote();
       node_->repeat_vote();
     }
-    if (!engine_.is_appending()) packer_->pack();
+    packer_->pack();
+  }
+
+  /// What became of a record is told where it was offered; what the node reads comes behind that.
+  void hear_answer() {
+    if (!engine_.has_answer() || node_->replica().round() == world_.rounds()) return;
+    engine_.hold_back(true);
+    packer_->pack();
+    engine_.hold_back(false);
   }
 
   /// One by one, so that weights are compared behind the same rounds everywhere.
