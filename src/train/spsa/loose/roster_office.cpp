@@ -54,10 +54,10 @@ void RosterOffice::note(const Record& record, const RecentRounds& before) {
   std::unordered_set<uint32_t> joined;  // with this record: they could not vote in it
   for (const RosterChange& change : record.roster)
     if (change.add) joined.insert(change.machine);
-  std::erase_if(asked_, [&](uint32_t machine) { return joined.contains(machine); });
-  std::unordered_map<uint32_t, int64_t> silent;
+  Silences silent;
   for (const auto& machine : before.roster_behind(record))
-    if (machine && !joined.contains(*machine) && !heard.contains(*machine)) silent[*machine] = silence(*machine) + 1;
+    if (machine) silent[*machine] = joined.contains(*machine) || heard.contains(*machine) ? 0 : silence(*machine) + 1;
+  std::erase_if(asked_, [&](uint32_t machine) { return silent.contains(machine); });
   silent_ = std::move(silent);
 }
 

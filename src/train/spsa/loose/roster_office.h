@@ -55,7 +55,8 @@ class RosterOffice {
   std::vector<uint32_t> asked_;  // machines, in the order of their messages; not those that were seen to come
   std::map<std::string, uint32_t> newest_;  // the number that a node proposed last
   std::unordered_set<uint32_t> leaving_, replaced_;
-  std::unordered_map<uint32_t, int64_t> silent_;  // of those that have been
+  using Silences = std::unordered_map<uint32_t, int64_t>;
+  Silences silent_;  // of all that have a lane
 };
 
 }  // namespace tessera

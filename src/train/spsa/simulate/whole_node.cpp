@@ -27,8 +27,9 @@ class WholeNode final : public SimNode {
             std::make_unique<SimulatedEngine>(world.star, world.queue, place, [this](SimTime at) { wake(at); })),
         engine_(*connection_) {
     create_folder(folder_);
-    std::filesystem::remove_all(folder_ / "log");  // of the one that was here before
-    std::filesystem::remove(folder_ / "node.json");
+    // Of the one that was here before.
+    for (const char* left : {"log", "checkpoints", "node.json", "nodes.json"})
+      std::filesystem::remove_all(folder_ / left);
     const uint64_t records = world.star.records().size();
     const size_t controls = world.star.controls().size();
     const SimTime there = world.star.connect(place, life, engine_, name(), true);
