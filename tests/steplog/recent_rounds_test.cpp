@@ -78,6 +78,15 @@ TEST_F(RecentRoundsTest, ALaneGivenAnewStillIsItsFormerMachinesInRoundsBefore) {
   EXPECT_FALSE(rounds_.roster_of(0)) << "three rounds ago; two may come late";
 }
 
+TEST(LaneIndex, FindsWhatALookThroughTheRosterFinds) {
+  const Roster roster = {7, std::nullopt, 3, 900, std::nullopt};
+  const LaneIndex index(roster);
+  for (const uint32_t machine : {0u, 3u, 7u, 900u, 901u}) {
+    EXPECT_EQ(index.find(machine), lane_of(roster, machine)) << machine;
+    EXPECT_EQ(index.contains(machine), lane_of(roster, machine).has_value()) << machine;
+  }
+}
+
 TEST_F(RecentRoundsTest, TheRosterBehindARecordIsKnownBeforeItIsAccepted) {
   begin_with_three_machines();
   const Record record = next({{0, false, 10}, {4, true, 30}});

@@ -52,7 +52,7 @@ void require_free_folder(const fs::path& folder) {
 
 void clear(const RunFolder& folder) {
   write_text_file(folder / kReport, Json::object().set("finished", false).dump(1) + "\n");
-  for (const char* left : {"log", "nodes", "node.json"}) fs::remove_all(folder / left);
+  for (const char* left : {"log", "checkpoints", "nodes", "node.json", "nodes.json"}) fs::remove_all(folder / left);
 }
 
 /// What the nodes train, and how they see its loss.
@@ -226,7 +226,7 @@ Job simulate_job() {
           .read = [](Recipe& recipe, JobConfig& c) { recipe.read("simulate", c.own.of<SimulateConfig>()); },
           .check = check_simulation,
           .outputs = [](const JobConfig&) -> std::vector<std::string> {
-            return {kReport, "node.json", "log/", "nodes/"};
+            return {kReport, "node.json", "nodes.json", "log/", "checkpoints/", "nodes/"};
           },
           .look = [](const JobInputs& in, Model*) { require_free_folder(run_folder_path(in)); }};
 }

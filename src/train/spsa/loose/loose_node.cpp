@@ -163,11 +163,11 @@ void LooseNode::note_names() {
 void LooseNode::append(const Record& record, const Bytes& bytes, StepLog::Sync sync) {
   const bool is_round = record.type == RecordType::round;
   // Of the rosters before it; and a record that the disk did not take is none.
-  RosterOffice::Seen seen;
-  if (is_round) seen = office_.seen_in(record, own_.log().chain().rounds());
+  RosterOffice::Silences silences;
+  if (is_round) silences = office_.silences_behind(record, own_.log().chain().rounds());
   own_.append(record, bytes, sync);
   if (is_round) {
-    office_.note(std::move(seen));
+    office_.note(std::move(silences));
     packed_last_ = has_packed(record.round);
     if (has_joined_ && !record.roster.empty()) {
       note_names();

@@ -49,20 +49,20 @@ void RosterOffice::propose(const std::string& node, uint32_t machine) {
   newest->second = machine;
 }
 
-RosterOffice::Seen RosterOffice::seen_in(const Record& record, const RecentRounds& before) const {
+RosterOffice::Silences RosterOffice::silences_behind(const Record& record, const RecentRounds& before) const {
   const std::set<uint32_t> heard = heard_in(record, before);
-  Seen seen;
+  std::unordered_set<uint32_t> joined;  // with this record: they could not vote in it
   for (const RosterChange& change : record.roster)
-    if (change.add) seen.joined.insert(change.machine);
+    if (change.add) joined.insert(change.machine);
+  Silences silent;
   for (const auto& machine : before.roster_behind(record))
-    if (machine && !seen.joined.contains(*machine) && !heard.contains(*machine))
-      seen.silent[*machine] = silence(*machine) + 1;
-  return seen;
+    if (machine) silent[*machine] = joined.contains(*machine) || heard.contains(*machine) ? 0 : silence(*machine) + 1;
+  return silent;
 }
 
-void RosterOffice::note(Seen seen) {
-  std::erase_if(asked_, [&](uint32_t machine) { return seen.joined.contains(machine); });
-  silent_ = std::move(seen.silent);
+void RosterOffice::note(Silences silences) {
+  silent_ = std::move(silences);
+  std::erase_if(asked_, [&](uint32_t machine) { return silent_.contains(machine); });
 }
 
 std::vector<RosterChange> RosterOffice::changes(const RecentRounds& recent) const {

@@ -23,16 +23,12 @@ class RosterOffice {
   /// A kept control message, in the engine's order; one that is here already changes nothing. The node that proposes a
   /// number first is its owner: nobody else may vote with it, or leave with it. Others' numbers are passed over.
   void take(const LogEngine::Sent&);
-  /// Rounds in a row, by machine, in which no record had a vote of it; those that had one are not there.
+  /// Of each machine that has a lane: rounds in a row in which no record had a vote of it.
   using Silences = std::unordered_map<uint32_t, int64_t>;
-  struct Seen {
-    Silences silent;
-    std::unordered_set<uint32_t> joined;  // with that record: they could not vote in it
-  };
-  /// What a ROUND that is the next record tells of machines. @param before  behind the record before
-  Seen seen_in(const Record&, const RecentRounds& before) const;
+  /// Those behind a ROUND that is the next record. @param before  behind the record before
+  Silences silences_behind(const Record&, const RecentRounds& before) const;
   /// That record is in the log now.
-  void note(Seen);
+  void note(Silences);
 
   /// For the next record: machines that left or were silent too long lose their lanes; those that asked get the lowest
   /// free one, in the order in which they asked. A node has one lane: of its numbers the one that it proposed last gets

@@ -45,7 +45,7 @@ LogEngine::Append SimulatedEngine::append(uint64_t expected, std::span<const std
   if (answer_) {
     const Answer answer = *answer_;
     answer_.reset();
-    if (*answer.what == Append::conflict || answer.index == expected) return *answer.what;
+    if (answer.index == expected) return *answer.what;
   }
   answer_ = Answer{expected, std::nullopt, 0};
   star_.append(place_, expected, record);
@@ -57,7 +57,7 @@ bool SimulatedEngine::is_appending() const { return answer_ && (!answer_->what |
 
 uint64_t SimulatedEngine::records_there() const {
   for (; !records_.empty() && records_.front() <= queue_.now(); records_.pop_front()) ++there_;
-  return there_;
+  return holds_back_ && answer_ ? std::min(there_, answer_->index) : there_;
 }
 
 std::vector<Bytes> SimulatedEngine::read(uint64_t from) {

@@ -8,9 +8,8 @@
 
 namespace tessera {
 
-/// append() sends the record and says `unknown`; what became of it is told by the next append() behind the answer's
-/// arrival, which then sends nothing. The node that asks for the same place learns that it has it; one that asks for
-/// the next place learns that it lost a race.
+/// append() sends the record and says `unknown`; what became of it is told by the next append() for that place behind
+/// the answer's arrival, which then sends nothing. Whoever has an answer asks for it before it reads on (hold_back).
 class SimulatedEngine final : public LogEngine, public Star::Node {
  public:
   /// @param wake  called with a time at which there is something to take
@@ -31,6 +30,10 @@ class SimulatedEngine final : public LogEngine, public Star::Node {
   void wait(std::chrono::milliseconds) override {}  // time goes on in the queue alone
   LogState log_state() override;
 
+  /// What became of the last record has come and was not told yet.
+  bool has_answer() const { return answer_ && answer_->what && answer_->at <= queue_.now(); }
+  /// Until false is given, the log ends in front of the place that the answer is about.
+  void hold_back(bool records) { holds_back_ = records; }
   /// A record is on its way, or its answer: the node waits for it and does nothing else.
   bool is_appending() const;
   /// When there is something to take that is not there yet.
@@ -65,6 +68,7 @@ class SimulatedEngine final : public LogEngine, public Star::Node {
   mutable uint64_t there_ = 0;           // records that have come
   std::optional<Answer> answer_;
   uint64_t taken_ = 0;
+  bool holds_back_ = false;
 };
 
 }  // namespace tessera

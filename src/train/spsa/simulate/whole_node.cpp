@@ -27,8 +27,9 @@ class WholeNode final : public SimNode {
             std::make_unique<SimulatedEngine>(world.star, world.queue, place, [this](SimTime at) { wake(at); })),
         engine_(*connection_) {
     create_folder(folder_);
-    std::filesystem::remove_all(folder_ / "log");  // of the one that was here before
-    std::filesystem::remove(folder_ / "node.json");
+    // Of the one that was here before.
+    for (const char* left : {"log", "checkpoints", "node.json", "nodes.json"})
+      std::filesystem::remove_all(folder_ / left);
     const uint64_t records = world.star.records().size();
     const size_t controls = world.star.controls().size();
     const SimTime there = world.star.connect(place, life, engine_, name(), true);
@@ -83,9 +84,11 @@ class WholeNode final : public SimNode {
     next_turn_ = kNever;
     node_->clock().begin(node_->replica().round(), node_->now());
     node_->attend();
-    if (!is_measuring_) read_records();
+    hear_answer();
+    // Who offers a record waits for what becomes of it, and does nothing else.
+    if (!is_measuring_ && !engine_.is_appending()) read_records();
     if (is_broken_) return;
-    if (last_turn_ >= applied_at_) {
+    if (last_turn_ >= applied_at_ && !engine_.is_appending()) {
       if (node_->replica().round() == world_.rounds())
         finish();
       else
@@ -100,7 +103,15 @@ class WholeNode final : public SimNode {
       vote();
       node_->repeat_vote();
     }
-    if (!engine_.is_appending()) packer_->pack();
+    packer_->pack();
+  }
+
+  /// What became of a record is told where it was offered; what the node reads comes behind that.
+  void hear_answer() {
+    if (!engine_.has_answer() || node_->replica().round() == world_.rounds()) return;
+    engine_.hold_back(true);
+    packer_->pack();
+    engine_.hold_back(false);
   }
 
   /// One by one, so that weights are compared behind the same rounds everywhere.

@@ -56,7 +56,7 @@ class Office : public testing::Test {
       record.extra.push_back(
           {record.round - 1, -1e-3f, bits(late, std::max(lanes, behind.size())), chain_.dice.bytes(late.size())});
     }
-    office_.note(office_.seen_in(record, chain_.rules.rounds()));
+    office_.note(office_.silences_behind(record, chain_.rules.rounds()));
     chain_.add(record);
   }
   std::vector<std::optional<uint32_t>> roster() const { return chain_.rules.roster(); }
