@@ -48,7 +48,7 @@ AbsorbedWeights::AbsorbedWeights(Model& original, const FoldPlan& plan, std::spa
     if (open[unit] == 0 || gates[unit] == 1) continue;
     const ConstView weight = original.decoder().weight(static_cast<int>(i))->direct({&original.pool()});
     TS_CHECK(!weight.empty(), "\"{}\" does not lie in memory as it is read", spec.name);
-    names_[spec.part] = spec.type + (spec.role == Role::bias ? ".bias" : ".weight");
+    types_[spec.part] = spec.type;
     weights_[{spec.layer, spec.part}] = std::make_shared<const Tensor>(scaled(weight, gates[unit]));
   }
 }
@@ -59,10 +59,16 @@ std::shared_ptr<const Tensor> AbsorbedWeights::of(int64_t block, Part part) cons
 }
 
 void AbsorbedWeights::add_starts(const FoldPlan& plan, SlotStarts& starts) const {
-  for (size_t number = 0; number < plan.groups.size(); ++number)
-    for (const auto& [projection, weight] : weights_)
-      if (plan.groups[number].parent == projection.first)
-        starts[fmt::format("fold.group.{}.{}", number, names_.at(projection.second))] = start_from(weight);
+  for (const VirtualLayer& layer : virtual_layers(plan))
+    for (const auto& [which, weight] : weights_) {
+      const auto& [block, part] = which;
+      if (block != layer.original) continue;
+      const bool is_bias = part == Part::o_bias || part == Part::down_bias;
+      if (is_bias)
+        starts[fmt::format("fold.layer.{}.{}.bias", layer.number, types_.at(part))] = start_from(weight);
+      else if (plan.groups[static_cast<size_t>(layer.group)].parent == block)
+        starts[fmt::format("fold.group.{}.{}.weight", layer.group, types_.at(part))] = start_from(weight);
+    }
 }
 
 }  // namespace tessera

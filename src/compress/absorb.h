@@ -31,7 +31,7 @@ class AbsorbedWeights {
 
  private:
   std::map<std::pair<int64_t, Part>, std::shared_ptr<const Tensor>> weights_;
-  std::map<Part, std::string> names_;  // inside a block: "self_attn.o_proj.weight"
+  std::map<Part, std::string> types_;
 };
 
 }  // namespace tessera
