@@ -13,7 +13,7 @@ import peft
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 
 IGNORED = -100
 VOCABULARY = 71
@@ -31,8 +31,23 @@ MODELS = {
         "original_max_position_embeddings": 64}),
     "bf16": dict(shape=(48, 4, 2, 12, 56), dtype=torch.bfloat16),
     "f16_tied": dict(shape=(32, 4, 2, 8, 40), dtype=torch.float16, tied=True),
-    "biases": dict(shape=(32, 4, 2, 8, 37), biases=True),
+    "biases": dict(shape=(32, 4, 2, 8, 37), attention_bias=True, mlp_bias=True),
+    # Other families. Windows are shorter than the rows of 13 tokens.
+    "mistral": dict(family=MistralConfig, shape=(40, 5, 5, 16, 37), sliding_window=4),
+    "mistral_all": dict(family=MistralConfig, shape=(32, 4, 1, 8, 48), sliding_window=None),
+    "qwen2": dict(family=Qwen2Config, shape=(48, 6, 2, 8, 64), tied=True),
+    "qwen2_windows": dict(family=Qwen2Config, shape=(32, 4, 1, 8, 37), layers=3, use_sliding_window=True, sliding_window=5,
+                          max_window_layers=1),
+    "qwen3": dict(family=Qwen3Config, shape=(32, 4, 2, 12, 48), tied=True, sharded=True),
+    "qwen3_windows": dict(family=Qwen3Config, shape=(24, 3, 3, 10, 37), layers=3, attention_bias=True, use_sliding_window=True,
+                          sliding_window=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "smollm3": dict(family=SmolLM3Config, shape=(32, 4, 2, 8, 40), layers=4, tied=True, theta=2e6),
+    "smollm3_list": dict(family=SmolLM3Config, shape=(24, 3, 1, 8, 37), layers=3, no_rope_layers=[0, 1, 0],
+                         mlp_bias=True, use_sliding_window=True, sliding_window=4),
 }
+# What transformers takes where config.json has no such key, of the keys that we read.
+DEFAULTS = ["num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "initializer_range", "tie_word_embeddings",
+            "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "no_rope_layers", "layer_types"]
 
 
 def main():
@@ -42,6 +57,8 @@ def main():
     for seed, (name, options) in enumerate(MODELS.items()):
         make_model(root / name, seed, **options)
     make_packed(root / "gqa", seed=100)
+    make_packed(root / "mistral", seed=101)
+    make_defaults(root / "defaults.json")
     make_lora_run(root / "lora", seed=200)
     make_full_run(root / "full_finetune", seed=300)
     make_schedule(root / "schedule.json")
@@ -59,17 +76,17 @@ def make_model(folder, seed, dtype=torch.float32, sharded=False, **options):
 
 def load_model(folder):
     """Read back rather than cast, for a cast would leave the RoPE frequencies rounded to the stored type."""
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
-def random_model(seed, shape, tied=False, theta=10000.0, scaling=None, biases=False, eps=1e-5):
+def random_model(seed, shape, family=LlamaConfig, layers=2, tied=False, theta=10000.0, scaling=None, eps=1e-5, **options):
     hidden, heads, kv_heads, head_dim, intermediate = shape
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=2,
+    config = family(
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, tie_word_embeddings=tied,
-        rms_norm_eps=eps, max_position_embeddings=512, attention_bias=biases, mlp_bias=biases,
-        rope_parameters={"rope_type": "default", "rope_theta": theta, **(scaling or {})})
-    model = LlamaForCausalLM._from_config(config, attn_implementation="eager")
+        rms_norm_eps=eps, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": theta, **(scaling or {})}, **options)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model, seed)
     return model
 
@@ -133,6 +150,18 @@ def classic_config(config):
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
     return dict(sorted(config.items()))
+
+
+def make_defaults(path):
+    """For each family what its class has after a config of nothing but sizes: 8 layers, 8 heads, hidden 64."""
+    defaults = {}
+    for family in (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config):
+        config = family.from_dict({"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8,
+                                   "num_attention_heads": 8})
+        found = {key: getattr(config, key) for key in DEFAULTS if hasattr(config, key)}
+        found["rope_theta"] = config.rope_parameters["rope_theta"]
+        defaults[family.model_type] = found
+    path.write_text(json.dumps({"made_by": MADE_BY, **defaults}, indent=1) + "\n")
 
 
 # ---- one row of several documents --------------------------------------------------------------------------------

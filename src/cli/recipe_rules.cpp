@@ -8,6 +8,7 @@
 #include "core/stored_file.h"
 #include "data/jsonl.h"
 #include "io/files.h"
+#include "io/hub_cache.h"
 #include "train/divergence.h"
 #include "train/spsa/snapshots.h"
 
@@ -70,13 +71,12 @@ void check_path(Recipe& recipe, const std::filesystem::path& path, const char* s
 
 void check_model_path(Recipe& recipe, const std::filesystem::path& path) {
   // "org/name", as a hub calls a model: two names, of which not even the first is there.
-  const std::filesystem::path typed = recipe.given_text("model", "path");
-  const bool is_hub_name = typed.is_relative() && std::distance(typed.begin(), typed.end()) == 2 &&
-                           !std::filesystem::exists(path.parent_path());
+  const std::string typed = recipe.given_text("model", "path");
+  const bool is_of_hub = is_hub_name(typed) && !std::filesystem::exists(path.parent_path());
   check_path(recipe, path, "model", "path",
-             is_hub_name ? "models are not fetched by name yet: download it, and name its folder, or the folder that "
-                           "scripts/import_gguf makes of its GGUF file"
-                         : "name a Hugging Face folder, or the folder that scripts/import_gguf makes of a GGUF file");
+             is_of_hub ? fmt::format("nor is it in the cache of Hugging Face, {}: {}", hub_cache().string(),
+                                     download_command(typed))
+                       : "name a Hugging Face folder, or the folder that scripts/import_gguf makes of a GGUF file");
 }
 
 void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,

@@ -12,6 +12,11 @@ size_t unit_of(int64_t block, BlockHalf half) {
   return static_cast<size_t>(2 * block) + (half == BlockHalf::mlp ? 1 : 0);
 }
 
+/// Whether a weight is of what a half adds to the residual stream.
+bool makes_output(Part part) {
+  return part == Part::o || part == Part::o_bias || part == Part::down || part == Part::down_bias;
+}
+
 Tensor scaled(const ConstView& weight, double gate) {
   const OnHost host(weight);
   Tensor product(weight.shape, weight.dtype);
@@ -38,28 +43,32 @@ AbsorbedWeights::AbsorbedWeights(Model& original, const FoldPlan& plan, std::spa
   const auto& specs = original.decoder().specs();
   for (size_t i = 0; i < specs.size(); ++i) {
     const WeightSpec& spec = specs[i];
-    if (spec.part != Part::o && spec.part != Part::down) continue;
-    const BlockHalf half = half_of(spec.part);
-    const size_t unit = unit_of(spec.layer, half);
+    if (!makes_output(spec.part)) continue;
+    const size_t unit = unit_of(spec.layer, half_of(spec.part));
     if (open[unit] == 0 || gates[unit] == 1) continue;
     const ConstView weight = original.decoder().weight(static_cast<int>(i))->direct({&original.pool()});
     TS_CHECK(!weight.empty(), "\"{}\" does not lie in memory as it is read", spec.name);
-    types_[half] = spec.type;
-    weights_[{spec.layer, half}] = std::make_shared<const Tensor>(scaled(weight, gates[unit]));
+    types_[spec.part] = spec.type;
+    weights_[{spec.layer, spec.part}] = std::make_shared<const Tensor>(scaled(weight, gates[unit]));
   }
 }
 
 std::shared_ptr<const Tensor> AbsorbedWeights::of(int64_t block, Part part) const {
-  if (part != Part::o && part != Part::down) return nullptr;
-  const auto found = weights_.find({block, half_of(part)});
+  const auto found = weights_.find({block, part});
   return found == weights_.end() ? nullptr : found->second;
 }
 
 void AbsorbedWeights::add_starts(const FoldPlan& plan, SlotStarts& starts) const {
-  for (size_t number = 0; number < plan.groups.size(); ++number)
-    for (const auto& [projection, weight] : weights_)
-      if (plan.groups[number].parent == projection.first)
-        starts[fmt::format("fold.group.{}.{}.weight", number, types_.at(projection.second))] = start_from(weight);
+  for (const VirtualLayer& layer : virtual_layers(plan))
+    for (const auto& [which, weight] : weights_) {
+      const auto& [block, part] = which;
+      if (block != layer.original) continue;
+      const bool is_bias = part == Part::o_bias || part == Part::down_bias;
+      if (is_bias)
+        starts[fmt::format("fold.layer.{}.{}.bias", layer.number, types_.at(part))] = start_from(weight);
+      else if (plan.groups[static_cast<size_t>(layer.group)].parent == block)
+        starts[fmt::format("fold.group.{}.{}.weight", layer.group, types_.at(part))] = start_from(weight);
+    }
 }
 
 }  // namespace tessera

@@ -16,22 +16,22 @@ namespace tessera {
 /// trained with fold.absorb, else 1. The same on every rank.  [2 L]
 std::vector<double> kept_gates(const StageInputs&, const FoldPlan&);
 
-/// Output projections with their gate, by original index and half: g · W in f32, rounded once to the type of W. Halves
-/// whose gate is 1 or that were removed are not there.
+/// Output projections and their biases with their gate, by original index: g · W in f32, rounded once to the type of W.
+/// Halves whose gate is 1 or that were removed are not there.
 class AbsorbedWeights {
  public:
   AbsorbedWeights() = default;
   /// @param gates  as kept_gates
   AbsorbedWeights(Model& original, const FoldPlan&, std::span<const double> gates);
 
-  /// What stands for a block's linear; null: the original's.
+  /// What stands for a block's weight; null: the original's.
   std::shared_ptr<const Tensor> of(int64_t block, Part) const;
   /// First values for groups that read the weights of such a block.
   void add_starts(const FoldPlan&, SlotStarts&) const;
 
  private:
-  std::map<std::pair<int64_t, BlockHalf>, std::shared_ptr<const Tensor>> weights_;
-  std::map<BlockHalf, std::string> types_;  // of the projections
+  std::map<std::pair<int64_t, Part>, std::shared_ptr<const Tensor>> weights_;
+  std::map<Part, std::string> types_;
 };
 
 }  // namespace tessera

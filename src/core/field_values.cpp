@@ -82,8 +82,12 @@ struct Setter {
   }
   bool operator()(fs::path* v) const {
     const auto* text = given.as<std::string>();
-    if (text) *v = text->empty() ? fs::path() : (folder / *text).lexically_normal();
-    return text;
+    if (!text) return false;
+    *v = text->empty() ? fs::path() : (folder / *text).lexically_normal();
+    std::error_code ignored;
+    if (rule.elsewhere && !text->empty() && !fs::exists(*v, ignored))
+      if (const fs::path other = rule.elsewhere(*text); !other.empty()) *v = other;
+    return true;
   }
   bool operator()(std::vector<std::string>* v) const {
     auto texts = as_texts(given);

@@ -25,6 +25,11 @@ Rule path_as_typed() {
   rule.as_typed = true;
   return rule;
 }
+Rule path_or(std::filesystem::path (*elsewhere)(const std::string& text)) {
+  Rule rule;
+  rule.elsewhere = elsewhere;
+  return rule;
+}
 Rule in_f32(Rule rule) {
   rule.in_f32 = true;
   return rule;

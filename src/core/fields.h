@@ -21,7 +21,9 @@ struct Rule {
   double max = std::numeric_limits<double>::infinity();
   bool above_min = false;  // min itself is not allowed
   bool as_typed = false;   // a path that is told as the user would have to type it: from the working directory
-  bool in_f32 = false;     // arithmetic takes it as f32: neither 0 nor infinity may come of it there
+  /// Of a path that is not there: where else its text may lead, or empty.
+  std::filesystem::path (*elsewhere)(const std::string& text) = nullptr;
+  bool in_f32 = false;               // arithmetic takes it as f32: neither 0 nor infinity may come of it there
   std::vector<std::string> choices;  // of a string; empty: any
 };
 Rule anything();
@@ -31,6 +33,7 @@ Rule above(double min, double max = std::numeric_limits<double>::infinity());
 Rule one_of(std::vector<std::string> choices);
 Rule in_f32(Rule);
 Rule path_as_typed();
+Rule path_or(std::filesystem::path (*elsewhere)(const std::string& text));
 
 /// Whether a run that goes on may have another value than it began with. A run goes on where it lies, in a new folder
 /// that begins with one of its checkpoints, or in a branch of its log (runs of SPSA), whose header states what every

@@ -53,7 +53,8 @@ void CachedAttention::attend(const Context& ctx, const AttentionSpec& spec, cons
                   .kv_heads = spec.kv_heads,
                   .head_dim = spec.head_dim,
                   .scale = spec.scale,
-                  .segments = batch.segments});
+                  .segments = batch.segments,
+                  .window = spec.window});
 }
 
 }  // namespace tessera

@@ -11,6 +11,7 @@ template <class Args> void check_operands(const Context& ctx, const Arguments& c
   const int64_t tokens = args.q.shape[0], keys = args.k.shape[0], width = args.heads * args.head_dim;
   TS_CHECK(args.heads > 0 && args.kv_heads > 0 && args.head_dim > 0 && args.heads % args.kv_heads == 0,
            "attention: {} heads cannot share {} key-value heads", args.heads, args.kv_heads);
+  TS_CHECK(args.window >= 0, "attention: a window of {} keys", args.window);
   check.matrix("q", args.q, tokens, width);
   check.matrix("k", args.k, keys, args.kv_heads * args.head_dim);
   check.matrix("v", args.v, keys, args.kv_heads * args.head_dim);

@@ -14,7 +14,8 @@ struct AttentionSegment {
 };
 
 /// Grouped-query attention over packed documents:  out = softmax(scale · q kᵀ + causal mask) v  for each head;
-/// query head h reads key-value head h / (heads / kv_heads).
+/// query head h reads key-value head h / (heads / kv_heads). With a window W > 0 a query sees the last W of these keys,
+/// its own the last of them.
 ///   q, out [tokens, heads · head_dim], k, v [keys, kv_heads · head_dim], lse [tokens, heads]: compute dtype, rows may
 ///   be strided.
 ///   lse = log Σ exp(scores), kept for the backward pass; empty to skip. Rows outside every segment are left untouched.
@@ -25,6 +26,7 @@ struct AttentionArgs {
   int64_t heads, kv_heads, head_dim;
   double scale;
   IndexArray<AttentionSegment> segments;
+  int64_t window = 0;  // 0: all keys
 
   /// Calls v for every view and array.
   template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
@@ -43,6 +45,7 @@ struct AttentionBackwardArgs {
   int64_t heads, kv_heads, head_dim;
   double scale;
   IndexArray<AttentionSegment> segments;
+  int64_t window = 0;  // 0: all keys
 
   /// Calls v for every view and array.
   template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {

@@ -12,10 +12,12 @@ struct AttentionSpec {
   int layer;
   int64_t heads, kv_heads, head_dim;
   double scale;
-  const RopeTable* rope;
+  const RopeTable* rope;  // null: positions do not turn q and k
+  int64_t window = 0;     // keys that a token sees, its own the last of them; 0: all before it
 };
 
-/// Turns the heads of q and k by their tokens' positions (RopeDirection::backward: their gradients back), in place.
+/// Turns the heads of q and k by their tokens' positions (RopeDirection::backward: their gradients back), in place. A
+/// layer without a table turns nothing.
 void rotate(const Context&, const AttentionSpec&, const TokenBatch&, RopeDirection, TensorView q, TensorView k);
 
 class AttentionContext {

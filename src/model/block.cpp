@@ -34,23 +34,25 @@ void mlp_begin(const Pass& pass, const Block& block, ConstView residual, BlockSa
   mlp_begin(pass, block.weights, block.parts, block.norm_eps, residual, s.mlp);
 }
 
-/// hidden += gate · (x wᵀ): what attention or the MLP adds. @param part  of a gate: room for that product
-void add_part(const Pass& pass, const Block& block, const Gate& gate, int weight, ConstView x, const LinearSaved& kept,
-              TensorView part, TensorView hidden) {
+/// hidden += gate · (x wᵀ + bias): what attention or the MLP adds. @param part  of a gate: room for that product
+void add_part(const Pass& pass, const Block& block, const Gate& gate, LinearWeights w, ConstView x,
+              const LinearSaved& kept, TensorView part, TensorView hidden) {
   const bool is_separate = gate.path() == Gate::Path::separate;
-  linear(pass, block.weights, {weight}, x, is_separate ? 0 : 1, is_separate ? part : hidden, kept);
+  linear(pass, block.weights, w, x, is_separate ? 0 : 1, is_separate ? part : hidden, kept);
   if (is_separate) gate.add(part, hidden);
 }
 
 /// hidden += g · (A + M(hidden + A)): block_end where the whole block's part is formed alone.
 void add_block_part(const Pass& pass, const Block& block, const Gate& gate, BlockSaved& s, TensorView hidden) {
   const BlockWeights& w = block.parts;
-  if (w.has_attention()) linear(pass, block.weights, {w.o}, s.attention.attended, 0, s.part, s.attention.o_linear);
+  if (w.has_attention())
+    linear(pass, block.weights, {w.o, w.o_bias}, s.attention.attended, 0, s.part, s.attention.o_linear);
   if (w.has_mlp()) {
     convert(pass.ctx, hidden, s.middle);
     if (w.has_attention()) add(pass.ctx, s.part, s.middle);
     mlp_begin(pass, block, s.middle, s);
-    linear(pass, block.weights, {w.down}, s.mlp.activated, w.has_attention() ? 1 : 0, s.part, s.mlp.down_linear);
+    linear(pass, block.weights, {w.down, w.down_bias}, s.mlp.activated, w.has_attention() ? 1 : 0, s.part,
+           s.mlp.down_linear);
   }
   gate.add(s.part, hidden);
 }
@@ -81,7 +83,7 @@ void attention_backward(const Pass& pass, const Block& block, TrainableAttention
   const auto scope = pass.ctx.scratch.scope();
   const DType dtype = weights.activations();
   const TensorView dnormed = pass.rows(dhidden.cols(), dtype), dattended = pass.rows(s.attended.cols(), dtype);
-  linear_backward(pass, weights, {w.o}, s.attended, s.o_linear, dhidden, 0, dattended);
+  linear_backward(pass, weights, {w.o, w.o_bias}, s.attended, s.o_linear, dhidden, 0, dattended);
   const TensorView dq = pass.rows(s.q.cols(), dtype), dk = pass.rows(s.k.cols(), dtype),
                    dv = pass.rows(s.v.cols(), dtype);
   attention.attend_backward(pass.ctx, spec, pass.batch, {s.q, s.k, s.v, s.attended, s.lse}, dattended, dq, dk, dv);
@@ -146,11 +148,12 @@ void block_end(const Pass& pass, const Block& block, BlockSaved& s, bool keep, T
   if (gates.block.is_skipped()) return;
   if (gates.block.path() == Gate::Path::separate) return add_block_part(pass, block, gates.block, s, hidden);
   if (runs_attention(block, gates))
-    add_part(pass, block, gates.attention, w.o, s.attention.attended, s.attention.o_linear, s.attention_part, hidden);
+    add_part(pass, block, gates.attention, {w.o, w.o_bias}, s.attention.attended, s.attention.o_linear,
+             s.attention_part, hidden);
   if (keep) convert(pass.ctx, hidden, s.middle);
   if (runs_mlp(block, gates)) {
     mlp_begin(pass, block, hidden, s);
-    add_part(pass, block, gates.mlp, w.down, s.mlp.activated, s.mlp.down_linear, s.part, hidden);
+    add_part(pass, block, gates.mlp, {w.down, w.down_bias}, s.mlp.activated, s.mlp.down_linear, s.part, hidden);
   }
   const bool is_whole = gates.block.exists() || (runs_mlp(block, gates) && gates.mlp.path() == Gate::Path::ordinary);
   if (keep && !s.part.empty() && is_whole) convert(pass.ctx, hidden, s.part);

@@ -21,12 +21,14 @@ DecoderModel::DecoderModel(const ModelConfig& config, std::vector<WeightSpec> sp
 int64_t DecoderModel::table_bytes() const { return max_position_ * config_.head_dim * size_of(activations()); }
 
 AttentionSpec DecoderModel::attention_spec(int layer) const {
+  const LayerAttention own = config_.attention_of(layer);
   return {layer,
           config_.num_attention_heads,
           config_.num_key_value_heads,
           config_.head_dim,
           1.0 / std::sqrt(static_cast<double>(config_.head_dim)),
-          &rope_};
+          own.rotary ? &rope_ : nullptr,
+          own.window};
 }
 
 Block DecoderModel::block(int layer) const {

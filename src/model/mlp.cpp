@@ -31,8 +31,8 @@ MlpSaved allocate_mlp(const Pass& pass, const WeightSet& weights, const std::vec
 void mlp_begin(const Pass& pass, const WeightSet& weights, const BlockWeights& w, double eps, ConstView residual,
                MlpSaved& s) {
   norm(pass, weights, w.mlp_norm, eps, residual, s.normed, s.inv_rms);
-  linear(pass, weights, {w.gate}, s.normed, 0, s.gate, s.gate_linear);
-  linear(pass, weights, {w.up}, s.normed, 0, s.up, s.up_linear);
+  linear(pass, weights, {w.gate, w.gate_bias}, s.normed, 0, s.gate, s.gate_linear);
+  linear(pass, weights, {w.up, w.up_bias}, s.normed, 0, s.up, s.up_linear);
   activate(pass.ctx, s);
 }
 
@@ -43,10 +43,10 @@ void mlp_backward(const Pass& pass, const WeightSet& weights, const BlockWeights
   {
     const auto inner = pass.ctx.scratch.scope();
     const TensorView dactivated = pass.rows(s.activated.cols(), weights.activations());
-    linear_backward(pass, weights, {w.down}, s.activated, s.down_linear, dhidden, 0, dactivated);
+    linear_backward(pass, weights, {w.down, w.down_bias}, s.activated, s.down_linear, dhidden, 0, dactivated);
     activate_backward(pass.ctx, s, dactivated);
-    linear_backward(pass, weights, {w.gate}, s.normed, s.gate_linear, s.gate, 0, dnormed);
-    linear_backward(pass, weights, {w.up}, s.normed, s.up_linear, s.up, 1, dnormed);
+    linear_backward(pass, weights, {w.gate, w.gate_bias}, s.normed, s.gate_linear, s.gate, 0, dnormed);
+    linear_backward(pass, weights, {w.up, w.up_bias}, s.normed, s.up_linear, s.up, 1, dnormed);
   }
   norm_backward(pass, weights, w.mlp_norm, residual, s.inv_rms, dnormed, dhidden);
 }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/key_places.h"
+#include "io/hub_cache.h"
 #include "io/safetensors.h"
 #include "model/decoder.h"
 #include "model/sharing/adapter.h"
@@ -22,14 +23,16 @@ struct ModelOptions {
   std::filesystem::path tokenizer;  // folder of tokenizer.json; empty: path
 
   void visit(Fields& v) {
-    v("path", path, anything(),
-      "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json",
+    v("path", path, path_or(cached_model),
+      "Hugging Face folder: config.json, model.safetensors (or shards and index), tokenizer.json; or org/name, a model "
+      "in the local cache of Hugging Face",
       OnResume::same_weights);
     v("init", init, one_of({"pretrained", "random"}),
       "pretrained: read the weights; random: draw them from train.seed");
     v("dtype", dtype, one_of({"", "f32", "bf16", "f16"}),
       "storage of drawn frozen weights and of exported models; empty: as config.json says");
-    v("tokenizer", tokenizer, anything(), "folder of tokenizer.json; empty: model.path", OnResume::same_data);
+    v("tokenizer", tokenizer, path_or(cached_model), "folder of tokenizer.json, or org/name; empty: model.path",
+      OnResume::same_data);
   }
   void check(SectionCheck&) const;
   std::filesystem::path tokenizer_folder() const { return tokenizer.empty() ? path : tokenizer; }

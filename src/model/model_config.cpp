@@ -47,6 +47,9 @@ std::vector<BaseLayer> all_base_layers(const ModelConfig& config) {
 ModelConfig config_of_layers(const ModelConfig& base, std::span<const BaseLayer> layers) {
   ModelConfig config = base;
   config.num_hidden_layers = static_cast<int64_t>(layers.size());
+  config.attention.clear();
+  if (!base.attention.empty())
+    for (const BaseLayer& layer : layers) config.attention.push_back(base.attention_of(layer.original));
   if (config.num_hidden_layers == base.num_hidden_layers) return config;
   config.source.set("num_hidden_layers", config.num_hidden_layers);
   for (const char* key : kListsOfLayers) {

@@ -20,6 +20,13 @@ struct RopeConfig {
   int64_t original_max_position_embeddings = 8192;
 };
 
+/// How one layer attends.
+struct LayerAttention {
+  int64_t window = 0;  // keys that a token sees, its own the last of them; 0: all before it
+  bool rotary = true;  // its q and k are turned by their positions
+  friend bool operator==(const LayerAttention&, const LayerAttention&) = default;
+};
+
 /// A decoder, in Hugging Face's words. Families differ by these numbers and by names, not by subclass.
 struct ModelConfig {
   std::string family;  // "llama"
@@ -28,12 +35,17 @@ struct ModelConfig {
   int64_t max_position_embeddings = 2048;
   double rms_norm_eps = 1e-6, initializer_range = 0.02;
   RopeConfig rope;
+  bool attention_bias = false, mlp_bias = false;
+  std::vector<LayerAttention> attention{};  // [layers]; empty: of every layer the same, all keys and rotary
   bool tie_word_embeddings = false;
   DType dtype = DType::f32;  // what exported files are stored in
   Json source;               // the config.json it came from, for exports
 
   int64_t query_width() const { return num_attention_heads * head_dim; }
   int64_t key_width() const { return num_key_value_heads * head_dim; }
+  LayerAttention attention_of(int64_t layer) const {
+    return attention.empty() ? LayerAttention{} : attention.at(static_cast<size_t>(layer));
+  }
 };
 
 /// One architecture: which configs it reads, what its weights are called. Listed in families/registry.cpp.

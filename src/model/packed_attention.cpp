@@ -30,7 +30,8 @@ void PackedAttention::attend(const Context& ctx, const AttentionSpec& spec, cons
                   .kv_heads = spec.kv_heads,
                   .head_dim = spec.head_dim,
                   .scale = spec.scale,
-                  .segments = batch.segments});
+                  .segments = batch.segments,
+                  .window = spec.window});
 }
 
 void PackedAttention::attend_backward(const Context& ctx, const AttentionSpec& spec, const TokenBatch& batch,
@@ -49,7 +50,8 @@ void PackedAttention::attend_backward(const Context& ctx, const AttentionSpec& s
                            .kv_heads = spec.kv_heads,
                            .head_dim = spec.head_dim,
                            .scale = spec.scale,
-                           .segments = batch.segments});
+                           .segments = batch.segments,
+                           .window = spec.window});
   rotate(ctx, spec, batch, RopeDirection::backward, dq, dk);
 }
 

@@ -6,7 +6,7 @@ namespace tessera {
 namespace {
 
 /// Which half of a block a part belongs to, and whether that half can do without.
-enum class Of { attention, attention_optional, mlp };
+enum class Of { attention, attention_optional, mlp, mlp_optional };
 
 /// A part of a block or of the decoder, and its place there.
 template <class Owner> struct Place {
@@ -26,12 +26,16 @@ constexpr BlockPlace kBlockPlaces[] = {
     {{Part::q_bias, &BlockWeights::q_bias}, Of::attention_optional},
     {{Part::k_bias, &BlockWeights::k_bias}, Of::attention_optional},
     {{Part::v_bias, &BlockWeights::v_bias}, Of::attention_optional},
+    {{Part::o_bias, &BlockWeights::o_bias}, Of::attention_optional},
     {{Part::q_norm, &BlockWeights::q_norm}, Of::attention_optional},
     {{Part::k_norm, &BlockWeights::k_norm}, Of::attention_optional},
     {{Part::mlp_norm, &BlockWeights::mlp_norm}, Of::mlp},
     {{Part::gate, &BlockWeights::gate}, Of::mlp},
     {{Part::up, &BlockWeights::up}, Of::mlp},
     {{Part::down, &BlockWeights::down}, Of::mlp},
+    {{Part::gate_bias, &BlockWeights::gate_bias}, Of::mlp_optional},
+    {{Part::up_bias, &BlockWeights::up_bias}, Of::mlp_optional},
+    {{Part::down_bias, &BlockWeights::down_bias}, Of::mlp_optional},
 };
 constexpr Place<DecoderParts> kPlaces[] = {
     {Part::embedding, &DecoderParts::embedding},
@@ -53,8 +57,10 @@ void require_whole_halves(const BlockWeights& block, size_t layer) {
   TS_CHECK(block.has_attention() || block.has_mlp(), "layer {} has neither attention nor MLP", layer);
   for (const BlockPlace& place : kBlockPlaces) {
     const bool is_there = block.*place.number != kAbsent;
-    const bool has_half = place.of == Of::mlp ? block.has_mlp() : block.has_attention();
-    TS_CHECK(is_there == has_half || (has_half && place.of == Of::attention_optional),
+    const bool is_of_mlp = place.of == Of::mlp || place.of == Of::mlp_optional,
+               is_optional = place.of == Of::attention_optional || place.of == Of::mlp_optional;
+    const bool has_half = is_of_mlp ? block.has_mlp() : block.has_attention();
+    TS_CHECK(is_there == has_half || (has_half && is_optional),
              "layer {} has a half of which a weight is missing, or a weight without its half", layer);
   }
 }

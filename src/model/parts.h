@@ -14,9 +14,10 @@ constexpr int kAbsent = -1;
 /// it has everything that is not optional.
 struct BlockWeights {
   int input_norm = kAbsent, q = kAbsent, k = kAbsent, v = kAbsent, o = kAbsent;  // attention
-  int q_bias = kAbsent, k_bias = kAbsent, v_bias = kAbsent;                      // optional
+  int q_bias = kAbsent, k_bias = kAbsent, v_bias = kAbsent, o_bias = kAbsent;    // optional
   int q_norm = kAbsent, k_norm = kAbsent;                                        // optional, before RoPE
   int mlp_norm = kAbsent, gate = kAbsent, up = kAbsent, down = kAbsent;          // MLP
+  int gate_bias = kAbsent, up_bias = kAbsent, down_bias = kAbsent;               // optional
 
   bool has_attention() const { return q != kAbsent; }
   bool has_mlp() const { return down != kAbsent; }

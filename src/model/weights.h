@@ -21,7 +21,7 @@ struct LayerRange {
   int begin, end;
 };
 
-/// What a weight does in the network: between input_norm and down, in the block of its layer.
+/// What a weight does in the network: between input_norm and down_bias, in the block of its layer.
 enum class Part {
   embedding,
   input_norm,
@@ -32,12 +32,16 @@ enum class Part {
   q_bias,
   k_bias,
   v_bias,
+  o_bias,
   q_norm,
   k_norm,
   mlp_norm,
   gate,
   up,
   down,
+  gate_bias,
+  up_bias,
+  down_bias,
   final_norm,
   head
 };

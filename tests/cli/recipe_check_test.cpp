@@ -147,7 +147,7 @@ TEST_F(RecipeCheck, KeysThatNobodyReadsAreTold) {
 
 TEST_F(RecipeCheck, ANameOfAHubIsNoFolder) {
   EXPECT_THAT(check_fault({"full.toml", "model.path=org/name"}),
-              AllOf(HasSubstr("does not exist\n"), HasSubstr("models are not fetched by name yet")));
+              AllOf(HasSubstr("does not exist\n"), HasSubstr("hf download org/name")));
   EXPECT_THAT(check_fault({"full.toml", "model.path=absent"}), HasSubstr("name a Hugging Face folder"));
 }
 

@@ -47,7 +47,8 @@ TEST(ModelConfig, RefusesNumbersThatLeaveNoArithmetic) {
 }
 
 TEST(ModelConfig, NamesTheFileWhoseValueHasAnotherType) {
-  EXPECT_EQ(fault_with("tie_word_embeddings", "yes"), "config.json: expected a boolean, found a string");
+  EXPECT_EQ(fault_with("tie_word_embeddings", "yes"),
+            "config.json: \"tie_word_embeddings\" is \"yes\", expected true or false");
   EXPECT_EQ(fault_with("rope_scaling", Json::object().set("rope_type", 5)),
             "config.json: expected a string, found a number");
 }

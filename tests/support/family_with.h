@@ -40,7 +40,7 @@ template <bool kBiases, QkNorms kNorms> std::vector<WeightSpec> specs_with(const
 
 inline ModelFamily family_with(bool biases, QkNorms norms) {
   const auto read = [](const Json& json, const std::string& where) {
-    ModelConfig config = read_decoder_config(json, where);
+    ModelConfig config = read_decoder_config(json, where, {});
     config.family = "with biases or norms";
     return config;
   };

@@ -94,19 +94,25 @@ TEST_P(GoldenModel, AFrozenBaseComputesTheSameAdapterFreeLossInEveryBatchSplit) 
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const char* model : {"gqa", "mqa_tied", "mha_odd", "wide_heads", "llama3_rope", "bf16", "f16_tied"})
+  for (const char* model :
+       {"gqa", "mqa_tied", "mha_odd", "wide_heads", "llama3_rope", "bf16", "f16_tied", "biases", "mistral",
+        "mistral_all", "qwen2", "qwen2_windows", "qwen3", "qwen3_windows", "smollm3", "smollm3_list"})
     for (const char* backend : {"reference", "cpu"}) all.push_back({model, backend});
   return all;
 }
 INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.model + "_" + info.param.backend; });
 
-TEST(GoldenPacked, DocumentsOfOneRowNeverSeeEachOther) {
+class GoldenPacked : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Models, GoldenPacked, testing::Values("gqa", "mistral"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(GoldenPacked, DocumentsOfOneRowNeverSeeEachOther) {
   for (const char* backend : {"reference", "cpu"}) {
     Arena arena(64 << 20);
     const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = arena, .threads = 2};
-    const auto expected = SafetensorsReader::open(golden("gqa") / "packed.safetensors");
-    const auto model = load("gqa", true);
+    const auto expected = SafetensorsReader::open(golden(GetParam()) / "packed.safetensors");
+    const auto model = load(GetParam(), true);
     const auto lengths = expected.at("packed.document_lengths").as<int32_t>();
     const PackedBatch batch =
         test::batch_of(expected.at("packed.input_ids"), expected.at("packed.labels"), {lengths.begin(), lengths.end()});

@@ -10,7 +10,9 @@
 // so forward and backward are calls of one register tile (tile-inl.h), K and V are read as they lie, and the only
 // buffers are [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are
 // rescaled when a block of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135).
-// Blocks of keys that no query of the panel sees are not visited.
+// Blocks of keys that no query of the panel sees are not visited: those behind its last query, and with a window those
+// in front of what its first query sees. Blocks begin at multiples of kKeyBlock either way, so that a query's sums are
+// formed in the same order whichever panel it is in.
 //
 // A query's numbers depend on its own segment alone. Backward, a task owns one key-value head of a segment and walks
 // its heads in order; where that leaves too few tasks a task owns one head and sums into its own copy of dk and dv,
@@ -99,12 +101,16 @@ HWY_INLINE void transpose(const float* from, int64_t from_stride, int64_t rows, 
 struct Panel {
   int64_t queries;    // of the panel
   int64_t width;      // queries rounded up to whole vectors
-  int64_t first_all;  // keys below this one are seen by every query; query i sees keys <= first_all − 1 + i
-  int64_t keys;       // keys that the last query sees
+  int64_t first_all;  // no query is before the keys below this one; query i stands at key first_all − 1 + i
+  int64_t keys;       // keys up to the last query
+  int64_t window;     // keys that a query sees, its own the last of them
+  int64_t begin;      // the first key of the blocks that are visited
+  int64_t near_all;   // keys from this one on are in every query's window
   int vectors() const { return static_cast<int>(width / kLanes); }
 };
 
-HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
+/// @param window  as in AttentionArgs: 0 for all keys
+HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin, int64_t window) {
   const int64_t queries = s.q_end - s.q_begin, keys = s.k_end - s.k_begin;
   Panel p;
   p.queries = std::min(kPanel, queries - begin);
@@ -113,6 +119,9 @@ HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
   // number `begin`, sees those up to keys − queries + begin.
   p.first_all = keys - queries + begin + 1;
   p.keys = p.first_all - 1 + p.queries;
+  p.window = window > 0 ? std::min(window, keys) : keys;
+  p.begin = std::max<int64_t>(0, p.first_all - p.window) / kKeyBlock * kKeyBlock;
+  p.near_all = std::max<int64_t>(0, p.keys - p.window);
   return p;
 }
 
@@ -120,7 +129,16 @@ HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin) {
 HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
   // A lane is a query. Its number is compared with the key's distance as floats, which are exact below 2^24.
   const Vector lane = hn::Iota(kFloats, static_cast<float>(v * kLanes));
-  return hn::Ge(lane, hn::Set(kFloats, static_cast<float>(key - p.first_all + 1)));
+  const int64_t first = key - p.first_all + 1;
+  return hn::And(hn::Ge(lane, hn::Set(kFloats, static_cast<float>(first))),
+                 hn::Lt(lane, hn::Set(kFloats, static_cast<float>(first + p.window))));
+}
+
+/// Calls work(j) for the rows of a block, keys key_begin + j, that some query of the panel does not see.
+template <class Work> HWY_INLINE void for_masked(const Panel& p, int64_t key_begin, int64_t rows, Work&& work) {
+  const int64_t far = std::clamp<int64_t>(p.near_all - key_begin, 0, rows);
+  for (int64_t j = 0; j < far; ++j) work(j);
+  for (int64_t j = std::max(far, p.first_all - key_begin); j < rows; ++j) work(j);
 }
 
 /// c [rows, panel] (+)= x · t, x [rows, dim] with unit columns: the scores of a block of keys.
@@ -140,24 +158,26 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
                                 float* sum) {
   const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
   float* column = scores + v * kLanes;
-  // The mask bites only from the first key on that some query of the panel does not see.
-  for (int64_t j = std::max<int64_t>(0, p.first_all - key_begin); j < rows; ++j) {
+  for_masked(p, key_begin, rows, [&](int64_t j) {
     float* s = column + j * p.width;
     hn::Store(hn::IfThenElse(seen(p, key_begin + j, v), hn::Load(kFloats, s), lowest), kFloats, s);
-  }
+  });
   // Online softmax: exponents are formed from the greatest score so far. When this block raises it, what earlier blocks
   // summed was formed from a smaller one and shrinks by e^(before − top).
   const Vector before = hn::Load(kFloats, max + v * kLanes);
   Vector top = before;
   for (int64_t j = 0; j < rows; ++j) top = hn::Max(top, hn::Load(kFloats, column + j * p.width));
+  // Of a query whose window begins behind this block nothing is summed: exponentials from −inf, and not its difference
+  // from itself.
+  const Vector from = hn::IfThenZeroElse(hn::Eq(top, lowest), top);
   Vector total = hn::Zero(kFloats);
   for (int64_t j = 0; j < rows; ++j) {
-    const Vector e = exp_of(hn::Sub(hn::Load(kFloats, column + j * p.width), top));
+    const Vector e = exp_of(hn::Sub(hn::Load(kFloats, column + j * p.width), from));
     total = hn::Add(total, e);
     hn::Store(e, kFloats, column + j * p.width);
   }
   // Before the first block nothing was summed, and `before` is −inf.
-  const Vector factor = key_begin == 0 ? hn::Zero(kFloats) : exp_of(hn::Sub(before, top));
+  const Vector factor = key_begin == p.begin ? hn::Zero(kFloats) : exp_of(hn::Sub(before, from));
   hn::Store(top, kFloats, max + v * kLanes);
   hn::Store(hn::MulAdd(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
   return factor;
@@ -170,7 +190,7 @@ HWY_INLINE void scale_column(float* column, int64_t rows, int64_t width, Vector 
 
 void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads);
-  const Panel p = panel_at(s, begin);
+  const Panel p = panel_at(s, begin, args.window);
   float *qt = scratch, *out_t = qt + dim * p.width, *scores = out_t + dim * p.width,
         *max = scores + kKeyBlock * p.width;
   float* sum = max + p.width;
@@ -183,14 +203,14 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
   // Neutral beginnings: the first block sets both, and also assigns outT (beta = 0 below).
   std::fill(max, max + p.width, -std::numeric_limits<float>::infinity());
   std::fill(sum, sum + p.width, 0.0f);
-  for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
+  for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
     const int64_t rows = std::min(kKeyBlock, p.keys - j);
     times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
     for (int c = 0; c < p.vectors(); ++c) {
       const Vector factor = soften_column(p, c, j, rows, scores, max, sum);
-      if (j > 0) scale_column(out_t + c * kLanes, dim, p.width, factor);
+      if (j > p.begin) scale_column(out_t + c * kLanes, dim, p.width, factor);
     }
-    transposed_times_panel(v + j * v_stride, v_stride, rows, dim, scores, p.width, out_t, j > 0 ? 1.0f : 0.0f);
+    transposed_times_panel(v + j * v_stride, v_stride, rows, dim, scores, p.width, out_t, j > p.begin ? 1.0f : 0.0f);
   }
   // One division a query at the end, in place of one for each key.
   for (int c = 0; c < p.vectors(); ++c)
@@ -217,13 +237,12 @@ HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
 HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse,
                                      const float* delta, float* scores, float* dp) {
   const Vector l = hn::Load(kFloats, lse + v * kLanes), d = hn::Load(kFloats, delta + v * kLanes);
-  // Keys before this one are seen by all queries of the panel and need no mask.
-  const int64_t first_masked = std::clamp<int64_t>(p.first_all - key_begin, 0, rows);
   for (int64_t j = 0; j < rows; ++j) {
     float *s = scores + j * p.width + v * kLanes, *g = dp + j * p.width + v * kLanes;
     // exp(score − lse) is the probability itself: softmax is not run again.
+    const int64_t key = key_begin + j;
     Vector e = exp_of(hn::Sub(hn::Load(kFloats, s), l));
-    if (j >= first_masked) e = hn::IfThenElseZero(seen(p, key_begin + j, v), e);
+    if (key >= p.first_all || key < p.near_all) e = hn::IfThenElseZero(seen(p, key, v), e);
     hn::Store(e, kFloats, s);
     hn::Store(hn::Mul(e, hn::Sub(hn::Load(kFloats, g), d)), kFloats, g);
   }
@@ -232,7 +251,7 @@ HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, i
 void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
                     KeyGradients into, float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
-  const Panel p = panel_at(s, begin);
+  const Panel p = panel_at(s, begin, args.window);
   float *qt = scratch, *dout_t = qt + dim * p.width, *dq_t = dout_t + dim * p.width, *scores = dq_t + dim * p.width;
   float *dp = scores + kKeyBlock * p.width, *lse = dp + kKeyBlock * p.width, *delta = lse + p.width;
   const float *q = args.q.row<float>(row) + head * dim, *dout = args.dout.row<float>(row) + head * dim;
@@ -250,7 +269,7 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     lse[i] = inside ? args.lse.row<float>(row + i)[head] : 0;
     delta[i] = inside ? dot(dout + i * o_stride, args.out.row<float>(row + i) + head * dim, dim) : 0;
   }
-  for (int64_t j = 0; j < p.keys; j += kKeyBlock) {
+  for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
     const int64_t rows = std::min(kKeyBlock, p.keys - j);
     times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
     times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
@@ -261,7 +280,7 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
         {rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
     product(
         {rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, scale, 1});
-    transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > 0 ? 1.0f : 0.0f);
+    transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > p.begin ? 1.0f : 0.0f);
   }
   transpose(dq_t, p.width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
 }

@@ -20,22 +20,27 @@ template <class T> double dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-/// Keys that query row q of the segment sees: a prefix of the segment's keys.
-int64_t visible_keys(const AttentionSegment& s, int64_t q) {
-  return (s.k_end - s.k_begin) - (s.q_end - s.q_begin) + (q - s.q_begin) + 1;
-}
+/// Keys [begin, end) of the segment, those that query row q sees.
+struct Visible {
+  int64_t begin, end;
+  Visible(const AttentionSegment& s, int64_t q, int64_t window)
+      : begin(0), end((s.k_end - s.k_begin) - (s.q_end - s.q_begin) + (q - s.q_begin) + 1) {
+    if (window > 0) begin = std::max<int64_t>(0, end - window);
+  }
+};
 
 template <class T> void attend(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t q) {
-  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q);
-  std::vector<double> scores(n), out(D);
-  for (int64_t j = 0; j < n; ++j)
-    scores[j] = args.scale * dot(args.q.row<T>(q) + head * D, args.k.row<T>(s.k_begin + j) + kv, D);
+  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D;
+  const Visible keys(s, q, args.window);
+  std::vector<double> scores, out(D);
+  for (int64_t j = keys.begin; j < keys.end; ++j)
+    scores.push_back(args.scale * dot(args.q.row<T>(q) + head * D, args.k.row<T>(s.k_begin + j) + kv, D));
   const double max = *std::max_element(scores.begin(), scores.end());
   // Scores are needed twice, for the maximum and for the exponentials; subtracting the maximum keeps these from
   // overflowing and changes nothing in the quotient below.
   double sum = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    const double p = std::exp(scores[j] - max);
+  for (int64_t j = keys.begin; j < keys.end; ++j) {
+    const double p = std::exp(scores[static_cast<size_t>(j - keys.begin)] - max);
     sum += p;
     for (int64_t d = 0; d < D; ++d) out[d] += p * args.v.row<T>(s.k_begin + j)[kv + d];
   }
@@ -47,13 +52,13 @@ template <class T> void attend(const AttentionArgs& args, const AttentionSegment
 template <class T>
 void attend_backward(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t q, double* dk,
                      double* dv) {
-  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, n = visible_keys(s, q),
-                width = args.kv_heads * D;
+  const int64_t D = args.head_dim, kv = head / (args.heads / args.kv_heads) * D, width = args.kv_heads * D;
+  const Visible keys(s, q, args.window);
   const T *query = args.q.row<T>(q) + head * D, *dout = args.dout.row<T>(q) + head * D;
   // D = rowsum(dout · out) stands in for Σ_j p_j · dp_j, the part of the softmax's derivative that all keys share.
   const double delta = dot(dout, args.out.row<T>(q) + head * D, D);
   std::vector<double> dq(D);
-  for (int64_t j = 0; j < n; ++j) {
+  for (int64_t j = keys.begin; j < keys.end; ++j) {
     const T *key = args.k.row<T>(s.k_begin + j) + kv, *value = args.v.row<T>(s.k_begin + j) + kv;
     // lse holds the maximum and the sum of the forward pass: one exponential gives the probability.
     const double p = std::exp(args.scale * dot(query, key, D) - args.lse.row<T>(q)[head]);

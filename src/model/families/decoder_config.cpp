@@ -1,5 +1,7 @@
 #include "model/families/decoder_config.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "model/families/config_keys.h"
 
@@ -9,9 +11,24 @@ namespace {
 constexpr int64_t kMostLayers = 10'000;
 constexpr double kMostParameters = 1e13;  // sizes below it cannot overflow
 
-RopeConfig read_rope(const Json& json, const std::string& where) {
+/// Keys of rope_scaling (rope_parameters, as transformers 5 calls it) and their numbers, of type llama3.
+void read_llama3(const Json& scaling, RopeConfig& rope, const std::string& where) {
+  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"})
+    if (!scaling.find(key)) throw UserError(where, fmt::format("\"rope_scaling\" of type llama3 lacks \"{}\"", key));
+  rope.factor = above_zero_or(scaling, "factor", 1, where);
+  rope.low_freq_factor = above_zero_or(scaling, "low_freq_factor", 1, where);
+  rope.high_freq_factor = above_zero_or(scaling, "high_freq_factor", 1, where);
+  rope.original_max_position_embeddings =
+      positive_or(scaling, "original_max_position_embeddings", rope.original_max_position_embeddings, where);
+  if (rope.high_freq_factor <= rope.low_freq_factor)
+    throw UserError(where, "\"rope_scaling\" needs high_freq_factor > low_freq_factor");
+}
+
+RopeConfig read_rope(const Json& json, const DecoderDefaults& defaults, int64_t max_position,
+                     const std::string& where) {
   RopeConfig rope;
-  rope.theta = above_zero_or(json, "rope_theta", 10000, where);
+  rope.theta = above_zero_or(json, "rope_theta", defaults.rope_theta, where);
+  rope.original_max_position_embeddings = max_position;
   const Json* scaling = json.find("rope_scaling");
   if (const Json* parameters = json.find("rope_parameters")) {  // transformers 5 writes theta and scaling together
     scaling = parameters;
@@ -21,14 +38,17 @@ RopeConfig read_rope(const Json& json, const std::string& where) {
   const Json* type = scaling->find("rope_type");
   if (!type) type = scaling->find("type");
   if (!type) unsupported("rope_scaling", *scaling, "null, or rope_type \"llama3\"", where);
-  if (type->as_string() == "default") return rope;
-  if (type->as_string() != "llama3") unsupported("rope_scaling", *scaling, "null, or rope_type \"llama3\"", where);
-  rope.factor = above_zero_or(*scaling, "factor", 8, where);
-  rope.low_freq_factor = above_zero_or(*scaling, "low_freq_factor", 1, where);
-  rope.high_freq_factor = above_zero_or(*scaling, "high_freq_factor", 4, where);
-  rope.original_max_position_embeddings = positive_or(*scaling, "original_max_position_embeddings", 8192, where);
-  if (rope.factor <= 0 || rope.high_freq_factor <= rope.low_freq_factor)
-    throw UserError(where, "\"rope_scaling\" needs factor > 0 and high_freq_factor > low_freq_factor");
+  const std::string name = type->as_string();
+  if (name != "default" && name != "llama3")
+    unsupported("rope_scaling", *scaling, "null, or rope_type \"llama3\"", where);
+  constexpr std::string_view kKeys[] = {"rope_type", "type", "rope_theta"};
+  constexpr std::string_view kLlama3[] = {"factor", "low_freq_factor", "high_freq_factor",
+                                          "original_max_position_embeddings"};
+  for (const auto& [key, value] : scaling->members())
+    if (!value.is_null() && std::ranges::find(kKeys, key) == std::end(kKeys) &&
+        (name != "llama3" || std::ranges::find(kLlama3, key) == std::end(kLlama3)))
+      unsupported(fmt::format("rope_scaling.{}", key), value, "leave it out", where);
+  if (name == "llama3") read_llama3(*scaling, rope, where);
   return rope;
 }
 
@@ -51,7 +71,8 @@ void refuse_huge(const ModelConfig& c, const std::string& where) {
 
 }  // namespace
 
-ModelConfig read_decoder_config(const Json& json, const std::string& where) {
+ModelConfig read_decoder_config(const Json& json, const std::string& where, const DecoderDefaults& defaults) {
+  require_value(json, "hidden_act", Json("silu"), where);
   ModelConfig c;
   c.source = json;
   c.vocab_size = positive(json, "vocab_size", where);
@@ -59,25 +80,26 @@ ModelConfig read_decoder_config(const Json& json, const std::string& where) {
   c.intermediate_size = positive(json, "intermediate_size", where);
   c.num_hidden_layers = positive(json, "num_hidden_layers", where, kMostLayers);
   c.num_attention_heads = positive(json, "num_attention_heads", where);
-  c.num_key_value_heads = positive_or(json, "num_key_value_heads", c.num_attention_heads, where);
-  if (!json.find("head_dim") && c.hidden_size % c.num_attention_heads != 0)
+  const int64_t kv_heads =
+      is_null(json, "num_key_value_heads") ? c.num_attention_heads : defaults.kv_heads.value_or(c.num_attention_heads);
+  c.num_key_value_heads = positive_or(json, "num_key_value_heads", kv_heads, where);
+  if (!json.find("head_dim") && !defaults.head_dim && c.hidden_size % c.num_attention_heads != 0)
     throw UserError(
         where,
         fmt::format("hidden_size={} is not a multiple of num_attention_heads={}", c.hidden_size, c.num_attention_heads),
         "give \"head_dim\"");
-  c.head_dim = positive_or(json, "head_dim", c.hidden_size / c.num_attention_heads, where);
+  c.head_dim = positive_or(json, "head_dim", defaults.head_dim.value_or(c.hidden_size / c.num_attention_heads), where);
   if (c.num_attention_heads % c.num_key_value_heads != 0)
     throw UserError(where, fmt::format("num_attention_heads={} is not a multiple of num_key_value_heads={}",
                                        c.num_attention_heads, c.num_key_value_heads));
   if (c.head_dim % 2 != 0)
     throw UserError(where, fmt::format("head_dim={} is odd: rotary positions turn pairs", c.head_dim));
   refuse_huge(c, where);
-  c.max_position_embeddings = positive_or(json, "max_position_embeddings", 2048, where);
+  c.max_position_embeddings = positive_or(json, "max_position_embeddings", defaults.max_position, where);
   c.rms_norm_eps = above_zero_or(json, "rms_norm_eps", 1e-6, where);
   c.initializer_range = above_zero_or(json, "initializer_range", 0.02, where);
-  c.rope = read_rope(json, where);
-  const Json* tied = json.find("tie_word_embeddings");
-  c.tie_word_embeddings = tied && tied->as_bool();
+  c.rope = read_rope(json, defaults, c.max_position_embeddings, where);
+  c.tie_word_embeddings = flag_or(json, "tie_word_embeddings", defaults.tied, where);
   c.dtype = read_dtype(json);
   return c;
 }

@@ -6,10 +6,14 @@
 namespace tessera {
 
 ModelFamily llama_family();
+ModelFamily mistral_family();
+ModelFamily qwen2_family();
+ModelFamily qwen3_family();
+ModelFamily smollm3_family();
 
 const std::vector<ModelFamily>& model_families() {
   static const std::vector<ModelFamily> families = {
-      llama_family(),
+      llama_family(), mistral_family(), qwen2_family(), qwen3_family(), smollm3_family(),
   };
   return families;
 }

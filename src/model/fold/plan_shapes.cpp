@@ -82,6 +82,7 @@ BlockHalf half_of(Part part) {
     case Part::q_bias:
     case Part::k_bias:
     case Part::v_bias:
+    case Part::o_bias:
     case Part::q_norm:
     case Part::k_norm:
       return BlockHalf::attention;
@@ -89,6 +90,9 @@ BlockHalf half_of(Part part) {
     case Part::gate:
     case Part::up:
     case Part::down:
+    case Part::gate_bias:
+    case Part::up_bias:
+    case Part::down_bias:
       return BlockHalf::mlp;
     case Part::embedding:
     case Part::final_norm:

@@ -19,12 +19,14 @@ struct Problem {
   int64_t heads, kv_heads, head_dim;
   std::vector<AttentionSegment> segments;
   int64_t padding = 0;  // extra elements between rows
+  int64_t window = 0;
   int64_t tokens() const { return segments.empty() ? 0 : segments.back().q_end; }
   int64_t keys() const { return segments.empty() ? 0 : segments.back().k_end; }
 };
 
 std::ostream& operator<<(std::ostream& out, const Problem& p) {
-  out << p.heads << "/" << p.kv_heads << " heads of " << p.head_dim << ", padding " << p.padding << ", segments";
+  out << p.heads << "/" << p.kv_heads << " heads of " << p.head_dim << ", padding " << p.padding << ", window "
+      << p.window << ", segments";
   for (const auto& s : p.segments) out << " " << s.q_end - s.q_begin << "x" << s.k_end - s.k_begin;
   return out;
 }
@@ -72,7 +74,8 @@ struct Pass {
                                 .kv_heads = p.kv_heads,
                                 .head_dim = p.head_dim,
                                 .scale = scale,
-                                .segments = p.segments};
+                                .segments = p.segments,
+                                .window = p.window};
     const AttentionBackwardArgs backward{.q = q.view,
                                          .k = k.view,
                                          .v = v.view,
@@ -86,7 +89,8 @@ struct Pass {
                                          .kv_heads = p.kv_heads,
                                          .head_dim = p.head_dim,
                                          .scale = scale,
-                                         .segments = p.segments};
+                                         .segments = p.segments,
+                                         .window = p.window};
     Arena first(cpu::attention_scratch_bytes(forward, threads)),
         second(cpu::attention_backward_scratch_bytes(backward, threads));
     const Kernels& kernels = kernels_for({}, backend);
@@ -131,6 +135,44 @@ TEST(CpuAttention, AgreesWithTheReferenceForEveryLengthAroundThePanels) {
 TEST(CpuAttention, AgreesWithTheReferenceForEveryHeadDim) {
   for (int64_t head_dim : {1, 2, 5, 8, 12, 16, 20, 32, 48, 64, 80, 96, 100, 128})
     expect_like_reference({.heads = 3, .kv_heads = 3, .head_dim = head_dim, .segments = documents({50, 3, 20})});
+}
+
+// Windows that begin in the middle of a block of 128 keys, at its ends, and so that some queries of a panel see nothing
+// of the first block that others see.
+TEST(CpuAttention, AgreesWithTheReferenceForEveryWindow) {
+  for (int64_t window : {1, 2, 5, 16, 47, 48, 100, 127, 128, 129, 200, 255, 256, 299, 300, 301}) {
+    Problem p{.heads = 2, .kv_heads = 1, .head_dim = 8, .segments = documents({300, 3, 140}), .window = window};
+    expect_like_reference(p);
+    p.segments = {{0, 1, 0, 290}, {1, 51, 290, 500}};  // with a cache there are more keys than queries
+    expect_like_reference(p);
+  }
+}
+
+TEST(CpuAttention, WindowsAsLongAsTheDocumentsAreNone) {
+  Problem p{.heads = 4, .kv_heads = 2, .head_dim = 16, .segments = documents({200, 130, 7})};
+  Pass all(p), window(p);
+  all.go(p, "cpu");
+  p.window = 200;
+  window.go(p, "cpu");
+  for (size_t r = 0; r < 5; ++r)
+    EXPECT_TRUE(same_rows(*all.results()[r], *window.results()[r], 0, 337)) << kResultNames[r];
+}
+
+// The same keys in the same order, whichever panel a query is in: token by token with a cache as in one pass.
+TEST(CpuAttention, AQuerysBitsInAWindowDoNotHangOnThoseBesideIt) {
+  for (const int64_t window : {40, 128, 150}) {
+    Problem p{.heads = 2, .kv_heads = 2, .head_dim = 8, .segments = documents({300}), .window = window};
+    Pass whole(p);
+    whole.go(p, "cpu");
+    for (const int64_t q : {0, 39, 127, 128, 167, 168, 200, 255, 256, 299}) {
+      Pass alone(p);
+      p.segments = {{q, q + 1, 0, q + 1}};
+      alone.go(p, "cpu");
+      EXPECT_TRUE(same_rows(whole.out, alone.out, q, q + 1)) << window << " " << q;
+      EXPECT_TRUE(same_rows(whole.lse, alone.lse, q, q + 1)) << window << " " << q;
+      p.segments = documents({300});
+    }
+  }
 }
 
 TEST(CpuAttention, AgreesWithTheReferenceForGroupedHeads) {
