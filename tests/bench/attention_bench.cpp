@@ -12,7 +12,7 @@ namespace {
 
 struct Case {
   std::string_view name;
-  int64_t documents, length, heads, kv_heads, head_dim;
+  int64_t documents, length, heads, kv_heads, head_dim, window = 0;
 };
 
 void run(const Context& ctx, const Case& c) {
@@ -34,7 +34,8 @@ void run(const Context& ctx, const Case& c) {
                               .kv_heads = c.kv_heads,
                               .head_dim = c.head_dim,
                               .scale = scale,
-                              .segments = segments};
+                              .segments = segments,
+                              .window = c.window};
   const AttentionBackwardArgs backward{.q = q.view(),
                                        .k = k.view(),
                                        .v = v.view(),
@@ -48,10 +49,13 @@ void run(const Context& ctx, const Case& c) {
                                        .kv_heads = c.kv_heads,
                                        .head_dim = c.head_dim,
                                        .scale = scale,
-                                       .segments = segments};
-  const double gflop = 1e-9 * static_cast<double>(tokens * 2 * c.length * width);
-  const std::string shape = fmt::format("{} documents={} T={} heads={}/{} d={}", c.name, c.documents, c.length, c.heads,
-                                        c.kv_heads, c.head_dim);
+                                       .segments = segments,
+                                       .window = c.window};
+  const int64_t seen = c.window > 0 ? 2 * c.window - c.window * c.window / c.length : c.length;  // twice the mean
+  const double gflop = 1e-9 * static_cast<double>(tokens * 2 * seen * width);
+  const std::string shape =
+      fmt::format("{} documents={} T={} heads={}/{} d={}{}", c.name, c.documents, c.length, c.heads, c.kv_heads,
+                  c.head_dim, c.window > 0 ? fmt::format(" window={}", c.window) : "");
   report("attention", shape, ctx.threads, measure([&] { attention(ctx, forward); }), gflop, "GFLOP/s");
   report("attention_backward", shape, ctx.threads, measure([&] { attention_backward(ctx, backward); }), 2.5 * gflop,
          "GFLOP/s");
@@ -68,7 +72,8 @@ void run_floor(const Context& ctx) {
 const Case kCases[] = {
     {"SmolLM2-135M", 1, 512, 9, 3, 64},   {"SmolLM2-135M", 4, 512, 9, 3, 64}, {"SmolLM2-135M", 1, 2048, 9, 3, 64},
     {"GPT-2", 1, 1024, 12, 12, 64},       {"Llama", 1, 512, 8, 2, 128},       {"embedded world", 16, 20, 4, 2, 32},
-    {"embedded world", 16, 30, 4, 2, 32}, {"stories", 2, 256, 8, 4, 8},
+    {"embedded world", 16, 30, 4, 2, 32}, {"stories", 2, 256, 8, 4, 8},       {"Mistral", 1, 2048, 8, 2, 128},
+    {"Mistral", 1, 2048, 8, 2, 128, 256},
 };
 
 }  // namespace
