@@ -170,7 +170,9 @@ void use_trained_weights(const JobInputs& in, Model& model) {
         in.recipe.where("adapter", "load"),
         fmt::format("there is no trained adapter: adapter.load is not set and \"{}\" holds none", trained.string()),
         "set adapter.load to a folder that a training wrote, or adapter.method=none for the base model alone" +
-            way_to_weights(run_folder_path(in)));
+            way_to_weights(run_folder_path(in)) +
+            (in.recipe.said("fold").empty() ? ""
+                                            : "\nthe folded model of the recipe's [fold] is made by job=compress"));
   load_adapter(trained, model, "run.dir");
   if (in.world.rank() == 0 && !in.quiet) fmt::print(stderr, "the adapter that the run trained: {}\n", trained.string());
 }

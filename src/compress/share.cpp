@@ -98,12 +98,21 @@ Json share_json(const FoldPlan& plan, const ModelShapes& shapes, const FoldState
       .set("perplexity", std::move(perplexity));
 }
 
+/// Whether a plan's history is of a run whose gates were multiplied into weights: a plan does not have them.
+bool had_absorbed(const FoldPlan& plan) {
+  const Json* keys = plan.history.find("keys");
+  const Json* absorb = keys ? keys->find("fold.absorb") : nullptr;
+  return absorb && absorb->is_string() && absorb->as_string() == "true";
+}
+
 StageOutcome share(const StageInputs& in) {
   from_root(in.world, [&] { return require_untrained(in.folder), ""; });
   require_calibration_rows(in);
   const FoldPlan plan = asked_plan(in);
   if (!has_removed(plan) && !has_shared(plan))
     in.say("share: nothing is removed and nothing shared: the model stays as it was");
+  if (!in.fold.plan.empty() && had_absorbed(plan))
+    in.say("share: the plan is of a run with fold.absorb, whose gates no plan holds: the weights are the original's");
   FoldState state{.name = has_removed(plan) && !has_shared(plan) ? "removed" : "shared", .perplexity = {}};
   int64_t tokens = in.fold.calibration_rows * in.train.sequence_length;
   const auto cut = trained_model(in);

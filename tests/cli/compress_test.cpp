@@ -185,6 +185,8 @@ TEST_F(Compress, GatesOfHalvesStayWhereTheyAreAskedTo) {
   EXPECT_NE(file("soft", "../sharing/fold.safetensors"), file("open", "../sharing/fold.safetensors"));
   EXPECT_NE(json("soft", "share.json").at("perplexity").at("removed").as_number(),
             json("open", "share.json").at("perplexity").at("removed").as_number());
+  EXPECT_THAT(expect_done(trainer(job("planned", {"fold.plan=soft/compress/fold_plan.json"}))).out,
+              HasSubstr("the plan is of a run with fold.absorb, whose gates no plan holds"));
   EXPECT_THAT(fault(job("other", joined(stay, {"fold.selector=bi"}))), HasSubstr("no gates are trained"));
   EXPECT_THAT(fault(job("other", joined(stay, {"fold.gate_remove=0.5"}))),
               HasSubstr("gates are trained for fold.gate_remove = 0.5, where fold.remove is 0.33"));

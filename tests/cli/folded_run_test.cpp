@@ -70,6 +70,7 @@ TEST_F(FoldedRun, ItsModelByNameIsTakenWithoutTheAdapterOfItsCure) {
               HasSubstr("since the recipe's [adapter] is that of its cure: " + (path() / "run").string() + "\n"));
   // An adapter of another kind is one that was trained above it, and is missed.
   EXPECT_THAT(fault(joined(joined(job("other"), {"adapter.rank=2"}), named)), HasSubstr("there is no trained adapter"));
+  EXPECT_THAT(fault(job("not-yet", {"job=evaluate"})), HasSubstr("[fold] is made by job=compress"));
 }
 
 TEST_F(FoldedRun, BeforeThereIsAFoldedModelTheOriginalIsNotTakenForIt) {
