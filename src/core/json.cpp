@@ -98,8 +98,10 @@ Ordered to_ordered(const Json& json) {
     return array;
   }
   if (json.is_object()) {
-    Ordered object = Ordered::object();
-    for (const auto& [key, value] : json.members()) object[key] = to_ordered(value);
+    // Appended, and not by key: each key would be looked for among those before it, and there may be thousands.
+    Ordered::object_t object;
+    object.reserve(json.members().size());
+    for (const auto& [key, value] : json.members()) object.emplace_back(key, to_ordered(value));
     return object;
   }
   return nullptr;

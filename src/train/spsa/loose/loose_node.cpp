@@ -56,6 +56,7 @@ void LooseNode::join() {
                                        .reseed = [this] { return signer_.encode(head(RecordType::reseed)); },
                                        .say = in_.say});
   catch_up();
+  note_names();
   has_joined_ = true;
 }
 
@@ -114,7 +115,8 @@ void LooseNode::catch_up() {
 }
 
 void LooseNode::attend() {
-  for (const LogEngine::Sent& sent : engine_->take_controls()) {
+  const std::vector<LogEngine::Sent> controls = engine_->take_controls();
+  for (const LogEngine::Sent& sent : controls) {
     const auto decoded = decode_control_message(sent.bytes);
     const auto* message = std::get_if<ControlMessage>(&decoded);
     if (const auto* have = message ? std::get_if<HaveRecords>(message) : nullptr)
@@ -124,7 +126,7 @@ void LooseNode::attend() {
   }
   for (const LogEngine::Sent& sent : engine_->take_sent_votes())
     box_.take(replica_, sent.bytes, [&](uint32_t machine) { return office_.speaks_for(sent.node, machine); });
-  note_names();
+  if (!controls.empty()) note_names();  // of thousands of machines: not at each look
   tell_engine(engine_->log_state());
   is_open_ = keeper_->attend(now(), 2 * clock_.deadline()) && now() >= disk_again_;
   if (!is_open_) clock_.begin_anew(now());
