@@ -185,7 +185,10 @@ TEST_F(Compress, GatesOfHalvesStayWhereTheyAreAskedTo) {
   EXPECT_NE(file("soft", "../sharing/fold.safetensors"), file("open", "../sharing/fold.safetensors"));
   EXPECT_NE(json("soft", "share.json").at("perplexity").at("removed").as_number(),
             json("open", "share.json").at("perplexity").at("removed").as_number());
-  EXPECT_THAT(expect_done(trainer(job("planned", {"fold.plan=soft/compress/fold_plan.json"}))).out,
+  const Words planned = {"lora.toml",       "job=compress",   "run.dir=planned",
+                         "data.cache=cache", "fold.cure=none", "fold.calibration_rows=6",
+                         "fold.until=share", "fold.plan=soft/compress/fold_plan.json"};
+  EXPECT_THAT(expect_done(trainer(planned)).out,
               HasSubstr("the plan is of a run with fold.absorb, whose gates no plan holds"));
   EXPECT_THAT(fault(job("other", joined(stay, {"fold.selector=bi"}))), HasSubstr("no gates are trained"));
   EXPECT_THAT(fault(job("other", joined(stay, {"fold.gate_remove=0.5"}))),
