@@ -286,9 +286,13 @@ std::string events_in_words(const RoundLine& line, const NamesOfMachines& names)
     events.push_back(fmt::format("{} late votes of round {}: {}", group.votes, int64_t{group.seed_round} + 1,
                                  machines_in_words(group.machines, names)));
   if (line.clipped > 0) events.push_back(fmt::format("{} clipped", line.clipped));
-  for (const RosterChange& change : line.roster)
+  for (size_t i = 0; i < std::min(line.roster.size(), kMachinesShown); ++i) {
+    const RosterChange& change = line.roster[i];
     events.push_back(fmt::format("{} {} lane {}", machine_in_words(change.machine, names),
                                  change.add ? "gets" : "leaves", change.lane));
+  }
+  if (line.roster.size() > kMachinesShown)
+    events.push_back(fmt::format("{} more get or leave a lane", line.roster.size() - kMachinesShown));
   if (!line.absent.empty()) events.push_back("absent: " + machines_in_words(line.absent, names));
   return fmt::format("{}", fmt::join(events, "; "));
 }

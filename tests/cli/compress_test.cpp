@@ -185,8 +185,9 @@ TEST_F(Compress, GatesOfHalvesStayWhereTheyAreAskedTo) {
   EXPECT_NE(file("soft", "../sharing/fold.safetensors"), file("open", "../sharing/fold.safetensors"));
   EXPECT_NE(json("soft", "share.json").at("perplexity").at("removed").as_number(),
             json("open", "share.json").at("perplexity").at("removed").as_number());
-  const Words planned = {"lora.toml",       "job=compress",   "run.dir=planned",
-                         "data.cache=cache", "fold.cure=none", "fold.calibration_rows=6",
+  const Words planned = {"lora.toml",        "job=compress",
+                         "run.dir=planned",  "data.cache=cache",
+                         "fold.cure=none",   "fold.calibration_rows=6",
                          "fold.until=share", "fold.plan=soft/compress/fold_plan.json"};
   EXPECT_THAT(expect_done(trainer(planned)).out,
               HasSubstr("the plan is of a run with fold.absorb, whose gates no plan holds"));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/json.h"
+#include "io/files.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -51,6 +52,28 @@ TEST_F(Simulate, ASimulationOfTheRecipesModelIsReplayedToTheSameWeights) {
   EXPECT_THAT(expect_done(trainer({"log", "run"})).out, HasSubstr("rounds      12, ended"));
 }
 
+TEST_F(Simulate, LateVotesAreAmongThoseThatAReplayCounts) {
+  expect_done(simulate("5", {"simulate.rounds=15", "simulate.jitter_ms=400", "spsa.deadline=1"}));
+  EXPECT_GT(count("stale_groups"), 0);
+  const auto replayed =
+      expect_done(trainer({"spsa.toml", "job=replay", "replay.log=run", "run.dir=weights", "run.threads=1"}));
+  EXPECT_EQ(Json::parse(replayed.out, "replay").at("votes").as_integer(), count("votes"));
+}
+
+TEST_F(Simulate, WhatIsNoSimulationIsLeftAlone) {
+  create_folder(*this / "run/nodes");
+  test::write_file(*this / "run/nodes/mine", "precious");
+  EXPECT_THAT(expect_exit(2, simulate("2", {"simulate.rounds=2"})).err, HasSubstr("something that is no simulation"));
+  EXPECT_EQ(test::read_file(*this / "run/nodes/mine"), "precious");
+}
+
+TEST_F(Simulate, OneOfSeveralRanksSimulates) {
+  TESSERA_NEEDS_MPI();
+  const Words words = {"simulate", "spsa.toml", "--nodes", "3", "run.dir=run", "simulate.rounds=3"};
+  EXPECT_THAT(expect_done(ranks(2, words)).out, HasSubstr("3 nodes, 3 rounds"));
+  EXPECT_EQ(count("rounds"), 3);
+}
+
 TEST_F(Simulate, HundredsOfNodesComeGoAreKilledAndHoldEqualWeights) {
   const Words faults = {"simulate.churn=0.01", "simulate.loss=0.02"};
   expect_done(many("run", faults));
@@ -79,7 +102,7 @@ TEST_F(Simulate, TheSameFolderIsSimulatedAnewAndARunIsLeftAlone) {
   expect_done(simulate("3", {"simulate.rounds=3"}));
   EXPECT_EQ(count("rounds"), 3);
   expect_done(trainer({"spsa.toml", "run.dir=trained", "train.steps=2", "run.threads=1"}));
-  EXPECT_THAT(expect_exit(2, simulate("3", {"run.dir=trained"})).err, HasSubstr("holds a run that is no simulation"));
+  EXPECT_THAT(expect_exit(2, simulate("3", {"run.dir=trained"})).err, HasSubstr("holds something that is no simulation"));
 }
 
 TEST_F(Simulate, WhatIsWrongIsSaid) {

@@ -1,5 +1,6 @@
 // job = "simulate": a run of many loose nodes in one process, by simulated time.
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -11,6 +12,7 @@
 #include "cli/recipe_rules.h"
 #include "cli/run_path.h"
 #include "cli/trained_weights.h"
+#include "comm/data_groups.h"
 #include "core/error.h"
 #include "io/files.h"
 #include "io/output.h"
@@ -41,18 +43,23 @@ SpsaConfig loose_config(const JobConfig& config) {
   return spsa;
 }
 
-/// A simulation in the folder is begun anew; a run is not touched.
+constexpr const char* kWritten[] = {"log", "checkpoints", "nodes", "node.json", "nodes.json"};
+
+/// A simulation in the folder is begun anew; a run is not touched, nor anything that a simulation would remove.
 void require_free_folder(const fs::path& folder) {
   if (fs::exists(folder / kReport)) return;
-  for (const char* left : {"log", "metrics.jsonl", "checkpoints", "recipe.toml"})
+  const auto refuse = [&](const char* left) {
     if (fs::exists(folder / left))
-      throw UserError((folder / left).string(), "this folder holds a run that is no simulation",
+      throw UserError((folder / left).string(), "this folder holds something that is no simulation",
                       "name another folder with run.dir");
+  };
+  std::ranges::for_each(kWritten, refuse);
+  for (const char* left : {"metrics.jsonl", "recipe.toml", "adapter", "sharing", "model", "replay.json"}) refuse(left);
 }
 
 void clear(const RunFolder& folder) {
   write_text_file(folder / kReport, Json::object().set("finished", false).dump(1) + "\n");
-  for (const char* left : {"log", "checkpoints", "nodes", "node.json", "nodes.json"}) fs::remove_all(folder / left);
+  for (const char* left : kWritten) fs::remove_all(folder / left);
 }
 
 /// What the nodes train, and how they see its loss.
@@ -108,7 +115,7 @@ SimReport run_simulation(const JobInputs& in, const SpsaConfig& spsa, Subject& s
                   teller(in));
 }
 
-void print_report(const SimReport& report, double wall_seconds, const fs::path& folder) {
+void print_report(const SimReport& report, bool is_of_model, double wall_seconds, const fs::path& folder) {
   const Json json = report.json();
   const auto number = [&](const char* key) { return json.at(key).as_number(); };
   print_out("{} nodes, {} rounds in {:.1f} simulated seconds: {:.3f} rounds/s; {:.1f} s of this machine\n",
@@ -124,7 +131,8 @@ void print_report(const SimReport& report, double wall_seconds, const fs::path& 
   print_out("log              {} votes, {} late groups, {} lanes given anew, {} conflicts, {} reseeds\n", report.votes,
             report.stale_groups, report.lanes_given_anew, report.conflicts, report.reseeds);
   if (std::isfinite(report.loss_first))
-    print_out("loss             {:.4f} first, {:.4f} last\n", report.loss_first, report.loss_last);
+    print_out("loss             {:.4f} first, {:.4f} last; {}\n", report.loss_first, report.loss_last,
+              is_of_model ? "of the model" : "of a quadratic: with more than 100 nodes no model is read");
   print_out("digests          {} compared, {} differ; {}\n", report.compared, report.divergence, report.digest);
   print_out("report           {}\n", (folder / kReport).string());
 }
@@ -154,8 +162,7 @@ std::string smaller_simulation(const JobConfig& config, const MemoryPlan& plan) 
   return "train an adapter (adapter.method = \"lora\"): each of eight nodes holds what is trained";
 }
 
-int run_simulate(const JobInputs& in) {
-  if (in.world.rank() != 0) return kDone;
+int run_alone(const JobInputs& in) {
   const auto begin = Clock::now();
   const MemoryPlan memory = require_memory(in, plan_simulation(in));
   const SpsaConfig spsa = loose_config(in.config);
@@ -183,11 +190,18 @@ int run_simulate(const JobInputs& in) {
   Json json = report.json();
   json.set("losses", subject.model ? "model" : "quadratic").set("wall_seconds", seconds);
   write_text_file(folder / kReport, json.dump(1) + "\n");
-  if (!in.quiet) print_report(report, seconds, folder.path());
+  if (!in.quiet) print_report(report, subject.model.has_value(), seconds, folder.path());
   if (report.divergence == 0) return kDone;
   fmt::print(stderr, "nodes that had applied the same rounds held different weights: {} of {} digests\n",
              report.divergence, report.compared);
   return kOurFault;
+}
+
+/// One process simulates; further ranks have nothing to do, and reading data is no business of theirs.
+int run_simulate(const JobInputs& in) {
+  if (in.world.rank() != 0) return kDone;
+  const auto alone = self_communicator();
+  return run_alone({in.config, in.recipe, *alone, in.threads, in.quiet, in.launched, data_share_of(*alone)});
 }
 
 void check_simulation(Recipe& recipe, const JobConfig& c) {

@@ -33,6 +33,13 @@ constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one updat
                : "no snapshot beside it is whole: put one back, or take the log of another machine of the run");
 }
 
+/// Late ones among them.
+int64_t votes_in(const Record& record, int bytes_per_probe) {
+  size_t bytes = record.bytes.size();
+  for (const ExtraGroup& group : record.extra) bytes += group.bytes.size();
+  return static_cast<int64_t>(bytes) / bytes_per_probe;
+}
+
 }  // namespace
 
 RunPlaces find_log(const fs::path& run_or_log) {
@@ -79,7 +86,7 @@ ReplayCount replay(const Context& ctx, Replica& replica, const StepLog& log, con
       if (record.round > next) throw_dropped(log, record.round, snapshots);
       ++next;
       ++count.rounds;
-      count.votes += static_cast<int64_t>(record.bytes.size()) / replica.header().bytes_per_probe();
+      count.votes += votes_in(record, replica.header().bytes_per_probe());
     } else {
       if (record.round < next) return true;
       count.digests += record.type == RecordType::digest;

@@ -98,13 +98,16 @@ void LoosePacker::tell_no_packer(uint32_t round) {
 }
 
 void LoosePacker::tell_waiting(uint32_t round, int64_t present, int64_t lanes) {
-  const Seconds patience = std::max(Seconds(5), 2 * node_.clock().deadline());
-  if (told_ == std::optional(round) || node_.clock().waited(node_.now()) < patience) return;
+  const Seconds patience = std::clamp(2 * node_.clock().deadline(), Seconds(5), Seconds(15));
+  const Seconds waited = node_.clock().waited(node_.now());
+  if (told_ == std::optional(round) || waited < patience) return;
   told_ = round;
   if (node_.lane() && node_.desk().may_vote(round)) return;  // its own vote is still to come
   // The reason that nothing goes on; a quorum that is there waits for the deadline alone.
-  node_.say(fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}", int64_t{round} + 1,
-                        present, lanes, config_.loose.quorum));
+  node_.say(
+      fmt::format("step {}: {} of {} machines have voted, a record needs a share of {}, or {:.0f} s more of silence",
+                  int64_t{round} + 1, present, lanes, config_.loose.quorum,
+                  std::max(0.0, (node_.clock().longest() - waited).count())));
 }
 
 }  // namespace tessera

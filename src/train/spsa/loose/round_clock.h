@@ -15,7 +15,7 @@ class RoundClock {
 
   /// @param quorum    share of the lanes that have to have voted, above 0 to 1
   /// @param deadline  of a round, in medians of the last 16 rounds
-  /// @param first     of the first round
+  /// @param first     of the first round that this clock sees
   /// @param absent_limit  deadlines without a quorum, after which a record is made of what is there
   RoundClock(double quorum, double deadline, Seconds first, int64_t absent_limit)
       : quorum_(quorum), medians_(deadline), first_(first), absent_limit_(absent_limit) {}
@@ -36,6 +36,8 @@ class RoundClock {
   /// @param lanes  that are taken; none: the first machine of a run makes the record that it joins by
   bool may_pack(Clock::time_point now, int64_t present, int64_t lanes, int64_t place);
   Seconds waited(Clock::time_point now) const { return now - begun_; }
+  /// From the round's beginning until a record is made though no quorum has come.
+  Seconds longest() const { return static_cast<double>(absent_limit_) * deadline(); }
 
  private:
   double lasted(Clock::time_point now) const;  // seconds that the round counts as

@@ -10,7 +10,8 @@ void SimulateConfig::visit(Fields& v) {
   v("jitter_ms", jitter_ms, in_range(0, 60000), "and up to so much longer, drawn for each message", OnResume::free);
   v("loss", loss, in_range(0, 0.9),
     "share of messages that are lost: a vote is gone, all others are sent again 0.2 s later", OnResume::free);
-  v("rate_mbit", rate_mbit, above(0, 1e6), "of a node's link, in each direction: 10^6 bits a second", OnResume::free);
+  v("rate_mbit", rate_mbit, in_range(1e-6, 1e6), "of a node's link, in each direction: 10^6 bits a second",
+    OnResume::free);
   v("forward_seconds", forward_seconds, in_range(0, 3600), "that a node takes for the loss at one point",
     OnResume::free);
   v("churn", churn, in_range(0, 1),
