@@ -33,9 +33,9 @@ std::vector<fs::path> folders_of(const fs::path& folder) {
 }  // namespace
 
 fs::path hub_cache() {
-  if (const fs::path cache = folder_in("HF_HUB_CACHE"); !cache.empty()) return cache;
-  if (const fs::path home = folder_in("HF_HOME"); !home.empty()) return home / "hub";
-  if (const fs::path cache = folder_in("XDG_CACHE_HOME"); !cache.empty()) return cache / "huggingface" / "hub";
+  if (fs::path cache = folder_in("HF_HUB_CACHE"); !cache.empty()) return cache;
+  if (fs::path home = folder_in("HF_HOME"); !home.empty()) return home / "hub";
+  if (fs::path cache = folder_in("XDG_CACHE_HOME"); !cache.empty()) return cache / "huggingface" / "hub";
   const fs::path home = folder_in("HOME");
   return home.empty() ? fs::path() : home / ".cache" / "huggingface" / "hub";
 }
