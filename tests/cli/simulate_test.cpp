@@ -102,7 +102,8 @@ TEST_F(Simulate, TheSameFolderIsSimulatedAnewAndARunIsLeftAlone) {
   expect_done(simulate("3", {"simulate.rounds=3"}));
   EXPECT_EQ(count("rounds"), 3);
   expect_done(trainer({"spsa.toml", "run.dir=trained", "train.steps=2", "run.threads=1"}));
-  EXPECT_THAT(expect_exit(2, simulate("3", {"run.dir=trained"})).err, HasSubstr("holds something that is no simulation"));
+  EXPECT_THAT(expect_exit(2, simulate("3", {"run.dir=trained"})).err,
+              HasSubstr("holds something that is no simulation"));
 }
 
 TEST_F(Simulate, WhatIsWrongIsSaid) {
