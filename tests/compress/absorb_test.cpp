@@ -20,7 +20,7 @@ namespace {
 
 class Absorbing : public test::StagesBench {
  protected:
-  Absorbing() {
+  explicit Absorbing(const test::TinyConfig& config = {.layers = 6}) : StagesBench(config) {
     fold_.gates = "sublayer";
     fold_.absorb = true;
     fold_.keep_head = 0;
@@ -70,6 +70,36 @@ TEST_F(Absorbing, SharingStartsFromTheGatedProjections) {
   write("removed.json", Json::object().set("removed", Json::Array{Json(1)}).set("removed_halves", Json::Array{}));
   const Json shared = fold();
   EXPECT_LT(shared.at("groups").as_integer(), 5);
+  std::vector<double> gates = gates_;
+  gates[2] = gates[3] = 0;
+  const double soft = calibration_loss(inputs(), model_, {BlockGates::Of::sublayers, gates});
+  EXPECT_NEAR(calibration_loss(inputs(), *loaded(), {}), soft, 1e-4 * soft) << "deltas of full rank lose nothing";
+}
+
+/// Every linear has a bias: that of o and down is part of what the half adds.
+class AbsorbingBiases : public Absorbing {
+ protected:
+  AbsorbingBiases() : Absorbing({.layers = 6, .biases = true}) {
+    const auto& specs = model_.decoder().specs();
+    for (size_t i = 0; i < specs.size(); ++i)
+      if (specs[i].role == Role::bias) test::fill_normal(weight(static_cast<int>(i)), 3 + i, 0.3);
+  }
+};
+
+TEST_F(AbsorbingBiases, TheFoldedModelComputesWhatTheGatedOneDoes) {
+  fold_.group = 1;
+  fold();
+  const std::vector<double> gates = kept();
+  const double soft = calibration_loss(inputs(), model_, {BlockGates::Of::sublayers, gates});
+  EXPECT_NEAR(calibration_loss(inputs(), *loaded(), {}), soft, 1e-6 * soft);
+}
+
+TEST_F(AbsorbingBiases, ChildrenHaveTheirOwn) {
+  fold_.child = "lora";
+  fold_.child_rank = 16;
+  fold_.group = 2;
+  write("removed.json", Json::object().set("removed", Json::Array{Json(1)}).set("removed_halves", Json::Array{}));
+  EXPECT_LT(fold().at("groups").as_integer(), 5);
   std::vector<double> gates = gates_;
   gates[2] = gates[3] = 0;
   const double soft = calibration_loss(inputs(), model_, {BlockGates::Of::sublayers, gates});

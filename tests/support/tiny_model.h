@@ -20,11 +20,13 @@ struct TinyConfig {
   bool tied = false;
   double initializer_range = 0.3;
   std::string dtype = "float32";
+  bool biases = false;  // of all linears
 };
 
 inline Json to_json(const TinyConfig& c) {
-  return Json::object()
-      .set("model_type", "llama")
+  Json json = Json::object();
+  if (c.biases) json.set("attention_bias", true).set("mlp_bias", true);
+  return json.set("model_type", "llama")
       .set("vocab_size", c.vocab_size)
       .set("hidden_size", c.hidden_size)
       .set("intermediate_size", c.intermediate_size)
