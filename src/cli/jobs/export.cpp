@@ -84,7 +84,7 @@ int export_trained(const JobInputs& in) {
   if (in.config.exports.peft && model.adapter()) {
     export_peft(folder / "peft", model);
     print_out("PEFT adapter: {}\n", (folder / "peft").string());
-  } else if (in.config.exports.peft) {
+  } else if (in.config.exports.peft && in.recipe.given_text("adapter", "method") != "none") {  // that was told
     tell(in, "note: export.peft does nothing: what is exported has no adapter beside its weights");
   }
   return kDone;

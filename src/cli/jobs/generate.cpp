@@ -114,8 +114,8 @@ struct Asked {
         results[i] = {
             {},
             Finish::failed,
-            "the prompt has no tokens, and this tokenizer puts none in front of a text: name a file of prompts "
-            "in generate.prompts"};
+            "the prompt has no tokens, and this tokenizer puts none in front of a text: give texts to continue in "
+            "generate.prompts"};
         continue;
       }
       prompts.push_back(std::move(tokens));

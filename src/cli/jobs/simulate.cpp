@@ -132,7 +132,8 @@ void print_report(const SimReport& report, bool is_of_model, double wall_seconds
             report.stale_groups, report.lanes_given_anew, report.conflicts, report.reseeds);
   if (std::isfinite(report.loss_first))
     print_out("loss             {:.4f} first, {:.4f} last; {}\n", report.loss_first, report.loss_last,
-              is_of_model ? "of the model" : "of a quadratic: with more than 100 nodes no model is read");
+              is_of_model ? "of the model"
+                          : fmt::format("of a quadratic: with more than {} nodes no model is read", kMostWithModel));
   print_out("digests          {} compared, {} differ; {}\n", report.compared, report.divergence, report.digest);
   print_out("report           {}\n", (folder / kReport).string());
 }

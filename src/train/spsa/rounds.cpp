@@ -33,13 +33,6 @@ constexpr size_t kTogetherBytes = 1 << 10;  // or about so many votes: one updat
                : "no snapshot beside it is whole: put one back, or take the log of another machine of the run");
 }
 
-/// Late ones among them.
-int64_t votes_in(const Record& record, int bytes_per_probe) {
-  size_t bytes = record.bytes.size();
-  for (const ExtraGroup& group : record.extra) bytes += group.bytes.size();
-  return static_cast<int64_t>(bytes) / bytes_per_probe;
-}
-
 }  // namespace
 
 RunPlaces find_log(const fs::path& run_or_log) {
@@ -53,6 +46,12 @@ RunPlaces find_log(const fs::path& run_or_log) {
   if (fs::exists(folder / "header.json")) return {as_given(folder.parent_path()), as_given(folder)};
   throw UserError(run_or_log.string(), "there is no log of rounds",
                   "name the folder of a run with train.estimator = \"spsa\", or its folder log");
+}
+
+int64_t votes_in(const Record& record, int64_t bytes_per_probe) {
+  size_t bytes = record.bytes.size();
+  for (const ExtraGroup& group : record.extra) bytes += group.bytes.size();
+  return static_cast<int64_t>(bytes) / bytes_per_probe;
 }
 
 uint32_t rounds_in(const StepLog& log) { return log.chain().next_round(); }

@@ -29,6 +29,9 @@ struct RunPlaces {
 /// As they were given: relative paths stay relative. @throws UserError when there is no log
 RunPlaces find_log(const std::filesystem::path& run_or_log);
 
+/// Votes that a ROUND holds, late ones among them.
+int64_t votes_in(const Record&, int64_t bytes_per_probe);
+
 /// Rounds that the log holds.
 uint32_t rounds_in(const StepLog&);
 

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/stop.h"
+#include "train/spsa/rounds.h"
 #include "train/spsa/simulate/sim_draws.h"
 
 namespace tessera {
@@ -71,11 +72,7 @@ class Simulation {
   /// @param record  before it is applied
   void count(const Record& record) {
     const size_t lanes = world_.shared.replica().roster().size();
-    const auto bytes_of = [&](const std::vector<uint8_t>& bytes) {
-      return std::ssize(bytes) / world_.in.header.bytes_per_probe();
-    };
-    report_.votes += bytes_of(record.bytes);
-    for (const ExtraGroup& group : record.extra) report_.votes += bytes_of(group.bytes);
+    report_.votes += votes_in(record, world_.in.header.bytes_per_probe());
     report_.stale_groups += std::ssize(record.extra);
     // A lane that was there and is given has had another machine before.
     for (const RosterChange& change : record.roster) report_.lanes_given_anew += change.add && change.lane < lanes;
