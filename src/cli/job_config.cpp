@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "data/tokenizer/unicode.h"
 #include "kernels/compute.h"
+#include "kernels/cpu_target.h"
 #include "train/estimator.h"
 
 namespace tessera {
@@ -64,12 +65,18 @@ void check_utf8(Recipe& recipe, const JobConfig& c) {
     fault("run", "dir", "the path of the run's folder");
 }
 
-/// Not every device has every table of kernels.
+/// Not every device has every table of kernels, nor every machine all instructions. From here on the cpu kernels use
+/// the recipe's.
 void check_backend(Recipe& recipe, const RunConfig& run) {
   try {
     kernels_for(device_of(run.device), run.backend);
   } catch (const UserError& error) {
     recipe.fault("run", "backend", error.message(), error.hint());
+  }
+  try {
+    use_cpu_target(run.target);
+  } catch (const UserError& error) {
+    recipe.fault("run", "target", error.message(), error.hint());
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/fields.h"
 #include "kernels/compute.h"
+#include "kernels/cpu_target.h"
 #include "score/objective.h"
 
 namespace tessera {
@@ -78,7 +79,7 @@ struct EvaluateConfig {
 /// [run]
 struct RunConfig {
   std::filesystem::path dir;
-  std::string resume = "auto", device = "auto", backend;
+  std::string resume = "auto", device = "auto", backend, target = "auto";
   // Not part of what a run computes: results do not depend on it, nor on device and backend by more than their
   // rounding.
   int64_t threads = 0;
@@ -92,6 +93,8 @@ struct RunConfig {
     v("device", device, one_of(device_choices()), device_help(), OnResume::free);
     v("backend", backend, one_of({"", "reference", "cpu"}),
       "kernel table; empty: the device's own; reference: plain loops, the truth", OnResume::free);
+    v("target", target, one_of(cpu_target_choices()),
+      "instructions of the cpu kernels; auto: the best of this machine; all give the same bits", OnResume::free);
     v("threads", threads, in_range(0, 1024),
       "threads a rank; 0: cores of the affinity mask shared by the ranks of the node", OnResume::free);
   }

@@ -27,6 +27,7 @@
 
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
@@ -76,14 +77,14 @@ HWY_INLINE Vector exp_of(Vector x) {
   // Held above −88, n + 127 below is never negative and stays in the exponent's field; what lies that low becomes 0 at
   // the end anyway.
   const Vector n = hn::Round(hn::Mul(hn::Max(x, set(-88.0f)), set(1.44269504088896341f)));
-  const Vector r = hn::MulAdd(n, set(2.12194440e-4f), hn::MulAdd(n, set(-0.693359375f), x));
+  const Vector r = fused(n, set(2.12194440e-4f), fused(n, set(-0.693359375f), x));
   Vector p = set(1.98909809e-04f);
-  p = hn::MulAdd(p, r, set(1.39336416e-03f));
-  p = hn::MulAdd(p, r, set(8.33331048e-03f));
-  p = hn::MulAdd(p, r, set(4.16664667e-02f));
-  p = hn::MulAdd(p, r, set(1.66666672e-01f));
-  p = hn::MulAdd(p, r, set(5.00000000e-01f));
-  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), set(1.0f));
+  p = fused(p, r, set(1.39336416e-03f));
+  p = fused(p, r, set(8.33331048e-03f));
+  p = fused(p, r, set(4.16664667e-02f));
+  p = fused(p, r, set(1.66666672e-01f));
+  p = fused(p, r, set(5.00000000e-01f));
+  p = hn::Add(fused(p, hn::Mul(r, r), r), set(1.0f));
   const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(integers, n), hn::Set(integers, 127)));
   return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), hn::Mul(p, hn::BitCast(kFloats, power)));
 }
@@ -179,7 +180,7 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
   // Before the first block nothing was summed, and `before` is −inf.
   const Vector factor = key_begin == p.begin ? hn::Zero(kFloats) : exp_of(hn::Sub(before, from));
   hn::Store(top, kFloats, max + v * kLanes);
-  hn::Store(hn::MulAdd(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
+  hn::Store(fused(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
   return factor;
 }
 
@@ -229,7 +230,7 @@ void forward_task(const AttentionArgs& args, const AttentionSegment& s, int64_t 
 
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
   Vector sum = hn::Zero(kFloats);
-  for (int64_t i = 0; i < n; i += kLanes) sum = hn::MulAdd(load_some(a + i, n - i), load_some(b + i, n - i), sum);
+  for (int64_t i = 0; i < n; i += kLanes) sum = fused(load_some(a + i, n - i), load_some(b + i, n - i), sum);
   return hn::GetLane(hn::SumOfLanes(kFloats, sum));
 }
 

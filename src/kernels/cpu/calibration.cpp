@@ -27,9 +27,9 @@ void dots_of_row(const float* x, const float* y, int64_t dim, double* sums) {
   for (; i + lanes <= dim; i += lanes) {
     const auto a = hn::PromoteTo(kDoubles, hn::LoadU(kHalf, x + i));
     const auto b = hn::PromoteTo(kDoubles, hn::LoadU(kHalf, y + i));
-    xy = hn::MulAdd(a, b, xy);
-    xx = hn::MulAdd(a, a, xx);
-    yy = hn::MulAdd(b, b, yy);
+    xy = fused(a, b, xy);
+    xx = fused(a, a, xx);
+    yy = fused(b, b, yy);
   }
   sums[0] = hn::GetLane(hn::SumOfLanes(kDoubles, xy));
   sums[1] = hn::GetLane(hn::SumOfLanes(kDoubles, xx));
@@ -48,7 +48,7 @@ void add_squares_row(const float* x, int64_t count, double* sums) {
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
     const auto v = hn::PromoteTo(kDoubles, hn::LoadU(kHalf, x + i));
-    hn::StoreU(hn::MulAdd(v, v, hn::LoadU(kDoubles, sums + i)), kDoubles, sums + i);
+    hn::StoreU(fused(v, v, hn::LoadU(kDoubles, sums + i)), kDoubles, sums + i);
   }
   for (; i < count; ++i) {
     const double v = x[i];

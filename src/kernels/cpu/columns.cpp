@@ -17,7 +17,7 @@ template <class W> void multiply_row(const float* x, const W* factors, int64_t d
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto value = vector.load(x + i), factor = vector.load(factors + i);
     // Fused: accumulated, an element is rounded once, not after the product and again after the sum.
-    vector.store(accumulate ? hn::MulAdd(value, factor, vector.load(y + i)) : hn::Mul(value, factor), y + i);
+    vector.store(accumulate ? fused(value, factor, vector.load(y + i)) : hn::Mul(value, factor), y + i);
   });
 }
 
@@ -44,7 +44,7 @@ void add_bias_to_row(ConstView bias, int64_t dim, float* y) {
 void add_products_row(const float* x, const float* y, int64_t dim, float* sums) {
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto value = vector.load(x + i), sum = vector.load(sums + i);
-    vector.store(y ? hn::MulAdd(value, vector.load(y + i), sum) : hn::Add(value, sum), sums + i);
+    vector.store(y ? fused(value, vector.load(y + i), sum) : hn::Add(value, sum), sums + i);
   });
 }
 

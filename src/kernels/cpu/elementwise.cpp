@@ -21,7 +21,7 @@ void add_row(const float* x, int64_t n, float* y) {
 void add_scaled_row(float factor, const float* x, int64_t n, float* y) {
   const auto f = hn::Set(kFloats, factor);
   for_vectors(n, [&](int64_t i, auto vector)
-                     HWY_ATTR { vector.store(hn::MulAdd(f, vector.load(x + i), vector.load(y + i)), y + i); });
+                     HWY_ATTR { vector.store(fused(f, vector.load(x + i), vector.load(y + i)), y + i); });
 }
 
 void scaled_row(float factor, const float* x, int64_t n, float* y) {
@@ -77,7 +77,7 @@ double squares_of_block(const float* x, int64_t n) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     const auto v = hn::PromoteTo(d, hn::LoadU(half, x + i));
-    sum = hn::MulAdd(v, v, sum);
+    sum = fused(v, v, sum);
   }
   // Folded in a fixed order before the remainder: the bits depend on the vector width alone.
   double total = hn::GetLane(hn::SumOfLanes(d, sum));
@@ -96,7 +96,7 @@ double dot_of_block(const float* x, const float* a, const float* b, int64_t n) {
     // Subtracted in f32 as in the reference; products and sums are f64.
     auto difference = hn::LoadU(half, a + i);
     if (b) difference = hn::Sub(difference, hn::LoadU(half, b + i));
-    sum = hn::MulAdd(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);
+    sum = fused(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);
   }
   double total = hn::GetLane(hn::SumOfLanes(d, sum));
   for (; i < n; ++i) total += static_cast<double>(x[i]) * (b ? a[i] - b[i] : a[i]);

@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/gemm_parts.h"
+#include "kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm_packed.cpp"

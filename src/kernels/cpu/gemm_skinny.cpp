@@ -7,6 +7,7 @@
 // so that rows may be shared out.
 
 #include "kernels/cpu/gemm_parts.h"
+#include "kernels/cpu/targets.h"
 
 #include <algorithm>
 
@@ -65,7 +66,7 @@ template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs&
     for (int r = 0; r < kRows; ++r) x[r] = hn::LoadU(kFloats, a + r * d.lda + k);
     for (int s = 0; s < kCols; ++s) {
       const Vector y = load(b + s * d.ldb + k);
-      for (int r = 0; r < kRows; ++r) sums[r][s] = hn::MulAdd(x[r], y, sums[r][s]);
+      for (int r = 0; r < kRows; ++r) sums[r][s] = fused(x[r], y, sums[r][s]);
     }
   }
   // The remainder is padded with zeros on both sides, which add nothing to a sum.
@@ -73,7 +74,7 @@ template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs&
     for (int r = 0; r < kRows; ++r) x[r] = load_first(a + r * d.lda + k, d.k - k);
     for (int s = 0; s < kCols; ++s) {
       const Vector y = load_first(b + s * d.ldb + k, d.k - k);
-      for (int r = 0; r < kRows; ++r) sums[r][s] = hn::MulAdd(x[r], y, sums[r][s]);
+      for (int r = 0; r < kRows; ++r) sums[r][s] = fused(x[r], y, sums[r][s]);
     }
   }
   for (int r = 0; r < kRows; ++r) {

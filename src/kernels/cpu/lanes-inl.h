@@ -12,6 +12,7 @@
 
 #include "core/tensor.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/fused-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu {
@@ -93,16 +94,16 @@ HWY_INLINE FloatVec exp_lanes(FloatVec x) {
   // its product to be exact, so that r keeps its low bits where n is large.
   const auto n = hn::NearestInt(hn::Mul(x, hn::Set(kFloats, 0x1.715476p+0f)));
   const auto n_float = hn::ConvertTo(kFloats, n);
-  auto r = hn::NegMulAdd(n_float, hn::Set(kFloats, 0.693359375f), x);  // nine bits: the product is exact
-  r = hn::MulAdd(n_float, hn::Set(kFloats, 2.12194440e-4f), r);
+  auto r = fused_minus(n_float, hn::Set(kFloats, 0.693359375f), x);  // nine bits: the product is exact
+  r = fused(n_float, hn::Set(kFloats, 2.12194440e-4f), r);
   auto p = hn::Set(kFloats, 1.0f / 5040);
-  p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 720));
-  p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 120));
-  p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 24));
-  p = hn::MulAdd(p, r, hn::Set(kFloats, 1.0f / 6));
-  p = hn::MulAdd(p, r, hn::Set(kFloats, 0.5f));
+  p = fused(p, r, hn::Set(kFloats, 1.0f / 720));
+  p = fused(p, r, hn::Set(kFloats, 1.0f / 120));
+  p = fused(p, r, hn::Set(kFloats, 1.0f / 24));
+  p = fused(p, r, hn::Set(kFloats, 1.0f / 6));
+  p = fused(p, r, hn::Set(kFloats, 0.5f));
   // Last of all 1 + (r + r² p): the large term is added once, to a sum that is small.
-  p = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), hn::Set(kFloats, 1.0f));
+  p = hn::Add(fused(hn::Mul(r, r), p, r), hn::Set(kFloats, 1.0f));
   // 2ⁿ in two factors: n reaches -150 and 128, beyond one exponent field.
   const auto first = hn::ShiftRight<1>(n), second = hn::Sub(n, first), bias = hn::Set(d32, 127);
   p = hn::Mul(p, hn::BitCast(kFloats, hn::ShiftLeft<23>(hn::Add(first, bias))));

@@ -19,7 +19,7 @@ template <class W> float forward_row(const float* x, const W* weight, int64_t di
   auto squares = hn::Zero(kFloats);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto v = vector.load(x + i);
-    squares = hn::MulAdd(v, v, squares);
+    squares = fused(v, v, squares);
   });
   // One division and root a row, in f64: they cost nothing beside the row, and eps is not lost beside small means.
   const float inv =
@@ -55,7 +55,7 @@ void backward_row(const float* x, const W* weight, float inv_rms, const float* d
   auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     // g is formed twice, here and below: keeping a row of it would cost more than the multiplication.
-    dot = hn::MulAdd(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
+    dot = fused(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
   });
   const auto inv = hn::Set(kFloats, inv_rms);
   // <g, n> = <g, x> · inv: the row was dotted with x as it lies, the factor is applied once.
@@ -63,8 +63,8 @@ void backward_row(const float* x, const W* weight, float inv_rms, const float* d
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto n = hn::Mul(vector.load(x + i), inv), d = vector.load(dy + i);
     const auto g = hn::Mul(d, vector.load(weight + i));
-    vector.store(hn::MulAdd(inv, hn::NegMulAdd(n, mean, g), vector.load(dx + i)), dx + i);
-    if (dweight) vector.store(hn::MulAdd(d, n, vector.load(dweight + i)), dweight + i);
+    vector.store(fused(inv, fused_minus(n, mean, g), vector.load(dx + i)), dx + i);
+    if (dweight) vector.store(fused(d, n, vector.load(dweight + i)), dweight + i);
   });
 }
 

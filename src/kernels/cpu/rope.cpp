@@ -21,8 +21,8 @@ void rope_row(float* x, int64_t heads, int64_t half, const float* cos, const flo
       // shuffles.
       const auto a = vector.load(x + i), b = vector.load(x + half + i);
       const auto c = vector.load(cos + i), s = hn::Mul(sign, vector.load(sin + i));
-      vector.store(hn::NegMulAdd(b, s, hn::Mul(a, c)), x + i);
-      vector.store(hn::MulAdd(a, s, hn::Mul(b, c)), x + half + i);
+      vector.store(fused_minus(b, s, hn::Mul(a, c)), x + i);
+      vector.store(fused(a, s, hn::Mul(b, c)), x + half + i);
     });
   }
 }

@@ -26,7 +26,7 @@ void swiglu_backward_row(const float* gate, const float* up, const float* dy, in
     const auto g = vector.load(gate + i), u = vector.load(up + i), d = vector.load(dy + i);
     const auto s = sigmoid_lanes(g);
     // silu'(g) = σ(g) (1 + g (1 − σ(g))). The sigmoid is formed again rather than kept: exp is cheaper than memory.
-    const auto slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
+    const auto slope = hn::Mul(s, fused(g, hn::Sub(one, s), one));
     vector.store(hn::Mul(hn::Mul(d, u), slope), dgate + i);
     vector.store(hn::Mul(d, hn::Mul(g, s)), dup + i);
   });

@@ -20,7 +20,7 @@ float inverse_rms(const float* x, int64_t dim, double eps) {
   auto squares = hn::Zero(kFloats);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto v = vector.load(x + i);
-    squares = hn::MulAdd(v, v, squares);
+    squares = fused(v, v, squares);
   });
   return static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
 }
@@ -35,8 +35,8 @@ double tail_loss_of_row(const TailLossArgs& args, int64_t r) {
   auto squares = hn::Zero(kFloats), along = hn::Zero(kFloats);  // Σ e², Σ e · n
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
-    squares = hn::MulAdd(e, e, squares);
-    along = hn::MulAdd(e, n, along);
+    squares = fused(e, e, squares);
+    along = fused(e, n, along);
   });
   const double count = static_cast<double>(dim);
   if (!args.dstudent.empty()) {
@@ -46,7 +46,7 @@ double tail_loss_of_row(const TailLossArgs& args, int64_t r) {
     // e is formed again: a row of it would have to be stored otherwise, and the row is in the cache.
     for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
       const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
-      vector.store(hn::MulAdd(scale, hn::NegMulAdd(n, mean, e), vector.load(gradient + i)), gradient + i);
+      vector.store(fused(scale, fused_minus(n, mean, e), vector.load(gradient + i)), gradient + i);
     });
   }
   return static_cast<double>(sum_of_lanes(squares)) / count;

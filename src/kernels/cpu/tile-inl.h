@@ -19,6 +19,7 @@
 
 #include "core/tensor.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/fused-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
@@ -148,7 +149,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
       columns[s] = kPartial && s == kCols - 1 ? load_first(b + s * kLanes, last) : hn::LoadU(kFloats, b + s * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const Vector x = hn::Set(kFloats, a[r * t.row_step]);
-      for (int s = 0; s < kCols; ++s) sums[r][s] = hn::MulAdd(x, columns[s], sums[r][s]);
+      for (int s = 0; s < kCols; ++s) sums[r][s] = fused(x, columns[s], sums[r][s]);
     }
   }
   const Vector alpha = hn::Set(kFloats, t.alpha), beta = hn::Set(kFloats, t.beta);
@@ -158,7 +159,7 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
       const int64_t count = kPartial && s == kCols - 1 ? last : kLanes;
       // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
       Vector y = hn::Mul(alpha, sums[r][s]);
-      if (t.beta != 0) y = hn::MulAdd(beta, load_some(c, count), y);
+      if (t.beta != 0) y = fused(beta, load_some(c, count), y);
       store_some(y, c, count);
     }
   }

@@ -135,21 +135,6 @@ void sum_run(const VoteGroup& group, uint64_t block, int64_t blocks, Workspace& 
 
 // ---- ranges of weights [begin, end), numbered in the pool
 
-/// Rounded once, as the contract of votes.h demands. Without such an instruction the library's fma does it lane by
-/// lane: slow, and the same bits.
-HWY_INLINE FloatVec fused_multiply_add(FloatVec a, FloatVec b, FloatVec c) {
-#if HWY_NATIVE_FMA
-  return hn::MulAdd(a, b, c);
-#else
-  float x[kRunBlocks], y[kRunBlocks], z[kRunBlocks];
-  hn::StoreU(a, kFloats, x);
-  hn::StoreU(b, kFloats, y);
-  hn::StoreU(c, kFloats, z);
-  for (int64_t i = 0; i < kRunBlocks; ++i) z[i] = std::fma(x[i], y[i], z[i]);
-  return hn::LoadU(kFloats, z);
-#endif
-}
-
 /// apply_votes of votes_exact.h
 void apply(const VoteGroup& group, const uint32_t* sums, int64_t n, float* weights) {
   const hn::RebindToSigned<Floats> d32;
@@ -160,7 +145,7 @@ void apply(const VoteGroup& group, const uint32_t* sums, int64_t n, float* weigh
     auto weight = vector.load(weights + i);
     // mul · weight is rounded by itself, before the fma: votes_exact.h.
     if (decays) weight = hn::Mul(mul, weight);
-    vector.store(fused_multiply_add(alpha, sum, weight), weights + i);
+    vector.store(fused(alpha, sum, weight), weights + i);
   });
 }
 
@@ -190,7 +175,7 @@ void add_integers_range(const int32_t* integers, float factor, int64_t n, float*
     // Loads move bits alone, so that integers may pass as floats until they are converted.
     const auto bits = vector.load(reinterpret_cast<const float*>(integers) + i);
     const auto value = hn::ConvertTo(kFloats, hn::BitCast(d32, bits));
-    vector.store(fused_multiply_add(scale, value, vector.load(sums + i)), sums + i);
+    vector.store(fused(scale, value, vector.load(sums + i)), sums + i);
   });
 }
 
