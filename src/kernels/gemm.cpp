@@ -14,6 +14,8 @@ void gemm(const Context& ctx, const GemmArgs& args) {
   check.matrix("a", args.a, a_transposed ? k : m, a_transposed ? m : k);
   check.weight("b", args.b, b_transposed ? Shape{n, k} : Shape{k, n});
   check.matrix("c", args.c, m, n);
+  TS_CHECK(args.sum == Sum::blocks || (args.alpha == 1 && (args.beta == 0 || args.beta == 1)),
+           "gemm: a chain is not scaled, by alpha {} and beta {}", args.alpha, args.beta);
   check.no_alias("c", args.c, "a", args.a);
   check.no_alias("c", args.c, "b", args.b);
   if (m > 0 && n > 0) ctx.kernels.gemm(ctx, args);

@@ -108,7 +108,7 @@ void fold_gemm(const Context& ctx, const FoldedMatrix& matrix, ConstView pool, C
   const FoldGemm f{matrix, pool.row<float>(0), x, beta, y};
   // Without columns there is nothing to expand; gemm scales y.
   if (matrix.layout.cols == 0) return cpu::gemm(ctx, whole);
-  if (is_skinny(whole, ctx.repeat)) return skinny(ctx, f);
+  if (is_skinny(whole)) return skinny(ctx, f);
   packed(ctx, f);
 }
 

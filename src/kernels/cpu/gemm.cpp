@@ -16,6 +16,7 @@ namespace {
 // op(B) = Bᵀ, K = 576, GFLOP/s of skinny : packed. By rows (bf16): 8: 87 : 71, 16: 91 : 104.
 // By columns: 8: 94 : 75, 16: 91 : 150.
 constexpr int64_t kFewRows = 12, kFewColumns = 8;
+static_assert(kFewRows <= kMostThin && kFewColumns <= kMostThin);
 // op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157.
 // By K (M = 512, N = 576) the two are alike, and skinny packs nothing.
 constexpr int64_t kFewRowsOfSum = 64, kShortSum = 64;
@@ -30,18 +31,18 @@ void scale_only(const GemmArgs& g) {
 
 }  // namespace
 
-bool is_skinny(const GemmArgs& g, Repeat repeat) {
-  const bool rows_may_choose = repeat != Repeat::batch_invariant;
-  // The kernel that dots rows reads rows of A and of B where they lie, so that A may not be stored turned. The kernel
-  // that adds rows broadcasts elements of A, stored either way, but reads vectors of B as f32.
+bool is_skinny(const GemmArgs& g) {
+  // Blocks of a wide operand's rows are turned where they lie, so that A may not be stored turned. The kernel that adds
+  // rows of B broadcasts elements of A, stored either way, but reads vectors of B as f32.
   if (g.b_transpose == Transpose::yes)
-    return g.a_transpose == Transpose::no && (g.c.cols() <= kFewColumns || (rows_may_choose && g.c.rows() <= kFewRows));
-  return g.b.dtype == DType::f32 && (inner_size(g) <= kShortSum || (rows_may_choose && g.c.rows() <= kFewRowsOfSum));
+    return g.a_transpose == Transpose::no &&
+           (g.c.rows() <= kFewRows || (g.c.cols() <= kFewColumns && g.b.dtype == DType::f32));
+  return g.b.dtype == DType::f32 && (inner_size(g) <= kShortSum || g.c.rows() <= kFewRowsOfSum);
 }
 
 void gemm(const Context& ctx, const GemmArgs& args) {
   if (inner_size(args) == 0 || args.alpha == 0) return scale_only(args);
-  if (is_skinny(args, ctx.repeat)) return skinny_gemm(ctx, args);
+  if (is_skinny(args)) return skinny_gemm(ctx, args);
   packed_gemm(ctx, args);
 }
 

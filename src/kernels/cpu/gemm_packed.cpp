@@ -6,8 +6,8 @@
 //             +------+------+     where they lie or, if A is stored turned, copied too, meet each strip in turn.
 //   8 rows -> | tile | tile |
 //
-// An element is summed over k in blocks of kBlockK, in order, wherever it stands. Its bits do not depend on the other
-// rows and columns, so that tasks may be cut to suit the number of threads.
+// An element is summed over k in order, in blocks of kBlockK or in a chain, wherever it stands. Its bits do not depend
+// on the other rows and columns, so that tasks may be cut to suit the number of threads.
 
 #include <omp.h>
 
@@ -81,6 +81,7 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
                                 const float* panels) {
   // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
+  const bool chain = g.sum == Sum::chain;
   HWY_ALIGN float copy[kBlockK * kTileRows];
   for (int64_t m = t.m_begin; m < t.m_end; m += kTileRows) {
     const int64_t rows = std::min<int64_t>(kTileRows, t.m_end - m);
@@ -89,7 +90,7 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
     for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
       const int64_t cols = std::min(kStrip, t.n_end - n);
       product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n,
-               g.c.row_stride(), alpha, beta});
+               g.c.row_stride(), alpha, beta, chain});
     }
   }
 }

@@ -11,9 +11,11 @@ inline int64_t inner_size(const GemmArgs& g) { return g.a.shape[g.a_transpose ==
 /// Below this many multiply-adds starting the threads (some microseconds) costs more than it saves.
 constexpr int64_t kSmallWork = 64 * 1024;
 
-/// Which of the two gemm takes: skinny_gemm or packed_gemm. Reads no element.
-/// With batch_invariant the choice must not depend on the number of rows: the kernels add in different orders.
-bool is_skinny(const GemmArgs&, Repeat);
+/// Which of the two gemm takes, by speed alone: skinny_gemm or packed_gemm. Reads no element.
+bool is_skinny(const GemmArgs&);
+
+/// The most rows of the thin operand of skinny_gemm where B is stored transposed.
+constexpr int64_t kMostThin = 12;
 
 /// B is packed into strips first: for anything large. Takes packed_scratch_bytes.
 void packed_gemm(const Context&, const GemmArgs&);
@@ -44,8 +46,8 @@ struct PackedGrid {
 /// block after the other, with beta = 1 from the second on, give the bits of one call. panels: kPanelFloats.
 void packed_part(const GemmArgs&, const PackedTask&, float* panels);
 
-/// B is read where it lies, no scratch: for a small M, N or K.
-/// Either A is stored as it is and B transposed, or B is stored as it is in f32.
+/// B is read where it lies, no scratch: for a small M, N or K. Either A is stored as it is, B transposed, and M or N at
+/// most kMostThin (with N: B in f32), or B is stored as it is in f32.
 void skinny_gemm(const Context&, const GemmArgs&);
 
 /// skinny_gemm on the calling thread.

@@ -1,10 +1,15 @@
 // Matrix products with one small dimension, where packing would not pay: the low-rank products of LoRA, decoding.
 //
-//   rows of B are dotted:  C[i, j] = Σ_k A[i, k] · B[j, k]   vectors along k; 3 × 8 running sums, folded at the end
-//   rows of B are added:   C[i, :] = Σ_k op(A)[i, k] · B[k, :]   vectors along a row of B; the tile of tile-inl.h
+//   op(B) = Bᵀ: one operand is thin (few rows of A, or few of B), the other wide. A group of the wide one's rows, as
+//               many as a vector has lanes, is read in square blocks that are turned in registers: a lane is a row.
 //
-// Either way an element is summed in one order that no block, thread or neighbour changes,
-// so that rows may be shared out.
+//                 k →            k ↓
+//               [ wide ]  turn  [ lanes: rows ]   sums[i] += thin[i, k] · lanes     for each row i of the thin one
+//
+//               Nothing is packed. What the next group reads lies behind it in one piece, and is fetched meanwhile.
+//   op(B) = B:  vectors lie along a row of B; the tile of tile-inl.h, B where it lies
+//
+// An element is summed over k in the order of gemm.h either way: the choice between kernels is about speed alone.
 
 #include "kernels/cpu/gemm_parts.h"
 #include "kernels/cpu/targets.h"
@@ -13,6 +18,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm_skinny.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/tile-inl.h"
@@ -20,121 +26,150 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-// Running sums, a vector of each row of A and one of B: 24 + 3 + 1 of 32 registers, 12 + 3 + 1 of 16.
-#if HWY_TARGET <= HWY_AVX3
-constexpr int kDotRows = 3, kDotCols = 8;
-#else
-constexpr int kDotRows = 3, kDotCols = 4;
-#endif
-
-/// sums[j] = Σ lanes of vectors[j], by adding neighbours: every sum is the same tree, whatever kCount is.
-template <int kCount> HWY_INLINE void sum_lanes(Vector* vectors, float* sums) {
-  int count = kCount;
-  // Each pass adds neighbouring lanes and packs two vectors into one; when one vector is left it is folded with itself.
-  for (int lanes = kLanes; lanes > 1; lanes /= 2) {
-    for (int i = 0; i < std::max(1, count / 2); ++i) {
-      const Vector low = vectors[2 * i], high = vectors[count > 1 ? 2 * i + 1 : 0];
-      vectors[i] = hn::Add(evens(low, high), odds(low, high));
-    }
-    count = std::max(1, count / 2);
-  }
-  HWY_ALIGN float all[kLanes * kCount];
-  for (int i = 0; i < count; ++i) hn::Store(vectors[i], kFloats, all + i * kLanes);
-  std::memcpy(sums, all, kCount * sizeof(float));
-}
-
-/// c [m, n] = alpha · a [m, k] · bᵀ + beta · c with b [n, k] in its storage type. Strides are in elements.
-struct DotArgs {
-  int64_t m, n, k;
-  const float* a;
-  int64_t lda;
-  const void* b;
-  int64_t ldb;
+/// c[i · thin_step + r · wide_step] = alpha · Σ_k thin[i, k] · wide[r, k] + beta · c, i < thin_rows, r < wide_rows.
+/// One of the two steps is 1. Strides are in elements; wide in its storage type.
+struct ThinArgs {
+  int64_t thin_rows, wide_rows, k;
+  const float* thin;
+  int64_t thin_stride;
+  const void* wide;
+  int64_t wide_stride;
   float* c;
-  int64_t ldc;
+  int64_t thin_step, wide_step;
   float alpha, beta;
+  bool chain;
 };
 
-template <int kRows, int kCols, class T> HWY_INLINE void dot_tile(const DotArgs& d, int64_t i, int64_t j) {
-  Vector sums[kRows][kCols], x[kRows];
-  for (int r = 0; r < kRows; ++r)
-    for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
-  const float* a = d.a + i * d.lda;
-  const T* b = static_cast<const T*>(d.b) + j * d.ldb;
-  int64_t k = 0;
-  for (; k + kLanes <= d.k; k += kLanes) {
-    for (int r = 0; r < kRows; ++r) x[r] = hn::LoadU(kFloats, a + r * d.lda + k);
-    for (int s = 0; s < kCols; ++s) {
-      const Vector y = load(b + s * d.ldb + k);
-      for (int r = 0; r < kRows; ++r) sums[r][s] = fused(x[r], y, sums[r][s]);
-    }
+/// Where the sums of one row of the thin operand belong: lane r to row r of the group.
+struct Place {
+  float* c;
+  int64_t step, rows;
+
+  HWY_INLINE Vector load() const {
+    if (step == 1) return load_some(c, rows);
+    HWY_ALIGN float buffer[kLanes] = {};
+    for (int64_t r = 0; r < rows; ++r) buffer[r] = c[r * step];
+    return hn::Load(kFloats, buffer);
   }
-  // The remainder is padded with zeros on both sides, which add nothing to a sum.
-  if (k < d.k) {
-    for (int r = 0; r < kRows; ++r) x[r] = load_first(a + r * d.lda + k, d.k - k);
-    for (int s = 0; s < kCols; ++s) {
-      const Vector y = load_first(b + s * d.ldb + k, d.k - k);
-      for (int r = 0; r < kRows; ++r) sums[r][s] = fused(x[r], y, sums[r][s]);
-    }
+  HWY_INLINE void store(Vector v) const {
+    if (step == 1) return store_some(v, c, rows);
+    HWY_ALIGN float buffer[kLanes];
+    hn::Store(v, kFloats, buffer);
+    for (int64_t r = 0; r < rows; ++r) c[r * step] = buffer[r];
   }
-  for (int r = 0; r < kRows; ++r) {
-    float totals[kCols];
-    sum_lanes<kCols>(sums[r], totals);
-    float* c = d.c + (i + r) * d.ldc + j;
-    // beta = 0 must not look at c, which may be uninitialised or NaN.
-    for (int s = 0; s < kCols; ++s) c[s] = d.alpha * totals[s] + (d.beta == 0 ? 0 : d.beta * c[s]);
+};
+
+/// kLanes elements of each row, turned: v[j] holds element j of all rows. kWhole: all rows and elements exist.
+template <bool kWhole, class T>
+HWY_INLINE void load_turned(const T* from, int64_t stride, int64_t rows, int64_t elements, Vector (&v)[kLanes]) {
+  for (int r = 0; r < kLanes; ++r) {
+    if (kWhole)
+      v[r] = load(from + r * stride);
+    else
+      v[r] = r < rows ? load_some(from + r * stride, elements) : hn::Zero(kFloats);
+  }
+  turn(v);
+}
+
+/// As many bytes as a block has.
+template <class T> HWY_INLINE void prefetch_block(const T* at) {
+  constexpr int64_t kLine = 64, kBytes = kLanes * kLanes * static_cast<int64_t>(sizeof(T));
+  for (int64_t b = 0; b < kBytes; b += kLine) hwy::Prefetch(reinterpret_cast<const std::byte*>(at) + b);
+}
+
+/// `rows` <= kLanes rows of the wide operand against kThin rows of the thin one. next: the rows behind them.
+template <int kThin, bool kWhole, class T>
+HWY_INLINE void group(const ThinArgs& t, const T* wide, int64_t rows, float* c, const T* next) {
+  const float* thin[kThin];  // rows that do not exist repeat the last one, and are not stored
+  for (int i = 0; i < kThin; ++i) thin[i] = t.thin + std::min<int64_t>(i, t.thin_rows - 1) * t.thin_stride;
+  const auto place = [&](int i) { return Place{c + i * t.thin_step, t.wide_step, rows}; };
+  const bool goes_on = t.chain && t.beta != 0;
+  const int64_t length = t.chain ? t.k : kBlockK;
+  for (int64_t begin = 0; begin < t.k; begin += length) {
+    const int64_t end = std::min(t.k, begin + length);
+    Vector sums[kThin], v[kLanes];
+    for (int i = 0; i < kThin; ++i) sums[i] = goes_on && i < t.thin_rows ? place(i).load() : hn::Zero(kFloats);
+    int64_t k = begin;
+    for (; k + kLanes <= end; k += kLanes, next += kLanes * kLanes) {
+      prefetch_block(next);
+      load_turned<kWhole>(wide + k, t.wide_stride, rows, kLanes, v);
+      for (int j = 0; j < kLanes; ++j)
+        for (int i = 0; i < kThin; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), v[j], sums[i]);
+    }
+    if (k < end) {  // nothing is added for elements that do not exist: zero times infinity would be no zero
+      load_turned<false>(wide + k, t.wide_stride, rows, end - k, v);
+      for (int j = 0; j < kLanes; ++j)
+        for (int i = 0; i < kThin && j < end - k; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), v[j], sums[i]);
+    }
+    const float beta = begin == 0 ? t.beta : 1;
+    for (int i = 0; i < kThin; ++i) {
+      if (i >= t.thin_rows) break;
+      Vector y = t.chain ? sums[i] : hn::Mul(hn::Set(kFloats, t.alpha), sums[i]);
+      if (!t.chain && beta != 0) y = fused(hn::Set(kFloats, beta), place(i).load(), y);
+      place(i).store(y);
+    }
   }
 }
 
-template <int kRows, class T> HWY_INLINE void dot_strip(const DotArgs& d, int64_t i) {
-  // What is left of the columns in tiles of falling width. An element's sum does not depend on the width of its tile.
-  int64_t j = 0;
-  for (; j + kDotCols <= d.n; j += kDotCols) dot_tile<kRows, kDotCols, T>(d, i, j);
-  if (kDotCols > 4 && j + 4 <= d.n) dot_tile<kRows, 4, T>(d, i, j), j += 4;
-  if (j + 2 <= d.n) dot_tile<kRows, 2, T>(d, i, j), j += 2;
-  if (j < d.n) dot_tile<kRows, 1, T>(d, i, j);
+template <int kThin, class T> void groups(const ThinArgs& t) {
+  const T* wide = static_cast<const T*>(t.wide);
+  float* c = t.c;
+  for (int64_t left = t.wide_rows; left > 0; left -= kLanes, c += kLanes * t.wide_step) {
+    const T* next = wide + kLanes * t.wide_stride;
+    if (left >= kLanes)
+      group<kThin, true>(t, wide, kLanes, c, next);
+    else
+      group<kThin, false>(t, wide, left, c, wide);
+    wide = next;
+  }
 }
 
-template <class T> void dot_rows(const DotArgs& d) {
-  int64_t i = 0;
-  for (; i + kDotRows <= d.m; i += kDotRows) dot_strip<kDotRows, T>(d, i);
-  if (i + 2 <= d.m) dot_strip<2, T>(d, i), i += 2;
-  if (i < d.m) dot_strip<1, T>(d, i);
+template <class T> void thin_product(const ThinArgs& t) {
+  static_assert(kMostThin == 12);
+  if (t.thin_rows == 1) return groups<1, T>(t);
+  if (t.thin_rows == 2) return groups<2, T>(t);
+  if (t.thin_rows <= 4) return groups<4, T>(t);
+  if (t.thin_rows <= 6) return groups<6, T>(t);
+  if (t.thin_rows <= 8) return groups<8, T>(t);
+  groups<12, T>(t);
+}
+
+/// op(B) = B, in the blocks of k that gemm.h asks for.
+HWY_INLINE void straight_product(TileArgs t) {
+  const int64_t k_all = t.k, length = t.chain ? k_all : kBlockK;
+  for (int64_t begin = 0; begin < k_all; begin += length) {
+    t.k = std::min(length, k_all - begin);
+    product(t);
+    t.a += t.k * t.k_step;
+    t.b += t.k * t.ldb;
+    t.beta = 1;
+  }
 }
 
 /// Rows [m_begin, m_end) and columns [n_begin, n_end) of C.
 void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end) {
-  const int64_t m = m_end - m_begin, n = n_end - n_begin;
-  const bool a_transposed = g.a_transpose == Transpose::yes;
-  const int64_t k = inner_size(g);
+  const int64_t m = m_end - m_begin, n = n_end - n_begin, k = inner_size(g), ldc = g.c.row_stride();
+  const bool a_transposed = g.a_transpose == Transpose::yes, chain = g.sum == Sum::chain;
   const float alpha = static_cast<float>(g.alpha), beta = static_cast<float>(g.beta);
   float* c = g.c.row<float>(m_begin) + n_begin;
   if (g.b_transpose == Transpose::no) {
     const int64_t row_step = a_transposed ? 1 : g.a.row_stride(), k_step = a_transposed ? g.a.row_stride() : 1;
-    const TileArgs t{m,
-                     n,
-                     k,
-                     g.a.row<float>(0) + m_begin * row_step,
-                     row_step,
-                     k_step,
-                     g.b.row<float>(0) + n_begin,
-                     g.b.row_stride(),
-                     c,
-                     g.c.row_stride(),
-                     alpha,
-                     beta};
-    return product(t);
+    return straight_product({m, n, k, g.a.row<float>(0) + m_begin * row_step, row_step, k_step,
+                             g.b.row<float>(0) + n_begin, g.b.row_stride(), c, ldc, alpha, beta, chain});
   }
   // op(B) = Bᵀ: the columns of C are rows of B as it is stored.
+  const float* a = g.a.row<float>(m_begin);
   const auto* b = static_cast<const std::byte*>(g.b.data) + n_begin * g.b.row_stride() * size_of(g.b.dtype);
-  const DotArgs d{m,     n,   k, g.a.row<float>(m_begin), g.a.row_stride(), b, g.b.row_stride(), c, g.c.row_stride(),
-                  alpha, beta};
+  if (g.c.rows() > kMostThin)  // few columns, of a B in f32
+    return thin_product<float>({n, m, k, reinterpret_cast<const float*>(b), g.b.row_stride(), a, g.a.row_stride(), c, 1,
+                                ldc, alpha, beta, chain});
+  const ThinArgs t{m, n, k, a, g.a.row_stride(), b, g.b.row_stride(), c, ldc, 1, alpha, beta, chain};
   if (g.b.dtype == DType::f32)
-    dot_rows<float>(d);
+    thin_product<float>(t);
   else if (g.b.dtype == DType::bf16)
-    dot_rows<BFloat16>(d);
+    thin_product<BFloat16>(t);
   else
-    dot_rows<Float16>(d);
+    thin_product<Float16>(t);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE

@@ -1,6 +1,7 @@
 // The register tile that the CPU's matrix products share: gemms and attention.
 //
-//   c[i, j] = alpha · Σ_k a[i·row_step + k·k_step] · b[k·ldb + j] + beta · c[i, j]
+//   blocks:  c[i, j] = alpha · Σ_k a[i·row_step + k·k_step] · b[k·ldb + j] + beta · c[i, j]
+//   chain:   the same sum begins with c[i, j] (0 where beta is 0) in place of 0; alpha is 1
 //
 // A vector lies along j; an element of a is broadcast. kTileRows × kTileCols vectors of c stay in registers while k
 // runs, so that 8 + 3 loads feed 24 fused multiply-adds. An element's sum runs over k in order, whatever tile it falls
@@ -99,16 +100,9 @@ HWY_INLINE void store_some(Vector v, float* to, int64_t count) {
     store_first(v, to, count);
 }
 
-/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to
-/// `lanes`. Neighbouring rows are split into evens and odds log2(kLanes) times, which turns the block by 90 degrees.
-template <class T>
-HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
-                                int64_t to_stride, int64_t lanes) {
-  Vector v[kLanes], w[kLanes];
-  const Vector factor = hn::Set(kFloats, scale);
-  // Rows that do not exist are zeros and are never read; the turned block then has zeros in their lanes.
-  for (int r = 0; r < kLanes; ++r)
-    v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
+/// Turns the square block whose rows are v: neighbouring rows are split into evens and odds log2(kLanes) times.
+HWY_INLINE void turn(Vector (&v)[kLanes]) {
+  Vector w[kLanes];
   for (int step = 1; step < kLanes; step *= 2) {
     for (int i = 0; i < kLanes / 2; ++i) {
       w[i] = evens(v[2 * i], v[2 * i + 1]);
@@ -116,6 +110,19 @@ HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows
     }
     for (int i = 0; i < kLanes; ++i) v[i] = w[i];
   }
+}
+
+/// to[c, r] = scale · from[r, c] for r < rows <= kLanes, c < cols <= kLanes; lanes r >= rows are written as zeros up to
+/// `lanes`.
+template <class T>
+HWY_INLINE void transpose_block(const T* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
+                                int64_t to_stride, int64_t lanes) {
+  Vector v[kLanes];
+  const Vector factor = hn::Set(kFloats, scale);
+  // Rows that do not exist are zeros and are never read; the turned block then has zeros in their lanes.
+  for (int r = 0; r < kLanes; ++r)
+    v[r] = r < rows ? hn::Mul(factor, load_some(from + r * from_stride, cols)) : hn::Zero(kFloats);
+  turn(v);
   // Rows of the result that do not exist are not written: behind the last column there may be no memory.
   for (int c = 0; c < kLanes; ++c)
     if (c < cols) store_some(v[c], to + c * to_stride, lanes);
@@ -132,14 +139,18 @@ struct TileArgs {
   float* c;
   int64_t ldc;
   float alpha, beta;
+  bool chain = false;
 };
 
 /// One tile at row i and column j. last: elements of its last vector that exist (kLanes: all of them).
 template <int kRows, int kCols, bool kPartial>
 HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
   Vector sums[kRows][kCols];
+  const auto count = [&](int s) { return kPartial && s == kCols - 1 ? last : kLanes; };
+  const auto place = [&](int r, int s) { return t.c + (i + r) * t.ldc + j + s * kLanes; };
+  const bool goes_on = t.chain && t.beta != 0;
   for (int r = 0; r < kRows; ++r)
-    for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
+    for (int s = 0; s < kCols; ++s) sums[r][s] = goes_on ? load_some(place(r, s), count(s)) : hn::Zero(kFloats);
   const float* HWY_RESTRICT a = t.a + i * t.row_step;
   const float* HWY_RESTRICT b = t.b + j;
   // An outer product a step: one row of b, kept in registers, times one element of each row of a.
@@ -155,12 +166,10 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
   const Vector alpha = hn::Set(kFloats, t.alpha), beta = hn::Set(kFloats, t.beta);
   for (int r = 0; r < kRows; ++r) {
     for (int s = 0; s < kCols; ++s) {
-      float* c = t.c + (i + r) * t.ldc + j + s * kLanes;
-      const int64_t count = kPartial && s == kCols - 1 ? last : kLanes;
       // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
-      Vector y = hn::Mul(alpha, sums[r][s]);
-      if (t.beta != 0) y = fused(beta, load_some(c, count), y);
-      store_some(y, c, count);
+      Vector y = t.chain ? sums[r][s] : hn::Mul(alpha, sums[r][s]);
+      if (!t.chain && t.beta != 0) y = fused(beta, load_some(place(r, s), count(s)), y);
+      store_some(y, place(r, s), count(s));
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "hwy/targets.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/gemm.h"
+#include "kernels/harness.h"
 #include "kernels/table.h"
 
 namespace tessera {
@@ -23,12 +24,13 @@ struct Problem {
   DType b_dtype = DType::f32;
   double alpha = 1, beta = 0;
   int64_t padding = 0;  // extra elements between rows
+  Sum sum = Sum::blocks;
 };
 
 std::ostream& operator<<(std::ostream& out, const Problem& p) {
   return out << "M=" << p.m << " N=" << p.n << " K=" << p.k << (p.a == kYes ? " T" : " N")
              << (p.b == kYes ? "T " : "N ") << name_of(p.b_dtype) << " alpha=" << p.alpha << " beta=" << p.beta
-             << " padding=" << p.padding;
+             << " padding=" << p.padding << (p.sum == Sum::chain ? " chain" : "");
 }
 
 /// A [rows, cols] view with `padding` unused columns behind each row, filled with numbers in [-1, 1).
@@ -60,22 +62,16 @@ struct Operands {
             .b_transpose = p.b,
             .c = c.view,
             .alpha = p.alpha,
-            .beta = p.beta};
+            .beta = p.beta,
+            .sum = p.sum};
   }
 };
 
 /// Runs with exactly the planned scratch.
-void run(const Problem& p, const Operands& operands, std::string_view backend, int threads = 1,
-         Repeat repeat = Repeat::reproducible) {
+void run(const Problem& p, const Operands& operands, std::string_view backend, int threads = 1) {
   const GemmArgs args = operands.args(p);
   Arena scratch(std::max<int64_t>(64, cpu::gemm_scratch_bytes(args, threads)));
-  gemm({.device = {},
-        .stream = {},
-        .kernels = kernels_for({}, backend),
-        .scratch = scratch,
-        .threads = threads,
-        .repeat = repeat},
-       args);
+  gemm({.device = {}, .stream = {}, .kernels = kernels_for({}, backend), .scratch = scratch, .threads = threads}, args);
 }
 
 void expect_like_reference(const Problem& p) {
@@ -181,25 +177,117 @@ TEST(CpuGemm, GivesTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
-TEST(CpuGemm, GivesARowTheSameBitsWhateverItsNeighboursWhenBatchInvariant) {
-  for (const Problem& all :
-       {Problem{.m = 20, .n = 200, .k = 500, .b = kYes}, Problem{.m = 90, .n = 70, .k = 500},
-        Problem{.m = 70, .n = 6, .k = 500, .b = kYes}, Problem{.m = 70, .n = 90, .k = 8, .beta = 1},
-        Problem{.m = 20, .n = 100, .k = 400, .b = kYes, .b_dtype = DType::bf16}}) {
+/// The order of gemm.h in plain loops.
+std::vector<float> in_order(const Problem& p) {
+  const Operands o(p);
+  const auto a = [&](int64_t i, int64_t k) {
+    return p.a == kYes ? o.a.view.row<float>(k)[i] : o.a.view.row<float>(i)[k];
+  };
+  const auto b = [&](int64_t k, int64_t j) -> float {
+    const int64_t row = p.b == kYes ? j : k, col = p.b == kYes ? k : j;
+    if (p.b_dtype == DType::bf16) return to_float(o.b.view.row<BFloat16>(row)[col]);
+    if (p.b_dtype == DType::f16) return to_float(o.b.view.row<Float16>(row)[col]);
+    return o.b.view.row<float>(row)[col];
+  };
+  const auto alpha = static_cast<float>(p.alpha), beta = static_cast<float>(p.beta);
+  for (int64_t i = 0; i < p.m; ++i) {
+    for (int64_t j = 0; j < p.n; ++j) {
+      float& c = o.c.view.row<float>(i)[j];
+      float sum = p.sum == Sum::chain && p.beta != 0 ? c : 0;
+      for (int64_t k = 0; k < p.k; ++k) {
+        sum = std::fma(a(i, k), b(k, j), sum);
+        if (p.sum == Sum::chain || ((k + 1) % 384 != 0 && k + 1 != p.k)) continue;
+        if (k < 384)
+          c = p.beta == 0 ? alpha * sum : std::fma(beta, c, alpha * sum);
+        else
+          c += alpha * sum;
+        sum = 0;
+      }
+      if (p.sum == Sum::chain) c = sum;
+    }
+  }
+  const auto c = o.c.storage.as<float>();
+  return {c.begin(), c.end()};
+}
+
+class GemmInOrder : public test::OnEachInstructionSet {};
+TESSERA_ON_EACH_INSTRUCTION_SET(GemmInOrder);
+
+TEST_P(GemmInOrder, HasTheBitsOfPlainLoopsInEveryShapeAndKernel) {
+  // Few rows and columns, whole and broken groups of rows; blocks of k that end early, at their end and behind it.
+  for (int64_t m : {1, 2, 3, 5, 7, 12, 13, 50})
+    for (int64_t n : {1, 3, 8, 9, 37, 112})
+      for (int64_t k : {1, 15, 64, 65, 384, 385, 800})
+        for (Transpose b : {kNo, kYes})
+          for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+            const Problem p{.m = m,
+                            .n = n,
+                            .k = k,
+                            .b = b,
+                            .b_dtype = dtype,
+                            .alpha = 0.75,
+                            .beta = m % 2 ? 1 : -0.5,
+                            .padding = 3};
+            ASSERT_TRUE(same_bits(result(p, 2), in_order(p))) << p;
+          }
+}
+
+TEST_P(GemmInOrder, ChainsHaveTheBitsOfPlainLoops) {
+  for (int64_t m : {1, 8, 12, 70})
+    for (int64_t n : {8, 50, 112})
+      for (int64_t k : {1, 63, 400, 1000})
+        for (Transpose a : {kNo, kYes})
+          for (double beta : {0.0, 1.0}) {
+            const Problem p{.m = m, .n = n, .k = k, .a = a, .beta = beta, .sum = Sum::chain};
+            ASSERT_TRUE(same_bits(result(p, 2), in_order(p))) << p;
+            const Problem turned{.m = m, .n = n, .k = k, .b = kYes, .beta = beta, .sum = Sum::chain};
+            ASSERT_TRUE(same_bits(result(turned, 2), in_order(turned))) << turned;
+          }
+}
+
+TEST(CpuGemm, AChainCutIntoCallsHasTheBitsOfOne) {
+  for (const Problem& whole : {Problem{.m = 8, .n = 576, .k = 700, .a = kYes, .beta = 1, .sum = Sum::chain},
+                               Problem{.m = 150, .n = 100, .k = 700, .a = kYes, .beta = 1, .sum = Sum::chain}}) {
+    const std::vector<float> one = result(whole, 2);
+    for (int64_t piece : {1, 30, 384, 512}) {
+      const Operands operands(whole);
+      for (int64_t begin = 0; begin < whole.k; begin += piece) {
+        const int64_t end = std::min(whole.k, begin + piece);
+        GemmArgs args = operands.args(whole);
+        args.a = args.a.slice_rows(begin, end);
+        args.b = args.b.slice_rows(begin, end);
+        Arena scratch(std::max<int64_t>(64, cpu::gemm_scratch_bytes(args, 2)));
+        gemm({.device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = scratch, .threads = 2}, args);
+      }
+      const auto c = operands.c.storage.as<float>();
+      EXPECT_TRUE(same_bits(one, {c.begin(), c.end()})) << whole << " in pieces of " << piece;
+    }
+  }
+}
+
+TEST(CpuGemm, GivesARowTheSameBitsWhateverItsNeighbours) {
+  for (const auto& [n, k, b, dtype] : {std::tuple{576, 500, kYes, DType::f32},
+                                       {70, 500, kNo, DType::f32},
+                                       {6, 500, kYes, DType::f32},
+                                       {90, 8, kNo, DType::f32},
+                                       {100, 400, kYes, DType::bf16},
+                                       {100, 400, kYes, DType::f16},
+                                       {33, 1200, kNo, DType::bf16}}) {
+    const Problem all{.m = 600, .n = n, .k = k, .b = b, .b_dtype = dtype, .beta = 1};
     const Operands operands(all), fresh(all);
-    run(all, operands, "cpu", 2, Repeat::batch_invariant);
-    for (int64_t row : {int64_t{0}, int64_t{7}, all.m - 1}) {
-      Problem one = all;
-      one.m = 1;
-      const Operands alone(one);
-      std::memcpy(alone.a.view.row<float>(0), operands.a.view.row<float>(row),
-                  static_cast<size_t>(all.k) * sizeof(float));
-      std::memcpy(alone.c.view.row<float>(0), fresh.c.view.row<float>(row), static_cast<size_t>(all.n) * sizeof(float));
-      run(one, alone, "cpu", 1, Repeat::batch_invariant);
-      EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(row),
-                            static_cast<size_t>(all.n) * sizeof(float)),
-                0)
-          << all << " row " << row;
+    run(all, operands, "cpu", 2);
+    for (int64_t first : {int64_t{0}, int64_t{7}, int64_t{500}}) {
+      for (int64_t rows : {1, 2, 3, 4, 6, 8, 11, 12, 13, 40, 64, 65, 99}) {
+        Problem some = all;
+        some.m = rows;
+        const Operands alone(some);
+        const auto bytes = [&](int64_t width) { return static_cast<size_t>(rows * width) * sizeof(float); };
+        std::memcpy(alone.a.view.row<float>(0), operands.a.view.row<float>(first), bytes(all.k));
+        std::memcpy(alone.c.view.row<float>(0), fresh.c.view.row<float>(first), bytes(all.n));
+        run(some, alone, "cpu", 1);
+        EXPECT_EQ(std::memcmp(alone.c.view.row<float>(0), operands.c.view.row<float>(first), bytes(all.n)), 0)
+            << some << " from row " << first;
+      }
     }
   }
 }
