@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/error.h"
 #include "core/random.h"
 #include "hwy/targets.h"
+#include "kernels/cpu_target.h"
 #include "kernels/table.h"
 
 namespace tessera::test {
@@ -198,6 +200,20 @@ class OnEachInstructionSet : public testing::TestWithParam<InstructionSet> {
     hwy::GetChosenTarget().DeInit();
   }
 };
+
+/// Calls f(name) with each instruction set of this machine in use, then goes back to the best.
+template <class F> void for_each_target(F&& f) {
+  for (const std::string& name : cpu_target_choices()) {
+    try {
+      use_cpu_target(name);
+    } catch (const UserError&) {
+      continue;  // not of this machine
+    }
+    SCOPED_TRACE(name);
+    f(name);
+  }
+  use_cpu_target("auto");
+}
 
 #if HWY_ARCH_X86
 inline constexpr InstructionSet kInstructionSets[] = {

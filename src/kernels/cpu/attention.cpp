@@ -14,9 +14,10 @@
 // in front of what its first query sees. Blocks begin at multiples of kKeyBlock either way, so that a query's sums are
 // formed in the same order whichever panel it is in.
 //
-// A query's numbers depend on its own segment alone. Backward, a task owns one key-value head of a segment and walks
-// its heads in order; where that leaves too few tasks a task owns one head and sums into its own copy of dk and dv,
-// which are then added up in ascending head order. Which of the two is chosen depends on shapes only.
+// A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, a task owns
+// one query head of a segment and sums dk and dv in chains over its queries, which go on from panel to panel. Heads
+// that share keys sum into copies of their own, which are added in ascending head order; the scale of the scores is
+// applied to the result.
 
 #include "kernels/attention.h"
 
@@ -41,12 +42,6 @@ namespace tessera::cpu {
 
 constexpr int64_t kMaxPanel = 48;   // 3 vectors of 16 lanes
 constexpr int64_t kKeyBlock = 128;  // S [128 × 48] f32 is 24 KB: it stays in the first-level cache with its block of V
-
-/// The run of heads of one segment that a task owns.
-struct HeadRun {
-  AttentionSegment segment;
-  int64_t head_begin, head_end;
-};
 
 /// Where a backward task sums dk and dv: key j of the segment and head h stand at data[j · stride + h · step].
 struct KeyGradients {
@@ -131,8 +126,9 @@ HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
   // A lane is a query. Its number is compared with the key's distance as floats, which are exact below 2^24.
   const Vector lane = hn::Iota(kFloats, static_cast<float>(v * kLanes));
   const int64_t first = key - p.first_all + 1;
-  return hn::And(hn::Ge(lane, hn::Set(kFloats, static_cast<float>(first))),
-                 hn::Lt(lane, hn::Set(kFloats, static_cast<float>(first + p.window))));
+  const auto is_behind = hn::Ge(lane, hn::Set(kFloats, static_cast<float>(first)));
+  if (p.near_all == 0) return is_behind;
+  return hn::And(is_behind, hn::Lt(lane, hn::Set(kFloats, static_cast<float>(first + p.window))));
 }
 
 /// Calls work(j) for the rows of a block, keys key_begin + j, that some query of the panel does not see.
@@ -228,10 +224,21 @@ void forward_task(const AttentionArgs& args, const AttentionSegment& s, int64_t 
     forward_panel(args, s, head, begin, scratch);
 }
 
+/// Σ a · b in the order of all reductions (docs/determinism.md): 16 chains, which are folded in halves.
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
-  Vector sum = hn::Zero(kFloats);
-  for (int64_t i = 0; i < n; i += kLanes) sum = fused(load_some(a + i, n - i), load_some(b + i, n - i), sum);
-  return hn::GetLane(hn::SumOfLanes(kFloats, sum));
+  constexpr int kChains = 16 / kLanes;
+  Vector sums[kChains];
+  for (Vector& sum : sums) sum = hn::Zero(kFloats);
+  for (int64_t i = 0; i < n; i += 16)
+    for (int c = 0; c < kChains && i + c * kLanes < n; ++c) {
+      const int64_t at = i + c * kLanes;
+      sums[c] = fused(load_some(a + at, n - at), load_some(b + at, n - at), sums[c]);
+    }
+  HWY_ALIGN float lanes[16];
+  for (int c = 0; c < kChains; ++c) hn::Store(sums[c], kFloats, lanes + c * kLanes);
+  for (int half = 8; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  return lanes[0];
 }
 
 /// scores -> probabilities, dp -> ds = p (dp − delta), for one vector of columns.
@@ -275,28 +282,25 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
     times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
     for (int c = 0; c < p.vectors(); ++c) differentiate_column(p, c, j, rows, lse, delta, scores, dp);
-    // dV += Pᵀ dout and dK += scale · dSᵀ q, sums over the queries of the panel. q is read unscaled from where it lies,
-    // hence the factor; the scores above were scaled through qT.
+    // dV += Pᵀ dout and dK += dSᵀ q, chains over the queries of the panel that go on from those before.
+    product({rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1,
+             1, true});
     product(
-        {rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1, 1});
-    product(
-        {rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, scale, 1});
+        {rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, 1, 1, true});
     transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > p.begin ? 1.0f : 0.0f);
   }
   transpose(dq_t, p.width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
 }
 
-/// Heads [head_begin, head_end), which share one key-value head, in ascending order into one dk and dv.
-void backward_task(const AttentionBackwardArgs& args, const HeadRun& run, KeyGradients into, float* scratch) {
-  const AttentionSegment& s = run.segment;
-  // dk and dv are assigned by contract: the task that owns these rows clears them, and then sums into them.
+/// One head of a segment: dq; dv, and dk without the scale, of this head alone.
+void backward_task(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, KeyGradients into,
+                   float* scratch) {
   for (int64_t j = 0; j < s.k_end - s.k_begin; ++j) {
     std::fill_n(into.dk + j * into.dk_stride, args.head_dim, 0.0f);
     std::fill_n(into.dv + j * into.dv_stride, args.head_dim, 0.0f);
   }
-  for (int64_t head = run.head_begin; head < run.head_end; ++head)
-    for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel)
-      backward_panel(args, s, head, begin, into, scratch);
+  for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel)
+    backward_panel(args, s, head, begin, into, scratch);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -309,61 +313,45 @@ namespace {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(backward_task);
 
-// With fewer tasks than this a task owns one head: 3 key-value heads of one row would keep two threads busy 3/4 of the
-// time.
-constexpr int64_t kFewTasks = 16;
-
 /// Elements of one copy of dk (or dv) with a column block for each query head.
 int64_t per_head_count(const AttentionBackwardArgs& args) { return args.k.rows() * args.heads * args.head_dim; }
 
-/// The same rows of dk or dv as the sum of their heads' copies.
-void sum_heads(const AttentionBackwardArgs& args, const float* copies, int64_t key, TensorView to) {
+/// A row of dk or dv: factor · the sum of its heads' copies, in ascending order.
+void sum_heads(const AttentionBackwardArgs& args, const float* copies, int64_t key, float factor, TensorView to) {
   const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
   const float* from = copies + key * args.heads * dim;
   for (int64_t kv_head = 0; kv_head < args.kv_heads; ++kv_head, from += group * dim) {
     float* sum = to.row<float>(key) + kv_head * dim;
     std::copy_n(from, dim, sum);
-    // The first head is copied and the others are added, so that the sum begins with a number and not with 0 + it.
     for (int64_t h = 1; h < group; ++h)
       for (int64_t c = 0; c < dim; ++c) sum[c] += from[h * dim + c];
+    for (int64_t c = 0; c < dim; ++c) sum[c] *= factor;
   }
 }
 
-void backward_by_kv_head(const Context& ctx, const AttentionBackwardArgs& args, float* buffers) {
-  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
-  const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.kv_heads;
-  const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
-  for (int64_t t = 0; t < tasks; ++t) {
-    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
-    const int64_t kv_head = t % args.kv_heads;
-    // Key-value heads are disjoint columns of dk and dv, so that a task may write where the result belongs.
-    const KeyGradients into{args.dk.row<float>(s.k_begin) + kv_head * dim,
-                            args.dv.row<float>(s.k_begin) + kv_head * dim, args.dk.row_stride(), args.dv.row_stride()};
-    task(args, {s, kv_head * group, (kv_head + 1) * group}, into,
-         buffers + omp_get_thread_num() * backward_floats(dim));
-  }
-}
-
-void backward_by_head(const Context& ctx, const AttentionBackwardArgs& args, float* buffers, float* copies) {
-  const int64_t dim = args.head_dim, tasks = static_cast<int64_t>(args.segments.size()) * args.heads;
+/// Where the heads sum: key 0 of the batch and head 0. Without heads that share keys this is dk and dv themselves.
+KeyGradients heads_place(const Context& ctx, const AttentionBackwardArgs& args) {
+  if (args.heads == args.kv_heads)
+    return {args.dk.row<float>(0), args.dv.row<float>(0), args.dk.row_stride(), args.dv.row_stride()};
   // Copies are [keys, heads · head_dim], dk's before dv's: a query head has columns of its own.
-  float *dk = copies, *dv = copies + per_head_count(args);
-  const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
-  for (int64_t t = 0; t < tasks; ++t) {
-    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.heads)];
-    const int64_t head = t % args.heads, at = (s.k_begin * args.heads + head) * dim;
-    const KeyGradients into{dk + at, dv + at, args.heads * dim, args.heads * dim};
-    task(args, {s, head, head + 1}, into, buffers + omp_get_thread_num() * backward_floats(dim));
-  }
-  // Rows are shared out, heads are not: each element is one sum in ascending head order, whatever the threads.
+  float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
+  return {copies, copies + per_head_count(args), args.heads * args.head_dim, args.heads * args.head_dim};
+}
+
+/// dk and dv of all segments, from what the heads summed. Rows are shared out, heads are not: each element is one sum.
+void join_heads(const Context& ctx, const AttentionBackwardArgs& args, KeyGradients heads) {
+  const auto scale = static_cast<float>(args.scale);
+  const bool in_place = args.heads == args.kv_heads;
   for (const AttentionSegment& s : args.segments) {
 #pragma omp parallel for schedule(static) num_threads(ctx.threads)
     for (int64_t key = s.k_begin; key < s.k_end; ++key) {
-      sum_heads(args, dk, key, args.dk);
-      sum_heads(args, dv, key, args.dv);
+      if (in_place) {
+        float* dk = args.dk.row<float>(key);
+        for (int64_t c = 0; c < args.heads * args.head_dim; ++c) dk[c] *= scale;
+      } else {
+        sum_heads(args, heads.dk, key, scale, args.dk);
+        sum_heads(args, heads.dv, key, 1, args.dv);
+      }
     }
   }
 }
@@ -387,12 +375,22 @@ void attention(const Context& ctx, const AttentionArgs& args) {
 
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   const auto scope = ctx.scratch.scope();
-  float* buffers = ctx.scratch.allocate({ctx.threads, backward_floats(args.head_dim)}, DType::f32).row<float>(0);
-  // With one query head a key-value head there is nothing to sum, and both ways share out the same tasks.
-  if (args.heads == args.kv_heads || static_cast<int64_t>(args.segments.size()) * args.kv_heads >= kFewTasks)
-    return backward_by_kv_head(ctx, args, buffers);
-  float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
-  backward_by_head(ctx, args, buffers, copies);
+  const int64_t dim = args.head_dim, floats = backward_floats(dim);
+  float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
+  const KeyGradients heads = heads_place(ctx, args);
+  const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
+  const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.heads;
+  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks; ++t) {
+    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.heads)];
+    const int64_t head = t % args.heads;
+    task(args, s, head,
+         {heads.dk + s.k_begin * heads.dk_stride + head * dim, heads.dv + s.k_begin * heads.dv_stride + head * dim,
+          heads.dk_stride, heads.dv_stride},
+         buffers + omp_get_thread_num() * floats);
+  }
+  join_heads(ctx, args, heads);
 }
 
 int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "core/random.h"
-#include "hwy/targets.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/harness.h"
 #include "kernels/table.h"
 
 namespace tessera {
@@ -192,13 +192,59 @@ TEST(CpuAttention, AgreesWithTheReferenceWhenThereAreMoreKeysThanQueries) {
 }
 
 TEST(CpuAttention, AgreesWithTheReferenceOnEveryInstructionSet) {
-  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
+  test::for_each_target([](const std::string&) {
     for (int64_t head_dim : {5, 32})
       expect_like_reference({.heads = 4, .kv_heads = 2, .head_dim = head_dim, .segments = documents({130, 9, 1, 17})});
+  });
+}
+
+TEST(CpuAttention, HasTheSameBitsOnEveryInstructionSet) {
+  for (const Problem& p :
+       {Problem{.heads = 6, .kv_heads = 2, .head_dim = 20, .segments = documents({170, 9, 1, 300})},
+        Problem{.heads = 2, .kv_heads = 2, .head_dim = 64, .segments = documents({150}), .padding = 3, .window = 40},
+        Problem{.heads = 3, .kv_heads = 1, .head_dim = 5, .segments = {{0, 1, 0, 300}, {1, 60, 300, 433}}}}) {
+    Pass best(p);
+    best.go(p, "cpu");
+    test::for_each_target([&](const std::string&) {
+      Pass other(p);
+      other.go(p, "cpu", 2);
+      for (size_t r = 0; r < 5; ++r) {
+        const int64_t rows = r == 3 || r == 4 ? p.keys() : p.tokens();
+        EXPECT_TRUE(same_rows(*other.results()[r], *best.results()[r], 0, rows)) << kResultNames[r] << " of " << p;
+      }
+    });
   }
-  hwy::SetSupportedTargetsForTest(0);
+}
+
+TEST(CpuAttention, SumsGradientsOfKeysInChainsOverQueriesThenHeads) {
+  // dv alone, of probabilities that the kernel itself tells as the outputs of unit vectors.
+  const int64_t tokens = 100, heads = 3, dim = 8;
+  const Problem p{.heads = heads, .kv_heads = 1, .head_dim = dim, .segments = documents({tokens})};
+  Pass run(p);
+  run.go(p, "cpu");
+  for (int64_t key : {int64_t{0}, int64_t{37}, tokens - 1}) {
+    // The gradient of v is linear in dout: with dout of one query and head alone it is that query's probability.
+    std::vector<float> probabilities(static_cast<size_t>(tokens * heads));
+    for (int64_t q = 0; q < tokens; ++q) {
+      Pass one(p);
+      for (int64_t i = 0; i < tokens; ++i)
+        for (int64_t c = 0; c < heads * dim; ++c) one.dout.view.row<float>(i)[c] = i == q && c % dim == c / dim;
+      one.go(p, "cpu");
+      for (int64_t h = 0; h < heads; ++h)
+        probabilities[static_cast<size_t>(q * heads + h)] = one.dv.view.row<float>(key)[h];
+    }
+    for (int64_t c = 0; c < dim; ++c) {
+      float sum = 0;
+      for (int64_t h = 0; h < heads; ++h) {
+        float head = 0;
+        for (int64_t q = 0; q < tokens; ++q)
+          head = std::fma(probabilities[static_cast<size_t>(q * heads + h)], run.dout.view.row<float>(q)[h * dim + c],
+                          head);
+        sum = h == 0 ? head : sum + head;
+      }
+      EXPECT_EQ(run.dv.view.row<float>(key)[c], sum) << "key " << key << ", element " << c;
+    }
+  }
 }
 
 TEST(CpuAttention, StaysFiniteForLargeScores) {

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "core/random.h"
-#include "hwy/targets.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/gemm.h"
 #include "kernels/harness.h"
@@ -128,9 +127,7 @@ TEST(CpuGemm, AgreesWithTheReferenceOnTheShapesOfAFineTune) {
 }
 
 TEST(CpuGemm, AgreesWithTheReferenceOnEveryInstructionSet) {
-  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
+  test::for_each_target([](const std::string&) {
     for (int64_t n : {1, 7, 35, 70}) {
       for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
         expect_like_reference({.m = 3, .n = n, .k = 61, .b = kYes, .b_dtype = dtype});
@@ -139,8 +136,7 @@ TEST(CpuGemm, AgreesWithTheReferenceOnEveryInstructionSet) {
       expect_like_reference({.m = 70, .n = n, .k = 9, .beta = 1});
       expect_like_reference({.m = 13, .n = n, .k = 61, .a = kYes});
     }
-  }
-  hwy::SetSupportedTargetsForTest(0);
+  });
 }
 
 TEST(CpuGemm, ScalesByAlphaAndBetaAndKeepsOutOfThePadding) {
