@@ -55,9 +55,9 @@ void add_weight_gradient(const Pass& pass, const WeightSet& weights, int weight,
   const Context& ctx = pass.ctx;
   if (!weights.is_trainable(weight)) return;
   if (const auto grad = weights.view(weight)->direct_grad(*pass.pool))
-    return gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = *grad, .beta = 1});
+    return gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = *grad, .beta = 1, .sum = Sum::chain});
   const TensorView dw = ctx.scratch.allocate(weights.shape(weight), pass.pool->dtype());
-  gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = dw});
+  gemm(ctx, {.a = dy, .a_transpose = Transpose::yes, .b = x, .c = dw, .sum = Sum::chain});
   weights.view(weight)->scatter_add(ctx, dw, *pass.pool);
 }
 
@@ -89,15 +89,13 @@ void add_delta_gradients(const Context& ctx, const Delta& delta, ConstView x, Co
   if (m.da.empty() && m.dbt.empty() && dx.empty()) return;
   const ConstView rows_dy = delta.of(dy), rows_x = delta_input(ctx, delta, x);
   const TensorView du = ctx.scratch.allocate({delta.rows, delta.rank()}, dy.dtype);
-  if (!m.dbt.empty())
-    gemm(ctx, {.a = delta.kept(low_rank),
-               .a_transpose = Transpose::yes,
-               .b = rows_dy,
-               .c = m.dbt,
-               .alpha = m.scale,
-               .beta = 1});
+  if (!m.dbt.empty()) {
+    scale(ctx, m.scale, delta.kept(low_rank), du, Write::assign);
+    gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_dy, .c = m.dbt, .beta = 1, .sum = Sum::chain});
+  }
   gemm(ctx, {.a = rows_dy, .b = m.bt, .b_transpose = Transpose::yes, .c = du, .alpha = m.scale});
-  if (!m.da.empty()) gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_x, .c = m.da, .beta = 1});
+  if (!m.da.empty())
+    gemm(ctx, {.a = du, .a_transpose = Transpose::yes, .b = rows_x, .c = m.da, .beta = 1, .sum = Sum::chain});
   if (dx.empty()) return;
   if (!delta.drops) return gemm(ctx, {.a = du, .b = m.a, .c = delta.of(dx), .beta = 1});
   const TensorView dropped(rows_x);  // no longer needed: its buffer takes dU A
