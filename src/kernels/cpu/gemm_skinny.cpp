@@ -59,21 +59,73 @@ struct Place {
   }
 };
 
-/// kLanes elements of each row, turned: v[j] holds element j of all rows. kWhole: all rows and elements exist.
+// A block is turned as 32-bit words, so that two 16-bit elements travel together and are widened behind it.
+using Words = hn::RebindToUnsigned<Floats>;
+template <class T> constexpr int kInWord = 4 / static_cast<int>(sizeof(T));
+template <class T> constexpr int kElements = kLanes* kInWord<T>;  // of each row in a block
+
+/// Word 0 of the rows' 128-bit blocks: block l of the result is that of row 4 l.
+HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
+  const auto row = [&](int l) { return reinterpret_cast<const float*>(at + 4 * l * row_bytes); };
+#if HWY_TARGET <= HWY_AVX3
+  // A broadcast that is masked while it is loaded costs no shuffle.
+  const Vector lane = hn::Iota(kFloats, 0.0f);
+  Vector v = hn::LoadDup128(kFloats, row(0));
+  v = hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 4.0f)), hn::LoadDup128(kFloats, row(1)), v);
+  v = hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 8.0f)), hn::LoadDup128(kFloats, row(2)), v);
+  return hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 12.0f)), hn::LoadDup128(kFloats, row(3)), v);
+#elif HWY_TARGET <= HWY_AVX2
+  const hn::Half<Floats> half;
+  return hn::Combine(kFloats, hn::LoadU(half, row(1)), hn::LoadU(half, row(0)));
+#else
+  return hn::LoadU(kFloats, row(0));
+#endif
+}
+
+/// v[j]: word j of kLanes rows that begin at `from`. Squares of 4 x 4 words are turned within the 128-bit blocks.
+HWY_INLINE void load_turned_words(const std::byte* from, int64_t row_bytes, Vector (&v)[kLanes]) {
+  const hn::Repartition<double, Floats> pairs;
+  for (int q = 0; q < kLanes; q += 4) {
+    Vector w[4];
+    for (int r = 0; r < 4; ++r) w[r] = load_blocks(from + r * row_bytes + q * 4, row_bytes);
+    const auto low = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[0], w[1]));
+    const auto high = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[0], w[1]));
+    const auto low2 = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[2], w[3]));
+    const auto high2 = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[2], w[3]));
+    v[q] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, low, low2));
+    v[q + 1] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, low, low2));
+    v[q + 2] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, high, high2));
+    v[q + 3] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, high, high2));
+  }
+}
+
+/// kElements of each row. kWhole: all rows and elements exist; else those that do not are zeros.
 template <bool kWhole, class T>
 HWY_INLINE void load_turned(const T* from, int64_t stride, int64_t rows, int64_t elements, Vector (&v)[kLanes]) {
-  for (int r = 0; r < kLanes; ++r) {
-    if (kWhole)
-      v[r] = load(from + r * stride);
-    else
-      v[r] = r < rows ? load_some(from + r * stride, elements) : hn::Zero(kFloats);
-  }
-  turn(v);
+  constexpr int64_t kSize = static_cast<int64_t>(sizeof(T)), kRowBytes = kElements<T> * kSize;
+  const auto* bytes = reinterpret_cast<const std::byte*>(from);
+  if (kWhole) return load_turned_words(bytes, stride * kSize, v);
+  HWY_ALIGN std::byte buffer[kLanes * kRowBytes] = {};
+  for (int64_t r = 0; r < rows; ++r)
+    std::memcpy(buffer + r * kRowBytes, bytes + r * stride * kSize, static_cast<size_t>(elements * kSize));
+  load_turned_words(buffer, kRowBytes, v);
+}
+
+/// Element k of a turned block, widened.
+HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const float*) { return v[k]; }
+HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const BFloat16*) {
+  const auto word = hn::BitCast(Words(), v[k / 2]);
+  const auto upper = k % 2 ? hn::And(word, hn::Set(Words(), 0xffff0000u)) : hn::ShiftLeft<16>(word);
+  return hn::BitCast(kFloats, upper);
+}
+HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const Float16*) {
+  const auto word = hn::BitCast(Words(), v[k / 2]);
+  return widen_f16(k % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu)));
 }
 
 /// As many bytes as a block has.
 template <class T> HWY_INLINE void prefetch_block(const T* at) {
-  constexpr int64_t kLine = 64, kBytes = kLanes * kLanes * static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kLine = 64, kBytes = kLanes * kElements<T> * static_cast<int64_t>(sizeof(T));
   for (int64_t b = 0; b < kBytes; b += kLine) hwy::Prefetch(reinterpret_cast<const std::byte*>(at) + b);
 }
 
@@ -90,16 +142,19 @@ HWY_INLINE void group(const ThinArgs& t, const T* wide, int64_t rows, float* c, 
     Vector sums[kThin], v[kLanes];
     for (int i = 0; i < kThin; ++i) sums[i] = goes_on && i < t.thin_rows ? place(i).load() : hn::Zero(kFloats);
     int64_t k = begin;
-    for (; k + kLanes <= end; k += kLanes, next += kLanes * kLanes) {
+    const auto add = [&](int j) HWY_ATTR {
+      const Vector w = element(v, j, wide);
+      for (int i = 0; i < kThin; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), w, sums[i]);
+    };
+    for (; k + kElements<T> <= end; k += kElements<T>, next += kLanes * kElements<T>) {
       prefetch_block(next);
-      load_turned<kWhole>(wide + k, t.wide_stride, rows, kLanes, v);
-      for (int j = 0; j < kLanes; ++j)
-        for (int i = 0; i < kThin; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), v[j], sums[i]);
+      load_turned<kWhole>(wide + k, t.wide_stride, rows, kElements<T>, v);
+      for (int j = 0; j < kElements<T>; ++j) add(j);
     }
     if (k < end) {  // nothing is added for elements that do not exist: zero times infinity would be no zero
       load_turned<false>(wide + k, t.wide_stride, rows, end - k, v);
-      for (int j = 0; j < kLanes; ++j)
-        for (int i = 0; i < kThin && j < end - k; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), v[j], sums[i]);
+      for (int j = 0; j < kElements<T>; ++j)
+        if (j < end - k) add(j);
     }
     const float beta = begin == 0 ? t.beta : 1;
     for (int i = 0; i < kThin; ++i) {
