@@ -129,53 +129,71 @@ template <class T> HWY_INLINE void prefetch_block(const T* at) {
   for (int64_t b = 0; b < kBytes; b += kLine) hwy::Prefetch(reinterpret_cast<const std::byte*>(at) + b);
 }
 
-/// `rows` <= kLanes rows of the wide operand against kThin rows of the thin one. next: the rows behind them.
-template <int kThin, bool kWhole, class T>
-HWY_INLINE void group(const ThinArgs& t, const T* wide, int64_t rows, float* c, const T* next) {
+// Groups that are summed side by side: the chains of one row and one group would wait for each other.
+template <int kThin> constexpr int kGroups = kThin <= 2 ? (16 + kLanes - 1) / kLanes : 1;
+
+/// `rows` rows of the wide operand, at most those of kGroup groups, against kThin rows of the thin one. kWhole: all
+/// rows exist. next: the rows behind them.
+template <int kThin, int kGroup, bool kWhole, class T>
+HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, const T* next) {
   const float* thin[kThin];  // rows that do not exist repeat the last one, and are not stored
   for (int i = 0; i < kThin; ++i) thin[i] = t.thin + std::min<int64_t>(i, t.thin_rows - 1) * t.thin_stride;
-  const auto place = [&](int i) { return Place{c + i * t.thin_step, t.wide_step, rows}; };
+  const auto place = [&](int g, int i) {
+    return Place{c + i * t.thin_step + g * kLanes * t.wide_step, t.wide_step, std::min<int64_t>(kLanes, rows)};
+  };
   const bool goes_on = t.chain && t.beta != 0;
   const int64_t length = t.chain ? t.k : kBlockK;
   for (int64_t begin = 0; begin < t.k; begin += length) {
     const int64_t end = std::min(t.k, begin + length);
-    Vector sums[kThin], v[kLanes];
-    for (int i = 0; i < kThin; ++i) sums[i] = goes_on && i < t.thin_rows ? place(i).load() : hn::Zero(kFloats);
-    int64_t k = begin;
-    const auto add = [&](int j) HWY_ATTR {
-      const Vector w = element(v, j, wide);
-      for (int i = 0; i < kThin; ++i) sums[i] = fused(hn::Set(kFloats, thin[i][k + j]), w, sums[i]);
-    };
-    for (; k + kElements<T> <= end; k += kElements<T>, next += kLanes * kElements<T>) {
-      prefetch_block(next);
-      load_turned<kWhole>(wide + k, t.wide_stride, rows, kElements<T>, v);
-      for (int j = 0; j < kElements<T>; ++j) add(j);
-    }
-    if (k < end) {  // nothing is added for elements that do not exist: zero times infinity would be no zero
-      load_turned<false>(wide + k, t.wide_stride, rows, end - k, v);
-      for (int j = 0; j < kElements<T>; ++j)
-        if (j < end - k) add(j);
+    Vector sums[kGroup][kThin];
+    for (int g = 0; g < kGroup; ++g)
+      for (int i = 0; i < kThin; ++i) sums[g][i] = goes_on && i < t.thin_rows ? place(g, i).load() : hn::Zero(kFloats);
+    for (int64_t k = begin; k < end; k += kElements<T>) {
+      const int64_t elements = std::min<int64_t>(kElements<T>, end - k);
+      for (int g = 0; g < kGroup; ++g, next += kLanes * kElements<T>) {
+        const T* block = wide + g * kLanes * t.wide_stride + k;
+        Vector v[kLanes];
+        const auto add = [&](int j) HWY_ATTR {
+          const Vector w = element(v, j, block);
+          for (int i = 0; i < kThin; ++i) sums[g][i] = fused(hn::Set(kFloats, thin[i][k + j]), w, sums[g][i]);
+        };
+        if (elements == kElements<T>) {
+          prefetch_block(next);
+          load_turned<kWhole>(block, t.wide_stride, rows, elements, v);
+          for (int j = 0; j < kElements<T>; ++j) add(j);
+        } else {  // nothing is added for elements that do not exist: zero times infinity would be no zero
+          load_turned<false>(block, t.wide_stride, std::min<int64_t>(kLanes, rows), elements, v);
+          for (int j = 0; j < kElements<T>; ++j)
+            if (j < elements) add(j);
+        }
+      }
     }
     const float beta = begin == 0 ? t.beta : 1;
-    for (int i = 0; i < kThin; ++i) {
-      if (i >= t.thin_rows) break;
-      Vector y = t.chain ? sums[i] : hn::Mul(hn::Set(kFloats, t.alpha), sums[i]);
-      if (!t.chain && beta != 0) y = fused(hn::Set(kFloats, beta), place(i).load(), y);
-      place(i).store(y);
-    }
+    for (int g = 0; g < kGroup; ++g)
+      for (int i = 0; i < kThin; ++i) {
+        if (i >= t.thin_rows) break;
+        Vector y = t.chain ? sums[g][i] : hn::Mul(hn::Set(kFloats, t.alpha), sums[g][i]);
+        if (!t.chain && beta != 0) y = fused(hn::Set(kFloats, beta), place(g, i).load(), y);
+        place(g, i).store(y);
+      }
   }
 }
 
 template <int kThin, class T> void groups(const ThinArgs& t) {
   const T* wide = static_cast<const T*>(t.wide);
   float* c = t.c;
-  for (int64_t left = t.wide_rows; left > 0; left -= kLanes, c += kLanes * t.wide_step) {
-    const T* next = wide + kLanes * t.wide_stride;
-    if (left >= kLanes)
-      group<kThin, true>(t, wide, kLanes, c, next);
+  for (int64_t left = t.wide_rows; left > 0;) {
+    const int64_t rows = left >= kGroups<kThin> * kLanes ? kGroups<kThin> * kLanes : std::min<int64_t>(kLanes, left);
+    const T* next = wide + rows * t.wide_stride;
+    if (rows == kGroups<kThin> * kLanes)
+      meet<kThin, kGroups<kThin>, true>(t, wide, rows, c, next);
+    else if (rows == kLanes)
+      meet<kThin, 1, true>(t, wide, rows, c, next);
     else
-      group<kThin, false>(t, wide, left, c, wide);
+      meet<kThin, 1, false>(t, wide, rows, c, wide);
     wide = next;
+    c += rows * t.wide_step;
+    left -= rows;
   }
 }
 
