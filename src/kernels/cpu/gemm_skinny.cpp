@@ -120,7 +120,15 @@ HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const BFloat16*) {
 }
 HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const Float16*) {
   const auto word = hn::BitCast(Words(), v[k / 2]);
+#if HWY_TARGET <= HWY_AVX2
+  const hn::Rebind<uint16_t, Floats> narrow;
+  const hn::Rebind<hwy::float16_t, Floats> halves;
+  const auto low = k % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu));
+  const auto packed = hn::DemoteTo(narrow, hn::BitCast(hn::RebindToSigned<Floats>(), low));
+  return hn::PromoteTo(kFloats, hn::BitCast(halves, packed));
+#else
   return widen_f16(k % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu)));
+#endif
 }
 
 /// As many bytes as a block has.
