@@ -15,13 +15,14 @@ from pathlib import Path
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import torch
-from check_families_folders import COUNTS, WORDS, make_folder, reduced_configs, sentences, write_records
-from check_families_oracle import Oracle, config_differences, difference, read_json
+from check_families_folders import COUNTS, WORDS, make_folder, published_model, reduced_configs, sentences
+from check_families_oracle import Oracle, config_differences, difference, load_peft_alone, parameters_of, read_json
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5   # of the largest logit; of a loss
 CLEAR = 1e-3       # a margin between two logits, in parts of the largest, that no rounding turns
+FALL = 0.2         # of a held-out loss, at least, by an adapter; a tenth of it by others
 STORED = ("torch_dtype", "dtype")  # an export in f32 says so
 STOP_SECONDS = 60
 
@@ -47,15 +48,15 @@ keep = 2
 """
 LORA = ["adapter.method=lora", "adapter.rank=4", "adapter.dropout=0.1"]
 MOS = ["adapter.method=mos", "adapter.equivalent_rank=2", "adapter.rank=4", "adapter.shards=2", "adapter.dropout=0.1"]
-# Methods whose results are dense models: words for the trainer, and keys of config.json that may then differ.
+# Methods whose results are exported as dense models: words for the trainer, what it trains, and keys of config.json that may differ.
 DENSE = {
-    "full": (["train.steps=8", "optimizer.lr=2e-3"], ()),
-    "SPSA": ([*LORA[:2], "train.estimator=spsa", "train.steps=12", "optimizer.name=sgd", "optimizer.momentum=0",
-              "optimizer.lr=2e-3", "spsa.probes=4", "spsa.eps=1e-2", "spsa.digest_every=4"], ()),
-    "RPS": (["sharing.method=rps", "sharing.compression=4", "model.init=random", "train.steps=8"], ()),
-    "depth": (["sharing.method=depth", "sharing.blocks=2", "model.init=random", "train.steps=8"], ()),
-    "fold": ([*LORA[:2], "job=compress", "train.steps=8", "fold.remove=0.2", "fold.gate_steps=20", "fold.gate_batch=2",
-              "fold.calibration_rows=8", "fold.keep_head=1", "fold.group=2"],
+    "full": (["train.steps=12", "optimizer.lr=2e-3"], "model/model.safetensors", ()),
+    "SPSA": ([*LORA[:2], "train.estimator=spsa", "train.steps=30", "train.batch=2", "optimizer.name=sgd", "optimizer.momentum=0",
+              "optimizer.lr=4e-2", "spsa.probes=8", "spsa.eps=1e-2", "spsa.digest_every=8"], "adapter/lora.safetensors", ()),
+    "RPS": (["sharing.method=rps", "sharing.compression=4", "model.init=random", "train.steps=12"], "sharing/rps.safetensors", ()),
+    "depth": (["sharing.method=depth", "sharing.blocks=2", "model.init=random", "train.steps=12"], "sharing/depth.safetensors", ()),
+    "fold": ([*LORA[:2], "job=compress", "train.steps=12", "fold.remove=0.2", "fold.gate_steps=20", "fold.gate_batch=2",
+              "fold.calibration_rows=8", "fold.keep_head=1", "fold.group=2"], "sharing/fold.safetensors",
              ("num_hidden_layers", "layer_types", "no_rope_layers")),
 }
 
@@ -79,9 +80,11 @@ class Shape:
         make_folder(folder, name, config, seed)
         (folder / "recipe.toml").write_text(RECIPE)
         self.eval_texts = [json.loads(line)["text"] for line in (folder / "eval.jsonl").read_text().splitlines()]
-        self.prompts = [text[:120] for text in sentences(6, seed + 1)]
+        # Of many lengths, shorter than a window and longer; they are continued together.
+        self.prompts = [text[:length] for text, length in zip(sentences(6, seed + 1), (150, 9, 120, 60, 200, 30))]
 
     def checks(self):
+        yield "parameters", self.check_parameters
         yield "read", self.check_reading
         yield "transformers 5 keys", self.check_new_keys
         yield "a key counts", self.check_that_a_key_counts
@@ -135,6 +138,13 @@ class Shape:
 
     # ---- checks --------------------------------------------------------------------------------------------------------
 
+    def check_parameters(self):
+        """Of the published sizes: what tests/golden/published.json says, and tests/cli/families_test.cpp counts, is transformers' number."""
+        published, expected = published_model(self.name)
+        found = parameters_of(published)
+        require(found == expected, f"transformers counts {found}, published.json says {expected}")
+        return f"{found:,}"
+
     def check_reading(self):
         """The held-out loss, and log-probabilities of single tokens, of the folder as it is."""
         oracle = Oracle(self.folder / "model")
@@ -163,12 +173,15 @@ class Shape:
         return error
 
     def check_new_keys(self):
-        """The same folder with config.json as transformers 5 saves it: the same loss to the last bit."""
+        """The same folder with config.json as transformers 5 saves it: the same loss to the last bit, and exports that say the same."""
         other = self.folder / "model-5"
         shutil.copytree(self.folder / "model", other)
         shutil.copy(self.folder / "config-5/config.json", other)
         old, new = self.loss("run.dir=base"), self.loss("model.path=model-5", "run.dir=base")
         require(old == new, f"loss {new}, with the published keys {old}")
+        self.run("model.path=model-5", "model.dtype=", *LORA, "train.steps=1", "run.dir=run-5", "export.merged=true")
+        found = config_differences(other, self.folder / "run-5/model")
+        require(not found, "; ".join(found))
         return "same bits"
 
     def check_that_a_key_counts(self):
@@ -181,19 +194,16 @@ class Shape:
     def check_training(self, method, words):
         self.run(*words, f"run.dir={method}", "export.merged=true", "export.peft=true")
         losses = self.held_out(method)
-        require(losses[-1] < losses[0] - 0.2, f"held-out loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+        require(losses[-1] < losses[0] - FALL, f"held-out loss {losses[0]:.3f} -> {losses[-1]:.3f}")
         self.stop_and_go_on(f"{method}-stopped", words)
-        file = f"adapter/{method.lower()}.safetensors"
-        whole, parts = (self.folder / run / file for run in (method, f"{method}-stopped"))
-        require(whole.read_bytes() == parts.read_bytes(), "stopped and gone on with: other bits than without a stop")
+        self.require_same(method, f"{method}-stopped", f"adapter/{method.lower()}.safetensors")
         evaluated = self.loss(*words, f"run.dir={method}")
         require(evaluated == losses[-1], f"job=evaluate says {evaluated}, the training {losses[-1]}")
         return f"{losses[0]:.2f} -> {losses[-1]:.2f}, same bits"
 
     def check_tokens(self, method, words):
         """Greedy continuations, compared as far as transformers' margins are clear."""
-        write_prompts = [{"prompt": prompt} for prompt in self.prompts]
-        (self.folder / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in write_prompts))
+        (self.folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in self.prompts))
         self.run("job=generate", *words, f"run.dir={method}", "generate.prompts_file=prompts.jsonl", "generate.max_new_tokens=32")
         samples = [json.loads(line) for line in (self.folder / method / "samples.jsonl").read_text().splitlines()]
         oracle = Oracle(self.folder / "model", self.folder / method / "peft")
@@ -213,9 +223,11 @@ class Shape:
         require(not merged.odd_keys(), merged.odd_keys())
         peft = Oracle(self.folder / "model", self.folder / method / "peft")
         errors = [difference(merged.logits(ids), peft.logits(ids)) for ids in map(peft.encode, self.eval_texts)]
+        alone = load_peft_alone(self.folder / method / "peft")
         require(max(errors) <= TOLERANCE, f"logits of the merged model and of PEFT differ by {max(errors):.1e}")
         base = Oracle(self.folder / "model")
         ids = base.encode(self.eval_texts[0])
+        require(torch.equal(alone(torch.tensor([ids])).logits[0], peft.logits(ids)), "the PEFT folder names another base model")
         require(difference(base.logits(ids), peft.logits(ids)) > 100 * TOLERANCE, "the adapter changes nothing")
         trained = self.loss(*words, f"run.dir={method}")
         errors += [self.compare_loss(trained, peft), self.compare_loss(trained, merged),
@@ -224,7 +236,7 @@ class Shape:
         return f"{max(errors):.0e}"
 
     def check_config(self):
-        """Exports as the base is stored say what its config.json says; in f32 all but the type of the numbers."""
+        """Exports as the base is stored (bf16) say what its config.json says; in f32 all but the type of the numbers."""
         self.run("job=export", *LORA, "run.dir=LoRA-stopped", "export.merged=true", "model.dtype=")
         model = self.folder / "model"
         found = [*config_differences(model, self.folder / "LoRA-stopped/model"),
@@ -232,28 +244,37 @@ class Shape:
                  *config_differences(model, self.folder / "MoS/model", STORED)]
         require(not found, "; ".join(found))
         require(list(read_json(model)) == list(read_json(self.folder / "LoRA/model")), "the keys have another order")
+        rounded = self.loss("model.path=LoRA-stopped/model", "run.dir=base")
+        self.compare_loss(rounded, Oracle(self.folder / "LoRA-stopped/model"))
+        require(rounded != self.held_out("LoRA")[-1], "the model that was to be rounded is not")
         return f"{len(read_json(model))} keys same"
 
     def check_dense(self, method):
-        words, may_differ = DENSE[method]
+        """Trained whole and with a stop; what it exports computes in transformers what was trained."""
+        words, trained_file, may_differ = DENSE[method]
         run = f"run.dir={method}"
         self.run(*words, run)
+        losses = self.held_out(method)
+        require(losses[-1] < losses[0] - FALL / 10, f"held-out loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+        self.stop_and_go_on(f"{method}-stopped", words)
+        self.require_same(method, f"{method}-stopped", trained_file)
         if method == "SPSA":
             self.run(*words, run, "job=replay")
-            file = "adapter/lora.safetensors"
-            require((self.folder / method / file).read_bytes() == (self.folder / f"{method}-replay" / file).read_bytes(),
-                    "the replayed log gives other bits")
+            self.require_same(method, f"{method}-replay", trained_file)
         if method != "full":
             self.run(*words, run, "job=export", "export.merged=true")
-        trained = self.loss(*words, run)
         dense = Oracle(self.folder / method / "model")
         require(not dense.odd_keys(), dense.odd_keys())
-        error = max(self.compare_loss(trained, dense),
-                    self.compare_loss(self.loss(f"model.path={method}/model", "run.dir=base"), dense))
+        path = f"model.path={method}/model"
+        error = max(self.compare_loss(self.loss(*words, run), dense), self.compare_loss(self.loss(path, "run.dir=base"), dense),
+                    self.compare_words(dense, [path]))
         found = config_differences(self.folder / "model", self.folder / method / "model", (*STORED, *may_differ))
         require(not found, "; ".join(found))
-        losses = self.held_out(method)
-        return f"{losses[0]:.2f} -> {losses[-1]:.2f}, {error:.0e}"
+        return f"{losses[0]:.2f} -> {losses[-1]:.2f}, same bits, {error:.0e}"
+
+    def require_same(self, run, other, file):
+        require((self.folder / run / file).read_bytes() == (self.folder / other / file).read_bytes(),
+                f"{other}/{file} has other bits than {run}/{file}")
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,12 @@ def reduced_configs():
     return {name: {**shape["published"], **shape["reduced"]} for name, shape in shapes.items()}
 
 
+def published_model(name):
+    """config.json as it is published, and the number of parameters that published.json says."""
+    shape = json.loads(PUBLISHED.read_text())[name]
+    return shape["published"], shape["parameters"]
+
+
 def make_folder(folder, name, config, seed):
     """folder/model as published, folder/config-5/config.json as this version of transformers writes it, train.jsonl, eval.jsonl."""
     texts = sentences(400, seed)

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
@@ -65,6 +65,18 @@ class Oracle:
                 break
         decode = lambda some: self.tokenizer.decode(some, skip_special_tokens=True)
         return decode(ids)[len(decode(begin)):], len(ids) - len(begin), is_clear
+
+
+def load_peft_alone(folder):
+    """The adapter over the base model that its own adapter_config.json names."""
+    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def parameters_of(config):
+    """Numbers that a model of this config.json holds, tied ones once. Allocates none of them."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def changed_config(folder, changes):
