@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -199,7 +200,7 @@ class Shape:
         self.require_same(method, f"{method}-stopped", f"adapter/{method.lower()}.safetensors")
         evaluated = self.loss(*words, f"run.dir={method}")
         require(evaluated == losses[-1], f"job=evaluate says {evaluated}, the training {losses[-1]}")
-        return f"{losses[0]:.2f} -> {losses[-1]:.2f}, same bits"
+        return f"{losses[0]:.2f} -> {losses[-1]:.2f}"
 
     def check_tokens(self, method, words):
         """Greedy continuations, compared as far as transformers' margins are clear."""
@@ -270,7 +271,7 @@ class Shape:
                     self.compare_words(dense, [path]))
         found = config_differences(self.folder / "model", self.folder / method / "model", (*STORED, *may_differ))
         require(not found, "; ".join(found))
-        return f"{losses[0]:.2f} -> {losses[-1]:.2f}, same bits, {error:.0e}"
+        return f"{losses[0]:.2f} -> {losses[-1]:.2f}; {error:.0e}"
 
     def require_same(self, run, other, file):
         require((self.folder / run / file).read_bytes() == (self.folder / other / file).read_bytes(),
@@ -321,6 +322,7 @@ def main():
     options = parse_arguments()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about itself
     with tempfile.TemporaryDirectory() as temporary:
         options.folder = (options.folder or Path(temporary)).resolve()
         table, well = check_all(options)
