@@ -21,6 +21,7 @@
 #include "data/tokenizer/vocabulary.h"
 #include "io/files.h"
 #include "io/json_file.h"
+#include "io/links.h"
 
 namespace tessera {
 
@@ -175,6 +176,8 @@ std::string prefix_space_notice(const Json& tokenizer, const Json& config) {
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
+  if (const std::string fault = fault_of_link(path); !fault.empty())
+    throw UserError(path.string(), fault, "copy the folder with what its links lead to (cp -rL), or download it again");
   if (!fs::exists(path)) {
     throw UserError(
         folder.string(), "there is no tokenizer.json",

@@ -76,6 +76,18 @@ TEST(TokenizerFaults, AFolderWithoutATokenizerSaysSo) {
   }
 }
 
+TEST(TokenizerFaults, ALinkThatLeadsNowhereIsNoMissingTokenizer) {
+  const TemporaryFolder folder;
+  fs::create_symlink("../../blobs/4d7a", folder / "tokenizer.json");
+  try {
+    Tokenizer::load(folder.path());
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.where(), (folder / "tokenizer.json").string());
+    EXPECT_EQ(error.message(), "is a link to \"../../blobs/4d7a\", which is not there");
+  }
+}
+
 /// Loads whatever the text is: only a UserError may come out, and what loads must encode.
 void load_and_use(const std::string& text) {
   const TemporaryFolder folder;
