@@ -1,13 +1,12 @@
 #pragma once
-// Links of the file system that lead nowhere.
+// Links of the file system that lead nowhere, as in a cache of models that was pruned or copied without its blobs.
 
 #include <filesystem>
-#include <string>
 
 namespace tessera {
 
-/// What is wrong with a link that cannot be followed, as it goes behind its name: is a link to "X", which is not there.
-/// Empty for a link that can be, for what is no link, and where there is nothing.
-std::string fault_of_link(const std::filesystem::path&);
+/// @throws UserError naming a link that cannot be followed, its target and how to mend it. What is no link, or nothing
+/// at all, is left to who reads it.
+void require_sound_link(const std::filesystem::path&);
 
 }  // namespace tessera

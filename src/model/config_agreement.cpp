@@ -67,6 +67,11 @@ class Comparison {
 
   const ConfigReasons& reasons() const { return made_reasons_ ? *made_reasons_ : made_reasons_.emplace(config_); }
 
+  std::string because_of(const std::string& own) const {
+    const std::string reason = reasons().of_presence(own);
+    return reason.empty() ? "" : ": " + reason;
+  }
+
   /// A tied matrix lies in the file once, under this name or another.
   bool is_tied_to_another(const WeightSpec& spec) const {
     return std::ranges::any_of(specs_, [&](const WeightSpec& other) {
@@ -114,8 +119,7 @@ class Comparison {
         whole ? "missing layers" : "missing " + kind_of(spec.name), stored,
         [&] {
           if (!whole)
-            return fmt::format("tensor \"{}\" {} is missing: {}", stored, spec.shape.text(),
-                               reasons().of_presence(spec.name));
+            return fmt::format("tensor \"{}\" {} is missing{}", stored, spec.shape.text(), because_of(spec.name));
           return fmt::format("tensor \"{}\" {} is missing, and all others of {}: num_hidden_layers is {}", stored,
                              spec.shape.text(), missing_layers(), config_.num_hidden_layers);
         },
@@ -149,9 +153,8 @@ class Comparison {
   }
 
   std::string text_of_unexpected(const std::string& stored, const std::string& own) const {
-    const std::string reason = reasons().of_presence(own);
-    return fmt::format("tensor \"{}\" {} has no place in the model of config.json{}{}", stored,
-                       source_.at(stored).shape.text(), reason.empty() ? "" : ": ", reason);
+    return fmt::format("tensor \"{}\" {} has no place in the model of config.json{}", stored,
+                       source_.at(stored).shape.text(), because_of(own));
   }
 
   std::string text_of_more_layers(const std::string& stored) const {

@@ -1,5 +1,7 @@
 #include "model/config_reasons.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace tessera {
@@ -79,7 +81,10 @@ std::string ConfigReasons::of_presence(const std::string& weight) const {
   for (const auto& [flag, shapes] : with_other_flag_)
     if ((shapes.count(weight) > 0) != is_here) text = flag;
   if (weight == head_) text = flag_text(kTie, config_.tie_word_embeddings);
-  if (is_here) return text.empty() ? fmt::format("models of the family \"{}\" have it", config_.family) : text;
+  const auto have_it = [&](const auto& family) { return family.second.count(weight) > 0; };
+  if (is_here && text.empty() && !std::ranges::all_of(of_other_families_, have_it))
+    return fmt::format("models of the family \"{}\" have it", config_.family);
+  if (is_here) return text;
   std::string families;
   for (const auto& [family, shapes] : of_other_families_)
     if (shapes.count(weight)) families += fmt::format("{}\"{}\"", families.empty() ? "" : ", ", family);

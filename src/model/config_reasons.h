@@ -18,7 +18,7 @@ class ConfigReasons {
   /// The keys that a size of a weight is made of, with their values: "num_key_value_heads (2) x head_dim (64)".
   std::string of_size(const std::string& weight, int axis) const;
   /// Why the model has a weight, or does without it: "attention_bias is true", and which families have one of that name
-  /// where this one does not; may be empty.
+  /// where not all do; may be empty.
   std::string of_presence(const std::string& weight) const;
 
  private:

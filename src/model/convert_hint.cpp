@@ -9,7 +9,7 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kGguf = ".gguf";
+constexpr const char *kGguf = ".gguf", *kConverted = "-converted";
 constexpr std::string_view kOfPart = "-of-";  // "model-00001-of-00003.gguf"
 
 }  // namespace
@@ -19,8 +19,8 @@ std::string python_text(const fs::path& path) { return Json(path.string()).dump(
 std::string converted_folder(const fs::path& model) {
   const fs::path whole = fs::absolute(model / "").lexically_normal().parent_path();
   const std::string name = hub_name_of(model);  // a snapshot's own name is a hash
-  if (!name.empty()) return name.substr(name.find('/') + 1) + "-converted";
-  return (whole.extension() == kGguf ? whole.stem() : whole.filename()).string() + "-converted";
+  if (!name.empty()) return name.substr(name.find('/') + 1) + kConverted;
+  return (whole.extension() == kGguf ? whole.stem() : whole.filename()).string() + kConverted;
 }
 
 std::string python_hint(const fs::path& folder, const std::string& packages, const std::string& imports,
@@ -36,15 +36,19 @@ std::string python_hint(const fs::path& folder, const std::string& packages, con
 }
 
 std::string gguf_hint(const fs::path& file) {
-  const std::string to = converted_folder(file);
-  if (file.stem().string().find(kOfPart) == std::string::npos)
+  const std::string stem = file.stem().string();
+  const size_t part = stem.find(kOfPart);
+  if (part == std::string::npos) {
+    const std::string to = converted_folder(file);
     return fmt::format("import it, and set model.path to {}:\n  scripts/import_gguf {} {}", python_text(to),
                        shell_word(file.string()), shell_word(to));
-  const std::string whole = to + kGguf;
+  }
+  const std::string to = stem.substr(0, stem.rfind('-', part - 1)) + kConverted, whole = to + kGguf;
   return fmt::format(
-      "it is a part of several: join them, then import the whole (llama-gguf-split is llama.cpp's):\n"
-      "  llama-gguf-split --merge {} {}\n  scripts/import_gguf {} {}",
-      shell_word(file.string()), shell_word(whole), shell_word(whole), shell_word(to));
+      "it is a part of several: join them with llama.cpp's llama-gguf-split, import the whole, and set model.path to {}:\n"
+      "  llama-gguf-split --merge {} {}\n"
+      "  scripts/import_gguf {} {}",
+      python_text(to), shell_word(file.string()), shell_word(whole), shell_word(whole), shell_word(to));
 }
 
 std::string flax_hint(const fs::path& folder) {

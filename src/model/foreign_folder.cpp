@@ -82,19 +82,13 @@ bool is_gguf(const fs::path& file) {
 }
 
 /// Of the files that are read.
-void refuse_broken_links(const fs::path& folder, const std::vector<std::string>& names, ModelPart part,
-                         const std::string& where) {
-  for (const std::string& name : names) {
-    const bool is_read =
-        name == kConfig ||
-        (part == ModelPart::weights &&
-         (name == kIndex || name == kWeights || (name.starts_with("model-") && name.ends_with(".safetensors"))));
-    if (!is_read) continue;
-    if (const std::string fault = fault_of_link(folder / name); !fault.empty())
-      refuse(folder, where, fmt::format("is not whole: its \"{}\" {}", name, fault),
-             hub_name_of(folder).empty() ? "mend the link, or copy the folder with what its links lead to (cp -rL)"
-                                         : "the cache has lost what it kept of the model: " + download_again(folder));
-  }
+void refuse_broken_links(const fs::path& folder, const std::vector<std::string>& names, ModelPart part) {
+  require_sound_link(folder / kConfig);
+  if (part == ModelPart::config) return;
+  for (const std::string& name : names)
+    if (name == kIndex || name == kWeights || name == "generation_config.json" ||
+        (name.starts_with("model-") && name.ends_with(".safetensors")))
+      require_sound_link(folder / name);
 }
 
 /// The first file of a kind, also in the folder where exporters to ONNX put theirs.
@@ -147,8 +141,10 @@ void refuse_foreign_file(const fs::path& file, ModelPart part, const std::string
 }
 
 void refuse_foreign_folder(const fs::path& folder, ModelPart part, const std::string& where) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored)) refuse(folder, where, "is neither a file nor a folder", "");
   const std::vector<std::string> names = names_in(folder);
-  refuse_broken_links(folder, names, part, where);
+  refuse_broken_links(folder, names, part);
   const bool has_config = !is_missing(folder / kConfig),
              has_weights = !is_missing(folder / kWeights) || !is_missing(folder / kIndex);
   if (has_config && part == ModelPart::weights)

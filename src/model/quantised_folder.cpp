@@ -21,12 +21,17 @@ constexpr std::array<std::string_view, 10> kEndings = {
     ".qweight",          ".qzeros", ".g_idx",         ".weight_packed",    ".weight_scale",
     ".weight_scale_inv", ".SCB",    ".weight.absmax", ".weight.quant_map", ".scales"};
 
+std::string readme_of(const fs::path& folder) {
+  try {
+    return read_text_file(folder / "README.md");
+  } catch (const UserError&) {
+    return "";  // it only completes a hint
+  }
+}
+
 /// The model that a quantised one was made of, as its README.md says: "base_model: org/name", or a list of one.
 std::string base_model_of(const fs::path& folder) {
-  const fs::path readme = folder / "README.md";
-  std::error_code ignored;
-  if (!fs::is_regular_file(readme, ignored)) return "";
-  std::istringstream lines(read_text_file(readme));
+  std::istringstream lines(readme_of(folder));
   bool is_next = false;
   for (std::string line; std::getline(lines, line);) {
     constexpr std::string_view kKey = "base_model:";

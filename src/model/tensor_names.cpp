@@ -90,7 +90,7 @@ TensorNames::TensorNames(const SafetensorsReader& source, std::span<const Weight
   std::set<std::string> known;
   for (const WeightSpec& spec : specs) known.insert(spec.name);
   for (const std::string& name : source.names()) {
-    if (known.count(own(name))) continue;
+    if ((name == head_ || name.starts_with(prefix_)) && known.count(own(name))) continue;
     for (const std::string& other : prefixes)
       if (name.starts_with(other) && known.count(own_prefix_ + name.substr(other.size())))
         refuse_mixture(source, decider, name);

@@ -175,8 +175,7 @@ TEST_F(ConfigAgreement, FaultsOfAllSortsAreCountedAndThreeAreShown) {
   });
   EXPECT_EQ(behind_name(folder),
             std::string("4 tensors are not as config.json says\n"
-                        "  tensor \"model.layers.2.mlp.up_proj.weight\" [20, 16] is missing: models of the family "
-                        "\"llama\" have it\n"
+                        "  tensor \"model.layers.2.mlp.up_proj.weight\" [20, 16] is missing\n"
                         "  tensor \"model.norm.weight\" is [15], config.json says [16]: hidden_size (16)\n"
                         "  tensor \"extra\" [3] has no place in the model of config.json\n"
                         "  and 1 more") +

@@ -82,10 +82,15 @@ TEST_F(ForeignFolder, GgufFilesComeWithTheCommandThatImportsThem) {
   test::write_file(folder_ / "it's one", "GGUF\3");
   EXPECT_THAT(said_of(folder_ / "it's one"), AllOf(HasSubstr("is a GGUF file"), HasSubstr("it'\\''s one'")));
   test::write_file(folder_ / "model-00001-of-00003.gguf", "GGUF");
-  EXPECT_THAT(said_of(folder_ / "model-00001-of-00003.gguf"), HasSubstr("llama-gguf-split --merge "));
+  EXPECT_THAT(said_of(folder_ / "model-00001-of-00003.gguf"),
+              HasSubstr(fmt::format("set model.path to \"model-converted\":\n"
+                                    "    llama-gguf-split --merge {} model-converted.gguf\n"
+                                    "    scripts/import_gguf model-converted.gguf model-converted",
+                                    (folder_ / "model-00001-of-00003.gguf").string())));
   test::write_file(folder_ / "model.safetensors", "not read");
   EXPECT_EQ(said_of(folder_ / "model.safetensors"),
             "is a file\n  name the folder that holds config.json and the weights");
+  EXPECT_EQ(said_of("/dev/null"), "is neither a file nor a folder");
 }
 
 TEST_F(ForeignFolder, OtherProgramsFormsAreNamed) {
@@ -147,7 +152,7 @@ TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
     EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
                 testing::EndsWith(original + ": hf download org/name"));
   }
-  for (const char* readme : {"base_model:", "base_model:\n\n", "base_model: ../x\n", "\n"}) {
+  for (const std::string readme : {"base_model:", "base_model:\n\n", "base_model: ../x\n", "\n", kPointer.c_str()}) {
     test::write_file(folder / "README.md", readme);
     EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
                 testing::EndsWith(original));
@@ -194,23 +199,17 @@ TEST_F(ForeignFolder, PointersOfGitLfsAreToldWithTheCommand) {
 }
 
 TEST_F(ForeignFolder, LinksThatLeadNowhereAreNamedWithTheirTarget) {
-  for (const char* name :
-       {"config.json", "model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors"}) {
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "model-00001-of-00002.safetensors", "generation_config.json"}) {
     const fs::path folder = write_model(fmt::format("of-{}", name), false);
     fs::remove(folder / name);
     fs::create_symlink("../../blobs/4d7a", folder / name);
-    EXPECT_EQ(said_of(folder),
-              fmt::format("is not whole: its \"{}\" is a link to \"../../blobs/4d7a\", which is not there\n"
-                          "  mend the link, or copy the folder with what its links lead to (cp -rL)",
-                          name));
+    EXPECT_THAT(fault(folder),
+                StartsWith((folder / name).string() + ": is a link to \"../../blobs/4d7a\", which is not there\n"));
     fs::remove(folder / name);
     fs::create_symlink(name, folder / name);
-    EXPECT_THAT(said_of(folder), HasSubstr(fmt::format("is a link to \"{}\", which cannot be followed: ", name)));
+    EXPECT_THAT(fault(folder), HasSubstr(fmt::format("is a link to \"{}\", which cannot be followed: ", name)));
   }
-  const fs::path snapshot = folder_ / "models--org--name" / "snapshots" / "abc";
-  fs::create_directories(snapshot);
-  fs::create_symlink("../../blobs/4d7a", snapshot / "config.json");
-  EXPECT_THAT(said_of(snapshot), HasSubstr("\n  the cache has lost what it kept of the model: hf download org/name"));
 }
 
 TEST_F(ForeignFolder, HalfOfADownloadIsToldWithTheCommandThatGoesOn) {

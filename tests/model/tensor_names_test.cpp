@@ -136,6 +136,18 @@ TEST_F(TensorNamesOfFiles, AMixtureNamesTwoTensors) {
   expect_mixture("embed_tokens.weight", kLarger + "model.embed_tokens.weight");
 }
 
+TEST_F(TensorNamesOfFiles, ATensorUnderTwoPrefixesIsAMixture) {
+  for (const Layout& layout : kLayouts)
+    for (const Layout& other : kLayouts) {
+      if (layout.trunk == other.trunk) continue;
+      const fs::path folder = in_layout(layout, false);
+      change(folder, [&](Tensors& t) { t[other.trunk + "layers.1.input_layernorm.weight"] = zeros({16}); });
+      EXPECT_THAT(fault(folder), HasSubstr(fmt::format("the tensors \"{}embed_tokens.weight\" and "
+                                                       "\"{}layers.1.input_layernorm.weight\" have different",
+                                                       layout.trunk, other.trunk)));
+    }
+}
+
 TEST_F(TensorNamesOfFiles, AnotherPrefixIsToldWithThoseThatAreKnown) {
   const fs::path folder = write_model("base", false);
   rename(folder, [](const std::string& name) { return "_orig_mod." + name; });
