@@ -57,8 +57,15 @@ std::string way_back(const fs::path& folder, const std::string& method) {
   if (method == "compressed-tensors")
     return python_hint(folder, "accelerate compressed-tensors", "CompressedTensorsConfig",
                        ", quantization_config=CompressedTensorsConfig(run_compressed=False)");
-  if (method != kMlx) return "";
   const std::string to = converted_folder(folder);
+  if (method == "gptq")
+    return fmt::format(
+        "convert it through GGUF with llama.cpp's convert_hf_to_gguf.py, if it is of a family that scripts/import_gguf "
+        "reads, and set model.path to {0}:\n"
+        "  python convert_hf_to_gguf.py {1} --outtype f32 --outfile {2}\n"
+        "  scripts/import_gguf {2} {3}",
+        python_text(to), shell_word(folder.string()), shell_word(to + ".gguf"), shell_word(to));
+  if (method != kMlx) return "";
   return fmt::format(
       "convert it (pip install mlx-lm), and set model.path to {}:\n"
       "  python -m mlx_lm convert --hf-path {} --mlx-path {} --dequantize",

@@ -140,6 +140,11 @@ TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
   EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "fp8")),
               HasSubstr(python(from, to, " accelerate", ", FineGrainedFP8Config",
                                ", quantization_config=FineGrainedFP8Config(dequantize=True)")));
+  EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
+              HasSubstr(fmt::format("set model.path to \"base-converted\":\n"
+                                    "    python convert_hf_to_gguf.py {} --outtype f32 --outfile base-converted.gguf\n"
+                                    "    scripts/import_gguf base-converted.gguf base-converted",
+                                    from)));
   EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "compressed-tensors")),
               HasSubstr("quantization_config=CompressedTensorsConfig(run_compressed=False)"));
   EXPECT_THAT(said_with("quantization", Json::object().set("bits", int64_t{4})),
@@ -149,12 +154,12 @@ TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
   for (const char* readme : {"---\nlicense: mit\nbase_model: org/name\n---\n", "---\nbase_model:\n- org/name\n---\n",
                              "base_model: \"org/name\"\r\n"}) {
     test::write_file(folder / "README.md", readme);
-    EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
+    EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "awq")),
                 testing::EndsWith(original + ": hf download org/name"));
   }
   for (const std::string readme : {"base_model:", "base_model:\n\n", "base_model: ../x\n", "\n", kPointer.c_str()}) {
     test::write_file(folder / "README.md", readme);
-    EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
+    EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "awq")),
                 testing::EndsWith(original));
   }
 }
