@@ -57,8 +57,8 @@ std::string peft_base(const fs::path& folder) {
 }  // namespace
 
 void refuse_other_folder(const fs::path& folder, const std::string& where) {
-  std::error_code ignored;  // of a link that cannot be followed, which is told by who reads it
-  if (fs::exists(folder / "config.json", ignored) || !fs::is_directory(folder)) return;
+  // A link that cannot be followed is there, too: who reads it says what is wrong.
+  if (fs::exists(fs::symlink_status(folder / "config.json")) || !fs::is_directory(folder)) return;
   const auto fail = [&](const std::string& what, const std::string& hint) {
     throw UserError(where, fmt::format("model.path \"{}\" is {} and no model", folder.string(), what), hint);
   };

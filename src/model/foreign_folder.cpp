@@ -60,10 +60,10 @@ constexpr ForeignKind kKinds[] = {
   throw UserError(where, fmt::format("model.path \"{}\" {}", folder.string(), what), hint);
 }
 
-std::vector<std::string> names_in(const fs::path& folder) {
+/// Sorted. @param fault  of a folder that cannot be listed
+std::vector<std::string> names_in(const fs::path& folder, std::error_code& fault) {
   std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder, fault)) names.push_back(entry.path().filename().string());
   std::ranges::sort(names);
   return names;
 }
@@ -74,11 +74,11 @@ bool is_missing(const fs::path& path) {
   return fs::symlink_status(path, ignored).type() == fs::file_type::not_found;
 }
 
+/// By its name or its first bytes. Opened in any case: it may be a pointer of git-lfs, which nothing can import.
 bool is_gguf(const fs::path& file) {
-  if (file.extension() == kGguf) return true;
   std::array<char, 4> front{};
   FileDescriptor::open_to_read(file).read(std::as_writable_bytes(std::span(front)));
-  return std::string_view(front.data(), front.size()) == "GGUF";
+  return file.extension() == kGguf || std::string_view(front.data(), front.size()) == "GGUF";
 }
 
 /// Of the files that are read.
@@ -98,7 +98,8 @@ std::string file_of_kind(const fs::path& folder, const std::vector<std::string>&
   };
   if (const auto found = std::ranges::find_if(names, is_of_kind); found != names.end()) return *found;
   if (kind.end != ".onnx") return "";
-  const std::vector<std::string> below = names_in(folder / "onnx");
+  std::error_code ignored;
+  const std::vector<std::string> below = names_in(folder / "onnx", ignored);
   const auto found = std::ranges::find_if(below, is_of_kind);
   return found == below.end() ? "" : "onnx/" + *found;
 }
@@ -141,9 +142,9 @@ void refuse_foreign_file(const fs::path& file, ModelPart part, const std::string
 }
 
 void refuse_foreign_folder(const fs::path& folder, ModelPart part, const std::string& where) {
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored)) refuse(folder, where, "is neither a file nor a folder", "");
-  const std::vector<std::string> names = names_in(folder);
+  std::error_code fault;
+  if (!fs::is_directory(folder, fault)) refuse(folder, where, "is neither a file nor a folder", "");
+  const std::vector<std::string> names = names_in(folder, fault);
   refuse_broken_links(folder, names, part);
   const bool has_config = !is_missing(folder / kConfig),
              has_weights = !is_missing(folder / kWeights) || !is_missing(folder / kIndex);
@@ -151,6 +152,7 @@ void refuse_foreign_folder(const fs::path& folder, ModelPart part, const std::st
     refuse_quantised_config(folder, read_configuration(folder / kConfig), where);
   if (has_config && (has_weights || part == ModelPart::config)) return;
   const std::string lacking = part == ModelPart::config ? kConfig : kWeights, broken_off = hint_of_missing_file(folder);
+  if (fault) throw_file_error(folder, "its files cannot be listed", fault.value());
   if (names.empty()) refuse(folder, where, "is an empty folder", broken_off);
   if (!has_weights && unfinished_downloads(folder).empty()) refuse_known_kinds(folder, names, lacking, where);
   if (!has_config)

@@ -199,8 +199,10 @@ TEST_F(ForeignFolder, PointersOfGitLfsAreToldWithTheCommand) {
                                  ": is a git-lfs pointer: the file itself was not fetched\n"
                                  "  run \"git lfs pull\" in its repository, or download the file");
   }
-  test::write_file(folder_ / "a.bin", kPointer);
-  EXPECT_THAT(fault(folder_ / "a.bin"), HasSubstr("is a git-lfs pointer"));
+  for (const char* file : {"a.bin", "a.gguf"}) {
+    test::write_file(folder_ / file, kPointer);
+    EXPECT_THAT(fault(folder_ / file), HasSubstr("is a git-lfs pointer"));
+  }
 }
 
 TEST_F(ForeignFolder, LinksThatLeadNowhereAreNamedWithTheirTarget) {
