@@ -74,8 +74,7 @@ void check_model_path(Recipe& recipe, const std::filesystem::path& path) {
   const std::string typed = recipe.given_text("model", "path");
   const bool is_of_hub = is_hub_name(typed) && !std::filesystem::exists(path.parent_path());
   check_path(recipe, path, "model", "path",
-             is_of_hub ? fmt::format("nor is it in the cache of Hugging Face, {}: {}", hub_cache().string(),
-                                     download_command(typed))
+             is_of_hub ? not_in_cache(typed)
                        : "name a Hugging Face folder, or the folder that scripts/import_gguf makes of a GGUF file");
 }
 

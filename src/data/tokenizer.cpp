@@ -21,6 +21,7 @@
 #include "data/tokenizer/vocabulary.h"
 #include "io/files.h"
 #include "io/json_file.h"
+#include "io/links.h"
 
 namespace tessera {
 
@@ -72,7 +73,10 @@ struct Document {
     if (!document.json.is_object()) throw UserError(path.string(), "expected a JSON object");
     return document;
   }
-  static Document read_if_there(const fs::path& path) { return fs::exists(path) ? read(path) : Document{path, {}, {}}; }
+  static Document read_if_there(const fs::path& path) {
+    require_sound_link(path);
+    return fs::exists(path) ? read(path) : Document{path, {}, {}};
+  }
 };
 
 /// Those of tokenizer.json, with the flags that tokenizer_config.json gives them, and those that only the latter lists.
@@ -175,6 +179,7 @@ std::string prefix_space_notice(const Json& tokenizer, const Json& config) {
 
 Tokenizer Tokenizer::load(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
+  require_sound_link(path);
   if (!fs::exists(path)) {
     throw UserError(
         folder.string(), "there is no tokenizer.json",

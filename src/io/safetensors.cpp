@@ -235,6 +235,7 @@ std::vector<std::pair<std::string, std::string>> read_index(const fs::path& path
         throw UserError("", fmt::format("the shard \"{}\" is not a plain file name", shard));
       shard_of.emplace_back(member.first, shard);
     }
+    if (shard_of.empty()) throw UserError("", "weight_map lists no tensors");
     return shard_of;
   } catch (const UserError& error) {
     throw UserError(path.string(), error.message(), error.hint());
@@ -275,12 +276,14 @@ ConstView SafetensorsReader::at(const std::string& name) const {
                   nearest.empty() ? "" : fmt::format("the nearest name is \"{}\"", nearest));
 }
 
-void SafetensorsReader::rename(const std::string& name, const std::string& other) {
-  TS_CHECK(contains(name) && !contains(other), "\"{}\" cannot become \"{}\"", name, other);
-  // Moved under its new key, the entry itself stays as it is, and so do views that were handed out.
-  auto node = tensors_.extract(name);
-  node.key() = other;
-  tensors_.insert(std::move(node));
+void SafetensorsReader::rename(const std::vector<std::pair<std::string, std::string>>& names) {
+  for (const auto& [name, other] : names) {
+    TS_CHECK(contains(name) && !contains(other), "\"{}\" cannot become \"{}\"", name, other);
+    // Moved under its new key, the entry itself stays as it is, and so do views that were handed out.
+    auto node = tensors_.extract(name);
+    node.key() = other;
+    tensors_.insert(std::move(node));
+  }
   sort_names();
 }
 

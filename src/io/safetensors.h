@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -36,8 +37,8 @@ class SafetensorsReader {
   std::shared_ptr<const MappedFile> file_of(const std::string& name) const;
   /// Every file that tensors lie in.
   std::vector<std::shared_ptr<const MappedFile>> files() const { return files_; }
-  /// From now on the tensor is known by another name, which is free.
-  void rename(const std::string& name, const std::string& other);
+  /// From now on each tensor (first) is known by another name (second), which is free.
+  void rename(const std::vector<std::pair<std::string, std::string>>& names);
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:

@@ -1,30 +1,29 @@
 #include "model/base_files.h"
 
-#include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "core/error.h"
 #include "core/recipe.h"
 #include "io/json_file.h"
+#include "model/config_agreement.h"
+#include "model/foreign_folder.h"
 #include "model/model.h"
+#include "model/quantised_folder.h"
+#include "model/tensor_names.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kRotaryTable = ".rotary_emb.inv_freq";  // made from rope_theta, kept by old files
-
-/// A weight that the model of config.json does not have would be left out in silence: another model's file, too few
-/// layers, or biases.
-void refuse_unknown_weights(const SafetensorsReader& source, std::span<const WeightSpec> specs) {
-  std::set<std::string> known;
-  for (const WeightSpec& spec : specs) known.insert(spec.name);  // a tied head, too, which may be stored all the same
-  for (const std::string& name : source.names())
-    if (!known.count(name) && !name.ends_with(kRotaryTable))
-      throw UserError(source.file_of(name)->path().string(),
-                      fmt::format("holds the tensor \"{}\", which the model of config.json does not have", name),
-                      "config.json and the weights do not belong together");
+/// Of a folder of which not all was downloaded, its errors say how to go on.
+SafetensorsReader open_files(const fs::path& folder) {
+  try {
+    return SafetensorsReader::open_folder(folder);
+  } catch (const UserError& error) {
+    const std::string hint = error.hint().empty() ? hint_of_missing_file(folder) : "";
+    if (hint.empty()) throw;
+    throw UserError(error.where(), error.message(), hint);
+  }
 }
 
 bool is_run(const fs::path& folder) {
@@ -58,7 +57,8 @@ std::string peft_base(const fs::path& folder) {
 }  // namespace
 
 void refuse_other_folder(const fs::path& folder, const std::string& where) {
-  if (fs::exists(folder / "config.json") || !fs::is_directory(folder)) return;
+  // A link that cannot be followed is there, too: who reads it says what is wrong.
+  if (fs::exists(fs::symlink_status(folder / "config.json")) || !fs::is_directory(folder)) return;
   const auto fail = [&](const std::string& what, const std::string& hint) {
     throw UserError(where, fmt::format("model.path \"{}\" is {} and no model", folder.string(), what), hint);
   };
@@ -82,12 +82,16 @@ void refuse_other_folder(const fs::path& folder, const std::string& where) {
   fail("the folder of a run", hint);
 }
 
-SafetensorsReader open_base(const fs::path& folder, std::span<const WeightSpec> specs) {
-  SafetensorsReader source = SafetensorsReader::open_folder(folder);
-  refuse_unknown_weights(source, specs);
+SafetensorsReader open_base(const fs::path& folder, const ModelConfig& config) {
+  const std::vector<WeightSpec> specs = weight_specs(config);
+  SafetensorsReader source = open_files(folder);
+  refuse_quantised_tensors(folder, source);
+  const TensorNames names(source, specs);
+  require_agreement(source, config, specs, names);
+  take_own_names(source, specs, names);
   for (const WeightSpec& spec : specs)
     if (spec.storage != spec.name && source.contains(spec.name) && !source.contains(spec.storage))
-      source.rename(spec.name, spec.storage);
+      source.rename({{spec.name, spec.storage}});
   return source;
 }
 

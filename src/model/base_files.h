@@ -6,7 +6,7 @@
 #include <string>
 
 #include "io/safetensors.h"
-#include "model/weights.h"
+#include "model/model_config.h"
 
 namespace tessera {
 
@@ -16,10 +16,11 @@ namespace tessera {
 /// @throws UserError for such a folder; other folders and files are left to who reads them
 void refuse_other_folder(const std::filesystem::path& folder, const std::string& where);
 
-/// The weights of a folder. A tied model may store its one matrix as the head's:
-/// it is then read under the embedding's name.
-/// @throws UserError for a tensor that the model does not have
-SafetensorsReader open_base(const std::filesystem::path& folder, std::span<const WeightSpec>);
+/// The weights of a folder, under the specs' names whatever prefix they have there (tensor_names.h). A tied model may
+/// store its one matrix as the head's: it is then read under the embedding's name.
+/// @throws UserError for files that are missing or damaged, and for tensors that contradict config.json
+///   (config_agreement.h)
+SafetensorsReader open_base(const std::filesystem::path& folder, const ModelConfig&);
 
 /// Weights that config.json ties must not differ in the file: one of them would be lost in silence.
 /// @throws UserError naming both

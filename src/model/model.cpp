@@ -8,6 +8,7 @@
 #include "core/section_check.h"
 #include "io/files.h"
 #include "model/base_files.h"
+#include "model/foreign_folder.h"
 #include "model/sealed_folder.h"
 #include "model/sharing/binding.h"
 #include "model/sharing_io.h"
@@ -79,18 +80,14 @@ void Model::open_weights(const Settings& s) {
   const bool is_file = std::filesystem::is_regular_file(options_.path);  // a bare config.json will do to draw a model
   if (!std::filesystem::exists(options_.path))
     throw UserError(s.where_model, fmt::format("model.path \"{}\" does not exist", options_.path.string()));
-  if (is_file && !drawn)
-    throw UserError(s.where_model, fmt::format("model.path \"{}\" is a file", options_.path.string()),
-                    options_.path.extension() == ".gguf"
-                        ? "scripts/import_gguf makes a folder of a GGUF file that can be read"
-                        : "name the folder that holds config.json and the weights");
+  const ModelPart part = drawn ? ModelPart::config : ModelPart::weights;
+  if (is_file) refuse_foreign_file(options_.path, part, s.where_model);
   refuse_other_folder(options_.path, s.where_model);
+  if (!is_file) refuse_foreign_folder(options_.path, part, s.where_model);
   if (!drawn && s.check_seal && !s.source) require_seal(options_.path);
   base_config_ = read_model_config(is_file ? options_.path : options_.path / "config.json");
   if (!drawn)
-    source_ = s.source
-                  ? s.source
-                  : std::make_shared<const SafetensorsReader>(open_base(options_.path, weight_specs(base_config_)));
+    source_ = s.source ? s.source : std::make_shared<const SafetensorsReader>(open_base(options_.path, base_config_));
   if (!s.sharing.load.empty()) saved_.emplace(s.sharing.load, s.sharing.method, s.where_sharing.of("load"));
 }
 

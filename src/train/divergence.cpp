@@ -1,7 +1,5 @@
 #include "train/divergence.h"
 
-#include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 
@@ -98,18 +96,6 @@ std::string lower_rate_from_checkpoint(const TrainerInputs& in, const std::strin
   if (!saved) return lower_rate_from_start(in, more);
   return fmt::format("go on from step {}, where the loss was still {:.4g}, with a lower rate in a new folder: {} {}",
                      saved->step, saved->loss, shell_word("run.resume=" + saved->file.string()), lower_rate(in, more));
-}
-
-std::string shell_word(const std::string& text) {
-  const auto is_plain = [](unsigned char c) {
-    return std::isalnum(c) || c >= 0x80 ||
-           std::string_view("_./=-+,:@%").find(static_cast<char>(c)) != std::string_view::npos;
-  };
-  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
-  std::string quoted = "'";
-  // Within single quotes only the quote itself has a meaning: it is closed, escaped and opened again.
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 }  // namespace tessera

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "core/shell_word.h"
 #include "train/trainer_inputs.h"
 
 namespace tessera {
@@ -19,8 +20,5 @@ void refuse_broken_base(Model&, int64_t step);
 std::string lower_rate_from_checkpoint(const TrainerInputs&, const std::string& more);
 /// The same from the start: where a run has no checkpoint.
 std::string lower_rate_from_start(const TrainerInputs&, const std::string& more = {});
-
-/// An argument as a shell takes it: quoted where it must be.
-std::string shell_word(const std::string& text);
 
 }  // namespace tessera

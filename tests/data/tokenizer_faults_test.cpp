@@ -76,6 +76,23 @@ TEST(TokenizerFaults, AFolderWithoutATokenizerSaysSo) {
   }
 }
 
+TEST(TokenizerFaults, ALinkThatLeadsNowhereIsNoMissingFile) {
+  const TemporaryFolder folder;
+  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json", "tokenizer.json"}) {
+    test::write_file(folder / "tokenizer.json", byte_level().dump());
+    fs::remove(folder / name);
+    fs::create_symlink("../../blobs/4d7a", folder / name);
+    try {
+      Tokenizer::load(folder.path());
+      FAIL();
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.where(), (folder / name).string());
+      EXPECT_EQ(error.message(), "is a link to \"../../blobs/4d7a\", which is not there");
+    }
+    fs::remove(folder / name);
+  }
+}
+
 /// Loads whatever the text is: only a UserError may come out, and what loads must encode.
 void load_and_use(const std::string& text) {
   const TemporaryFolder folder;

@@ -39,7 +39,7 @@ class Variable {
 
 TEST(HubCache, LiesWhereTheHubsOwnProgramsPutIt) {
   const Variable home("HOME", "/home/a"), none("HF_HUB_CACHE", std::nullopt), no_home("HF_HOME", std::nullopt),
-      no_xdg("XDG_CACHE_HOME", std::nullopt);
+      no_xdg("XDG_CACHE_HOME", std::nullopt), no_old("HUGGINGFACE_HUB_CACHE", std::nullopt);
   EXPECT_EQ(hub_cache(), "/home/a/.cache/huggingface/hub");
   const Variable xdg("XDG_CACHE_HOME", "/x");
   EXPECT_EQ(hub_cache(), "/x/huggingface/hub");
@@ -63,6 +63,57 @@ TEST(HubCache, TakesTheSnapshotThatMainNames) {
   EXPECT_EQ(cached_model("org/a-name.1"), model / "snapshots" / "bbb");
   write_text_file(model / "refs" / "main", "../../..");
   EXPECT_EQ(cached_model("org/a-name.1"), "") << "no name of a snapshot";
+}
+
+TEST(HubCache, TakesTheHomeFolderForATilde) {
+  const Variable home("HOME", "/home/a"), none("HF_HUB_CACHE", std::nullopt), hf("HF_HOME", "~/hf"),
+      old("HUGGINGFACE_HUB_CACHE", std::nullopt);
+  EXPECT_EQ(hub_cache(), "/home/a/hf/hub");
+  const Variable older("HUGGINGFACE_HUB_CACHE", "~");
+  EXPECT_EQ(hub_cache(), "/home/a");
+  const Variable cache("HF_HUB_CACHE", "~b/c");
+  EXPECT_EQ(hub_cache(), "~b/c") << "another user's";
+}
+
+TEST(HubCache, SaysWhyAModelIsNotThere) {
+  const test::TemporaryFolder folder;
+  const Variable cache("HF_HUB_CACHE", folder.path().string());
+  const fs::path model = folder / "models--org--name";
+  EXPECT_EQ(not_in_cache("org/name"),
+            "nor is it in the cache of Hugging Face, " + folder.path().string() + ": hf download org/name");
+  create_folder(model / "blobs");
+  EXPECT_EQ(not_in_cache("org/name"),
+            "the cache of Hugging Face has nothing of it, its download was broken off: hf download org/name");
+  create_folder(model / "snapshots" / "aaa");
+  create_folder(model / "snapshots" / "bbb");
+  EXPECT_EQ(not_in_cache("org/name"), "the cache of Hugging Face has 2 snapshots of it, and " +
+                                          (model / "refs" / "main").string() +
+                                          " names none of them: name one with its whole path, or hf download org/name");
+}
+
+TEST(HubCache, KnowsItsSnapshotsByTheirPlace) {
+  EXPECT_EQ(hub_name_of("/c/models--org--a-name.1/snapshots/abc"), "org/a-name.1");
+  EXPECT_EQ(hub_name_of("/c/models--org--a-name.1/snapshots/abc/"), "org/a-name.1");
+  for (const char* other : {"/c/models--org--name/blobs/abc", "/c/models--name/snapshots/abc", "/snapshots/abc", "/",
+                            "x", "/c/datasets--org--name/snapshots/abc", "/c/models--org--name/snapshots"})
+    EXPECT_EQ(hub_name_of(other), "") << other;
+}
+
+TEST(HubCache, FindsWhatABrokenDownloadLeft) {
+  const test::TemporaryFolder folder;
+  const fs::path model = folder / "models--org--name", snapshot = model / "snapshots" / "abc";
+  create_folder(snapshot);
+  EXPECT_TRUE(unfinished_downloads(snapshot).empty());
+  create_folder(model / "blobs");
+  write_text_file(model / "blobs" / "4d", "");
+  write_text_file(model / "blobs" / "7a.incomplete", "");
+  EXPECT_EQ(unfinished_downloads(snapshot), std::vector<fs::path>{model / "blobs" / "7a.incomplete"});
+  EXPECT_EQ(unfinished_downloads(snapshot / "").size(), 1u);
+  const fs::path download = folder / "local/.cache/huggingface/download";
+  create_folder(download);
+  write_text_file(download / "x.incomplete", "");
+  write_text_file(download / "x.lock", "");
+  EXPECT_EQ(unfinished_downloads(folder / "local").size(), 1u);
 }
 
 TEST(HubCache, KnowsNamesOfTheHub) {

@@ -8,9 +8,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "model/adapter_io.h"
-#include "model/export.h"
-#include "support/tiny_model.h"
+#include "support/base_folder.h"
 
 namespace tessera {
 namespace {
@@ -18,55 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-class BaseFiles : public testing::Test {
- protected:
-  using Tensors = std::map<std::string, Tensor>;
-
-  /// A tied or untied model's folder.
-  fs::path write_model(const std::string& name, bool tied) {
-    const fs::path drawn = folder_ / (name + "-drawn"), folder = folder_ / name;
-    fs::create_directories(drawn);
-    Model model(test::tiny_settings(drawn, {.tied = tied}));
-    export_merged(folder, model, "", own_.ctx);
-    fs::remove(folder / "tessera.json");  // tests change the files
-    return folder;
-  }
-  Model::Settings given(const fs::path& folder) const {
-    Model::Settings settings;
-    settings.model.path = folder;
-    settings.max_position = 64;
-    settings.where_model = "a.toml:2:1";
-    return settings;
-  }
-  /// Rewrites model.safetensors.
-  void change(const fs::path& folder, const std::function<void(Tensors&)>& edit) const {
-    Tensors tensors;
-    {
-      const auto reader = SafetensorsReader::open_folder(folder);
-      for (const std::string& name : reader.names()) tensors[name] = copy(reader.at(name));
-    }
-    edit(tensors);
-    std::vector<std::pair<std::string, ConstView>> views;
-    for (const auto& [name, tensor] : tensors) views.emplace_back(name, tensor.view());
-    write_safetensors(folder / "model.safetensors", views, {{"format", "pt"}});
-  }
-  static Tensor copy(ConstView view) {
-    Tensor tensor(view.shape, view.dtype);
-    std::memcpy(tensor.view().mutable_data(), view.data, static_cast<size_t>(view.bytes()));
-    return tensor;
-  }
-  std::string fault(const Model::Settings& settings) const {
-    try {
-      Model model(settings);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "no fault";
-  }
-
-  test::TemporaryFolder folder_;
-  test::OwnContext own_;
-};
+using BaseFiles = test::BaseFolder;
 
 TEST_F(BaseFiles, WeightsOfAnyOtherTypeAreRefusedByNameAndType) {
   const fs::path folder = write_model("base", false);

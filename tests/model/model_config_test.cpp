@@ -82,9 +82,11 @@ TEST_F(Weights, AreRefusedWhenTheConfigHasNoPlaceForThem) {
   Tensor extra({4}, DType::f32);
   const std::string fault =
       fault_of_reading([&](Tensors& t) { t.emplace_back("model.layers.3.input_layernorm.weight", extra.view()); });
-  EXPECT_EQ(fault, file_.string() +
-                       ": holds the tensor \"model.layers.3.input_layernorm.weight\", which the model of config.json "
-                       "does not have\n  config.json and the weights do not belong together");
+  EXPECT_EQ(fault,
+            file_.string() +
+                ": tensor \"model.layers.3.input_layernorm.weight\" [4] has no place in the model of config.json: "
+                "num_hidden_layers is 3, the files have 4 layers\n"
+                "  config.json and the weights do not belong together");
   EXPECT_THAT(
       fault_of_reading([&](Tensors& t) { t.emplace_back("model.layers.0.self_attn.q_proj.bias", extra.view()); }),
       HasSubstr("q_proj.bias"));
@@ -111,7 +113,7 @@ TEST_F(Weights, OfAnotherShapeAreToldWithTheirFile) {
                 if (name == "model.norm.weight") view = narrow.view();
             }),
             file_.string() +
-                ": tensor \"model.norm.weight\" is [15], config.json says [16]\n"
+                ": tensor \"model.norm.weight\" is [15], config.json says [16]: hidden_size (16)\n"
                 "  config.json and the weights do not belong together");
 }
 

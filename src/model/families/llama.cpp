@@ -8,9 +8,12 @@ namespace tessera {
 namespace {
 
 ModelConfig read(const Json& json, const std::string& where) {
-  require_known_keys(json, {"attention_bias", "mlp_bias", "pretraining_tp", "rope_interleaved", "is_llama_config"},
-                     where);
-  require_value(json, "pretraining_tp", Json(1), where);
+  // The last two are published and without effect: into how many parts the products were cut where the model was
+  // trained (Llama 2), and what Llama 1 calls the length of its training.
+  require_known_keys(
+      json,
+      {"attention_bias", "mlp_bias", "rope_interleaved", "is_llama_config", "pretraining_tp", "max_sequence_length"},
+      where);
   require_value(json, "rope_interleaved", Json(false), where);
   ModelConfig config = read_decoder_config(json, where, {});
   config.family = "llama";

@@ -56,6 +56,12 @@ TEST(ConfigKeys, OfOneFamilyAreNotThoseOfAnother) {
   EXPECT_EQ(fault_with("qwen2", "use_mrope", Json(false)), "");
 }
 
+TEST(ConfigKeys, OfOldLlamasThatTellOfTheirTrainingHaveNoEffect) {
+  EXPECT_EQ(fault_with("llama", "max_sequence_length", 2048), "") << "Llama 1";
+  EXPECT_EQ(fault_with("llama", "pretraining_tp", 2), "") << "Llama 2 13B";
+  EXPECT_THAT(fault_with("qwen2", "max_sequence_length", 2048), HasSubstr("max_sequence_length"));
+}
+
 TEST(ConfigKeys, OfRotaryPositionsAreReadOrRefused) {
   const auto with = [](Json scaling) { return fault_with("llama", "rope_scaling", std::move(scaling)); };
   Json llama3 = Json::object()
