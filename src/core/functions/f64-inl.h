@@ -4,9 +4,7 @@
 // Where one rounding would show, a number is an unevaluated sum hi + lo of two (Dekker 1971; Shewchuk 1997): products
 // by fma, sums with the rounding error taken along.
 
-template <class A> struct SumF64 {
-  typename A::Float hi, lo;
-};
+template <class A> struct SumF64 { typename A::Float hi, lo; };
 
 /// a + b and its rounding error, exactly, for |a| >= |b| or a = 0.
 template <class A>
@@ -145,9 +143,7 @@ template <class A>
   return A::select(A::equal(x, one), one, A::select(is_no_power, one, numbers));
 }
 
-template <class A> struct SinCosF64 {
-  typename A::Float sin, cos;
-};
+template <class A> struct SinCosF64 { typename A::Float sin, cos; };
 
 /// sin r and cos r for |r| <= pi / 4, r.lo at most half an ulp of r.hi.
 template <class A> [[gnu::always_inline]] inline constexpr SinCosF64<A> sin_cos_f64_near(SumF64<A> r) {

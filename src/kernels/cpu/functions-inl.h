@@ -14,9 +14,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu {
 namespace HWY_NAMESPACE {
-namespace lanes {
 
 namespace hn = hwy::HWY_NAMESPACE;
+
+namespace lanes {
+
 using namespace tessera::functions;  // NOLINT: the coefficients
 
 /// What core/functions/scalar.h is for one number, for the vectors of a tag D of f32 (or f64).
@@ -78,9 +80,7 @@ template <class D> struct Lanes {
 }  // namespace lanes
 
 /// functions::exp, log and tanh of core/functions/functions.h, element by element; D is a tag of f32.
-template <class D> HWY_INLINE hn::Vec<D> Exp(D, hn::Vec<D> x) {
-  return lanes::exp_f32<lanes::Lanes<D>>(x);
-}
+template <class D> HWY_INLINE hn::Vec<D> Exp(D, hn::Vec<D> x) { return lanes::exp_f32<lanes::Lanes<D>>(x); }
 template <class D> HWY_INLINE hn::Vec<D> Log(D, hn::Vec<D> x) { return lanes::log_f32<lanes::Lanes<D>>(x); }
 template <class D> HWY_INLINE hn::Vec<D> Tanh(D, hn::Vec<D> x) { return lanes::tanh_f32<lanes::Lanes<D>>(x); }
 
