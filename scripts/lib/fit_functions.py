@@ -1,4 +1,4 @@
-"""The coefficients of src/core/functions, computed from the functions themselves; scripts/fit_functions says how.
+"""The coefficients of src/core/functions, computed from the functions themselves for scripts/fit_functions.
 
 A polynomial p of a function f on an interval is the one whose greatest weighted error |w (p - f)| is least (Remez: the
 error takes its greatest value, with alternating signs, at one place more than there are coefficients). Its coefficients
@@ -116,45 +116,50 @@ def series(coefficient, first):
     return lambda x: mp.polyval(table[::-1], x)
 
 
-def tables():
-    """(name, bits, numbers, comment, error or None) in the order of the header."""
-    half_ln2, ln2 = mp.ln2 / 2 * (1 + mpf(2) ** -12), +mp.ln2
-    factorial = lambda k: 1 / mp.factorial(k)
-    exp_rest = series(factorial, 2)
-    exp_weight = lambda r: r**2 / mp.exp(r)
-    low, high = 1 / mp.sqrt(2) - 1, mp.sqrt(2) - 1
-    log_rest = lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3
-    log_weight = lambda f: f**3 / mp.log1p(f)
-    largest_z = (mp.sqrt(2) - 1) ** 4 * (1 + mpf(2) ** -12)  # (f / (2 + f))^2 at m = sqrt 2
-    atanh_rest = series(lambda k: mpf(1) / (2 * k + 1), 3)
-    quarter = (mp.pi / 4 * (1 + mpf(2) ** -12)) ** 2
-    alternating = lambda first: (lambda k: (-1) ** k * factorial(2 * k + first))
-    sin_rest, cos_rest = series(alternating(1), 1), series(alternating(0), 2)
-    sin_weight = lambda z: z * mp.sqrt(z) / mp.sin(mp.sqrt(z))
-    cos_weight = lambda z: z**2 / mp.cos(mp.sqrt(z))
-    tanh_rest = lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z
-    tanh_weight = lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z))
-    yield polynomial("kExpF32", 24, fit(exp_rest, exp_weight, -half_ln2, half_ln2, 4, 24), "(e^r - 1 - r) / r^2, |r| <= ln 2 / 2")
-    yield polynomial("kLogF32", 24, fit(log_rest, log_weight, low, high, 8, 24), "(log(1 + f) - f + f^2 / 2) / f^3, sqrt 1/2 <= 1 + f <= sqrt 2")
-    yield polynomial("kTanhF32", 24, fit(tanh_rest, tanh_weight, 0, mpf(0.3125), 5, 24), "(tanh x - x) / x^3 in z = x^2 <= 0.3125")
-    yield polynomial("kExpF64", 53, fit(exp_rest, exp_weight, -half_ln2, half_ln2, 10, 53), "(e^r - 1 - r) / r^2, |r| <= ln 2 / 2")
-    yield polynomial("kLogF64", 53, fit(atanh_rest, lambda z: z**3, 0, largest_z, 7, 53), "(atanh s - s - s^3 / 3 - s^5 / 5) / s^7 in z = s^2, |s| <= (sqrt 2 - 1)^2")
-    yield polynomial("kSinF64", 53, fit(sin_rest, sin_weight, 0, quarter, 5, 53), "(sin r - r) / r^3 in z = r^2, |r| <= pi / 4")
-    yield polynomial("kCosF64", 53, fit(cos_rest, cos_weight, 0, quarter, 5, 53), "(cos r - 1 + r^2 / 2) / r^4 in z = r^2, |r| <= pi / 4")
-    yield ("kExpF32Range", 24, exp_range(), "Where e^x is a normal number of f32: from 2^-126 on, and below what rounds to 2^128", None)
-    yield ("kLn2F32", 24, parts(ln2, 16, 24), "ln 2 in two parts; the first times an integer below 2^8 is exact", None)
-    yield ("kLn2F64", 53, parts(ln2, 42, 42, 53), "ln 2 in three parts; the first two times an integer below 2^11 are exact", None)
-    yield ("kHalfPiF64", 53, parts(mp.pi / 2, 53, 53, 53), "pi / 2 in three parts", None)
-    yield ("kInverseLn2F32", 24, parts(1 / ln2, 24), "1 / ln 2", None)
-    yield ("kInverseLn2F64", 53, parts(1 / ln2, 53, 53), "1 / ln 2 in two parts", None)
-    yield ("kInverseHalfPiF64", 53, parts(2 / mp.pi, 53), "2 / pi", None)
-    yield ("kThirdF64", 53, parts(mpf(1) / 3, 53, 53), "1 / 3 in two parts", None)
-    yield ("kFifthF64", 53, parts(mpf(1) / 5, 53, 53), "1 / 5 in two parts", None)
+def polynomials():
+    """Rows of the header: (name, bits, numbers, comment, error)."""
+    wider = 1 + mpf(2) ** -12  # reductions round, and leave their interval by a little
+    half_ln2 = mp.ln2 / 2 * wider
+    exponential = (series(lambda k: 1 / mp.factorial(k), 2), lambda r: r**2 / mp.exp(r), -half_ln2, half_ln2)
+    yield row("kExpF32", 24, 4, *exponential, "(e^r - 1 - r) / r^2, |r| <= ln 2 / 2")
+    yield row("kLogF32", 24, 8, lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, lambda f: f**3 / mp.log1p(f),
+              1 / mp.sqrt(2) - 1, mp.sqrt(2) - 1, "(log(1 + f) - f + f^2 / 2) / f^3, sqrt 1/2 <= 1 + f <= sqrt 2")
+    yield row("kTanhF32", 24, 5, lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z,
+              lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z)), 0, 0.3125, "(tanh x - x) / x^3 in z = x^2 <= 0.3125")
+    yield row("kExpF64", 53, 10, *exponential, "(e^r - 1 - r) / r^2, |r| <= ln 2 / 2")
+    yield row("kLogF64", 53, 7, series(lambda k: mpf(1) / (2 * k + 1), 3), lambda z: z**3,
+              0, (mp.sqrt(2) - 1) ** 4 * wider,  # s = f / (2 + f) at 1 + f = sqrt 2
+              "(atanh s - s - s^3 / 3 - s^5 / 5) / s^7 in z = s^2, |s| <= (sqrt 2 - 1)^2")
+    quarter = (mp.pi / 4 * wider) ** 2
+    yield row("kSinF64", 53, 5, series(lambda k: (-1) ** k / mp.factorial(2 * k + 1), 1),
+              lambda z: z * mp.sqrt(z) / mp.sin(mp.sqrt(z)), 0, quarter,
+              "(sin r - r) / r^3 in z = r^2, |r| <= pi / 4")
+    yield row("kCosF64", 53, 5, series(lambda k: (-1) ** k / mp.factorial(2 * k), 2),
+              lambda z: z**2 / mp.cos(mp.sqrt(z)), 0, quarter,
+              "(cos r - 1 + r^2 / 2) / r^4 in z = r^2, |r| <= pi / 4")
 
 
-def polynomial(name, bits, fitted, comment):
-    numbers, error = fitted
+def row(name, bits, degree, target, weight, low, high, comment):
+    numbers, error = fit(target, weight, low, high, degree, bits)
     return name, bits, numbers, comment, error
+
+
+def constants():
+    """Rows of the header that are not fitted."""
+    ln2, third, fifth = +mp.ln2, mpf(1) / 3, mpf(1) / 5
+    for name, bits, numbers, comment in (
+        ("kExpF32Range", 24, exp_range(), "Where e^x is a normal number of f32: from 2^-126 on, below what rounds to 2^128"),
+        ("kLn2F32", 24, parts(ln2, 16, 24), "ln 2 in two parts; the first times an integer below 2^8 is exact"),
+        ("kLn2F64", 53, parts(ln2, 42, 42, 53),
+         "ln 2 in three parts; the first two times an integer below 2^11 are exact"),
+        ("kHalfPiF64", 53, parts(mp.pi / 2, 53, 53, 53), "pi / 2 in three parts"),
+        ("kInverseLn2F32", 24, parts(1 / ln2, 24), "1 / ln 2"),
+        ("kInverseLn2F64", 53, parts(1 / ln2, 53, 53), "1 / ln 2 in two parts"),
+        ("kInverseHalfPiF64", 53, parts(2 / mp.pi, 53), "2 / pi"),
+        ("kThirdF64", 53, parts(third, 53, 53), "1 / 3 in two parts"),
+        ("kFifthF64", 53, parts(fifth, 53, 53), "1 / 5 in two parts"),
+    ):
+        yield name, bits, numbers, comment, None
 
 
 def header(rows):
@@ -180,16 +185,24 @@ def numbers_of(text):
     return re.findall(r"-?0x[0-9a-f.]+p[+-][0-9]+", text)
 
 
-def main(path, *options):
-    rows = list(tables())
+def check(path, page, text):
+    with open(path) as file:
+        if numbers_of(file.read()) != numbers_of(text):
+            sys.exit(f"error: {path} holds other numbers than were fitted\n  scripts/fit_functions rewrites it")
+    with open(page) as file:
+        missing = sorted(set(numbers_of(text)) - set(numbers_of(file.read())))
+    if missing:
+        sys.exit(f"error: {page} has not these numbers: {', '.join(missing)}\n  bring them over from {path}")
+
+
+def main(path, page, *options):
+    rows = [*polynomials(), *constants()]
     for name, _, _, comment, error in rows:
         if error is not None:
             print(f"{name:10} 2^{float(mp.log(error, 2)):.2f}  {comment}")
     text = header(rows)
     if "--check" in options:
-        with open(path) as file:
-            if numbers_of(file.read()) != numbers_of(text):
-                sys.exit(f"error: {path} holds other numbers than were fitted\n  scripts/fit_functions rewrites it")
+        check(path, page, text)
     else:
         with open(path, "w") as file:
             file.write(text)

@@ -51,7 +51,7 @@ constexpr std::array<double, 6> kSinF64 = {-0x1.5555555555548p-3, 0x1.111111110f
 constexpr std::array<double, 6> kCosF64 = {0x1.555555555554bp-5,   -0x1.6c16c16c15011p-10, 0x1.a01a019c8e7c2p-16,
                                            -0x1.27e4f7f0f203ap-22, 0x1.1ee9db4eeb4aep-29,  -0x1.8fa639ccaeb31p-37};
 
-/// Where e^x is a normal number of f32: from 2^-126 on, and below what rounds to 2^128.
+/// Where e^x is a normal number of f32: from 2^-126 on, below what rounds to 2^128.
 constexpr std::array<float, 2> kExpF32Range = {-0x1.5d589ep+6f, 0x1.62e42ep+6f};
 
 /// ln 2 in two parts; the first times an integer below 2^8 is exact.

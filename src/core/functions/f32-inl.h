@@ -97,7 +97,7 @@ template <class A> [[gnu::always_inline]] inline constexpr typename A::Float tan
   return A::add(y, A::negative_fma(A::mul(q, A::set(0.5f)), left, lost_y));  // left / d = left · q / 2
 }
 
-/// tanh x within 0.7 ulp; tanh(-x) = -tanh x, zeros and subnormals are their own.
+/// tanh x within 0.71 ulp; tanh(-x) = -tanh x, zeros and subnormals are their own.
 template <class A> [[gnu::always_inline]] inline constexpr typename A::Float tanh_f32(typename A::Float x) {
   const auto bits = A::bits(x), magnitude = A::and_bits(bits, A::set_bits(0x7fffffffu));
   const auto a = A::from_bits(magnitude), z = A::mul(a, a);
