@@ -23,9 +23,6 @@ void copy_row(const float* x, int64_t n, float* y) {
 void exp_row(const float* x, int64_t n, float* y) {
   each(x, n, y, [](FloatVec v) HWY_ATTR { return Exp(kFloats, v); });
 }
-void exp_lanes_row(const float* x, int64_t n, float* y) {
-  each(x, n, y, [](FloatVec v) HWY_ATTR { return exp_lanes(v); });
-}
 void log_row(const float* x, int64_t n, float* y) {
   each(x, n, y, [](FloatVec v) HWY_ATTR { return Log(kFloats, v); });
 }
@@ -48,7 +45,6 @@ namespace {
 
 HWY_EXPORT(copy_row);
 HWY_EXPORT(exp_row);
-HWY_EXPORT(exp_lanes_row);
 HWY_EXPORT(log_row);
 HWY_EXPORT(tanh_row);
 
@@ -80,7 +76,6 @@ template <class Function> void run_f64(std::string_view name, double reach, Func
 void run_all() {
   run_row("copy", [](auto... args) { HWY_DYNAMIC_DISPATCH(copy_row)(args...); });
   run_row("exp f32", [](auto... args) { HWY_DYNAMIC_DISPATCH(exp_row)(args...); });
-  run_row("exp f32, exp_lanes", [](auto... args) { HWY_DYNAMIC_DISPATCH(exp_lanes_row)(args...); });
   run_row("log f32", [](auto... args) { HWY_DYNAMIC_DISPATCH(log_row)(args...); });
   run_row("tanh f32", [](auto... args) { HWY_DYNAMIC_DISPATCH(tanh_row)(args...); });
   run_f64("exp f64", 10, [](double x) { return functions::exp(x); });
