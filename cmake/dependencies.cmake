@@ -57,6 +57,17 @@ endif()
 get_target_property(blas_libraries tessera_blas INTERFACE_LINK_LIBRARIES)
 tessera_report(CBLAS "${blas_libraries}" "benchmarks have no library to compare with, all else is as with it (Debian: libopenblas-dev)")
 
+# MPFR: the truth that core/functions is measured against, in tests alone.
+find_library(MPFR_LIBRARY mpfr)
+find_library(GMP_LIBRARY gmp)
+find_path(MPFR_INCLUDE_DIR mpfr.h)
+if(MPFR_LIBRARY AND GMP_LIBRARY AND MPFR_INCLUDE_DIR)
+  set(MPFR_FOUND ON)
+endif()
+if(TESSERA_TESTS)
+  tessera_report(MPFR "${MPFR_LIBRARY}" "the accuracy of exp, log and the like is not tested (Debian: libmpfr-dev)")
+endif()
+
 # MPI is used by a plugin alone, opened only under a launcher.
 find_package(MPI QUIET COMPONENTS CXX)
 set(TESSERA_MPI_FOUND ${MPI_CXX_FOUND})

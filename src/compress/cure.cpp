@@ -15,6 +15,7 @@
 #include "compress/gate_units.h"
 #include "compress/run_stages.h"
 #include "core/error.h"
+#include "core/functions/functions.h"
 #include "io/files.h"
 #include "model/sharing/adapter.h"
 #include "train/optimizers/optimizer.h"
@@ -122,7 +123,7 @@ FoldState cured_state(const StageInputs& in, Model& student) {
   FoldState state{.name = "cured", .perplexity = {}};
   const Json points = Json::parse(text_on_all(in, in.folder / "share.json"), "share.json").at("perplexity");
   for (const auto& [point, value] : points.members()) state.perplexity[point] = value.as_number();
-  const double perplexity = std::exp(calibration_loss(in, student, {}));
+  const double perplexity = functions::exp(calibration_loss(in, student, {}));
   say_perplexity(in, state.name, perplexity);
   if (std::isfinite(perplexity)) state.perplexity[state.name] = perplexity;
   return state;

@@ -5,6 +5,7 @@
 
 #include "compress/calibration.h"
 #include "core/device/memory.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -36,7 +37,7 @@ void BackpropGates::move(size_t gate, double gradient) {
   first = kBeta1 * first + (1 - kBeta1) * gradient;
   second = kBeta2 * second + (1 - kBeta2) * gradient * gradient;
   const auto step = static_cast<double>(state_.step + 1);
-  const double mean = first / (1 - std::pow(kBeta1, step)), square = second / (1 - std::pow(kBeta2, step));
+  const double mean = first / (1 - functions::pow(kBeta1, step)), square = second / (1 - functions::pow(kBeta2, step));
   state_.theta[gate] -= in_.fold.gate_lr * mean / (std::sqrt(square) + kAdamEps);
 }
 

@@ -1,7 +1,8 @@
 #include "compress/gate_values.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -14,7 +15,7 @@ double clamped(double theta) { return std::clamp(theta, 0.0, 1.0); }
 
 double gate_eps(int64_t step, int64_t steps, double eps_end) {
   const double ramp = 0.8 * static_cast<double>(steps);
-  return std::pow(eps_end, std::min(1.0, static_cast<double>(step - 1) / ramp));
+  return functions::pow(eps_end, std::min(1.0, static_cast<double>(step - 1) / ramp));
 }
 
 double gate_bend(int64_t step, int64_t steps) {

@@ -1,7 +1,6 @@
 #include "compress/report_points.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "comm/stop_together.h"
@@ -10,6 +9,7 @@
 #include "compress/folded_model.h"
 #include "compress/model_sizes.h"
 #include "compress/share.h"
+#include "core/functions/functions.h"
 #include "infer/speed.h"
 #include "score/forward.h"
 #include "train/peak_memory.h"
@@ -80,7 +80,7 @@ Json entry(const StageInputs& in, const std::string& name, const ReportRows::Sum
   const double nll = sums.nll / sums.scored;
   return Json::object()
       .set("name", name)
-      .set("perplexity", std::exp(nll))
+      .set("perplexity", functions::exp(nll))
       .set("nll", nll)
       .set("tokens", static_cast<int64_t>(sums.scored))
       .set("layers_computed", sizes.layers_computed)

@@ -16,6 +16,7 @@
 #include "compress/moments.h"
 #include "compress/replaced.h"
 #include "core/error.h"
+#include "core/functions/functions.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
 
@@ -69,7 +70,7 @@ std::map<std::string, double> perplexities(const StageInputs& in, Model* cut, Mo
                                            const std::string& state) {
   std::map<std::string, double> found;
   const auto measure = [&](const std::string& point, Model& model, const BlockGates& gates) {
-    const double perplexity = std::exp(calibration_loss(in, model, gates));
+    const double perplexity = functions::exp(calibration_loss(in, model, gates));
     say_perplexity(in, point, perplexity);
     if (std::isfinite(perplexity)) found[point] = perplexity;
   };

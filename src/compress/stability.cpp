@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -30,7 +31,7 @@ void require_options(const std::string& task, const QuestionResult& question) {
     refuse(task, options == 1 ? "has one option" : "has no options",
            fmt::format("question \"{}\" leaves nothing to choose from: name tasks of multiple choice", question.name));
   for (const double nll : question.nll)
-    if (!std::isfinite(std::exp(nll)))
+    if (!std::isfinite(functions::exp(nll)))
       refuse(task, fmt::format("has an option of question \"{}\" whose perplexity is not finite", question.name),
              "the model is damaged, or the question has a token that it never gives");
 }
@@ -68,14 +69,14 @@ double deviation(std::vector<double> values) {
 /// exp(d) over their sum, the largest d taken out so that nothing overflows.
 std::vector<double> softmax(std::vector<double> d) {
   const double largest = *std::ranges::max_element(d);
-  for (double& value : d) value = std::exp(value - largest);
+  for (double& value : d) value = functions::exp(value - largest);
   const double sum = std::accumulate(d.begin(), d.end(), 0.0);
   for (double& value : d) value /= sum;
   return d;
 }
 
 std::vector<double> perplexities(std::vector<double> nll) {
-  for (double& value : nll) value = std::exp(value);
+  for (double& value : nll) value = functions::exp(value);
   return nll;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -29,7 +30,7 @@ std::vector<Candidate> candidates(std::span<const float> logits, double max, dou
   std::vector<Candidate> all(logits.size());
   for (size_t i = 0; i < logits.size(); ++i)
     // In f64, from the greatest logit down: no exponential is above 1.
-    all[i] = {static_cast<int32_t>(i), std::exp((logits[i] - max) / temperature)};
+    all[i] = {static_cast<int32_t>(i), functions::exp((logits[i] - max) / temperature)};
   return all;
 }
 

@@ -1,9 +1,9 @@
 #include "model/rope_table.h"
 
-#include <cmath>
 #include <numbers>
 
 #include "core/device/memory.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -27,15 +27,16 @@ RopeTable make_rope_table(const ModelConfig& config, int64_t positions, DType ac
   RopeTable table{Tensor({positions, half}, activations), Tensor({positions, half}, activations)};
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
-    const double frequency = scaled_frequency(config.rope, std::pow(config.rope.theta, -exponent));
+    const double frequency = scaled_frequency(config.rope, functions::pow(config.rope.theta, -exponent));
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
+      const auto [sin, cos] = functions::sin_cos(angle);
       if (activations == DType::f64) {
-        table.cos.view().row<double>(p)[i] = std::cos(angle);
-        table.sin.view().row<double>(p)[i] = std::sin(angle);
+        table.cos.view().row<double>(p)[i] = cos;
+        table.sin.view().row<double>(p)[i] = sin;
       } else {
-        table.cos.view().row<float>(p)[i] = static_cast<float>(std::cos(angle));
-        table.sin.view().row<float>(p)[i] = static_cast<float>(std::sin(angle));
+        table.cos.view().row<float>(p)[i] = static_cast<float>(cos);
+        table.sin.view().row<float>(p)[i] = static_cast<float>(sin);
       }
     }
   }

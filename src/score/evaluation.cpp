@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 #include "score/figures.h"
 
 namespace tessera {
@@ -34,7 +35,7 @@ void set_figures(Json& line, const LossSums& sums, Told told) {
 /// What the sum was when its figure is this one.
 double sum_behind(const FigureSpec& spec, double figure, double count, SumKind kind) {
   // The inverse of the figure; a count, which was rounded in a share, is a whole number again.
-  const double sum = (spec.form == Form::exp_mean ? std::log(figure) : figure) * count;
+  const double sum = (spec.form == Form::exp_mean ? functions::log(figure) : figure) * count;
   return kind == SumKind::count ? static_cast<double>(std::llround(sum)) : sum;
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 
@@ -19,7 +20,7 @@ std::optional<Figure> loss_figure(const LossSums& sums, const Objective& objecti
 std::optional<Figure> figure_of(const LossSums& sums, const Metric& metric, const FigureSpec& spec) {
   const double count = sums[metric.count.sum];
   if (!(count > 0)) return std::nullopt;
-  const double mean = sums[spec.sum] / count, value = spec.form == Form::exp_mean ? std::exp(mean) : mean;
+  const double mean = sums[spec.sum] / count, value = spec.form == Form::exp_mean ? functions::exp(mean) : mean;
   return Figure{std::string(spec.key), std::string(spec.words), value,
                 spec.form == Form::share ? fmt::format("{:.1f} %", 100 * value) : fmt::format("{:.4g}", value)};
 }

@@ -24,8 +24,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "core/functions/functions.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/targets.h"
@@ -34,6 +34,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/functions-inl.h"
 #include "kernels/cpu/tile-inl.h"
 
 #ifndef TESSERA_KERNELS_CPU_ATTENTION_SHARED_
@@ -62,27 +63,6 @@ namespace tessera::cpu::HWY_NAMESPACE {
 
 constexpr int64_t kPanel = kTileCols * kLanes;
 static_assert(kPanel <= kMaxPanel);
-
-/// e^x for x <= 0, within 2 ulp; 0 below −87, so that masked scores (−inf) vanish exactly. NaN stays NaN.
-/// x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, the first exact times n), e^r = 1 + r + r² p(r) with p
-/// interpolated in the Chebyshev nodes, 2^n through the exponent's bits.
-HWY_INLINE Vector exp_of(Vector x) {
-  const auto set = [](float v) { return hn::Set(kFloats, v); };
-  const hn::RebindToSigned<Floats> integers;
-  // Held above −88, n + 127 below is never negative and stays in the exponent's field; what lies that low becomes 0 at
-  // the end anyway.
-  const Vector n = hn::Round(hn::Mul(hn::Max(x, set(-88.0f)), set(1.44269504088896341f)));
-  const Vector r = fused(n, set(2.12194440e-4f), fused(n, set(-0.693359375f), x));
-  Vector p = set(1.98909809e-04f);
-  p = fused(p, r, set(1.39336416e-03f));
-  p = fused(p, r, set(8.33331048e-03f));
-  p = fused(p, r, set(4.16664667e-02f));
-  p = fused(p, r, set(1.66666672e-01f));
-  p = fused(p, r, set(5.00000000e-01f));
-  p = hn::Add(fused(p, hn::Mul(r, r), r), set(1.0f));
-  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(integers, n), hn::Set(integers, 127)));
-  return hn::IfThenZeroElse(hn::Lt(x, set(-87.0f)), hn::Mul(p, hn::BitCast(kFloats, power)));
-}
 
 /// to [cols, rows] = scale · fromᵀ; the rows of `to` are filled with zeros up to `padded`.
 HWY_INLINE void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
@@ -169,12 +149,12 @@ HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_
   const Vector from = hn::IfThenZeroElse(hn::Eq(top, lowest), top);
   Vector total = hn::Zero(kFloats);
   for (int64_t j = 0; j < rows; ++j) {
-    const Vector e = exp_of(hn::Sub(hn::Load(kFloats, column + j * p.width), from));
+    const Vector e = Exp(kFloats, hn::Sub(hn::Load(kFloats, column + j * p.width), from));
     total = hn::Add(total, e);
     hn::Store(e, kFloats, column + j * p.width);
   }
   // Before the first block nothing was summed, and `before` is −inf.
-  const Vector factor = key_begin == p.begin ? hn::Zero(kFloats) : exp_of(hn::Sub(before, from));
+  const Vector factor = key_begin == p.begin ? hn::Zero(kFloats) : Exp(kFloats, hn::Sub(before, from));
   hn::Store(top, kFloats, max + v * kLanes);
   hn::Store(fused(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
   return factor;
@@ -215,7 +195,7 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
   transpose(out_t, p.width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
   if (args.lse.empty()) return;
   // The backward pass forms probabilities as exp(score − lse), without a maximum or a sum of its own.
-  for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + std::log(sum[i]);
+  for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + functions::log(sum[i]);
 }
 
 /// A task of the forward pass: every second panel of one head, so that two tasks share the triangle evenly.
@@ -249,7 +229,7 @@ HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, i
     float *s = scores + j * p.width + v * kLanes, *g = dp + j * p.width + v * kLanes;
     // exp(score − lse) is the probability itself: softmax is not run again.
     const int64_t key = key_begin + j;
-    Vector e = exp_of(hn::Sub(hn::Load(kFloats, s), l));
+    Vector e = Exp(kFloats, hn::Sub(hn::Load(kFloats, s), l));
     if (key >= p.first_all || key < p.near_all) e = hn::IfThenElseZero(seen(p, key, v), e);
     hn::Store(e, kFloats, s);
     hn::Store(hn::Mul(e, hn::Sub(hn::Load(kFloats, g), d)), kFloats, g);

@@ -23,7 +23,7 @@ void tempered_exponentials(TemperedRow& row) {
   for_vectors(row.cols, [&](int64_t i, auto vector) HWY_ATTR {
     const auto a_s = hn::Mul(hn::Sub(vector.load(row.student + i, kMinusInfinity), s_max), inverse);
     const auto a_t = hn::Mul(hn::Sub(vector.load(row.teacher + i, kMinusInfinity), t_max), inverse);
-    const auto e_s = exp_lanes(a_s), e_t = exp_lanes(a_t);
+    const auto e_s = Exp(kFloats, a_s), e_t = Exp(kFloats, a_t);
     s_sum = hn::Add(s_sum, e_s);
     t_sum = hn::Add(t_sum, e_t);
     // 0 · infinity would be NaN: what has no probability adds nothing.
@@ -43,8 +43,8 @@ void tempered_gradient(const TemperedRow& row) {
   const auto s_factor = hn::Set(kFloats, row.student_sum), t_factor = hn::Set(kFloats, row.teacher_sum);
   const auto inverse = hn::Set(kFloats, row.inverse_temperature);
   for_vectors(row.cols, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto e_s = exp_lanes(hn::Mul(hn::Sub(vector.load(row.student + i), s_max), inverse));
-    const auto e_t = exp_lanes(hn::Mul(hn::Sub(vector.load(row.teacher + i), t_max), inverse));
+    const auto e_s = Exp(kFloats, hn::Mul(hn::Sub(vector.load(row.student + i), s_max), inverse));
+    const auto e_t = Exp(kFloats, hn::Mul(hn::Sub(vector.load(row.teacher + i), t_max), inverse));
     vector.store(hn::Add(hn::Mul(s_factor, e_s), hn::Mul(t_factor, e_t)), row.teacher + i);
   });
 }
@@ -56,8 +56,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <algorithm>
-#include <cmath>
 
+#include "core/functions/functions.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
 
@@ -87,7 +87,7 @@ Maximum advance(const TemperedRows& rows, int64_t n, const float* logits, int64_
   Maximum now{.value = max == kNothingYet ? 0.0f : max, .rescale = 0, .moved = 0};
   if (old_max != kNothingYet) {
     now.moved = (max - old_max) * inverse_temperature;
-    now.rescale = std::exp(-now.moved);
+    now.rescale = functions::exp(-now.moved);
   }
   rows.rescale.row<float>(0)[n] = now.rescale;
   return now;

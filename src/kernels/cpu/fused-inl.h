@@ -19,20 +19,20 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// a · b + c, rounded once.
 template <class V> HWY_INLINE V fused(V a, V b, V c) {
-#if HWY_TARGET == HWY_EMU128
+#if HWY_NATIVE_FMA
+  return hn::MulAdd(a, b, c);
+#else
   for (size_t i = 0; i < hn::MaxLanes(hn::DFromV<V>()); ++i) c.raw[i] = std::fma(a.raw[i], b.raw[i], c.raw[i]);
   return c;
-#else
-  return hn::MulAdd(a, b, c);
 #endif
 }
 
 /// c − a · b, rounded once.
 template <class V> HWY_INLINE V fused_minus(V a, V b, V c) {
-#if HWY_TARGET == HWY_EMU128
-  return fused(hn::Neg(a), b, c);
-#else
+#if HWY_NATIVE_FMA
   return hn::NegMulAdd(a, b, c);
+#else
+  return fused(hn::Neg(a), b, c);
 #endif
 }
 

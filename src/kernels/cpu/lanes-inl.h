@@ -1,4 +1,4 @@
-// Loops over a row in vectors, remainder included; widening loads; exp. Included once per instruction set by each
+// Loops over a row in vectors, remainder included; widening loads; sigmoid. Included once per instruction set by each
 // kernel file.
 
 #if defined(TESSERA_CPU_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -12,6 +12,7 @@
 
 #include "core/tensor.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/functions-inl.h"
 #include "kernels/cpu/fused-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -84,36 +85,10 @@ template <class Body> HWY_INLINE void for_vectors(int64_t n, Body&& body) {
 /// By Highway's tree: one order for a width, which is why bits depend on the kind of CPU and not on the machine.
 HWY_INLINE float sum_of_lanes(FloatVec v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
 
-/// exp(x) = 2ⁿ · exp(r), |r| <= ln 2 / 2, Taylor to r⁷ (truncation 5e-9 relative); within 2 ulp, subnormal results
-/// included. Overflows to infinity above 88.7; 0 below -104; NaN stays NaN: the operand order of Min and Max matters on
-/// x86.
-HWY_INLINE FloatVec exp_lanes(FloatVec x) {
-  const hn::RebindToSigned<Floats> d32;
-  x = hn::Max(hn::Set(kFloats, -104.0f), hn::Min(hn::Set(kFloats, 89.0f), x));
-  // n = x / ln 2 rounded, r = x − n ln 2. ln 2 is subtracted in two parts (Cody and Waite), the first short enough for
-  // its product to be exact, so that r keeps its low bits where n is large.
-  const auto n = hn::NearestInt(hn::Mul(x, hn::Set(kFloats, 0x1.715476p+0f)));
-  const auto n_float = hn::ConvertTo(kFloats, n);
-  auto r = fused_minus(n_float, hn::Set(kFloats, 0.693359375f), x);  // nine bits: the product is exact
-  r = fused(n_float, hn::Set(kFloats, 2.12194440e-4f), r);
-  auto p = hn::Set(kFloats, 1.0f / 5040);
-  p = fused(p, r, hn::Set(kFloats, 1.0f / 720));
-  p = fused(p, r, hn::Set(kFloats, 1.0f / 120));
-  p = fused(p, r, hn::Set(kFloats, 1.0f / 24));
-  p = fused(p, r, hn::Set(kFloats, 1.0f / 6));
-  p = fused(p, r, hn::Set(kFloats, 0.5f));
-  // Last of all 1 + (r + r² p): the large term is added once, to a sum that is small.
-  p = hn::Add(fused(hn::Mul(r, r), p, r), hn::Set(kFloats, 1.0f));
-  // 2ⁿ in two factors: n reaches -150 and 128, beyond one exponent field.
-  const auto first = hn::ShiftRight<1>(n), second = hn::Sub(n, first), bias = hn::Set(d32, 127);
-  p = hn::Mul(p, hn::BitCast(kFloats, hn::ShiftLeft<23>(hn::Add(first, bias))));
-  return hn::Mul(p, hn::BitCast(kFloats, hn::ShiftLeft<23>(hn::Add(second, bias))));
-}
-
 /// 1 / (1 + exp(-x))
 HWY_INLINE FloatVec sigmoid_lanes(FloatVec x) {
   const auto one = hn::Set(kFloats, 1.0f);
-  return hn::Div(one, hn::Add(one, exp_lanes(hn::Neg(x))));
+  return hn::Div(one, hn::Add(one, Exp(kFloats, hn::Neg(x))));
 }
 
 }  // namespace HWY_NAMESPACE

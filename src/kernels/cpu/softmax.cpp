@@ -20,7 +20,7 @@ float exponentials_of_row(float* x, int64_t n, float max) {
   const auto shift = hn::Set(kFloats, max);
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
     // Lanes behind the end hold −inf, whose exponential is 0 and does not show in the sum.
-    const auto e = exp_lanes(hn::Sub(vector.load(x + i, kMinusInfinity), shift));
+    const auto e = Exp(kFloats, hn::Sub(vector.load(x + i, kMinusInfinity), shift));
     vector.store(e, x + i);
     sum = hn::Add(sum, e);
   });
@@ -30,8 +30,9 @@ float exponentials_of_row(float* x, int64_t n, float max) {
 /// x <- scale · exp(x - lse)
 void probabilities_of_row(float* x, int64_t n, float lse, float scale) {
   const auto shift = hn::Set(kFloats, lse), factor = hn::Set(kFloats, scale);
-  for_vectors(n, [&](int64_t i, auto vector)
-                     HWY_ATTR { vector.store(hn::Mul(factor, exp_lanes(hn::Sub(vector.load(x + i), shift))), x + i); });
+  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+    vector.store(hn::Mul(factor, Exp(kFloats, hn::Sub(vector.load(x + i), shift))), x + i);
+  });
 }
 
 }  // namespace
@@ -41,8 +42,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <algorithm>
-#include <cmath>
 
+#include "core/functions/functions.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
 
@@ -71,7 +72,7 @@ void softmax_row(const SoftmaxChunkArgs& args, int64_t n) {
     best = static_cast<int32_t>(args.vocab_begin + (std::find(logits, logits + cols, max) - logits));
   }
   // Exponentials of earlier chunks were formed with the old maximum: e^(x − old) · e^(old − new) = e^(x − new).
-  const float rescale = std::exp(old_max - max);
+  const float rescale = functions::exp(old_max - max);
   sum = sum * rescale + HWY_DYNAMIC_DISPATCH(exponentials_of_row)(logits, cols, max);
   args.rows.rescale.row<float>(0)[n] = rescale;
 }

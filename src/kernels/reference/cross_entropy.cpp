@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/functions/functions.h"
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 
@@ -57,8 +58,8 @@ template <class T> void finish_rows(const SoftmaxFinishArgs& args) {
   const auto max = args.rows.row_max.as<T>(), sum = args.rows.row_sum.as<T>(), target = args.rows.target.as<T>();
   const auto nll = args.nll.as<T>();
   for (size_t n = 0; n < nll.size(); ++n) {
-    const T log_sum = std::log(sum[n]);
-    nll[n] = (max[n] - target[n]) + log_sum;  // the large numbers cancel before the small one is added
+    const T log_sum = functions::log(sum[n]);  // the cpu backend finishes here, too
+    nll[n] = (max[n] - target[n]) + log_sum;   // the large numbers cancel before the small one is added
     max[n] += log_sum;
     if (args.grad_scale) sum[n] = static_cast<T>(*args.grad_scale / sum[n]);
   }

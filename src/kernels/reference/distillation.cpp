@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/functions/functions.h"
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/types.h"
 
@@ -78,7 +79,7 @@ template <class T> void finish_rows(const DistillFinishArgs& args) {
   // the sums remain. The sums are then free and take the gradient's factors.
   for (size_t n = 0; n < kl.size(); ++n) {
     const double s = s_sum[n], t = t_sum[n];
-    kl[n] = static_cast<T>(cross[n] / t + std::log(s / t));
+    kl[n] = static_cast<T>(cross[n] / t + functions::log(s / t));  // the cpu backend finishes here, too
     if (!args.grad_scale) continue;
     s_sum[n] = static_cast<T>(*args.grad_scale * args.temperature / s);
     t_sum[n] = static_cast<T>(-*args.grad_scale * args.temperature / t);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 #include "core/random.h"
 #include "kernels/shards.h"
 
@@ -219,8 +220,8 @@ std::vector<int32_t> mos_table(const MosShape& s, MosDraw draw, uint64_t seed, u
 double mos_dead_share(const MosShape& s) {
   const auto public_vectors = static_cast<double>((s.equivalent_rank - s.private_rank) * s.layers);
   if (public_vectors == 0) return 0;
-  return std::pow(std::max(0.0, 1 - static_cast<double>(s.rank - s.private_rank) / public_vectors),
-                  static_cast<double>(s.layers));
+  return functions::pow(std::max(0.0, 1 - static_cast<double>(s.rank - s.private_rank) / public_vectors),
+                        static_cast<double>(s.layers));
 }
 
 ShardView::ShardView(SlotId pool, int64_t vectors, int64_t shards, int64_t width, std::vector<int32_t> table,

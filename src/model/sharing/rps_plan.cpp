@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
@@ -81,7 +82,7 @@ RpsPlan plan_rps(std::vector<FoldedTensor> tensors, int64_t cells, uint64_t seed
 
 double fold_lambda(double sigma, double sigma_0, FoldScale scale) {
   const double ratio = sigma / sigma_0;
-  return scale == FoldScale::exact ? ratio : std::exp2(std::round(std::log2(ratio)));
+  return scale == FoldScale::exact ? ratio : std::ldexp(1.0, static_cast<int>(std::round(functions::log2(ratio))));
 }
 
 }  // namespace tessera

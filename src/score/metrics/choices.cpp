@@ -3,9 +3,9 @@
 //   loss = nll_answer + log Σ_c exp(−nll_c),   nll_c the sum over the tokens of choice c
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 #include "score/metrics/metric.h"
 
 namespace tessera {
@@ -16,8 +16,8 @@ void add_example(std::span<const double> nll, size_t answer, LossSums& sums) {
   // The log-sum-exp of −nll, from the lowest nll up: no exponential is above 1.
   const double lowest = *std::min_element(nll.begin(), nll.end());
   double likelihoods = 0;
-  for (const double choice : nll) likelihoods += std::exp(lowest - choice);
-  sums["choices_nll"] += nll[answer] - lowest + std::log(likelihoods);
+  for (const double choice : nll) likelihoods += functions::exp(lowest - choice);
+  sums["choices_nll"] += nll[answer] - lowest + functions::log(likelihoods);
   ++sums["choices"];
   // Every other choice has to be less likely.
   bool right = true;

@@ -7,12 +7,13 @@
 #include <numbers>
 
 #include "core/decimal.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 
 void Optimizer::step(const Context& ctx, FlatParams& params, const StepInfo& info) {
   // In f64, from the number of the step: a run that goes on needs nothing but that number.
-  const auto correction = [&](double beta) { return 1 - std::pow(beta, static_cast<double>(info.step)); };
+  const auto correction = [&](double beta) { return 1 - functions::pow(beta, static_cast<double>(info.step)); };
   const RunStep step{.lr = info.lr,
                      .grad_scale = info.grad_scale,
                      .corrections = {correction(config_.beta1), correction(config_.beta2)}};
@@ -43,7 +44,8 @@ double learning_rate(const OptimizerConfig& config, int64_t step, int64_t total,
   if (config.schedule == "constant") return config.lr;
   const double progress =
       std::clamp(static_cast<double>(s - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup)), 0.0, 1.0);
-  const double shape = config.schedule == "linear" ? 1 - progress : 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  const double shape =
+      config.schedule == "linear" ? 1 - progress : 0.5 * (1 + functions::cos(std::numbers::pi * progress));
   return config.lr * (config.final_ratio + (1 - config.final_ratio) * shape);
 }
 
