@@ -4,6 +4,7 @@
 #include "cli/going_on.h"
 #include "cli/model_settings.h"
 #include "cli/run_path.h"
+#include "cli/spsa_run.h"
 #include "core/error.h"
 #include "model/adapter_io.h"
 #include "model/export.h"
@@ -84,6 +85,14 @@ void use_trained_sharing(const JobInputs& in, const std::filesystem::path& run, 
     fmt::print(stderr, "the shared weights that the run trained: {}\n", settings.sharing.load.string());
 }
 
+/// By which the run's weights were drawn, as its checkpoints or its log tell; else the newest.
+Rules rules_of_trained(const std::filesystem::path& run) {
+  std::vector<std::string> notices;
+  if (const auto file = newest_checkpoint(run / "checkpoints", notices)) return read_checkpoint_meta(*file).rules;
+  const auto meta = meta_of_log(run);
+  return meta ? meta->rules : kNewestRules;
+}
+
 }  // namespace
 
 Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position) {
@@ -96,6 +105,7 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
   }
   require_folded_model(in);
   const std::filesystem::path run = run_folder_path(in), trained = run / "model";
+  if (settings.model.init == "random") settings.sharing.rules = rules_of_trained(run);
   if (in.config.adapter.method != "none" || is_adapter_run(run)) return settings;
   if (in.config.sharing.method != "none") {
     use_trained_sharing(in, run, settings);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/functions/functions.h"
 
 namespace tessera {
 
@@ -30,10 +31,12 @@ uint32_t RandomStream::bits(uint64_t index) const {
   return words[index % 4];
 }
 
-double RandomStream::normal(uint64_t index) const {
+double RandomStream::normal(uint64_t index, Rules rules) const {
   // 1 - u is in (0, 1], so the logarithm is finite.
-  const double radius = std::sqrt(-2.0 * std::log(1.0 - static_cast<double>(uniform(2 * index))));
-  return radius * std::cos(2.0 * std::numbers::pi * static_cast<double>(uniform(2 * index + 1)));
+  const double u = 1.0 - static_cast<double>(uniform(2 * index));
+  const double angle = 2.0 * std::numbers::pi * static_cast<double>(uniform(2 * index + 1));
+  if (rules < Rules::third) return std::sqrt(-2.0 * std::log(u)) * std::cos(angle);
+  return std::sqrt(-2.0 * functions::log(u)) * functions::cos(angle);
 }
 
 uint64_t permute_index(uint64_t key, uint64_t n, uint64_t index) {

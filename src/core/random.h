@@ -7,6 +7,8 @@
 #include <initializer_list>
 #include <vector>
 
+#include "core/rules.h"
+
 namespace tessera {
 
 /// SplitMix64's increment: 2^64 over the golden ratio, made odd.
@@ -61,7 +63,8 @@ class RandomStream {
   RandomStream(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
   uint32_t bits(uint64_t index) const;
   float uniform(uint64_t index) const { return to_unit(bits(index)); }  // [0, 1)
-  double normal(uint64_t index) const;                                  // standard normal, Box-Muller
+  /// Standard normal, by Box and Muller: sqrt(−2 log(1 − u)) · cos(2 π v) of the uniforms at 2 · index and behind it.
+  double normal(uint64_t index, Rules = kNewestRules) const;
 
  private:
   uint64_t seed_, stream_;

@@ -58,7 +58,7 @@ Model::Model(const Settings& s)
   if (source_) require_equal_ties(*source_, specs);
   adapter_ = make_adapter(s.adapter, s.where_adapter);
   AdapterWeights deltas = deltas_with(adapter_ ? adapter_->attach(specs, pool_) : AdapterWeights());
-  pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no);
+  pool_.allocate(s.seed, s.gradients ? ParameterPool::Gradients::yes : ParameterPool::Gradients::no, s.sharing.rules);
   decoder_ = std::make_unique<DecoderModel>(config_, specs, std::move(weights), s.max_position, s.activations, s.memory,
                                             s.device);
   if (!deltas.by_weight.empty()) bound_ = std::make_unique<BoundAdapter>(std::move(deltas), pool_);

@@ -80,7 +80,7 @@ void ParameterPool::lay_out() {
   flat_.values = storage_.allocate({total}, dtype_);
 }
 
-void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
+void ParameterPool::allocate(uint64_t seed, Gradients gradients, Rules rules) {
   TS_CHECK(!allocated_, "allocate() called twice");
   allocated_ = true;
   lay_out();
@@ -95,7 +95,7 @@ void ParameterPool::allocate(uint64_t seed, Gradients gradients) {
     if (memory() == Memory::counted) continue;
     const auto id = static_cast<SlotId>(&slot - slots_.data());
     const WrittenOnHost values(mutable_values(id));
-    write_first_values(slot.options.init, seed, slot.name, values.view());
+    write_first_values(slot.options.init, seed, slot.name, values.view(), rules);
   }
 }
 
@@ -109,7 +109,7 @@ void ParameterPool::upload_slot(Slot& slot) {
   slot.file.reset();
 }
 
-void write_first_values(const Init& init, uint64_t seed, const std::string& name, TensorView values) {
+void write_first_values(const Init& init, uint64_t seed, const std::string& name, TensorView values, Rules rules) {
   const int64_t count = values.shape.count();
   if (init.formula) return init.formula(values, seed);
   if (!init.source.empty()) {
@@ -124,7 +124,7 @@ void write_first_values(const Init& init, uint64_t seed, const std::string& name
 #pragma omp parallel for schedule(static) if (count > 1 << 14)  // a small slot is drawn before a team is awake
   for (int64_t i = 0; i < count; ++i) {
     double value = 1;
-    if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i));
+    if (init.kind == Init::Kind::normal) value = init.scale * stream.normal(static_cast<uint64_t>(i), rules);
     if (init.kind == Init::Kind::uniform) value = init.scale * (2.0 * stream.uniform(static_cast<uint64_t>(i)) - 1.0);
     set_element(values, i, value);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/rules.h"
 #include "core/storage.h"
 #include "io/mapped_file.h"
 
@@ -22,7 +23,7 @@ struct Init {
 };
 
 /// Writes the first values of a tensor of that name: its source, or draws keyed by (seed, name, element).
-void write_first_values(const Init&, uint64_t seed, const std::string& name, TensorView values);
+void write_first_values(const Init&, uint64_t seed, const std::string& name, TensorView values, Rules = kNewestRules);
 
 /// A run of a slot's elements, up to `end`, and what multiplies the steps of optimizers whose steps do not grow with
 /// the gradient (AdamW); SGD knows nothing of it. A slot whose elements are each read by many weights has others than
@@ -102,7 +103,7 @@ class ParameterPool {
   /// No slot may be added afterwards.
   /// @param gradients  memory for them, too; forward-only training does without
   enum class Gradients { yes, no };
-  void allocate(uint64_t seed, Gradients gradients = Gradients::yes);
+  void allocate(uint64_t seed, Gradients gradients = Gradients::yes, Rules rules = kNewestRules);
 
   ConstView values(SlotId) const;
   TensorView mutable_values(SlotId);

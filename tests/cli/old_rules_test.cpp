@@ -100,8 +100,8 @@ TEST_F(OldRules, ABranchFollowsThoseOfItsParent) {
 
 TEST_F(OldRules, ANewRunFollowsTheNewest) {
   expect_done(trainer({"old/spsa.toml", "run.dir=new"}));
-  EXPECT_THAT(test::read_file(path() / "new/log/header.json"), HasSubstr("\n \"rules\": 2,\n"));
-  EXPECT_THAT(test::read_file(path() / "new/run.json"), HasSubstr("\n \"rules\": 2\n"));
+  EXPECT_THAT(test::read_file(path() / "new/log/header.json"), HasSubstr("\n \"rules\": 3,\n"));
+  EXPECT_THAT(test::read_file(path() / "new/run.json"), HasSubstr("\n \"rules\": 3\n"));
 }
 
 TEST_F(OldRules, ALogOfRulesThatAreNotKnownIsRefused) {
@@ -109,7 +109,7 @@ TEST_F(OldRules, ALogOfRulesThatAreNotKnownIsRefused) {
   header.replace(header.find(" \"seed\""), 0, " \"rules\": 99,\n");
   test::write_file(path() / "old/spsa/log/header.json", header);
   EXPECT_THAT(expect_exit(2, trainer({"old/spsa.toml", "run.dir=old/spsa"})).err,
-              HasSubstr("the run follows rules 99, this program knows 1 to 2"));
+              HasSubstr("the run follows rules 99, this program knows 1 to 3"));
 }
 
 }  // namespace

@@ -103,6 +103,10 @@ int train_in(const JobInputs& in, RunFolder* folder, const fs::path& run_path, c
                   in.world.rank() == 0 ? progress_kind(in.config.trainer.log, in.quiet, in.launched) : Progress::none);
   if (const std::string notice = folder ? folder->notice() : ""; !notice.empty()) notices.push_back(notice);
   notices.insert(notices.end(), sets.notices.begin(), sets.notices.end());
+  if (going && rules < Rules::third)
+    notices.emplace_back(
+        "the run began with an older version, whose sums had other last bits: its steps from here on are in the order of "
+        "docs/determinism.md");
   for (const std::string& notice : notices) report.say(notice);
   start_from_saved_adapter(in.config, model);
   require_agreement(in, model, sets);

@@ -42,9 +42,9 @@ Init first_init(const WeightSpec& spec, const SafetensorsReader* source) {
   return init;
 }
 
-Tensor dense_values(const WeightSpec& spec, const SafetensorsReader* source, DType dtype, uint64_t seed) {
+Tensor dense_values(const WeightSpec& spec, const SafetensorsReader* source, DType dtype, uint64_t seed, Rules rules) {
   Tensor values(spec.shape, dtype);
-  write_first_values(first_init(spec, source), seed, spec.storage, values);
+  write_first_values(first_init(spec, source), seed, spec.storage, values, rules);
   return values;
 }
 

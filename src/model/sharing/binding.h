@@ -17,7 +17,7 @@ ConstView source_of(const SafetensorsReader&, const WeightSpec&);
 /// How a dense model's tensor gets its first values: from the source, or drawn as the spec says when that is null.
 Init first_init(const WeightSpec&, const SafetensorsReader* source);
 /// Those values, as if nothing were shared.
-Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed);
+Tensor dense_values(const WeightSpec&, const SafetensorsReader* source, DType, uint64_t seed, Rules);
 
 /// Whether a tensor is trained: BaseOptions::trainable, unless freeze names it. @throws UserError for no regular
 /// expression

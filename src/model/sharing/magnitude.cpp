@@ -254,7 +254,7 @@ class Magnitude final : public BaseSharing {
   Magnitudes magnitudes_in(DType dtype) const {
     return [this, dtype](const std::function<void(double)>& visit) {
       for (const PrunedTensor& t : tensors_) {
-        const Tensor values = dense_values(t.spec, source_, dtype, seed_);
+        const Tensor values = dense_values(t.spec, source_, dtype, seed_, config_.rules);
         for (int64_t e = 0; e < values.shape().count(); ++e) {
           const double value = element(values.view(), e);
           if (!std::isfinite(value))
@@ -270,7 +270,8 @@ class Magnitude final : public BaseSharing {
     SlotOptions options{.shape = {cells_}, .trainable = trainable, .init = {}};
     options.init.formula = [this](TensorView values, uint64_t seed) {
       TS_CHECK(source_ || seed == seed_, "the mask is of seed {}, the values of {}", seed_, seed);
-      for (const PrunedTensor& t : tensors_) keep(t, dense_values(t.spec, source_, values.dtype, seed_).view(), values);
+      for (const PrunedTensor& t : tensors_)
+        keep(t, dense_values(t.spec, source_, values.dtype, seed_, config_.rules).view(), values);
     };
     for (const PrunedTensor& t : tensors_)
       if (const int64_t end = kept_ ? kept_->cell(t.end()) : 0; end > 0 && end > kept_->cell(t.begin))

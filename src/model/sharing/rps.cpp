@@ -240,7 +240,7 @@ class Rps final : public BaseSharing {
       const double deviation = config_.sigma_0 * (is_isometric() && run.readers > 0 ? std::sqrt(run.d) : 1.0);
 #pragma omp parallel for schedule(static) if (run.end - j > 1 << 14)
       for (int64_t cell = j; cell < run.end; ++cell)
-        set_element(values, cell, deviation * stream.normal(static_cast<uint64_t>(cell)));
+        set_element(values, cell, deviation * stream.normal(static_cast<uint64_t>(cell), config_.rules));
       j = run.end;
     }
   }
@@ -250,7 +250,7 @@ class Rps final : public BaseSharing {
     const Compute host({.backend = values.dtype == DType::f64 ? "reference" : ""}, 1 << 20);
     const Context& ctx = host;
     for (size_t k = 0; k < shared_.size(); ++k) {
-      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed);
+      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed, config_.rules);
       if (map_)
         map_->contract(plan_.tensors[k], weights.view(), values);
       else
@@ -276,7 +276,7 @@ class Rps final : public BaseSharing {
   /// |W − w| / |w| of every tensor. Near sqrt(1 − 1/C) for weights that have nothing in common.
   void measure_projection(const Context& ctx, ConstView values, uint64_t seed) {
     for (size_t k = 0; k < shared_.size(); ++k) {
-      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed);
+      const Tensor weights = dense_values(shared_[k], source_, values.dtype, seed, config_.rules);
       Tensor shared(shared_[k].shape, values.dtype);
       if (map_)
         map_->expand(ctx, plan_.tensors[k], {0, shared_[k].shape[0]}, values, shared);
