@@ -75,9 +75,9 @@ TEST_F(Numbers, ARunThatLearnsNothingIsTold) {
 }
 
 TEST_F(Numbers, VotesThatAreAll0AreTold) {
-  const std::string text = expect_done(trainer({"spsa.toml", "spsa.eps=1e-12", "train.steps=40", "run.dir=run"})).out;
+  const std::string text = expect_done(trainer({"spsa.toml", "spsa.eps=1e-20", "train.steps=40", "run.dir=run"})).out;
   EXPECT_EQ(test::occurrences(
-                text, "step 16: all votes of the last 16 rounds are 0, nothing is learned: raise spsa.eps (1e-12)"),
+                text, "step 16: all votes of the last 16 rounds are 0, nothing is learned: raise spsa.eps (1e-20)"),
             1)
       << text;
   EXPECT_EQ(test::occurrences(text, "rounds are 0"), 1);
