@@ -4,9 +4,12 @@
 
 #include <gmock/gmock.h>
 
+#include <utility>
+
 #include "support/batches.h"
 #include "support/folds.h"
 #include "support/gradcheck.h"
+#include "support/token_data.h"
 
 namespace tessera {
 namespace {
@@ -158,6 +161,27 @@ TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
   const double lowered = sums.parts[0] + 0.75 * 4 * sums.parts[1] + 0.6 * sums.parts[2];
   EXPECT_NEAR(loss.lowered(sums), lowered, 1e-12 * lowered);
   EXPECT_GT(sums.parts[1], 0);
+}
+
+TEST_F(CureLossTest, SumsDoNotShowHowTheRowsWereCut) {
+  const OwnContext own("reference");
+  Model teacher(settings(DType::f64));
+  const auto model = student(test::six_layers(), FoldTraining::own, DType::f64);
+  model->assemble(own.ctx);
+  const CureLoss loss(fold_, teacher);
+  const PackedDataset data(test::token_data(5, 9), 9, 3);
+  const auto added = [&](int64_t at_once) {
+    CureLoss::Sums sums;
+    for (int64_t begin = 0; begin < data.rows(); begin += at_once) {
+      std::vector<int64_t> rows;
+      for (int64_t row = begin; row < std::min(begin + at_once, data.rows()); ++row) rows.push_back(row);
+      sums = loss.add_gradients(own.ctx, *model, data.batch(rows, begin), {}, std::move(sums));
+    }
+    return sums;
+  };
+  const CureLoss::Sums whole = added(data.rows());
+  EXPECT_EQ(whole.scored, 40);
+  for (const int64_t at_once : {1, 2}) EXPECT_EQ(added(at_once).parts, whole.parts) << at_once << " rows at once";
 }
 
 TEST_F(CureLossTest, ComparesAsManyLayersAsThereAre) {

@@ -112,6 +112,16 @@ struct PartHalf {
 };
 HWY_INLINE DoubleVec wide(hn::Vec<Half> v) { return hn::PromoteTo(kDoubles, v); }
 
+/// Lane l and l + half of the lanes are added, until one is left.
+template <class D> HWY_INLINE hn::TFromD<D> sum_of_halves(D d, hn::Vec<D> v) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    return hn::GetLane(v);
+  } else {
+    const hn::Half<decltype(d)> half;
+    return sum_of_halves(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
 /// The number of one of the vectors that make up sixteen lanes.
 template <int number> using Place = std::integral_constant<int, number>;
 
@@ -134,15 +144,10 @@ template <class D> class Sixteen {
   HWY_INLINE T sum() const {
     V v[kVectors];
     for (int i = 0; i < kVectors; ++i) v[i] = sums_[i];
-    // Lanes that are a vector or more apart, ...
+    // Lanes that are a vector or more apart, then those of the vector that is left.
     for (int half = kVectors / 2; half > 0; half /= 2)
       for (int i = 0; i < half; ++i) v[i] = hn::Add(v[i], v[i + half]);
-    // ... then those of the one that is left.
-    alignas(HWY_MAX_BYTES) T lanes[kWidth];
-    hn::Store(v[0], D(), lanes);
-    for (int half = kWidth / 2; half > 0; half /= 2)
-      for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-    return lanes[0] + T{0};
+    return sum_of_halves(D(), v[0]) + T{0};
   }
 
  private:
