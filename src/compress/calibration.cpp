@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "comm/stop_together.h"
 #include "core/error.h"
@@ -92,17 +93,15 @@ std::vector<int32_t> document_tokens(const PackedBatch& batch) {
 }
 
 double calibration_loss(const StageInputs& in, Model& model, const BlockGates& gates) {
-  double nll = 0, scored = 0;
+  LossSums sums;
   bool is_left = false;
   for_each_pass(in, 0, in.fold.calibration_rows, [&](const PackedBatch& batch) {
     if ((is_left = in.stop_requested())) return false;
-    const LossSums sums = score_batch(in.ctx, model, batch, {}, gates);
-    nll += sums["nll"];
-    scored += sums["scored"];
+    sums = score_batch(in.ctx, model, batch, {}, gates, std::move(sums));
     return true;
   });
   leave_together(in.world, is_left, "measuring the loss of gates");
-  const std::vector<double> all = sum_over_ranks(in.world, {nll, scored});
+  const std::vector<double> all = sum_over_ranks(in.world, {sums["nll"], sums["scored"]});
   return all[0] / all[1];
 }
 

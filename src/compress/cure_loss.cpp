@@ -5,6 +5,7 @@
 #include "compress/cure_loss.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/elementwise.h"
 #include "kernels/host_work.h"
@@ -59,25 +60,31 @@ TaughtScores CureLoss::score(const Pass& pass, const DecoderModel& decoder, Cons
                       {.temperature = temperature_, .kl = kl_weight_}, dhidden);
 }
 
-CureLoss::Sums CureLoss::sums_of(const Context& ctx, const PackedBatch& batch, const BatchTokens& in,
-                                 const TaughtScores& scores, ConstView tail) const {
-  const LossSums rows = sum_up(ctx, batch, in.scored(), scores.rows);
-  Sums sums{.lowered = rows["nll"], .scored = rows["scored"], .parts = {rows["nll"]}};
+double CureLoss::lowered(const Sums& sums) const {
+  double lowered = sums.parts[0];
+  if (has_kl()) lowered += kl_weight_ * temperature_ * temperature_ * sums.parts[1];
+  if (has_tail()) lowered += tail_weight_ * sums.parts.back();
+  return lowered;
+}
+
+CureLoss::Sums CureLoss::added(const Context& ctx, const PackedBatch& batch, const BatchTokens& in,
+                               const TaughtScores& scores, ConstView tail, Sums sums) const {
+  sums.parts.resize(parts().size());
+  LossSums rows;
+  rows["nll"] = sums.parts[0];
+  rows["scored"] = sums.scored;
+  rows = sum_up(ctx, batch, in.scored(), scores.rows, std::move(rows));
+  sums.parts[0] = rows["nll"];
+  sums.scored = rows["scored"];
   host_work(ctx, [&] {
-    if (has_kl()) {
-      sums.parts.push_back(sum_of_rows(scores.kl));
-      sums.lowered += kl_weight_ * temperature_ * temperature_ * sums.parts.back();
-    }
-    if (has_tail()) {
-      sums.parts.push_back(sum_of_rows(tail));
-      sums.lowered += tail_weight_ * sums.parts.back();
-    }
+    if (has_kl()) sums.parts[1] = sum_of_rows(scores.kl, sums.parts[1]);
+    if (has_tail()) sums.parts.back() = sum_of_rows(tail, sums.parts.back());
   });
   return sums;
 }
 
 CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const PackedBatch& batch,
-                                       const BackpropOptions& options) const {
+                                       const BackpropOptions& options, Sums sums) const {
   const DecoderModel& decoder = student.decoder();
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, student.bound_adapter());
@@ -87,8 +94,11 @@ CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const
   const Pass pass{ctx, in.tokens(), {&student.pool()}, &student.pool(), dropout.seed, dropout.step, dropout.on};
   TwoWayPass way(pass, decoder, options.checkpoint_activations ? Keep::inputs : Keep::everything);
   const TaughtScores scores = score(pass, decoder, way.hidden(), in, taught, way.gradient());
-  const TensorView distance = ctx.scratch.allocate({1}, DType::f64);
-  fill(ctx, 0, distance);
+  // A row keeps one number over all layers: these are added in the order of the rows, whatever the batch holds.
+  const auto count = static_cast<int64_t>(in.rows().size());
+  const TensorView distances =
+      ctx.scratch.allocate({std::max<int64_t>(1, count)}, DType::f64).slice_rows(0, has_tail() ? count : 0);
+  if (has_tail() && count > 0) fill(ctx, 0, distances);
   for (size_t i = tail.size(); i-- > 0;) {
     way.back_to(tail[i].layer + 1);
     tail_loss(ctx, {.student = way.output(tail[i].layer),
@@ -96,20 +106,20 @@ CureLoss::Sums CureLoss::add_gradients(const Context& ctx, Model& student, const
                     .rows = in.rows(),
                     .eps = decoder.config().rms_norm_eps,
                     .grad_scale = tail_weight_,
-                    .sum = distance,
+                    .loss = distances,
                     .dstudent = way.gradient()});
   }
   way.finish();
-  return sums_of(ctx, batch, in, scores, distance);
+  return added(ctx, batch, in, scores, distances, std::move(sums));
 }
 
 int64_t plan_cure_bytes(const CureLoss& loss, Model& student, int64_t rows, int64_t sequence_length, int threads,
                         bool checkpoint_activations) {
-  return plan_widest(rows, sequence_length, student.pool().device(), threads,
-                     [&](const Context& ctx, const PackedBatch& batch) {
-                       loss.add_gradients(ctx, student, batch,
-                                          {.checkpoint_activations = checkpoint_activations, .dropout = {.on = true}});
-                     });
+  return plan_widest(
+      rows, sequence_length, student.pool().device(), threads, [&](const Context& ctx, const PackedBatch& batch) {
+        loss.add_gradients(ctx, student, batch,
+                           {.checkpoint_activations = checkpoint_activations, .dropout = {.on = true}}, {});
+      });
 }
 
 }  // namespace tessera

@@ -20,7 +20,9 @@ class CureLoss final : public TrainedLoss {
   CureLoss(const FoldConfig&, Model& teacher);
 
   std::vector<std::string> parts() const override;  // "nll", and "kl" and "tail" where they have weights
-  Sums add_gradients(const Context&, Model& student, const PackedBatch&, const BackpropOptions&) const override;
+  double lowered(const Sums&) const override;
+  Sums add_gradients(const Context&, Model& student, const PackedBatch&, const BackpropOptions&,
+                     Sums sums) const override;
 
  private:
   /// A layer whose output is compared, and the teacher's state that it is compared with.
@@ -31,7 +33,9 @@ class CureLoss final : public TrainedLoss {
   std::vector<TensorView> taught(const Context&, const TokenBatch&, std::span<const TailLayer>) const;
   TaughtScores score(const Pass&, const DecoderModel&, ConstView hidden, const BatchTokens&,
                      std::span<const TensorView> taught, TensorView dhidden) const;
-  Sums sums_of(const Context&, const PackedBatch&, const BatchTokens&, const TaughtScores&, ConstView tail) const;
+  /// `sums` and those of the batch. @param tail  of each scored row, over all layers
+  Sums added(const Context&, const PackedBatch&, const BatchTokens&, const TaughtScores&, ConstView tail,
+             Sums sums) const;
   bool has_kl() const { return kl_weight_ > 0; }
   bool has_tail() const { return tail_weight_ > 0; }
 

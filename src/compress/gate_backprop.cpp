@@ -54,16 +54,17 @@ void BackpropGates::for_each_batch(const std::function<void(const PackedBatch&)>
 BackpropGates::Sums BackpropGates::sums_of_step(std::span<const double> gates) {
   const auto count = static_cast<int64_t>(gates.size());
   std::vector<double> sums(gates.size() + 3, 0.0);
+  GateLossSums loss;
   const Tensor grads({count}, in_.model.decoder().activations(), in_.ctx.device);
   for_each_batch([&](const PackedBatch& batch) {
     zero(grads);
-    const GateLossSums of_batch = backprop_gates(in_.ctx, in_.model, batch, gate_loss_of(in_.fold),
-                                                 gated_options(in_.train, units_.gates(gates), grads));
+    loss = backprop_gates(in_.ctx, in_.model, batch, gate_loss_of(in_.fold),
+                          gated_options(in_.train, units_.gates(gates), grads), loss);
     const OnHost host(grads.view());
     for (int64_t i = 0; i < count; ++i) sums[static_cast<size_t>(i)] += element(host.view(), i);
-    sums[gates.size()] += of_batch.loss;
-    sums[gates.size() + 1] += of_batch.scored;
   });
+  sums[gates.size()] = loss.loss;
+  sums[gates.size() + 1] = loss.scored;
   sums.back() = in_.stop_requested() ? 1 : 0;
   sums = sum_over_ranks(in_.world, sums);
   Sums all{.loss = sums[gates.size()],

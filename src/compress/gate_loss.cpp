@@ -12,14 +12,22 @@ namespace {
 
 constexpr TaughtWeights kDivergence{.temperature = 1, .kl = 1, .nll = 0};
 
-GateLossSums sums_of(const Context& ctx, const TensorView& kl) {
-  GateLossSums sums;
+GateLossSums with_rows(const Context& ctx, const TensorView& kl, GateLossSums sums) {
   host_work(ctx, [&] {
-    sums.loss = sum_of_rows(kl);
-    sums.scored = static_cast<double>(kl.shape.count());
+    sums.loss = sum_of_rows(kl, sums.loss);
+    sums.scored += static_cast<double>(kl.shape.count());
   });
   return sums;
 }
+
+/// The sums as scores of rows go on from them, and back.
+LossSums begun(const GateLossSums& sums) {
+  LossSums rows;
+  rows["nll"] = sums.loss;
+  rows["scored"] = sums.scored;
+  return rows;
+}
+GateLossSums told(const LossSums& rows) { return {.loss = rows["nll"], .scored = rows["scored"]}; }
 
 /// x_L without gates, from the context's scratch.
 TensorView teachers_hidden(const Context& ctx, const Teacher& teacher, const BatchTokens& in) {
@@ -29,7 +37,7 @@ TensorView teachers_hidden(const Context& ctx, const Teacher& teacher, const Bat
 
 /// Like backprop_batch (train/backprop.cpp), behind a pass without gates and with another end.
 GateLossSums backprop_divergence(const Context& ctx, Model& model, const PackedBatch& batch,
-                                 const BackpropOptions& options) {
+                                 const BackpropOptions& options, const GateLossSums& sums) {
   const DecoderModel& decoder = model.decoder();
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, model.bound_adapter(), options.gates);
@@ -41,18 +49,19 @@ GateLossSums backprop_divergence(const Context& ctx, Model& model, const PackedB
   const TensorView kl =
       score_taught(pass, decoder, way.hidden(), in, teacher, teachers, kDivergence, way.gradient()).kl;
   way.finish();
-  return sums_of(ctx, kl);
+  return with_rows(ctx, kl, sums);
 }
 
 /// @param teachers  x_L of the model without gates
 GateLossSums score_divergence(const Context& ctx, Model& model, const PackedBatch& batch, const BlockGates& gates,
-                              ConstView teachers) {
+                              ConstView teachers, const GateLossSums& sums) {
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, model.bound_adapter(), gates);
   const Pass pass{ctx, in.tokens(), {&model.pool()}};
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
-  return sums_of(ctx, score_taught(pass, model.decoder(), hidden, in, Teacher(model), teachers, kDivergence, {}).kl);
+  const TensorView kl = score_taught(pass, model.decoder(), hidden, in, Teacher(model), teachers, kDivergence, {}).kl;
+  return with_rows(ctx, kl, sums);
 }
 
 }  // namespace
@@ -62,30 +71,25 @@ GateLoss gate_loss_of(const FoldConfig& fold) {
 }
 
 GateLossSums backprop_gates(const Context& ctx, Model& model, const PackedBatch& batch, GateLoss loss,
-                            const BackpropOptions& options) {
-  if (loss == GateLoss::divergence) return backprop_divergence(ctx, model, batch, options);
-  const LossSums sums = backprop_batch(ctx, model, batch, options);
-  return {.loss = sums["nll"], .scored = sums["scored"]};
+                            const BackpropOptions& options, GateLossSums sums) {
+  if (loss == GateLoss::divergence) return backprop_divergence(ctx, model, batch, options, sums);
+  return told(backprop_batch(ctx, model, batch, options, begun(sums)));
 }
 
-std::vector<GateLossSums> score_gates(const Context& ctx, Model& model, const PackedBatch& batch, GateLoss loss,
-                                      std::span<const BlockGates> points) {
+void score_gates(const Context& ctx, Model& model, const PackedBatch& batch, GateLoss loss,
+                 std::span<const BlockGates> points, std::span<GateLossSums> sums) {
   const auto scope = ctx.scratch.scope();
   TensorView teachers;
   if (loss == GateLoss::divergence) {
     const BatchTokens in(ctx, batch, model.bound_adapter());
     teachers = teachers_hidden(ctx, Teacher(model), in);
   }
-  std::vector<GateLossSums> all;
-  for (const BlockGates& gates : points) {
-    if (loss == GateLoss::divergence) {
-      all.push_back(score_divergence(ctx, model, batch, gates, teachers));
-    } else {
-      const LossSums sums = score_batch(ctx, model, batch, {}, gates);
-      all.push_back({.loss = sums["nll"], .scored = sums["scored"]});
-    }
+  for (size_t i = 0; i < points.size(); ++i) {
+    if (loss == GateLoss::divergence)
+      sums[i] = score_divergence(ctx, model, batch, points[i], teachers, sums[i]);
+    else
+      sums[i] = told(score_batch(ctx, model, batch, {}, points[i], begun(sums[i])));
   }
-  return all;
 }
 
 // A pass forward takes 2, and one backward 2 for the gradients of activations; no weight has one.

@@ -13,7 +13,7 @@ namespace tessera {
 enum class GateLoss { cross_entropy, divergence };
 GateLoss gate_loss_of(const FoldConfig&);
 
-/// Sums over a batch's scored tokens.
+/// Sums over the scored tokens of one or more batches, row after row.
 struct GateLossSums {
   double loss = 0, scored = 0;
 };
@@ -24,12 +24,15 @@ struct GateLossSums {
 ///                  temperature 1. The model runs a second time, forward alone and first; nothing is differentiated
 ///                  with respect to p. With all gates at 1 the sum and its gradients are 0 exactly.
 /// @param options  with gates, and gate_grads, which are added to; no dropout
-/// @return nothing of a counting pass
-GateLossSums backprop_gates(const Context&, Model&, const PackedBatch&, GateLoss, const BackpropOptions& options);
+/// @param sums  of the batches in front of this one; those that are returned go on from there
+/// @return `sums` of a counting pass
+GateLossSums backprop_gates(const Context&, Model&, const PackedBatch&, GateLoss, const BackpropOptions& options,
+                            GateLossSums sums = {});
 
-/// The same sums at each of several values of the gates, by forward passes alone.
-std::vector<GateLossSums> score_gates(const Context&, Model&, const PackedBatch&, GateLoss,
-                                      std::span<const BlockGates> points);
+/// The same at each of several values of the gates, by forward passes alone.
+/// @param sums  one a point
+void score_gates(const Context&, Model&, const PackedBatch&, GateLoss, std::span<const BlockGates> points,
+                 std::span<GateLossSums> sums);
 
 /// FLOP a token and parameter outside the embedding: of backprop_gates, and of score_gates at two points.
 double backprop_flop(GateLoss, bool checkpoint_activations);

@@ -172,11 +172,7 @@ SpsaGates::Probe SpsaGates::measure(int64_t probe) const {
   std::array<GateLossSums, 2> sums;
   const int64_t first = in_.fold.calibration_rows + (state_.step * kGateProbes + probe) * in_.fold.gate_batch;
   for_each_pass_of_all(in_, first, in_.fold.gate_batch, [&](const PackedBatch& batch) {
-    const auto of_batch = score_gates(in_.ctx, in_.model, batch, gate_loss_of(in_.fold), points);
-    for (size_t side = 0; side < 2; ++side) {
-      sums[side].loss += of_batch[side].loss;
-      sums[side].scored += of_batch[side].scored;
-    }
+    score_gates(in_.ctx, in_.model, batch, gate_loss_of(in_.fold), points, sums);
   });
   std::array<double, 2> loss{}, lowered{};
   for (size_t side = 0; side < 2; ++side) {
@@ -200,7 +196,8 @@ int64_t plan_spsa_gates(const StageSizes& sizes) {
   const std::array<BlockGates, 1> point{units.gates(ones)};
   return plan_widest(rows_of_pass(sizes.train, sizes.fold.gate_batch, 1), sizes.train.sequence_length,
                      model.pool().device(), sizes.threads, [&](const Context& ctx, const PackedBatch& batch) {
-                       score_gates(ctx, model, batch, gate_loss_of(sizes.fold), point);
+                       std::array<GateLossSums, 1> sums;
+                       score_gates(ctx, model, batch, gate_loss_of(sizes.fold), point, sums);
                      });
 }
 

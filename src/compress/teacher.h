@@ -52,7 +52,7 @@ struct TaughtScores {
 TaughtScores score_taught(const Pass&, const DecoderModel& student, ConstView hidden, const BatchTokens&,
                           const Teacher&, ConstView teachers, const TaughtWeights&, TensorView dhidden);
 
-/// Σ over rows, in their order, on the host.
-double sum_of_rows(const ConstView& rows);
+/// `sum` and then the rows, added one after the other in f64, on the host.
+double sum_of_rows(const ConstView& rows, double sum = 0);
 
 }  // namespace tessera

@@ -7,7 +7,7 @@
 
 namespace tessera {
 
-/// sum += Σ over the listed rows of cos(x[r], y[r]) = <x, y> / (‖x‖ · ‖y‖), in f64, in the rows' order.
+/// sum += Σ over the listed rows of cos(x[r], y[r]) = <x, y> / (‖x‖ · ‖y‖), in f64, one row after the other.
 /// A row of zeros has no direction: its cosine counts as 0. Divided by the number of rows, one less the mean cosine of
 /// a block's input and output is its Block Influence (Men et al. 2024, arXiv:2403.03853).
 /// @param x, y  [tokens, dim] compute dtype, rows may be strided; may be one
@@ -16,7 +16,7 @@ namespace tessera {
 void add_cosines(const Context&, ConstView x, ConstView y, IndexArray<int32_t> rows, TensorView sum);
 
 /// sums[c] += Σ over the listed rows of x[r, c]², in f64, in the rows' order: unlike add_column_sums of x with itself,
-/// which rounds partial sums to the compute dtype and takes all rows.
+/// which rounds to the compute dtype and takes all rows.
 /// @param x     [tokens, dim] compute dtype, rows may be strided
 /// @param rows  each in [0, tokens)
 /// @param sums  [dim] f64

@@ -16,7 +16,8 @@ void add_bias(const Context&, ConstView bias, TensorView y);
 /// sums[c] += Σ_r x[r, c] · y[r, c]; y empty: Σ_r x[r, c]. With x the gradient of an output that is the gradient of its
 /// bias, and with y what a gain multiplied that of the gain.
 /// @param x, y  [rows, dim] compute dtype, rows may be strided
-/// @param sums  [dim] compute dtype. Rows are summed in fixed blocks, the blocks in their order
+/// @param sums  [dim] compute dtype. One chain over the rows, in their order and in one rounding a row (f64 on the
+///              reference backend, rounded once), that goes on from what is there: rows in two calls give the same bits
 void add_column_sums(const Context&, ConstView x, ConstView y, TensorView sums);
 
 }  // namespace tessera

@@ -26,8 +26,6 @@ const Kernels& table() {
     table.gemm = [](const Context& ctx, const GemmArgs& args) {
       take(ctx, cpu::gemm_scratch_bytes(args, ctx.threads));
     };
-    table.rms_norm_backward = [](const Context& ctx, ConstView x, ConstView, ConstView, ConstView, TensorView,
-                                 TensorView dweight) { take(ctx, cpu::rms_norm_backward_scratch_bytes(x, dweight)); };
     table.attention = [](const Context& ctx, const AttentionArgs& args) {
       take(ctx, cpu::attention_scratch_bytes(args, ctx.threads));
     };
@@ -42,12 +40,6 @@ const Kernels& table() {
     };
     table.add_dot = [](const Context& ctx, ConstView x, ConstView, ConstView, TensorView) {
       take(ctx, cpu::sum_scratch_bytes(x.shape.count()));
-    };
-    table.add_column_sums = [](const Context& ctx, ConstView x, ConstView, TensorView) {
-      take(ctx, cpu::add_column_sums_scratch_bytes(x));
-    };
-    table.tail_loss = [](const Context& ctx, const TailLossArgs& args) {
-      take(ctx, cpu::ordered_sum_bytes(static_cast<int64_t>(args.rows.size())));
     };
     table.add_cosines = [](const Context& ctx, ConstView, ConstView, IndexArray<int32_t> rows, TensorView) {
       take(ctx, cpu::ordered_sum_bytes(static_cast<int64_t>(rows.size())));

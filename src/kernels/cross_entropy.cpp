@@ -17,8 +17,6 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kLogitBytes = int64_t{16} << 20;  // of one buffer; larger ones only leave the cache
-
 /// Scratch for one block of rows. The vectors of a row hold the compute dtype.
 struct RowState {
   TensorView logits;      // [rows, chunk]
@@ -58,7 +56,7 @@ int64_t vocabulary(const CrossEntropyArgs& args) { return args.weight_rows ? arg
 TensorView chunk_logits(const Context& ctx, const CrossEntropyArgs& args, const RowState& state, int64_t begin,
                         int64_t end) {
   const TensorView logits = state.logits.slice_cols(0, end - begin);
-  find_logits(ctx, {args.hidden, args.weight, args.weight_rows}, begin, end, logits);
+  find_logits(ctx, {args.hidden, args.weight, args.weight_rows, args.tile}, begin, end, logits);
   return logits;
 }
 
@@ -124,31 +122,30 @@ void check_arguments(const Context& ctx, const CrossEntropyArgs& args) {
   if (!args.dweight.empty()) check.matrix("dweight", args.dweight, vocab, dim);
   TS_CHECK(args.dweight.empty() || !args.dhidden.empty(), "cross_entropy: dweight without dhidden");
   check.no_alias("dhidden", args.dhidden, "hidden", args.hidden);
-  TS_CHECK(vocab > 0 && args.chunk >= 0, "cross_entropy: a vocabulary of {} in chunks of {}", vocab, args.chunk);
+  TS_CHECK(vocab > 0 && args.chunk >= 0 && args.tile >= 0,
+           "cross_entropy: a vocabulary of {} in chunks of {} and tiles of {}", vocab, args.chunk, args.tile);
 }
 
 }  // namespace
 
-int64_t cross_entropy_chunk(int64_t rows, int64_t vocab) {
-  const int64_t held = std::clamp<int64_t>(rows, 1, kScoredRows);
-  const int64_t columns = kLogitBytes / (held * static_cast<int64_t>(sizeof(float))) / 64 * 64;
-  return std::min(columns, vocab);
-}
-
 void find_logits(const Context& ctx, const LogitOperands& from, int64_t begin, int64_t end, TensorView logits) {
-  const auto scope = ctx.scratch.scope();
-  const ConstView weight = from.weight_rows ? from.weight_rows(begin, end) : from.weight.slice_rows(begin, end);
-  gemm(ctx, {.a = from.hidden, .b = weight, .b_transpose = Transpose::yes, .c = logits});
+  const int64_t tile = from.tile > 0 ? from.tile : end - begin;
+  for (int64_t at = begin; at < end; at += tile) {
+    const auto scope = ctx.scratch.scope();
+    const int64_t to = std::min(at + tile, end);
+    const ConstView weight = from.weight_rows ? from.weight_rows(at, to) : from.weight.slice_rows(at, to);
+    gemm(
+        ctx,
+        {.a = from.hidden, .b = weight, .b_transpose = Transpose::yes, .c = logits.slice_cols(at - begin, to - begin)});
+  }
 }
 
 void cross_entropy(const Context& ctx, const CrossEntropyArgs& args) {
   check_arguments(ctx, args);
   const int64_t rows = args.hidden.shape[0];
-  // A row's bits must not depend on its batch: then neither may the chunk.
-  const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kScoredRows : rows;
   for (int64_t begin = 0; begin < rows; begin += kScoredRows) {
     CrossEntropyArgs block = slice(args, begin, std::min(begin + kScoredRows, rows));
-    if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, vocabulary(args));
+    block.chunk = std::min(args.chunk > 0 ? args.chunk : kChunkColumns, vocabulary(args));
     const auto scope = ctx.scratch.scope();
     const RowState state = allocate(ctx, block);
     forward(ctx, block, state);

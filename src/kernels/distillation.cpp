@@ -84,7 +84,7 @@ State allocate(const Context& ctx, const DistillArgs& args) {
 template <class F> void for_each_chunk(const Context& ctx, const DistillArgs& args, const State& s, F&& f) {
   const int64_t vocab = vocabulary(args.student);
   const auto form = [&](const LogitSource& source, int64_t begin, int64_t end, TensorView logits) {
-    find_logits(ctx, {source.hidden, source.weight, source.weight_rows}, begin, end, logits);
+    find_logits(ctx, {source.hidden, source.weight, source.weight_rows, source.tile}, begin, end, logits);
   };
   for (int64_t begin = 0; begin < vocab; begin += args.chunk) {
     const int64_t end = std::min(begin + args.chunk, vocab);
@@ -195,11 +195,9 @@ void check_arguments(const Context& ctx, const DistillArgs& args) {
 void distill(const Context& ctx, const DistillArgs& args) {
   check_arguments(ctx, args);
   const int64_t rows = args.student.hidden.shape[0];
-  // A row's bits must not depend on its batch: then neither may the chunk.
-  const int64_t chunk_rows = ctx.repeat == Repeat::batch_invariant ? kScoredRows : rows;
   for (int64_t begin = 0; begin < rows; begin += kScoredRows) {
     DistillArgs block = slice(args, begin, std::min(begin + kScoredRows, rows));
-    if (block.chunk == 0) block.chunk = cross_entropy_chunk(chunk_rows, vocabulary(args.student));
+    block.chunk = std::min(args.chunk > 0 ? args.chunk : kChunkColumns, vocabulary(args.student));
     const auto scope = ctx.scratch.scope();
     const State state = allocate(ctx, block);
     forward(ctx, block, state);

@@ -85,6 +85,7 @@ struct LogitSource {
   ConstView weight;          // [vocab, dim] compute dtype, f32, bf16 or f16
   WeightRows weight_rows{};  // in place of `weight`
   int64_t vocab = 0;         // rows of the weight, when weight_rows makes them
+  int64_t tile = 0;          // rows that weight_rows makes at once; 0: a chunk's
 };
 
 /// Fused output projections of a student and its teacher, in chunks of the vocabulary: no [tokens, vocab] buffer. With
@@ -111,7 +112,7 @@ struct DistillArgs {
   TensorView best;     // [rows] i32, arg max of the student's logits; empty to skip
   TensorView dhidden;  // [rows, dim] of the student; empty: no gradients. Needs student.weight; may not alias hidden
   TensorView dweight;  // [vocab, dim] of the student; empty: frozen
-  int64_t chunk = 0;   // columns of logits held at once; 0: cross_entropy_chunk
+  int64_t chunk = 0;   // columns of logits that are summed at once; 0: kChunkColumns
 };
 void distill(const Context&, const DistillArgs&);
 

@@ -23,11 +23,11 @@ void scale(const Context&, double factor, ConstView x, TensorView y, Write);
 /// to = from, converted between floating dtypes (round to nearest even). Equal shapes, contiguous.
 void convert(const Context&, ConstView from, TensorView to);
 
-/// sum = Σ x² over fixed blocks of elements, in block order. x of any shape, contiguous, f32 (reference: also f64);
+/// sum = Σ x² over blocks of 16,384 elements, in block order. x of any shape, contiguous, f32 (reference: also f64);
 /// sum [1] f64.
 void sum_of_squares(const Context&, ConstView x, TensorView sum);
 
-/// sum += Σ x · (a − b), b empty: Σ x · a. Over fixed blocks of elements, in block order, in f64; each difference is
+/// sum += Σ x · (a − b), b empty: Σ x · a. Over blocks of 16,384 elements, in block order, in f64; each difference is
 /// rounded first.
 /// x, a, b of equal shapes, contiguous, compute dtype; sum [1] compute dtype.
 void add_dot(const Context&, ConstView x, ConstView a, ConstView b, TensorView sum);

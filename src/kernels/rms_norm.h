@@ -15,7 +15,8 @@ void rms_norm(const Context&, ConstView x, ConstView weight, double eps, TensorV
 
 /// With n = x · inv_rms and g = dy · weight:   dx += inv_rms · (g − n · mean(g · n)),   dweight += Σ_rows dy · n.
 /// dx accumulates because x is the residual stream, whose gradient is already there.
-/// @param dweight  [dim] compute dtype; empty when the weight is frozen. Rows are summed in fixed blocks.
+/// @param dweight  [dim] compute dtype; empty when the weight is frozen. Rows are summed as by add_column_sums, each
+///                 n rounded before it is multiplied.
 /// dx may not alias dy.
 void rms_norm_backward(const Context&, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy, TensorView dx,
                        TensorView dweight);

@@ -17,7 +17,7 @@ void tail_loss(const Context& ctx, const TailLossArgs& args) {
   TS_CHECK(is_counting(ctx) || std::ranges::adjacent_find(rows, std::greater_equal<>()) == rows.end(),
            "tail_loss: rows are not ascending");
   TS_CHECK(args.eps > 0, "tail_loss: eps is {}, expected above 0", args.eps);
-  check.sums("sum", args.sum, 1);
+  check.sums("loss", args.loss, static_cast<int64_t>(args.rows.size()));
   if (!args.dstudent.empty()) {
     check.matrix("dstudent", args.dstudent, tokens, dim);
     check.no_alias("dstudent", args.dstudent, "student", args.student);

@@ -1,7 +1,5 @@
 #include "model/distill_head.h"
 
-#include <algorithm>
-
 #include "core/error.h"
 #include "kernels/distillation.h"
 #include "model/head_parts.h"
@@ -10,12 +8,11 @@ namespace tessera {
 namespace {
 
 LogitSource source_of(const NormedRows& n, const HeadWeight& weight) {
-  return {.hidden = n.normed, .weight = weight.stored, .weight_rows = weight.made, .vocab = weight.vocab};
-}
-
-/// The columns that both heads allow at once; 0 when neither says.
-int64_t chunk_of(const HeadWeight& a, const HeadWeight& b) {
-  return a.chunk == 0 || b.chunk == 0 ? std::max(a.chunk, b.chunk) : std::min(a.chunk, b.chunk);
+  return {.hidden = n.normed,
+          .weight = weight.stored,
+          .weight_rows = weight.made,
+          .vocab = weight.vocab,
+          .tile = weight.tile};
 }
 
 /// Of rows that read the student's weights alike.
@@ -28,9 +25,8 @@ void distill_alike(const Pass& pass, const HeadPart& part, const PoolRead& value
   const bool backward = !head.dhidden.empty();
   const NormedRows n = norm_rows(ctx, part, values, hidden, head.rows),
                    teachers = norm_rows(ctx, teacher.part, teacher.read, teacher.hidden, teacher.rows);
-  const auto scored = static_cast<int64_t>(head.rows.size());
-  const HeadWeight weight = head_weight(ctx, part, values, scored, backward ? Tiles::none : Tiles::allowed),
-                   teachers_weight = head_weight(ctx, teacher.part, teacher.read, scored, Tiles::allowed);
+  const HeadWeight weight = head_weight(ctx, part, values, backward ? Tiles::none : Tiles::allowed),
+                   teachers_weight = head_weight(ctx, teacher.part, teacher.read, Tiles::allowed);
   DistillArgs args{.student = source_of(n, weight),
                    .teacher = source_of(teachers, teachers_weight),
                    .labels = head.labels,
@@ -41,8 +37,7 @@ void distill_alike(const Pass& pass, const HeadPart& part, const PoolRead& value
                    .kl = all.kl,
                    .best = head.best,
                    .dhidden = {},
-                   .dweight = {},
-                   .chunk = chunk_of(weight, teachers_weight)};
+                   .dweight = {}};
   if (!backward) return distill(ctx, args);
   backward_of_rows(pass, part, n, head.rows, head.dhidden, [&](TensorView dnormed, TensorView dweight) {
     args.dhidden = dnormed;

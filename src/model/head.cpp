@@ -14,8 +14,7 @@ void score_alike(const Pass& pass, const HeadPart& part, const PoolRead& values,
   const auto scope = pass.ctx.scratch.scope();
   const bool backward = !head.dhidden.empty();
   const NormedRows n = norm_rows(pass.ctx, part, values, hidden, head.rows);
-  const HeadWeight weight =
-      head_weight(pass.ctx, part, values, n.normed.rows(), backward ? Tiles::none : Tiles::allowed);
+  const HeadWeight weight = head_weight(pass.ctx, part, values, backward ? Tiles::none : Tiles::allowed);
   CrossEntropyArgs args{.hidden = n.normed,
                         .weight = weight.stored,
                         .labels = head.labels,
@@ -23,9 +22,9 @@ void score_alike(const Pass& pass, const HeadPart& part, const PoolRead& values,
                         .best = head.best,
                         .dhidden = {},
                         .dweight = {},
-                        .chunk = weight.chunk,
                         .weight_rows = weight.made,
-                        .vocab = weight.vocab};
+                        .vocab = weight.vocab,
+                        .tile = weight.tile};
   if (!backward) return cross_entropy(pass.ctx, args);
   backward_of_rows(pass, part, n, head.rows, head.dhidden, [&](TensorView dnormed, TensorView dweight) {
     args.dhidden = dnormed;

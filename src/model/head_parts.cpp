@@ -30,7 +30,7 @@ NormedRows norm_rows(const Context& ctx, const HeadPart& part, const PoolRead& v
   return n;
 }
 
-HeadWeight head_weight(const Context& ctx, const HeadPart& part, const PoolRead& values, int64_t scored, Tiles tiles) {
+HeadWeight head_weight(const Context& ctx, const HeadPart& part, const PoolRead& values, Tiles tiles) {
   const int head = part.parts.head;
   const Shape& shape = part.weights.shape(head);
   HeadWeight weight{.stored = part.weights.view(head)->direct(values)};
@@ -40,7 +40,7 @@ HeadWeight head_weight(const Context& ctx, const HeadPart& part, const PoolRead&
     return weight;
   }
   weight.vocab = shape[0];
-  weight.chunk = std::min(cross_entropy_chunk(scored, weight.vocab), tile_rows(shape));
+  weight.tile = tile_rows(shape);
   weight.made = [&ctx, &weights = part.weights, head, values](int64_t begin, int64_t end) -> ConstView {
     const TensorView tile = ctx.scratch.allocate({end - begin, weights.shape(head)[1]}, values.pool->dtype());
     weights.view(head)->gather(ctx, values, {begin, end}, tile);

@@ -20,12 +20,11 @@ NormedRows norm_rows(const Context&, const HeadPart&, const PoolRead&, ConstView
 struct HeadWeight {
   ConstView stored;  // empty when it is made
   WeightRows made{};
-  int64_t vocab = 0, chunk = 0;  // set with `made`: columns of logits that its tiles allow at once
+  int64_t vocab = 0, tile = 0;  // set with `made`: rows of the weight, and those that are made at once
 };
 enum class Tiles { allowed, none };
-/// @param scored  number of rows whose logits are formed
-/// @param tiles   none: a weight that does not lie anywhere is made whole, for a backward pass
-HeadWeight head_weight(const Context&, const HeadPart&, const PoolRead&, int64_t scored, Tiles);
+/// @param tiles  none: a weight that does not lie anywhere is made whole, for a backward pass
+HeadWeight head_weight(const Context&, const HeadPart&, const PoolRead&, Tiles);
 
 /// Calls form(dnormed, dweight), which assigns the gradient of the normed rows and adds that of the projection's weight
 /// (empty when frozen), and hands both on: to the pool, the final norm's weight, and rows of dhidden.

@@ -41,12 +41,12 @@ std::vector<AttentionSegment> segments_of(const PackedBatch& batch) {
   return segments;
 }
 
-LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstView& nll, const ConstView& best) {
+LossSums sum_up(const PackedBatch& batch, const ScoredRows& scored, const ConstView& nll, const ConstView& best,
+                LossSums sums) {
   const OnHost row_nll(nll), row_best(best);
   std::vector<double> nats(scored.rows.size());
   for (size_t i = 0; i < nats.size(); ++i) nats[i] = element(row_nll.view(), static_cast<int64_t>(i));
   const ScoredBatch in{batch, scored.rows, scored.labels, nats, row_best.as<int32_t>(), documents_of(batch, scored)};
-  LossSums sums;
   for (const Metric& metric : metrics()) metric.add(in, sums);
   return sums;
 }

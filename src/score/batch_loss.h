@@ -18,8 +18,10 @@ ScoredRows scored_rows(const PackedBatch&);
 /// One segment a document: documents never see each other.
 std::vector<AttentionSegment> segments_of(const PackedBatch&);
 
-/// What every metric adds for the batch.
+/// The sums with what every metric adds for the batch: row by row, in f64, so that the same rows in other batches give
+/// the same bits.
 /// @param nll, best  one entry per scored row, where the pass left them; they are brought to the host
-LossSums sum_up(const PackedBatch&, const ScoredRows&, const ConstView& nll, const ConstView& best);
+/// @param sums       of the batches in front of this one
+LossSums sum_up(const PackedBatch&, const ScoredRows&, const ConstView& nll, const ConstView& best, LossSums sums = {});
 
 }  // namespace tessera

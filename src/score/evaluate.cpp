@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "comm/stop_together.h"
 
@@ -46,7 +47,7 @@ LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, C
     if ((is_left = stop && stop())) break;
     std::vector<int64_t> numbers;
     for (int64_t row = begin; row < std::min(begin + micro_batch, share.end); ++row) numbers.push_back(row);
-    sums += score_batch(ctx, model, data.batch(numbers, begin));
+    sums = score_batch(ctx, model, data.batch(numbers, begin), {}, {}, std::move(sums));
   }
   // All ranks come here, who left and who finished: they leave together, or nobody does.
   leave_together(world, is_left, "evaluating");

@@ -4,6 +4,7 @@
 #include "score/forward.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/host_work.h"
 #include "kernels/upload.h"
@@ -36,21 +37,21 @@ RowScores score_hidden(const Pass& pass, const DecoderModel& decoder, ConstView 
   return scores;
 }
 
-LossSums sum_up(const Context& ctx, const PackedBatch& batch, const ScoredRows& scored, const RowScores& scores) {
-  LossSums sums;
-  host_work(ctx, [&] { sums = sum_up(batch, scored, scores.nll, scores.best); });
+LossSums sum_up(const Context& ctx, const PackedBatch& batch, const ScoredRows& scored, const RowScores& scores,
+                LossSums sums) {
+  host_work(ctx, [&] { sums = sum_up(batch, scored, scores.nll, scores.best, std::move(sums)); });
   return sums;
 }
 
 LossSums score_batch(const Context& ctx, Model& model, const PackedBatch& batch, const Dropout& dropout,
-                     BlockGates gates) {
+                     BlockGates gates, LossSums sums) {
   const auto scope = ctx.scratch.scope();
   const BatchTokens in(ctx, batch, model.bound_adapter(), gates);
   const Pass pass{ctx, in.tokens(), {&model.pool()}, nullptr, dropout.seed, dropout.step, dropout.on};
   PackedAttention attention;
   const TensorView hidden = model.decoder().forward(pass, attention);
   const RowScores scores = score_hidden(pass, model.decoder(), hidden, in.rows(), in.labels());
-  return sum_up(ctx, batch, in.scored(), scores);
+  return sum_up(ctx, batch, in.scored(), scores, std::move(sums));
 }
 
 int64_t plan_score_bytes(Model& model, int64_t rows, int64_t sequence_length, int threads) {

@@ -38,8 +38,8 @@ struct RowScores {
 RowScores score_hidden(const Pass&, const DecoderModel&, ConstView hidden, IndexArray<int32_t> rows,
                        IndexArray<int32_t> labels, TensorView dhidden = {});
 
-/// What every metric adds for the batch; nothing of a counting pass, whose rows have no scores.
-LossSums sum_up(const Context&, const PackedBatch&, const ScoredRows&, const RowScores&);
+/// `sums` with what every metric adds for the batch; nothing of a counting pass, whose rows have no scores.
+LossSums sum_up(const Context&, const PackedBatch&, const ScoredRows&, const RowScores&, LossSums sums = {});
 
 /// Which dropout masks a pass draws; none by default.
 struct Dropout {
@@ -47,8 +47,10 @@ struct Dropout {
   uint64_t seed = 0, step = 0;
 };
 
-/// One forward pass over a packed batch, without gradients. A counting pass has no sums.
-LossSums score_batch(const Context&, Model&, const PackedBatch&, const Dropout& = {}, BlockGates gates = {});
+/// One forward pass over a packed batch, without gradients. A counting pass adds nothing.
+/// @param sums  of the batches in front of this one; those that are returned go on from there
+LossSums score_batch(const Context&, Model&, const PackedBatch&, const Dropout& = {}, BlockGates gates = {},
+                     LossSums sums = {});
 
 /// Bytes of the activation arena that score_batch needs for batches of this size: a dry run with a counting arena.
 int64_t plan_score_bytes(Model&, int64_t rows, int64_t sequence_length, int threads);

@@ -24,12 +24,6 @@ LossSums::LossSums() : values_(sum_specs().size()) {}
 double& LossSums::operator[](std::string_view name) { return values_[place_of(name)]; }
 double LossSums::operator[](std::string_view name) const { return values_[place_of(name)]; }
 
-LossSums& LossSums::operator+=(const LossSums& other) {
-  for (size_t i = 0; i < values_.size(); ++i) values_[i] += other.values_[i];
-  cut.insert(cut.end(), other.cut.begin(), other.cut.end());
-  return *this;
-}
-
 Json to_json(const LossSums& sums) {
   Json json = Json::object();
   for (const SumSpec& spec : sum_specs()) {

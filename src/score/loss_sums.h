@@ -1,6 +1,6 @@
 #pragma once
-// Sums over what was scored, by name. Metrics (metrics/metric.h) say which there are, and add to them; here they are
-// added over batches and ranks, and kept in files.
+// Sums over what was scored, by name. Metrics (metrics/metric.h) say which there are, and add to them, batch after
+// batch; here they are kept, in memory and in files.
 
 #include <span>
 #include <string_view>
@@ -30,7 +30,6 @@ class LossSums {
   std::span<double> values() { return values_; }
   std::span<const double> values() const { return values_; }
 
-  LossSums& operator+=(const LossSums&);
   /// Whether anything was scored, and its sums are known.
   bool has_scored() const { return (*this)["scored"] > 0; }
 

@@ -15,7 +15,8 @@ struct BackpropOptions {
 
 /// One forward and backward pass over a packed batch. Gradients of the summed NLL are added to the pool (through the
 /// bound adapter, which the caller finishes); divide by the global token count later.
-LossSums backprop_batch(const Context&, Model&, const PackedBatch&, const BackpropOptions& = {});
+/// @param sums  of the batches in front of this one; those that are returned go on from there
+LossSums backprop_batch(const Context&, Model&, const PackedBatch&, const BackpropOptions& = {}, LossSums sums = {});
 
 /// Bytes of the activation arena that backprop_batch needs for batches of this size.
 int64_t plan_backprop_bytes(Model&, int64_t rows, int64_t sequence_length, int threads, const BackpropOptions& = {});

@@ -1,6 +1,7 @@
 // train.estimator = "backprop": gradients of the summed loss, reduced over the ranks, clipped, handed to the optimizer.
 
 #include <cmath>
+#include <utility>
 
 #include "comm/data_groups.h"
 #include "core/error.h"
@@ -92,7 +93,7 @@ class BackpropStepper final : public Stepper {
   std::vector<double> local_gradients(int64_t step) {
     const RowShare share = row_share(in_.config.train.batch, in_.share);
     const auto rows = step_rows(in_.data, in_.first_row + rows_consumed_, share);
-    std::vector<double> sums(2 + (in_.loss ? in_.loss->parts().size() : 0), 0.0);
+    StepSums sums;
     for (int64_t begin = 0; begin < static_cast<int64_t>(rows.size()); begin += micro_rows_) {
       const int64_t count = std::min(micro_rows_, static_cast<int64_t>(rows.size()) - begin);
       // Counted from the global batch's first row: a row's dropout mask does not depend on who computes it, and with
@@ -101,24 +102,32 @@ class BackpropStepper final : public Stepper {
     }
     // Adapters gather gradients of what they assembled; now these reach the pool.
     if (in_.model.bound_adapter()) in_.model.bound_adapter()->finish_backward(in_.ctx);
-    return sums;
+    return numbers_of(sums);
   }
 
-  void add_batch(const PackedBatch& batch, int64_t step, std::vector<double>& sums) {
+  /// They go on from one micro-batch to the next, row after row: how a step is cut does not show in them.
+  struct StepSums {
+    LossSums rows{};             // without a loss of its own
+    TrainedLoss::Sums taught{};  // with one
+  };
+
+  void add_batch(const PackedBatch& batch, int64_t step, StepSums& sums) {
     const BackpropOptions options{
         .checkpoint_activations = in_.config.train.checkpoint_activations,
         .dropout = {
             .on = true, .seed = static_cast<uint64_t>(in_.config.train.seed), .step = static_cast<uint64_t>(step)}};
-    if (!in_.loss) {
-      const LossSums scores = backprop_batch(in_.ctx, in_.model, batch, options);
-      sums[0] += scores["nll"];
-      sums[1] += scores["scored"];
-      return;
-    }
-    const TrainedLoss::Sums scores = in_.loss->add_gradients(in_.ctx, in_.model, batch, options);
-    sums[0] += scores.lowered;
-    sums[1] += scores.scored;
-    for (size_t i = 0; i < scores.parts.size(); ++i) sums[2 + i] += scores.parts[i];
+    if (in_.loss)
+      sums.taught = in_.loss->add_gradients(in_.ctx, in_.model, batch, options, std::move(sums.taught));
+    else
+      sums.rows = backprop_batch(in_.ctx, in_.model, batch, options, std::move(sums.rows));
+  }
+
+  std::vector<double> numbers_of(StepSums& sums) const {
+    if (!in_.loss) return {sums.rows["nll"], sums.rows["scored"]};
+    sums.taught.parts.resize(in_.loss->parts().size());  // a rank may have had no row
+    std::vector<double> numbers{in_.loss->lowered(sums.taught), sums.taught.scored};
+    numbers.insert(numbers.end(), sums.taught.parts.begin(), sums.taught.parts.end());
+    return numbers;
   }
 
   /// Means of the loss's parts, in metrics and in words.

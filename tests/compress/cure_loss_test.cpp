@@ -4,9 +4,12 @@
 
 #include <gmock/gmock.h>
 
+#include <utility>
+
 #include "support/batches.h"
 #include "support/folds.h"
 #include "support/gradcheck.h"
+#include "support/token_data.h"
 
 namespace tessera {
 namespace {
@@ -53,7 +56,7 @@ class CureLossTest : public testing::Test {
   }
   static CureLoss::Sums pass(const Context& ctx, const CureLoss& loss, Model& model, const BackpropOptions& options) {
     model.assemble(ctx);
-    const CureLoss::Sums sums = loss.add_gradients(ctx, model, test::packed_batch(), options);
+    const CureLoss::Sums sums = loss.add_gradients(ctx, model, test::packed_batch(), options, {});
     if (model.bound_adapter()) model.bound_adapter()->finish_backward(ctx);
     return sums;
   }
@@ -79,7 +82,7 @@ TEST_F(CureLossTest, GradientsAreTheWholeLossesDerivatives) {
     const CureLoss loss(fold_, teacher);
     const BackpropOptions options{.checkpoint_activations = checkpointed,
                                   .dropout = {.on = true, .seed = 5, .step = 3}};
-    const auto value = [&] { return pass(own.ctx, loss, *model, options).lowered; };
+    const auto value = [&] { return loss.lowered(pass(own.ctx, loss, *model, options)); };
     model->pool().zero_grads();
     value();
     const std::vector<double> grads = numbers(model->pool().trainable().grads);
@@ -106,7 +109,7 @@ TEST_F(CureLossTest, OfNoWeightsIsTheTrainingsOwnToTheBit) {
   model->pool().zero_grads();
   const LossSums plain = backprop_batch(own.ctx, *model, test::packed_batch(), {});
   model->bound_adapter()->finish_backward(own.ctx);
-  EXPECT_EQ(sums.lowered, plain["nll"]);
+  EXPECT_EQ(loss.lowered(sums), plain["nll"]);
   EXPECT_EQ(sums.scored, plain["scored"]);
   EXPECT_EQ(grads, numbers(model->pool().trainable().grads));
 }
@@ -117,9 +120,10 @@ TEST_F(CureLossTest, ATeacherLikeTheStudentAddsNothing) {
   Model::Settings same = settings(DType::f32);
   same.train_base = true;
   Model student(same);
-  const CureLoss::Sums sums = pass(own.ctx, CureLoss(fold_, teacher), student, {});
+  const CureLoss loss(fold_, teacher);
+  const CureLoss::Sums sums = pass(own.ctx, loss, student, {});
   ASSERT_EQ(sums.parts.size(), 3u);
-  EXPECT_EQ(sums.lowered, sums.parts[0]);
+  EXPECT_EQ(loss.lowered(sums), sums.parts[0]);
   EXPECT_EQ(sums.parts[1], 0);
   EXPECT_EQ(sums.parts[2], 0);
 }
@@ -132,7 +136,8 @@ TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
   Model teacher(settings(DType::f64));
   const auto model = student(plan, FoldTraining::own, DType::f64);
   model->assemble(own.ctx);
-  const CureLoss::Sums sums = pass(own.ctx, CureLoss(fold_, teacher), *model, {});
+  const CureLoss loss(fold_, teacher);
+  const CureLoss::Sums sums = pass(own.ctx, loss, *model, {});
   const auto scope = own.ctx.scratch.scope();
   const PackedBatch batch = test::packed_batch();
   const BatchTokens in(own.ctx, batch, model->bound_adapter());
@@ -153,8 +158,30 @@ TEST_F(CureLossTest, ALayerIsComparedWithItsBlockAndTheLastOneWithTheEnd) {
       expected += distance;
     }
   EXPECT_NEAR(sums.parts.at(2), expected, 1e-12 * expected);
-  EXPECT_NEAR(sums.lowered, sums.parts[0] + 0.75 * 4 * sums.parts[1] + 0.6 * sums.parts[2], 1e-12 * sums.lowered);
+  const double lowered = sums.parts[0] + 0.75 * 4 * sums.parts[1] + 0.6 * sums.parts[2];
+  EXPECT_NEAR(loss.lowered(sums), lowered, 1e-12 * lowered);
   EXPECT_GT(sums.parts[1], 0);
+}
+
+TEST_F(CureLossTest, SumsDoNotShowHowTheRowsWereCut) {
+  const OwnContext own("reference");
+  Model teacher(settings(DType::f64));
+  const auto model = student(test::six_layers(), FoldTraining::own, DType::f64);
+  model->assemble(own.ctx);
+  const CureLoss loss(fold_, teacher);
+  const PackedDataset data(test::token_data(5, 9), 9, 3);
+  const auto added = [&](int64_t at_once) {
+    CureLoss::Sums sums;
+    for (int64_t begin = 0; begin < data.rows(); begin += at_once) {
+      std::vector<int64_t> rows;
+      for (int64_t row = begin; row < std::min(begin + at_once, data.rows()); ++row) rows.push_back(row);
+      sums = loss.add_gradients(own.ctx, *model, data.batch(rows, begin), {}, std::move(sums));
+    }
+    return sums;
+  };
+  const CureLoss::Sums whole = added(data.rows());
+  EXPECT_EQ(whole.scored, 40);
+  for (const int64_t at_once : {1, 2}) EXPECT_EQ(added(at_once).parts, whole.parts) << at_once << " rows at once";
 }
 
 TEST_F(CureLossTest, ComparesAsManyLayersAsThereAre) {
@@ -181,7 +208,7 @@ TEST_F(CureLossTest, TakesTheScratchThatThePlanSays) {
     const int64_t bytes = plan_cure_bytes(loss, *model, 2, 9, 2, checkpointed);
     const Compute compute({.threads = 2}, bytes);
     model->assemble(compute);
-    loss.add_gradients(compute, *model, batch, {.checkpoint_activations = checkpointed, .dropout = {.on = true}});
+    loss.add_gradients(compute, *model, batch, {.checkpoint_activations = checkpointed, .dropout = {.on = true}}, {});
     EXPECT_LE(compute.peak_bytes(), bytes);
     EXPECT_GT(compute.peak_bytes(), bytes / 2);
   }

@@ -220,7 +220,8 @@ TEST_F(ReportStage, ItsPointsAreTheModelsThatOtherJobsRead) {
   const std::vector<double> open = {1, 0, 1, 1, 1, 1};
   LossSums hard;
   for (int64_t row = 0; row < eval_.rows(); ++row)
-    hard += score_batch(own_.ctx, original_, eval_.batch({&row, 1}, row), {}, {BlockGates::Of::blocks, open});
+    hard = score_batch(own_.ctx, original_, eval_.batch({&row, 1}, row), {}, {BlockGates::Of::blocks, open},
+                       std::move(hard));
   EXPECT_NEAR(of["removed"].at("nll").as_number(), hard["nll"] / hard["scored"], 1e-6);
   // Read again where it lies once a training has left it there.
   const auto model = loaded();
@@ -246,7 +247,7 @@ TEST_F(ReportStage, CountsTheFirstScoredTokens) {
   int64_t seen = 0;
   for (int32_t& label : second.labels)
     if (label >= 0 && ++seen > 3) label = -1;
-  sums += score_batch(own_.ctx, original_, second);
+  sums = score_batch(own_.ctx, original_, second, {}, {}, std::move(sums));
   EXPECT_NEAR(of["original"].at("nll").as_number(), sums["nll"] / sums["scored"], 1e-6);
   fold_.report_tokens = 1'000'000;
   keys_["fold.report_tokens"] = "1000000";

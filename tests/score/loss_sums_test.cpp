@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "support/scored.h"
@@ -17,10 +19,37 @@ using test::expect_same_sums;
 using test::some_sums;
 
 TEST(LossSums, OfTwoBatchesAreThoseOfBoth) {
-  LossSums both = some_sums(1);
-  both += some_sums(4);
+  const LossSums both = some_sums(4, some_sums(1));
   for (const SumSpec& spec : sum_specs())
-    EXPECT_EQ(both[spec.name], some_sums(1)[spec.name] + some_sums(4)[spec.name]) << spec.name;
+    EXPECT_DOUBLE_EQ(both[spec.name], some_sums(1)[spec.name] + some_sums(4)[spec.name]) << spec.name;
+}
+
+/// To the bit: the sums of parts, added, would be others.
+TEST(LossSums, AreOneChainOverTheRowsHoweverTheseAreCut) {
+  const std::vector<std::vector<TokenRange>> pieces = {{{0, 0}},
+                                                       {{0, 0}, {0, 0}},
+                                                       {{0, 0, 0, false}, {0, 0, 1, true}},
+                                                       {{0, 0, 0, true}, {0, 0, 1, false}, {0, 0, 2, false}},
+                                                       {{0, 0}}};
+  const auto added = [](const std::vector<TokenRange>& kinds, size_t first, LossSums sums) {
+    const PackedBatch batch = test::scored_documents(kinds);
+    const ScoredRows scored = scored_rows(batch);
+    std::vector<double> nll;
+    for (size_t i = 0; i < scored.rows.size(); ++i) nll.push_back(1 / static_cast<double>(3 + first + i));
+    return sum_up(batch, scored, ConstView(nll.data(), {static_cast<int64_t>(nll.size())}, DType::f64), scored.labels,
+                  std::move(sums));
+  };
+  std::vector<TokenRange> all;
+  LossSums cut;
+  std::vector<double> parts;
+  for (const auto& kinds : pieces) {
+    parts.push_back(added(kinds, all.size(), {})["nll"]);
+    cut = added(kinds, all.size(), std::move(cut));
+    all.insert(all.end(), kinds.begin(), kinds.end());
+  }
+  const LossSums whole = added(all, 0, {});
+  for (const SumSpec& spec : sum_specs()) EXPECT_EQ(cut[spec.name], whole[spec.name]) << spec.name;
+  EXPECT_NE(std::accumulate(parts.begin(), parts.end(), 0.0), whole["nll"]) << "numbers that no order changes";
 }
 
 TEST(LossSums, AreKeptByName) {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "score/batch_loss.h"
 #include "score/metrics/metric.h"
 
@@ -27,15 +29,16 @@ inline PackedBatch one_of_each() {
       {{0, 0}, {0, 0, 0, false}, {0, 0, 1, true}, {0, 0, 0, true}, {0, 0, 1, false}, {0, 0, 2, false}});
 }
 
-/// Sums of such a batch, each token scored as the seed says.
-inline LossSums some_sums(int seed) {
+/// Sums of such a batch, each token scored as the seed says, behind `before`.
+inline LossSums some_sums(int seed, LossSums before = {}) {
   const PackedBatch batch = one_of_each();
   const ScoredRows scored = scored_rows(batch);
   std::vector<double> nll;
   std::vector<int32_t> best = scored.labels;
   for (size_t i = 0; i < scored.rows.size(); ++i) nll.push_back(0.25 + static_cast<double>((i * 7 + seed * 5) % 11));
   best[static_cast<size_t>(seed) % best.size()] = -1;
-  return sum_up(batch, scored, ConstView(nll.data(), {static_cast<int64_t>(nll.size())}, DType::f64), best);
+  return sum_up(batch, scored, ConstView(nll.data(), {static_cast<int64_t>(nll.size())}, DType::f64), best,
+                std::move(before));
 }
 
 inline void expect_same_sums(const LossSums& a, const LossSums& b) {

@@ -141,7 +141,7 @@ class EstimatorTraining {
     std::iota(rows.begin(), rows.end(), 0);
     LossSums sums;
     for (size_t begin = 0; begin < rows.size(); begin += kRows)
-      sums += score_batch(ctx, model, data_.batch(std::span(rows).subspan(begin, kRows), 0));
+      sums = score_batch(ctx, model, data_.batch(std::span(rows).subspan(begin, kRows), 0), {}, {}, std::move(sums));
     return objective_of("tokens").mean(sums);
   }
 

@@ -86,7 +86,8 @@ TEST_P(GoldenModel, AFrozenBaseComputesTheSameAdapterFreeLossInEveryBatchSplit) 
   const ConstView ids = expected.at("input_ids"), labels = expected.at("labels");
   LossSums split;
   for (int64_t b = 0; b < ids.shape[0]; ++b)
-    split += score_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)));
+    split = score_batch(ctx_, *model, test::batch_of(ids.slice_rows(b, b + 1), labels.slice_rows(b, b + 1)), {}, {},
+                        std::move(split));
   const LossSums whole = score_batch(ctx_, *model, test::batch_of(ids, labels));
   EXPECT_EQ(split["scored"], whole["scored"]);
   EXPECT_NEAR(split["nll"], whole["nll"], 1e-6 * whole["nll"]);

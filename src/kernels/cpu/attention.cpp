@@ -204,21 +204,11 @@ void forward_task(const AttentionArgs& args, const AttentionSegment& s, int64_t 
     forward_panel(args, s, head, begin, scratch);
 }
 
-/// Σ a · b in the order of all reductions (docs/determinism.md): 16 chains, which are folded in halves.
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
-  constexpr int kChains = 16 / kLanes;
-  Vector sums[kChains];
-  for (Vector& sum : sums) sum = hn::Zero(kFloats);
-  for (int64_t i = 0; i < n; i += 16)
-    for (int c = 0; c < kChains && i + c * kLanes < n; ++c) {
-      const int64_t at = i + c * kLanes;
-      sums[c] = fused(load_some(a + at, n - at), load_some(b + at, n - at), sums[c]);
-    }
-  HWY_ALIGN float lanes[16];
-  for (int c = 0; c < kChains; ++c) hn::Store(sums[c], kFloats, lanes + c * kLanes);
-  for (int half = 8; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  return lanes[0];
+  FloatSums sums;
+  for_float_lanes(n, [&](int64_t i, auto vector, auto place)
+                         HWY_ATTR { sums.add_product(place, vector.load(a + i), vector.load(b + i)); });
+  return sums.sum();
 }
 
 /// scores -> probabilities, dp -> ds = p (dp − delta), for one vector of columns.

@@ -13,33 +13,18 @@ namespace tessera::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-using Doubles = hn::ScalableTag<double>;
-constexpr Doubles kDoubles;
-// As many floats as there are doubles in a vector: half a vector of floats.
-constexpr hn::Rebind<float, Doubles> kHalf;
-
 /// sums = <x, y>, <x, x>, <y, y>
 void dots_of_row(const float* x, const float* y, int64_t dim, double* sums) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(kDoubles));
-  // One vector of partial sums each: what a lane holds depends on the vector width, not on the threads.
-  auto xy = hn::Zero(kDoubles), xx = hn::Zero(kDoubles), yy = hn::Zero(kDoubles);
-  int64_t i = 0;
-  for (; i + lanes <= dim; i += lanes) {
-    const auto a = hn::PromoteTo(kDoubles, hn::LoadU(kHalf, x + i));
-    const auto b = hn::PromoteTo(kDoubles, hn::LoadU(kHalf, y + i));
-    xy = fused(a, b, xy);
-    xx = fused(a, a, xx);
-    yy = fused(b, b, yy);
-  }
-  sums[0] = hn::GetLane(hn::SumOfLanes(kDoubles, xy));
-  sums[1] = hn::GetLane(hn::SumOfLanes(kDoubles, xx));
-  sums[2] = hn::GetLane(hn::SumOfLanes(kDoubles, yy));
-  for (; i < dim; ++i) {
-    const double a = x[i], b = y[i];
-    sums[0] += a * b;
-    sums[1] += a * a;
-    sums[2] += b * b;
-  }
+  DoubleSums xy, xx, yy;
+  for_double_lanes(dim, [&](int64_t i, auto vector, auto place) HWY_ATTR {
+    const auto a = wide(vector.load(x + i)), b = wide(vector.load(y + i));
+    xy.add_product(place, a, b);
+    xx.add_product(place, a, a);
+    yy.add_product(place, b, b);
+  });
+  sums[0] = xy.sum();
+  sums[1] = xx.sum();
+  sums[2] = yy.sum();
 }
 
 /// sums += x². A square of f32 numbers is exact in f64: fused or not, the bits are the same.
@@ -62,7 +47,6 @@ void add_squares_row(const float* x, int64_t count, double* sums) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -74,8 +58,6 @@ namespace {
 HWY_EXPORT(dots_of_row);
 HWY_EXPORT(add_squares_row);
 
-constexpr int64_t kStripe = 16;  // columns that one thread adds: a cache line of x
-
 double cosine(const float* x, const float* y, int64_t dim) {
   double dots[3];
   HWY_DYNAMIC_DISPATCH(dots_of_row)(x, y, dim, dots);
@@ -86,18 +68,16 @@ double cosine(const float* x, const float* y, int64_t dim) {
 }  // namespace
 
 void add_cosines(const Context& ctx, ConstView x, ConstView y, IndexArray<int32_t> rows, TensorView sum) {
-  sum.as<double>()[0] += ordered_sum(ctx, static_cast<int64_t>(rows.size()), 2 * x.cols(), [&](int64_t i) {
-    return cosine(x.row<float>(rows[i]), y.row<float>(rows[i]), x.cols());
-  });
+  double& total = sum.as<double>()[0];
+  total = ordered_sum(ctx, total, static_cast<int64_t>(rows.size()), 2 * x.cols(),
+                      [&](int64_t i) { return cosine(x.row<float>(rows[i]), y.row<float>(rows[i]), x.cols()); });
 }
 
 void add_column_squares(const Context& ctx, ConstView x, IndexArray<int32_t> rows, TensorView sums) {
-  const int64_t dim = x.cols(), stripes = (dim + kStripe - 1) / kStripe;
   double* to = sums.row<double>(0);
-  // A thread owns columns, so that every sum is added in the order of `rows`, without atomics and without scratch.
-  parallel_for(ctx, stripes, kStripe * static_cast<int64_t>(rows.size()), [&](int64_t first, int64_t last) {
-    const int64_t begin = first * kStripe, count = std::min(last * kStripe, dim) - begin;
-    for (const int32_t r : rows) HWY_DYNAMIC_DISPATCH(add_squares_row)(x.row<float>(r) + begin, count, to + begin);
+  for_columns(ctx, x.cols(), static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
+    for (const int32_t r : rows)
+      HWY_DYNAMIC_DISPATCH(add_squares_row)(x.row<float>(r) + begin, end - begin, to + begin);
   });
 }
 

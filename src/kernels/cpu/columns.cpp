@@ -1,5 +1,5 @@
-// Bound by memory. Sums over rows take fixed blocks of rows; each block sums in a row of scratch, and the blocks are
-// added in order.
+// Bound by memory. Sums over rows are shared out by columns: each is one chain over the rows that goes on from what is
+// there.
 
 #include "kernels/cpu/targets.h"
 
@@ -40,12 +40,26 @@ void add_bias_to_row(ConstView bias, int64_t dim, float* y) {
   add_to_row(bias.row<float>(0), dim, y);
 }
 
-/// sums += x · y; y may be null.
-void add_products_row(const float* x, const float* y, int64_t dim, float* sums) {
-  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto value = vector.load(x + i), sum = vector.load(sums + i);
-    vector.store(y ? fused(value, vector.load(y + i), sum) : hn::Add(value, sum), sums + i);
+void add_to_sums(const float* x, int64_t count, float* sums) {
+  for_vectors(count, [&](int64_t i, auto vector)
+                         HWY_ATTR { vector.store(hn::Add(vector.load(sums + i), vector.load(x + i)), sums + i); });
+}
+
+void add_products_to_sums(const float* x, const float* y, int64_t count, float* sums) {
+  for_vectors(count, [&](int64_t i, auto vector) HWY_ATTR {
+    vector.store(fused(vector.load(x + i), vector.load(y + i), vector.load(sums + i)), sums + i);
   });
+}
+
+/// sums += x · y for columns [begin, end), row after row; y may be empty.
+void add_columns(ConstView x, ConstView y, float* sums, int64_t begin, int64_t end) {
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    const float* row = x.row<float>(r) + begin;
+    if (y.empty())
+      add_to_sums(row, end - begin, sums + begin);
+    else
+      add_products_to_sums(row, y.row<float>(r) + begin, end - begin, sums + begin);
+  }
 }
 
 }  // namespace
@@ -54,19 +68,15 @@ void add_products_row(const float* x, const float* y, int64_t dim, float* sums) 
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
-
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/row_blocks.h"
-#include "kernels/cpu/scratch.h"
 
 namespace tessera::cpu {
 namespace {
 
 HWY_EXPORT(multiply_row_by);
 HWY_EXPORT(add_bias_to_row);
-HWY_EXPORT(add_products_row);
+HWY_EXPORT(add_columns);
 
 }  // namespace
 
@@ -83,23 +93,10 @@ void add_bias(const Context& ctx, ConstView bias, TensorView y) {
   });
 }
 
-int64_t add_column_sums_scratch_bytes(ConstView x) { return row_blocks_bytes(x); }
-
 void add_column_sums(const Context& ctx, ConstView x, ConstView y, TensorView sums) {
-  const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
-  const auto scope = ctx.scratch.scope();
-  float* partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
-  // Blocks have 64 rows whatever the number of threads, so that neither partial sums nor their order depend on it.
-  parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      float* own = partial + b * dim;
-      std::fill_n(own, dim, 0.0f);
-      for (int64_t r = b * kRowBlock; r < std::min((b + 1) * kRowBlock, x.rows()); ++r)
-        HWY_DYNAMIC_DISPATCH(add_products_row)
-      (x.row<float>(r), y.empty() ? nullptr : y.row<float>(r), dim, own);
-    }
+  for_columns(ctx, x.cols(), x.rows(), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(add_columns)(x, y, sums.row<float>(0), begin, end);
   });
-  join_row_blocks(partial, blocks, dim, sums.row<float>(0));
 }
 
 }  // namespace tessera::cpu

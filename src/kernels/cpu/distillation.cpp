@@ -1,5 +1,5 @@
-// The two vocabulary-chunk steps of distill. Rows are independent; a row of both models' logits (32 KB at 1024 rows)
-// stays in the nearest caches through its passes: maxima, then exponentials, sums and what joins the models.
+// The two vocabulary-chunk steps of distill. Rows are independent; a row of both models' logits (12 KB) stays in
+// the first cache through its passes: maxima, then exponentials, sums and what joins the models.
 
 #include "kernels/cpu/targets.h"
 
@@ -17,23 +17,23 @@ namespace {
 
 /// teacher <- e_t, student_exp <- e_s, and the chunk's sums.
 void tempered_exponentials(TemperedRow& row) {
-  auto s_sum = hn::Zero(kFloats), t_sum = hn::Zero(kFloats), cross = hn::Zero(kFloats);
+  FloatSums s_sum, t_sum, cross;
   const auto s_max = hn::Set(kFloats, row.student_max), t_max = hn::Set(kFloats, row.teacher_max);
   const auto inverse = hn::Set(kFloats, row.inverse_temperature);
-  for_vectors(row.cols, [&](int64_t i, auto vector) HWY_ATTR {
+  for_float_lanes(row.cols, [&](int64_t i, auto vector, auto place) HWY_ATTR {
     const auto a_s = hn::Mul(hn::Sub(vector.load(row.student + i, kMinusInfinity), s_max), inverse);
     const auto a_t = hn::Mul(hn::Sub(vector.load(row.teacher + i, kMinusInfinity), t_max), inverse);
     const auto e_s = Exp(kFloats, a_s), e_t = Exp(kFloats, a_t);
-    s_sum = hn::Add(s_sum, e_s);
-    t_sum = hn::Add(t_sum, e_t);
+    s_sum.add(place, e_s);
+    t_sum.add(place, e_t);
     // 0 · infinity would be NaN: what has no probability adds nothing.
-    cross = hn::Add(cross, hn::IfThenZeroElse(hn::Eq(e_t, hn::Zero(kFloats)), hn::Mul(e_t, hn::Sub(a_t, a_s))));
+    cross.add_product(place, e_t, hn::IfThenZeroElse(hn::Eq(e_t, hn::Zero(kFloats)), hn::Sub(a_t, a_s)));
     if (row.student_exp) vector.store(e_s, row.student_exp + i);
     vector.store(e_t, row.teacher + i);
   });
-  row.student_sum = sum_of_lanes(s_sum);
-  row.teacher_sum = sum_of_lanes(t_sum);
-  row.cross = sum_of_lanes(cross);
+  row.student_sum = s_sum.sum();
+  row.teacher_sum = t_sum.sum();
+  row.cross = cross.sum();
 }
 
 /// teacher <- student_sum · e_s + teacher_sum · e_t, with the sums as factors. Products are rounded before they meet:

@@ -70,37 +70,24 @@ void narrow_bf16(const float* x, int64_t n, BFloat16* y) {
 
 /// In f64: the squares of gradients span more than f32 holds, and a norm decides whether a step is taken.
 double squares_of_block(const float* x, int64_t n) {
-  const hn::ScalableTag<double> d;
-  const hn::Rebind<float, decltype(d)> half;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const auto v = hn::PromoteTo(d, hn::LoadU(half, x + i));
-    sum = fused(v, v, sum);
-  }
-  // Folded in a fixed order before the remainder: the bits depend on the vector width alone.
-  double total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += static_cast<double>(x[i]) * x[i];
-  return total;
+  DoubleSums squares;
+  for_double_lanes(n, [&](int64_t i, auto vector, auto place) HWY_ATTR {
+    const auto v = wide(vector.load(x + i));
+    squares.add_product(place, v, v);
+  });
+  return squares.sum();
 }
 
 /// Σ x · (a − b); b may be null.
 double dot_of_block(const float* x, const float* a, const float* b, int64_t n) {
-  const hn::ScalableTag<double> d;
-  const hn::Rebind<float, decltype(d)> half;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
+  DoubleSums dot;
+  for_double_lanes(n, [&](int64_t i, auto vector, auto place) HWY_ATTR {
     // Subtracted in f32 as in the reference; products and sums are f64.
-    auto difference = hn::LoadU(half, a + i);
-    if (b) difference = hn::Sub(difference, hn::LoadU(half, b + i));
-    sum = fused(hn::PromoteTo(d, hn::LoadU(half, x + i)), hn::PromoteTo(d, difference), sum);
-  }
-  double total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += static_cast<double>(x[i]) * (b ? a[i] - b[i] : a[i]);
-  return total;
+    auto difference = vector.load(a + i);
+    if (b) difference = hn::Sub(difference, vector.load(b + i));
+    dot.add_product(place, wide(vector.load(x + i)), wide(difference));
+  });
+  return dot.sum();
 }
 
 }  // namespace
@@ -135,7 +122,7 @@ constexpr int64_t kSumBlock = 16 * 1024;  // elements that share one partial sum
 /// Σ of f(begin, count) over fixed blocks of elements, in block order.
 template <class F> double sum_of_blocks(const Context& ctx, int64_t count, F&& f) {
   // Blocks of a fixed size, not a block a thread: partial sums and their order are the same for any number of threads.
-  return ordered_sum(ctx, (count + kSumBlock - 1) / kSumBlock, kSumBlock,
+  return ordered_sum(ctx, 0, (count + kSumBlock - 1) / kSumBlock, kSumBlock,
                      [&](int64_t b) { return f(b * kSumBlock, std::min(kSumBlock, count - b * kSumBlock)); });
 }
 

@@ -24,4 +24,12 @@ template <class F> void parallel_for(const Context& ctx, int64_t count, int64_t 
   for (int64_t t = 0; t < threads; ++t) f(count * t / threads, count * (t + 1) / threads);
 }
 
+/// Calls f(begin, end) on ranges of columns that cover [0, cols), one a thread, cut at cache lines of f32: for sums
+/// over rows, each of which one thread adds in the rows' order, without scratch.
+template <class F> void for_columns(const Context& ctx, int64_t cols, int64_t rows, F&& f) {
+  constexpr int64_t kStripe = 16;
+  parallel_for(ctx, (cols + kStripe - 1) / kStripe, kStripe * rows,
+               [&](int64_t first, int64_t last) { f(first * kStripe, std::min(last * kStripe, cols)); });
+}
+
 }  // namespace tessera::cpu

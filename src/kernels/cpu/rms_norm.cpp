@@ -1,5 +1,6 @@
-// A row a time: one pass for the sum of squares (f32 lanes), one for the result. Backward takes fixed blocks of rows;
-// each block sums its own row of weight gradients in scratch, and the blocks are added in order.
+// A row a time: one pass for the sum of squares (sixteen f32 lanes), one for the result. Backward shares out rows for
+// the gradient of x and then columns for that of the weight: each is one chain over the rows that goes on from what the
+// gradient holds, so that neither threads nor micro-batches show in it.
 
 #include <cmath>
 
@@ -16,14 +17,9 @@ namespace HWY_NAMESPACE {
 namespace {
 
 template <class W> float forward_row(const float* x, const W* weight, int64_t dim, double eps, float* y) {
-  auto squares = hn::Zero(kFloats);
-  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto v = vector.load(x + i);
-    squares = fused(v, v, squares);
-  });
   // One division and root a row, in f64: they cost nothing beside the row, and eps is not lost beside small means.
-  const float inv =
-      static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
+  const double squares = sum_of_squares_of_row(x, dim);
+  const float inv = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(dim) + eps));
   const auto factor = hn::Set(kFloats, inv);
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
     vector.store(hn::Mul(hn::Mul(vector.load(x + i), factor), vector.load(weight + i)), y + i);
@@ -46,40 +42,49 @@ void rms_norm_rows(ConstView x, ConstView weight, double eps, TensorView y, floa
   forward_rows<float>(x, weight, eps, y, inv_rms, begin, end);
 }
 
-/// dweight may be null.
 template <class W>
-void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx,
-                  float* dweight) {
+void backward_row(const float* x, const W* weight, float inv_rms, const float* dy, int64_t dim, float* dx) {
   // With n = x · inv and g = dy · weight, dx += inv · (g − n · mean(g · n)): but for eps, y does not change with the
   // length of x, so that the gradient has no part along n.
-  auto dot = hn::Zero(kFloats);  // of g = dy · weight with x
-  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+  FloatSums dot;  // of g = dy · weight with x
+  for_float_lanes(dim, [&](int64_t i, auto vector, auto place) HWY_ATTR {
     // g is formed twice, here and below: keeping a row of it would cost more than the multiplication.
-    dot = fused(hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i), dot);
+    dot.add_product(place, hn::Mul(vector.load(dy + i), vector.load(weight + i)), vector.load(x + i));
   });
   const auto inv = hn::Set(kFloats, inv_rms);
   // <g, n> = <g, x> · inv: the row was dotted with x as it lies, the factor is applied once.
-  const auto mean = hn::Set(kFloats, sum_of_lanes(dot) * inv_rms / static_cast<float>(dim));
+  const auto mean = hn::Set(kFloats, dot.sum() * inv_rms / static_cast<float>(dim));
   for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto n = hn::Mul(vector.load(x + i), inv), d = vector.load(dy + i);
-    const auto g = hn::Mul(d, vector.load(weight + i));
+    const auto n = hn::Mul(vector.load(x + i), inv), g = hn::Mul(vector.load(dy + i), vector.load(weight + i));
     vector.store(fused(inv, fused_minus(n, mean, g), vector.load(dx + i)), dx + i);
-    if (dweight) vector.store(fused(d, n, vector.load(dweight + i)), dweight + i);
   });
 }
 
 template <class W>
-void backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx, float* dweight,
-                   int64_t begin, int64_t end) {
+void backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx, int64_t begin,
+                   int64_t end) {
   for (int64_t r = begin; r < end; ++r)
-    backward_row(x.row<float>(r), weight.row<W>(0), inv_rms[r], dy.row<float>(r), x.cols(), dx.row<float>(r), dweight);
+    backward_row(x.row<float>(r), weight.row<W>(0), inv_rms[r], dy.row<float>(r), x.cols(), dx.row<float>(r));
 }
 
 void rms_norm_backward_rows(ConstView x, ConstView weight, const float* inv_rms, ConstView dy, TensorView dx,
-                            float* dweight, int64_t begin, int64_t end) {
-  if (weight.dtype == DType::bf16) return backward_rows<BFloat16>(x, weight, inv_rms, dy, dx, dweight, begin, end);
-  if (weight.dtype == DType::f16) return backward_rows<Float16>(x, weight, inv_rms, dy, dx, dweight, begin, end);
-  backward_rows<float>(x, weight, inv_rms, dy, dx, dweight, begin, end);
+                            int64_t begin, int64_t end) {
+  if (weight.dtype == DType::bf16) return backward_rows<BFloat16>(x, weight, inv_rms, dy, dx, begin, end);
+  if (weight.dtype == DType::f16) return backward_rows<Float16>(x, weight, inv_rms, dy, dx, begin, end);
+  backward_rows<float>(x, weight, inv_rms, dy, dx, begin, end);
+}
+
+/// dweight += dy · n for columns [begin, end), row after row.
+void weight_gradient_columns(ConstView x, const float* inv_rms, ConstView dy, float* dweight, int64_t begin,
+                             int64_t end) {
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    const float *row = x.row<float>(r) + begin, *dout = dy.row<float>(r) + begin;
+    const auto inv = hn::Set(kFloats, inv_rms[r]);
+    for_vectors(end - begin, [&](int64_t i, auto vector) HWY_ATTR {
+      float* sum = dweight + begin + i;
+      vector.store(fused(vector.load(dout + i), hn::Mul(vector.load(row + i), inv), vector.load(sum)), sum);
+    });
+  }
 }
 
 }  // namespace
@@ -90,14 +95,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/row_blocks.h"
-#include "kernels/cpu/scratch.h"
 
 namespace tessera::cpu {
 namespace {
 
 HWY_EXPORT(rms_norm_rows);
 HWY_EXPORT(rms_norm_backward_rows);
+HWY_EXPORT(weight_gradient_columns);
 
 }  // namespace
 
@@ -108,27 +112,16 @@ void rms_norm(const Context& ctx, ConstView x, ConstView weight, double eps, Ten
   });
 }
 
-int64_t rms_norm_backward_scratch_bytes(ConstView x, TensorView dweight) {
-  return dweight.empty() ? 0 : row_blocks_bytes(x);
-}
-
 void rms_norm_backward(const Context& ctx, ConstView x, ConstView weight, ConstView inv_rms, ConstView dy,
                        TensorView dx, TensorView dweight) {
-  // Without a weight gradient there is nothing to join; rows are cut into blocks all the same.
-  const int64_t dim = x.cols(), blocks = row_blocks(x.rows());
-  const auto scope = ctx.scratch.scope();
-  float* partial = nullptr;  // [blocks, dim]
-  if (!dweight.empty()) partial = ctx.scratch.allocate({blocks, dim}, DType::f32).row<float>(0);
-  parallel_for(ctx, blocks, kRowBlock * dim, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      // Partial sums begin at zero for every call: the weight's gradient is added to when the blocks are joined.
-      if (partial) std::fill_n(partial + b * dim, dim, 0.0f);
-      HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)
-      (x, weight, inv_rms.row<float>(0), dy, dx, partial ? partial + b * dim : nullptr, b * kRowBlock,
-       std::min((b + 1) * kRowBlock, x.rows()));
-    }
+  const float* inv = inv_rms.row<float>(0);
+  parallel_for(ctx, x.rows(), x.cols(), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)(x, weight, inv, dy, dx, begin, end);
   });
-  if (partial) join_row_blocks(partial, blocks, dim, dweight.row<float>(0));
+  if (dweight.empty()) return;
+  for_columns(ctx, x.cols(), x.rows(), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(weight_gradient_columns)(x, inv, dy, dweight.row<float>(0), begin, end);
+  });
 }
 
 }  // namespace tessera::cpu

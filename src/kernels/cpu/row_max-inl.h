@@ -18,14 +18,15 @@ namespace HWY_NAMESPACE {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-/// The largest of n values; a NaN is passed over (it shows in the sum of exponentials).
+/// The largest of n values, never −0; a NaN is passed over (it shows in the sum of exponentials).
 inline float max_of_row(const float* x, int64_t n) {
   auto max = hn::Set(kFloats, kMinusInfinity);
   for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
     const auto v = vector.load(x + i, kMinusInfinity);
     max = hn::IfThenElse(hn::Gt(v, max), v, max);
   });
-  return hn::GetLane(hn::MaxOfLanes(kFloats, max));
+  // Which of two zeros of unlike sign is met first depends on the width: both become +0.
+  return hn::GetLane(hn::MaxOfLanes(kFloats, max)) + 0.0f;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,4 +1,4 @@
-// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (16 KB at 1024 rows) stays in
+// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (6 KB) stays in
 // the first cache through its passes: maximum, its place, exponentials.
 
 #include "kernels/cpu/targets.h"
@@ -16,15 +16,15 @@ namespace {
 
 /// x <- exp(x - max); returns the sum.
 float exponentials_of_row(float* x, int64_t n, float max) {
-  auto sum = hn::Zero(kFloats);
+  FloatSums sum;
   const auto shift = hn::Set(kFloats, max);
-  for_vectors(n, [&](int64_t i, auto vector) HWY_ATTR {
+  for_float_lanes(n, [&](int64_t i, auto vector, auto place) HWY_ATTR {
     // Lanes behind the end hold −inf, whose exponential is 0 and does not show in the sum.
     const auto e = Exp(kFloats, hn::Sub(vector.load(x + i, kMinusInfinity), shift));
     vector.store(e, x + i);
-    sum = hn::Add(sum, e);
+    sum.add(place, e);
   });
-  return sum_of_lanes(sum);
+  return sum.sum();
 }
 
 /// x <- scale · exp(x - lse)

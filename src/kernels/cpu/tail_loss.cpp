@@ -1,5 +1,4 @@
-// A row a time, in three passes over a row that the first cache holds: both roots, the distance, the gradient. The
-// losses of rows wait in scratch and are added in order.
+// A row a time, in three passes over a row that the first cache holds: both roots, the distance, the gradient.
 
 #include <cmath>
 
@@ -17,12 +16,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 float inverse_rms(const float* x, int64_t dim, double eps) {
-  auto squares = hn::Zero(kFloats);
-  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
-    const auto v = vector.load(x + i);
-    squares = fused(v, v, squares);
-  });
-  return static_cast<float>(1 / std::sqrt(static_cast<double>(sum_of_lanes(squares)) / static_cast<double>(dim) + eps));
+  const double squares = sum_of_squares_of_row(x, dim);
+  return static_cast<float>(1 / std::sqrt(squares / static_cast<double>(dim) + eps));
 }
 
 /// ‖e‖² / dim; the gradient is added where it is wanted.
@@ -32,24 +27,24 @@ double tail_loss_of_row(const TailLossArgs& args, int64_t r) {
   const float s_inverse = inverse_rms(student, dim, args.eps), t_inverse = inverse_rms(teacher, dim, args.eps);
   const auto s = hn::Set(kFloats, s_inverse), t = hn::Set(kFloats, t_inverse);
   // The gradient passes through the norm: with n the normalised student, what e has along n falls out (rms_norm.cpp).
-  auto squares = hn::Zero(kFloats), along = hn::Zero(kFloats);  // Σ e², Σ e · n
-  for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
+  FloatSums squares, along;  // Σ e², Σ e · n
+  for_float_lanes(dim, [&](int64_t i, auto vector, auto place) HWY_ATTR {
     const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
-    squares = fused(e, e, squares);
-    along = fused(e, n, along);
+    squares.add_product(place, e, e);
+    along.add_product(place, e, n);
   });
   const double count = static_cast<double>(dim);
   if (!args.dstudent.empty()) {
     float* gradient = args.dstudent.row<float>(r);
     const auto scale = hn::Set(kFloats, static_cast<float>(args.grad_scale * 2 / count * s_inverse));
-    const auto mean = hn::Set(kFloats, static_cast<float>(sum_of_lanes(along) / count));
+    const auto mean = hn::Set(kFloats, static_cast<float>(along.sum() / count));
     // e is formed again: a row of it would have to be stored otherwise, and the row is in the cache.
     for_vectors(dim, [&](int64_t i, auto vector) HWY_ATTR {
       const auto n = hn::Mul(vector.load(student + i), s), e = hn::Sub(n, hn::Mul(vector.load(teacher + i), t));
       vector.store(fused(scale, fused_minus(n, mean, e), vector.load(gradient + i)), gradient + i);
     });
   }
-  return static_cast<double>(sum_of_lanes(squares)) / count;
+  return static_cast<double>(squares.sum()) / count;
 }
 
 }  // namespace
@@ -59,7 +54,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/ordered_sum.h"
+#include "kernels/cpu/parallel.h"
 
 namespace tessera::cpu {
 namespace {
@@ -69,9 +64,10 @@ HWY_EXPORT(tail_loss_of_row);
 }  // namespace
 
 void tail_loss(const Context& ctx, const TailLossArgs& args) {
-  args.sum.as<double>()[0] +=
-      ordered_sum(ctx, static_cast<int64_t>(args.rows.size()), 4 * args.student.cols(),
-                  [&](int64_t i) { return HWY_DYNAMIC_DISPATCH(tail_loss_of_row)(args, args.rows[i]); });
+  const auto loss = args.loss.as<double>();
+  parallel_for(ctx, args.loss.shape.count(), 4 * args.student.cols(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) loss[i] += HWY_DYNAMIC_DISPATCH(tail_loss_of_row)(args, args.rows[i]);
+  });
 }
 
 }  // namespace tessera::cpu

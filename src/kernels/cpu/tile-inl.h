@@ -20,16 +20,12 @@
 
 #include "core/tensor.h"
 #include "hwy/highway.h"
-#include "kernels/cpu/fused-inl.h"
+#include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-using Floats = hn::ScalableTag<float>;
-using Vector = hn::Vec<Floats>;
-
-constexpr Floats kFloats;
+using Vector = FloatVec;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(kFloats));
 
 // 24 sums, 3 rows of b and a broadcast fit 32 registers; 12 sums fit 16.
@@ -53,18 +49,6 @@ HWY_INLINE Vector odds([[maybe_unused]] Vector low, Vector high) {
 #else
   return hn::ConcatOdd(kFloats, high, low);
 #endif
-}
-
-/// f16 in the lower half of each word: exponent and fraction move to where f32 has them, 2^112 makes up for the other
-/// bias (subnormals too), and what was infinite or NaN gets f32's exponent for it.
-HWY_INLINE Vector widen_f16(hn::Vec<hn::RebindToUnsigned<Floats>> bits) {
-  const hn::RebindToUnsigned<Floats> words;
-  const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(words, 0x7fffu)));
-  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(words, 0x8000u)));
-  const Vector value = hn::BitCast(kFloats, magnitude);
-  const Vector special = hn::BitCast(kFloats, hn::Or(magnitude, hn::Set(words, 0x7f800000u)));
-  const Vector finite = hn::Mul(value, hn::Set(kFloats, 0x1p112f));
-  return hn::Or(hn::IfThenElse(hn::Ge(value, hn::Set(kFloats, 0x1p-96f)), special, finite), hn::BitCast(kFloats, sign));
 }
 
 /// kLanes elements, widened to f32.

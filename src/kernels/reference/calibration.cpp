@@ -25,9 +25,8 @@ template <class T> double cosine(const T* x, const T* y, int64_t dim) {
 void add_cosines(const Context&, ConstView x, ConstView y, IndexArray<int32_t> rows, TensorView sum) {
   with_compute_type(x.dtype, [&](auto t) {
     using T = decltype(t);
-    double cosines = 0;
-    for (const int32_t r : rows) cosines += cosine(x.row<T>(r), y.row<T>(r), x.cols());
-    sum.as<double>()[0] += cosines;
+    double& total = sum.as<double>()[0];
+    for (const int32_t r : rows) total += cosine(x.row<T>(r), y.row<T>(r), x.cols());
   });
 }
 

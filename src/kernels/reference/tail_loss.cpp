@@ -42,9 +42,8 @@ template <class T> double row_loss(const TailLossArgs& args, int64_t r) {
 
 void tail_loss(const Context&, const TailLossArgs& args) {
   with_compute_type(args.student.dtype, [&](auto t) {
-    double sum = 0;
-    for (const int32_t r : args.rows) sum += row_loss<decltype(t)>(args, r);
-    args.sum.as<double>()[0] += sum;
+    const auto loss = args.loss.as<double>();
+    for (size_t i = 0; i < args.rows.size(); ++i) loss[i] += row_loss<decltype(t)>(args, args.rows[i]);
   });
 }
 

@@ -68,7 +68,8 @@ struct Metric {
   std::vector<SumSpec> sums;
   CountSpec count;
   std::vector<FigureSpec> figures;
-  /// Called once a batch; the sums may hold other batches already.
+  /// Called once a batch, in the order of the rows; the sums may hold earlier batches already and go on from there,
+  /// number by number, so that batches do not show in their bits.
   void (*add)(const ScoredBatch&, LossSums&);
 };
 

@@ -6,7 +6,8 @@ namespace tessera {
 namespace {
 
 void add_tokens(const ScoredBatch& batch, LossSums& sums) {
-  double nll = 0;
+  double nll =
+      sums["nll"];  // goes on from earlier batches: one chain over the rows, however they were cut into batches
   int64_t scored = 0, correct = 0;
   for (const ScoredDocument& document : batch.documents) {
     // Of an example's choices the right one alone: wrong words are scored for their own metric.
@@ -17,7 +18,7 @@ void add_tokens(const ScoredBatch& batch, LossSums& sums) {
       correct += batch.best[i] == batch.labels[i];
     }
   }
-  sums["nll"] += nll;
+  sums["nll"] = nll;
   sums["scored"] += static_cast<double>(scored);
   sums["correct"] += static_cast<double>(correct);
 }

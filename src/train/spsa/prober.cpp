@@ -7,6 +7,7 @@
 #include "train/spsa/prober.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/elementwise.h"
@@ -105,8 +106,9 @@ void Prober::run(const Context& ctx, const PackedBatch& batch, size_t first, std
   const auto share = static_cast<int64_t>(all.rows.size() / sums.size());
   for (size_t k = 0; k < sums.size(); ++k) {
     const auto begin = static_cast<int64_t>(k) * share;
-    sums[k] += sum_up(ctx, batch, scored,
-                      {scores.nll.slice_rows(begin, begin + share), scores.best.slice_rows(begin, begin + share)});
+    sums[k] = sum_up(ctx, batch, scored,
+                     {scores.nll.slice_rows(begin, begin + share), scores.best.slice_rows(begin, begin + share)},
+                     std::move(sums[k]));
   }
 }
 

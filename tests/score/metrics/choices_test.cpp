@@ -163,7 +163,7 @@ TEST_F(Choices, AreTheSameSumsHoweverTheRowsAreSharedOut) {
       const RowShare share = row_share(data.rows(), {rank, ranks});
       std::vector<int64_t> rows;
       for (int64_t row = share.begin; row < share.end; ++row) rows.push_back(row);
-      sums += score_batch(own_.ctx, model_, data.batch(rows, share.begin));
+      sums = score_batch(own_.ctx, model_, data.batch(rows, share.begin), {}, {}, std::move(sums));
     }
     EXPECT_NEAR(sums["choices_nll"], whole["choices_nll"], 1e-6 * whole["choices_nll"]);
     EXPECT_EQ(sums["choices"], 50);

@@ -37,7 +37,8 @@ LossSums found(const PackedDataset& data, int64_t length, int64_t wrong, int ran
       for (int32_t& token : best)
         if (token % length >= wrong) token = -1;
       const std::vector<double> nll(best.size(), 1.0);
-      all += sum_up(batch, scored, ConstView(nll.data(), {static_cast<int64_t>(nll.size())}, DType::f64), best);
+      all = sum_up(batch, scored, ConstView(nll.data(), {static_cast<int64_t>(nll.size())}, DType::f64), best,
+                   std::move(all));
     }
   }
   all.count_cut_completions();
