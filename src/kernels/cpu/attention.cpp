@@ -34,7 +34,6 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "kernels/cpu/functions-inl.h"
 #include "kernels/cpu/tile-inl.h"
 
 #ifndef TESSERA_KERNELS_CPU_ATTENTION_SHARED_

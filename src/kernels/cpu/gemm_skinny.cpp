@@ -41,7 +41,7 @@ struct ThinArgs {
 };
 
 /// Where the sums of one row of the thin operand belong: lane r to row r of the group.
-struct Place {
+struct SumsPlace {
   float* c;
   int64_t step, rows;
 
@@ -147,7 +147,7 @@ HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, c
   const float* thin[kThin];  // rows that do not exist repeat the last one, and are not stored
   for (int i = 0; i < kThin; ++i) thin[i] = t.thin + std::min<int64_t>(i, t.thin_rows - 1) * t.thin_stride;
   const auto place = [&](int g, int i) {
-    return Place{c + i * t.thin_step + g * kLanes * t.wide_step, t.wide_step, std::min<int64_t>(kLanes, rows)};
+    return SumsPlace{c + i * t.thin_step + g * kLanes * t.wide_step, t.wide_step, std::min<int64_t>(kLanes, rows)};
   };
   const bool goes_on = t.chain && t.beta != 0;
   const int64_t length = t.chain ? t.k : kBlockK;

@@ -43,8 +43,8 @@ HWY_INLINE FloatVec load_wide(const BFloat16* p) {
   const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
   return hn::BitCast(kFloats, hn::ShiftLeft<16>(bits));
 }
-/// f16 in the lower half of each word, by integer shifts: exponent and fraction stand where f32 has them, with f16's bias
-/// of 15 in place of 127, and 2^112 makes up for it (subnormals too).
+/// f16 in the lower half of each word, by integer shifts: exponent and fraction stand where f32 has them, with f16's
+/// bias of 15 in place of 127, and 2^112 makes up for it (subnormals too).
 HWY_INLINE FloatVec widen_f16(hn::Vec<hn::RebindToUnsigned<Floats>> bits) {
   const hn::RebindToUnsigned<Floats> d32;
   const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(d32, 0x7fffu)));
