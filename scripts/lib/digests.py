@@ -27,10 +27,11 @@ class Command:
     def __init__(self, recipe, *overrides, ranks=1):
         self.recipe, self.overrides, self.ranks = recipe, list(overrides), ranks
 
-    def run(self, program, folder, device=None):
+    def run(self, program, folder, device=None, overrides=()):
         words = [str(program / "build/release/trainer"), str(program / "recipes" / self.recipe), *self.overrides]
         if device and "run.backend=reference" not in self.overrides:  # which runs on the CPU alone
             words.append(f"run.device={device}")
+        words += overrides
         if self.ranks > 1:
             words = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-n", str(self.ranks), *words]
         environment = dict(os.environ, GOMP_SPINCOUNT="2000", OMPI_MCA_hwloc_base_binding_policy="none")
@@ -147,10 +148,10 @@ def facts(folder):
     return found
 
 
-def run_case(program, commands, device):
+def run_case(program, commands, device, overrides):
     with tempfile.TemporaryDirectory(prefix="tessera_digests_") as folder:
         for command in commands:
-            command.run(program, folder, device)
+            command.run(program, folder, device, overrides)
         return facts(pathlib.Path(folder))
 
 
@@ -159,12 +160,12 @@ def is_missing(error):
                                                      re.IGNORECASE)
 
 
-def outcome(program, commands, keep, device=None):
+def outcome(program, commands, keep, device=None, overrides=()):
     """What a case gave: from `keep` where a commit's has been written down there."""
     if keep and keep.exists():
         return json.loads(keep.read_text())
     try:
-        result = run_case(program, commands, device)
+        result = run_case(program, commands, device, overrides)
     except RuntimeError as error:
         result = {"missing": str(error).splitlines()[1]} if is_missing(error) else {"failed": str(error)}
     if keep and "failed" not in result:
@@ -207,6 +208,7 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--device")
+    parser.add_argument("--with", nargs="*", default=[], dest="overrides")
     arguments = parser.parse_args()
     programs = [arguments.before, arguments.after]
     for program in programs:
@@ -217,8 +219,9 @@ def main():
         if arguments.only and not any(text in name for text in arguments.only):
             continue
         before = outcome(arguments.before, commands, kept_file(arguments.root, arguments.before, name, commands))
-        keep = None if arguments.device else kept_file(arguments.root, arguments.after, name, commands)
-        results = [before, outcome(arguments.after, commands, keep, arguments.device)]
+        changed = arguments.device or arguments.overrides
+        keep = None if changed else kept_file(arguments.root, arguments.after, name, commands)
+        results = [before, outcome(arguments.after, commands, keep, arguments.device, arguments.overrides)]
         different += compare(name, *results)
     print(f"{different} values differ")
     sys.exit(1 if different else 0)

@@ -10,10 +10,6 @@ namespace tessera {
 
 struct Kernels;
 
-/// Which bits a run promises. fast: none. reproducible: the same per recipe, rank count and backend.
-/// batch_invariant: a row's bits do not depend on what else is in the batch.
-enum class Repeat { fast, reproducible, batch_invariant };
-
 /// An ordered queue of work on a device; the CPU has one implicit queue (handle is null).
 struct Stream {
   void* handle = nullptr;
@@ -25,7 +21,6 @@ struct Context {
   const Kernels& kernels;
   Arena& scratch;
   int threads = 1;
-  Repeat repeat = Repeat::reproducible;
 };
 
 /// Whether a result replaces what lies there or is added to it.

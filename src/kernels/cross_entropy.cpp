@@ -102,7 +102,8 @@ void backward(const Context& ctx, const CrossEntropyArgs& args, const RowState& 
                .a_transpose = Transpose::yes,
                .b = args.hidden,
                .c = args.dweight.slice_rows(begin, end),
-               .beta = 1});
+               .beta = 1,
+               .sum = Sum::chain});
   }
 }
 

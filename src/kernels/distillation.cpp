@@ -156,7 +156,8 @@ void backward(const Context& ctx, const DistillArgs& args, const State& s) {
                .a_transpose = Transpose::yes,
                .b = args.student.hidden,
                .c = args.dweight.slice_rows(begin, end),
-               .beta = 1});
+               .beta = 1,
+               .sum = Sum::chain});
   });
 }
 

@@ -44,12 +44,8 @@ template <auto op, class Function> struct Call;
 template <auto op, class... Arguments> struct Call<op, void(const Context&, Arguments...)> {
   static void run(const Context& ctx, Arguments... arguments) {
     Arena scratch = ctx.scratch.shifted(far_shift(), {});
-    const Context near{.device = {},
-                       .stream = ctx.stream,
-                       .kernels = cpu::table(),
-                       .scratch = scratch,
-                       .threads = ctx.threads,
-                       .repeat = ctx.repeat};
+    const Context near{
+        .device = {}, .stream = ctx.stream, .kernels = cpu::table(), .scratch = scratch, .threads = ctx.threads};
     (cpu::table().*op)(near, at_the_cpu<std::decay_t<Arguments>>(arguments)...);
     ctx.scratch.note_peak(scratch);
   }

@@ -15,8 +15,8 @@ struct Shape2 {
 };
 
 /// The bits of fold_gemm, with exactly the planned scratch, are those of fold_expand and gemm.
-void expect_equal(int64_t tokens, const FoldLayout& layout, int64_t cells, int threads, Repeat repeat, double beta,
-                  int64_t padding, bool was_nan = false) {
+void expect_equal(int64_t tokens, const FoldLayout& layout, int64_t cells, int threads, double beta, int64_t padding,
+                  bool was_nan = false) {
   const FoldFactor factors[] = {{cells / 2, 0.75}, {cells, 1.5}};
   const FoldedMatrix matrix{.hash = FoldHash(9, cells), .begin = cells / 3, .layout = layout, .factors = factors};
   const Matrix pool = Matrix::random(1, cells, DType::f32, 1), w(layout.rows, layout.cols, DType::f32);
@@ -26,12 +26,8 @@ void expect_equal(int64_t tokens, const FoldLayout& layout, int64_t cells, int t
     for (int64_t t = 0; t < tokens; ++t) y.set(t, 0, std::numeric_limits<double>::quiet_NaN());
   const Matrix want = y.copy();
   const auto on = [&](Arena& scratch) {
-    return Context{.device = {},
-                   .stream = {},
-                   .kernels = kernels_for({}, "cpu"),
-                   .scratch = scratch,
-                   .threads = threads,
-                   .repeat = repeat};
+    return Context{
+        .device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = scratch, .threads = threads};
   };
   Arena large(8 << 20), planned(cpu::fold_gemm_scratch_bytes(matrix, threads));
   fold_expand(on(large), matrix, pool.vector(), 0, w);
@@ -48,27 +44,23 @@ TEST_P(FoldGemmOnCpu, HasTheBitsOfExpandAndGemm) {
                                      Shape2{250, 800}, Shape2{50, 1700}})
       for (const FoldLayout& layout :
            {FoldLayout{rows, cols}, FoldLayout{rows, cols, 32, 32}, FoldLayout{rows, cols, 16, 40}})
-        for (const Repeat repeat : {Repeat::reproducible, Repeat::batch_invariant})
-          expect_equal(tokens, layout, 1009, 1, repeat, 0, 0);
+        expect_equal(tokens, layout, 1009, 1, 0, 0);
 }
 
 TEST_P(FoldGemmOnCpu, AddsToWhatWasThereAndKeepsOutOfThePadding) {
   for (const int64_t tokens : {1, 8, 13, 70})
     for (const FoldLayout& layout : {FoldLayout{50, 400}, FoldLayout{50, 400, 32, 32}})
-      for (const double beta : {0.0, 1.0, -0.5}) expect_equal(tokens, layout, 20'500, 1, Repeat::reproducible, beta, 3);
+      for (const double beta : {0.0, 1.0, -0.5}) expect_equal(tokens, layout, 20'500, 1, beta, 3);
 }
 
 TEST_P(FoldGemmOnCpu, IgnoresWhatYHeldWhenBetaIsZero) {
-  for (const int64_t tokens : {1, 8, 13, 70})
-    expect_equal(tokens, {50, 400}, 20'500, 1, Repeat::reproducible, 0, 0, true);
+  for (const int64_t tokens : {1, 8, 13, 70}) expect_equal(tokens, {50, 400}, 20'500, 1, 0, 0, true);
 }
 
 TEST(FoldGemm, ThreadsDoNotChangeTheBits) {
   for (const int64_t tokens : {1, 12, 13, 200})
     for (const FoldLayout& layout : {FoldLayout{5, 900}, FoldLayout{40, 900}, FoldLayout{333, 900, 32, 32}})
-      for (const int threads : {2, 3, 5})
-        for (const Repeat repeat : {Repeat::reproducible, Repeat::batch_invariant})
-          expect_equal(tokens, layout, 5003, threads, repeat, 1, 0);
+      for (const int threads : {2, 3, 5}) expect_equal(tokens, layout, 5003, threads, 1, 0);
 }
 
 TEST(FoldGemm, AgreesWithTheReferenceInBothPrecisions) {
