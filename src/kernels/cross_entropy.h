@@ -94,13 +94,13 @@ struct CrossEntropyArgs {
 void cross_entropy(const Context&, const CrossEntropyArgs&);
 
 /// Columns of logits whose exponentials are one sum, for cross_entropy and distill. One number for any rows and models:
-/// the bits of a row's loss and gradient hang on it. Four of the blocks that a product sums at once. Of 49,152 columns
-/// of width 576, 64 rows with gradients take 37 ms with 1024 to 2048 at once, 41 with 4096 and 64 with all; 512 rows
-/// 242 to 252 ms with any.
-constexpr int64_t kChunkColumns = 1536;
+/// the bits of a row's loss and gradient hang on it. Eight of the blocks that a product sums at once. With 49,152
+/// columns of width 576 on two threads, 64 rows with gradients take 46 ms, with 1536 at once 53, with all 66 (without
+/// gradients 26, 30, 24); 512 rows take 260 to 266 ms with any.
+constexpr int64_t kChunkColumns = 3072;
 
 /// Rows whose logits are held at once, by cross_entropy and distill: enough to make the products compute-bound. With
-/// kChunkColumns a buffer of 6 MB at most.
+/// kChunkColumns a buffer of 12 MB at most.
 constexpr int64_t kScoredRows = 1024;
 
 /// What logits are the product of; with weight_rows, in place of `weight`, its rows are made, `tile` at once.

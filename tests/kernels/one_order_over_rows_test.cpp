@@ -138,6 +138,14 @@ TEST_F(OneOrder, CalibrationSumsHoweverTheirRowsAreCut) {
   }
 }
 
+/// With room for the logits of a thousand rows.
+struct Roomy {
+  explicit Roomy(int threads)
+      : ctx{.device = {}, .stream = {}, .kernels = kernels_for({}, "cpu"), .scratch = scratch, .threads = threads} {}
+  Arena scratch{int64_t{16} << 20};
+  Context ctx;
+};
+
 /// Of width 1, so that a logit is one product and has one value whatever multiplies.
 struct Head {
   static constexpr int64_t kRows = 1100, kVocabulary = 2 * kChunkColumns + 70;
@@ -171,7 +179,7 @@ struct Head {
 TEST_F(OneOrder, ARowsLossDoesNotHangOnTheRowsBeside) {
   const Head head;
   const auto losses = [&](int64_t at_once) {
-    Numbers numbers = head.scores(On("cpu", 2), at_once);
+    Numbers numbers = head.scores(Roomy(2).ctx, at_once);
     numbers.resize(Head::kRows);
     return bits(numbers);
   };
@@ -182,9 +190,9 @@ TEST_F(OneOrder, ARowsLossDoesNotHangOnTheRowsBeside) {
 /// As far as products of so many rows are formed alike.
 TEST_F(OneOrder, NorDoesItsGradient) {
   const Head head;
-  const std::vector<uint64_t> all = bits(head.scores(On("cpu", 2), Head::kRows));
+  const std::vector<uint64_t> all = bits(head.scores(Roomy(2).ctx, Head::kRows));
   for (const int64_t at_once : {100, 1024})
-    EXPECT_TRUE(bits(head.scores(On("cpu", 3), at_once)) == all) << at_once << " rows at once";
+    EXPECT_TRUE(bits(head.scores(Roomy(3).ctx, at_once)) == all) << at_once << " rows at once";
 }
 
 TEST_F(OneOrder, AWeightThatIsMadeInTilesGivesTheLossOfAStoredOne) {
@@ -204,12 +212,12 @@ TEST_F(OneOrder, AWeightThatIsMadeInTilesGivesTheLossOfAStoredOne) {
                           },
                           .vocab = Head::kVocabulary,
                           .tile = tile};
-    cross_entropy(On("cpu"), args);
+    cross_entropy(Roomy(1).ctx, args);
     Numbers numbers;
     append(numbers, nll);
     return bits(numbers);
   };
-  std::vector<uint64_t> stored = bits(head.scores(On("cpu"), Head::kRows));
+  std::vector<uint64_t> stored = bits(head.scores(Roomy(1).ctx, Head::kRows));
   stored.resize(Head::kRows);
   for (const int64_t tile : {0, 64, 500, 5000}) EXPECT_EQ(losses(tile), stored) << tile;
 }

@@ -1,4 +1,4 @@
-// The two vocabulary-chunk steps of distill. Rows are independent; a row of both models' logits (12 KB) stays in
+// The two vocabulary-chunk steps of distill. Rows are independent; a row of both models' logits (24 KB) stays in
 // the first cache through its passes: maxima, then exponentials, sums and what joins the models.
 
 #include "kernels/cpu/targets.h"

@@ -1,4 +1,4 @@
-// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (6 KB) stays in
+// The two vocabulary-chunk steps of cross_entropy. Rows are independent; a row of a chunk (12 KB) stays in
 // the first cache through its passes: maximum, its place, exponentials.
 
 #include "kernels/cpu/targets.h"
