@@ -16,8 +16,11 @@
 #include "comm/slurm.h"
 #include "comm/threads.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/out_of_memory.h"
+#include "core/rules.h"
 #include "io/output.h"
+#include "kernels/cpu_target.h"
 
 namespace tessera {
 namespace {
@@ -27,6 +30,18 @@ struct Arguments {
   std::vector<std::string> overrides;
   bool check = false, json = false, show_batch = false, quiet = false, version = false;
 };
+
+/// As text, or as JSON with what the bits of a run hang on: the rules of a new one, and the instructions in use, which
+/// change none.
+std::string version_text(bool json) {
+  if (!json) return "trainer " TESSERA_VERSION "\n";
+  return Json::object()
+             .set("version", TESSERA_VERSION)
+             .set("rules", static_cast<int64_t>(kNewestRules))
+             .set("target", std::string(cpu_target()))
+             .dump() +
+         "\n";
+}
 
 /// What went wrong, as the user reads it, and the exit code. Call inside a catch block.
 /// @param smaller  what would take less memory
@@ -201,22 +216,25 @@ int run_command(int argc, char** argv) {
   app.add_option("overrides", arguments.overrides, "section.key=value, in place of what the recipe says");
   CLI::Option* check =
       app.add_flag("--check", arguments.check, "validate, print the plan (parameters, memory, traffic) and stop");
-  app.add_flag("--json", arguments.json, "with --check: one JSON object")->needs(check);
+  CLI::Option* version = app.add_flag("--version", arguments.version, "print the version");
+  app.add_flag("--json", arguments.json,
+               "with --check: one JSON object; with --version: that of version, rules and instructions");
   app.add_flag("--show-batch", arguments.show_batch,
                "print the first batch decoded, with loss mask and document borders");
   app.add_option("--explain", arguments.explain, "explain a key (train.batch), a section (train) or all");
   app.add_option("--list", arguments.list, "list a kind: " + listed_kinds());
   app.add_flag("--quiet", arguments.quiet, "say nothing but errors");
-  app.add_flag("--version", arguments.version, "print the version");
   try {
     app.parse(argc, argv);
+    if (arguments.json && check->count() + version->count() == 0)
+      throw CLI::RequiresError("--json", "--check or --version");
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return launched_rank() == 0 ? tell_help(app, error) : kDone;
     print_once(launched_rank(), UserError("command line", error.what(), "trainer --help lists what there is").what());
     return kUserError;
   }
   try {
-    const std::string text = arguments.version        ? "trainer " TESSERA_VERSION "\n"
+    const std::string text = arguments.version        ? version_text(arguments.json)
                              : arguments.list.empty() ? ""
                                                       : list_kind(arguments.list);
     if (!text.empty()) {

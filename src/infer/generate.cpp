@@ -17,6 +17,7 @@
 #include "core/stop.h"
 #include "infer/kv_cache.h"
 #include "kernels/compute.h"
+#include "kernels/rounding.h"
 #include "kernels/upload.h"
 
 namespace tessera {
@@ -209,6 +210,7 @@ std::vector<Generated> generate(const Context& ctx, Model& model, const Prompts&
                                 const GenerateOptions& options) {
   check(model, model.decoder(), prompts, options);
   if (prompts.empty()) return {};
+  require_exact_rounding(ctx);
   const auto scope = ctx.scratch.scope();
   return Generator(ctx, model, prompts, options).run();
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "comm/stop_together.h"
+#include "kernels/rounding.h"
 
 namespace tessera {
 namespace {
@@ -38,6 +39,7 @@ void gather_cut_completions(Communicator& world, LossSums& sums) {
 
 LossSums evaluate(const Context& ctx, Model& model, const PackedDataset& data, Communicator& world,
                   const DataShare& mine, int64_t micro_batch, int64_t rows, const std::function<bool()>& stop) {
+  require_exact_rounding(ctx);
   const int64_t total = rows > 0 ? std::min(rows, data.rows()) : data.rows();
   const RowShare share = row_share(total, mine);
   LossSums sums;

@@ -5,6 +5,7 @@
 
 #include "comm/data_groups.h"
 #include "core/error.h"
+#include "kernels/rounding.h"
 #include "train/backprop.h"
 #include "train/divergence.h"
 #include "train/estimator.h"
@@ -41,6 +42,7 @@ class BackpropStepper final : public Stepper {
   }
 
   std::optional<StepReport> take(int64_t step) override {
+    require_exact_rounding(in_.ctx);
     in_.model.pool().zero_grads();
     std::vector<double> mine = local_gradients(step);
     all_reduce_grads(in_.world, params_);

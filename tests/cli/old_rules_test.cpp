@@ -104,6 +104,38 @@ TEST_F(OldRules, ANewRunFollowsTheNewest) {
   EXPECT_THAT(test::read_file(path() / "new/run.json"), HasSubstr("\n \"rules\": 3\n"));
 }
 
+/// tests/golden/rules_2, of the last program whose sums hung on instructions and micro-batches.
+class SecondRules : public test::Workbench {
+ protected:
+  SecondRules() {
+    fs::copy(golden2(), path() / "old", fs::copy_options::recursive);
+    fs::copy(test::source_dir() / "recipes/world/tokenizer", path() / "old/tokenizer");
+  }
+  static fs::path golden2() { return test::source_dir() / "tests/golden/rules_2"; }
+};
+
+TEST_F(SecondRules, ACheckpointLeadsOnAndTheOtherOrderIsTold) {
+  fs::create_directories(*this / "old/adamw/checkpoints");
+  fs::rename(*this / "old/adamw/step-00000016.h5", *this / "old/adamw/checkpoints/step-00000016.h5");
+  const test::Ended ended = expect_done(trainer({"old/adamw.toml", "run.dir=old/adamw"}));
+  EXPECT_THAT(ended.out + ended.err, HasSubstr("the run began with an older version, whose sums had other last bits"));
+  EXPECT_NEAR(losses("old/adamw", "eval").back(),
+              lines_of(golden2() / "adamw/metrics.jsonl").back().at("loss").as_number(), 1e-4);
+  EXPECT_THAT(expect_done(trainer({"old/adamw.toml", "run.dir=new"})).out, Not(HasSubstr("older version")));
+}
+
+TEST_F(SecondRules, LogsReplayToTheirDigestsFromTheValuesThatWereDrawnThen) {
+  fs::copy_file(path() / "old/spsa/whole.tsb", path() / "old/spsa/log/00000000.tsb",
+                fs::copy_options::overwrite_existing);
+  for (const std::string run : {"spsa", "rps"}) {
+    const Json line = Json::parse(
+        expect_done(trainer({"old/" + run + ".toml", "job=replay", "replay.log=old/" + run, "run.dir=replayed_" + run}))
+            .out,
+        "replay");
+    EXPECT_EQ("digest " + line.at("digest").as_string() + "\n", test::read_file(golden2() / run / "digest.txt")) << run;
+  }
+}
+
 TEST_F(OldRules, ALogOfRulesThatAreNotKnownIsRefused) {
   std::string header = test::read_file(path() / "old/spsa/log/header.json");
   header.replace(header.find(" \"seed\""), 0, " \"rules\": 99,\n");

@@ -1,4 +1,5 @@
 #include "kernels/votes.h"
+#include "kernels/rounding.h"
 
 #include "core/error.h"
 #include "kernels/votes_exact.h"
@@ -234,6 +235,7 @@ TEST(Votes, RefuseWhatTheContractExcludes) {
 #if defined(__SSE__)
 TEST(Votes, RefuseToFlushDenormals) {
   ASSERT_TRUE(has_exact_rounding());
+  ASSERT_NO_THROW(require_exact_rounding(On("cpu", 2)));  // a team that begins now keeps the rounding of its beginning
   std::vector<float> weights(10);
   const VoteGroup group;
   const unsigned before = _mm_getcsr();
@@ -241,8 +243,10 @@ TEST(Votes, RefuseToFlushDenormals) {
     _mm_setcsr(before | flags);
     const bool is_exact = has_exact_rounding();
     EXPECT_THROW(vote_update(On("cpu"), weights, 0, {&group, 1}), InternalError);
+    EXPECT_THROW(require_exact_rounding(On("cpu", 2)), UserError);
     _mm_setcsr(before);
     EXPECT_FALSE(is_exact) << flags;
+    EXPECT_NO_THROW(require_exact_rounding(On("cpu", 2)));
   }
 }
 #endif
