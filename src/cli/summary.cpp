@@ -8,6 +8,7 @@
 #include "cli/estimator_run.h"
 #include "cli/model_settings.h"
 #include "core/error.h"
+#include "io/hub_cache.h"
 #include "score/figures.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
@@ -72,7 +73,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
               int64_t steps) {
   const JobConfig& config = in.config;
   report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})",
-                         in.config.model.path.filename().string(), model.config().num_hidden_layers,
+                         title_of_model(in.config.model.path), model.config().num_hidden_layers,
                          model.config().hidden_size, dense_parameters(model), model.pool().trainable_count(),
                          config.adapter.method != "none"   ? config.adapter.method
                          : config.sharing.method != "none" ? config.sharing.method
