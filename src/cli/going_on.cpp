@@ -134,17 +134,19 @@ void require_same_base(const JobInputs& in, Model& model, const std::string& bas
       !saved.config_fingerprint.empty() && saved.config_fingerprint != config)
     throw UserError(
         file.string(), what,
-        way_to_old_snapshot(in, saved) + "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
-        "it back, or " +
+        way_to_old_snapshot(in, saved) +
+            "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
+            "it back, or " +
             start_anew(in));
   if (saved.base_fingerprint != base)
     throw UserError(
         file.string(), what,
-        way_to_old_snapshot(in, saved) + fmt::format(
-            "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
-            "{}): put them back, or {}",
-            saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint, base.empty() ? "of its own" : base,
-            start_anew(in)));
+        way_to_old_snapshot(in, saved) +
+            fmt::format(
+                "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
+                "{}): put them back, or {}",
+                saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint,
+                base.empty() ? "of its own" : base, start_anew(in)));
 }
 
 /// The "done" line of a run that is continued where it lies.

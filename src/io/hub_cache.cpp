@@ -82,11 +82,12 @@ std::string snapshot_fault(const fs::path& model, const std::string& name) {
   const std::string revision = revision_of_main(model);
   std::string there;
   for (const fs::path& snapshot : snapshots) there += "\n  " + fs::absolute(snapshot).string();
-  return fmt::format("the cache of Hugging Face has {} of it, and {}: {}, or name the folder of the one that you want:{}",
-                     snapshots.size() == 1 ? "one snapshot" : fmt::format("{} snapshots", snapshots.size()),
-                     revision.empty() ? main.string() + ", which would name one, is not there"
-                                      : fmt::format("{} names another, \"{:.60}\", which is not there", main.string(), revision),
-                     download_command(name), there);
+  return fmt::format(
+      "the cache of Hugging Face has {} of it, and {}: {}, or name the folder of the one that you want:{}",
+      snapshots.size() == 1 ? "one snapshot" : fmt::format("{} snapshots", snapshots.size()),
+      revision.empty() ? main.string() + ", which would name one, is not there"
+                       : fmt::format("{} names another, \"{:.60}\", which is not there", main.string(), revision),
+      download_command(name), there);
 }
 
 /// Absolute and without a slash at its end.
@@ -109,11 +110,13 @@ bool is_hub_name(const std::string& text) {
 }
 
 std::string hub_name_in_url(const std::string& text) {
-  for (const std::string_view site : {"https://huggingface.co/", "http://huggingface.co/", "https://www.huggingface.co/",
-                                      "huggingface.co/", "https://hf.co/", "hf.co/", "hf://"}) {
+  for (const std::string_view site :
+       {"https://huggingface.co/", "http://huggingface.co/", "https://www.huggingface.co/", "huggingface.co/",
+        "https://hf.co/", "hf.co/", "hf://"}) {
     if (!text.starts_with(site)) continue;
     const std::string rest = text.substr(site.size());
-    const size_t slash = rest.find('/'), end = slash == std::string::npos ? slash : rest.find_first_of("/?#", slash + 1);
+    const size_t slash = rest.find('/'),
+                 end = slash == std::string::npos ? slash : rest.find_first_of("/?#", slash + 1);
     const std::string name = rest.substr(0, end);
     return is_hub_name(name) ? name : "";
   }
@@ -182,9 +185,8 @@ std::string way_into_cache_folder(const fs::path& folder) {
 }
 
 std::vector<fs::path> unfinished_downloads(const fs::path& folder) {
-  const fs::path there = hub_name_of(folder).empty()
-                             ? folder / ".cache" / "huggingface" / "download"
-                             : whole_path(folder) / ".." / ".." / "blobs";
+  const fs::path there = hub_name_of(folder).empty() ? folder / ".cache" / "huggingface" / "download"
+                                                     : whole_path(folder) / ".." / ".." / "blobs";
   std::vector<fs::path> found;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(there, ignored))

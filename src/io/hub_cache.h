@@ -38,8 +38,8 @@ std::string hub_revision_of(const std::filesystem::path& folder);
 /// What people call a model: "org/name (0123abc)" of a snapshot, else the folder's name.
 std::string title_of_model(const std::filesystem::path& folder);
 
-/// Of a folder "models--org--name" in a cache, or of one in it such as "snapshots": what to say in its place, as text for
-/// a hint. Empty for other folders.
+/// Of a folder "models--org--name" in a cache, or of one in it such as "snapshots": what to say in its place, as text
+/// for a hint. Empty for other folders.
 std::string way_into_cache_folder(const std::filesystem::path& folder);
 
 /// What a download that was broken off left of its files (*.incomplete): of a snapshot beside the cache's blobs, of

@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char *kGguf = ".gguf", *kConverted = "-converted";
 constexpr std::string_view kImported = "llama";  // what scripts/import_gguf reads
-constexpr std::string_view kOfPart = "-of-";  // "model-00001-of-00003.gguf"
+constexpr std::string_view kOfPart = "-of-";     // "model-00001-of-00003.gguf"
 
 /// "general.architecture", which writers put first; empty where something else is there.
 ///   "GGUF", version, tensors, keys | length, key | type, length, value

@@ -77,8 +77,7 @@ std::string way_back(const fs::path& folder, const std::string& method) {
         "reads {4}):\n"
         "  python convert_hf_to_gguf.py {1} --outtype f32 --outfile {2}\n"
         "  scripts/import_gguf {2} {3}",
-        python_text(to), shell_word(folder.string()), shell_word(to + ".gguf"), shell_word(to),
-        families_imported());
+        python_text(to), shell_word(folder.string()), shell_word(to + ".gguf"), shell_word(to), families_imported());
   if (method != kMlx) return "";
   return fmt::format(
       "convert it (pip install mlx-lm), and set model.path to {}:\n"

@@ -53,9 +53,10 @@ TEST_F(Cache, ARunWhoseModelMovedOnIsLedBackToItsSnapshot) {
   expect_done(named({"checkpoint.every=1"}));
   put_snapshot("fedcba", "2e-05");
   const std::string before = "model.path=" + snapshot("0123456789abcdef").string();
-  EXPECT_THAT(expect_exit(2, named({"checkpoint.every=1", "train.steps=3"})).err,
-              HasSubstr("the cache has a newer snapshot of org/name now; the one that the run began with is still there: " +
-                        before));
+  EXPECT_THAT(
+      expect_exit(2, named({"checkpoint.every=1", "train.steps=3"})).err,
+      HasSubstr("the cache has a newer snapshot of org/name now; the one that the run began with is still there: " +
+                before));
   expect_done(named({"checkpoint.every=1", "train.steps=3", before}));
 }
 

@@ -97,10 +97,11 @@ TEST(HubCache, SaysWhyAModelIsNotThere) {
                         main.string(), old.string()));
   create_folder(model / "snapshots" / "bbb");
   fs::remove(main);
-  EXPECT_EQ(not_in_cache("org/name"),
-            fmt::format("the cache of Hugging Face has 2 snapshots of it, and {}, which would name one, is not there: hf "
-                        "download org/name, or name the folder of the one that you want:\n  {}\n  {}",
-                        main.string(), old.string(), (model / "snapshots" / "bbb").string()));
+  EXPECT_EQ(
+      not_in_cache("org/name"),
+      fmt::format("the cache of Hugging Face has 2 snapshots of it, and {}, which would name one, is not there: hf "
+                  "download org/name, or name the folder of the one that you want:\n  {}\n  {}",
+                  main.string(), old.string(), (model / "snapshots" / "bbb").string()));
 }
 
 TEST(HubCache, NamesTheModelThatWasMeant) {
@@ -123,11 +124,12 @@ TEST(HubCache, SaysThatNobodyToldItWhereItIs) {
 }
 
 TEST(HubCache, KnowsTheHubsPages) {
-  for (const char* page : {"https://huggingface.co/org/name", "https://huggingface.co/org/name/", "huggingface.co/org/name",
-                           "https://huggingface.co/org/name/tree/main", "https://hf.co/org/name?x=y", "hf://org/name"})
+  for (const char* page :
+       {"https://huggingface.co/org/name", "https://huggingface.co/org/name/", "huggingface.co/org/name",
+        "https://huggingface.co/org/name/tree/main", "https://hf.co/org/name?x=y", "hf://org/name"})
     EXPECT_EQ(hub_name_in_url(page), "org/name") << page;
-  for (const char* other : {"org/name", "https://huggingface.co/org", "https://example.org/org/name", "",
-                            "https://huggingface.co//name"})
+  for (const char* other :
+       {"org/name", "https://huggingface.co/org", "https://example.org/org/name", "", "https://huggingface.co//name"})
     EXPECT_EQ(hub_name_in_url(other), "") << other;
 }
 

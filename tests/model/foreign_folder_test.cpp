@@ -135,9 +135,10 @@ TEST_F(ForeignFolder, GgufFilesOfFamiliesThatTheScriptDoesNotReadAreNotSentThere
   test::write_file(folder_ / "llama.gguf", gguf_of("llama"));
   EXPECT_THAT(said_of(folder_ / "llama.gguf"), HasSubstr("scripts/import_gguf " + (folder_ / "llama.gguf").string()));
   test::write_file(folder_ / "qwen3.gguf", gguf_of("qwen3"));
-  EXPECT_EQ(said_of(folder_ / "qwen3.gguf"),
-            "is a GGUF file\n  it is of the family \"qwen3\", and scripts/import_gguf reads the family \"llama\": take the "
-            "model that it was made of, in Hugging Face's form");
+  EXPECT_EQ(
+      said_of(folder_ / "qwen3.gguf"),
+      "is a GGUF file\n  it is of the family \"qwen3\", and scripts/import_gguf reads the family \"llama\": take the "
+      "model that it was made of, in Hugging Face's form");
 }
 
 TEST_F(ForeignFolder, GptqFoldersOfOtherFamiliesAreNotSentThroughGguf) {
@@ -150,9 +151,10 @@ TEST_F(ForeignFolder, FoldersOfACacheLeadToTheModel) {
   const fs::path model = folder_ / "models--org--name", snapshot = model / "snapshots" / "abc";
   fs::create_directories(snapshot);
   for (const fs::path& folder : {model, model / "snapshots"})
-    EXPECT_EQ(said_of(folder), "holds no config.json\n  this folder is the cache's, with all versions of the model: say "
-                               "model.path=" +
-                                   snapshot.string());
+    EXPECT_EQ(said_of(folder),
+              "holds no config.json\n  this folder is the cache's, with all versions of the model: say "
+              "model.path=" +
+                  snapshot.string());
 }
 
 TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
