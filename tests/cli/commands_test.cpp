@@ -191,6 +191,17 @@ TEST_F(Trainer, ContinuesPrompts) {
   EXPECT_TRUE(fs::exists(*this / "runs/full/samples.jsonl"));
 }
 
+/// Its export.merged = false is the run's, not the job's.
+TEST_F(Trainer, ExportsByTheRecipeThatARunStored) {
+  answer({"mos.toml", "train.steps=1", "run.dir=run"});
+  const Words stored = {"run/recipe.toml", "job=export"};
+  EXPECT_THAT(fault(joined(stored, {"export.merged=false"})), HasSubstr("there is nothing to export"));
+  answer(joined(stored, {"export.peft=true"}));
+  EXPECT_FALSE(fs::exists(*this / "run/model")) << "another form was asked for in its place";
+  answer(stored);
+  EXPECT_TRUE(fs::exists(*this / "run/model/model.safetensors"));
+}
+
 TEST_F(Trainer, IsSilentWhenAsked) {
   const test::Ended ended = expect_done(trainer({"mos.toml", "train.steps=2", "--quiet"}));
   EXPECT_EQ(ended.out, "");
