@@ -135,7 +135,7 @@ void require_same_base(const JobInputs& in, Model& model, const std::string& bas
     throw UserError(
         file.string(), what,
         way_to_old_snapshot(in, saved) +
-            "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
+            "model.path has another config.json now: sizes, heads, rms_norm_eps, rope, tied weights, biases or windows are others. Put "
             "it back, or " +
             start_anew(in));
   if (saved.base_fingerprint != base)

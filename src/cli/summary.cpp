@@ -67,6 +67,18 @@ int64_t lora_parameters(const AdapterWeights& adapter) {
   return count;
 }
 
+/// Of a model of the user's, put into a recipe that draws its weights.
+std::string unread_weights_notice(const ModelOptions& model) {
+  namespace fs = std::filesystem;
+  const bool has_weights =
+      fs::exists(model.path / "model.safetensors") || fs::exists(model.path / "model.safetensors.index.json");
+  if (model.init != "random" || !has_weights) return "";
+  return fmt::format(
+      "note: model.init is \"random\": the weights in {} are not read, training begins with drawn ones; "
+      "model.init=pretrained reads them",
+      model.path.string());
+}
+
 }  // namespace
 
 void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
@@ -79,6 +91,7 @@ void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryP
                          : config.sharing.method != "none" ? config.sharing.method
                                                            : "all"));
   for (const std::string& note : model.notes()) report.say(note);
+  if (const std::string notice = unread_weights_notice(config.model); !notice.empty()) report.say(notice);
   report.say(fmt::format(
       "data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads; device {}",
       sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps, in.config.trainer.train.batch,

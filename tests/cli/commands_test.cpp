@@ -191,6 +191,21 @@ TEST_F(Trainer, ContinuesPrompts) {
   EXPECT_TRUE(fs::exists(*this / "runs/full/samples.jsonl"));
 }
 
+TEST_F(Trainer, SaysWhatOfAModelOfTheUsersIsNotRead) {
+  answer({"full.toml", "job=export", "run.dir=mine"});
+  fs::remove(*this / "mine/model/tessera.json");
+  test::write_file(*this / "english.jsonl", "{\"prompt\": \"what is this\", \"completion\": \"no idea\"}\n");
+  const Words words = {"lora.toml", "model.path=mine/model", "train.steps=1", "data.train=english.jsonl",
+                       "run.dir=run"};
+  EXPECT_THAT(
+      answer(words),
+      AllOf(ContainsRegex("the tokenizer of model.tokenizer, \"[^\"]*world/tokenizer\", does not know these words; "
+                          "model.tokenizer=\"\" takes the one of model.path"),
+            ContainsRegex("note: model.init is \"random\": the weights in [^ ]*mine/model are not read")));
+  EXPECT_THAT(answer(joined(words, {"model.tokenizer=", "model.init=pretrained", "run.dir=other"})),
+              AllOf(HasSubstr("the model's tokenizer does not know these words"), Not(HasSubstr("are not read"))));
+}
+
 /// Its export.merged = false is the run's, not the job's.
 TEST_F(Trainer, ExportsByTheRecipeThatARunStored) {
   answer({"mos.toml", "train.steps=1", "run.dir=run"});

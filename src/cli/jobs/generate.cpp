@@ -230,7 +230,7 @@ int continue_prompts(const JobInputs& in) {
   refuse_overwritten_inputs(in, folder.path());
   std::vector<int32_t> tokens;
   for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-  tell(in, unknown_words(tokens, tokenizer, "prompts'"));
+  tell(in, unknown_words(tokens, tokenizer, "prompts'", in.config.model));
   if (!asked.prompts.empty()) answer(in, tokenizer, memory, asked);
 
   const Samples samples = samples_of(in, tokenizer, examples, asked);
