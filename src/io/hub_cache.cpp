@@ -90,8 +90,10 @@ std::string snapshot_fault(const fs::path& model, const std::string& name) {
       download_command(name), there);
 }
 
-/// Absolute and without a slash at its end.
-fs::path whole_path(const fs::path& folder) { return fs::absolute(folder / "").lexically_normal().parent_path(); }
+/// Absolute and without a slash at its end; empty if it is.
+fs::path whole_path(const fs::path& folder) {
+  return folder.empty() ? fs::path() : fs::absolute(folder / "").lexically_normal().parent_path();
+}
 
 }  // namespace
 

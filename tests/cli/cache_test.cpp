@@ -69,6 +69,9 @@ TEST_F(Cache, ModelsThatAreNotThereComeWithWhatToSay) {
               HasSubstr("hf download org/other, then say model.path=org/other"));
   EXPECT_THAT(said_of("hub/models--org--name/snapshots"), HasSubstr("say model.path=org/name"));
   EXPECT_THAT(said_of("nowhere"), HasSubstr("or org/name, a model that \"hf download org/name\" has fetched"));
+  EXPECT_THAT(expect_exit(2, named({"model.tokenizer=Org/Name"})).err, HasSubstr("did you mean \"org/name\""));
+  EXPECT_THAT(expect_exit(2, named({"model.tokenizer=nowhere"})).err,
+              HasSubstr("name the folder of tokenizer.json, or"));
   fs::remove(snapshot("0123456789abcdef") / "tokenizer.json");
   EXPECT_THAT(expect_exit(2, named({"model.tokenizer="})).err,
               HasSubstr("there is no tokenizer.json\n  not all of the model was downloaded: hf download org/name"));

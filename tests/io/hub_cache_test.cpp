@@ -156,6 +156,7 @@ TEST(HubCache, GivesModelsTheirTitles) {
   EXPECT_EQ(hub_revision_of("/c/models--org--name/snapshots/0123456789abcdef"), "0123456789abcdef");
   EXPECT_EQ(title_of_model("/models/smollm2/"), "smollm2");
   EXPECT_EQ(hub_revision_of("/models/smollm2"), "");
+  EXPECT_EQ(title_of_model(""), "");
 }
 
 TEST(HubCache, KnowsItsSnapshotsByTheirPlace) {

@@ -98,6 +98,11 @@ constexpr HarmlessValue kHarmless[] = {{"pruned_heads", "{}"},          {"add_cr
                                        {"is_encoder_decoder", "false"}, {"tie_encoder_decoder", "false"},
                                        {"partial_rotary_factor", "1"},  {"partial_rotary_factor", "1.0"}};
 
+std::string shortened(const std::string& text) {
+  const std::string front = fmt::format("{:.80}", text);
+  return front.size() < text.size() ? front + "..." : text;
+}
+
 bool is_harmless(std::string_view key, const Json& value) {
   const std::string text = value.dump();
   return std::ranges::any_of(kHarmless, [&](const HarmlessValue& h) { return h.key == key && h.value == text; });
@@ -152,7 +157,7 @@ void require_known_keys(const Json& json, std::initializer_list<std::string_view
     if (value.is_null() || is_one_of(kShared, key) || is_one_of(own, key) || is_one_of(kWithoutEffect, key) ||
         is_harmless(key, value))
       continue;
-    unknown += fmt::format("{}\"{}\" is {:.80}", count++ == 0 ? "" : ", ", key, value.dump());
+    unknown += fmt::format("{}\"{}\" is {}", count++ == 0 ? "" : ", ", key, shortened(value.dump()));
   }
   if (count == 0) return;
   throw UserError(
