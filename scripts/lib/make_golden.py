@@ -59,6 +59,7 @@ def main():
     make_packed(root / "gqa", seed=100)
     make_packed(root / "mistral", seed=101)
     make_defaults(root / "defaults.json")
+    make_rope_keys(root / "rope_keys.json")
     make_lora_run(root / "lora", seed=200)
     make_full_run(root / "full_finetune", seed=300)
     make_schedule(root / "schedule.json")
@@ -162,6 +163,37 @@ def make_defaults(path):
         found["rope_theta"] = config.rope_parameters["rope_theta"]
         defaults[family.model_type] = found
     path.write_text(json.dumps({"made_by": MADE_BY, **defaults}, indent=1) + "\n")
+
+
+def make_rope_keys(path):
+    """What transformers makes of each way to spell rotary positions: `keys` of config.json beside these sizes, `read` after."""
+    numbers = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaled = {"rope_type": "llama3", **numbers, "original_max_position_embeddings": 64}
+    plain = {"rope_type": "default", "rope_theta": 3e5}
+    spellings = [
+        {}, {"rope_theta": 2e5}, {"rope_scaling": None, "rope_theta": 2e5}, {"rope_scaling": {}}, {"rope_parameters": {}},
+        {"rope_parameters": {}, "rope_theta": 2e5}, {"rope_parameters": {"rope_theta": 2e5}}, {"rope_scaling": {"rope_theta": 2e5}},
+        {"rope_parameters": plain}, {"rope_parameters": plain, "rope_theta": 2e5}, {"rope_scaling": plain, "rope_theta": 2e5},
+        {"rope_parameters": {"rope_type": "default"}, "rope_theta": 2e5}, {"rope_scaling": {"type": "default", "rope_theta": 2e5}},
+        {"rope_scaling": scaled}, {"rope_scaling": scaled, "rope_theta": 2e5}, {"rope_scaling": {**scaled, "rope_theta": 3e5}, "rope_theta": 2e5},
+        {"rope_parameters": {**scaled, "rope_theta": 3e5}, "rope_theta": 2e5}, {"rope_scaling": {"type": "llama3", **numbers}},
+        {"rope_parameters": {"rope_type": "llama3", **numbers, "rope_theta": 3e5}},
+        {"rope_scaling": None, "rope_parameters": plain}, {"rope_scaling": {}, "rope_parameters": plain},
+        {"rope_scaling": plain, "rope_parameters": {}}, {"rope_scaling": scaled, "rope_parameters": scaled},
+        {"rope_scaling": plain, "rope_parameters": plain, "rope_theta": 2e5}, {"rope_parameters": {**plain, "partial_rotary_factor": 1.0}},
+        # Both, and they differ.
+        {"rope_scaling": scaled, "rope_parameters": plain}, {"rope_scaling": {"rope_type": "default"}, "rope_parameters": plain},
+        {"rope_scaling": scaled, "rope_parameters": {**scaled, "rope_theta": 3e5}}, {"rope_scaling": plain, "rope_parameters": scaled},
+    ]
+    found = []
+    for family in (LlamaConfig, SmolLM3Config):
+        for keys in spellings:
+            sizes = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+                     "num_attention_heads": 8, "num_key_value_heads": 8, "max_position_embeddings": 256}
+            config = family.from_dict({**sizes, **json.loads(json.dumps(keys))})
+            found.append({"model_type": family.model_type, "keys": keys, "read": config.rope_parameters})
+    text = ",\n".join(" " + json.dumps(entry) for entry in found)
+    path.write_text(f'{{"made_by": {json.dumps(MADE_BY)}, "spellings": [\n{text}\n]}}\n')
 
 
 # ---- one row of several documents --------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
     if (!notice.empty()) sets.notices.push_back(notice);
     if (split == Split::train && objective_of(train.objective).rows == ExampleRows::answers)
       data = answers_only(std::move(data));
-    if (const std::string warning = unknown_words(data.tokens, sets.tokenizer, "data's"); !warning.empty())
+    if (const std::string warning = unknown_words(data.tokens, sets.tokenizer, "data's", in.config.model);
+        !warning.empty())
       sets.notices.push_back(warning + " (--show-batch shows them)");
     const bool is_shuffled_by_seed = split == Split::train || rules == Rules::first;
     PackedDataset set(std::move(data), train.sequence_length,
@@ -82,14 +83,20 @@ void require_known_tokens(const JobInputs& in, const Model& model, const Dataset
   if (sets.eval) require_known_token(in, model, sets.tokenizer, sets.eval->largest_id());
 }
 
-std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer& tokenizer, const std::string& whose) {
+std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer& tokenizer, const std::string& whose,
+                          const ModelOptions& model) {
   const auto unknown = tokenizer.unknown();
   if (!unknown || tokens.empty()) return "";
   const auto count = std::count(tokens.begin(), tokens.end(), *unknown);
   const double share = static_cast<double>(count) / static_cast<double>(tokens.size());
   if (share <= 0.01) return "";
-  return fmt::format("warning: {:.0f} % of the {} tokens are {}: the model's tokenizer does not know these words",
-                     100 * share, whose, tokenizer.token(*unknown));
+  const bool is_other = !model.tokenizer.empty() && model.tokenizer != model.path;
+  const bool has_own = is_other && std::filesystem::exists(model.path / "tokenizer.json");
+  return fmt::format("warning: {:.0f} % of the {} tokens are {}: {} does not know these words{}", 100 * share, whose,
+                     tokenizer.token(*unknown),
+                     is_other ? fmt::format("the tokenizer of model.tokenizer, \"{}\",", model.tokenizer.string())
+                              : "the model's tokenizer",
+                     has_own ? "; model.tokenizer=\"\" takes the one of model.path" : "");
 }
 
 }  // namespace tessera

@@ -29,6 +29,7 @@ void require_known_tokens(const JobInputs&, const Model&, const Datasets&);
 
 /// A warning when more than one in a hundred of the tokens that are `whose` ("data's") is the unknown one;
 /// empty otherwise.
-std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer&, const std::string& whose);
+std::string unknown_words(std::span<const int32_t> tokens, const Tokenizer&, const std::string& whose,
+                          const ModelOptions&);
 
 }  // namespace tessera

@@ -10,6 +10,8 @@
 #include "cli/folded_run.h"
 #include "cli/spsa_run.h"
 #include "core/error.h"
+#include "core/shell_word.h"
+#include "io/hub_cache.h"
 #include "io/output.h"
 #include "model/config_fingerprint.h"
 #include "score/evaluation.h"
@@ -108,6 +110,23 @@ TrainerConfig config_of(const CheckpointMeta& saved) {
   return config;
 }
 
+/// Of a model in the cache, whose name leads to another snapshot now: the one that the run began with, if it is still
+/// there.
+std::string way_to_old_snapshot(const JobInputs& in, const CheckpointMeta& saved) {
+  const auto is_path = [](const auto& entry) { return entry.first == "model.path"; };
+  const auto found = std::ranges::find_if(saved.recipe, is_path);
+  if (found == saved.recipe.end() || found->second.empty()) return "";
+  ModelOptions options;
+  Recipe recipe = Recipe::from_text("[model]\npath = " + found->second, "the recipe in the checkpoint");
+  recipe.read("model", options);
+  const fs::path &before = options.path, &now = in.config.model.path;
+  const std::string name = hub_name_of(before);
+  std::error_code ignored;
+  if (name.empty() || name != hub_name_of(now) || before == now || !fs::is_directory(before, ignored)) return "";
+  return fmt::format("the cache has a newer snapshot of {} now; the one that the run began with is still there: {}\n",
+                     name, shell_word("model.path=" + before.string()));
+}
+
 void require_same_base(const JobInputs& in, Model& model, const std::string& base, const CheckpointMeta& saved,
                        const fs::path& file) {
   const std::string what = "this run cannot go on with another base model";
@@ -115,17 +134,19 @@ void require_same_base(const JobInputs& in, Model& model, const std::string& bas
       !saved.config_fingerprint.empty() && saved.config_fingerprint != config)
     throw UserError(
         file.string(), what,
-        "model.path has another config.json now: sizes, heads, rms_norm_eps, rope or tied weights are others. Put "
-        "it back, or " +
+        way_to_old_snapshot(in, saved) +
+            "model.path has another config.json now: sizes, heads, rms_norm_eps, rope, tied weights, biases or windows are others. Put "
+            "it back, or " +
             start_anew(in));
   if (saved.base_fingerprint != base)
     throw UserError(
         file.string(), what,
-        fmt::format(
-            "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
-            "{}): put them back, or {}",
-            saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint, base.empty() ? "of its own" : base,
-            start_anew(in)));
+        way_to_old_snapshot(in, saved) +
+            fmt::format(
+                "model.path has another config.json or other weights now, or they are shared in another way (it was {}, now "
+                "{}): put them back, or {}",
+                saved.base_fingerprint.empty() ? "of its own" : saved.base_fingerprint,
+                base.empty() ? "of its own" : base, start_anew(in)));
 }
 
 /// The "done" line of a run that is continued where it lies.

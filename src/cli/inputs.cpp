@@ -6,6 +6,7 @@
 #include "cli/run_path.h"
 #include "core/error.h"
 #include "io/files.h"
+#include "model/adapter_io.h"
 #include "model/sharing_io.h"
 
 namespace tessera {
@@ -58,9 +59,9 @@ std::vector<Input> inputs_of(const JobInputs& in) {
   std::vector<Input> all = {{"data.train", c.data.train},
                             {"data.eval", c.data.eval},
                             {"model.path", c.model.path},
-                            {"model.tokenizer", c.model.tokenizer},
-                            {"adapter.load", c.adapter.load}};
+                            {"model.tokenizer", c.model.tokenizer}};
   // Of a run only the part with the weights is read: other jobs write beside it.
+  if (!c.adapter.load.empty()) all.push_back({"adapter.load", adapter_folder(c.adapter.load)});
   if (!c.sharing.load.empty()) all.push_back({"sharing.load", sharing_folder(c.sharing.load)});
   for (const Job& job : jobs())
     if (job.inputs)

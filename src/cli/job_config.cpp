@@ -85,8 +85,9 @@ void check_files(Recipe& recipe, const JobConfig& c) {
     check_data_file(recipe, c, c.data.train, "data", "train");
     check_data_file(recipe, c, c.data.eval, "data", "eval");
   }
-  check_model_path(recipe, c.model.path);
-  check_path(recipe, c.model.tokenizer, "model", "tokenizer");
+  check_model_path(recipe, c.model.path, "path",
+                   "name a Hugging Face folder, the folder that scripts/import_gguf makes of a GGUF file");
+  check_model_path(recipe, c.model.tokenizer, "tokenizer", "name the folder of tokenizer.json");
   check_path(recipe, c.sharing.load, "sharing", "load");
   check_path(recipe, c.adapter.load, "adapter", "load");
   check_resume(recipe, c);

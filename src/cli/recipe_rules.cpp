@@ -69,13 +69,19 @@ void check_path(Recipe& recipe, const std::filesystem::path& path, const char* s
                status.type() == fs::file_type::not_found ? mend : "");
 }
 
-void check_model_path(Recipe& recipe, const std::filesystem::path& path) {
+void check_model_path(Recipe& recipe, const std::filesystem::path& path, const char* key, const std::string& hint) {
+  const std::string typed = recipe.given_text("model", key), of_page = hub_name_in_url(typed);
+  if (!of_page.empty())
+    return check_path(recipe, path, "model", key,
+                      cached_model(of_page).empty()
+                          ? fmt::format("nothing is fetched over the network: {}, then say model.{}={}",
+                                        download_command(of_page), key, of_page)
+                          : fmt::format("it is in the cache of Hugging Face: say model.{}={}", key, of_page));
   // "org/name", as a hub calls a model: two names, of which not even the first is there.
-  const std::string typed = recipe.given_text("model", "path");
   const bool is_of_hub = is_hub_name(typed) && !std::filesystem::exists(path.parent_path());
-  check_path(recipe, path, "model", "path",
-             is_of_hub ? not_in_cache(typed)
-                       : "name a Hugging Face folder, or the folder that scripts/import_gguf makes of a GGUF file");
+  check_path(
+      recipe, path, "model", key,
+      is_of_hub ? not_in_cache(typed) : hint + ", or org/name, a model that \"hf download org/name\" has fetched");
 }
 
 void check_data_file(Recipe& recipe, const JobConfig& c, const std::filesystem::path& path, const char* section,

@@ -13,8 +13,9 @@ void require_train_data(Recipe&, const DataConfig&);
 /// A command in the recipe's head that names what is missing, and so makes it, is repeated.
 void check_path(Recipe&, const std::filesystem::path&, const char* section, const char* key,
                 const std::string& hint = {});
-/// model.path: a folder, or a file that a model is drawn from.
-void check_model_path(Recipe&, const std::filesystem::path&);
+/// model.path or model.tokenizer: a folder, a file that a model is drawn from, or a name of the hub.
+/// @param hint  what else it may be, of one that is not there
+void check_model_path(Recipe&, const std::filesystem::path&, const char* key, const std::string& hint);
 /// A file that the job reads records or text from, more than once.
 void check_data_file(Recipe&, const JobConfig&, const std::filesystem::path&, const char* section, const char* key);
 

@@ -8,6 +8,7 @@
 #include "cli/estimator_run.h"
 #include "cli/model_settings.h"
 #include "core/error.h"
+#include "io/hub_cache.h"
 #include "score/figures.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
@@ -66,18 +67,31 @@ int64_t lora_parameters(const AdapterWeights& adapter) {
   return count;
 }
 
+/// Of a model of the user's, put into a recipe that draws its weights.
+std::string unread_weights_notice(const ModelOptions& model) {
+  namespace fs = std::filesystem;
+  const bool has_weights =
+      fs::exists(model.path / "model.safetensors") || fs::exists(model.path / "model.safetensors.index.json");
+  if (model.init != "random" || !has_weights) return "";
+  return fmt::format(
+      "note: model.init is \"random\": the weights in {} are not read, training begins with drawn ones; "
+      "model.init=pretrained reads them",
+      model.path.string());
+}
+
 }  // namespace
 
 void say_plan(Reporter& report, const JobInputs& in, Model& model, const MemoryPlan& memory, const Datasets& sets,
               int64_t steps) {
   const JobConfig& config = in.config;
   report.say(fmt::format("{}: {} layers of width {}, {} parameters; trained: {} ({})",
-                         in.config.model.path.filename().string(), model.config().num_hidden_layers,
+                         title_of_model(in.config.model.path), model.config().num_hidden_layers,
                          model.config().hidden_size, dense_parameters(model), model.pool().trainable_count(),
                          config.adapter.method != "none"   ? config.adapter.method
                          : config.sharing.method != "none" ? config.sharing.method
                                                            : "all"));
   for (const std::string& note : model.notes()) report.say(note);
+  if (const std::string notice = unread_weights_notice(config.model); !notice.empty()) report.say(notice);
   report.say(fmt::format(
       "data: {} rows of {} tokens, {:.1f} % filled; {} steps of {} rows on {} ranks x {} threads; device {}",
       sets.train->rows(), sets.train->sequence_length(), 100 * sets.train->fill(), steps, in.config.trainer.train.batch,

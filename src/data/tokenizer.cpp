@@ -20,6 +20,7 @@
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/vocabulary.h"
 #include "io/files.h"
+#include "io/hub_cache.h"
 #include "io/json_file.h"
 #include "io/links.h"
 
@@ -181,9 +182,13 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
   require_sound_link(path);
   if (!fs::exists(path)) {
+    // Of a cache, a snapshot without either was not downloaded whole.
+    const bool is_part = !hub_name_of(folder).empty() && !fs::exists(folder / "tokenizer.model");
     throw UserError(
         folder.string(), "there is no tokenizer.json",
-        "set model.tokenizer to the folder that has it; one with only a SentencePiece tokenizer.model has to be converted first");
+        is_part
+            ? "not all of the model was downloaded: " + download_again(folder)
+            : "set model.tokenizer to the folder that has it; one with only a SentencePiece tokenizer.model has to be converted first");
   }
   const Document document = Document::read(path);
   const Document config = Document::read_if_there(folder / "tokenizer_config.json");

@@ -14,15 +14,33 @@ std::filesystem::path hub_cache();
 /// "org/name": two names of letters, digits, "-", "_" and ".", neither of which is "." or "..".
 bool is_hub_name(const std::string& text);
 
-/// The snapshot of a model that refs/main names, or its only one; empty where there is none.
+/// "org/name" of a page of the hub ("https://huggingface.co/org/name/tree/main"); empty for other text.
+std::string hub_name_in_url(const std::string& text);
+
+/// Of a cache's folder "models--org--name" the snapshot that refs/main names; without that file its only one. Empty
+/// where there is none, also where refs/main names one that is not there.
+std::filesystem::path snapshot_in(const std::filesystem::path& model);
+
+/// The same by name, in hub_cache().
 /// @param name  anything; what is no name of the hub has none
 std::filesystem::path cached_model(const std::string& name);
 
-/// Why the cache does not have a model, and what fetches it, as text for a hint.
+/// Why the cache does not have a model, and what fetches it, as text for a hint. A model that is there and has nearly
+/// this name is named.
 std::string not_in_cache(const std::string& name);
 
 /// "org/name" of a folder that is a snapshot in a cache; empty for other folders.
 std::string hub_name_of(const std::filesystem::path& folder);
+
+/// The commit of such a folder; empty for other folders.
+std::string hub_revision_of(const std::filesystem::path& folder);
+
+/// What people call a model: "org/name (0123abc)" of a snapshot, else the folder's name.
+std::string title_of_model(const std::filesystem::path& folder);
+
+/// Of a folder "models--org--name" in a cache, or of one in it such as "snapshots": what to say in its place, as text
+/// for a hint. Empty for other folders.
+std::string way_into_cache_folder(const std::filesystem::path& folder);
 
 /// What a download that was broken off left of its files (*.incomplete): of a snapshot beside the cache's blobs, of
 /// another folder where `hf download --local-dir` keeps them.

@@ -6,6 +6,7 @@
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "model/base_files.h"
 #include "model/config_fingerprint.h"
 #include "model/native_folder.h"
 #include "model/native_mend.h"
@@ -80,18 +81,33 @@ void require_same_layers(const NativeFolder& saved, const fs::path& folder, Mode
                   "it belongs to another model: train one on the folded model");
 }
 
+/// With the paths of both bases, where they are known.
+std::string other_base_hint(const fs::path& folder, Model& model) {
+  std::string hint = "it belongs to another base model: set model.path and [sharing] to what it was trained on";
+  if (const fs::path theirs = base_of_run(fs::absolute(folder).parent_path()); !theirs.empty())
+    hint += fmt::format("\nmodel.path of the run that it lies in: {}", theirs.string());
+  return hint + fmt::format("\nmodel.path here: {}", model.options().path.string());
+}
+
 }  // namespace
 
 void save_adapter(const fs::path& folder, Model& model) {
   TS_CHECK(model.adapter(), "save_adapter: the model has no adapter");
   std::vector<std::pair<std::string, ConstView>> tensors;
   for (const NamedValues& slot : adapter_slots(model)) tensors.emplace_back(slot.name, slot.values);
-  NativeFolder::write(
-      kAdapter, folder, method_of(model) + ".safetensors", tensors, model.adapter()->descriptor(),
-      {{"base_fingerprint", model.base_fingerprint()}, {"config_fingerprint", config_fingerprint(model.config())}});
+  NativeFolder::write(kAdapter, folder, method_of(model) + ".safetensors", tensors, model.adapter()->descriptor(),
+                      {{"base_fingerprint", model.base_fingerprint()},
+                       {"config_fingerprint", config_fingerprint(model.config())},
+                       {"config_numbers", config_numbers(model.config())}});
 }
 
-void load_adapter(const fs::path& folder, Model& model, const std::string& where) {
+fs::path adapter_folder(const fs::path& folder) {
+  const fs::path inside = folder / "adapter";
+  return !fs::exists(folder / kAdapter.description) && fs::exists(inside / kAdapter.description) ? inside : folder;
+}
+
+void load_adapter(const fs::path& given, Model& model, const std::string& where) {
+  const fs::path folder = adapter_folder(given);
   TS_CHECK(model.adapter(), "load_adapter: the model has no adapter");
   const std::string file_name = method_of(model) + ".safetensors";
   if (fs::exists(folder / "adapter_config.json") && !fs::exists(folder / kAdapter.description))
@@ -109,7 +125,7 @@ void load_adapter(const fs::path& folder, Model& model, const std::string& where
   if (model.knows_base()) {
     const Json fingerprint = model.base_fingerprint();
     saved.require_equal("base_fingerprint", saved.json().find("base_fingerprint"), &fingerprint,
-                        "it belongs to another base model: set model.path and [sharing] to what it was trained on");
+                        other_base_hint(folder, model));
   }
   saved.require_same_config(model.config());
 

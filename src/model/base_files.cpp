@@ -31,18 +31,6 @@ bool is_run(const fs::path& folder) {
          (fs::exists(folder / "metrics.jsonl") || fs::exists(folder / "checkpoints"));
 }
 
-/// model.path of a run's recipe; empty when it cannot be told.
-fs::path base_of_run(const fs::path& run) {
-  try {
-    ModelOptions options;
-    Recipe recipe = Recipe::load(run / "recipe.toml");
-    recipe.read("model", options);
-    return options.path;
-  } catch (const UserError&) {
-    return {};
-  }
-}
-
 std::string base_hint(const std::string& base) {
   if (base.empty()) return "set model.path to the base model that it was trained on";
   return fmt::format("set model.path to the base model that it was trained on: \"{}\"", base);
@@ -55,6 +43,17 @@ std::string peft_base(const fs::path& folder) {
 }
 
 }  // namespace
+
+fs::path base_of_run(const fs::path& run) {
+  try {
+    ModelOptions options;
+    Recipe recipe = Recipe::load(run / "recipe.toml");
+    recipe.read("model", options);
+    return options.path;
+  } catch (const UserError&) {
+    return {};
+  }
+}
 
 void refuse_other_folder(const fs::path& folder, const std::string& where) {
   // A link that cannot be followed is there, too: who reads it says what is wrong.

@@ -16,6 +16,9 @@ namespace tessera {
 /// @throws UserError for such a folder; other folders and files are left to who reads them
 void refuse_other_folder(const std::filesystem::path& folder, const std::string& where);
 
+/// model.path of a run's stored recipe; empty when it cannot be told.
+std::filesystem::path base_of_run(const std::filesystem::path& run);
+
 /// The weights of a folder, under the specs' names whatever prefix they have there (tensor_names.h). A tied model may
 /// store its one matrix as the head's: it is then read under the embedding's name.
 /// @throws UserError for files that are missing or damaged, and for tensors that contradict config.json

@@ -35,4 +35,46 @@ std::string config_fingerprint(const ModelConfig& c) {
                                 text_of_options(c)));
 }
 
+Json config_numbers(const ModelConfig& c) {
+  Json numbers = Json::object();
+  numbers.set("model_type", c.family)
+      .set("vocab_size", c.vocab_size)
+      .set("hidden_size", c.hidden_size)
+      .set("intermediate_size", c.intermediate_size)
+      .set("num_hidden_layers", c.num_hidden_layers)
+      .set("num_attention_heads", c.num_attention_heads)
+      .set("num_key_value_heads", c.num_key_value_heads)
+      .set("head_dim", c.head_dim)
+      .set("rms_norm_eps", c.rms_norm_eps)
+      .set("rope_theta", c.rope.theta)
+      .set("tie_word_embeddings", c.tie_word_embeddings)
+      .set("attention_bias", c.attention_bias)
+      .set("mlp_bias", c.mlp_bias);
+  if (c.rope.factor != 1)
+    numbers.set("factor", c.rope.factor)
+        .set("low_freq_factor", c.rope.low_freq_factor)
+        .set("high_freq_factor", c.rope.high_freq_factor)
+        .set("original_max_position_embeddings", c.rope.original_max_position_embeddings);
+  if (c.attention.empty()) return numbers;
+  Json windows = Json::array(), rotary = Json::array();
+  for (const LayerAttention& layer : c.attention) {
+    windows.push_back(layer.window);
+    rotary.push_back(layer.rotary);
+  }
+  return numbers.set("windows by layer (0: none)", windows).set("rotary layers", rotary);
+}
+
+std::string changed_numbers(const Json& before, const Json& now) {
+  std::string text;
+  const auto add = [&](const std::string& key) {
+    const Json *old = before.find(key), *found = now.find(key);
+    const std::string was = old ? old->dump() : "not there", is = found ? found->dump() : "not there";
+    if (was != is) text += fmt::format("{}{} was {} and is {}", text.empty() ? "" : ", ", key, was, is);
+  };
+  for (const auto& [key, value] : before.members()) add(key);
+  for (const auto& [key, value] : now.members())
+    if (!before.find(key)) add(key);
+  return text;
+}
+
 }  // namespace tessera

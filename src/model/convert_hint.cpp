@@ -1,8 +1,13 @@
 #include "model/convert_hint.h"
 
+#include <array>
+#include <cstring>
+#include <span>
+
 #include "core/error.h"
 #include "core/json.h"
 #include "core/shell_word.h"
+#include "io/file_descriptor.h"
 #include "io/hub_cache.h"
 
 namespace tessera {
@@ -10,9 +15,34 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char *kGguf = ".gguf", *kConverted = "-converted";
-constexpr std::string_view kOfPart = "-of-";  // "model-00001-of-00003.gguf"
+constexpr std::string_view kImported = "llama";  // what scripts/import_gguf reads
+constexpr std::string_view kOfPart = "-of-";     // "model-00001-of-00003.gguf"
+
+/// "general.architecture", which writers put first; empty where something else is there.
+///   "GGUF", version, tensors, keys | length, key | type, length, value
+std::string architecture_of(const fs::path& file) {
+  constexpr size_t kBegin = 24;  // 4 + 4 + 8 + 8 bytes
+  constexpr std::string_view kKey = "general.architecture";
+  constexpr uint32_t kText = 8;
+  constexpr size_t kLonger = 64;  // than any name is
+  std::array<char, kBegin + 8 + kKey.size() + 4 + 8 + kLonger> bytes{};
+  FileDescriptor::open_to_read(file).read(std::as_writable_bytes(std::span(bytes)));
+  const std::string_view all(bytes.data(), bytes.size());
+  const auto number = [&](size_t at, auto value) {
+    std::memcpy(&value, bytes.data() + at, sizeof(value));
+    return value;
+  };
+  const size_t type = kBegin + 8 + kKey.size(), value = type + 4 + 8;
+  const auto length = number(type + 4, uint64_t{});
+  if (all.substr(kBegin + 8, kKey.size()) != kKey || number(type, uint32_t{}) != kText || length > kLonger) return "";
+  return std::string(all.substr(value, static_cast<size_t>(length)));
+}
 
 }  // namespace
+
+bool can_import_family(const std::string& family) { return family == kImported; }
+
+std::string families_imported() { return fmt::format("the family \"{}\"", kImported); }
 
 std::string python_text(const fs::path& path) { return Json(path.string()).dump(); }
 
@@ -36,6 +66,11 @@ std::string python_hint(const fs::path& folder, const std::string& packages, con
 }
 
 std::string gguf_hint(const fs::path& file) {
+  if (const std::string found = architecture_of(file); !found.empty() && !can_import_family(found))
+    return fmt::format(
+        "it is of the family \"{}\", and scripts/import_gguf reads {}: take the model that it was made of, in Hugging "
+        "Face's form",
+        found, families_imported());
   const std::string stem = file.stem().string();
   const size_t part = stem.find(kOfPart);
   if (part == std::string::npos) {

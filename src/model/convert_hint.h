@@ -15,7 +15,13 @@ std::string python_hint(const std::filesystem::path& folder, const std::string& 
                         const std::string& imports = {}, const std::string& arguments = {},
                         const std::string& then = {});
 
-/// The command that makes a folder of a GGUF file; of one of several parts, how to join them first.
+/// Whether scripts/import_gguf reads a family, by its model_type or its name in GGUF files; and those that it reads, as
+/// text.
+bool can_import_family(const std::string& family);
+std::string families_imported();
+
+/// The command that makes a folder of a GGUF file; of one of several parts, how to join them first; of a family that
+/// scripts/import_gguf does not read, that.
 std::string gguf_hint(const std::filesystem::path& file);
 
 /// The same for Flax's files, of which transformers 4 was the last to read any.

@@ -10,6 +10,7 @@
 #include "core/stop.h"
 #include "io/files.h"
 #include "io/folders.h"
+#include "io/hub_cache.h"
 #include "io/safetensors.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
@@ -73,10 +74,13 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
   }
   Json target_modules = Json::array();
   for (const std::string& target : targets) target_modules.push_back(target);
-  return Json::object()
-      .set("peft_type", "LORA")
+  // A snapshot's path is of this machine alone.
+  const fs::path& base = model.options().path;
+  const std::string name = hub_name_of(base), revision = hub_revision_of(base);
+  Json config = Json::object();
+  config.set("peft_type", "LORA")
       .set("task_type", "CAUSAL_LM")
-      .set("base_model_name_or_path", model.options().path.string())
+      .set("base_model_name_or_path", name.empty() ? base.string() : name)
       .set("r", rank)
       .set("lora_alpha", integer_if_whole(descriptor.at("alpha").as_number()))
       .set("lora_dropout", descriptor.at("dropout").as_number())
@@ -88,6 +92,8 @@ Json peft_config(Model& model, const std::vector<Adapted>& adapted) {
       .set("fan_in_fan_out", false)
       .set("inference_mode", true)
       .set("init_lora_weights", true);
+  if (!revision.empty()) config.set("revision", revision);
+  return config;
 }
 
 /// gain · W0 + scale · Btᵀ A in f32. @param gain  empty: none

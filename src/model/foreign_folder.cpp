@@ -145,6 +145,8 @@ void refuse_foreign_folder(const fs::path& folder, ModelPart part, const std::st
   std::error_code fault;
   if (!fs::is_directory(folder, fault)) refuse(folder, where, "is neither a file nor a folder", "");
   const std::vector<std::string> names = names_in(folder, fault);
+  if (const std::string way = way_into_cache_folder(folder); !way.empty() && is_missing(folder / kConfig))
+    refuse(folder, where, fmt::format("holds no {}", kConfig), way);
   refuse_broken_links(folder, names, part);
   const bool has_config = !is_missing(folder / kConfig),
              has_weights = !is_missing(folder / kWeights) || !is_missing(folder / kIndex);

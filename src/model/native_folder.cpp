@@ -98,11 +98,19 @@ void NativeFolder::require_same(const Json& ours, const std::vector<std::string>
 void NativeFolder::require_same_config(const ModelConfig& config) const {
   const Json* saved = json_.find("config_fingerprint");
   const Json ours = config_fingerprint(config);
-  if (saved)
-    require_equal(
-        "config_fingerprint", saved, &ours,
-        "the config.json of model.path has other numbers now (sizes, heads, rms_norm_eps, rope, tied weights): put "
-        "back the one that it was trained with");
+  if (!saved || saved->dump() == ours.dump()) return;
+  // Folders of earlier versions do not tell the numbers.
+  const Json* numbers = json_.find("config_numbers");
+  if (const std::string changed =
+          numbers && numbers->is_object() ? changed_numbers(*numbers, config_numbers(config)) : "";
+      !changed.empty())
+    throw UserError(
+        where_,
+        fmt::format("the {} in \"{}\" belongs to another config.json: {}", kind_.what, folder_.string(), changed),
+        "put back the config.json of model.path that it was trained with");
+  require_equal("config_fingerprint", saved, &ours,
+                "the config.json of model.path has other numbers now (sizes, heads, rms_norm_eps, rope, tied weights, "
+                "biases, windows): put back the one that it was trained with");
 }
 
 void NativeFolder::write(const NativeKind& kind, const fs::path& folder, const std::string& file_name,

@@ -8,6 +8,7 @@
 #include "core/shell_word.h"
 #include "io/files.h"
 #include "io/hub_cache.h"
+#include "io/json_file.h"
 #include "model/convert_hint.h"
 
 namespace tessera {
@@ -48,6 +49,17 @@ std::string base_model_of(const fs::path& folder) {
   return "";
 }
 
+/// model_type of its config.json; empty where there is none.
+std::string family_of(const fs::path& folder) {
+  try {
+    const Json config = read_configuration(folder / "config.json");
+    const Json* family = config.find("model_type");
+    return family && family->is_string() ? family->as_string() : "";
+  } catch (const UserError&) {
+    return "";  // it only completes a hint
+  }
+}
+
 /// Lines that turn it back, for those methods for which they are known to work.
 std::string way_back(const fs::path& folder, const std::string& method) {
   if (method == kBitsAndBytes) return python_hint(folder, "accelerate bitsandbytes", "", "", ".dequantize()");
@@ -58,13 +70,14 @@ std::string way_back(const fs::path& folder, const std::string& method) {
     return python_hint(folder, "accelerate compressed-tensors", "CompressedTensorsConfig",
                        ", quantization_config=CompressedTensorsConfig(run_compressed=False)");
   const std::string to = converted_folder(folder);
+  if (method == "gptq" && !can_import_family(family_of(folder))) return "";
   if (method == "gptq")
     return fmt::format(
-        "convert it through GGUF with llama.cpp's convert_hf_to_gguf.py, if it is of a family that scripts/import_gguf "
-        "reads, and set model.path to {0}:\n"
+        "convert it through GGUF with llama.cpp's convert_hf_to_gguf.py, and set model.path to {0} (scripts/import_gguf "
+        "reads {4}):\n"
         "  python convert_hf_to_gguf.py {1} --outtype f32 --outfile {2}\n"
         "  scripts/import_gguf {2} {3}",
-        python_text(to), shell_word(folder.string()), shell_word(to + ".gguf"), shell_word(to));
+        python_text(to), shell_word(folder.string()), shell_word(to + ".gguf"), shell_word(to), families_imported());
   if (method != kMlx) return "";
   return fmt::format(
       "convert it (pip install mlx-lm), and set model.path to {}:\n"

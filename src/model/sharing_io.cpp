@@ -73,7 +73,8 @@ void save_sharing(const fs::path& folder, Model& model) {
   for (SlotId id = 0; id < model.pool().count(); ++id)
     tensors.emplace_back(model.pool().name(id), model.pool().values(id));
   const Json description = model.sharing().descriptor();
-  std::vector<std::pair<std::string, Json>> extra = {{"config_fingerprint", config_fingerprint(model.base_config())}};
+  std::vector<std::pair<std::string, Json>> extra = {{"config_fingerprint", config_fingerprint(model.base_config())},
+                                                     {"config_numbers", config_numbers(model.base_config())}};
   if (model.sharing_rules() != Rules::first) extra.emplace_back("rules", static_cast<int64_t>(model.sharing_rules()));
   NativeFolder::write(kSharing, folder, description.at("method").as_string() + ".safetensors", tensors, description,
                       extra, model.sharing().files());

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/recipe.h"
 #include "io/files.h"
+#include "io/hub_cache.h"
 #include "train/chart.h"
 #include "train/html_page.h"
 #include "train/run_folder.h"
@@ -105,7 +106,7 @@ Rows what_was_trained(const std::string& recipe_text) {
   recipe.read("sharing", sharing);
   recipe.read("train", train);
   const std::string weights = sharing.is_given() ? fmt::format("shared weights ({})", sharing.method) : "all weights";
-  Rows rows{{"model", file_name(model.path) + (model.init == "random" ? ", from random weights" : "")},
+  Rows rows{{"model", title_of_model(model.path) + (model.init == "random" ? ", from random weights" : "")},
             {"method", adapter.is_given() ? adapter.method + " adapter" : weights}};
   if (!train.estimator.empty()) rows.emplace_back("estimator", train.estimator);
   rows.emplace_back("training data", file_name(data.train));

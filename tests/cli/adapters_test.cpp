@@ -103,7 +103,7 @@ TEST_F(Adapters, FaultsNameWhereTheKeyWasGiven) {
   EXPECT_THAT(fault({"adapter.private_rank=3"}),
               testing::StartsWith("command line: adapter.private_rank: mos: private=3"));
   EXPECT_THAT(fault({"adapter.equivalent_rank=1", "adapter.private_rank=0", "adapter.rank=9"}),
-              testing::StartsWith("command line: adapter.rank: mos: r=9"));
+              testing::StartsWith("command line: mos: adapter.rank=9 needs"));
   EXPECT_THAT(expect_exit(2, trainer({"rps.toml", "train.steps=1", "sharing.pool=99999999"})).err,
               testing::StartsWith("command line: sharing.pool: rps: pool 99,999,999 is larger"));
   EXPECT_THAT(expect_exit(2, trainer({"rps.toml", "train.steps=1", "sharing.min_numel=1000000"})).err,

@@ -191,6 +191,32 @@ TEST_F(Trainer, ContinuesPrompts) {
   EXPECT_TRUE(fs::exists(*this / "runs/full/samples.jsonl"));
 }
 
+TEST_F(Trainer, SaysWhatOfAModelOfTheUsersIsNotRead) {
+  answer({"full.toml", "job=export", "run.dir=mine"});
+  fs::remove(*this / "mine/model/tessera.json");
+  test::write_file(*this / "english.jsonl", "{\"prompt\": \"what is this\", \"completion\": \"no idea\"}\n");
+  const Words words = {"lora.toml", "model.path=mine/model", "train.steps=1", "data.train=english.jsonl",
+                       "run.dir=run"};
+  EXPECT_THAT(
+      answer(words),
+      AllOf(ContainsRegex("the tokenizer of model.tokenizer, \"[^\"]*world/tokenizer\", does not know these words; "
+                          "model.tokenizer=\"\" takes the one of model.path"),
+            ContainsRegex("note: model.init is \"random\": the weights in [^ ]*mine/model are not read")));
+  EXPECT_THAT(answer(joined(words, {"model.tokenizer=", "model.init=pretrained", "run.dir=other"})),
+              AllOf(HasSubstr("the model's tokenizer does not know these words"), Not(HasSubstr("are not read"))));
+}
+
+/// Its export.merged = false is the run's, not the job's.
+TEST_F(Trainer, ExportsByTheRecipeThatARunStored) {
+  answer({"mos.toml", "train.steps=1", "run.dir=run"});
+  const Words stored = {"run/recipe.toml", "job=export"};
+  EXPECT_THAT(fault(joined(stored, {"export.merged=false"})), HasSubstr("there is nothing to export"));
+  answer(joined(stored, {"export.peft=true"}));
+  EXPECT_FALSE(fs::exists(*this / "run/model")) << "another form was asked for in its place";
+  answer(stored);
+  EXPECT_TRUE(fs::exists(*this / "run/model/model.safetensors"));
+}
+
 TEST_F(Trainer, IsSilentWhenAsked) {
   const test::Ended ended = expect_done(trainer({"mos.toml", "train.steps=2", "--quiet"}));
   EXPECT_EQ(ended.out, "");

@@ -34,7 +34,7 @@ TEST_F(FoldedRun, PrintedCommandsWorkAsOftenAsTheyAreTyped) {
   for (int time = 0; time < 2; ++time) {
     expect_done(trainer(joined(printed_, prompt_)));
     expect_done(trainer(joined(printed_, {"job=evaluate"})));
-    expect_done(trainer(joined(printed_, {"job=export", "export.merged=true"})));
+    expect_done(trainer(joined(printed_, {"job=export"})));
   }
   EXPECT_EQ(file("run", "sharing/fold.safetensors"), model);
   EXPECT_THAT(file("run", "samples.jsonl"), HasSubstr("copy ba ="));
@@ -106,8 +106,9 @@ TEST_F(FoldedRun, AnExportOfItsNativeFolderGoesWhereItIsAsked) {
   expect_done(trainer(job("run")));
   EXPECT_THAT(fault(joined(printed_, {"job=export", "export.native=true"})),
               HasSubstr("run/sharing: this job would write over what it reads: sharing.load"));
-  EXPECT_THAT(fault(joined(printed_, {"job=export"})), HasSubstr("or export.native=true where there is an adapter or"));
-  EXPECT_THAT(expect_done(trainer(joined(printed_, {"job=export", "--check"}))).out,
+  EXPECT_THAT(fault(joined(printed_, {"job=export", "export.merged=false"})),
+              HasSubstr("or export.native=true where there is an adapter or"));
+  EXPECT_THAT(expect_done(trainer(joined(printed_, {"job=export", "export.merged=false", "--check"}))).out,
               HasSubstr("note: as things stand the job would end with: "))
       << "since there is nothing to export";
   expect_done(trainer(joined(printed_, {"job=export", "export.native=true", "run.dir=out"})));

@@ -96,6 +96,45 @@ TEST_F(Generation, APromptThatCannotBeContinuedLosesNoOther) {
   EXPECT_EQ(samples().at(2).at("finish").as_string(), "max_new_tokens");
 }
 
+/// Words, and an end that only a template writes; the model's config.json calls it the end of a text.
+constexpr const char* kWithEnd =
+    R"({"added_tokens": [{"id": 2, "content": "<|im_end|>", "special": true}], "pre_tokenizer": {"type": "WhitespaceSplit"},
+  "model": {"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0, "<|im_end|>": 2, "in": 3, "the": 4, "hall": 5,
+  "way": 6, "Max": 7, "Ida": 8}}})";
+
+// Greedy decoding and teacher forcing count the same completions, with a taught end and without.
+TEST_F(Generation, CountsTheCompletionsThatAnEvaluationCounts) {
+  std::filesystem::create_directories(*this / "words");
+  write("words/tokenizer.json", kWithEnd);
+  const std::string max = R"({"prompt": "Max", "completion": "in the hall"})", ida = R"({"prompt": "Ida", )",
+                    way = ida + R"("completion": "in the hall way"})", hall = ida + R"("completion": "in the hall"})";
+  write("facts.jsonl", max + "\n" + way + "\n");
+  write("asked.jsonl", max + "\n" + way + "\n" + hall + "\n");
+  struct Case {
+    std::string ending;
+    int right;
+  };
+  for (const auto& [ending, right] : {Case{"<|im_end|>", 2}, Case{"", 3}}) {
+    const Words words = {"full.toml",   "model.tokenizer=words", "data.train=facts.jsonl", "data.eval=asked.jsonl",
+                         "run.dir=run", "train.steps=60",        "train.batch=1"};
+    const Words data = {"data.completion_template={completion}" + ending};
+    std::filesystem::remove_all(*this / "run");
+    expect_done(trainer(joined(words, data)));
+    const Json judged = Json::parse(expect_done(trainer(joined(joined(words, data), {"job=evaluate"}))).out, "figures");
+    EXPECT_NEAR(judged.at("exact_match").as_number(), right / 3.0, 1e-6) << ending;
+    const test::Ended ended =
+        generate(joined(joined({words.begin() + 1, words.end()}, data), {"generate.max_new_tokens=5"}));
+    EXPECT_THAT(ended.out, HasSubstr(fmt::format("completions right: {} of 3", right)));
+    EXPECT_THAT(ended.err, Not(HasSubstr("cannot come out right")));
+    const auto all = samples();
+    EXPECT_EQ(all.at(2).at("expected").as_string(), all.at(0).at("completion").as_string().substr(0, 12)) << ending;
+    EXPECT_EQ(all.at(2).at("exact").as_bool(), right == 3);
+    const test::Ended cut =
+        generate(joined(joined({words.begin() + 1, words.end()}, data), {"generate.max_new_tokens=4"}));
+    EXPECT_EQ(cut.err.find("note: 1 of 3 expected completions have more tokens") != std::string::npos, right == 2);
+  }
+}
+
 TEST_F(Generation, SaysWhenThereAreMoreTokensThanTheModelKnows) {
   const Words prompt = {"generate.prompts=[\"copy da di =\"]"};
   std::string every = "0";  // ends at once

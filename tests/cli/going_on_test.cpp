@@ -263,6 +263,9 @@ TEST_F(GoingOn, AChangedConfigIsRefusedThoughTheWeightsAreTheSame) {
     expect_done(trainer(words_of(run, recipe)));
   }
   replace("base/config.json", "\"rms_norm_eps\"", "\"rope_theta\": 500000, \"rms_norm_eps\"");
+  EXPECT_THAT(fault({"mos.toml", "job=evaluate", "run.dir=mos-run"}),
+              HasSubstr("belongs to another config.json: rope_theta was 10000.0 and is 500000.0\n"));
+  replace("mos-run/adapter/adapter.json", "\"config_numbers\"", "\"there_were_none\"");
   EXPECT_THAT(fault({"mos.toml", "job=evaluate", "run.dir=mos-run"}), HasSubstr("was saved with config_fingerprint "));
   replace("mos-run/adapter/adapter.json", "\"config_fingerprint\"", "\"once_there_was_none\"");
   expect_done(trainer({"mos.toml", "job=evaluate", "run.dir=mos-run"}));

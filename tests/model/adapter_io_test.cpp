@@ -164,6 +164,31 @@ TEST_F(AdapterFolder, IsRefusedWithBothFingerprintsOnAnotherBase) {
                         folder().string(), model->base_fingerprint(), other->base_fingerprint()));
 }
 
+TEST_F(AdapterFolder, OnAnotherBaseComesWithThePathsOfBoth) {
+  const auto model = saved_model(mos());
+  const auto other = load_model(mos(), 12);
+  test::write_file(saved_.path() / "recipe.toml", "[model]\npath = \"theirs\"\n");
+  std::string hint;
+  try {
+    load_adapter(folder(), *other, "recipe.toml:9:1");
+  } catch (const UserError& error) {
+    hint = error.hint();
+  }
+  EXPECT_THAT(hint, testing::AllOf(testing::HasSubstr("model.path of the run that it lies in: " +
+                                                      (saved_.path() / "theirs").string() + "\n"),
+                                   testing::HasSubstr("model.path here: " + other->options().path.string())));
+}
+
+TEST_F(AdapterFolder, MayBeNamedByItsRun) {
+  const auto model = saved_model(mos());
+  EXPECT_EQ(adapter_folder(saved_.path()), folder());
+  EXPECT_EQ(adapter_folder(folder()), folder());
+  const auto other = load_model(mos());
+  load_adapter(saved_.path(), *other, "recipe.toml:9:1");
+  const auto mine = other->pool().trainable().values.as<float>(), theirs = model->pool().trainable().values.as<float>();
+  EXPECT_TRUE(std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end()));
+}
+
 TEST_F(AdapterFolder, OfAModelWithOtherLayersIsRefused) {
   saved_model(mos());
   const auto deeper = load_model(mos(), 11, {.layers = 4});

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "support/tiny_model.h"
+
 namespace tessera {
 namespace {
 
@@ -36,6 +38,20 @@ TEST(ConfigFingerprint, IsOfNumbersAndNotOfTheText) {
         R"(, "max_position_embeddings": 77)", R"(, "rope_scaling": {"rope_type": "default"})",
         R"(, "architectures": ["LlamaForCausalLM"])"})
     EXPECT_EQ(fingerprint(more), plain) << more;
+}
+
+TEST(ConfigNumbers, ThatDifferAreToldWithBothValues) {
+  const Json json = test::to_json({.layers = 2}).set("model_type", "mistral").set("sliding_window", 5);
+  const Json numbers = config_numbers(parse_model_config(json, "config.json"));
+  const auto changed = [&](const Json& other) {
+    return changed_numbers(numbers, config_numbers(parse_model_config(other, "config.json")));
+  };
+  EXPECT_EQ(changed(json), "");
+  EXPECT_EQ(changed(Json(json).set("sliding_window", 7)), "windows by layer (0: none) was [5,5] and is [7,7]");
+  EXPECT_EQ(changed(Json(json).set("rms_norm_eps", 1e-6).set("num_key_value_heads", 4)),
+            "num_key_value_heads was 2 and is 4, rms_norm_eps was 1e-05 and is 1e-06");
+  EXPECT_EQ(changed(Json(json).set("sliding_window", Json())),
+            "windows by layer (0: none) was [5,5] and is not there, rotary layers was [true,true] and is not there");
 }
 
 }  // namespace

@@ -119,6 +119,44 @@ TEST_F(ForeignFolder, OtherProgramsFormsAreNamed) {
               StartsWith("holds neither model.safetensors nor model.safetensors.index.json\n"));
 }
 
+/// The beginning of a file as llama.cpp's writers make it.
+std::string gguf_of(const std::string& architecture) {
+  const auto number = [](uint64_t value, size_t bytes) {
+    std::string text;
+    for (size_t i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i) & 0xff);
+    return text;
+  };
+  const std::string key = "general.architecture";
+  return "GGUF" + number(3, 4) + number(0, 8) + number(1, 8) + number(key.size(), 8) + key + number(8, 4) +
+         number(architecture.size(), 8) + architecture + std::string(64, '\0');
+}
+
+TEST_F(ForeignFolder, GgufFilesOfFamiliesThatTheScriptDoesNotReadAreNotSentThere) {
+  test::write_file(folder_ / "llama.gguf", gguf_of("llama"));
+  EXPECT_THAT(said_of(folder_ / "llama.gguf"), HasSubstr("scripts/import_gguf " + (folder_ / "llama.gguf").string()));
+  test::write_file(folder_ / "qwen3.gguf", gguf_of("qwen3"));
+  EXPECT_EQ(
+      said_of(folder_ / "qwen3.gguf"),
+      "is a GGUF file\n  it is of the family \"qwen3\", and scripts/import_gguf reads the family \"llama\": take the "
+      "model that it was made of, in Hugging Face's form");
+}
+
+TEST_F(ForeignFolder, GptqFoldersOfOtherFamiliesAreNotSentThroughGguf) {
+  const fs::path folder = write_model("base", false);
+  configure(folder, {{"model_type", "qwen2"}, {"quantization_config", Json::object().set("quant_method", "gptq")}});
+  EXPECT_THAT(fault(folder), AllOf(HasSubstr("take the model that it was made of"), Not(HasSubstr("import_gguf"))));
+}
+
+TEST_F(ForeignFolder, FoldersOfACacheLeadToTheModel) {
+  const fs::path model = folder_ / "models--org--name", snapshot = model / "snapshots" / "abc";
+  fs::create_directories(snapshot);
+  for (const fs::path& folder : {model, model / "snapshots"})
+    EXPECT_EQ(said_of(folder),
+              "holds no config.json\n  this folder is the cache's, with all versions of the model: say "
+              "model.path=" +
+                  snapshot.string());
+}
+
 TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
   const fs::path folder = write_model("base", false);
   const auto said_with = [&](const char* key, Json value) {
@@ -141,7 +179,8 @@ TEST_F(ForeignFolder, QuantisedWeightsAreNamedByTheirMethod) {
               HasSubstr(python(from, to, " accelerate", ", FineGrainedFP8Config",
                                ", quantization_config=FineGrainedFP8Config(dequantize=True)")));
   EXPECT_THAT(said_with("quantization_config", Json::object().set("quant_method", "gptq")),
-              HasSubstr(fmt::format("set model.path to \"base-converted\":\n"
+              HasSubstr(fmt::format("set model.path to \"base-converted\" (scripts/import_gguf reads the family "
+                                    "\"llama\"):\n"
                                     "    python convert_hf_to_gguf.py {} --outtype f32 --outfile base-converted.gguf\n"
                                     "    scripts/import_gguf base-converted.gguf base-converted",
                                     from)));

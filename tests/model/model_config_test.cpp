@@ -50,7 +50,8 @@ TEST(ModelConfig, NamesTheFileWhoseValueHasAnotherType) {
   EXPECT_EQ(fault_with("tie_word_embeddings", "yes"),
             "config.json: \"tie_word_embeddings\" is \"yes\", expected true or false");
   EXPECT_EQ(fault_with("rope_scaling", Json::object().set("rope_type", 5)),
-            "config.json: expected a string, found a number");
+            "config.json: \"rope_scaling.rope_type\" is 5: this changes the model's arithmetic and is not supported\n"
+            "  supported: rope_type \"default\" or \"llama3\"; rope_theta stays as it is");
 }
 
 class Weights : public testing::Test {

@@ -20,13 +20,34 @@
 namespace tessera {
 namespace {
 
+/// Asked for beside the merged model, or in its place.
+bool writes_other_forms(const JobInputs& in) {
+  const bool has_adapter = in.config.adapter.method != "none";
+  const bool is_trained = has_adapter || in.config.sharing.method != "none" || names_checkpoint(in.config.run);
+  return (in.config.exports.peft && has_adapter) || (is_trained && exports_native(in.config, in.recipe));
+}
+
+/// The merged model is what the job is for: a recipe that a run stored spells out export.merged = false, which is the
+/// run's default. It is left out where another form is asked for in its place, and where the command line says so.
+bool merges(const JobInputs& in) {
+  if (in.config.exports.merged || !in.recipe.has("export", "merged")) return true;
+  return !writes_other_forms(in) && !in.recipe.where("export", "merged").starts_with("command line");
+}
+
+void require_something_to_export(const JobInputs& in) {
+  if (merges(in) || writes_other_forms(in)) return;
+  throw UserError(
+      in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
+      "add export.merged=true, export.peft=true where there is an adapter, or export.native=true where there "
+      "is an adapter or [sharing]");
+}
+
 JobPlan plan_export(const JobInputs& in) {
   const bool is_trained = names_checkpoint(in.config.run) || in.config.sharing.method != "none";
   JobPlan plan =
       is_trained ? plan_of_results(in, kExportPositions) : plan_of_model(model_settings(in, kExportPositions));
-  const bool merged = in.config.exports.merged || !in.recipe.has("export", "merged");
   plan.memory.activations = kExportScratch;
-  plan.memory.results = std::max(merged ? plan_merged_bytes(*plan.model) : 0, plan_results(in, *plan.model));
+  plan.memory.results = std::max(merges(in) ? plan_merged_bytes(*plan.model) : 0, plan_results(in, *plan.model));
   plan.one_rank = true;
   return plan;
 }
@@ -40,20 +61,6 @@ void export_native(Model& model, const std::filesystem::path& folder) {
     save_sharing(folder / "sharing", model);
     print_out("shared weights: {}\n", (folder / "sharing").string());
   }
-}
-
-/// A recipe that a run stored spells out export.merged = false, and with it job=export may have nothing left to do.
-void require_something_to_export(const JobInputs& in) {
-  const ExportConfig& e = in.config.exports;
-  const bool merges = e.merged || !in.recipe.has("export", "merged");
-  const bool writes_peft = e.peft && in.config.adapter.method != "none";
-  const bool is_trained = in.config.adapter.method != "none" || in.config.sharing.method != "none";
-  const bool writes_native = exports_native(in.config, in.recipe) && (is_trained || names_checkpoint(in.config.run));
-  if (merges || writes_peft || writes_native) return;
-  throw UserError(
-      in.recipe.where("export", "merged"), "there is nothing to export: export.merged is false",
-      "add export.merged=true, export.peft=true where there is an adapter, or export.native=true where there "
-      "is an adapter or [sharing]");
 }
 
 int export_trained(const JobInputs& in) {
@@ -74,9 +81,8 @@ int export_trained(const JobInputs& in) {
   const Compute compute(compute_choice(in), memory.activations);
   const Context& ctx = compute;
   model.assemble(ctx);
-  const bool merges = in.config.exports.merged || !in.recipe.has("export", "merged");
   if (exports_native(in.config, in.recipe)) export_native(model, folder.path());
-  if (merges) {
+  if (merges(in)) {
     const Written result = write_model(in, ctx, model, folder.path());
     print_out("{}: {}\n", dense_notice(model), result.folder.string());
     tell(in, rounded_notice(result));

@@ -17,6 +17,7 @@
 #include "data/data_source.h"
 #include "data/encoding.h"
 #include "data/prompts.h"
+#include "infer/expected_completion.h"
 #include "infer/generate.h"
 #include "infer/stop_ids.h"
 #include "io/files.h"
@@ -76,11 +77,6 @@ void GenerateConfig::check(SectionCheck& own) const {
 
 const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
 
-std::string trimmed(const std::string& text) {
-  const size_t begin = text.find_first_not_of(" \n\r\t");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \n\r\t") + 1 - begin);
-}
-
 std::vector<TextExample> examples_of(const JobInputs& in) {
   const GenerateConfig& g = config_of(in);
   std::vector<TextExample> examples;
@@ -105,6 +101,7 @@ struct Asked {
   std::vector<std::vector<int32_t>> prompts;  // those with tokens
   std::vector<size_t> numbers;                // of these among all
   std::vector<Generated> results;             // of all
+  std::vector<int32_t> stop;                  // ids that end a continuation
 
   Asked(const JobInputs& in, const Tokenizer& tokenizer, const std::vector<TextExample>& examples)
       : results(examples.size()) {
@@ -149,7 +146,8 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& m
   tell(in, model.sharing().caution());
   tell(in, length_notice(model, "prompts and continuations", most));
   use_trained_weights(in, model);
-  const GenerateOptions options = config.options(stop_ids({settings.model.path, in.config.model.path}, tokenizer));
+  asked.stop = stop_ids({settings.model.path, in.config.model.path}, tokenizer);
+  const GenerateOptions options = config.options(asked.stop);
   const Compute compute(compute_choice(in), memory.activations);
   const Context& ctx = compute;
   model.assemble(ctx);
@@ -167,9 +165,11 @@ void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& m
 struct Samples {
   std::string lines, shown;
   int64_t exact = 0, asked = 0;
+  int64_t too_long = 0;  // of these, with more tokens than a continuation may have
 };
 
-Samples samples_of(const Tokenizer& tokenizer, const std::vector<TextExample>& examples, const Asked& asked) {
+Samples samples_of(const JobInputs& in, const Tokenizer& tokenizer, const std::vector<TextExample>& examples,
+                   const Asked& asked) {
   Samples samples;
   std::vector<std::vector<int32_t>> prompts(examples.size());
   for (size_t i = 0; i < asked.numbers.size(); ++i) prompts[asked.numbers[i]] = asked.prompts[i];
@@ -181,12 +181,10 @@ Samples samples_of(const Tokenizer& tokenizer, const std::vector<TextExample>& e
     if (!result.fault.empty()) line.set("fault", result.fault);
     // A text without a prompt is no answer to anything: it is data to train on.
     if (!examples[i].prompt.empty() && !examples[i].completion.empty()) {
-      // A model that was never taught to end its answer is judged by the answer's beginning.
-      const std::string expected = trimmed(examples[i].completion), found = trimmed(text);
-      const bool ends = !tokenizer.back().empty();
-      const bool right =
-          result.fault.empty() && (ends ? found == expected : found.compare(0, expected.size(), expected) == 0);
-      line.set("expected", examples[i].completion).set("exact", right);
+      const ExpectedCompletion expected = expected_completion(tokenizer, in.config.data, examples[i], asked.stop);
+      const bool right = is_right(tokenizer, prompts[i], expected, result);
+      line.set("expected", tokenizer.decode_after(prompts[i], expected.ids, true)).set("exact", right);
+      samples.too_long += std::ssize(expected.ids) + expected.ends > config_of(in).max_new_tokens;
       samples.exact += right;
       ++samples.asked;
     }
@@ -232,13 +230,17 @@ int continue_prompts(const JobInputs& in) {
   refuse_overwritten_inputs(in, folder.path());
   std::vector<int32_t> tokens;
   for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-  tell(in, unknown_words(tokens, tokenizer, "prompts'"));
+  tell(in, unknown_words(tokens, tokenizer, "prompts'", in.config.model));
   if (!asked.prompts.empty()) answer(in, tokenizer, memory, asked);
 
-  const Samples samples = samples_of(tokenizer, examples, asked);
+  const Samples samples = samples_of(in, tokenizer, examples, asked);
   const std::filesystem::path file = folder / config.output;
   write_text_file(file, samples.lines);  // first: whoever reads what is printed may have gone
   if (!in.quiet && !config.prompts.empty()) print_out("{}", samples.shown);
+  if (samples.too_long > 0)
+    tell(in, fmt::format("note: {} of {} expected completions have more tokens, their end included, than "
+                         "generate.max_new_tokens={}: they cannot come out right",
+                         samples.too_long, samples.asked, config.max_new_tokens));
   if (samples.asked > 0)
     print_out("completions right: {} of {} ({:.1f} %)\n", samples.exact, samples.asked,
               100.0 * static_cast<double>(samples.exact) / static_cast<double>(samples.asked));

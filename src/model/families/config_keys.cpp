@@ -84,7 +84,29 @@ constexpr std::string_view kWithoutEffect[] = {"architectures",
                                                "suppress_tokens",
                                                "begin_suppress_tokens",
                                                "prefix",
-                                               "is_decoder"};
+                                               "is_decoder",
+                                               "chat_template",
+                                               "description"};
+
+/// Parts of a model that none of ours has: with these values config.json says so, as older versions of transformers
+/// and converters do; with others it asks for arithmetic that is not there.
+struct HarmlessValue {
+  std::string_view key;
+  std::string_view value;  // as JSON
+};
+constexpr HarmlessValue kHarmless[] = {{"pruned_heads", "{}"},          {"add_cross_attention", "false"},
+                                       {"is_encoder_decoder", "false"}, {"tie_encoder_decoder", "false"},
+                                       {"partial_rotary_factor", "1"},  {"partial_rotary_factor", "1.0"}};
+
+std::string shortened(const std::string& text) {
+  const std::string front = fmt::format("{:.80}", text);
+  return front.size() < text.size() ? front + "..." : text;
+}
+
+bool is_harmless(std::string_view key, const Json& value) {
+  const std::string text = value.dump();
+  return std::ranges::any_of(kHarmless, [&](const HarmlessValue& h) { return h.key == key && h.value == text; });
+}
 
 bool is_one_of(std::span<const std::string_view> keys, std::string_view key) {
   return std::ranges::find(keys, key) != keys.end();
@@ -129,15 +151,21 @@ bool flag_or(const Json& json, std::string_view key, bool otherwise, const std::
 }
 
 void require_known_keys(const Json& json, std::initializer_list<std::string_view> own, const std::string& where) {
+  std::string unknown;
+  int64_t count = 0;
   for (const auto& [key, value] : json.members()) {
-    if (value.is_null() || is_one_of(kShared, key) || is_one_of(own, key) || is_one_of(kWithoutEffect, key)) continue;
-    throw UserError(
-        where,
-        fmt::format("\"{}\" is {}: a key that the family \"{}\" does not have here, and that may change what the model "
-                    "computes",
-                    key, value.dump(), json.at("model_type").as_string()),
-        "remove it from config.json if the model computes the same without it");
+    if (value.is_null() || is_one_of(kShared, key) || is_one_of(own, key) || is_one_of(kWithoutEffect, key) ||
+        is_harmless(key, value))
+      continue;
+    unknown += fmt::format("{}\"{}\" is {}", count++ == 0 ? "" : ", ", key, shortened(value.dump()));
   }
+  if (count == 0) return;
+  throw UserError(
+      where,
+      fmt::format("{}: {} that the family \"{}\" does not have here, and that may change what the model computes",
+                  unknown, count == 1 ? "a key" : "keys", json.at("model_type").as_string()),
+      fmt::format("remove {} from config.json if the model computes the same without {}", count == 1 ? "it" : "them",
+                  count == 1 ? "it" : "them"));
 }
 
 void require_value(const Json& json, std::string_view key, const Json& value, const std::string& where) {

@@ -1,56 +1,14 @@
 #include "model/families/decoder_config.h"
 
-#include <algorithm>
-
 #include "core/error.h"
 #include "model/families/config_keys.h"
+#include "model/families/rope_config.h"
 
 namespace tessera {
 namespace {
 
 constexpr int64_t kMostLayers = 10'000;
 constexpr double kMostParameters = 1e13;  // sizes below it cannot overflow
-
-/// Keys of rope_scaling (rope_parameters, as transformers 5 calls it) and their numbers, of type llama3.
-void read_llama3(const Json& scaling, RopeConfig& rope, const std::string& where) {
-  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"})
-    if (!scaling.find(key)) throw UserError(where, fmt::format("\"rope_scaling\" of type llama3 lacks \"{}\"", key));
-  rope.factor = above_zero_or(scaling, "factor", 1, where);
-  rope.low_freq_factor = above_zero_or(scaling, "low_freq_factor", 1, where);
-  rope.high_freq_factor = above_zero_or(scaling, "high_freq_factor", 1, where);
-  rope.original_max_position_embeddings =
-      positive_or(scaling, "original_max_position_embeddings", rope.original_max_position_embeddings, where);
-  if (rope.high_freq_factor <= rope.low_freq_factor)
-    throw UserError(where, "\"rope_scaling\" needs high_freq_factor > low_freq_factor");
-}
-
-RopeConfig read_rope(const Json& json, const DecoderDefaults& defaults, int64_t max_position,
-                     const std::string& where) {
-  RopeConfig rope;
-  rope.theta = above_zero_or(json, "rope_theta", defaults.rope_theta, where);
-  rope.original_max_position_embeddings = max_position;
-  const Json* scaling = json.find("rope_scaling");
-  if (const Json* parameters = json.find("rope_parameters")) {  // transformers 5 writes theta and scaling together
-    scaling = parameters;
-    rope.theta = above_zero_or(*parameters, "rope_theta", rope.theta, where);
-  }
-  if (!scaling) return rope;
-  const Json* type = scaling->find("rope_type");
-  if (!type) type = scaling->find("type");
-  if (!type) unsupported("rope_scaling", *scaling, "null, or rope_type \"llama3\"", where);
-  const std::string name = type->as_string();
-  if (name != "default" && name != "llama3")
-    unsupported("rope_scaling", *scaling, "null, or rope_type \"llama3\"", where);
-  constexpr std::string_view kKeys[] = {"rope_type", "type", "rope_theta"};
-  constexpr std::string_view kLlama3[] = {"factor", "low_freq_factor", "high_freq_factor",
-                                          "original_max_position_embeddings"};
-  for (const auto& [key, value] : scaling->members())
-    if (!value.is_null() && std::ranges::find(kKeys, key) == std::end(kKeys) &&
-        (name != "llama3" || std::ranges::find(kLlama3, key) == std::end(kLlama3)))
-      unsupported(fmt::format("rope_scaling.{}", key), value, "leave it out", where);
-  if (name == "llama3") read_llama3(*scaling, rope, where);
-  return rope;
-}
 
 DType read_dtype(const Json& json) {
   const Json* name = json.find("torch_dtype");
@@ -80,6 +38,7 @@ ModelConfig read_decoder_config(const Json& json, const std::string& where, cons
   c.intermediate_size = positive(json, "intermediate_size", where);
   c.num_hidden_layers = positive(json, "num_hidden_layers", where, kMostLayers);
   c.num_attention_heads = positive(json, "num_attention_heads", where);
+  const bool has_kv_heads = json.find("num_key_value_heads");
   const int64_t kv_heads =
       is_null(json, "num_key_value_heads") ? c.num_attention_heads : defaults.kv_heads.value_or(c.num_attention_heads);
   c.num_key_value_heads = positive_or(json, "num_key_value_heads", kv_heads, where);
@@ -90,15 +49,18 @@ ModelConfig read_decoder_config(const Json& json, const std::string& where, cons
         "give \"head_dim\"");
   c.head_dim = positive_or(json, "head_dim", defaults.head_dim.value_or(c.hidden_size / c.num_attention_heads), where);
   if (c.num_attention_heads % c.num_key_value_heads != 0)
-    throw UserError(where, fmt::format("num_attention_heads={} is not a multiple of num_key_value_heads={}",
-                                       c.num_attention_heads, c.num_key_value_heads));
+    throw UserError(
+        where,
+        fmt::format("num_attention_heads={} is not a multiple of num_key_value_heads={}{}", c.num_attention_heads,
+                    c.num_key_value_heads, has_kv_heads ? "" : ", which is the family's default"),
+        has_kv_heads ? "" : "give \"num_key_value_heads\"");
   if (c.head_dim % 2 != 0)
     throw UserError(where, fmt::format("head_dim={} is odd: rotary positions turn pairs", c.head_dim));
   refuse_huge(c, where);
   c.max_position_embeddings = positive_or(json, "max_position_embeddings", defaults.max_position, where);
   c.rms_norm_eps = above_zero_or(json, "rms_norm_eps", 1e-6, where);
   c.initializer_range = above_zero_or(json, "initializer_range", 0.02, where);
-  c.rope = read_rope(json, defaults, c.max_position_embeddings, where);
+  c.rope = read_rope(json, defaults.rope_theta, c.max_position_embeddings, where);
   c.tie_word_embeddings = flag_or(json, "tie_word_embeddings", defaults.tied, where);
   c.dtype = read_dtype(json);
   return c;

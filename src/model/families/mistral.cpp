@@ -8,7 +8,11 @@ namespace tessera {
 namespace {
 
 ModelConfig read(const Json& json, const std::string& where) {
-  require_known_keys(json, {"sliding_window"}, where);
+  require_known_keys(json, {"sliding_window", "attention_bias", "use_sliding_window"}, where);
+  // Converters write what the class of another family has. That of this one does not look at them: with these values
+  // they say what is so.
+  require_value(json, "attention_bias", Json(false), where);
+  require_value(json, "use_sliding_window", Json(false), where);
   ModelConfig config = read_decoder_config(json, where, {.kv_heads = 8, .max_position = 131072});
   config.family = "mistral";
   if (!is_null(json, "sliding_window"))  // later Mistrals see everything

@@ -161,6 +161,17 @@ class Mos final : public Adapter {
   std::map<std::string, std::pair<int64_t, std::vector<std::pair<int, std::shared_ptr<ShardView>>>>> pools_;
 };
 
+int64_t private_rank_of(const AdapterConfig& config, int64_t equivalent_rank) {
+  return config.private_rank.value_or(equivalent_rank < 4 ? 1 : equivalent_rank / 4);
+}
+
+/// Whose pool has as many public vectors as config.rank needs.
+int64_t least_equivalent_rank(const AdapterConfig& config, int64_t layers) {
+  int64_t e = config.equivalent_rank;
+  while (*config.rank - private_rank_of(config, e) > (e - private_rank_of(config, e)) * layers) ++e;
+  return e;
+}
+
 }  // namespace
 
 MosShape mos_shape(const AdapterConfig& config, int64_t layers, const KeyPlaces& where) {
@@ -178,7 +189,7 @@ MosShape mos_shape(const AdapterConfig& config, int64_t layers, const KeyPlaces&
                       "set shards = 1 and leave rank and private_rank out");
     return s;
   }
-  s.private_rank = config.private_rank.value_or(e < 4 ? 1 : e / 4);
+  s.private_rank = private_rank_of(config, e);
   const int64_t p = s.private_rank;
   if (p > e)
     throw UserError(where.of({"private_rank", "equivalent_rank"}),
@@ -196,8 +207,12 @@ MosShape mos_shape(const AdapterConfig& config, int64_t layers, const KeyPlaces&
   if (r - p > (e - p) * layers)
     throw UserError(
         where.of({"rank", "equivalent_rank", "private_rank"}),
-        fmt::format("mos: r={} needs {} public vectors per layer, the pool has {} (e={},p={},L={}): lower r or raise e",
-                    r, r - p, (e - p) * layers, e, p, layers));
+        fmt::format(
+            "mos: adapter.rank={} needs {} public vectors a layer, and the pool has {}: those of {} layers with "
+            "adapter.equivalent_rank={} and private_rank={}",
+            r, r - p, (e - p) * layers, layers, e, p),
+        fmt::format("set adapter.rank to {} at most, or adapter.equivalent_rank to {} at least", (e - p) * layers + p,
+                    least_equivalent_rank(config, layers)));
   return s;
 }
 

@@ -36,7 +36,7 @@ TEST(ConfigKeys, ThatNobodyReadsAreRefusedByName) {
     const std::string name(family.name);
     for (const char* key : {"use_qk_norm", "clip_qkv", "attn_logit_softcapping", "final_logit_softcapping",
                             "attention_multiplier", "embedding_multiplier", "num_experts", "num_local_experts",
-                            "quantization_config", "vision_config", "partial_rotary_factor", "some_key"})
+                            "quantization_config", "vision_config", "some_key"})
       for (const Json& value : {Json(1.0), Json(true), Json("yes")})
         EXPECT_THAT(fault_with(name, key, value),
                     HasSubstr(fmt::format("config.json: \"{}\" is {}: a key that the family \"{}\" does not have", key,
@@ -56,6 +56,45 @@ TEST(ConfigKeys, OfOneFamilyAreNotThoseOfAnother) {
   EXPECT_EQ(fault_with("qwen2", "use_mrope", Json(false)), "");
 }
 
+TEST(ConfigKeys, ThatNobodyReadsAreToldAtOnce) {
+  EXPECT_EQ(
+      fault_of(config_of("qwen3").set("clip_qkv", 8).set("use_qk_norm", true)),
+      "config.json: \"clip_qkv\" is 8, \"use_qk_norm\" is true: keys that the family \"qwen3\" does not have here, "
+      "and that may change what the model computes\n"
+      "  remove them from config.json if the model computes the same without them");
+}
+
+TEST(ConfigKeys, ThatSayThatAPartIsNotThereHaveNoEffectWithThatValueAlone) {
+  for (const ModelFamily& family : model_families()) {
+    const std::string name(family.name);
+    for (const char* key : {"chat_template", "description"}) EXPECT_EQ(fault_with(name, key, "text"), "") << key;
+    EXPECT_EQ(fault_with(name, "pruned_heads", Json::object()), "");
+    EXPECT_EQ(fault_with(name, "partial_rotary_factor", 1.0), "");
+    EXPECT_EQ(fault_with(name, "partial_rotary_factor", 1), "");
+    for (const char* key : {"add_cross_attention", "is_encoder_decoder"}) {
+      EXPECT_EQ(fault_with(name, key, false), "") << key;
+      EXPECT_THAT(fault_with(name, key, true), HasSubstr(key));
+    }
+    EXPECT_THAT(fault_with(name, "pruned_heads", Json::object().set("1", Json::array().push_back(0))),
+                HasSubstr("pruned_heads"));
+    EXPECT_THAT(fault_with(name, "partial_rotary_factor", 0.5), HasSubstr("partial_rotary_factor"));
+  }
+  EXPECT_EQ(fault_with("mistral", "attention_bias", false), "");
+  EXPECT_EQ(fault_with("mistral", "use_sliding_window", false), "");
+  EXPECT_THAT(fault_with("mistral", "use_sliding_window", true), HasSubstr("use_sliding_window"));
+}
+
+TEST(ConfigKeys, OfHeadsThatAreMissingAreToldAsDefaults) {
+  Json json = config_of("mistral").set("num_attention_heads", 12).set("head_dim", 8);
+  json.set("num_key_value_heads", Json());
+  Json without = Json::object();
+  for (const auto& [key, value] : json.members())
+    if (key != "num_key_value_heads") without.set(key, value);
+  EXPECT_EQ(fault_of(without),
+            "config.json: num_attention_heads=12 is not a multiple of num_key_value_heads=8, which is the family's "
+            "default\n  give \"num_key_value_heads\"");
+}
+
 TEST(ConfigKeys, OfOldLlamasThatTellOfTheirTrainingHaveNoEffect) {
   EXPECT_EQ(fault_with("llama", "max_sequence_length", 2048), "") << "Llama 1";
   EXPECT_EQ(fault_with("llama", "pretraining_tp", 2), "") << "Llama 2 13B";
@@ -73,10 +112,63 @@ TEST(ConfigKeys, OfRotaryPositionsAreReadOrRefused) {
   EXPECT_EQ(with(llama3), "");
   EXPECT_THAT(with(Json(llama3).set("partial_rotary_factor", 0.5)), HasSubstr("rope_scaling.partial_rotary_factor"));
   EXPECT_THAT(with(Json(llama3).set("factor", 0)), HasSubstr("\"factor\" is 0"));
-  EXPECT_EQ(with(Json::object().set("rope_type", "llama3").set("low_freq_factor", 1).set("high_freq_factor", 4)),
-            "config.json: \"rope_scaling\" of type llama3 lacks \"factor\"");
+  EXPECT_EQ(with(Json::object().set("rope_type", "llama3").set("low_freq_factor", 1)),
+            "config.json: \"rope_scaling\" is of type llama3 and lacks \"factor\", \"high_freq_factor\"\n"
+            "  take them from the config.json that the model was published with");
+  EXPECT_THAT(with("linear"), HasSubstr("\"rope_scaling\" is \"linear\", expected an object"));
   EXPECT_THAT(with(Json::object().set("rope_type", "yarn").set("factor", 2)), HasSubstr("yarn"));
   EXPECT_THAT(with(Json::object().set("rope_type", "default").set("factor", 2)), HasSubstr("rope_scaling.factor"));
+}
+
+// Each message names the key of the file, and none leads to a file that has lost its theta.
+TEST(ConfigKeys, OfRotaryPositionsAreNamedAsTheFileDoes) {
+  const auto with = [](Json table) { return fault_with("qwen3", "rope_parameters", std::move(table)); };
+  const Json yarn = Json::object().set("rope_type", "yarn").set("factor", 2).set("rope_theta", 1e6);
+  EXPECT_EQ(with(yarn),
+            "config.json: \"rope_parameters.rope_type\" is \"yarn\": this changes the model's arithmetic and is not "
+            "supported\n  supported: rope_type \"default\" or \"llama3\"; rope_theta stays as it is");
+  EXPECT_THAT(with(Json::object().set("type", "su")), HasSubstr("\"rope_parameters.type\" is \"su\""));
+  EXPECT_THAT(with(Json::object().set("rope_type", 3)), HasSubstr("\"rope_parameters.rope_type\" is 3"));
+  EXPECT_THAT(with(Json::object().set("partial_rotary_factor", 0.5)), HasSubstr("rope_parameters.partial_rotary"));
+  EXPECT_THAT(with(Json::object().set("rope_theta", 0)), HasSubstr("rope_parameters: \"rope_theta\" is 0"));
+  const Json nested = Json::object()
+                          .set("full_attention", Json::object().set("rope_type", "default"))
+                          .set("sliding_attention", Json::object().set("rope_type", "default"));
+  EXPECT_THAT(with(nested), AllOf(HasSubstr("\"rope_parameters\" has a table of its own for \"full_attention\""),
+                                  HasSubstr("not supported")));
+}
+
+// tests/golden/rope_keys.json: what transformers makes of each spelling. Two tables that differ are refused; all else
+// is read as it is read there.
+TEST(ConfigKeys, OfRotaryPositionsMeanWhatTheyMeanToTransformers) {
+  const Json golden = read_configuration(test::golden("rope_keys.json"));
+  int refused = 0;
+  for (const Json& spelling : golden.at("spellings").items()) {
+    Json json = test::to_json({.layers = 4})
+                    .set("model_type", spelling.at("model_type").as_string())
+                    .set("max_position_embeddings", 256);
+    for (const char* key : {"rope_theta", "rope_scaling", "rope_parameters"}) {
+      const Json* value = spelling.at("keys").find(key);
+      json.set(key, value ? *value : Json());
+    }
+    if (const std::string fault = fault_of(json); !fault.empty()) {
+      EXPECT_THAT(fault, HasSubstr("\"rope_scaling\" and \"rope_parameters\" contradict each other"))
+          << spelling.dump();
+      ++refused;
+      continue;
+    }
+    const Json& read = spelling.at("read");
+    const RopeConfig rope = parse_model_config(json, "config.json").rope;
+    EXPECT_EQ(rope.theta, read.at("rope_theta").as_number()) << spelling.dump();
+    const bool is_scaled = read.at("rope_type").as_string() == "llama3";
+    EXPECT_EQ(rope.factor, is_scaled ? read.at("factor").as_number() : 1) << spelling.dump();
+    if (!is_scaled) continue;
+    EXPECT_EQ(rope.low_freq_factor, read.at("low_freq_factor").as_number()) << spelling.dump();
+    EXPECT_EQ(rope.high_freq_factor, read.at("high_freq_factor").as_number()) << spelling.dump();
+    EXPECT_EQ(rope.original_max_position_embeddings, read.at("original_max_position_embeddings").as_integer())
+        << spelling.dump();
+  }
+  EXPECT_EQ(refused, 8) << "four spellings of each of two families say two things";
 }
 
 TEST(ConfigKeys, OfWindowsAreReadOrRefused) {

@@ -292,7 +292,7 @@ TEST_F(FoldedFolder, IsRefusedByWhoDoesNotKnowThePlanOrHasAnother) {
 TEST_F(FoldedFolder, BelongsToTheConfigThatItWasMadeOf) {
   saved_model({.plan = test::six_layers(), .state = {}});
   replace(dense_ / "config.json", "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 2e-05");
-  EXPECT_THAT(fault(load_settings()), HasSubstr("config_fingerprint"));
+  EXPECT_THAT(fault(load_settings()), HasSubstr("rms_norm_eps was 1e-05 and is 2e-05"));
 }
 
 }  // namespace

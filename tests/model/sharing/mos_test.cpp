@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "core/error.h"
 #include "model/sharing/mos_configs.h"
 
@@ -89,6 +91,33 @@ std::string fault(const AdapterConfig& config, const std::vector<WeightSpec>& sp
   return "nothing was thrown";
 }
 
+TEST(MosErrors, OfAPoolThatIsTooSmallNameValuesThatWork) {
+  for (const int64_t rank : {8, 40, 127}) {
+    for (const std::optional<int64_t> own : {std::optional<int64_t>(), std::optional<int64_t>(1)}) {
+      AdapterConfig config = mos(2, rank);
+      config.private_rank = own;
+      std::string hint;
+      try {
+        mos_shape(config, 3, "a.toml:1:1");
+      } catch (const UserError& error) {
+        hint = error.hint();
+      }
+      int64_t most = 0, least = 0;
+      ASSERT_EQ(std::sscanf(hint.c_str(), "set adapter.rank to %ld at most, or adapter.equivalent_rank to %ld at least",
+                            &most, &least),
+                2)
+          << hint;
+      AdapterConfig lower = config, higher = config;
+      lower.rank = most;
+      higher.equivalent_rank = least;
+      EXPECT_NO_THROW(mos_shape(lower, 3, "a.toml:1:1"));
+      EXPECT_NO_THROW(mos_shape(higher, 3, "a.toml:1:1"));
+      lower.rank = most + 1;
+      EXPECT_THROW(mos_shape(lower, 3, "a.toml:1:1"), UserError);
+    }
+  }
+}
+
 TEST(MosErrors, NameTheValueAndOneThatWorks) {
   EXPECT_EQ(fault(mos(2, 4, 1, 3), layers_of(4, 2048, 2048)),
             "mos: shards=3 does not divide d_in=2048 of q_proj (divisors up to 32: 1,2,4,8,16,32)");
@@ -97,7 +126,8 @@ TEST(MosErrors, NameTheValueAndOneThatWorks) {
   EXPECT_EQ(fault(mos(2, 8, 4), layers_of(4, 16, 16)), "mos: private=4 exceeds equivalent rank e=2");
   EXPECT_EQ(fault(mos(4, 2, 3), layers_of(4, 16, 16)), "mos: r=2 is below private=3");
   EXPECT_EQ(fault(mos(3, 128, 1), layers_of(31, 16, 16)),
-            "mos: r=128 needs 127 public vectors per layer, the pool has 62 (e=3,p=1,L=31): lower r or raise e");
+            "mos: adapter.rank=128 needs 127 public vectors a layer, and the pool has 62: those of 31 layers with "
+            "adapter.equivalent_rank=3 and private_rank=1");
   EXPECT_EQ(fault(mos(2, 4, 2), layers_of(4, 16, 16)),
             "mos: with private=e nothing is shared, so r must equal e (plain LoRA)");
   AdapterConfig wrong_target = mos(2);
