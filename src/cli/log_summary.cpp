@@ -142,24 +142,39 @@ struct LogReading::State {
   std::optional<Lines> lines;
 };
 
-LogReading::LogReading(const std::filesystem::path& run) : state_(std::make_unique<State>(find_log(run))) {}
+namespace {
+
+/// The writer may archive or drop files between the listing of them and their reading: what fails is tried again, which
+/// reads the log anew. @throws UserError what the last try throws
+template <class Try> void with_patience(Try&& attempt) {
+  constexpr int kTries = 5;
+  for (int number = 1;; ++number) try {
+      return attempt(number == 1);
+    } catch (const UserError&) {
+      if (number == kTries) throw;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+}
+
+}  // namespace
+
+LogReading::LogReading(const std::filesystem::path& run) {
+  const RunPlaces places = find_log(run);
+  with_patience([&](bool) { state_ = std::make_unique<State>(places); });
+}
 LogReading::~LogReading() = default;
 
 const LogSummary& LogReading::summary() const { return state_->s; }
 
 void LogReading::read_on() {
-  for (int tries = 5;; std::this_thread::sleep_for(std::chrono::milliseconds(50))) try {
-      if (tries == 5) {
-        state_->log.refresh();
-        state_->read();
-      } else {
-        state_ = std::make_unique<State>(state_->places);
-      }
+  with_patience([&](bool is_first) {
+    if (!is_first) {
+      state_ = std::make_unique<State>(state_->places);
       return;
-    } catch (const UserError&) {
-      // The writer may just have archived or dropped files: the log is read anew from where it begins now.
-      if (--tries == 0) throw;
     }
+    state_->log.refresh();
+    state_->read();
+  });
 }
 
 }  // namespace tessera

@@ -131,7 +131,7 @@ TEST_F(TrainedModels, OfTheRunsFolderServeTheOtherJobsOfTheSameRecipe) {
   EXPECT_EQ(Json::parse(ended.out.substr(ended.out.find('{')), "evaluate").at("loss").as_number(), trained);
   EXPECT_EQ(expect_done(trainer({"full.toml", "job=evaluate", "run.dir=run", "--quiet"})).err, "");
 
-  const Words generate = {"full.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=8"};
+  const Words generate = {"full.toml", "job=generate", "generate.limit=3", "generate.max_new_tokens=16"};
   const auto samples = [&](Words more, const std::string& run) {
     more.insert(more.begin(), generate.begin(), generate.end());
     more.push_back("run.dir=" + run);
