@@ -211,9 +211,9 @@ TESSERA_ON_EACH_INSTRUCTION_SET(GemmInOrder);
 
 TEST_P(GemmInOrder, HasTheBitsOfPlainLoopsInEveryShapeAndKernel) {
   // Few rows and columns, whole and broken groups of rows; blocks of k that end early, at their end and behind it.
-  for (int64_t m : {1, 2, 3, 5, 7, 12, 13, 50})
-    for (int64_t n : {1, 3, 8, 9, 37, 112})
-      for (int64_t k : {1, 15, 64, 65, 384, 385, 800})
+  for (int64_t m : {1, 2, 5, 12, 13, 50})
+    for (int64_t n : {1, 8, 37, 112})
+      for (int64_t k : {1, 64, 65, 385, 800})
         for (Transpose b : {kNo, kYes})
           for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
             const Problem p{.m = m,
@@ -229,9 +229,9 @@ TEST_P(GemmInOrder, HasTheBitsOfPlainLoopsInEveryShapeAndKernel) {
 }
 
 TEST_P(GemmInOrder, ChainsHaveTheBitsOfPlainLoops) {
-  for (int64_t m : {1, 8, 12, 70})
-    for (int64_t n : {8, 50, 112})
-      for (int64_t k : {1, 63, 400, 1000})
+  for (int64_t m : {1, 8, 70})
+    for (int64_t n : {8, 50})
+      for (int64_t k : {1, 400, 1000})
         for (Transpose a : {kNo, kYes})
           for (double beta : {0.0, 1.0}) {
             const Problem p{.m = m, .n = n, .k = k, .a = a, .beta = beta, .sum = Sum::chain};
