@@ -282,21 +282,12 @@ namespace {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(backward_task);
 
+// With fewer tasks than this a task owns one query head: 3 key-value heads of one row would keep two threads busy 3/4
+// of the time.
+constexpr int64_t kFewTasks = 16;
+
 /// Elements of one copy of dk (or dv) with a column block for each query head.
 int64_t per_head_count(const AttentionBackwardArgs& args) { return args.k.rows() * args.heads * args.head_dim; }
-
-/// A row of dk or dv: factor · the sum of its heads' copies, in ascending order.
-void sum_heads(const AttentionBackwardArgs& args, const float* copies, int64_t key, float factor, TensorView to) {
-  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads;
-  const float* from = copies + key * args.heads * dim;
-  for (int64_t kv_head = 0; kv_head < args.kv_heads; ++kv_head, from += group * dim) {
-    float* sum = to.row<float>(key) + kv_head * dim;
-    std::copy_n(from, dim, sum);
-    for (int64_t h = 1; h < group; ++h)
-      for (int64_t c = 0; c < dim; ++c) sum[c] += from[h * dim + c];
-    for (int64_t c = 0; c < dim; ++c) sum[c] *= factor;
-  }
-}
 
 /// Where the heads sum: key 0 of the batch and head 0. Without heads that share keys this is dk and dv themselves.
 KeyGradients heads_place(const Context& ctx, const AttentionBackwardArgs& args) {
@@ -307,22 +298,24 @@ KeyGradients heads_place(const Context& ctx, const AttentionBackwardArgs& args) 
   return {copies, copies + per_head_count(args), args.heads * args.head_dim, args.heads * args.head_dim};
 }
 
-/// dk and dv of all segments, from what the heads summed. Rows are shared out, heads are not: each element is one sum.
-void join_heads(const Context& ctx, const AttentionBackwardArgs& args, KeyGradients heads) {
-  const auto scale = static_cast<float>(args.scale);
-  const bool in_place = args.heads == args.kv_heads;
-  for (const AttentionSegment& s : args.segments) {
-#pragma omp parallel for schedule(static) num_threads(ctx.threads)
-    for (int64_t key = s.k_begin; key < s.k_end; ++key) {
-      if (in_place) {
-        float* dk = args.dk.row<float>(key);
-        for (int64_t c = 0; c < args.heads * args.head_dim; ++c) dk[c] *= scale;
-      } else {
-        sum_heads(args, heads.dk, key, scale, args.dk);
-        sum_heads(args, heads.dv, key, 1, args.dv);
-      }
-    }
-  }
+/// to = factor · (the sum of `group` runs of `dim` numbers, in ascending order). A single run may be `to` itself.
+void join_runs(const float* runs, int64_t group, int64_t dim, float factor, float* to) {
+  // Element by element within a run, so that the compiler makes vectors of it.
+  if (group > 1)
+    for (int64_t c = 0; c < dim; ++c) to[c] = runs[c] + runs[dim + c];
+  for (int64_t h = 2; h < group; ++h)
+    for (int64_t c = 0; c < dim; ++c) to[c] += runs[h * dim + c];
+  if (factor != 1)
+    for (int64_t c = 0; c < dim; ++c) to[c] *= factor;
+}
+
+/// dk and dv of one key and key-value head, from what the query heads summed.
+void join_heads(const AttentionBackwardArgs& args, const KeyGradients& heads, int64_t key, int64_t kv_head) {
+  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads, from = kv_head * group * dim;
+  join_runs(heads.dk + key * heads.dk_stride + from, group, dim, static_cast<float>(args.scale),
+            args.dk.row<float>(key) + kv_head * dim);
+  if (group > 1)
+    join_runs(heads.dv + key * heads.dv_stride + from, group, dim, 1, args.dv.row<float>(key) + kv_head * dim);
 }
 
 /// As the arena rounds each of its allocations (core/arena.cpp), so that a plan equals the peak.
@@ -348,18 +341,34 @@ void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
   const KeyGradients heads = heads_place(ctx, args);
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-  const int64_t tasks = static_cast<int64_t>(args.segments.size()) * args.heads;
-  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
-  for (int64_t t = 0; t < tasks; ++t) {
-    const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.heads)];
-    const int64_t head = t % args.heads;
+  const auto run_head = [&](const AttentionSegment& s, int64_t head) {
     task(args, s, head,
          {heads.dk + s.k_begin * heads.dk_stride + head * dim, heads.dv + s.k_begin * heads.dv_stride + head * dim,
           heads.dk_stride, heads.dv_stride},
          buffers + omp_get_thread_num() * floats);
+  };
+  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
+  const auto segments = static_cast<int64_t>(args.segments.size());
+  if (segments * args.kv_heads >= kFewTasks) {
+    // A task is a key-value head, and joins its query heads while they are in the cache.
+    const int64_t group = args.heads / args.kv_heads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+    for (int64_t t = 0; t < segments * args.kv_heads; ++t) {
+      const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
+      const int64_t kv_head = t % args.kv_heads;
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) run_head(s, head);
+      for (int64_t key = s.k_begin; key < s.k_end; ++key) join_heads(args, heads, key, kv_head);
+    }
+    return;
   }
-  join_heads(ctx, args, heads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < segments * args.heads; ++t)
+    run_head(args.segments[static_cast<size_t>(t / args.heads)], t % args.heads);
+  for (const AttentionSegment& s : args.segments) {
+#pragma omp parallel for schedule(static) num_threads(ctx.threads)
+    for (int64_t key = s.k_begin; key < s.k_end; ++key)
+      for (int64_t kv_head = 0; kv_head < args.kv_heads; ++kv_head) join_heads(args, heads, key, kv_head);
+  }
 }
 
 int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {

@@ -144,9 +144,15 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
   Vector sums[kRows][kCols];
   const auto count = [&](int s) { return kPartial && s == kCols - 1 ? last : kLanes; };
   const auto place = [&](int r, int s) { return t.c + (i + r) * t.ldc + j + s * kLanes; };
-  const bool goes_on = t.chain && t.beta != 0;
-  for (int r = 0; r < kRows; ++r)
-    for (int s = 0; s < kCols; ++s) sums[r][s] = goes_on ? load_some(place(r, s), count(s)) : hn::Zero(kFloats);
+  // What is asked once a tile is asked outside of the loops over its elements: with a short k they are most of the
+  // work.
+  if (t.chain && t.beta != 0) {
+    for (int r = 0; r < kRows; ++r)
+      for (int s = 0; s < kCols; ++s) sums[r][s] = load_some(place(r, s), count(s));
+  } else {
+    for (int r = 0; r < kRows; ++r)
+      for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
+  }
   const float* HWY_RESTRICT a = t.a + i * t.row_step;
   const float* HWY_RESTRICT b = t.b + j;
   // An outer product a step: one row of b, kept in registers, times one element of each row of a.
@@ -159,12 +165,18 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
       for (int s = 0; s < kCols; ++s) sums[r][s] = fused(x, columns[s], sums[r][s]);
     }
   }
+  if (t.chain) {
+    for (int r = 0; r < kRows; ++r)
+      for (int s = 0; s < kCols; ++s) store_some(sums[r][s], place(r, s), count(s));
+    return;
+  }
+  // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
   const Vector alpha = hn::Set(kFloats, t.alpha), beta = hn::Set(kFloats, t.beta);
+  const bool adds = t.beta != 0;
   for (int r = 0; r < kRows; ++r) {
     for (int s = 0; s < kCols; ++s) {
-      // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
-      Vector y = t.chain ? sums[r][s] : hn::Mul(alpha, sums[r][s]);
-      if (!t.chain && t.beta != 0) y = fused(beta, load_some(place(r, s), count(s)), y);
+      Vector y = hn::Mul(alpha, sums[r][s]);
+      if (adds) y = fused(beta, load_some(place(r, s), count(s)), y);
       store_some(y, place(r, s), count(s));
     }
   }
