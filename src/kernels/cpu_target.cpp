@@ -19,10 +19,13 @@ struct Target {
 // Every name is known on every machine, so that a recipe can be read on another one.
 constexpr Target kTargets[] = {{"avx3", HWY_AVX3}, {"avx2", HWY_AVX2}, {"neon", HWY_NEON}, {"scalar", HWY_EMU128}};
 
+/// Of those that may be chosen now, what this program holds.
+int64_t chosen() { return (hwy::SupportedTargets() | HWY_EMU128) & (HWY_TARGETS); }
+
 /// Those that this program holds and this machine runs.
 int64_t available() {
   hwy::SetSupportedTargetsForTest(0);
-  return (hwy::SupportedTargets() | HWY_EMU128) & (HWY_TARGETS);
+  return chosen();
 }
 
 void choose(int64_t mask) {
@@ -52,9 +55,8 @@ void use_cpu_target(std::string_view name) {
 }
 
 std::string_view cpu_target() {
-  const int64_t chosen = (hwy::SupportedTargets() | HWY_EMU128) & (HWY_TARGETS);
   for (const Target& target : kTargets)
-    if (chosen & target.mask) return target.name;
+    if (chosen() & target.mask) return target.name;
   return "";
 }
 

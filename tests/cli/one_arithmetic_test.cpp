@@ -3,8 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "core/error.h"
-#include "kernels/cpu_target.h"
+#include "support/cpu_targets.h"
 #include "support/workbench.h"
 
 namespace tessera {
@@ -12,21 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-/// The instructions of this machine, the best ones first.
-std::vector<std::string> targets() {
-  std::vector<std::string> found;
-  for (const std::string& name : cpu_target_choices()) {
-    try {
-      use_cpu_target(name);
-    } catch (const UserError&) {
-      continue;
-    }
-    if (name != "auto") found.push_back(name);
-  }
-  use_cpu_target("auto");
-  return found;
-}
 
 class OneArithmetic : public test::Workbench {
  protected:
@@ -43,7 +27,7 @@ class OneArithmetic : public test::Workbench {
 };
 
 TEST_F(OneArithmetic, HoldsForInstructionsThreadsAndMicroBatches) {
-  const std::vector<std::string> all = targets();
+  const std::vector<std::string> all = test::cpu_targets();
   ASSERT_THAT(all, testing::Contains("scalar"));
   for (const std::string method : {"lora", "mos", "full"}) {
     const std::string want = left_by(method, method + "-best", {"run.threads=2"});
@@ -63,14 +47,14 @@ TEST_F(OneArithmetic, ARunGoesOnWithOtherInstructions) {
   expect_done(trainer({"lora.toml", "run.dir=cut", "train.steps=2", "optimizer.schedule=constant"}));
   expect_done(trainer({"lora.toml", "run.dir=one", "train.steps=3", "optimizer.schedule=constant"}));
   expect_done(trainer({"lora.toml", "run.dir=cut", "train.steps=3", "optimizer.schedule=constant",
-                       "run.target=" + targets().back(), "run.threads=1"}));
+                       "run.target=" + test::cpu_targets().back(), "run.threads=1"}));
   EXPECT_TRUE(test::read_file(path() / "cut/adapter/lora.safetensors") ==
               test::read_file(path() / "one/adapter/lora.safetensors"));
 }
 
 TEST_F(OneArithmetic, InstructionsThatTheMachineLacksAreRefused) {
   std::string missing = "neon";
-  for (const std::string& target : targets()) missing = target == "neon" ? "avx2" : missing;
+  for (const std::string& target : test::cpu_targets()) missing = target == "neon" ? "avx2" : missing;
   EXPECT_THAT(expect_exit(2, trainer({"lora.toml", "run.target=" + missing})).err,
               HasSubstr("does not have the instructions \"" + missing + "\"\n  it has "));
 }

@@ -14,10 +14,11 @@
 // in front of what its first query sees. Blocks begin at multiples of kKeyBlock either way, so that a query's sums are
 // formed in the same order whichever panel it is in.
 //
-// A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, a task owns
-// one query head of a segment and sums dk and dv in chains over its queries, which go on from panel to panel. Heads
-// that share keys sum into copies of their own, which are added in ascending head order; the scale of the scores is
-// applied to the result.
+// A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, each query
+// head of a segment sums dk and dv in chains over its queries, which go on from panel to panel. Heads that share keys
+// sum into copies of their own, which are added in ascending head order; the scale of the scores is applied to the
+// result. A task owns all query heads of a key-value head or, where that leaves too few tasks, one of them: the sums
+// are the same.
 
 #include "kernels/attention.h"
 
