@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from random_models import randomise
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -58,15 +59,6 @@ def make_folder(folder, name, config, seed):
 def write_config(folder, config):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def randomise(model, seed):
-    """Weights of deviation 0.2, norms near 1, biases near 0: none is what a program that forgets it would take."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = 0.2 * torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + noise if "norm" in name else noise)
 
 
 def sentences(count, seed):

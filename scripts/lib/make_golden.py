@@ -12,6 +12,7 @@ from pathlib import Path
 import peft
 import torch
 import transformers
+from random_models import randomise
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 
@@ -90,15 +91,6 @@ def random_model(seed, shape, family=LlamaConfig, layers=2, tied=False, theta=10
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model, seed)
     return model
-
-
-def randomise(model, seed):
-    """Weights of deviation 0.2 (norms near 1): large enough that attention and logits are far from uniform."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = 0.2 * torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + noise if "norm" in name else noise)
 
 
 def random_batch(seed, batch, tokens):
