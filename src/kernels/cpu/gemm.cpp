@@ -19,7 +19,7 @@ constexpr int64_t kFewRows = 12, kFewColumns = 8;
 static_assert(kFewRows <= kMostThin && kFewColumns <= kMostThin);
 // op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157.
 // By K (M = 512, N = 576) the two are alike, and skinny packs nothing.
-constexpr int64_t kFewRowsOfSum = 64, kShortSum = 64;
+constexpr int64_t kFewRowsOfSum = 64;
 
 /// C = beta · C: what is left when there is nothing to sum.
 void scale_only(const GemmArgs& g) {

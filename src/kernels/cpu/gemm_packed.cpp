@@ -55,25 +55,28 @@ HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_be
   }
 }
 
-/// Some rows of op(A) for a block of k, where they lie.
+/// Some rows of op(A) for a block of k.
 struct RowsOfA {
   const float* data;
   int64_t row_step, k_step;
 };
 
-/// `rows` rows from row m on: in place, or copied to `copy` when a row's elements are far apart.
+// Rows of a turned A that are copied at a time: a cache line of each k is touched once.
+constexpr int64_t kCopied = 16;
+static_assert(kCopied % kTileRows == 0);
+
+/// `rows` <= kCopied rows from row m on, in place, or copied to `copy` when a row's elements are far apart: the tile
+/// then reads one cache line for each k, all of them behind one another.
 HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
   const int64_t stride = g.a.row_stride();
   if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
-  // Turned, the elements of one row are a stride apart. A panel of kTileRows columns is copied, so that the tile reads
-  // one cache line for each k; a constant length lets the copy be moves without a call.
   const float* from = g.a.row<float>(k_begin) + m;
-  if (rows == kTileRows)
-    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kTileRows, from + i * stride, kTileRows * sizeof(float));
+  if (rows == kCopied)  // a constant length lets the copy be moves without a call
+    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kCopied, from + i * stride, kCopied * sizeof(float));
   else
     for (int64_t i = 0; i < k; ++i)
-      std::memcpy(copy + i * kTileRows, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
-  return {copy, 1, kTileRows};
+      std::memcpy(copy + i * kCopied, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
+  return {copy, 1, kCopied};
 }
 
 /// The task's rows against one block of k.
@@ -82,15 +85,18 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
   // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
   const bool chain = g.sum == Sum::chain;
-  HWY_ALIGN float copy[kBlockK * kTileRows];
-  for (int64_t m = t.m_begin; m < t.m_end; m += kTileRows) {
-    const int64_t rows = std::min<int64_t>(kTileRows, t.m_end - m);
-    const RowsOfA a = rows_of_a(g, m, rows, k_begin, k, copy);
-    const float* panel = panels;
-    for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
-      const int64_t cols = std::min(kStrip, t.n_end - n);
-      product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n,
-               g.c.row_stride(), alpha, beta, chain});
+  HWY_ALIGN float copy[kBlockK * kCopied];
+  for (int64_t above = t.m_begin; above < t.m_end; above += kCopied) {
+    const int64_t below = std::min(t.m_end, above + kCopied);
+    RowsOfA a = rows_of_a(g, above, below - above, k_begin, k, copy);
+    for (int64_t m = above; m < below; m += kTileRows, a.data += kTileRows * a.row_step) {
+      const int64_t rows = std::min<int64_t>(kTileRows, below - m);
+      const float* panel = panels;
+      for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
+        const int64_t cols = std::min(kStrip, t.n_end - n);
+        product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n,
+                 g.c.row_stride(), alpha, beta, chain, chain ? kStrip : 0});
+      }
     }
   }
 }

@@ -17,6 +17,9 @@ bool is_skinny(const GemmArgs&);
 /// The most rows of the thin operand of skinny_gemm where B is stored transposed.
 constexpr int64_t kMostThin = 12;
 
+/// As much as this to sum is little: C is most of what such a product moves.
+constexpr int64_t kShortSum = 64;
+
 /// B is packed into strips first: for anything large. Takes packed_scratch_bytes.
 void packed_gemm(const Context&, const GemmArgs&);
 int64_t packed_scratch_bytes(int threads);

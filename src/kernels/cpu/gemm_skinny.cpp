@@ -61,10 +61,12 @@ struct SumsPlace {
 
 // A block is turned as 32-bit words, so that two 16-bit elements travel together and are widened behind it.
 using Words = hn::RebindToUnsigned<Floats>;
+constexpr int kQuad = 4;  // words of a row that are turned at a time
 template <class T> constexpr int kInWord = 4 / static_cast<int>(sizeof(T));
+template <class T> constexpr int kInQuad = kQuad* kInWord<T>;
 template <class T> constexpr int kElements = kLanes* kInWord<T>;  // of each row in a block
 
-/// Word 0 of the rows' 128-bit blocks: block l of the result is that of row 4 l.
+/// Four words of the rows 4 l: block l of the result is that of row 4 l.
 HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
   const auto row = [&](int l) { return reinterpret_cast<const float*>(at + 4 * l * row_bytes); };
 #if HWY_TARGET <= HWY_AVX3
@@ -82,70 +84,91 @@ HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
 #endif
 }
 
-/// v[j]: word j of kLanes rows that begin at `from`. Squares of 4 x 4 words are turned within the 128-bit blocks.
-HWY_INLINE void load_turned_words(const std::byte* from, int64_t row_bytes, Vector (&v)[kLanes]) {
+/// v[j]: word j of the kLanes rows that begin at `from`. Squares of 4 x 4 words are turned within the 128-bit blocks.
+HWY_INLINE void load_turned(const std::byte* from, int64_t row_bytes, Vector (&v)[kQuad]) {
   const hn::Repartition<double, Floats> pairs;
-  for (int q = 0; q < kLanes; q += 4) {
-    Vector w[4];
-    for (int r = 0; r < 4; ++r) w[r] = load_blocks(from + r * row_bytes + q * 4, row_bytes);
-    const auto low = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[0], w[1]));
-    const auto high = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[0], w[1]));
-    const auto low2 = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[2], w[3]));
-    const auto high2 = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[2], w[3]));
-    v[q] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, low, low2));
-    v[q + 1] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, low, low2));
-    v[q + 2] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, high, high2));
-    v[q + 3] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, high, high2));
-  }
+  Vector w[kQuad];
+  for (int r = 0; r < kQuad; ++r) w[r] = load_blocks(from + r * row_bytes, row_bytes);
+  const auto low = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[0], w[1]));
+  const auto high = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[0], w[1]));
+  const auto low2 = hn::BitCast(pairs, hn::InterleaveLower(kFloats, w[2], w[3]));
+  const auto high2 = hn::BitCast(pairs, hn::InterleaveUpper(kFloats, w[2], w[3]));
+  v[0] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, low, low2));
+  v[1] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, low, low2));
+  v[2] = hn::BitCast(kFloats, hn::InterleaveLower(pairs, high, high2));
+  v[3] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, high, high2));
 }
 
-/// kElements of each row. kWhole: all rows and elements exist; else those that do not are zeros.
-template <bool kWhole, class T>
-HWY_INLINE void load_turned(const T* from, int64_t stride, int64_t rows, int64_t elements, Vector (&v)[kLanes]) {
-  constexpr int64_t kSize = static_cast<int64_t>(sizeof(T)), kRowBytes = kElements<T> * kSize;
-  const auto* bytes = reinterpret_cast<const std::byte*>(from);
-  if (kWhole) return load_turned_words(bytes, stride * kSize, v);
-  HWY_ALIGN std::byte buffer[kLanes * kRowBytes] = {};
-  for (int64_t r = 0; r < rows; ++r)
-    std::memcpy(buffer + r * kRowBytes, bytes + r * stride * kSize, static_cast<size_t>(elements * kSize));
-  load_turned_words(buffer, kRowBytes, v);
-}
-
-/// Element k of a turned block, widened.
-HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const float*) { return v[k]; }
-HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const BFloat16*) {
-  const auto word = hn::BitCast(Words(), v[k / 2]);
-  const auto upper = k % 2 ? hn::And(word, hn::Set(Words(), 0xffff0000u)) : hn::ShiftLeft<16>(word);
+/// Element e of turned words, widened.
+HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const float*) { return v[e]; }
+HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const BFloat16*) {
+  const auto word = hn::BitCast(Words(), v[e / 2]);
+  const auto upper = e % 2 ? hn::And(word, hn::Set(Words(), 0xffff0000u)) : hn::ShiftLeft<16>(word);
   return hn::BitCast(kFloats, upper);
 }
-HWY_INLINE Vector element(const Vector (&v)[kLanes], int k, const Float16*) {
-  const auto word = hn::BitCast(Words(), v[k / 2]);
+HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const Float16*) {
+  const auto word = hn::BitCast(Words(), v[e / 2]);
 #if HWY_TARGET <= HWY_AVX2
   const hn::Rebind<uint16_t, Floats> narrow;
   const hn::Rebind<hwy::float16_t, Floats> halves;
-  const auto low = k % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu));
+  const auto low = e % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu));
   const auto packed = hn::DemoteTo(narrow, hn::BitCast(hn::RebindToSigned<Floats>(), low));
   return hn::PromoteTo(kFloats, hn::BitCast(halves, packed));
 #else
-  return widen_f16(k % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu)));
+  return widen_f16(e % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu)));
 #endif
 }
 
-/// As many bytes as a block has.
-template <class T> HWY_INLINE void prefetch_block(const T* at) {
-  constexpr int64_t kLine = 64, kBytes = kLanes * kElements<T> * static_cast<int64_t>(sizeof(T));
-  for (int64_t b = 0; b < kBytes; b += kLine) hwy::Prefetch(reinterpret_cast<const std::byte*>(at) + b);
-}
+// Groups that are summed side by side, since an addition waits for the one before it in its chain; and how many of them
+// are turned before they meet the thin rows, so that an element of these is broadcast once for them all. As registers
+// allow.
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+template <int kThin> constexpr int kGroups = kThin <= 4 ? 2 : 1;
+template <int kThin> constexpr int kTurned = kGroups<kThin>;
+#else
+template <int kThin> constexpr int kGroups = kThin == 1 ? 4 : kThin <= 4 ? 2 : 1;
+template <int kThin> constexpr int kTurned = kThin == 1 ? 2 : 1;
+#endif
 
-// Groups that are summed side by side: the chains of one row and one group would wait for each other.
-template <int kThin> constexpr int kGroups = kThin <= 2 ? (16 + kLanes - 1) / kLanes : 1;
+/// Rows of the wide operand against the thin ones: some words of kGroup groups.
+template <int kThin, int kGroup, class T> struct Quads {
+  static constexpr int kSide = std::min(kGroup, kTurned<kThin>);
+  const float* thin[kThin];
+  Vector sums[kGroup][kThin];
+
+  /// Adds `count` elements from element k of the thin rows on; block(g) is where those of group g begin, in rows that
+  /// are row_bytes apart.
+  template <class Block> HWY_INLINE void add(int64_t k, int count, int64_t row_bytes, Block&& block) {
+#pragma GCC unroll 4
+    for (int first = 0; first < kGroup; first += kSide) {
+      Vector v[kSide][kQuad];
+#pragma GCC unroll 2
+      for (int s = 0; s < kSide; ++s) load_turned(block(first + s), row_bytes, v[s]);
+#pragma GCC unroll 8
+      for (int e = 0; e < kInQuad<T>; ++e) {
+        if (e >= count) break;
+        Vector w[kSide];
+        for (int s = 0; s < kSide; ++s) w[s] = element(v[s], e, static_cast<const T*>(nullptr));
+#pragma GCC unroll 12
+        for (int i = 0; i < kThin; ++i) {
+          const Vector x = hn::Set(kFloats, thin[i][k + e]);
+          for (int s = 0; s < kSide; ++s) sums[first + s][i] = fused(x, w[s], sums[first + s][i]);
+        }
+      }
+    }
+  }
+};
 
 /// `rows` rows of the wide operand, at most those of kGroup groups, against kThin rows of the thin one. kWhole: all
 /// rows exist. next: the rows behind them.
 template <int kThin, int kGroup, bool kWhole, class T>
 HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, const T* next) {
-  const float* thin[kThin];  // rows that do not exist repeat the last one, and are not stored
-  for (int i = 0; i < kThin; ++i) thin[i] = t.thin + std::min<int64_t>(i, t.thin_rows - 1) * t.thin_stride;
+  constexpr int64_t kSize = static_cast<int64_t>(sizeof(T)), kGroupBytes = kLanes * kElements<T> * kSize;
+  constexpr int kLine = 64;
+  const auto* ahead = reinterpret_cast<const std::byte*>(next);
+  Quads<kThin, kGroup, T> q;
+  // Rows that do not exist repeat the last one, and are not stored.
+  for (int i = 0; i < kThin; ++i) q.thin[i] = t.thin + std::min<int64_t>(i, t.thin_rows - 1) * t.thin_stride;
   const auto place = [&](int g, int i) {
     return SumsPlace{c + i * t.thin_step + g * kLanes * t.wide_step, t.wide_step, std::min<int64_t>(kLanes, rows)};
   };
@@ -153,34 +176,36 @@ HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, c
   const int64_t length = t.chain ? t.k : kBlockK;
   for (int64_t begin = 0; begin < t.k; begin += length) {
     const int64_t end = std::min(t.k, begin + length);
-    Vector sums[kGroup][kThin];
     for (int g = 0; g < kGroup; ++g)
-      for (int i = 0; i < kThin; ++i) sums[g][i] = goes_on && i < t.thin_rows ? place(g, i).load() : hn::Zero(kFloats);
-    for (int64_t k = begin; k < end; k += kElements<T>) {
-      const int64_t elements = std::min<int64_t>(kElements<T>, end - k);
-      for (int g = 0; g < kGroup; ++g, next += kLanes * kElements<T>) {
-        const T* block = wide + g * kLanes * t.wide_stride + k;
-        Vector v[kLanes];
-        const auto add = [&](int j) HWY_ATTR {
-          const Vector w = element(v, j, block);
-          for (int i = 0; i < kThin; ++i) sums[g][i] = fused(hn::Set(kFloats, thin[i][k + j]), w, sums[g][i]);
-        };
-        if (elements == kElements<T>) {
-          prefetch_block(next);
-          load_turned<kWhole>(block, t.wide_stride, rows, elements, v);
-          for (int j = 0; j < kElements<T>; ++j) add(j);
-        } else {  // nothing is added for elements that do not exist: zero times infinity would be no zero
-          load_turned<false>(block, t.wide_stride, std::min<int64_t>(kLanes, rows), elements, v);
-          for (int j = 0; j < kElements<T>; ++j)
-            if (j < elements) add(j);
-        }
+      for (int i = 0; i < kThin; ++i)
+        q.sums[g][i] = goes_on && i < t.thin_rows ? place(g, i).load() : hn::Zero(kFloats);
+    int64_t k = begin;
+    for (; kWhole && k + kElements<T> <= end; k += kElements<T>) {
+#pragma GCC unroll 4
+      for (int at = 0; at < kElements<T>; at += kInQuad<T>) {
+        // As many bytes as are used here, a few lines at a time: the processor can wait for some only.
+        for (int b = 0; b < kGroup * kLanes * kQuad * 4; b += kLine) hwy::Prefetch(ahead + b);
+        ahead += kGroup * kLanes * kQuad * 4;
+        q.add(k + at, kInQuad<T>, t.wide_stride * kSize,
+              [&](int g) { return reinterpret_cast<const std::byte*>(wide + g * kLanes * t.wide_stride + k + at); });
       }
+    }
+    for (; k < end; k += kElements<T>) {
+      // Nothing is added for elements that do not exist: zero times infinity would be no zero.
+      const int64_t elements = std::min<int64_t>(kElements<T>, end - k);
+      HWY_ALIGN std::byte copy[kGroup * kGroupBytes] = {};
+      for (int64_t r = 0; r < std::min<int64_t>(rows, kGroup * kLanes); ++r)
+        std::memcpy(copy + r * kElements<T> * kSize, wide + r * t.wide_stride + k,
+                    static_cast<size_t>(elements * kSize));
+      for (int64_t at = 0; at < elements; at += kInQuad<T>)
+        q.add(k + at, static_cast<int>(std::min<int64_t>(kInQuad<T>, elements - at)), kElements<T> * kSize,
+              [&](int g) { return copy + g * kGroupBytes + at * kSize; });
     }
     const float beta = begin == 0 ? t.beta : 1;
     for (int g = 0; g < kGroup; ++g)
       for (int i = 0; i < kThin; ++i) {
         if (i >= t.thin_rows) break;
-        Vector y = t.chain ? sums[g][i] : hn::Mul(hn::Set(kFloats, t.alpha), sums[g][i]);
+        Vector y = t.chain ? q.sums[g][i] : hn::Mul(hn::Set(kFloats, t.alpha), q.sums[g][i]);
         if (!t.chain && beta != 0) y = fused(hn::Set(kFloats, beta), place(g, i).load(), y);
         place(g, i).store(y);
       }
@@ -227,6 +252,18 @@ HWY_INLINE void straight_product(TileArgs t) {
   }
 }
 
+/// The same a few rows after the other, where there is so little to sum that C is most of what is moved: it goes
+/// through in the order of its storage.
+HWY_INLINE void straight_rows(TileArgs t) {
+  const int64_t rows = t.k <= kShortSum ? kTileRows : t.m;
+  for (int64_t left = t.m; left > 0; left -= rows) {
+    t.m = std::min(rows, left);
+    straight_product(t);
+    t.a += rows * t.row_step;
+    t.c += rows * t.ldc;
+  }
+}
+
 /// Rows [m_begin, m_end) and columns [n_begin, n_end) of C.
 void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end) {
   const int64_t m = m_end - m_begin, n = n_end - n_begin, k = inner_size(g), ldc = g.c.row_stride();
@@ -235,8 +272,8 @@ void skinny_block(const GemmArgs& g, int64_t m_begin, int64_t m_end, int64_t n_b
   float* c = g.c.row<float>(m_begin) + n_begin;
   if (g.b_transpose == Transpose::no) {
     const int64_t row_step = a_transposed ? 1 : g.a.row_stride(), k_step = a_transposed ? g.a.row_stride() : 1;
-    return straight_product({m, n, k, g.a.row<float>(0) + m_begin * row_step, row_step, k_step,
-                             g.b.row<float>(0) + n_begin, g.b.row_stride(), c, ldc, alpha, beta, chain});
+    return straight_rows({m, n, k, g.a.row<float>(0) + m_begin * row_step, row_step, k_step,
+                          g.b.row<float>(0) + n_begin, g.b.row_stride(), c, ldc, alpha, beta, chain});
   }
   // op(B) = Bᵀ: the columns of C are rows of B as it is stored.
   const float* a = g.a.row<float>(m_begin);
@@ -265,19 +302,24 @@ HWY_EXPORT(skinny_block);
 // Rows or columns of C that a thread takes at a time.
 constexpr int64_t kRowBlock = 48, kColumnBlock = 96;
 
+/// Whether C is cut by rows. Its longer side is cut, since the shorter one may be less than a block; but with little to
+/// sum C is most of what is moved, and goes through in the order of its storage.
+bool by_rows(const GemmArgs& g) {
+  return g.c.rows() >= g.c.cols() || (g.b_transpose == Transpose::no && inner_size(g) <= kShortSum);
+}
+
 }  // namespace
 
 void skinny_gemm(const Context& ctx, const GemmArgs& g) {
   const int64_t m = g.c.rows(), n = g.c.cols();
-  const bool by_rows = m >= n;
-  // The longer side of C is cut: the shorter one may be less than a block.
-  const int64_t length = by_rows ? m : n, step = by_rows ? kRowBlock : kColumnBlock;
+  const bool rows = by_rows(g);
+  const int64_t length = rows ? m : n, step = rows ? kRowBlock : kColumnBlock;
   const bool parallel = length > step && m * n * inner_size(g) > kSmallWork;
   const auto block = HWY_DYNAMIC_DISPATCH(skinny_block);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (parallel)
   for (int64_t begin = 0; begin < length; begin += step) {
     const int64_t end = std::min(length, begin + step);
-    if (by_rows)
+    if (rows)
       block(g, begin, end, 0, n);
     else
       block(g, 0, m, begin, end);

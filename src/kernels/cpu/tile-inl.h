@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "core/tensor.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/lanes-inl.h"
 
@@ -34,6 +35,10 @@ constexpr int kTileRows = 8, kTileCols = 3;
 #else
 constexpr int kTileRows = 4, kTileCols = 3;
 #endif
+
+constexpr int kLineVectors = kLanes >= 16 ? 1 : 16 / kLanes;  // in a cache line
+// With less to sum, fetching c ahead costs more than it saves.
+constexpr int64_t kWorthFetching = 128;
 
 /// The elements at even (odd) places of `low`, then of `high`.
 HWY_INLINE Vector evens(Vector low, [[maybe_unused]] Vector high) {
@@ -136,6 +141,7 @@ struct TileArgs {
   int64_t ldc;
   float alpha, beta;
   bool chain = false;
+  int64_t ahead = 0;  // elements from a tile of c to one that is read later, and is fetched meanwhile
 };
 
 /// One tile at row i and column j. last: elements of its last vector that exist (kLanes: all of them).
@@ -147,33 +153,50 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
   // What is asked once a tile is asked outside of the loops over its elements: with a short k they are most of the
   // work.
   if (t.chain && t.beta != 0) {
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
       for (int s = 0; s < kCols; ++s) sums[r][s] = load_some(place(r, s), count(s));
   } else {
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
       for (int s = 0; s < kCols; ++s) sums[r][s] = hn::Zero(kFloats);
+  }
+  if (t.k >= kWorthFetching) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
+      for (int s = 0; s < kCols; s += kLineVectors) hwy::Prefetch(place(r, s) + t.ahead);
   }
   const float* HWY_RESTRICT a = t.a + i * t.row_step;
   const float* HWY_RESTRICT b = t.b + j;
   // An outer product a step: one row of b, kept in registers, times one element of each row of a.
   for (int64_t k = 0; k < t.k; ++k, a += t.k_step, b += t.ldb) {
     Vector columns[kCols];
+#pragma GCC unroll 3
     for (int s = 0; s < kCols; ++s)
       columns[s] = kPartial && s == kCols - 1 ? load_first(b + s * kLanes, last) : hn::LoadU(kFloats, b + s * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const Vector x = hn::Set(kFloats, a[r * t.row_step]);
+#pragma GCC unroll 3
       for (int s = 0; s < kCols; ++s) sums[r][s] = fused(x, columns[s], sums[r][s]);
     }
   }
   if (t.chain) {
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
       for (int s = 0; s < kCols; ++s) store_some(sums[r][s], place(r, s), count(s));
     return;
   }
   // Scaled once, after the sum. beta = 0 does not read c, which may hold anything.
   const Vector alpha = hn::Set(kFloats, t.alpha), beta = hn::Set(kFloats, t.beta);
   const bool adds = t.beta != 0;
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 3
     for (int s = 0; s < kCols; ++s) {
       Vector y = hn::Mul(alpha, sums[r][s]);
       if (adds) y = fused(beta, load_some(place(r, s), count(s)), y);
