@@ -1,8 +1,6 @@
 // Which kernel multiplies which shape. There is no BLAS here: on the shapes of training our tiles are faster than
 // OpenBLAS's, they widen bf16 and f16 while packing, and an element's bits depend on nothing but its row and its
-// column, which no BLAS promises. One core, AVX-512, GFLOP/s, ours against OpenBLAS 0.3.21 (gemm_bench):
-// 512 x 576 x 576: 170 : 155, 512 x 576 x 1536: 163 : 149, 512 x 8 x 576: 94 : 60, 8 x 576 x 512: 160 : 56,
-// 2048 x 2048 x 2048: 150 : 152.
+// column, which no BLAS promises (docs/benchmarks.md compares).
 
 #include "kernels/gemm.h"
 
@@ -13,8 +11,8 @@
 namespace tessera::cpu {
 namespace {
 
-// op(B) = Bᵀ, K = 576, GFLOP/s. By columns (512 rows, one core): 8 skinny 108, packed 41; 16 packed 200. By rows,
-// weights from memory (decode_bench 2): 12 skinny 165 in f32 and 218 in bf16; 16 packed 150 and 138.
+// op(B) = Bᵀ, K = 576. By columns (512 rows, one core, GFLOP/s): 8 skinny 138, packed 41; 16 packed 211. By rows,
+// weights from memory (one core): 16 rows in two halves of 8 gain a tenth over packing in bf16 and lose a fifth in f16.
 constexpr int64_t kFewRows = 12, kFewColumns = 8;
 static_assert(kFewRows <= kMostThin && kFewColumns <= kMostThin);
 // op(B) = B, K = 512: by rows 16: 162 : 105, 64: 166 : 157.

@@ -4,7 +4,7 @@
 //             +------+------+     its part of B, widened and turned if need be, so that every strip lies in one piece
 //   k block   |      |      |     (second-level cache). Then it goes down the rows: eight rows of A (first level), read
 //             +------+------+     where they lie or, if A is stored turned, copied too, meet each strip in turn.
-//   8 rows -> | tile | tile |
+//   8 rows -> | tile | tile |     What lies a strip further in B, and the tile of C, are fetched meanwhile.
 //
 // An element is summed over k in order, in blocks of kBlockK or in a chain, wherever it stands. Its bits do not depend
 // on the other rows and columns, so that tasks may be cut to suit the number of threads.
@@ -30,15 +30,21 @@ template <class T>
 HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
   // Square blocks of one vector's size are turned in registers: both reads and writes are of whole vectors.
   for (int64_t c = 0; c < width; c += kLanes)
-    for (int64_t i = 0; i < k; i += kLanes)
-      transpose_block(from + c * stride + i, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
+    for (int64_t i = 0; i < k; i += kLanes) {
+      const T* block = from + c * stride + i;
+      for (int64_t r = 0; r < kLanes; ++r) hwy::Prefetch(block + (r + kStrip) * stride);  // the next strip's
+      transpose_block(block, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
+    }
 }
 
 /// The same from [k, cols] in storage.
 template <class T>
 HWY_INLINE void pack_straight(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
   for (int64_t i = 0; i < k; ++i, from += stride, to += width)
-    for (int64_t c = 0; c < width; c += kLanes) hn::Store(load_some(from + c, cols - c), kFloats, to + c);
+    for (int64_t c = 0; c < width; c += kLanes) {
+      hwy::Prefetch(from + c + kStrip);  // the next strip's
+      hn::Store(load_some(from + c, cols - c), kFloats, to + c);
+    }
 }
 
 HWY_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }

@@ -1,7 +1,8 @@
 // Matrix products with one small dimension, where packing would not pay: the low-rank products of LoRA, decoding.
 //
 //   op(B) = Bᵀ: one operand is thin (few rows of A, or few of B), the other wide. A group of the wide one's rows, as
-//               many as a vector has lanes, is read in square blocks that are turned in registers: a lane is a row.
+//               many as a vector has lanes, is read four words at a time, which are turned in registers: a lane is a
+//               row. Groups side by side keep the multipliers busy while an addition waits for the one before it.
 //
 //                 k →            k ↓
 //               [ wide ]  turn  [ lanes: rows ]   sums[i] += thin[i, k] · lanes     for each row i of the thin one
