@@ -138,8 +138,6 @@ HWY_EXPORT(packed_task);
 // Packing a strip for fewer rows than this would cost more than a tenth of the product.
 constexpr int64_t kFewestRows = 64;
 
-int64_t parts_of(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
-
 }  // namespace
 
 PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {

@@ -11,6 +11,9 @@ inline int64_t inner_size(const GemmArgs& g) { return g.a.shape[g.a_transpose ==
 /// Below this many multiply-adds starting the threads (some microseconds) costs more than it saves.
 constexpr int64_t kSmallWork = 64 * 1024;
 
+/// Units that hold `count`.
+inline int64_t parts_of(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
+
 /// Which of the two gemm takes, by speed alone: skinny_gemm or packed_gemm. Reads no element.
 bool is_skinny(const GemmArgs&);
 

@@ -71,12 +71,10 @@ template <class T> constexpr int kElements = kLanes* kInWord<T>;  // of each row
 HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
   const auto row = [&](int l) { return reinterpret_cast<const float*>(at + 4 * l * row_bytes); };
 #if HWY_TARGET <= HWY_AVX3
-  // A broadcast that is masked while it is loaded costs no shuffle.
-  const Vector lane = hn::Iota(kFloats, 0.0f);
-  Vector v = hn::LoadDup128(kFloats, row(0));
-  v = hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 4.0f)), hn::LoadDup128(kFloats, row(1)), v);
-  v = hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 8.0f)), hn::LoadDup128(kFloats, row(2)), v);
-  return hn::IfThenElse(hn::Ge(lane, hn::Set(kFloats, 12.0f)), hn::LoadDup128(kFloats, row(3)), v);
+  const hn::Half<Floats> half;
+  const hn::Half<decltype(half)> quarter;
+  return hn::Combine(kFloats, hn::Combine(half, hn::LoadU(quarter, row(3)), hn::LoadU(quarter, row(2))),
+                     hn::Combine(half, hn::LoadU(quarter, row(1)), hn::LoadU(quarter, row(0))));
 #elif HWY_TARGET <= HWY_AVX2
   const hn::Half<Floats> half;
   return hn::Combine(kFloats, hn::LoadU(half, row(1)), hn::LoadU(half, row(0)));
@@ -100,23 +98,39 @@ HWY_INLINE void load_turned(const std::byte* from, int64_t row_bytes, Vector (&v
   v[3] = hn::BitCast(kFloats, hn::InterleaveUpper(pairs, high, high2));
 }
 
-/// Element e of turned words, widened.
-HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const float*) { return v[e]; }
-HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const BFloat16*) {
-  const auto word = hn::BitCast(Words(), v[e / 2]);
-  const auto upper = e % 2 ? hn::And(word, hn::Set(Words(), 0xffff0000u)) : hn::ShiftLeft<16>(word);
-  return hn::BitCast(kFloats, upper);
+/// The elements of turned words, widened.
+HWY_INLINE void widen(Vector v, Vector (&to)[1], const float*) { to[0] = v; }
+HWY_INLINE void widen(Vector v, Vector (&to)[2], const BFloat16*) {
+  const auto word = hn::BitCast(Words(), v);
+  to[0] = hn::BitCast(kFloats, hn::ShiftLeft<16>(word));
+  to[1] = hn::BitCast(kFloats, hn::And(word, hn::Set(Words(), 0xffff0000u)));
 }
-HWY_INLINE Vector element(const Vector (&v)[kQuad], int e, const Float16*) {
-  const auto word = hn::BitCast(Words(), v[e / 2]);
+HWY_INLINE void widen(Vector v, Vector (&to)[2], const Float16*) {
 #if HWY_TARGET <= HWY_AVX2
-  const hn::Rebind<uint16_t, Floats> narrow;
-  const hn::Rebind<hwy::float16_t, Floats> halves;
-  const auto low = e % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu));
-  const auto packed = hn::DemoteTo(narrow, hn::BitCast(hn::RebindToSigned<Floats>(), low));
-  return hn::PromoteTo(kFloats, hn::BitCast(halves, packed));
+  // The first elements of all words, and the second ones: halves that are widened as they are.
+  const hn::Repartition<uint16_t, Floats> halves;
+  const hn::Half<decltype(halves)> half;
+#if HWY_TARGET <= HWY_AVX3
+  const auto both = hn::BitCast(halves, v);
+  const auto first = hn::LowerHalf(half, hn::ConcatEven(halves, both, both));
+  const auto second = hn::LowerHalf(half, hn::ConcatOdd(halves, both, both));
 #else
-  return widen_f16(e % 2 ? hn::ShiftRight<16>(word) : hn::And(word, hn::Set(Words(), 0xffffu)));
+  HWY_ALIGN static constexpr uint8_t kBytes[32] = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+                                                   0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15};
+  HWY_ALIGN static constexpr uint32_t kOrder[8] = {0, 1, 4, 5, 2, 3, 6, 7};
+  const hn::Repartition<uint8_t, Floats> bytes;
+  const auto blocks = hn::TableLookupBytes(hn::BitCast(bytes, v), hn::Load(bytes, kBytes));
+  const auto sorted =
+      hn::BitCast(halves, hn::TableLookupLanes(hn::BitCast(Words(), blocks), hn::SetTableIndices(Words(), kOrder)));
+  const auto first = hn::LowerHalf(half, sorted), second = hn::UpperHalf(half, sorted);
+#endif
+  const hn::Rebind<hwy::float16_t, Floats> narrow;
+  to[0] = hn::PromoteTo(kFloats, hn::BitCast(narrow, first));
+  to[1] = hn::PromoteTo(kFloats, hn::BitCast(narrow, second));
+#else
+  const auto word = hn::BitCast(Words(), v);
+  to[0] = widen_f16(hn::And(word, hn::Set(Words(), 0xffffu)));
+  to[1] = widen_f16(hn::ShiftRight<16>(word));
 #endif
 }
 
@@ -145,15 +159,19 @@ template <int kThin, int kGroup, class T> struct Quads {
       Vector v[kSide][kQuad];
 #pragma GCC unroll 2
       for (int s = 0; s < kSide; ++s) load_turned(block(first + s), row_bytes, v[s]);
-#pragma GCC unroll 8
-      for (int e = 0; e < kInQuad<T>; ++e) {
-        if (e >= count) break;
-        Vector w[kSide];
-        for (int s = 0; s < kSide; ++s) w[s] = element(v[s], e, static_cast<const T*>(nullptr));
+#pragma GCC unroll 4
+      for (int word = 0; word < kQuad; ++word) {
+        Vector w[kSide][kInWord<T>];
+        for (int s = 0; s < kSide; ++s) widen(v[s][word], w[s], static_cast<const T*>(nullptr));
+#pragma GCC unroll 2
+        for (int e = 0; e < kInWord<T>; ++e) {
+          const int at = word * kInWord<T> + e;
+          if (at >= count) break;
 #pragma GCC unroll 12
-        for (int i = 0; i < kThin; ++i) {
-          const Vector x = hn::Set(kFloats, thin[i][k + e]);
-          for (int s = 0; s < kSide; ++s) sums[first + s][i] = fused(x, w[s], sums[first + s][i]);
+          for (int i = 0; i < kThin; ++i) {
+            const Vector x = hn::Set(kFloats, thin[i][k + at]);
+            for (int s = 0; s < kSide; ++s) sums[first + s][i] = fused(x, w[s][e], sums[first + s][i]);
+          }
         }
       }
     }
@@ -300,8 +318,13 @@ namespace {
 
 HWY_EXPORT(skinny_block);
 
-// Rows or columns of C that a thread takes at a time.
-constexpr int64_t kRowBlock = 48, kColumnBlock = 96;
+// Rows that a thread takes at a time, and the least of columns. Otherwise a thread's columns are one piece: weights
+// that come from memory are fetched behind one another within it.
+constexpr int64_t kRowBlock = 48, kColumnBlock = 32;
+
+int64_t columns_of_piece(int64_t n, int64_t threads) {
+  return parts_of(parts_of(n, threads), kColumnBlock) * kColumnBlock;
+}
 
 /// Whether C is cut by rows. Its longer side is cut, since the shorter one may be less than a block; but with little to
 /// sum C is most of what is moved, and goes through in the order of its storage.
@@ -314,7 +337,7 @@ bool by_rows(const GemmArgs& g) {
 void skinny_gemm(const Context& ctx, const GemmArgs& g) {
   const int64_t m = g.c.rows(), n = g.c.cols();
   const bool rows = by_rows(g);
-  const int64_t length = rows ? m : n, step = rows ? kRowBlock : kColumnBlock;
+  const int64_t length = rows ? m : n, step = rows ? kRowBlock : columns_of_piece(n, ctx.threads);
   const bool parallel = length > step && m * n * inner_size(g) > kSmallWork;
   const auto block = HWY_DYNAMIC_DISPATCH(skinny_block);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (parallel)
