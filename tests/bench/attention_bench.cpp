@@ -1,6 +1,6 @@
-// attention_bench [threads] [target] [cases]: forward and backward attention of the shapes that recipes train, beside the
-// square product of the same run; `cases` leaves those whose name has this text. FLOPs are those a causal mask leaves:
-// forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
+// attention_bench [threads] [target] [cases]: forward and backward attention of the shapes that recipes train, beside
+// the square product of the same run; `cases` leaves those whose name has this text. FLOPs are those a causal mask
+// leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
 
 #include "bench/harness.h"
 #include "core/error.h"
