@@ -16,16 +16,20 @@
 // A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, each query
 // head of a segment sums dk and dv in chains over its queries, which go on from panel to panel. Heads that share keys
 // sum into copies of their own, which are added in ascending head order; the scale of the scores is applied to the
-// result. A task owns all query heads of a key-value head or, where that leaves too few tasks, one of them: the sums
-// are the same.
+// result. A task owns all query heads of a key-value head or, where that leaves too few tasks, one of them or a part of
+// its keys: the sums are the same.
 
 #include "kernels/attention.h"
 
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <thread>
 
 #include "core/functions/functions.h"
+#include "kernels/cpu/attention_heads.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/targets.h"
@@ -40,10 +44,11 @@
 #define TESSERA_KERNELS_CPU_ATTENTION_SHARED_
 namespace tessera::cpu {
 
-/// Where a backward task sums dk and dv: key j of the segment and head h stand at data[j · stride + h · step].
-struct KeyGradients {
-  float *dk, *dv;
-  int64_t dk_stride, dv_stride;
+/// Keys [begin, end) of a segment, whose dk and dv a backward task sums. A head can have two such tasks: then dq goes
+/// on from what the first one left (without the scale), panel by panel.
+struct KeyPart {
+  int64_t begin, end;
+  int32_t* queries_done;  // by the task of the keys in front; nullptr for a head of one task
 };
 
 /// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, what a block adds to
@@ -57,34 +62,6 @@ inline int64_t backward_floats(int64_t head_dim) { return (4 * head_dim + 2 * kK
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-
-/// c [rows of the block, panel] = x · t for x [rows, dim]: the scores of a block of keys.
-HWY_INLINE void times_panel(const Pieces& pieces, const float* x, int64_t stride, int64_t dim, const float* t,
-                            int64_t width, float* c) {
-  for (const Piece& p : pieces)
-    product({p.rows(), p.width(), dim, x + p.begin * stride, stride, 1, t + p.column(), width,
-             c + p.begin * width + p.column(), width, 1, 0});
-}
-
-/// c [dim, panel] = xᵀ · t for x [rows of the block, dim]: sums over the keys of a block, ascending.
-HWY_INLINE void transposed_times_panel(const Pieces& pieces, const float* x, int64_t stride, int64_t dim,
-                                       const float* t, int64_t width, float* c) {
-  const bool whole = pieces.count == 1 && pieces.of[0].width() == width;
-  if (!whole) std::fill_n(c, dim * width, 0.0f);
-  for (const Piece& p : pieces)
-    product({dim, p.width(), p.rows(), x + p.begin * stride, 1, stride, t + p.begin * width + p.column(), width,
-             c + p.column(), width, 1, whole ? 0.0f : 1.0f, true});
-}
-
-/// c [rows of the block, dim] += t · x for x [queries, dim]: chains over the queries of the panel, which go on from
-/// those of the panels before.
-HWY_INLINE void panel_times(const Block& b, const Pieces& pieces, const float* t, const float* x, int64_t stride,
-                            int64_t dim, float* c, int64_t c_stride) {
-  const int64_t width = b.panel.width;
-  for (const Piece& p : pieces)
-    product({p.rows(), dim, std::min(p.width(), b.panel.queries - p.column()), t + p.begin * width + p.column(), width,
-             1, x + p.column() * stride, stride, c + p.begin * c_stride, c_stride, 1, 1, true});
-}
 
 /// The greatest of `top` and the rows of a column.
 HWY_INLINE Vector max_of_column(const float* column, int64_t width, Rows rows, Vector top) {
@@ -239,8 +216,9 @@ HWY_INLINE void prefetch_panel(const AttentionBackwardArgs& args, int64_t row, i
     prefetch_rows(view.row<float>(after) + head * dim, view.row_stride(), next, dim);
 }
 
+/// One panel of queries and the keys of a part. @param scratch  backward_floats
 void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
-                    KeyGradients into, float* scratch) {
+                    const KeyPart& part, KeyGradients into, float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
   const Panel p = panel_at(s, begin, args.window);
   const int64_t width = p.width;
@@ -248,19 +226,16 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
   float *scores = added + dim * width, *dp = scores + kKeyBlock * width, *lse = dp + kKeyBlock * width;
   float* delta = lse + width;
   const float *q = args.q.row<float>(row) + head * dim, *dout = args.dout.row<float>(row) + head * dim;
-  const int64_t q_stride = args.q.row_stride(), o_stride = args.dout.row_stride();
+  float* dq = args.dq.row<float>(row) + head * dim;
+  const int64_t q_stride = args.q.row_stride(), o_stride = args.dout.row_stride(), dq_stride = args.dq.row_stride();
   const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
   const float scale = static_cast<float>(args.scale);
   transpose(q, q_stride, p.queries, dim, scale, qt, width, width);
   transpose(dout, o_stride, p.queries, dim, 1, dout_t, width, width);
   load_rows_of_panel(args, row, head, p, lse, delta);
-  // The panel is the first that sees its own keys: their sums begin with it.
-  for (int64_t key = begin == 0 ? 0 : p.own; key < p.keys; ++key) {
-    std::fill_n(into.dk + key * into.dk_stride, dim, 0.0f);
-    std::fill_n(into.dv + key * into.dv_stride, dim, 0.0f);
-  }
   if (p.queries == kPanel) prefetch_panel(args, row, head, std::clamp<int64_t>(s.q_end - row - kPanel, 0, kPanel));
-  for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
+  if (p.begin < part.begin) transpose(dq, dq_stride, p.queries, dim, 1, dq_t, width, width);
+  for (int64_t j = std::max(p.begin, part.begin); j < std::min(p.keys, part.end); j += kKeyBlock) {
     const Block b(p, j);
     const Pieces pieces(b);
     const float* k = args.k.row<float>(s.k_begin + j) + kv_head * dim;
@@ -275,14 +250,35 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     for (int c = 0; c < p.vectors(); ++c)
       rescale_column(dq_t + c * kLanes, added + c * kLanes, dim, width, hn::Set(kFloats, 1));
   }
-  transpose(dq_t, width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
+  transpose(dq_t, width, dim, p.queries, p.keys <= part.end ? scale : 1, dq, dq_stride, dim);
 }
 
-/// One head of a segment: dq; dv, and dk without the scale, of this head alone.
-void backward_task(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, KeyGradients into,
-                   float* scratch) {
-  for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel)
-    backward_panel(args, s, head, begin, into, scratch);
+/// Sums of keys [begin, end) begin at zero.
+HWY_INLINE void clear_keys(const KeyGradients& into, int64_t begin, int64_t end, int64_t dim) {
+  for (int64_t key = begin; key < end; ++key) {
+    std::fill_n(into.dk + key * into.dk_stride, dim, 0.0f);
+    std::fill_n(into.dv + key * into.dv_stride, dim, 0.0f);
+  }
+}
+
+/// One head of a segment and its keys of a part: dq; dv, and dk without the scale, of this head alone.
+void backward_task(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, const KeyPart& part,
+                   KeyGradients into, float* scratch) {
+  for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel) {
+    const Panel p = panel_at(s, begin, args.window);
+    // The panel is the first that sees its own keys: their sums begin with it.
+    clear_keys(into, std::max(begin == 0 ? 0 : p.own, part.begin), std::min(p.keys, part.end), args.head_dim);
+    if (p.begin >= part.end || p.keys <= part.begin) continue;
+    if (p.begin < part.begin) {
+      // Whoever sums the keys in front has begun earlier and waits for nobody.
+      const std::atomic_ref<int32_t> done(*part.queries_done);
+      while (done.load(std::memory_order_acquire) < begin + p.queries) std::this_thread::yield();
+    }
+    backward_panel(args, s, head, begin, part, into, scratch);
+    if (part.begin == 0 && part.queries_done)
+      std::atomic_ref<int32_t>(*part.queries_done)
+          .store(static_cast<int32_t>(begin + p.queries), std::memory_order_release);
+  }
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -298,38 +294,6 @@ HWY_EXPORT(backward_task);
 // With fewer tasks than this a task owns one query head: 3 key-value heads of one row would keep two threads busy 3/4
 // of the time.
 constexpr int64_t kFewTasks = 16;
-
-/// Elements of one copy of dk (or dv) with a column block for each query head.
-int64_t per_head_count(const AttentionBackwardArgs& args) { return args.k.rows() * args.heads * args.head_dim; }
-
-/// Where the heads sum: key 0 of the batch and head 0. Without heads that share keys this is dk and dv themselves.
-KeyGradients heads_place(const Context& ctx, const AttentionBackwardArgs& args) {
-  if (args.heads == args.kv_heads)
-    return {args.dk.row<float>(0), args.dv.row<float>(0), args.dk.row_stride(), args.dv.row_stride()};
-  // Copies are [keys, heads · head_dim], dk's before dv's: a query head has columns of its own.
-  float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
-  return {copies, copies + per_head_count(args), args.heads * args.head_dim, args.heads * args.head_dim};
-}
-
-/// to = factor · (the sum of `group` runs of `dim` numbers, in ascending order). A single run may be `to` itself.
-void join_runs(const float* runs, int64_t group, int64_t dim, float factor, float* to) {
-  // Element by element within a run, so that the compiler makes vectors of it.
-  if (group > 1)
-    for (int64_t c = 0; c < dim; ++c) to[c] = runs[c] + runs[dim + c];
-  for (int64_t h = 2; h < group; ++h)
-    for (int64_t c = 0; c < dim; ++c) to[c] += runs[h * dim + c];
-  if (factor != 1)
-    for (int64_t c = 0; c < dim; ++c) to[c] *= factor;
-}
-
-/// dk and dv of one key and key-value head, from what the query heads summed.
-void join_heads(const AttentionBackwardArgs& args, const KeyGradients& heads, int64_t key, int64_t kv_head) {
-  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads, from = kv_head * group * dim;
-  join_runs(heads.dk + key * heads.dk_stride + from, group, dim, static_cast<float>(args.scale),
-            args.dk.row<float>(key) + kv_head * dim);
-  if (group > 1)
-    join_runs(heads.dv + key * heads.dv_stride + from, group, dim, 1, args.dv.row<float>(key) + kv_head * dim);
-}
 
 /// As the arena rounds each of its allocations (core/arena.cpp), so that a plan equals the peak.
 int64_t rounded_bytes(int64_t floats) { return (floats * size_of(DType::f32) + 63) / 64 * 64; }
@@ -348,35 +312,57 @@ void attention(const Context& ctx, const AttentionArgs& args) {
          buffers + omp_get_thread_num() * floats);
 }
 
+/// Where the keys of a segment are cut so that both parts take about as long: of n keys under a causal mask, those
+/// before x are half of the triangle where x = n (1 − √½).
+int64_t cut_of_keys(const AttentionBackwardArgs& args, const AttentionSegment& s) {
+  const int64_t keys = s.k_end - s.k_begin, share = args.window > 0 ? keys / 2 : keys * 3 / 10;
+  return std::max<int64_t>(1, (share + kKeyBlock / 2) / kKeyBlock) * kKeyBlock;
+}
+
+/// Whether so many equal tasks leave more than one twentieth of the threads' time idle at the end.
+bool is_uneven(int64_t tasks, int64_t threads) {
+  const int64_t rounds = (tasks + threads - 1) / threads;
+  return (rounds * threads - tasks) * 20 > tasks;
+}
+
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   const auto scope = ctx.scratch.scope();
-  const int64_t dim = args.head_dim, floats = backward_floats(dim);
+  const int64_t dim = args.head_dim, floats = backward_floats(dim), group = args.heads / args.kv_heads;
   float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
   const KeyGradients heads = heads_place(ctx, args);
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-  const auto run_head = [&](const AttentionSegment& s, int64_t head) {
-    task(args, s, head,
+  const auto run_head = [&](const AttentionSegment& s, int64_t head, const KeyPart& part) {
+    task(args, s, head, part,
          {heads.dk + s.k_begin * heads.dk_stride + head * dim, heads.dv + s.k_begin * heads.dv_stride + head * dim,
           heads.dk_stride, heads.dv_stride},
          buffers + omp_get_thread_num() * floats);
   };
-  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
-  const auto segments = static_cast<int64_t>(args.segments.size());
+  // Segments differ in length. Which thread takes which task does not show: each number is summed in its order.
+  const auto segments = static_cast<int64_t>(args.segments.size()), tasks = segments * args.heads;
   if (segments * args.kv_heads >= kFewTasks) {
     // A task is a key-value head, and joins its query heads while they are in the cache.
-    const int64_t group = args.heads / args.kv_heads;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
     for (int64_t t = 0; t < segments * args.kv_heads; ++t) {
       const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
       const int64_t kv_head = t % args.kv_heads;
-      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) run_head(s, head);
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+        run_head(s, head, {0, s.k_end - s.k_begin, nullptr});
       for (int64_t key = s.k_begin; key < s.k_end; ++key) join_heads(args, heads, key, kv_head);
     }
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
-  for (int64_t t = 0; t < segments * args.heads; ++t)
-    run_head(args.segments[static_cast<size_t>(t / args.heads)], t % args.heads);
+  // Nine heads keep two threads busy for 4.5 of 5 rounds: then the keys of a head are two tasks. All first ones are
+  // taken before all second ones, so that what a second one waits for is running or done.
+  const int64_t parts = is_uneven(tasks, ctx.threads) ? 2 : 1;
+  const auto done = ctx.scratch.allocate({kFewTasks * group}, DType::i32).as<int32_t>();
+  std::fill(done.begin(), done.end(), 0);
+#pragma omp parallel for schedule(monotonic : dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks * parts; ++t) {
+    const AttentionSegment& s = args.segments[static_cast<size_t>(t % tasks / args.heads)];
+    const int64_t keys = s.k_end - s.k_begin, cut = parts == 1 ? keys : std::min(keys, cut_of_keys(args, s));
+    const int64_t begin = t < tasks ? 0 : cut, end = t < tasks ? cut : keys;
+    run_head(s, t % args.heads, {begin, end, &done[static_cast<size_t>(t % tasks)]});
+  }
   for (const AttentionSegment& s : args.segments) {
 #pragma omp parallel for schedule(static) num_threads(ctx.threads)
     for (int64_t key = s.k_begin; key < s.k_end; ++key)
@@ -391,7 +377,8 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {
 int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs& args, int threads) {
   // A plan must not depend on how a batch is cut into segments: the copies are counted wherever heads share.
   const int64_t copies = args.heads == args.kv_heads ? 0 : rounded_bytes(2 * per_head_count(args));
-  return rounded_bytes(threads * backward_floats(args.head_dim)) + copies;
+  const int64_t progress = rounded_bytes(kFewTasks * args.heads / args.kv_heads);
+  return rounded_bytes(threads * backward_floats(args.head_dim)) + copies + progress;
 }
 
 }  // namespace tessera::cpu

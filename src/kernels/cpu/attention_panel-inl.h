@@ -1,4 +1,5 @@
-// What attention.cpp knows about a panel of queries: which keys it sees, and how it is turned into lanes and back.
+// What attention.cpp knows about a panel of queries: which keys it sees, its products with a block of keys, and how it
+// is turned into lanes and back.
 //
 // A vector of queries sees the keys up to that of its last query, and with a window those from its first query's window
 // on. So a block of keys falls into pieces of rows that the same vectors see. Behind three vectors of a panel,
@@ -134,6 +135,34 @@ struct Pieces {
   const Piece* begin() const { return of; }
   const Piece* end() const { return of + count; }
 };
+
+/// c [rows of the block, panel] = x · t for x [rows, dim]: the scores of a block of keys.
+HWY_INLINE void times_panel(const Pieces& pieces, const float* x, int64_t stride, int64_t dim, const float* t,
+                            int64_t width, float* c) {
+  for (const Piece& p : pieces)
+    product({p.rows(), p.width(), dim, x + p.begin * stride, stride, 1, t + p.column(), width,
+             c + p.begin * width + p.column(), width, 1, 0});
+}
+
+/// c [dim, panel] = xᵀ · t for x [rows of the block, dim]: sums over the keys of a block, ascending.
+HWY_INLINE void transposed_times_panel(const Pieces& pieces, const float* x, int64_t stride, int64_t dim,
+                                       const float* t, int64_t width, float* c) {
+  const bool whole = pieces.count == 1 && pieces.of[0].width() == width;
+  if (!whole) std::fill_n(c, dim * width, 0.0f);
+  for (const Piece& p : pieces)
+    product({dim, p.width(), p.rows(), x + p.begin * stride, 1, stride, t + p.begin * width + p.column(), width,
+             c + p.column(), width, 1, whole ? 0.0f : 1.0f, true});
+}
+
+/// c [rows of the block, dim] += t · x for x [queries, dim]: chains over the queries of the panel, which go on from
+/// those of the panels before.
+HWY_INLINE void panel_times(const Block& b, const Pieces& pieces, const float* t, const float* x, int64_t stride,
+                            int64_t dim, float* c, int64_t c_stride) {
+  const int64_t width = b.panel.width;
+  for (const Piece& p : pieces)
+    product({p.rows(), dim, std::min(p.width(), b.panel.queries - p.column()), t + p.begin * width + p.column(), width,
+             1, x + p.column() * stride, stride, c + p.begin * c_stride, c_stride, 1, 1, true});
+}
 
 /// to [cols, rows] = scale · fromᵀ; the rows of `to` are filled with zeros up to `padded`.
 static HWY_NOINLINE void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale,
