@@ -53,9 +53,9 @@ struct KeyPart {
 
 /// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, what a block adds to
 /// it, a block of scores, and per query the maximum and the sum. Backward: qT, doutT, dqT, what a block adds to it,
-/// the scores, their gradients, lse and delta.
+/// copies of rows, the scores, their gradients, lse and delta.
 inline int64_t forward_floats(int64_t head_dim) { return (3 * head_dim + kKeyBlock + 2) * kMaxPanel; }
-inline int64_t backward_floats(int64_t head_dim) { return (4 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
+inline int64_t backward_floats(int64_t head_dim) { return (6 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
 
 }  // namespace tessera::cpu
 #endif
@@ -216,6 +216,20 @@ HWY_INLINE void prefetch_panel(const AttentionBackwardArgs& args, int64_t row, i
     prefetch_rows(view.row<float>(after) + head * dim, view.row_stride(), next, dim);
 }
 
+/// Rows that a product reads again and again: where they lie or, if that is multiples of 1 KB apart, in `copy`, since
+/// these fall into few sets of the first-level cache and push each other out.
+struct NearRows {
+  const float* data;
+  int64_t stride;
+
+  HWY_INLINE NearRows(ConstView from, int64_t row, int64_t col, int64_t rows, int64_t cols, float* copy)
+      : data(from.row<float>(row) + col), stride(from.row_stride()) {
+    if (stride % 256 != 0) return;
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(data + r * stride, cols, copy + r * cols);
+    data = copy, stride = cols;
+  }
+};
+
 /// One panel of queries and the keys of a part. @param scratch  backward_floats
 void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
                     const KeyPart& part, KeyGradients into, float* scratch) {
@@ -223,15 +237,15 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
   const Panel p = panel_at(s, begin, args.window);
   const int64_t width = p.width;
   float *qt = scratch, *dout_t = qt + dim * width, *dq_t = dout_t + dim * width, *added = dq_t + dim * width;
-  float *scores = added + dim * width, *dp = scores + kKeyBlock * width, *lse = dp + kKeyBlock * width;
-  float* delta = lse + width;
-  const float *q = args.q.row<float>(row) + head * dim, *dout = args.dout.row<float>(row) + head * dim;
+  float *copies = added + dim * width, *scores = copies + 2 * dim * width;
+  float *dp = scores + kKeyBlock * width, *lse = dp + kKeyBlock * width, *delta = lse + width;
   float* dq = args.dq.row<float>(row) + head * dim;
-  const int64_t q_stride = args.q.row_stride(), o_stride = args.dout.row_stride(), dq_stride = args.dq.row_stride();
-  const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  const int64_t dq_stride = args.dq.row_stride(), k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
   const float scale = static_cast<float>(args.scale);
-  transpose(q, q_stride, p.queries, dim, scale, qt, width, width);
-  transpose(dout, o_stride, p.queries, dim, 1, dout_t, width, width);
+  const NearRows q(args.q, row, head * dim, p.queries, dim, copies);
+  const NearRows dout(args.dout, row, head * dim, p.queries, dim, copies + dim * width);
+  transpose(q.data, q.stride, p.queries, dim, scale, qt, width, width);
+  transpose(dout.data, dout.stride, p.queries, dim, 1, dout_t, width, width);
   load_rows_of_panel(args, row, head, p, lse, delta);
   if (p.queries == kPanel) prefetch_panel(args, row, head, std::clamp<int64_t>(s.q_end - row - kPanel, 0, kPanel));
   if (p.begin < part.begin) transpose(dq, dq_stride, p.queries, dim, 1, dq_t, width, width);
@@ -243,8 +257,8 @@ void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s
     times_panel(pieces, args.v.row<float>(s.k_begin + j) + kv_head * dim, v_stride, dim, dout_t, width, dp);
     for (int c = 0; c < p.vectors(); ++c) differentiate_column(b, c, lse, delta, scores, dp);
     // dV += Pᵀ dout and dK += dSᵀ q.
-    panel_times(b, pieces, scores, dout, o_stride, dim, into.dv + j * into.dv_stride, into.dv_stride);
-    panel_times(b, pieces, dp, q, q_stride, dim, into.dk + j * into.dk_stride, into.dk_stride);
+    panel_times(b, pieces, scores, dout.data, dout.stride, dim, into.dv + j * into.dv_stride, into.dv_stride);
+    panel_times(b, pieces, dp, q.data, q.stride, dim, into.dk + j * into.dk_stride, into.dk_stride);
     transposed_times_panel(pieces, k, k_stride, dim, dp, width, b.is_first() ? dq_t : added);
     if (b.is_first()) continue;
     for (int c = 0; c < p.vectors(); ++c)
