@@ -1,9 +1,11 @@
-// attention_bench [threads] [backend]: forward and backward attention of the shapes that recipes train. FLOPs are those
-// a causal mask leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
+// attention_bench [threads] [target] [cases]: forward and backward attention of the shapes that recipes train, beside
+// the square product of the same run; `cases` leaves those whose name has this text. FLOPs are those a causal mask
+// leaves: forward A = 2·T·heads·head_dim a token in a document of T tokens, backward 2.5·A.
 
 #include "bench/harness.h"
 #include "core/error.h"
 #include "kernels/attention.h"
+#include "kernels/cpu_target.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
 
@@ -15,7 +17,11 @@ struct Case {
   int64_t documents, length, heads, kv_heads, head_dim, window = 0;
 };
 
-void run(const Context& ctx, const Case& c) {
+void run(const Context& ctx, const Case& c, std::string_view wanted) {
+  const std::string shape =
+      fmt::format("{} documents={} T={} heads={}/{} d={}{}", c.name, c.documents, c.length, c.heads, c.kv_heads,
+                  c.head_dim, c.window > 0 ? fmt::format(" window={}", c.window) : "");
+  if (shape.find(wanted) == std::string::npos) return;
   const int64_t tokens = c.documents * c.length, width = c.heads * c.head_dim, kv_width = c.kv_heads * c.head_dim;
   std::vector<AttentionSegment> segments;
   for (int64_t t = 0; t < tokens; t += c.length) segments.push_back({t, t + c.length, t, t + c.length});
@@ -53,9 +59,6 @@ void run(const Context& ctx, const Case& c) {
                                        .window = c.window};
   const int64_t seen = c.window > 0 ? 2 * c.window - c.window * c.window / c.length : c.length;  // twice the mean
   const double gflop = 1e-9 * static_cast<double>(tokens * 2 * seen * width);
-  const std::string shape =
-      fmt::format("{} documents={} T={} heads={}/{} d={}{}", c.name, c.documents, c.length, c.heads, c.kv_heads,
-                  c.head_dim, c.window > 0 ? fmt::format(" window={}", c.window) : "");
   report("attention", shape, ctx.threads, measure([&] { attention(ctx, forward); }), gflop, "GFLOP/s");
   report("attention_backward", shape, ctx.threads, measure([&] { attention_backward(ctx, backward); }), 2.5 * gflop,
          "GFLOP/s");
@@ -81,12 +84,13 @@ const Case kCases[] = {
 
 int main(int argc, char** argv) {
   using namespace tessera;
+  if (argc > 2) use_cpu_target(argv[2]);
   Arena scratch(64 << 20);
   const Context ctx{.device = {},
                     .stream = {},
-                    .kernels = kernels_for({}, argc > 2 ? argv[2] : "cpu"),
+                    .kernels = kernels_for({}, "cpu"),
                     .scratch = scratch,
                     .threads = bench::threads_from(argc, argv)};
   bench::run_floor(ctx);
-  for (const bench::Case& c : bench::kCases) bench::run(ctx, c);
+  for (const bench::Case& c : bench::kCases) bench::run(ctx, c, argc > 3 ? argv[3] : "");
 }

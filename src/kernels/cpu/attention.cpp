@@ -10,23 +10,26 @@
 // so forward and backward are calls of one register tile (tile-inl.h), K and V are read as they lie, and the only
 // buffers are [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are
 // rescaled when a block of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135).
-// Blocks of keys that no query of the panel sees are not visited: those behind its last query, and with a window those
-// in front of what its first query sees. Blocks begin at multiples of kKeyBlock either way, so that a query's sums are
-// formed in the same order whichever panel it is in.
+// Keys that no query of a vector sees are not visited (attention_panel-inl.h). Blocks begin at multiples of kKeyBlock
+// all the same, so that a query's sums are formed in the same order whichever panel it is in.
 //
 // A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, each query
 // head of a segment sums dk and dv in chains over its queries, which go on from panel to panel. Heads that share keys
 // sum into copies of their own, which are added in ascending head order; the scale of the scores is applied to the
-// result. A task owns all query heads of a key-value head or, where that leaves too few tasks, one of them: the sums
-// are the same.
+// result. A task owns all query heads of a key-value head or, where that leaves too few tasks, one of them or a part of
+// its keys: the sums are the same.
 
 #include "kernels/attention.h"
 
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <thread>
 
 #include "core/functions/functions.h"
+#include "kernels/cpu/attention_heads.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/targets.h"
@@ -35,25 +38,24 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "kernels/cpu/tile-inl.h"
+#include "kernels/cpu/attention_panel-inl.h"
 
 #ifndef TESSERA_KERNELS_CPU_ATTENTION_SHARED_
 #define TESSERA_KERNELS_CPU_ATTENTION_SHARED_
 namespace tessera::cpu {
 
-constexpr int64_t kMaxPanel = 48;   // 3 vectors of 16 lanes
-constexpr int64_t kKeyBlock = 128;  // S [128 × 48] f32 is 24 KB: it stays in the first-level cache with its block of V
-
-/// Where a backward task sums dk and dv: key j of the segment and head h stand at data[j · stride + h · step].
-struct KeyGradients {
-  float *dk, *dv;
-  int64_t dk_stride, dv_stride;
+/// Keys [begin, end) of a segment, whose dk and dv a backward task sums. A head can have two such tasks: then dq goes
+/// on from what the first one left (without the scale), panel by panel.
+struct KeyPart {
+  int64_t begin, end;
+  int32_t* queries_done;  // by the task of the keys in front; nullptr for a head of one task
 };
 
-/// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, a block of scores, and
-/// per query the maximum and the sum. Backward: qT, doutT, dqT, the scores, their gradients, lse and delta.
-inline int64_t forward_floats(int64_t head_dim) { return (2 * head_dim + kKeyBlock + 3) * kMaxPanel; }
-inline int64_t backward_floats(int64_t head_dim) { return (3 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
+/// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, what a block adds to
+/// it, a block of scores, and per query the maximum and the sum. Backward: qT, doutT, dqT, what a block adds to it,
+/// copies of rows, the scores, their gradients, lse and delta.
+inline int64_t forward_floats(int64_t head_dim) { return (3 * head_dim + kKeyBlock + 2) * kMaxPanel; }
+inline int64_t backward_floats(int64_t head_dim) { return (6 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
 
 }  // namespace tessera::cpu
 #endif
@@ -61,100 +63,49 @@ inline int64_t backward_floats(int64_t head_dim) { return (3 * head_dim + 2 * kK
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kPanel = kTileCols * kLanes;
-static_assert(kPanel <= kMaxPanel);
-
-/// to [cols, rows] = scale · fromᵀ; the rows of `to` are filled with zeros up to `padded`.
-HWY_INLINE void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float scale, float* to,
-                          int64_t to_stride, int64_t padded) {
-  for (int64_t r = 0; r < padded; r += kLanes)
-    for (int64_t c = 0; c < cols; c += kLanes)
-      transpose_block(from + r * from_stride + c, from_stride, rows - r, cols - c, scale, to + c * to_stride + r,
-                      to_stride, std::min<int64_t>(kLanes, padded - r));
+/// The greatest of `top` and the rows of a column.
+HWY_INLINE Vector max_of_column(const float* column, int64_t width, Rows rows, Vector top) {
+  // Four at a time: each waits for the one before it. With a NaN it does not matter which is the greatest.
+  Vector tops[4] = {top, top, top, top};
+  int64_t j = rows.begin;
+  for (; j + 4 <= rows.end; j += 4)
+    for (int i = 0; i < 4; ++i) tops[i] = hn::Max(tops[i], hn::Load(kFloats, column + (j + i) * width));
+  for (; j < rows.end; ++j) tops[0] = hn::Max(tops[0], hn::Load(kFloats, column + j * width));
+  return hn::Max(hn::Max(tops[0], tops[1]), hn::Max(tops[2], tops[3]));
 }
 
-/// A panel of queries of one head: which it is and which keys it sees.
-struct Panel {
-  int64_t queries;    // of the panel
-  int64_t width;      // queries rounded up to whole vectors
-  int64_t first_all;  // no query is before the keys below this one; query i stands at key first_all − 1 + i
-  int64_t keys;       // keys up to the last query
-  int64_t window;     // keys that a query sees, its own the last of them
-  int64_t begin;      // the first key of the blocks that are visited
-  int64_t near_all;   // keys from this one on are in every query's window
-  int vectors() const { return static_cast<int>(width / kLanes); }
-};
-
-/// @param window  as in AttentionArgs: 0 for all keys
-HWY_INLINE Panel panel_at(const AttentionSegment& s, int64_t begin, int64_t window) {
-  const int64_t queries = s.q_end - s.q_begin, keys = s.k_end - s.k_begin;
-  Panel p;
-  p.queries = std::min(kPanel, queries - begin);
-  p.width = (p.queries + kLanes - 1) / kLanes * kLanes;
-  // The mask is aligned at the end: the last query of the segment sees all keys, and so the first query of this panel,
-  // number `begin`, sees those up to keys − queries + begin.
-  p.first_all = keys - queries + begin + 1;
-  p.keys = p.first_all - 1 + p.queries;
-  p.window = window > 0 ? std::min(window, keys) : keys;
-  p.begin = std::max<int64_t>(0, p.first_all - p.window) / kKeyBlock * kKeyBlock;
-  p.near_all = std::max<int64_t>(0, p.keys - p.window);
-  return p;
-}
-
-/// The lanes of vector `v` whose query sees key `key`.
-HWY_INLINE auto seen(const Panel& p, int64_t key, int v) {
-  // A lane is a query. Its number is compared with the key's distance as floats, which are exact below 2^24.
-  const Vector lane = hn::Iota(kFloats, static_cast<float>(v * kLanes));
-  const int64_t first = key - p.first_all + 1;
-  const auto is_behind = hn::Ge(lane, hn::Set(kFloats, static_cast<float>(first)));
-  if (p.near_all == 0) return is_behind;
-  return hn::And(is_behind, hn::Lt(lane, hn::Set(kFloats, static_cast<float>(first + p.window))));
-}
-
-/// Calls work(j) for the rows of a block, keys key_begin + j, that some query of the panel does not see.
-template <class Work> HWY_INLINE void for_masked(const Panel& p, int64_t key_begin, int64_t rows, Work&& work) {
-  const int64_t far = std::clamp<int64_t>(p.near_all - key_begin, 0, rows);
-  for (int64_t j = 0; j < far; ++j) work(j);
-  for (int64_t j = std::max(far, p.first_all - key_begin); j < rows; ++j) work(j);
-}
-
-/// c [rows, panel] (+)= x · t, x [rows, dim] with unit columns: the scores of a block of keys.
-HWY_INLINE void times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t, int64_t width,
-                            float* c) {
-  product({rows, width, dim, x, stride, 1, t, width, c, width, 1, 0});
-}
-
-/// c [dim, panel] = beta · c + xᵀ · t for x [rows, dim].
-HWY_INLINE void transposed_times_panel(const float* x, int64_t stride, int64_t rows, int64_t dim, const float* t,
-                                       int64_t width, float* c, float beta) {
-  product({dim, width, rows, x, 1, stride, t, width, c, width, 1, beta});
+/// Calls work(j) for the rows that vector v visits and that some query of it does not see.
+template <class Work> HWY_INLINE void for_masked(const Block& b, int v, Work&& work) {
+  const Rows rows = b.visited[v], all = b.seen_by_all(v);
+  const int64_t far = std::clamp(all.begin, rows.begin, rows.end);
+  for (int64_t j = rows.begin; j < far; ++j) work(j);
+  for (int64_t j = std::max(far, all.end); j < rows.end; ++j) work(j);
 }
 
 /// One vector of columns of a block of scores becomes probabilities. Returns the factor for what was summed before.
-HWY_INLINE Vector soften_column(const Panel& p, int v, int64_t key_begin, int64_t rows, float* scores, float* max,
-                                float* sum) {
+HWY_INLINE Vector soften_column(const Block& b, int v, float* scores, float* max, float* sum) {
   const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
+  const int64_t width = b.panel.width;
+  const Rows rows = b.visited[v];
   float* column = scores + v * kLanes;
-  for_masked(p, key_begin, rows, [&](int64_t j) {
-    float* s = column + j * p.width;
-    hn::Store(hn::IfThenElse(seen(p, key_begin + j, v), hn::Load(kFloats, s), lowest), kFloats, s);
+  for_masked(b, v, [&](int64_t j) HWY_ATTR {
+    float* s = column + j * width;
+    hn::Store(hn::IfThenElse(lanes_that_see(b, j, v), hn::Load(kFloats, s), lowest), kFloats, s);
   });
   // Online softmax: exponents are formed from the greatest score so far. When this block raises it, what earlier blocks
   // summed was formed from a smaller one and shrinks by e^(before − top).
-  const Vector before = hn::Load(kFloats, max + v * kLanes);
-  Vector top = before;
-  for (int64_t j = 0; j < rows; ++j) top = hn::Max(top, hn::Load(kFloats, column + j * p.width));
+  const Vector before = hn::Load(kFloats, max + v * kLanes), top = max_of_column(column, width, rows, before);
   // Of a query whose window begins behind this block nothing is summed: exponentials from −inf, and not its difference
   // from itself.
   const Vector from = hn::IfThenZeroElse(hn::Eq(top, lowest), top);
   Vector total = hn::Zero(kFloats);
-  for (int64_t j = 0; j < rows; ++j) {
-    const Vector e = Exp(kFloats, hn::Sub(hn::Load(kFloats, column + j * p.width), from));
+  for (int64_t j = rows.begin; j < rows.end; ++j) {
+    const Vector e = Exp(kFloats, hn::Sub(hn::Load(kFloats, column + j * width), from));
     total = hn::Add(total, e);
-    hn::Store(e, kFloats, column + j * p.width);
+    hn::Store(e, kFloats, column + j * width);
   }
   // Before the first block nothing was summed, and `before` is −inf.
-  const Vector factor = key_begin == p.begin ? hn::Zero(kFloats) : Exp(kFloats, hn::Sub(before, from));
+  const Vector factor = b.is_first() ? hn::Zero(kFloats) : Exp(kFloats, hn::Sub(before, from));
   hn::Store(top, kFloats, max + v * kLanes);
   hn::Store(fused(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
   return factor;
@@ -165,34 +116,50 @@ HWY_INLINE void scale_column(float* column, int64_t rows, int64_t width, Vector 
     hn::Store(hn::Mul(factor, hn::Load(kFloats, column)), kFloats, column);
 }
 
-void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, float* scratch) {
+/// sums = sums · factor + added
+HWY_INLINE void rescale_column(float* sums, const float* added, int64_t rows, int64_t width, Vector factor) {
+  for (int64_t j = 0; j < rows * width; j += width) {
+    const Vector before = hn::Mul(factor, hn::Load(kFloats, sums + j));
+    hn::Store(hn::Add(before, hn::Load(kFloats, added + j)), kFloats, sums + j);
+  }
+}
+
+/// @param next  the panel that follows begins so many queries further on
+void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, int64_t next,
+                   float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads);
   const Panel p = panel_at(s, begin, args.window);
-  float *qt = scratch, *out_t = qt + dim * p.width, *scores = out_t + dim * p.width,
-        *max = scores + kKeyBlock * p.width;
-  float* sum = max + p.width;
-  const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
-  const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
-  const int64_t row = s.q_begin + begin, k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  const int64_t width = p.width, row = s.q_begin + begin, q_stride = args.q.row_stride();
+  float *qt = scratch, *out_t = qt + dim * width, *added = out_t + dim * width, *scores = added + dim * width;
+  float *max = scores + kKeyBlock * width, *sum = max + width;
+  const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  const float* q = args.q.row<float>(row) + head * dim;
   // The scale goes into the copy of q once, not into every score.
-  transpose(args.q.row<float>(row) + head * dim, args.q.row_stride(), p.queries, dim, static_cast<float>(args.scale),
-            qt, p.width, p.width);
-  // Neutral beginnings: the first block sets both, and also assigns outT (beta = 0 below).
-  std::fill(max, max + p.width, -std::numeric_limits<float>::infinity());
-  std::fill(sum, sum + p.width, 0.0f);
+  transpose(q, q_stride, p.queries, dim, static_cast<float>(args.scale), qt, width, width);
+  if (p.queries == kPanel) {  // of short documents there is no next one, and all is near
+    prefetch_rows(args.out.row<float>(row) + head * dim, args.out.row_stride(), p.queries, dim);
+    prefetch_rows(q + next * q_stride, q_stride, std::clamp<int64_t>(s.q_end - row - next, 0, kPanel), dim);
+  }
+  // Neutral beginnings: the first block sets both, and also assigns outT.
+  std::fill(max, max + width, -std::numeric_limits<float>::infinity());
+  std::fill(sum, sum + width, 0.0f);
   for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
-    const int64_t rows = std::min(kKeyBlock, p.keys - j);
-    times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
-    for (int c = 0; c < p.vectors(); ++c) {
-      const Vector factor = soften_column(p, c, j, rows, scores, max, sum);
-      if (j > p.begin) scale_column(out_t + c * kLanes, dim, p.width, factor);
-    }
-    transposed_times_panel(v + j * v_stride, v_stride, rows, dim, scores, p.width, out_t, j > p.begin ? 1.0f : 0.0f);
+    const Block b(p, j);
+    const Pieces pieces(b);
+    const int64_t key = s.k_begin + j;
+    times_panel(pieces, args.k.row<float>(key) + kv_head * dim, k_stride, dim, qt, width, scores);
+    Vector factors[kTileCols];
+    for (int c = 0; c < p.vectors(); ++c) factors[c] = soften_column(b, c, scores, max, sum);
+    transposed_times_panel(pieces, args.v.row<float>(key) + kv_head * dim, v_stride, dim, scores, width,
+                           b.is_first() ? out_t : added);
+    if (b.is_first()) continue;
+    for (int c = 0; c < p.vectors(); ++c)
+      rescale_column(out_t + c * kLanes, added + c * kLanes, dim, width, factors[c]);
   }
   // One division a query at the end, in place of one for each key.
   for (int c = 0; c < p.vectors(); ++c)
-    scale_column(out_t + c * kLanes, dim, p.width, hn::Div(hn::Set(kFloats, 1), hn::Load(kFloats, sum + c * kLanes)));
-  transpose(out_t, p.width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
+    scale_column(out_t + c * kLanes, dim, width, hn::Div(hn::Set(kFloats, 1), hn::Load(kFloats, sum + c * kLanes)));
+  transpose(out_t, width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
   if (args.lse.empty()) return;
   // The backward pass forms probabilities as exp(score − lse), without a maximum or a sum of its own.
   for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + functions::log(sum[i]);
@@ -201,7 +168,7 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
 /// A task of the forward pass: every second panel of one head, so that two tasks share the triangle evenly.
 void forward_task(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t parity, float* scratch) {
   for (int64_t begin = parity * kPanel; begin < s.q_end - s.q_begin; begin += 2 * kPanel)
-    forward_panel(args, s, head, begin, scratch);
+    forward_panel(args, s, head, begin, 2 * kPanel, scratch);
 }
 
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
@@ -212,65 +179,120 @@ HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
 }
 
 /// scores -> probabilities, dp -> ds = p (dp − delta), for one vector of columns.
-HWY_INLINE void differentiate_column(const Panel& p, int v, int64_t key_begin, int64_t rows, const float* lse,
-                                     const float* delta, float* scores, float* dp) {
+HWY_INLINE void differentiate_column(const Block& b, int v, const float* lse, const float* delta, float* scores,
+                                     float* dp) {
   const Vector l = hn::Load(kFloats, lse + v * kLanes), d = hn::Load(kFloats, delta + v * kLanes);
-  for (int64_t j = 0; j < rows; ++j) {
-    float *s = scores + j * p.width + v * kLanes, *g = dp + j * p.width + v * kLanes;
+  const Rows rows = b.visited[v], all = b.seen_by_all(v);
+  for (int64_t j = rows.begin; j < rows.end; ++j) {
+    float *s = scores + j * b.panel.width + v * kLanes, *g = dp + j * b.panel.width + v * kLanes;
     // exp(score − lse) is the probability itself: softmax is not run again.
-    const int64_t key = key_begin + j;
     Vector e = Exp(kFloats, hn::Sub(hn::Load(kFloats, s), l));
-    if (key >= p.first_all || key < p.near_all) e = hn::IfThenElseZero(seen(p, key, v), e);
+    if (j < all.begin || j >= all.end) e = hn::IfThenElseZero(lanes_that_see(b, j, v), e);
     hn::Store(e, kFloats, s);
     hn::Store(hn::Mul(e, hn::Sub(hn::Load(kFloats, g), d)), kFloats, g);
   }
 }
 
-void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
-                    KeyGradients into, float* scratch) {
-  const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
-  const Panel p = panel_at(s, begin, args.window);
-  float *qt = scratch, *dout_t = qt + dim * p.width, *dq_t = dout_t + dim * p.width, *scores = dq_t + dim * p.width;
-  float *dp = scores + kKeyBlock * p.width, *lse = dp + kKeyBlock * p.width, *delta = lse + p.width;
-  const float *q = args.q.row<float>(row) + head * dim, *dout = args.dout.row<float>(row) + head * dim;
-  const float* k = args.k.row<float>(s.k_begin) + kv_head * dim;
-  const float* v = args.v.row<float>(s.k_begin) + kv_head * dim;
-  const int64_t q_stride = args.q.row_stride(), o_stride = args.dout.row_stride();
-  const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
-  const float scale = static_cast<float>(args.scale);
-  transpose(q, q_stride, p.queries, dim, scale, qt, p.width, p.width);
-  transpose(dout, o_stride, p.queries, dim, 1, dout_t, p.width, p.width);
-  // Lanes behind the last query hold zeros. Their columns are never summed: the products for dk and dv below run over
+/// Of queries that stand `row` rows behind the first of all: lse, and delta = Σ dout · out along the row.
+HWY_INLINE void load_rows_of_panel(const AttentionBackwardArgs& args, int64_t row, int64_t head, const Panel& p,
+                                   float* lse, float* delta) {
+  const int64_t dim = args.head_dim;
+  // Lanes behind the last query hold zeros. Their columns are never summed: the products for dk and dv run over
   // p.queries, and dq is written back for these alone.
   for (int64_t i = 0; i < p.width; ++i) {
     const bool inside = i < p.queries;
     lse[i] = inside ? args.lse.row<float>(row + i)[head] : 0;
-    delta[i] = inside ? dot(dout + i * o_stride, args.out.row<float>(row + i) + head * dim, dim) : 0;
+    delta[i] =
+        inside ? dot(args.dout.row<float>(row + i) + head * dim, args.out.row<float>(row + i) + head * dim, dim) : 0;
   }
-  for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
-    const int64_t rows = std::min(kKeyBlock, p.keys - j);
-    times_panel(k + j * k_stride, k_stride, rows, dim, qt, p.width, scores);
-    times_panel(v + j * v_stride, v_stride, rows, dim, dout_t, p.width, dp);
-    for (int c = 0; c < p.vectors(); ++c) differentiate_column(p, c, j, rows, lse, delta, scores, dp);
-    // dV += Pᵀ dout and dK += dSᵀ q, chains over the queries of the panel that go on from those before.
-    product({rows, dim, p.queries, scores, p.width, 1, dout, o_stride, into.dv + j * into.dv_stride, into.dv_stride, 1,
-             1, true});
-    product(
-        {rows, dim, p.queries, dp, p.width, 1, q, q_stride, into.dk + j * into.dk_stride, into.dk_stride, 1, 1, true});
-    transposed_times_panel(k + j * k_stride, k_stride, rows, dim, dp, p.width, dq_t, j > p.begin ? 1.0f : 0.0f);
-  }
-  transpose(dq_t, p.width, dim, p.queries, scale, args.dq.row<float>(row) + head * dim, args.dq.row_stride(), dim);
 }
 
-/// One head of a segment: dq; dv, and dk without the scale, of this head alone.
-void backward_task(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, KeyGradients into,
-                   float* scratch) {
-  for (int64_t j = 0; j < s.k_end - s.k_begin; ++j) {
-    std::fill_n(into.dk + j * into.dk_stride, args.head_dim, 0.0f);
-    std::fill_n(into.dv + j * into.dv_stride, args.head_dim, 0.0f);
+/// @param next  queries of the panel that follows
+HWY_INLINE void prefetch_panel(const AttentionBackwardArgs& args, int64_t row, int64_t head, int64_t next) {
+  const int64_t dim = args.head_dim, after = row + kPanel;
+  prefetch_rows(args.dq.row<float>(row) + head * dim, args.dq.row_stride(), kPanel, dim);
+  if (next == 0) return;
+  for (const ConstView& view : {args.q, args.dout, args.out})
+    prefetch_rows(view.row<float>(after) + head * dim, view.row_stride(), next, dim);
+}
+
+/// Rows that a product reads again and again: where they lie or, if that is multiples of 1 KB apart, in `copy`, since
+/// these fall into few sets of the first-level cache and push each other out.
+struct NearRows {
+  const float* data;
+  int64_t stride;
+
+  HWY_INLINE NearRows(ConstView from, int64_t row, int64_t col, int64_t rows, int64_t cols, float* copy)
+      : data(from.row<float>(row) + col), stride(from.row_stride()) {
+    if (stride % 256 != 0) return;
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(data + r * stride, cols, copy + r * cols);
+    data = copy, stride = cols;
   }
-  for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel)
-    backward_panel(args, s, head, begin, into, scratch);
+};
+
+/// One panel of queries and the keys of a part. @param scratch  backward_floats
+void backward_panel(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, int64_t begin,
+                    const KeyPart& part, KeyGradients into, float* scratch) {
+  const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads), row = s.q_begin + begin;
+  const Panel p = panel_at(s, begin, args.window);
+  const int64_t width = p.width;
+  float *qt = scratch, *dout_t = qt + dim * width, *dq_t = dout_t + dim * width, *added = dq_t + dim * width;
+  float *copies = added + dim * width, *scores = copies + 2 * dim * width;
+  float *dp = scores + kKeyBlock * width, *lse = dp + kKeyBlock * width, *delta = lse + width;
+  float* dq = args.dq.row<float>(row) + head * dim;
+  const int64_t dq_stride = args.dq.row_stride(), k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  const float scale = static_cast<float>(args.scale);
+  const NearRows q(args.q, row, head * dim, p.queries, dim, copies);
+  const NearRows dout(args.dout, row, head * dim, p.queries, dim, copies + dim * width);
+  transpose(q.data, q.stride, p.queries, dim, scale, qt, width, width);
+  transpose(dout.data, dout.stride, p.queries, dim, 1, dout_t, width, width);
+  load_rows_of_panel(args, row, head, p, lse, delta);
+  if (p.queries == kPanel) prefetch_panel(args, row, head, std::clamp<int64_t>(s.q_end - row - kPanel, 0, kPanel));
+  if (p.begin < part.begin) transpose(dq, dq_stride, p.queries, dim, 1, dq_t, width, width);
+  for (int64_t j = std::max(p.begin, part.begin); j < std::min(p.keys, part.end); j += kKeyBlock) {
+    const Block b(p, j);
+    const Pieces pieces(b);
+    const float* k = args.k.row<float>(s.k_begin + j) + kv_head * dim;
+    times_panel(pieces, k, k_stride, dim, qt, width, scores);
+    times_panel(pieces, args.v.row<float>(s.k_begin + j) + kv_head * dim, v_stride, dim, dout_t, width, dp);
+    for (int c = 0; c < p.vectors(); ++c) differentiate_column(b, c, lse, delta, scores, dp);
+    // dV += Pᵀ dout and dK += dSᵀ q.
+    panel_times(b, pieces, scores, dout.data, dout.stride, dim, into.dv + j * into.dv_stride, into.dv_stride);
+    panel_times(b, pieces, dp, q.data, q.stride, dim, into.dk + j * into.dk_stride, into.dk_stride);
+    transposed_times_panel(pieces, k, k_stride, dim, dp, width, b.is_first() ? dq_t : added);
+    if (b.is_first()) continue;
+    for (int c = 0; c < p.vectors(); ++c)
+      rescale_column(dq_t + c * kLanes, added + c * kLanes, dim, width, hn::Set(kFloats, 1));
+  }
+  transpose(dq_t, width, dim, p.queries, p.keys <= part.end ? scale : 1, dq, dq_stride, dim);
+}
+
+/// Sums of keys [begin, end) begin at zero.
+HWY_INLINE void clear_keys(const KeyGradients& into, int64_t begin, int64_t end, int64_t dim) {
+  for (int64_t key = begin; key < end; ++key) {
+    std::fill_n(into.dk + key * into.dk_stride, dim, 0.0f);
+    std::fill_n(into.dv + key * into.dv_stride, dim, 0.0f);
+  }
+}
+
+/// One head of a segment and its keys of a part: dq; dv, and dk without the scale, of this head alone.
+void backward_task(const AttentionBackwardArgs& args, const AttentionSegment& s, int64_t head, const KeyPart& part,
+                   KeyGradients into, float* scratch) {
+  for (int64_t begin = 0; begin < s.q_end - s.q_begin; begin += kPanel) {
+    const Panel p = panel_at(s, begin, args.window);
+    // The panel is the first that sees its own keys: their sums begin with it.
+    clear_keys(into, std::max(begin == 0 ? 0 : p.own, part.begin), std::min(p.keys, part.end), args.head_dim);
+    if (p.begin >= part.end || p.keys <= part.begin) continue;
+    if (p.begin < part.begin) {
+      // Whoever sums the keys in front has begun earlier and waits for nobody.
+      const std::atomic_ref<int32_t> done(*part.queries_done);
+      while (done.load(std::memory_order_acquire) < begin + p.queries) std::this_thread::yield();
+    }
+    backward_panel(args, s, head, begin, part, into, scratch);
+    if (part.begin == 0 && part.queries_done)
+      std::atomic_ref<int32_t>(*part.queries_done)
+          .store(static_cast<int32_t>(begin + p.queries), std::memory_order_release);
+  }
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -286,38 +308,6 @@ HWY_EXPORT(backward_task);
 // With fewer tasks than this a task owns one query head: 3 key-value heads of one row would keep two threads busy 3/4
 // of the time.
 constexpr int64_t kFewTasks = 16;
-
-/// Elements of one copy of dk (or dv) with a column block for each query head.
-int64_t per_head_count(const AttentionBackwardArgs& args) { return args.k.rows() * args.heads * args.head_dim; }
-
-/// Where the heads sum: key 0 of the batch and head 0. Without heads that share keys this is dk and dv themselves.
-KeyGradients heads_place(const Context& ctx, const AttentionBackwardArgs& args) {
-  if (args.heads == args.kv_heads)
-    return {args.dk.row<float>(0), args.dv.row<float>(0), args.dk.row_stride(), args.dv.row_stride()};
-  // Copies are [keys, heads · head_dim], dk's before dv's: a query head has columns of its own.
-  float* copies = ctx.scratch.allocate({2, per_head_count(args)}, DType::f32).row<float>(0);
-  return {copies, copies + per_head_count(args), args.heads * args.head_dim, args.heads * args.head_dim};
-}
-
-/// to = factor · (the sum of `group` runs of `dim` numbers, in ascending order). A single run may be `to` itself.
-void join_runs(const float* runs, int64_t group, int64_t dim, float factor, float* to) {
-  // Element by element within a run, so that the compiler makes vectors of it.
-  if (group > 1)
-    for (int64_t c = 0; c < dim; ++c) to[c] = runs[c] + runs[dim + c];
-  for (int64_t h = 2; h < group; ++h)
-    for (int64_t c = 0; c < dim; ++c) to[c] += runs[h * dim + c];
-  if (factor != 1)
-    for (int64_t c = 0; c < dim; ++c) to[c] *= factor;
-}
-
-/// dk and dv of one key and key-value head, from what the query heads summed.
-void join_heads(const AttentionBackwardArgs& args, const KeyGradients& heads, int64_t key, int64_t kv_head) {
-  const int64_t dim = args.head_dim, group = args.heads / args.kv_heads, from = kv_head * group * dim;
-  join_runs(heads.dk + key * heads.dk_stride + from, group, dim, static_cast<float>(args.scale),
-            args.dk.row<float>(key) + kv_head * dim);
-  if (group > 1)
-    join_runs(heads.dv + key * heads.dv_stride + from, group, dim, 1, args.dv.row<float>(key) + kv_head * dim);
-}
 
 /// As the arena rounds each of its allocations (core/arena.cpp), so that a plan equals the peak.
 int64_t rounded_bytes(int64_t floats) { return (floats * size_of(DType::f32) + 63) / 64 * 64; }
@@ -336,35 +326,57 @@ void attention(const Context& ctx, const AttentionArgs& args) {
          buffers + omp_get_thread_num() * floats);
 }
 
+/// Where the keys of a segment are cut so that both parts take about as long: of n keys under a causal mask, those
+/// before x are half of the triangle where x = n (1 − √½).
+int64_t cut_of_keys(const AttentionBackwardArgs& args, const AttentionSegment& s) {
+  const int64_t keys = s.k_end - s.k_begin, share = args.window > 0 ? keys / 2 : keys * 3 / 10;
+  return std::max<int64_t>(1, (share + kKeyBlock / 2) / kKeyBlock) * kKeyBlock;
+}
+
+/// Whether so many equal tasks leave more than one twentieth of the threads' time idle at the end.
+bool is_uneven(int64_t tasks, int64_t threads) {
+  const int64_t rounds = (tasks + threads - 1) / threads;
+  return (rounds * threads - tasks) * 20 > tasks;
+}
+
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   const auto scope = ctx.scratch.scope();
-  const int64_t dim = args.head_dim, floats = backward_floats(dim);
+  const int64_t dim = args.head_dim, floats = backward_floats(dim), group = args.heads / args.kv_heads;
   float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
   const KeyGradients heads = heads_place(ctx, args);
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-  const auto run_head = [&](const AttentionSegment& s, int64_t head) {
-    task(args, s, head,
+  const auto run_head = [&](const AttentionSegment& s, int64_t head, const KeyPart& part) {
+    task(args, s, head, part,
          {heads.dk + s.k_begin * heads.dk_stride + head * dim, heads.dv + s.k_begin * heads.dv_stride + head * dim,
           heads.dk_stride, heads.dv_stride},
          buffers + omp_get_thread_num() * floats);
   };
-  // Segments differ in length. Which thread takes which task does not show: a task sums all that it writes by itself.
-  const auto segments = static_cast<int64_t>(args.segments.size());
+  // Segments differ in length. Which thread takes which task does not show: each number is summed in its order.
+  const auto segments = static_cast<int64_t>(args.segments.size()), tasks = segments * args.heads;
   if (segments * args.kv_heads >= kFewTasks) {
     // A task is a key-value head, and joins its query heads while they are in the cache.
-    const int64_t group = args.heads / args.kv_heads;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
     for (int64_t t = 0; t < segments * args.kv_heads; ++t) {
       const AttentionSegment& s = args.segments[static_cast<size_t>(t / args.kv_heads)];
       const int64_t kv_head = t % args.kv_heads;
-      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) run_head(s, head);
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+        run_head(s, head, {0, s.k_end - s.k_begin, nullptr});
       for (int64_t key = s.k_begin; key < s.k_end; ++key) join_heads(args, heads, key, kv_head);
     }
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
-  for (int64_t t = 0; t < segments * args.heads; ++t)
-    run_head(args.segments[static_cast<size_t>(t / args.heads)], t % args.heads);
+  // Nine heads keep two threads busy for 4.5 of 5 rounds: then the keys of a head are two tasks. All first ones are
+  // taken before all second ones, so that what a second one waits for is running or done.
+  const int64_t parts = is_uneven(tasks, ctx.threads) ? 2 : 1;
+  const auto done = ctx.scratch.allocate({kFewTasks * group}, DType::i32).as<int32_t>();
+  std::fill(done.begin(), done.end(), 0);
+#pragma omp parallel for schedule(monotonic : dynamic, 1) num_threads(ctx.threads)
+  for (int64_t t = 0; t < tasks * parts; ++t) {
+    const AttentionSegment& s = args.segments[static_cast<size_t>(t % tasks / args.heads)];
+    const int64_t keys = s.k_end - s.k_begin, cut = parts == 1 ? keys : std::min(keys, cut_of_keys(args, s));
+    const int64_t begin = t < tasks ? 0 : cut, end = t < tasks ? cut : keys;
+    run_head(s, t % args.heads, {begin, end, &done[static_cast<size_t>(t % tasks)]});
+  }
   for (const AttentionSegment& s : args.segments) {
 #pragma omp parallel for schedule(static) num_threads(ctx.threads)
     for (int64_t key = s.k_begin; key < s.k_end; ++key)
@@ -379,7 +391,8 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int threads) {
 int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs& args, int threads) {
   // A plan must not depend on how a batch is cut into segments: the copies are counted wherever heads share.
   const int64_t copies = args.heads == args.kv_heads ? 0 : rounded_bytes(2 * per_head_count(args));
-  return rounded_bytes(threads * backward_floats(args.head_dim)) + copies;
+  const int64_t progress = rounded_bytes(kFewTasks * args.heads / args.kv_heads);
+  return rounded_bytes(threads * backward_floats(args.head_dim)) + copies + progress;
 }
 
 }  // namespace tessera::cpu
