@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_decoding
 import bench_order
 import bench_products
 import bench_training
@@ -33,26 +34,28 @@ def arguments():
     options.trainer = options.build / "trainer"
     options.rounds = options.rounds or (3 if options.quick else 9)
     options.step_rounds = options.step_rounds or (1 if options.quick else 5)
-    options.seconds, options.steps = (0.08, 3) if options.quick else (0.25, 5)
+    options.seconds, options.steps = (0.08, 2) if options.quick else (0.25, 5)
     options.targets = options.targets.split(",") if options.targets else targets_of_machine()
     options.cores = {name: value.split(",") for name in ("avx3", "avx2") if (value := getattr(options, f"{name}_cores"))}
     options.wants = lambda *words: options.only.lower() in " ".join(words).lower()
-    options.f32_model = lambda: f32_folder(options)
+    options.model_in = lambda dtype: folder_in(options, dtype)
     return options
 
 
-def f32_folder(options):
-    """The model with weights stored in f32, as PyTorch computes with: ours and theirs then hold the same."""
+def folder_in(options, dtype):
+    """The model with weights stored in float32 or float16, so that ours and theirs hold the same."""
     source = Path(options.model) if options.model else options.work / "smollm2"
     if not options.model and not (source / "config.json").exists():
         subprocess.run([options.root / "scripts/get_smollm2", source, "--dtype", "bf16"], check=True)
-    folder = options.work / f"{source.resolve().name}-f32"
+    folder = options.work / f"{source.resolve().name}-{dtype}"
     if not (folder / "config.json").exists():
+        part = folder.with_suffix(".part")
         program = ("import sys, torch; from transformers import AutoModelForCausalLM as M; "
-                   "M.from_pretrained(sys.argv[1], dtype=torch.float32).save_pretrained(sys.argv[2])")
-        subprocess.run([sys.executable, "-c", program, source, folder], check=True, stderr=subprocess.DEVNULL)
+                   "M.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[3])).save_pretrained(sys.argv[2])")
+        subprocess.run([sys.executable, "-c", program, source, part, dtype], check=True, stderr=subprocess.DEVNULL)
         for file in source.glob("tokenizer*"):
-            shutil.copy(file, folder)
+            shutil.copy(file, part)
+        part.rename(folder)
     return folder
 
 
@@ -79,10 +82,16 @@ def main():
     if load() > 0.5:
         print("\n**The machine is not idle: wall times say little, and figures of this run do not count.**")
     table = Table(options.json)
+    failed = False
     for section in (bench_products.products, bench_products.few_rows, bench_training.steps, bench_training.mezo,
-                    bench_order.one_order):
-        section(options, table)
+                    bench_decoding.decoding, bench_order.one_order):
+        try:  # what cannot be measured here keeps nothing else from being measured
+            section(options, table)
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            failed = True
+            table.note(f"**not measured further: {error}**")
     table.end()
+    return failed
 
 
 if __name__ == "__main__":

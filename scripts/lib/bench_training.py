@@ -1,5 +1,6 @@
 """Rows of scripts/bench: training steps beside PyTorch and PEFT, and MeZO."""
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -86,7 +87,7 @@ def steps(options, table):
         if names:
             table.section(f"Training steps, {NAMES[target]}", "method", "f32, AdamW, one row of 512 tokens, all scored.")
         for name in names:
-            method = Method(options, options.f32_model(), target, name)
+            method = Method(options, options.model_in("float32"), target, name)
             for _ in range(options.step_rounds):
                 trained = method.round()
             report(table, method, flop[name], trained)
@@ -105,6 +106,7 @@ def mezo(options, table):
 
 def run_mezo(options, table, target, rows, length):
     variants = torch_variants(target, options.work)
+    options = argparse.Namespace(**{**vars(options), "model": options.model_in("float32")})
     ours, theirs = Series("ours"), {v.name: Series(v.name) for v in variants}
     for _ in range(max(1, options.step_rounds // 2)):
         done = bench_mezo.run_trainer(options, "lora", rows, length, target=target)

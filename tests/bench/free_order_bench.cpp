@@ -24,6 +24,7 @@
 
 #include "bench/harness.h"
 #include "core/error.h"
+#include "core/thread_waiting.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu_target.h"
 #include "kernels/table.h"
@@ -363,6 +364,7 @@ void run_attention(const Context& ctx, const Comparison& compare, int64_t docume
 
 int main(int argc, char** argv) {
   using namespace tessera;
+  shorten_thread_spinning(argv);  // as trainer
   if (argc > 2) use_cpu_target(argv[2]);
   Arena scratch(64 << 20);
   const Context ctx{.device = {},

@@ -11,6 +11,7 @@
 #include "bench/harness.h"
 #include "bench/library_gemm.h"
 #include "core/error.h"
+#include "core/thread_waiting.h"
 #include "kernels/cpu_target.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
@@ -158,6 +159,7 @@ void serve(const Context& ctx, std::string_view whose) {
 
 int main(int argc, char** argv) {
   using namespace tessera;
+  shorten_thread_spinning(argv);  // as trainer
   const std::vector<std::string_view> words(argv + 1, argv + argc);
   if (!words.empty() && words[0] == "--list") return bench::list_cases(), 0;
   if (words.size() > 1) use_cpu_target(words[1]);
