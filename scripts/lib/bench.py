@@ -36,6 +36,7 @@ def arguments():
     options.step_rounds = options.step_rounds or (1 if options.quick else 5)
     options.seconds, options.steps = (0.08, 2) if options.quick else (0.25, 5)
     options.targets = options.targets.split(",") if options.targets else targets_of_machine()
+    options.few_targets = options.targets[:1] if options.quick else options.targets
     options.cores = {name: value.split(",") for name in ("avx3", "avx2") if (value := getattr(options, f"{name}_cores"))}
     options.wants = lambda *words: options.only.lower() in " ".join(words).lower()
     options.model_in = lambda dtype: folder_in(options, dtype)

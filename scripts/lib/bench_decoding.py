@@ -20,7 +20,7 @@ def gguf_file(options, folder):
 
 
 def decoding(options, table):
-    wanted = [target for target in options.targets if options.wants("decoding", NAMES[target])]
+    wanted = [target for target in options.few_targets if options.wants("decoding", NAMES[target])]
     if not wanted:
         return
     table.section("Decoding", "sequences at once", "f16, tokens a second behind 32 tokens each. Ours chooses each token, the "

@@ -11,7 +11,7 @@ BAR, BAR_OF_ONE_ROW = 1 / 1.03, 1 / 1.10
 
 
 def one_order(options, table):
-    for target in options.targets:
+    for target in options.few_targets:
         if not options.wants("one order", NAMES[target]):
             continue
         table.section(f"The cost of one order, {NAMES[target]}", "kernel", "Each kernel in turn with the fastest form that may "
