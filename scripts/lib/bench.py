@@ -1,10 +1,12 @@
 """Ours beside the libraries that others use, in interleaved rounds (see scripts/bench and docs/benchmarks.md)."""
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import bench_decoding
@@ -13,6 +15,8 @@ import bench_products
 import bench_training
 from bench_peers import targets_of_machine
 from bench_table import Table, load
+
+PEERS = {"torch": "torch", "transformers": "transformers", "peft": "peft", "ik_llama_cpp": "ik-llama-cpp-python"}
 
 
 def arguments():
@@ -65,11 +69,8 @@ def machine():
     name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "unknown")
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
                             cwd=Path(__file__).parent).stdout.strip()
-    import peft
-    import torch
-    import transformers
-    return (f"{name}, {len(os.sched_getaffinity(0))} processors; commit {commit}; PyTorch {torch.__version__}, transformers "
-            f"{transformers.__version__}, PEFT {peft.__version__}")
+    peers = ", ".join(f"{package} {version(package)}" for module, package in PEERS.items() if importlib.util.find_spec(module))
+    return f"{name}, {len(os.sched_getaffinity(0))} processors; commit {commit}; {peers}"
 
 
 def main():

@@ -13,10 +13,16 @@ QUICK_CASES = ("square", "up forward M=512 N=1536 K=576 NT b=f32", "weight gradi
                "lora out M=512 N=576 K=8 ", "decode M=1 N=1536 K=576 NT b=f32")
 
 
-def cases(options):
-    done = subprocess.run([options.build / "tests/gemm_bench", "--list"], check=True, capture_output=True, text=True)
+def listed(options, environment=None):
+    """Lines of gemm_bench --list, and the one that tells of the library."""
+    done = subprocess.run([options.build / "tests/gemm_bench", "--list"], check=True, capture_output=True, text=True,
+                          env={**os.environ, **(environment or {})})
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    library = next((line for line in lines if "library" in line), {})
+    return lines, next((line for line in lines if "library" in line), {})
+
+
+def cases(options):
+    lines, library = listed(options)
     found, seen = [], set()
     for number, case in enumerate(line for line in lines if "case" in line):
         if case["case"] not in seen:
@@ -87,8 +93,8 @@ def best_of_families(theirs):
 
 
 def run_target(options, table, target, chosen):
-    table.section(f"Products, {NAMES[target]}", "product", "GFLOP/s. Stored bf16 and f16 are compared with the f32 product of the "
-                  "library, which has none of mixed types. One row is its product of a matrix and a vector.")
+    table.section(f"Products, {NAMES[target]}", "product", "GFLOP/s. Stored bf16 and f16 are compared with the f32 product of "
+                  "the library, which has none of mixed types. One row is its product of a matrix and a vector.")
     contenders = Contenders(options, target)
     for case in chosen:
         ours, theirs = measured(contenders, case, options)
@@ -97,6 +103,8 @@ def run_target(options, table, target, chosen):
     contenders.close()
     for variant in torch_variants(target, options.work):
         table.note(f"{variant.name}: {mkl_kernel(variant) or 'no MKL'}")
+    for variant in openblas_variants(target, options.cores.get(target)):
+        table.note(f"{variant.name}: {listed(options, variant.environment)[1].get('config', 'not there')}")
 
 
 def products(options, table):

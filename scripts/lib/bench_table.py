@@ -69,14 +69,14 @@ class Table:
         ratio, spread = ratio_of(ours.rates, theirs.rates)
         by_processor, processor_spread = ratio_of(ours.processor_rates, theirs.processor_rates)
         before, self.load_before = self.load_before, load()
-        mark = " (bar {:g})".format(bar) if bar else ""
+        mark = f" (bar {bar:.3g})" if bar else ""
         processor = f"{by_processor:.3f} ± {processor_spread / 2:.2g}" if by_processor else ""
         print(f"| {name} | {ours.text()} {unit} | {theirs.name} | {theirs.text()} | **{ratio:.3f}** ± {spread / 2:.2g}{mark} |"
               f" {processor} | {before:.1f}, {self.load_before:.1f} |", flush=True)
         if ratio < (1 if bar is None else bar):
             processor = f", {by_processor:.3f} by processor time" if by_processor else ""
             self.missed.append(f"{self.title}: {name} against {theirs.name}: {ratio:.3f}{processor}"
-                               + (f", bar {bar:g}" if bar else ""))
+                               + (f", bar {bar:.3g}" if bar else ""))
         self.keep({"section": self.title, "row": name, "unit": unit, "peer": theirs.name, "ours": ours.rates,
                    "theirs": theirs.rates, "ours_by_processor": ours.processor_rates,
                    "theirs_by_processor": theirs.processor_rates, "ratio": ratio, "spread": spread,

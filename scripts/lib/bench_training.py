@@ -51,7 +51,8 @@ class Method:
     def round(self):
         options = self.options
         self.measure_limit()
-        steps = timed_steps(options.trainer, self.model, BACKPROP, self.name, 1, LENGTH, options.steps, options.threads, self.target)
+        steps = timed_steps(options.trainer, self.model, BACKPROP, self.name, 1, LENGTH, options.steps, options.threads,
+                            self.target)
         add_steps(self.ours, steps)
         self.our_bytes.append(steps.peak_bytes)
         for variant, server in self.peers:

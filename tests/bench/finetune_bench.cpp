@@ -5,7 +5,8 @@
 //   FLOP a token = 4 P_matmul + 3.5 A + low rank,   A = 2 T Hq d L (causal),   low rank = 6 Σ r (in + out)
 //                  6 P_matmul + 3.5 A for all weights
 //   limit = best sgemm of the run, ours or the linked CBLAS's (2048^3, all cores). Without a CBLAS there is no limit to
-//           speak of, since ours would be measured by itself, and no share is printed.
+//           speak of, since ours would be measured by itself, and no share is printed. The library runs the kernel that
+//           it takes by itself, which need not be its best (OPENBLAS_CORETYPE); scripts/bench tries others, and MKL.
 //
 //   finetune_bench [threads] [rounds] [sequence_length] [target]
 //   finetune_bench --flop [sequence_length]    FLOP a token of each, nothing is run

@@ -124,9 +124,9 @@ void list_cases() {
                text_of(c), c.name, c.m, c.n, c.k, c.a == Transpose::yes, c.b == Transpose::yes, name_of(c.b_dtype),
                c.beta);
 #ifdef TESSERA_BLAS_NAME
-  fmt::print(R"({{"library": "{}", "core": "{}"}})"
+  fmt::print(R"({{"library": "{}", "config": "{}"}})"
              "\n",
-             TESSERA_BLAS_NAME, library_core());
+             TESSERA_BLAS_NAME, library_config());
 #endif
 }
 

@@ -11,7 +11,7 @@
 
 // Of these two only the linked library's is there.
 extern "C" __attribute__((weak)) void openblas_set_num_threads(int);
-extern "C" __attribute__((weak)) char* openblas_get_corename();
+extern "C" __attribute__((weak)) char* openblas_get_config();
 extern "C" __attribute__((weak)) void bli_thread_set_num_threads(int64_t);
 
 namespace tessera::bench {
@@ -21,8 +21,8 @@ inline void set_library_threads(int threads) {
   if (bli_thread_set_num_threads) bli_thread_set_num_threads(threads);
 }
 
-/// Which of its kernels the library runs, as it calls them; empty where it does not say.
-inline std::string library_core() { return openblas_get_corename ? openblas_get_corename() : ""; }
+/// The library's version and which of its kernels it runs, as it says; empty where it does not.
+inline std::string library_config() { return openblas_get_config ? openblas_get_config() : ""; }
 
 /// y [m, n] = op(a) op(b) + beta y, all f32 and contiguous. For one row the library has a faster function, of vectors.
 inline void library_sgemm(int64_t m, int64_t n, int64_t k, const Tensor& a, Transpose a_transpose, const Tensor& b,
