@@ -56,12 +56,6 @@ struct Model {
   Model(const Model&) = delete;
 };
 
-Timing timing_of(std::vector<double> samples) {
-  std::sort(samples.begin(), samples.end());
-  const size_t n = samples.size();
-  return {samples[n / 2], samples[0], samples[n * 3 / 4] - samples[n / 4], static_cast<int>(n)};
-}
-
 double seconds_of(const std::function<void()>& work) {
   const double begin = seconds_now();
   work();

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -22,10 +23,27 @@ inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Processor time of all threads of this process. On a machine that others use it says more than the clock.
+inline double processor_seconds_now() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 struct Timing {
   double median, best, spread;  // seconds a call; spread: distance between the quartiles
+  double processor;             // median seconds of processor time a call; 0 where it was not taken
   int samples;
 };
+
+/// Of seconds a call and processor seconds of the same calls, or none.
+inline Timing timing_of(std::vector<double> seconds, std::vector<double> processor = {}) {
+  std::sort(seconds.begin(), seconds.end());
+  std::sort(processor.begin(), processor.end());
+  const size_t n = seconds.size();
+  return {seconds[n / 2], seconds[0], seconds[n * 3 / 4] - seconds[n / 4],
+          processor.empty() ? 0 : processor[processor.size() / 2], static_cast<int>(n)};
+}
 
 /// Calls `work` for about `seconds`, in samples of at least a millisecond, after two calls to warm up.
 template <class Work> Timing measure(Work&& work, double seconds = 0.5) {
@@ -33,15 +51,14 @@ template <class Work> Timing measure(Work&& work, double seconds = 0.5) {
   const double start = seconds_now();
   work();
   const int calls = std::max(1, static_cast<int>(1e-3 / std::max(1e-9, seconds_now() - start)));
-  std::vector<double> samples;
+  std::vector<double> samples, processor;
   for (const double end = seconds_now() + seconds; samples.size() < 5 || seconds_now() < end;) {
-    const double begin = seconds_now();
+    const double begin = seconds_now(), processor_begin = processor_seconds_now();
     for (int i = 0; i < calls; ++i) work();
     samples.push_back((seconds_now() - begin) / calls);
+    processor.push_back((processor_seconds_now() - processor_begin) / calls);
   }
-  std::sort(samples.begin(), samples.end());
-  const size_t n = samples.size();
-  return {samples[n / 2], samples[0], samples[n * 3 / 4] - samples[n / 4], static_cast<int>(n)};
+  return timing_of(std::move(samples), std::move(processor));
 }
 
 /// The processor's name as the kernel gives it, "unknown" elsewhere.
@@ -52,16 +69,19 @@ inline std::string machine() {
   return "unknown";
 }
 
-/// Prints {"bench", "case", "machine", "threads", "median_us", "best_us", "spread_us", "samples", "rate", "unit"}.
+/// Prints {"bench", "case", "machine", "threads", "median_us", "best_us", "spread_us", "processor_us" (where
+/// it was taken), "samples", "rate", "unit"}.
 /// work: what one call does, in 1e9 units (GFLOP, GB) of `unit` a second.
 inline void report(std::string_view bench, std::string_view what, int threads, const Timing& t, double work,
                    std::string_view unit) {
   static const std::string kMachine = machine();
+  const std::string processor = t.processor > 0 ? fmt::format(R"("processor_us": {:.2f}, )", t.processor * 1e6) : "";
   fmt::print(
       R"({{"bench": "{}", "case": "{}", "machine": "{}", "threads": {}, "median_us": {:.2f}, "best_us": {:.2f}, )"
-      R"("spread_us": {:.2f}, "samples": {}, "rate": {:.2f}, "unit": "{}"}})"
+      R"("spread_us": {:.2f}, {}"samples": {}, "rate": {:.2f}, "unit": "{}"}})"
       "\n",
-      bench, what, kMachine, threads, t.median * 1e6, t.best * 1e6, t.spread * 1e6, t.samples, work / t.median, unit);
+      bench, what, kMachine, threads, t.median * 1e6, t.best * 1e6, t.spread * 1e6, processor, t.samples,
+      work / t.median, unit);
 }
 
 /// Threads to use: the first argument, else 1.
