@@ -49,7 +49,10 @@ def cases():
     """name -> commands. Every recipe is here, every method, estimator, optimizer and job at least once."""
     lora, mos, full, rps, spsa = (f"{n}.toml" for n in ("lora", "mos_lora", "full_finetune", "stable_rps", "one_byte_mpi"))
     generate = ["job=generate", 'generate.prompts=["the", "who is"]', "generate.max_new_tokens=12", "generate.output=text.jsonl"]
+    tiny = ["train.batch=2", "train.sequence_length=64", "evaluate.rows=4", "evaluate.every=2", "run.threads=1"]
     found = {
+        "few steps, lora": [train(lora, *tiny, steps=2)],
+        "few steps, spsa": [train(spsa, *tiny, "spsa.probes=2", steps=2), Command(spsa, "run.dir=run", "job=replay")],
         "lora": [train(lora, "export.merged=true", "checkpoint.best=true"),
                  Command(lora, "run.dir=run", "job=evaluate", "evaluate.rows=16"), Command(lora, "run.dir=run", *generate)],
         "lora dropout, ranks": [train(lora, *SMALL, "adapter.dropout=0.1", "adapter.scale=rs", ranks=2)],
@@ -208,6 +211,7 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--device")
+    parser.add_argument("--alone", action="store_true", help="leave out what runs as several ranks")
     parser.add_argument("--with", nargs="*", default=[], dest="overrides")
     arguments = parser.parse_args()
     programs = [arguments.before, arguments.after]
@@ -217,6 +221,8 @@ def main():
     different = 0
     for name, commands in cases().items():
         if arguments.only and not any(text in name for text in arguments.only):
+            continue
+        if arguments.alone and any(command.ranks > 1 for command in commands):
             continue
         before = outcome(arguments.before, commands, kept_file(arguments.root, arguments.before, name, commands))
         changed = arguments.device or arguments.overrides

@@ -12,19 +12,25 @@ namespace tessera {
 
 class Json {
  public:
+  // What is made, copied and ended of a variant that holds itself is long: json.cpp alone compiles it.
   using Array = std::vector<Json>;
   using Object = std::vector<std::pair<std::string, Json>>;  // keeps the order of the file
 
-  Json() = default;  // null
-  Json(bool value) : value_(value) {}
-  Json(int value) : value_(int64_t{value}) {}
-  Json(int64_t value) : value_(value) {}
-  Json(double value) : value_(value) {}
-  Json(const char* value) : value_(std::string(value)) {}
-  Json(std::string value) : value_(std::move(value)) {}
-  Json(std::string_view value) : value_(std::string(value)) {}
-  Json(Array value) : value_(std::move(value)) {}
-  Json(Object value) : value_(std::move(value)) {}
+  Json() noexcept;  // null
+  Json(const Json&);
+  Json(Json&&) noexcept;
+  Json& operator=(const Json&);
+  Json& operator=(Json&&) noexcept;
+  ~Json();
+  Json(bool value);
+  Json(int value);
+  Json(int64_t value);
+  Json(double value);
+  Json(const char* value);
+  Json(std::string value);
+  Json(std::string_view value);
+  Json(Array value);
+  Json(Object value);
   static Json object() { return Json(Object{}); }
   static Json array() { return Json(Array{}); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "core/device/memory.h"
 #include "core/error.h"
@@ -35,7 +36,14 @@ bool is_floating(DType dtype) { return dtype <= DType::f16; }
 
 float to_float(BFloat16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
 
-float to_float(Float16 value) { return static_cast<float>(std::bit_cast<_Float16>(value.bits)); }
+// Halves in integers: compilers that have _Float16 have it on some machines only (g++ 12: not on ARM).
+float to_float(Float16 value) {
+  const uint32_t sign = (value.bits & 0x8000u) << 16, magnitude = value.bits & 0x7fffu;
+  if (magnitude < 0x0400u) return std::copysign(static_cast<float>(magnitude) * 0x1p-24f, std::bit_cast<float>(sign));
+  if (magnitude < 0x7c00u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+  const uint32_t quiet = magnitude > 0x7c00u ? 0x00400000u : 0;
+  return std::bit_cast<float>(sign | 0x7f800000u | (magnitude << 13) | quiet);
+}
 
 BFloat16 to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -45,7 +53,15 @@ BFloat16 to_bfloat16(float value) {
   return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
-Float16 to_float16(float value) { return {std::bit_cast<uint16_t>(static_cast<_Float16>(value))}; }
+Float16 to_float16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffffu, sign = (bits >> 16) & 0x8000u;
+  const auto signed_half = [&](uint32_t half) { return Float16{static_cast<uint16_t>(sign | half)}; };
+  if (magnitude > 0x7f800000u) return signed_half(0x7e00u | ((magnitude >> 13) & 0x03ffu));  // stays a NaN
+  if (magnitude >= 0x47800000u) return signed_half(0x7c00u);                                 // 2^16 and more
+  // A subnormal is a multiple of 2^-24, the spacing of floats from a half on: adding a half rounds.
+  if (magnitude < 0x38800000u) return signed_half(std::bit_cast<uint32_t>(std::abs(value) + 0.5f) - 0x3f000000u);
+  return signed_half((magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13);  // as above
+}
 
 Shape::Shape(std::initializer_list<int64_t> sizes) : rank(static_cast<int>(sizes.size())) {
   TS_CHECK(sizes.size() <= 4, "a shape has at most 4 dimensions, not {}", sizes.size());

@@ -90,6 +90,22 @@ TEST(BFloat16, ANanWithLowBitsOnlyStaysANan) {
   EXPECT_TRUE(std::isnan(to_float(to_bfloat16(std::bit_cast<float>(0xffffffffu)))));
 }
 
+TEST(Float16, ANanStaysAQuietOneWithItsSignAndLeadingBits) {  // as processors that convert do it
+  EXPECT_EQ(to_float16(std::bit_cast<float>(0x7f800001u)).bits, 0x7e00);
+  EXPECT_EQ(to_float16(std::bit_cast<float>(0xffaaa000u)).bits, 0xff55);
+  EXPECT_EQ(std::bit_cast<uint32_t>(to_float(Float16{0xfd55})), 0xffeaa000u);
+}
+
+TEST(Float16, FloatsAtTheEndsOfItsRangesRoundToTheNearest) {
+  EXPECT_EQ(to_float16(65519.996f).bits, 0x7bff);
+  EXPECT_EQ(to_float16(65520.0f).bits, 0x7c00);
+  EXPECT_EQ(to_float16(0x1.ff8p-15f).bits, 0x03ff);  // the largest subnormal
+  EXPECT_EQ(to_float16(0x1.ffcp-15f).bits, 0x0400);  // half way to the smallest normal number
+  EXPECT_EQ(to_float16(-0x1p-25f).bits, 0x8000);
+  EXPECT_EQ(to_float16(0x1.000002p-25f).bits, 0x0001);
+  EXPECT_EQ(to_float16(std::numeric_limits<float>::denorm_min()).bits, 0x0000);
+}
+
 TEST(DType, NamesAndSizesBelongTogether) {
   EXPECT_EQ(name_of(DType::f64), "f64");
   EXPECT_EQ(name_of(DType::bf16), "bf16");
