@@ -16,7 +16,7 @@ import tempfile
 import h5py
 import numpy
 
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "peak_rss_bytes", "time", "seconds_total"}
+TIMES = {"seconds", "step_seconds", "tokens_per_second", "machine_share", "peak_rss_bytes", "time", "seconds_total"}
 SHORT = ["train.steps=6", "evaluate.every=3", "checkpoint.every=3", "evaluate.rows=16", "log.every=2"]
 SMALL = ["train.batch=4", "train.sequence_length=96"]
 

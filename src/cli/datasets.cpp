@@ -35,7 +35,7 @@ Datasets load_datasets(const JobInputs& in, bool need_train, Rules rules) {
   const TrainConfig& train = in.config.trainer.train;
   const auto load = [&](Split split) {
     std::string notice;
-    TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice, rules);
+    TokenData data = load_split(data_config(in), sets.tokenizer, split, &notice, rules, in.threads);
     if (!notice.empty()) sets.notices.push_back(notice);
     if (split == Split::train && objective_of(train.objective).rows == ExampleRows::answers)
       data = answers_only(std::move(data));

@@ -88,6 +88,15 @@ void require_threads(const Recipe& recipe, int threads) {
                   "set run.threads to fewer, or raise the limit of processes or of memory (ulimit -u, ulimit -v)");
 }
 
+/// What is worth knowing before the job starts: of the recipe, and of the machine.
+std::vector<std::string> notes_of(const JobConfig& config) {
+  std::vector<std::string> notes = config.notes;
+  // The reference's loops multiply and add in two roundings.
+  if (const std::string slow = slow_loops_notice(); !slow.empty() && config.run.backend != "reference")
+    notes.push_back(slow);
+  return notes;
+}
+
 int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config, Communicator& world) {
   const bool launched = launched_by_mpi();
   require_equal(world, "the recipe", request_text(arguments, recipe));
@@ -95,7 +104,7 @@ int run_job(const Arguments& arguments, Recipe& recipe, const JobConfig& config,
   require_threads(recipe, threads.threads);
   if (world.rank() == 0 && !threads.notice.empty() && !arguments.quiet) fmt::print(stderr, "{}\n", threads.notice);
   if (world.rank() == 0 && !arguments.quiet)
-    for (const std::string& note : config.notes) fmt::print(stderr, "{}\n", note);
+    for (const std::string& note : notes_of(config)) fmt::print(stderr, "{}\n", note);
   const JobInputs inputs{config, recipe, world, threads.threads, arguments.quiet, launched, data_share_of(world)};
   if (arguments.check) return check_job(inputs, arguments.json);
   if (arguments.show_batch) return show_batch(inputs);

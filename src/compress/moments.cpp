@@ -60,8 +60,8 @@ std::vector<double> input_squares(const Context& ctx, Model& model, const Packed
   for (int layer = 0; layer < layers; ++layer) {
     const auto inner = ctx.scratch.scope();  // the next block takes the same memory
     decoder.blocks(pass, {layer, layer + 1}, attention, hidden, Keep::everything, saved);
-    const BlockSaved& s = saved[static_cast<size_t>(layer)];
-    const std::array inputs = {s.attention.normed, s.attention.attended, s.mlp.normed, s.mlp.activated};
+    const BlockInputs in_block = decoder.inputs_of(pass, layer, saved[static_cast<size_t>(layer)]);
+    const std::array inputs = {in_block.attention, in_block.attended, in_block.mlp, in_block.activated};
     const Widths widths = widths_of(decoder, layer);
     for (size_t i = 0; i < kVectors; ++i) {
       const size_t half = 2 * static_cast<size_t>(layer) + i / 2;

@@ -156,6 +156,17 @@ double PackedDataset::fill() const {
   return static_cast<double>(tokens) / static_cast<double>(rows() * sequence_length_);
 }
 
+double PackedDataset::mean_keys(int64_t window) const {
+  double keys = 0, tokens = 0;
+  for (const Piece& piece : pieces_) {
+    const auto length = static_cast<double>(piece.end - piece.begin),
+               growing = window == 0 ? length : std::min(length, static_cast<double>(window));
+    keys += growing * (growing + 1) / 2 + (length - growing) * growing;
+    tokens += length;
+  }
+  return keys / tokens;
+}
+
 int64_t PackedDataset::shuffled_row(int64_t index) const {
   TS_CHECK(index >= 0, "row {} of the shuffled sequence", index);
   // Every epoch has a permutation of its own, keyed by its number: the count of rows consumed is all of the state.

@@ -61,6 +61,9 @@ class PackedDataset {
   int32_t largest_id() const;
   const std::string& hash() const { return data_.hash; }
   double fill() const;  // share of row places that hold tokens
+  /// Mean over the tokens of the keys that causal attention shows them: those of their piece up to themselves, at most
+  /// `window`; 0: all.
+  double mean_keys(int64_t window) const;
 
   /// The row (number in storage order) at place `index` of the endless shuffled sequence: epoch index / rows().
   int64_t shuffled_row(int64_t index) const;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <future>
-#include <thread>
 
 #include "core/error.h"
 #include "core/stop.h"
@@ -11,10 +10,12 @@
 namespace tessera {
 namespace {
 
-/// Gathers documents and encodes them a batch at a time on all cores; the order of the tokens is that of the documents.
+/// Gathers documents and encodes them a batch at a time on all threads; the order of the tokens is that of the
+/// documents.
 class Preparation {
  public:
-  Preparation(const Tokenizer& tokenizer, const DataConfig& config) : tokenizer_(tokenizer), config_(config) {
+  Preparation(const Tokenizer& tokenizer, const DataConfig& config, int threads)
+      : tokenizer_(tokenizer), config_(config), threads_(static_cast<size_t>(threads)) {
     data_.choices = static_cast<int64_t>(config.label_words.size());
   }
 
@@ -32,15 +33,14 @@ class Preparation {
   int64_t skipped() const { return skipped_; }
 
  private:
-  // Of text: enough for all cores, and small beside the tokens that are kept.
+  // Of text: enough for all threads, and small beside the tokens that are kept.
   static constexpr size_t kBatchBytes = size_t{4} << 20;
 
   void encode_waiting() {
     leave_if_asked("preparing data");
     std::vector<std::vector<EncodedExample>> encoded(waiting_.size());
     // At least 64 documents a thread, or starting it costs more than it saves.
-    const size_t threads =
-        std::clamp<size_t>(std::thread::hardware_concurrency(), 1, std::max<size_t>(waiting_.size() / 64, 1));
+    const size_t threads = std::clamp<size_t>(waiting_.size() / 64, 1, threads_);
     std::vector<std::future<void>> workers;
     for (size_t t = 0; t < threads; ++t)
       // Deferred where no more threads can be started: get() then does the work.
@@ -83,6 +83,7 @@ class Preparation {
 
   const Tokenizer& tokenizer_;
   const DataConfig& config_;
+  const size_t threads_;
   std::vector<TextExample> waiting_;
   size_t waiting_bytes_ = 0;
   TokenData data_;
@@ -99,9 +100,9 @@ bool marks_tell_prompts(const TokenData& data, const Tokenizer& tokenizer) {
   return true;
 }
 
-PreparedData prepare(const DataSource& source, const Tokenizer& tokenizer, const DataConfig& config) {
+PreparedData prepare(const DataSource& source, const Tokenizer& tokenizer, const DataConfig& config, int threads) {
   require_distinct_words(tokenizer, config);
-  Preparation preparation(tokenizer, config);
+  Preparation preparation(tokenizer, config, threads);
   source.for_each(config, [&](TextExample document) {
     preparation.add(std::move(document));
     return true;
@@ -119,7 +120,7 @@ TokenData load_sample(const DataConfig& config, const Tokenizer& tokenizer, Spli
   constexpr size_t kLongest = size_t{1} << 20;
   const DataSource source = open_source(config, split);
   require_distinct_words(tokenizer, config);
-  Preparation preparation(tokenizer, config);
+  Preparation preparation(tokenizer, config, 1);
   int64_t taken = 0;
   whole = true;
   source.for_each(config, [&](TextExample document) {

@@ -159,7 +159,7 @@ fs::path token_file_path(const DataConfig& config, const Tokenizer& tokenizer, S
 }
 
 TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split split, std::string* notice,
-                     Rules rules) {
+                     Rules rules, int threads) {
   static std::mutex one_at_a_time;  // ranks that are threads share a process, hence the temporary file's name
   const std::lock_guard lock(one_at_a_time);
   const DataSource source = open_source(config, split);
@@ -176,7 +176,7 @@ TokenData load_split(const DataConfig& config, const Tokenizer& tokenizer, Split
     cached->hash = key;
     return std::move(*cached);
   }
-  PreparedData prepared = prepare(source, tokenizer, config);
+  PreparedData prepared = prepare(source, tokenizer, config, threads);
   prepared.data.hash = key;
   make_folder(config.cache);
   // Under its name only when it is whole: other processes may be looking for it.

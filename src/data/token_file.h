@@ -21,7 +21,9 @@ namespace tessera {
 ///         with no document; label words that are no tokens, or the same tokens
 /// @param rules  of the run that reads: one of the first rules goes on with the tokens that it began with, where their
 ///               file is still there
-TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr, Rules = kNewestRules);
+/// @param threads  that prepare, at least 1; the file is the same with any number
+TokenData load_split(const DataConfig&, const Tokenizer&, Split, std::string* notice = nullptr, Rules = kNewestRules,
+                     int threads = 1);
 
 /// The path of the split's token file, which need not exist yet. Reads and hashes the source.
 std::filesystem::path token_file_path(const DataConfig&, const Tokenizer&, Split);

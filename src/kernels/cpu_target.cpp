@@ -60,4 +60,20 @@ std::string_view cpu_target() {
   return "";
 }
 
+CpuSpeed cpu_speed() {
+#ifdef __x86_64__
+  return {cpu_target(), __builtin_cpu_supports("fma") != 0};
+#elif defined(__FP_FAST_FMAF)
+  return {cpu_target(), true};
+#else
+  return {cpu_target(), false};
+#endif
+}
+
+std::string slow_loops_notice(const CpuSpeed& cpu) {
+  if (cpu.target != "scalar" || cpu.has_fused_multiply_add) return "";
+  return "note: this CPU has no instruction for a fused multiply-add, so that the C library does each one in software: "
+         "results have the bits of any other machine, and take some hundred times as long";
+}
+
 }  // namespace tessera

@@ -98,9 +98,12 @@ void require_equal_ties(const SafetensorsReader& source, std::span<const WeightS
   for (const WeightSpec& spec : specs) {
     if (spec.storage == spec.name || !source.contains(spec.name)) continue;
     const ConstView read = source.at(spec.storage), other = source.at(spec.name);
-    if (read.dtype == other.dtype && read.shape == other.shape &&
-        std::memcmp(read.data, other.data, static_cast<size_t>(read.bytes())) == 0)
-      continue;
+    const bool are_equal = read.dtype == other.dtype && read.shape == other.shape &&
+                           std::memcmp(read.data, other.data, static_cast<size_t>(read.bytes())) == 0;
+    // Nobody may read the second again, and of the first a copy may be made.
+    for (const auto& [name, view] : {std::pair{&spec.storage, read}, {&spec.name, other}})
+      source.file_of(*name)->forget({static_cast<const std::byte*>(view.data), static_cast<size_t>(view.bytes())});
+    if (are_equal) continue;
     throw UserError(
         source.file_of(spec.name)->path().string(),
         fmt::format("\"{}\" and \"{}\" are tied by config.json, but their stored weights differ", spec.storage,

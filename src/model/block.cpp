@@ -30,8 +30,13 @@ ConstView norm_input_gradient(const Pass& pass, const Block& block, int norm_wei
   return dx;
 }
 
-void mlp_begin(const Pass& pass, const Block& block, ConstView residual, BlockSaved& s) {
-  mlp_begin(pass, block.weights, block.parts, block.norm_eps, residual, s.mlp);
+TensorView mlp_begin(const Pass& pass, const Block& block, ConstView residual, BlockSaved& s) {
+  return mlp_begin(pass, block.weights, block.parts, block.norm_eps, residual, s.mlp);
+}
+
+/// What q, k and v read.
+TensorView attention_input(const Pass& pass, const Block& block, ConstView residual, const AttentionSaved& s) {
+  return normed_rows(pass, block.weights, block.parts.input_norm, block.norm_eps, residual, s.inv_rms);
 }
 
 /// hidden += gate · (x wᵀ + bias): what attention or the MLP adds. @param part  of a gate: room for that product
@@ -50,9 +55,9 @@ void add_block_part(const Pass& pass, const Block& block, const Gate& gate, Bloc
   if (w.has_mlp()) {
     convert(pass.ctx, hidden, s.middle);
     if (w.has_attention()) add(pass.ctx, s.part, s.middle);
-    mlp_begin(pass, block, s.middle, s);
-    linear(pass, block.weights, {w.down, w.down_bias}, s.mlp.activated, w.has_attention() ? 1 : 0, s.part,
-           s.mlp.down_linear);
+    const auto scope = pass.ctx.scratch.scope();
+    const TensorView activated = mlp_begin(pass, block, s.middle, s);
+    linear(pass, block.weights, {w.down, w.down_bias}, activated, w.has_attention() ? 1 : 0, s.part, s.mlp.down_linear);
   }
   gate.add(s.part, hidden);
 }
@@ -82,28 +87,31 @@ void attention_backward(const Pass& pass, const Block& block, TrainableAttention
   const AttentionSaved& s = saved.attention;
   const auto scope = pass.ctx.scratch.scope();
   const DType dtype = weights.activations();
-  const TensorView dnormed = pass.rows(dhidden.cols(), dtype), dattended = pass.rows(s.attended.cols(), dtype);
-  linear_backward(pass, weights, {w.o, w.o_bias}, s.attended, s.o_linear, dhidden, 0, dattended);
-  const TensorView dq = pass.rows(s.q.cols(), dtype), dk = pass.rows(s.k.cols(), dtype),
-                   dv = pass.rows(s.v.cols(), dtype);
-  attention.attend_backward(pass.ctx, spec, pass.batch, {s.q, s.k, s.v, s.attended, s.lse}, dattended, dq, dk, dv);
+  const TensorView dnormed = pass.rows(dhidden.cols(), dtype), dq = pass.rows(s.q.cols(), dtype),
+                   dk = pass.rows(s.k.cols(), dtype), dv = pass.rows(s.v.cols(), dtype);
+  {
+    const auto inner = pass.ctx.scratch.scope();
+    const TensorView dattended = pass.rows(s.attended.cols(), dtype);
+    linear_backward(pass, weights, {w.o, w.o_bias}, s.attended, s.o_linear, dhidden, 0, dattended);
+    attention.attend_backward(pass.ctx, spec, pass.batch, {s.q, s.k, s.v, s.attended, s.lse}, dattended, dq, dk, dv);
+  }
   const ConstView dq_linear = norm_input_gradient(pass, block, w.q_norm, s.q_norm, dq),
                   dk_linear = norm_input_gradient(pass, block, w.k_norm, s.k_norm, dk);
   const bool need_dnormed = need_input || weights.is_trainable(w.input_norm);
-  const TensorView target = need_dnormed ? dnormed : TensorView();
-  linear_backward(pass, weights, {w.q, w.q_bias}, s.normed, s.q_linear, dq_linear, 0, target);
-  linear_backward(pass, weights, {w.k, w.k_bias}, s.normed, s.k_linear, dk_linear, 1, target);
-  linear_backward(pass, weights, {w.v, w.v_bias}, s.normed, s.v_linear, dv, 1, target);
+  const TensorView target = need_dnormed ? dnormed : TensorView(),
+                   normed = attention_input(pass, block, saved.input, s);
+  linear_backward(pass, weights, {w.q, w.q_bias}, normed, s.q_linear, dq_linear, 0, target);
+  linear_backward(pass, weights, {w.k, w.k_bias}, normed, s.k_linear, dk_linear, 1, target);
+  linear_backward(pass, weights, {w.v, w.v_bias}, normed, s.v_linear, dv, 1, target);
   if (need_dnormed) norm_backward(pass, weights, w.input_norm, saved.input, s.inv_rms, dnormed, dhidden);
 }
 
 AttentionSaved allocate_attention(const Pass& pass, const WeightSet& weights, const AttentionSpec& spec,
                                   const std::vector<BlockWeights>& blocks) {
   AttentionSaved s;
-  s.normed = allocate_output(pass, weights, blocks, &BlockWeights::o);  // as wide as the residual
-  if (s.normed.empty()) return s;
-  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.activations());
   s.q = allocate_output(pass, weights, blocks, &BlockWeights::q);
+  if (s.q.empty()) return s;
+  s.inv_rms = pass.ctx.scratch.allocate({pass.batch.tokens()}, weights.activations());
   s.k = allocate_output(pass, weights, blocks, &BlockWeights::k);
   s.v = allocate_output(pass, weights, blocks, &BlockWeights::v);
   s.attended = allocate_output(pass, weights, blocks, &BlockWeights::q);
@@ -124,8 +132,9 @@ BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const Atte
   BlockSaved s;
   s.attention = allocate_attention(pass, weights, spec, blocks);
   s.mlp = allocate_mlp(pass, weights, blocks);
-  const int64_t width = (s.mlp.normed.empty() ? s.attention.normed : s.mlp.normed).cols();
-  s.input = pass.rows(width, weights.activations());
+  s.input = allocate_output(pass, weights, blocks, &BlockWeights::o);  // both end in the residual
+  if (s.input.empty()) s.input = allocate_output(pass, weights, blocks, &BlockWeights::down);
+  const int64_t width = s.input.cols();
   s.middle = pass.rows(width, weights.activations());
   const BlockGates::Of gates = gated(pass.batch);
   if (gates != BlockGates::Of::nothing) s.part = pass.rows(width, weights.activations());
@@ -136,10 +145,11 @@ BlockSaved allocate_saved(const Pass& pass, const WeightSet& weights, const Atte
 void block_begin(const Pass& pass, const Block& block, ConstView hidden, BlockSaved& saved) {
   const BlockWeights& w = block.parts;
   AttentionSaved& s = saved.attention;
-  norm(pass, block.weights, w.input_norm, block.norm_eps, hidden, s.normed, s.inv_rms);
-  project(pass, block, {w.q, w.q_bias}, w.q_norm, s.normed, s.q, s.q_linear, s.q_norm);
-  project(pass, block, {w.k, w.k_bias}, w.k_norm, s.normed, s.k, s.k_linear, s.k_norm);
-  linear(pass, block.weights, {w.v, w.v_bias}, s.normed, 0, s.v, s.v_linear);
+  const auto scope = pass.ctx.scratch.scope();
+  const TensorView normed = attention_input(pass, block, hidden, s);
+  project(pass, block, {w.q, w.q_bias}, w.q_norm, normed, s.q, s.q_linear, s.q_norm);
+  project(pass, block, {w.k, w.k_bias}, w.k_norm, normed, s.k, s.k_linear, s.k_norm);
+  linear(pass, block.weights, {w.v, w.v_bias}, normed, 0, s.v, s.v_linear);
 }
 
 void block_end(const Pass& pass, const Block& block, BlockSaved& s, bool keep, TensorView hidden) {
@@ -152,8 +162,9 @@ void block_end(const Pass& pass, const Block& block, BlockSaved& s, bool keep, T
              s.attention_part, hidden);
   if (keep) convert(pass.ctx, hidden, s.middle);
   if (runs_mlp(block, gates)) {
-    mlp_begin(pass, block, hidden, s);
-    add_part(pass, block, gates.mlp, {w.down, w.down_bias}, s.mlp.activated, s.mlp.down_linear, s.part, hidden);
+    const auto scope = pass.ctx.scratch.scope();
+    const TensorView activated = mlp_begin(pass, block, hidden, s);
+    add_part(pass, block, gates.mlp, {w.down, w.down_bias}, activated, s.mlp.down_linear, s.part, hidden);
   }
   const bool is_whole = gates.block.exists() || (runs_mlp(block, gates) && gates.mlp.path() == Gate::Path::ordinary);
   if (keep && !s.part.empty() && is_whole) convert(pass.ctx, hidden, s.part);
@@ -173,6 +184,19 @@ void block_forward(const Pass& pass, const Block& block, AttentionContext& atten
   block_end(pass, block, s, keep, hidden);
 }
 
+BlockInputs block_inputs(const Pass& pass, const Block& block, const BlockSaved& s) {
+  BlockInputs inputs;
+  if (block.parts.has_attention()) {
+    inputs.attention = attention_input(pass, block, s.input, s.attention);
+    inputs.attended = s.attention.attended;
+  }
+  if (block.parts.has_mlp()) {
+    inputs.mlp = normed_rows(pass, block.weights, block.parts.mlp_norm, block.norm_eps, s.middle, s.mlp.inv_rms);
+    inputs.activated = mlp_activated(pass, s.mlp);
+  }
+  return inputs;
+}
+
 void block_backward(const Pass& pass, const Block& block, TrainableAttention& attention, BlockSaved& s,
                     TensorView dhidden, bool need_input) {
   const BlockWeights& w = block.parts;
@@ -180,7 +204,7 @@ void block_backward(const Pass& pass, const Block& block, TrainableAttention& at
   through_gate(pass, gates.block, s.part, s.input, dhidden, [&] {
     if (w.has_mlp())
       through_gate(pass, gates.mlp, s.part, s.middle, dhidden,
-                   [&] { mlp_backward(pass, block.weights, w, s.middle, s.mlp, dhidden); });
+                   [&] { mlp_backward(pass, block.weights, w, block.norm_eps, s.middle, s.mlp, dhidden); });
     if (!w.has_attention()) return;
     const bool is_separate = gates.attention.path() == Gate::Path::separate;
     through_gate(pass, gates.attention, is_separate ? s.attention_part : s.middle, s.input, dhidden,

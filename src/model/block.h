@@ -7,9 +7,10 @@
 
 namespace tessera {
 
-/// What the attention half of a block keeps for its backward pass. Shapes: T tokens, D hidden.
+/// What the attention half of a block keeps for its backward pass: what took products to make. The normed residual is
+/// made again. Shapes: T tokens, D hidden.
 struct AttentionSaved {
-  TensorView normed, inv_rms;    // [T, D], [T]
+  TensorView inv_rms;            // [T]
   TensorView q, k, v, attended;  // [T, heads · head_dim]; q and k after their norms and RoPE
   TensorView lse;                // [T, heads]
   NormSaved q_norm, k_norm;
@@ -48,7 +49,17 @@ void block_end(const Pass&, const Block&, BlockSaved&, bool keep, TensorView hid
 /// @param keep  what the backward pass reads is kept
 void block_forward(const Pass&, const Block&, AttentionContext&, BlockSaved&, bool keep, TensorView hidden);
 
+/// What the linears of a block read. Of a half that the block lacks they are empty; of one that a gate left out they
+/// mean nothing.
+struct BlockInputs {
+  ConstView attention, attended;  // of q, k and v [T, D]; of o [T, heads · head_dim]
+  ConstView mlp, activated;       // of gate and up [T, D]; of down [T, I]
+};
+/// Of a block that was run and kept: what is not in `saved` is made again, in the pass's scratch.
+BlockInputs block_inputs(const Pass&, const Block&, const BlockSaved& saved);
+
 /// dhidden: gradient of the block's output on entry, of its input on exit (left undefined when `need_input` is false).
+/// What is kept is spent.
 void block_backward(const Pass&, const Block&, TrainableAttention&, BlockSaved&, TensorView dhidden, bool need_input);
 
 }  // namespace tessera

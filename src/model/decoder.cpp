@@ -100,6 +100,11 @@ void DecoderModel::blocks(const Pass& pass, LayerRange layers, AttentionContext&
   }
 }
 
+BlockInputs DecoderModel::inputs_of(const Pass& pass, int layer, const BlockSaved& saved) const {
+  const WeightLease lease = weights_.lease(pass, LayerRange{layer, layer + 1});
+  return block_inputs(pass, block(layer), saved);
+}
+
 TensorView DecoderModel::forward(const Pass& pass, AttentionContext& attention) const {
   const TensorView hidden = embed(pass);
   blocks(pass, all_layers(), attention, hidden);

@@ -39,6 +39,8 @@ class DecoderModel {
   /// @param saved  [num_layers] out, with Keep::nothing not read: what is kept, from the pass's scratch
   void blocks(const Pass&, LayerRange, AttentionContext&, TensorView hidden, Keep = Keep::nothing,
               std::span<BlockSaved> saved = {}) const;
+  /// What the linears of a layer read that `blocks` ran with Keep::everything.
+  BlockInputs inputs_of(const Pass&, int layer, const BlockSaved&) const;
   /// dhidden: gradient of the last block's output on entry, of the first one's input on exit (left undefined when
   /// nobody reads it: of layer 0 under frozen embeddings).
   /// @param saved  as `blocks` left it. With Keep::inputs each block is run again from its input first

@@ -7,22 +7,26 @@
 
 namespace tessera {
 
-/// What the MLP keeps for its backward pass. Shapes: T tokens, D hidden, I intermediate.
+/// What the MLP keeps for its backward pass: what took products to make. Norm and activation are made again from it.
+/// Shapes: T tokens, D hidden, I intermediate.
 struct MlpSaved {
-  TensorView normed, inv_rms;      // [T, D], [T]
-  TensorView gate, up, activated;  // [T, I]
+  TensorView inv_rms;   // [T]
+  TensorView gate, up;  // [T, I]
   LinearSaved gate_linear, up_linear, down_linear;
 };
 
 /// From the scratch of the pass. @param blocks  all that use what is allocated
 MlpSaved allocate_mlp(const Pass&, const WeightSet&, const std::vector<BlockWeights>& blocks);
 
-/// From a residual to what the MLP's last linear reads, `activated`.
+/// From a residual to what the MLP's last linear reads. @return that, [T, I], from the scratch of the pass
 /// @param eps  of the norm
-void mlp_begin(const Pass&, const WeightSet&, const BlockWeights&, double eps, ConstView residual, MlpSaved&);
+TensorView mlp_begin(const Pass&, const WeightSet&, const BlockWeights&, double eps, ConstView residual, MlpSaved&);
 
-/// dhidden: gradient of residual + MLP(residual) on entry, of the residual on exit.
-void mlp_backward(const Pass&, const WeightSet&, const BlockWeights&, ConstView residual, MlpSaved&,
+/// What mlp_begin returned, once more: from what is kept.
+TensorView mlp_activated(const Pass&, const MlpSaved&);
+
+/// dhidden: gradient of residual + MLP(residual) on entry, of the residual on exit. What is kept is spent.
+void mlp_backward(const Pass&, const WeightSet&, const BlockWeights&, double eps, ConstView residual, MlpSaved&,
                   TensorView dhidden);
 
 }  // namespace tessera

@@ -26,6 +26,13 @@ void norm(const Pass& pass, const WeightSet& weights, int weight, double eps, Co
   });
 }
 
+TensorView normed_rows(const Pass& pass, const WeightSet& weights, int weight, double eps, ConstView x,
+                       TensorView inv_rms) {
+  const TensorView y = pass.rows(x.cols(), x.dtype);
+  norm(pass, weights, weight, eps, x, y, inv_rms);
+  return y;
+}
+
 void norm_backward(const Pass& pass, const WeightSet& weights, int weight, ConstView x, ConstView inv_rms, ConstView dy,
                    TensorView dx) {
   const auto scope = pass.ctx.scratch.scope();

@@ -12,6 +12,9 @@ namespace tessera {
 /// @param inv_rms  [T · pieces a row] out; may be longer
 void norm(const Pass&, const WeightSet&, int weight, double eps, ConstView x, TensorView y, TensorView inv_rms);
 
+/// norm of rows as wide as the residual. @return y, from the pass's scratch
+TensorView normed_rows(const Pass&, const WeightSet&, int weight, double eps, ConstView x, TensorView inv_rms);
+
 /// dx += the gradient of x; the weight's gradient is added where it is trained.
 void norm_backward(const Pass&, const WeightSet&, int weight, ConstView x, ConstView inv_rms, ConstView dy,
                    TensorView dx);

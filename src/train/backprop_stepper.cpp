@@ -175,6 +175,7 @@ class Backprop final : public Estimator {
     return {config.train.checkpoint_activations ? "" : "set train.checkpoint_activations = true"};
   }
 
+  Passes passes() const override { return {.forward = 1, .backward = 1}; }
   int64_t wire_bytes(Model& model) const override {
     return static_cast<int64_t>(sizeof(float)) * model.pool().trainable_count();
   }

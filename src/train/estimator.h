@@ -82,6 +82,12 @@ class Estimator {
   /// @param model  laid out; it need not be allocated
   virtual StepMemory plan(const TrainerConfig&, Model& model, int shares, int threads) const = 0;
   virtual LessMemory less_memory(const TrainerConfig&) const { return {}; }
+  /// Passes that a step takes with each row that it counts (StepReport::rows). None: machines take part that are no
+  /// ranks of this job, and what they do is not known here.
+  struct Passes {
+    double forward = 0, backward = 0;
+  };
+  virtual Passes passes() const = 0;
   /// Payload that a rank sends in a step.
   virtual int64_t wire_bytes(Model&) const = 0;
 

@@ -14,6 +14,7 @@
 #include "score/evaluation.h"
 #include "train/divergence.h"
 #include "train/estimator.h"
+#include "train/machine_share.h"
 #include "train/steps.h"
 
 namespace tessera {
@@ -28,6 +29,7 @@ class Loop {
   explicit Loop(const TrainerInputs& in)
       : in_(in),
         stepper_(estimator_of(in.config).make(in)),
+        machine_(in),
         steps_(total_steps(in)),
         micro_rows_(micro_batch_rows(in.config.train, in.share.count)) {}
 
@@ -139,25 +141,28 @@ class Loop {
     const int64_t tokens = report.rows * in_.data.sequence_length();
     meta_.tokens += tokens;
     meta_.last_loss = report.loss;
-    untold_tokens_ += tokens;
+    untold_rows_ += report.rows;
     untold_seconds_ += seconds;
+    if (const std::string limit = machine_.look(seconds, steps_ - step); !limit.empty()) in_.report.say(limit);
     Json line = Json::object()
                     .set("step", step)
                     .set("split", "train")
                     .set("loss", meta_.last_loss)
                     .set("lr", static_cast<double>(report.lr));
     for (const auto& [key, value] : report.extra.members()) line.set(key, value);
-    in_.report.metric(line.set("tokens", meta_.tokens)
-                          .set("scored_tokens", report.scored)
-                          .set("tokens_per_second", static_cast<double>(tokens) / seconds)
-                          .set("step_seconds", seconds)
-                          .set("comm_bytes", comm_bytes)
-                          .set("peak_rss_bytes", peak_rss_bytes()));
+    line.set("tokens", meta_.tokens)
+        .set("scored_tokens", report.scored)
+        .set("tokens_per_second", static_cast<double>(tokens) / seconds);
+    if (const auto share = machine_.of(report.rows, seconds)) line.set("machine_share", *share);
+    in_.report.metric(
+        line.set("step_seconds", seconds).set("comm_bytes", comm_bytes).set("peak_rss_bytes", peak_rss_bytes()));
     if (step % in_.config.log.every != 0 && step != steps_) return;
-    const double rate = static_cast<double>(untold_tokens_) / untold_seconds_;
-    in_.report.progress(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {}  {:.0f} tokens/s  {:.0f} s", step, steps_,
-                                    meta_.last_loss, report.lr, report.note, rate, meta_.seconds));
-    untold_tokens_ = 0;
+    const double rate = static_cast<double>(untold_rows_ * in_.data.sequence_length()) / untold_seconds_;
+    const auto share = machine_.of(untold_rows_, untold_seconds_);
+    in_.report.progress(fmt::format(
+        "step {}/{}  loss {:.4f}  lr {:.2e}  {}  {:.0f} tokens/s{}  {:.0f} s", step, steps_, meta_.last_loss, report.lr,
+        report.note, rate, share ? fmt::format(", {:.0f} % of the machine", 100 * *share) : "", meta_.seconds));
+    untold_rows_ = 0;
     untold_seconds_ = 0;
   }
 
@@ -216,11 +221,12 @@ class Loop {
 
   const TrainerInputs& in_;
   std::unique_ptr<Stepper> stepper_;
+  MachineShare machine_;
   int64_t steps_, micro_rows_;
   CheckpointMeta meta_;
   bool stopped_ = false;
   std::string told_of_files_;
-  int64_t untold_tokens_ = 0;  // since the last line of progress
+  int64_t untold_rows_ = 0;  // since the last line of progress
   double untold_seconds_ = 0;
 };
 

@@ -307,5 +307,17 @@ TEST(PackedDataset, PacksAMillionDocumentsQuickly) {
   EXPECT_GT(dataset.fill(), 0.99);
 }
 
+TEST(PackedDataset, CountsTheKeysThatTokensSee) {
+  const PackedDataset dataset(numbered(random_lengths(5, 60, 2, 40)), 16, 1);  // some are cut
+  const PackedBatch all = whole(dataset);
+  for (const int64_t window : {0, 1, 5, 16}) {
+    double keys = 0, tokens = 0;
+    for (const TokenRange& range : all.documents)
+      for (int64_t t = range.begin; t < range.end; ++t, ++tokens)
+        keys += static_cast<double>(window == 0 ? t - range.begin + 1 : std::min(window, t - range.begin + 1));
+    EXPECT_DOUBLE_EQ(dataset.mean_keys(window), keys / tokens) << window;
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -5,81 +5,23 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/random.h"
-#include "model/packed_attention.h"
-#include "support/engine.h"
+#include "infer/cached_passes.h"
 
 namespace tessera {
 namespace {
 
-using test::Engine;
-
-using Sequences = std::vector<std::vector<int32_t>>;
-
-/// How many tokens a pass feeds to each sequence.
-using Steps = std::vector<std::vector<int64_t>>;
+using namespace test;
 
 constexpr int64_t kMaxPosition = 32;
 
 Sequences sequences_of(const std::string& model) {
-  const auto file = SafetensorsReader::open(test::golden(model) / "golden.safetensors");
+  const auto file = SafetensorsReader::open(golden(model) / "golden.safetensors");
   const ConstView ids = file.at("input_ids");
   Sequences all;
   for (int64_t b = 0; b < ids.shape[0]; ++b) all.emplace_back(ids.row<int32_t>(b), ids.row<int32_t>(b) + ids.shape[1]);
-  return all;
-}
-
-/// Logits of every token of the pass, as rows.
-std::vector<std::vector<float>> run(const Engine& engine, Model& model, AttentionContext& attention,
-                                    const std::vector<int32_t>& ids, const std::vector<int32_t>& positions,
-                                    const std::vector<AttentionSegment>& segments) {
-  const auto scope = engine.ctx.scratch.scope();
-  const RowGroup group{0, static_cast<int64_t>(ids.size()), model.bound_adapter()};
-  const TokenBatch batch{ids, positions, {}, segments, {&group, 1}};
-  const Pass pass{engine.ctx, batch, {&model.pool()}};
-  std::vector<int32_t> rows(ids.size());
-  std::iota(rows.begin(), rows.end(), 0);
-  const TensorView logits = engine.ctx.scratch.allocate({batch.tokens(), model.config().vocab_size}, DType::f32);
-  model.decoder().logits(pass, model.decoder().forward(pass, attention), rows, logits);
-  std::vector<std::vector<float>> all;
-  for (int64_t t = 0; t < batch.tokens(); ++t)
-    all.emplace_back(logits.row<float>(t), logits.row<float>(t) + logits.cols());
-  return all;
-}
-
-std::vector<std::vector<float>> uncached_logits(const Engine& engine, Model& model, const std::vector<int32_t>& ids) {
-  PackedAttention attention;
-  std::vector<int32_t> positions(ids.size());
-  std::iota(positions.begin(), positions.end(), 0);
-  const auto tokens = static_cast<int64_t>(ids.size());
-  return run(engine, model, attention, ids, positions, {{0, tokens, 0, tokens}});
-}
-
-/// Logits [sequence][token] when the sequences are fed step by step; sequence s lives in slot s + first_slot.
-std::vector<std::vector<std::vector<float>>> cached_logits(const Engine& engine, Model& model, CachedAttention& cache,
-                                                           const Sequences& sequences, const Steps& steps,
-                                                           int64_t first_slot = 0) {
-  std::vector<std::vector<std::vector<float>>> all(sequences.size());
-  for (const auto& counts : steps) {
-    std::vector<int32_t> ids, positions;
-    std::vector<AttentionSegment> segments;
-    std::vector<size_t> owner;
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      const int64_t slot = first_slot + static_cast<int64_t>(s), begin = cache.length(slot);
-      if (counts[s] == 0) continue;
-      segments.push_back(cache.append(slot, static_cast<int64_t>(ids.size()), counts[s]));
-      for (int64_t t = begin; t < begin + counts[s]; ++t) {
-        ids.push_back(sequences[s][static_cast<size_t>(t)]);
-        positions.push_back(static_cast<int32_t>(t));
-        owner.push_back(s);
-      }
-    }
-    const auto rows = run(engine, model, cache, ids, positions, segments);
-    for (size_t t = 0; t < rows.size(); ++t) all[owner[t]].push_back(rows[t]);
-  }
   return all;
 }
 
@@ -116,7 +58,7 @@ class CachedAttentionOf : public testing::TestWithParam<Case> {};
 
 TEST_P(CachedAttentionOf, AnyScheduleOfPassesGivesTheUncachedLogits) {
   const Engine engine(GetParam().backend);
-  const auto model = test::load_model(test::golden(GetParam().model), kMaxPosition);
+  const auto model = load_model(golden(GetParam().model), kMaxPosition);
   const Sequences sequences = sequences_of(GetParam().model);
   for (const Steps& steps : kSchedules) {
     const auto scope = engine.ctx.scratch.scope();
@@ -128,7 +70,7 @@ TEST_P(CachedAttentionOf, AnyScheduleOfPassesGivesTheUncachedLogits) {
 
 TEST_P(CachedAttentionOf, AFreedSlotKeepsNothingOfItsOldSequence) {
   const Engine engine(GetParam().backend);
-  const auto model = test::load_model(test::golden(GetParam().model), kMaxPosition);
+  const auto model = load_model(golden(GetParam().model), kMaxPosition);
   Sequences sequences = sequences_of(GetParam().model);
   CachedAttention cache(engine.ctx.scratch, model->decoder(), 2, 13);
   cached_logits(engine, *model, cache, sequences, {{13, 13}});
@@ -151,11 +93,11 @@ INSTANTIATE_TEST_SUITE_P(All, CachedAttentionOf, testing::ValuesIn(cases()),
 TEST(CachedAttention, AnAdapterGivesTheSameWithAndWithoutACache) {
   const Engine engine;
   const Sequences sequences = sequences_of("gqa");
-  const auto plain = uncached_logits(engine, *test::load_model(test::golden("gqa"), kMaxPosition), sequences[0]);
+  const auto plain = uncached_logits(engine, *load_model(golden("gqa"), kMaxPosition), sequences[0]);
   for (const char* method : {"lora", "mos"}) {
     AdapterConfig adapter;
     adapter.method = method;
-    const auto model = test::load_model(test::golden("gqa"), kMaxPosition, adapter);
+    const auto model = load_model(golden("gqa"), kMaxPosition, adapter);
     const RandomStream stream(3, 4);
     uint64_t i = 0;
     for (float& value : model->pool().trainable().values.as<float>())
@@ -172,7 +114,7 @@ TEST(CachedAttention, AnAdapterGivesTheSameWithAndWithoutACache) {
 
 TEST(CachedAttention, FallsBackToAnEarlierToken) {
   const Engine engine;
-  const auto model = test::load_model(test::golden("gqa"), kMaxPosition);
+  const auto model = load_model(golden("gqa"), kMaxPosition);
   const Sequences sequences = sequences_of("gqa");
   CachedAttention cache(engine.ctx.scratch, model->decoder(), 3, 20);
   cached_logits(engine, *model, cache, {sequences[0]}, {{13}}, 1);
@@ -186,7 +128,7 @@ TEST(CachedAttention, FallsBackToAnEarlierToken) {
 
 TEST(CachedAttention, RefusesMoreTokensThanASlotHolds) {
   const Engine engine;
-  const auto model = test::load_model(test::golden("gqa"), kMaxPosition);
+  const auto model = load_model(golden("gqa"), kMaxPosition);
   CachedAttention cache(engine.ctx.scratch, model->decoder(), 2, 4);
   cache.append(0, 0, 3);
   EXPECT_THROW(cache.append(0, 0, 2), InternalError);

@@ -5,15 +5,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "core/arena.h"
 #include "core/random.h"
-#include "hwy/targets.h"
 #include "kernels/table.h"
 #include "support/cpu_targets.h"
 
@@ -177,27 +178,16 @@ inline double dot(const Matrix& a, const Matrix& b) {
   return sum;
 }
 
-struct InstructionSet {
-  const char* name;
-  int64_t target;
-};
-inline void PrintTo(const InstructionSet& set, std::ostream* out) { *out << set.name; }
-
-/// A suite that runs once for each instruction set that is compiled in and that this machine has.
-class OnEachInstructionSet : public testing::TestWithParam<InstructionSet> {
+/// A suite that runs once for each instruction set of this kind of machine, and skips those that this one lacks.
+class OnEachInstructionSet : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    hwy::SetSupportedTargetsForTest(0);
-    if ((hwy::SupportedTargets() & GetParam().target) == 0) GTEST_SKIP() << "this machine has no " << GetParam().name;
-    choose(GetParam().target);
+    const std::vector<std::string> here = cpu_targets();
+    if (std::find(here.begin(), here.end(), GetParam()) == here.end())
+      GTEST_SKIP() << "this machine has no " << GetParam();
+    use_cpu_target(GetParam());
   }
-  void TearDown() override { choose(0); }
-
- private:
-  static void choose(int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().DeInit();
-  }
+  void TearDown() override { use_cpu_target("auto"); }
 };
 
 /// Calls f(name) with each instruction set of this machine in use, then goes back to the best.
@@ -210,16 +200,15 @@ template <class F> void for_each_target(F&& f) {
   use_cpu_target("auto");
 }
 
-#if HWY_ARCH_X86
-inline constexpr InstructionSet kInstructionSets[] = {
-    {"AVX512", HWY_AVX3}, {"AVX2", HWY_AVX2}, {"Portable", HWY_EMU128}};
+#ifdef __x86_64__
+inline const std::vector<std::string> kInstructionSets{"avx3", "avx2", "scalar"};
 #else
-inline constexpr InstructionSet kInstructionSets[] = {{"Baseline", HWY_STATIC_TARGET}};
+inline const std::vector<std::string> kInstructionSets{"neon", "scalar"};
 #endif
 
 #define TESSERA_ON_EACH_INSTRUCTION_SET(suite)                                               \
   INSTANTIATE_TEST_SUITE_P(Cpu, suite, testing::ValuesIn(::tessera::test::kInstructionSets), \
-                           [](const auto& info) { return std::string(info.param.name); })
+                           [](const auto& info) { return info.param; })
 
 /// Row lengths around the vector widths 4, 8 and 16, odd ones and one long one.
 inline const std::vector<int64_t> kLengths{1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 577};

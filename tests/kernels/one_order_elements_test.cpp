@@ -2,6 +2,7 @@
 // too.
 
 #include "kernels/one_order.h"
+#include "support/optimizer_args.h"
 
 namespace tessera::test {
 namespace {
@@ -64,29 +65,8 @@ TEST_F(OneOrder, ScalingConvertingAndOptimizerSteps) {
       convert(on, scaled.view(), narrow);
       const Matrix w = state.copy(), m = state.copy(), v = grads.copy(), momentum = state.copy();
       for (int64_t i = 0; i < count; ++i) v.view().as<float>()[static_cast<size_t>(i)] *= row(grads)[i];
-      adamw_step(on, {.values = w.vector(),
-                      .grads = grads.vector(),
-                      .m = m.vector(),
-                      .v = v.vector(),
-                      .lr = 0.01f,
-                      .beta1 = 0.9f,
-                      .beta2 = 0.999f,
-                      .rest1 = 0.1f,
-                      .rest2 = 0.001f,
-                      .eps = 1e-8f,
-                      .weight_decay = 0.1f,
-                      .step_scale = 1,
-                      .grad_scale = 0.7f,
-                      .correction1 = 0.3,
-                      .correction2 = 0.02});
-      sgd_step(on, {.values = w.vector(),
-                    .grads = grads.vector(),
-                    .momentum_buffer = momentum.vector(),
-                    .lr = 0.01f,
-                    .momentum = 0.9f,
-                    .weight_decay = 0.1f,
-                    .step_scale = 1,
-                    .grad_scale = 0.7f});
+      adamw_step(on, adamw_args(w.vector(), grads.vector(), m.vector(), v.vector()));
+      sgd_step(on, sgd_args(w.vector(), grads.vector(), momentum.vector()));
       Numbers numbers;
       for (const Matrix* matrix : {&columns, &scaled, &narrow, &w, &m, &v, &momentum}) append(numbers, *matrix);
       return numbers;

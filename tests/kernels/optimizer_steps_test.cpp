@@ -1,5 +1,6 @@
 #include "core/error.h"
 #include "harness.h"
+#include "support/optimizer_args.h"
 
 namespace tessera::test {
 namespace {
@@ -18,23 +19,7 @@ struct AdamWState {
         v(random_values(count, 4, 1e-4)) {
     for (float& x : v) x = std::abs(x);
   }
-  AdamWArgs args() {
-    return {.values = values,
-            .grads = grads,
-            .m = m,
-            .v = v,
-            .lr = 3e-3f,
-            .beta1 = 0.9f,
-            .beta2 = 0.999f,
-            .rest1 = 0.1f,
-            .rest2 = 0.001f,
-            .eps = 1e-8f,
-            .weight_decay = 0.1f,
-            .step_scale = 0.5f,
-            .grad_scale = 0.25f,
-            .correction1 = 1 - std::pow(0.9, 7),
-            .correction2 = 1 - std::pow(0.999, 7)};
-  }
+  AdamWArgs args() { return adamw_args(values, grads, m, v); }
 };
 
 class OptimizerStepsOnCpu : public OnEachInstructionSet {};
@@ -56,24 +41,14 @@ TEST_P(OptimizerStepsOnCpu, AdamWHasTheBitsOfTheReference) {
 
 TEST_P(OptimizerStepsOnCpu, SgdHasTheBitsOfTheReference) {
   for (const size_t count : {1u, 17u, 40001u}) {
-    for (const float momentum : {0.0f, 0.9f}) {
+    for (const size_t buffered : {size_t{0}, count}) {
       const auto grads = random_values(count, 1);
-      auto want = random_values(count, 2), want_buffer = random_values(momentum > 0 ? count : 0, 3);
+      auto want = random_values(count, 2), want_buffer = random_values(buffered, 3);
       const auto start = want, start_buffer = want_buffer;
-      const auto args = [&](std::vector<float>& values, std::vector<float>& buffer) {
-        return SgdArgs{.values = values,
-                       .grads = grads,
-                       .momentum_buffer = buffer,
-                       .lr = 0.1f,
-                       .momentum = momentum,
-                       .weight_decay = 0.01f,
-                       .step_scale = 2,
-                       .grad_scale = 0.5f};
-      };
-      sgd_step(On("reference"), args(want, want_buffer));
+      sgd_step(On("reference"), sgd_args(want, grads, want_buffer));
       for (const int threads : {1, 2, 3}) {
         auto got = start, buffer = start_buffer;
-        sgd_step(On("cpu", threads), args(got, buffer));
+        sgd_step(On("cpu", threads), sgd_args(got, grads, buffer));
         EXPECT_EQ(got, want);
         EXPECT_EQ(buffer, want_buffer);
       }
@@ -99,21 +74,14 @@ TEST(AdamW, FollowsTheFormula) {
 
 TEST(AdamW, FirstStepMovesByTheLearningRateAgainstTheGradient) {
   std::vector<float> values{1, 1}, grads{1e-3f, -5}, m(2), v(2);
-  adamw_step(On("cpu"), {.values = values,
-                         .grads = grads,
-                         .m = m,
-                         .v = v,
-                         .lr = 0.01f,
-                         .beta1 = 0.9f,
-                         .beta2 = 0.999f,
-                         .rest1 = 0.1f,
-                         .rest2 = 0.001f,
-                         .eps = 1e-12f,
-                         .weight_decay = 0,
-                         .step_scale = 1,
-                         .grad_scale = 1,
-                         .correction1 = 1 - 0.9,
-                         .correction2 = 1 - 0.999});
+  AdamWArgs args = adamw_args(values, grads, m, v);
+  args.lr = 0.01f;
+  args.eps = 1e-12f;
+  args.weight_decay = 0;
+  args.step_scale = args.grad_scale = 1;
+  args.correction1 = 1 - 0.9;
+  args.correction2 = 1 - 0.999;
+  adamw_step(On("cpu"), args);
   // After one step m / c1 is the gradient and v / c2 its square: the quotient is the gradient's sign, whatever its
   // size.
   EXPECT_NEAR(values[0], 0.99, 1e-6);
@@ -122,29 +90,20 @@ TEST(AdamW, FirstStepMovesByTheLearningRateAgainstTheGradient) {
 
 TEST(Sgd, FollowsTheFormula) {
   std::vector<float> values{2}, grads{4}, buffer{1};
-  sgd_step(On("cpu"), {.values = values,
-                       .grads = grads,
-                       .momentum_buffer = buffer,
-                       .lr = 0.5f,
-                       .momentum = 0.25f,
-                       .weight_decay = 0.125f,
-                       .step_scale = 2,
-                       .grad_scale = 0.5f});
+  SgdArgs args = sgd_args(values, grads, buffer);
+  args.lr = 0.5f;
+  args.momentum = 0.25f;
+  args.weight_decay = 0.125f;
+  sgd_step(On("cpu"), args);
   EXPECT_EQ(buffer[0], 2.25f);
   EXPECT_EQ(values[0], 2 - 0.0625f * 2 - 2.25f);
 }
 
 TEST(Sgd, NeedsABufferForMomentum) {
   std::vector<float> values{2}, grads{4};
-  EXPECT_THROW(sgd_step(On("cpu"), {.values = values,
-                                    .grads = grads,
-                                    .momentum_buffer = {},
-                                    .lr = 1,
-                                    .momentum = 0.9f,
-                                    .weight_decay = 0,
-                                    .step_scale = 1,
-                                    .grad_scale = 1}),
-               InternalError);
+  SgdArgs args = sgd_args(values, grads, {});
+  args.momentum = 0.9f;
+  EXPECT_THROW(sgd_step(On("cpu"), args), InternalError);
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/optimizer_steps.h"
 #include "model/parameter_pool.h"
+#include "support/optimizer_args.h"
 
 namespace tessera::test {
 
@@ -21,21 +21,18 @@ struct AdamW {
     m.resize(values.size());
     v.resize(values.size());
     ++steps;
-    adamw_step(ctx, {.values = values,
-                     .grads = pool.trainable().grads.as<float>(),
-                     .m = m,
-                     .v = v,
-                     .lr = lr,
-                     .beta1 = static_cast<float>(beta1),
-                     .beta2 = static_cast<float>(beta2),
-                     .rest1 = static_cast<float>(1 - beta1),
-                     .rest2 = static_cast<float>(1 - beta2),
-                     .eps = 1e-8f,
-                     .weight_decay = weight_decay,
-                     .step_scale = 1,
-                     .grad_scale = 1.0f / static_cast<float>(count),
-                     .correction1 = 1 - std::pow(beta1, steps),
-                     .correction2 = 1 - std::pow(beta2, steps)});
+    AdamWArgs args = adamw_args(values, pool.trainable().grads.as<float>(), m, v);
+    args.lr = lr;
+    args.beta1 = static_cast<float>(beta1);
+    args.beta2 = static_cast<float>(beta2);
+    args.rest1 = static_cast<float>(1 - beta1);
+    args.rest2 = static_cast<float>(1 - beta2);
+    args.weight_decay = weight_decay;
+    args.step_scale = 1;
+    args.grad_scale = 1.0f / static_cast<float>(count);
+    args.correction1 = 1 - std::pow(beta1, steps);
+    args.correction2 = 1 - std::pow(beta2, steps);
+    adamw_step(ctx, args);
     pool.zero_grads();
   }
 };

@@ -144,7 +144,8 @@ std::vector<Json> Workbench::metrics(const std::string& run) const {
 }
 
 std::vector<std::string> Workbench::timeless_metrics(const std::string& run) const {
-  static const std::set<std::string> timed = {"tokens_per_second", "step_seconds", "peak_rss_bytes", "seconds"};
+  static const std::set<std::string> timed = {"tokens_per_second", "machine_share", "step_seconds", "peak_rss_bytes",
+                                              "seconds"};
   std::vector<std::string> lines;
   for (const Json& line : metrics(run)) {
     Json kept = Json::object();

@@ -131,6 +131,25 @@ TEST_P(MemoryPlan, NeedsLessWhenBlocksAreRunAgain) {
   EXPECT_LT(plan_backprop_bytes(*model, 4, 256, 2, again), plan_backprop_bytes(*model, 4, 256, 2, keep));
 }
 
+/// What a layer adds to the plan of training all weights: its input, the residual between its halves, q, k, v, what
+/// attention gave, gate and up, and a number a head and two a token. Norms and the MLP's activation are made again.
+TEST(MemoryOfALayer, IsWhatProductsMade) {
+  const test::TemporaryFolder folder;
+  const auto plan = [&](int64_t layers) {
+    test::TinyConfig config;
+    config.layers = layers;
+    Model::Settings settings = test::tiny_settings(folder.path(), config);
+    settings.train_base = true;
+    settings.max_position = 256;
+    Model model(settings);
+    return plan_backprop_bytes(model, 2, 256, 2);
+  };
+  const test::TinyConfig c;
+  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim, tokens = 2 * 256;
+  EXPECT_EQ(plan(5) - plan(4),
+            tokens * 4 * (2 * c.hidden_size + 2 * q + 2 * kv + 2 * c.intermediate_size + c.heads + 2));
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, MemoryPlan,
                          testing::Values(Case{"none", false, true}, Case{"none", true, true}, Case{"lora", false, true},
                                          Case{"lora", true, true}, Case{"mos", false, true}, Case{"mos", true, true},

@@ -19,7 +19,6 @@
 #include "compress/calibration.h"
 #include "compress/expected_sizes.h"
 #include "compress/gate_units.h"
-#include "compress/product_rate.h"
 #include "compress/report_points.h"
 #include "compress/run_stages.h"
 #include "core/error.h"
@@ -27,6 +26,7 @@
 #include "data/data_plan.h"
 #include "data/preparation.h"
 #include "io/output.h"
+#include "kernels/product_rate.h"
 #include "model/fold/plan_file.h"
 #include "model/fold/plan_shapes.h"
 #include "train/reporter.h"
@@ -155,9 +155,15 @@ std::vector<std::string> tell_data(const JobInputs& in) {
   return lines;
 }
 
+/// FLOP a second of products as passes of small models have them, on all ranks.
+double rate_of_products(const JobInputs& in) {
+  const Compute compute(compute_choice(in), 32 << 20);
+  return product_rate(compute, 256, 768, 0.5) * in.world.size();
+}
+
 /// A line a stage: what it reads, computes and holds, and how long that takes at the rate of this machine's products.
 std::vector<std::string> tell_stages(const JobInputs& in, Model& model) {
-  const double rate = product_rate(compute_choice(in)) * in.world.size();
+  const double rate = rate_of_products(in);
   StageSizes sizes = sizes_of(in, model);
   const DataConfig& data = in.config.data;
   if (data.has_eval() && is_asked(sizes.fold, "report"))

@@ -239,6 +239,10 @@ class Spsa final : public Estimator {
   }
 
   /// A vote: its head, a byte or four a probe, and the loss.
+  Passes passes() const override {
+    if (transport().processes != Transport::Processes::ranks_of_a_job) return {};
+    return {.forward = config_.sides == "one" ? static_cast<double>(config_.probes) + 1 : 2.0};
+  }
   int64_t wire_bytes(Model&) const override {
     // A vote's fixed fields are 19 bytes (steplog/vote.cpp), the loss is an f16.
     return transport().manners.bytes_of_message + 19 + config_.probes * (config_.votes == "float32" ? 4 : 1) + 2;
