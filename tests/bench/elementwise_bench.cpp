@@ -3,6 +3,7 @@
 
 #include "bench/harness.h"
 #include "kernels/table.h"
+#include "support/optimizer_args.h"
 
 namespace tessera::bench {
 namespace {
@@ -113,21 +114,7 @@ void run_flat(const Context& ctx) {
   run(ctx, "convert to bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, x.view(), narrow); });
   run(ctx, "convert from bf16", x.view().bytes() * 3 / 2, [&] { convert(ctx, narrow.view(), y); });
   run(ctx, "sum_of_squares", x.view().bytes(), [&] { sum_of_squares(ctx, x.view(), sum); });
-  const AdamWArgs args{.values = y.as<float>(),
-                       .grads = x.as<float>(),
-                       .m = m.as<float>(),
-                       .v = v.as<float>(),
-                       .lr = 1e-3f,
-                       .beta1 = 0.9f,
-                       .beta2 = 0.999f,
-                       .rest1 = 0.1f,
-                       .rest2 = 0.001f,
-                       .eps = 1e-8f,
-                       .weight_decay = 0.01f,
-                       .step_scale = 1,
-                       .grad_scale = 1,
-                       .correction1 = 0.5,
-                       .correction2 = 0.5};
+  const AdamWArgs args = test::adamw_args(y.view(), x.view(), m.view(), v.view());
   run(ctx, "adamw_step", 7 * x.view().bytes(), [&] { adamw_step(ctx, args); });
 }
 

@@ -63,8 +63,12 @@ HWY_INLINE Vector load(const BFloat16* from) {
   return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::bfloat16_t*>(from)));
 }
 HWY_INLINE Vector load(const Float16* from) {
+#if HWY_TARGET <= HWY_AVX2 || HWY_TARGET == HWY_NEON
   const hn::Rebind<hwy::float16_t, Floats> narrow;
   return hn::PromoteTo(kFloats, hn::LoadU(narrow, reinterpret_cast<const hwy::float16_t*>(from)));
+#else
+  return load_wide(from);  // the portable lanes' own widening takes infinities for numbers
+#endif
 }
 
 /// The first `count` < kLanes elements, widened, and zeros after them. Touches no memory beyond them.

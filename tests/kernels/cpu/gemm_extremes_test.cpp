@@ -147,9 +147,6 @@ TEST_P(GemmExtremes, InfinitiesAndNaNsStayInTheirRowsAndColumns) {
     for (const Sum sum : {Sum::blocks, Sum::chain})
       for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
         if (sum == Sum::chain && dtype != DType::f32) continue;
-        // TODO: the portable lanes' PromoteTo, which tile-inl.h loads with, reads an infinity of f16 as 65,536, so that
-        // a broken weight goes unnoticed there; load_wide does not.
-        if (dtype == DType::f16 && GetParam() == "scalar") continue;
         Operands o{.m = m, .n = 50, .k = 400, .b_dtype = dtype, .beta = 1, .sum = sum};
         for (int64_t p = 0; p < o.k; ++p) o.set_a(m / 2, p, p % 2 == 0 ? 3e38 : -3e38);
         o.set_a(0, 390, static_cast<double>(kInf));
