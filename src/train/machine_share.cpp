@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "core/out_of_memory.h"
 #include "kernels/product_rate.h"
 #include "train/estimator.h"
 #include "train/row_work.h"
@@ -20,6 +21,18 @@ bool as_rank_0(Communicator& world, bool choice) {
   return bytes.at(0) != std::byte{0};
 }
 
+/// FLOP a second of all ranks at the same time; 0 where one of them has no memory for it: a figure is not worth a run.
+double limit_of_all(const Context& ctx, Communicator& world) {
+  world.barrier();
+  std::array<double, 2> sums{0, 0};  // the rates, and how many there are
+  try {
+    sums = {limit_rate(ctx, kSeconds), 1};
+  } catch (const OutOfMemory&) {
+  }
+  world.all_reduce_sum(std::span<double>(sums));
+  return sums[1] < static_cast<double>(world.size()) ? 0 : sums[0];
+}
+
 }  // namespace
 
 std::string MachineShare::look(double step_seconds, int64_t steps_left) {
@@ -31,10 +44,8 @@ std::string MachineShare::look(double step_seconds, int64_t steps_left) {
   if (!as_rank_0(in_.world, pays)) return "";
   const RowWork work = row_work(in_.model, in_.data);
   row_flop_ = passes.forward * work.forward + passes.backward * work.backward;
-  in_.world.barrier();
-  std::array<double, 1> rate{limit_rate(in_.ctx, kSeconds)};
-  in_.world.all_reduce_sum(std::span<double>(rate));
-  limit_ = rate[0];
+  limit_ = limit_of_all(in_.ctx, in_.world);
+  if (limit_ == 0) return "";
   return fmt::format(
       "limit: {:.3g} GFLOP/s of matrix products on {} ranks x {} threads, measured for half a second behind the first "
       "step; shares of it are of what the training needs",

@@ -4,8 +4,13 @@
 
 #include <gmock/gmock.h>
 
-#include <array>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <array>
+#include <fstream>
+
+#include "support/sanitizer.h"
 #include "support/thread_ranks.h"
 #include "train/estimator_training.h"
 #include "train/row_work.h"
@@ -73,6 +78,24 @@ TEST_F(Share, IsMeasuredOnceWhereThatIsLittleOfTheRun) {
   ASSERT_GT(long_run.limit(), 1e8);
   EXPECT_DOUBLE_EQ(*long_run.of(4, 0.5), 8 * (work.forward + work.backward) / long_run.limit());
   EXPECT_EQ(world_->traffic().broadcast.calls, 0);
+}
+
+TEST_F(Share, IsNotToldWhereItsMemoryCannotBeHad) {
+  if (is_address_sanitized()) GTEST_SKIP() << "the sanitizer itself needs address space";
+  const auto model = make_model("none");
+  const TrainerInputs in = inputs(*model);
+  MachineShare share(in);
+  std::ifstream statm("/proc/self/statm");
+  rlim_t pages = 0;
+  statm >> pages;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  const rlimit tight{pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (4 << 20), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  const std::string said = share.look(1, 1000);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_EQ(said, "") << "a figure is not worth a run";
+  EXPECT_FALSE(share.of(4, 1));
 }
 
 TEST_F(Share, IsOfAllRanksWhateverTheirClocksSay) {
