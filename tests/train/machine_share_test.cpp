@@ -10,6 +10,7 @@
 #include <array>
 #include <fstream>
 
+#include "kernels/table.h"
 #include "support/sanitizer.h"
 #include "support/thread_ranks.h"
 #include "train/estimator_training.h"
@@ -83,7 +84,15 @@ TEST_F(Share, IsMeasuredOnceWhereThatIsLittleOfTheRun) {
 TEST_F(Share, IsNotToldWhereItsMemoryCannotBeHad) {
   if (is_address_sanitized()) GTEST_SKIP() << "the sanitizer itself needs address space";
   const auto model = make_model("none");
-  const TrainerInputs in = inputs(*model);
+  Arena scratch(1 << 20);
+  const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = scratch, .threads = 1};
+  const TrainerInputs mine = inputs(*model);
+  const TrainerInputs in{.config = mine.config,
+                         .model = mine.model,
+                         .data = mine.data,
+                         .world = mine.world,
+                         .ctx = ctx,
+                         .report = mine.report};
   MachineShare share(in);
   std::ifstream statm("/proc/self/statm");
   rlim_t pages = 0;
