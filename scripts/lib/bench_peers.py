@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -41,14 +42,17 @@ class Server:
 
     def ask(self, line):
         time.sleep(PAUSE)
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             sys.exit(f"error: {' '.join(self.command)} ended, asked for: {line}")
+        self.process.send_signal(signal.SIGSTOP)  # idle threads of some libraries spin on, in the others' time
         return json.loads(answer)
 
     def close(self):
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 

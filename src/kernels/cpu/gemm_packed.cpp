@@ -145,6 +145,8 @@ PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m),
   const int64_t strips = parts_of(n, kStrip);
   // As many column parts as threads, or a multiple, so that all threads end together; none has more than kMaxStrips.
   col_parts = std::min(strips, threads * parts_of(strips, threads * kMaxStrips));
+  // Of two strips the second may be a small rest: not a whole one for each thread counts as too few.
+  if (n < threads * kStrip && m >= threads * kFewestRows) col_parts = parts_of(strips, kMaxStrips);
   // Too few columns for all threads: rows are cut as well. Every row part packs the same strips again, so that it has
   // to have rows enough to pay for that.
   row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));

@@ -16,6 +16,7 @@
 #include "kernels/cpu/targets.h"
 
 #include <algorithm>
+#include <numeric>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm_skinny.cpp"
@@ -231,14 +232,14 @@ HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, c
   }
 }
 
-template <int kThin, class T> void groups(const ThinArgs& t) {
+template <int kThin, int kGroup, class T> void groups(const ThinArgs& t) {
   const T* wide = static_cast<const T*>(t.wide);
   float* c = t.c;
   for (int64_t left = t.wide_rows; left > 0;) {
-    const int64_t rows = left >= kGroups<kThin> * kLanes ? kGroups<kThin> * kLanes : std::min<int64_t>(kLanes, left);
+    const int64_t rows = left >= kGroup * kLanes ? kGroup * kLanes : std::min<int64_t>(kLanes, left);
     const T* next = wide + rows * t.wide_stride;
-    if (rows == kGroups<kThin> * kLanes)
-      meet<kThin, kGroups<kThin>, true>(t, wide, rows, c, next);
+    if (rows == kGroup * kLanes)
+      meet<kThin, kGroup, true>(t, wide, rows, c, next);
     else if (rows == kLanes)
       meet<kThin, 1, true>(t, wide, rows, c, next);
     else
@@ -249,14 +250,29 @@ template <int kThin, class T> void groups(const ThinArgs& t) {
   }
 }
 
+/// Whether a line of each of so many rows stays in a first-level cache of 64 sets while its words are read one after
+/// the other. Rows that lie a multiple of some kilobytes apart share few sets.
+HWY_INLINE bool stay_near(int64_t rows, int64_t row_bytes) {
+  constexpr int64_t kLine = 64, kSets = 64, kWays = 8;
+  return row_bytes % kLine != 0 || rows <= kSets / std::gcd(row_bytes / kLine, kSets) * kWays;
+}
+
+template <int kThin, class T> void groups_side_by_side(const ThinArgs& t) {
+  constexpr int kMost = kGroups<kThin>;
+  if (kMost == 1 || stay_near(kMost * kLanes, t.wide_stride * static_cast<int64_t>(sizeof(T))))
+    groups<kThin, kMost, T>(t);
+  else
+    groups<kThin, std::max(1, kMost / 2), T>(t);
+}
+
 template <class T> void thin_product(const ThinArgs& t) {
   static_assert(kMostThin == 12);
-  if (t.thin_rows == 1) return groups<1, T>(t);
-  if (t.thin_rows == 2) return groups<2, T>(t);
-  if (t.thin_rows <= 4) return groups<4, T>(t);
-  if (t.thin_rows <= 6) return groups<6, T>(t);
-  if (t.thin_rows <= 8) return groups<8, T>(t);
-  groups<12, T>(t);
+  if (t.thin_rows == 1) return groups_side_by_side<1, T>(t);
+  if (t.thin_rows == 2) return groups_side_by_side<2, T>(t);
+  if (t.thin_rows <= 4) return groups_side_by_side<4, T>(t);
+  if (t.thin_rows <= 6) return groups_side_by_side<6, T>(t);
+  if (t.thin_rows <= 8) return groups_side_by_side<8, T>(t);
+  groups_side_by_side<12, T>(t);
 }
 
 /// op(B) = B, in the blocks of k that gemm.h asks for.
