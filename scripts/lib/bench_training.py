@@ -41,6 +41,8 @@ class Method:
         self.peers = [(v, Server([sys.executable, LIB / "torch_steps.py", model, "--trains", METHODS[name][0], "--rows", 1,
                                   "--length", LENGTH, "--threads", options.threads], v.environment))
                       for v in torch_variants(target, options.work)]
+        for _, server in self.peers:
+            server.ask("1")  # what it loads would take the time of whoever is measured first
         self.ours, self.theirs = Series("ours"), {v.name: Series(v.name) for v, _ in self.peers}
         self.limit, self.processor_limit, self.our_bytes, self.their_bytes = 0, 0, [], []
 

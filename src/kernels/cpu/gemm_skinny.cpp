@@ -139,7 +139,7 @@ HWY_INLINE void widen(Vector v, Vector (&to)[2], const Float16*) {
 // are turned before they meet the thin rows, so that an element of these is broadcast once for them all. As registers
 // allow.
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-template <int kThin> constexpr int kGroups = kThin <= 4 ? 2 : 1;
+template <int kThin> constexpr int kGroups = kThin <= 2 ? 2 : 1;
 template <int kThin> constexpr int kTurned = kGroups<kThin>;
 #else
 template <int kThin> constexpr int kGroups = kThin == 1 ? 4 : kThin <= 4 ? 2 : 1;
