@@ -16,7 +16,6 @@
 #include "kernels/cpu/targets.h"
 
 #include <algorithm>
-#include <numeric>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm_skinny.cpp"
@@ -135,16 +134,11 @@ HWY_INLINE void widen(Vector v, Vector (&to)[2], const Float16*) {
 #endif
 }
 
-// Groups that are summed side by side, since an addition waits for the one before it in its chain; and how many of them
-// are turned before they meet the thin rows, so that an element of these is broadcast once for them all. As registers
-// allow.
-#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-template <int kThin> constexpr int kGroups = kThin <= 2 ? 2 : 1;
-template <int kThin> constexpr int kTurned = kGroups<kThin>;
-#else
-template <int kThin> constexpr int kGroups = kThin == 1 ? 4 : kThin <= 4 ? 2 : 1;
-template <int kThin> constexpr int kTurned = kThin == 1 ? 2 : 1;
-#endif
+// Groups that are summed side by side, since an addition waits for the one before it in its chain: sixteen rows, of
+// which a line each stays in the first-level cache while its words are read (with 32 rows AVX-512 is a third slower).
+// And how many of them are turned before they meet the thin rows, an element of which is then broadcast once for all.
+template <int kThin> constexpr int kGroups = kThin <= 4 && kLanes < 16 ? 16 / kLanes : 1;
+template <int kThin> constexpr int kTurned = kThin == 1 ? std::min(2, kGroups<kThin>) : 1;
 
 /// Rows of the wide operand against the thin ones: some words of kGroup groups.
 template <int kThin, int kGroup, class T> struct Quads {
@@ -232,7 +226,8 @@ HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, c
   }
 }
 
-template <int kThin, int kGroup, class T> void groups(const ThinArgs& t) {
+template <int kThin, class T> void groups(const ThinArgs& t) {
+  constexpr int kGroup = kGroups<kThin>;
   const T* wide = static_cast<const T*>(t.wide);
   float* c = t.c;
   for (int64_t left = t.wide_rows; left > 0;) {
@@ -250,29 +245,14 @@ template <int kThin, int kGroup, class T> void groups(const ThinArgs& t) {
   }
 }
 
-/// Whether a line of each of so many rows stays in a first-level cache of 64 sets while its words are read one after
-/// the other. Rows that lie a multiple of some kilobytes apart share few sets.
-HWY_INLINE bool stay_near(int64_t rows, int64_t row_bytes) {
-  constexpr int64_t kLine = 64, kSets = 64, kWays = 8;
-  return row_bytes % kLine != 0 || rows <= kSets / std::gcd(row_bytes / kLine, kSets) * kWays;
-}
-
-template <int kThin, class T> void groups_side_by_side(const ThinArgs& t) {
-  constexpr int kMost = kGroups<kThin>;
-  if (kMost == 1 || stay_near(kMost * kLanes, t.wide_stride * static_cast<int64_t>(sizeof(T))))
-    groups<kThin, kMost, T>(t);
-  else
-    groups<kThin, std::max(1, kMost / 2), T>(t);
-}
-
 template <class T> void thin_product(const ThinArgs& t) {
   static_assert(kMostThin == 12);
-  if (t.thin_rows == 1) return groups_side_by_side<1, T>(t);
-  if (t.thin_rows == 2) return groups_side_by_side<2, T>(t);
-  if (t.thin_rows <= 4) return groups_side_by_side<4, T>(t);
-  if (t.thin_rows <= 6) return groups_side_by_side<6, T>(t);
-  if (t.thin_rows <= 8) return groups_side_by_side<8, T>(t);
-  groups_side_by_side<12, T>(t);
+  if (t.thin_rows == 1) return groups<1, T>(t);
+  if (t.thin_rows == 2) return groups<2, T>(t);
+  if (t.thin_rows <= 4) return groups<4, T>(t);
+  if (t.thin_rows <= 6) return groups<6, T>(t);
+  if (t.thin_rows <= 8) return groups<8, T>(t);
+  groups<12, T>(t);
 }
 
 /// op(B) = B, in the blocks of k that gemm.h asks for.
