@@ -49,13 +49,18 @@ def load(folder, trains):
     return model
 
 
-def main():
+def argument_parser():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--trains", choices=["full", "lora"], required=True)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    return parser
+
+
+def main():
+    parser = argument_parser()
     parser.add_argument("--steps", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
