@@ -81,4 +81,5 @@ def main():
                       "trained": sum(p.numel() for p in mezo.trained)}))
 
 
-main()
+if __name__ == "__main__":
+    main()

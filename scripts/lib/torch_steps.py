@@ -3,7 +3,6 @@
 f32, AdamW (its fused form, the fastest), every token scored, no dropout. LoRA r=8 on all linear maps, or all weights.
 """
 
-import argparse
 import json
 import resource
 import sys
@@ -11,6 +10,8 @@ import time
 
 import torch
 from transformers import AutoModelForCausalLM
+
+from mezo_torch import argument_parser
 
 
 def load(folder, trains):
@@ -41,13 +42,7 @@ class Trainer:
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder")
-    parser.add_argument("--trains", choices=["full", "lora"], required=True)
-    parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--length", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    options = parser.parse_args()
+    options = argument_parser().parse_args()
     torch.set_num_threads(options.threads)
     trainer = Trainer(options)
     for _ in range(2):
