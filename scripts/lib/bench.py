@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -74,6 +75,7 @@ def machine():
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that peers are ended, too
     options = arguments()
     os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     options.work.mkdir(parents=True, exist_ok=True)

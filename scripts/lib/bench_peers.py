@@ -1,5 +1,6 @@
 """Who takes part in scripts/bench: programs that wait for a line, measure what it says and answer with a line."""
 
+import atexit
 import json
 import os
 import re
@@ -39,6 +40,7 @@ class Server:
         self.command = [str(word) for word in command]
         self.process = subprocess.Popen(self.command, env={**os.environ, **(environment or {})}, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        atexit.register(self.process.kill)  # one that rests would outlive whoever is interrupted
 
     def ask(self, line):
         time.sleep(PAUSE)
