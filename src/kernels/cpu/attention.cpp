@@ -11,7 +11,8 @@
 // buffers are [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are
 // rescaled when a block of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135).
 // Keys that no query of a vector sees are not visited (attention_panel-inl.h). Blocks begin at multiples of kKeyBlock
-// all the same, so that a query's sums are formed in the same order whichever panel it is in.
+// all the same, so that a query's sums are formed in the same order whichever panel it is in. Spans of kKeySpan keys are
+// finished by themselves, and their outputs merged in ascending order: so who has one long document can share it out.
 //
 // A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, each query
 // head of a segment sums dk and dv in chains over its queries, which go on from panel to panel. Heads that share keys
@@ -52,9 +53,9 @@ struct KeyPart {
 };
 
 /// Floats of one thread's buffers, in rows of a panel of the greatest width. Forward: qT, outT, what a block adds to
-/// it, a block of scores, and per query the maximum and the sum. Backward: qT, doutT, dqT, what a block adds to it,
-/// copies of rows, the scores, their gradients, lse and delta.
-inline int64_t forward_floats(int64_t head_dim) { return (3 * head_dim + kKeyBlock + 2) * kMaxPanel; }
+/// it, outT of a later span, a block of scores, and per query the maximum, the sum and lse. Backward: qT, doutT, dqT,
+/// what a block adds to it, copies of rows, the scores, their gradients, lse and delta.
+inline int64_t forward_floats(int64_t head_dim) { return (4 * head_dim + kKeyBlock + 3) * kMaxPanel; }
 inline int64_t backward_floats(int64_t head_dim) { return (6 * head_dim + 2 * kKeyBlock + 2) * kMaxPanel; }
 
 }  // namespace tessera::cpu
@@ -105,7 +106,7 @@ HWY_INLINE Vector soften_column(const Block& b, int v, float* scores, float* max
     hn::Store(e, kFloats, column + j * width);
   }
   // Before the first block nothing was summed, and `before` is −inf.
-  const Vector factor = b.is_first() ? hn::Zero(kFloats) : Exp(kFloats, hn::Sub(before, from));
+  const Vector factor = b.begins_span() ? hn::Zero(kFloats) : Exp(kFloats, hn::Sub(before, from));
   hn::Store(top, kFloats, max + v * kLanes);
   hn::Store(fused(factor, hn::Load(kFloats, sum + v * kLanes), total), kFloats, sum + v * kLanes);
   return factor;
@@ -124,15 +125,91 @@ HWY_INLINE void rescale_column(float* sums, const float* added, int64_t rows, in
   }
 }
 
+/// What queries have summed over a span becomes their output there: acc / sum and, in `sum`, lse = max + log sum. A
+/// query that sees no key of it has 0 and −∞.
+HWY_INLINE void finish_column(float* acc, int64_t rows, int64_t width, const float* max, float* sum) {
+  const Vector total = hn::Load(kFloats, sum);
+  const auto nothing = hn::Eq(total, hn::Zero(kFloats));
+  // One division a query at the end, in place of one for each key.
+  scale_column(acc, rows, width, hn::IfThenZeroElse(nothing, hn::Div(hn::Set(kFloats, 1), total)));
+  const Vector lse = hn::Add(hn::Load(kFloats, max), Log(kFloats, total));
+  hn::Store(hn::IfThenElse(nothing, hn::Set(kFloats, -std::numeric_limits<float>::infinity()), lse), kFloats, sum);
+}
+
+/// A vector of queries over some keys: their outputs, a column of them each, and the logs of their sums.
+struct Finished {
+  float *out, *lse;
+};
+
+/// total <- attention over the keys of both, with M = max(lse, lse'), w = e^(lse − M), w' = e^(lse' − M):
+/// out = fma(w' / (w + w'), out', w / (w + w') · out), lse = M + log(w + w'), each quotient as a product with 1 / (w + w').
+/// What saw no key changes nothing.
+HWY_INLINE void merge_column(const Finished& total, const Finished& part, int64_t rows, int64_t width) {
+  const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
+  const Vector mine = hn::Load(kFloats, total.lse), other = hn::Load(kFloats, part.lse);
+  const auto keep = hn::Eq(other, lowest), take = hn::AndNot(keep, hn::Eq(mine, lowest));
+  const Vector top = hn::Max(mine, other);
+  const Vector w = Exp(kFloats, hn::Sub(mine, top)), v = Exp(kFloats, hn::Sub(other, top));
+  const Vector sum = hn::Add(w, v), inverse = hn::Div(hn::Set(kFloats, 1), sum);
+  const Vector a = hn::Mul(w, inverse), b = hn::Mul(v, inverse);
+  for (int64_t j = 0; j < rows * width; j += width) {
+    const Vector before = hn::Load(kFloats, total.out + j), added = hn::Load(kFloats, part.out + j);
+    const Vector merged = fused(b, added, hn::Mul(a, before));
+    hn::Store(hn::IfThenElse(keep, before, hn::IfThenElse(take, added, merged)), kFloats, total.out + j);
+  }
+  const Vector lse = hn::Add(top, Log(kFloats, sum));
+  hn::Store(hn::IfThenElse(keep, mine, hn::IfThenElse(take, other, lse)), kFloats, total.lse);
+}
+
+/// Where a forward panel sums.
+struct ForwardSums {
+  float *added, *scores;  // what a block of keys adds; its scores
+  float *max, *sum;       // of each query, over one span
+  float *out, *lse;       // over all spans so far: [dim, panel], [panel]
+  float* span_out;        // over a later span alone
+
+  ForwardSums(float* scratch, int64_t dim, int64_t width)
+      : added(scratch),
+        scores(added + dim * width),
+        max(scores + kKeyBlock * width),
+        sum(max + width),
+        out(sum + width),
+        lse(out + dim * width),
+        span_out(lse + width) {}
+};
+
+/// Attention of a panel over the keys of one span. @param out  [dim, panel]; lse comes into `sums.sum`
+HWY_INLINE void attend_span(const AttentionArgs& args, const AttentionSegment& s, int64_t kv_head, const Panel& p,
+                            Rows keys, const float* qt, const ForwardSums& sums, float* out) {
+  const int64_t dim = args.head_dim, width = p.width, k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  // Neutral beginnings: the first block sets both, and also assigns `out`.
+  std::fill_n(sums.max, width, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums.sum, width, 0.0f);
+  for (int64_t j = keys.begin; j < keys.end; j += kKeyBlock) {
+    const Block b(p, j);
+    const Pieces pieces(b);
+    const int64_t key = s.k_begin + j;
+    times_panel(pieces, args.k.row<float>(key) + kv_head * dim, k_stride, dim, qt, width, sums.scores);
+    Vector factors[kTileCols];
+    for (int c = 0; c < p.vectors(); ++c) factors[c] = soften_column(b, c, sums.scores, sums.max, sums.sum);
+    transposed_times_panel(pieces, args.v.row<float>(key) + kv_head * dim, v_stride, dim, sums.scores, width,
+                           b.begins_span() ? out : sums.added);
+    if (b.begins_span()) continue;
+    for (int c = 0; c < p.vectors(); ++c)
+      rescale_column(out + c * kLanes, sums.added + c * kLanes, dim, width, factors[c]);
+  }
+  for (int c = 0; c < p.vectors(); ++c)
+    finish_column(out + c * kLanes, dim, width, sums.max + c * kLanes, sums.sum + c * kLanes);
+}
+
 /// @param next  the panel that follows begins so many queries further on
 void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t head, int64_t begin, int64_t next,
                    float* scratch) {
   const int64_t dim = args.head_dim, kv_head = head / (args.heads / args.kv_heads);
   const Panel p = panel_at(s, begin, args.window);
   const int64_t width = p.width, row = s.q_begin + begin, q_stride = args.q.row_stride();
-  float *qt = scratch, *out_t = qt + dim * width, *added = out_t + dim * width, *scores = added + dim * width;
-  float *max = scores + kKeyBlock * width, *sum = max + width;
-  const int64_t k_stride = args.k.row_stride(), v_stride = args.v.row_stride();
+  float* qt = scratch;
+  const ForwardSums sums(qt + dim * width, dim, width);
   const float* q = args.q.row<float>(row) + head * dim;
   // The scale goes into the copy of q once, not into every score.
   transpose(q, q_stride, p.queries, dim, static_cast<float>(args.scale), qt, width, width);
@@ -140,29 +217,21 @@ void forward_panel(const AttentionArgs& args, const AttentionSegment& s, int64_t
     prefetch_rows(args.out.row<float>(row) + head * dim, args.out.row_stride(), p.queries, dim);
     prefetch_rows(q + next * q_stride, q_stride, std::clamp<int64_t>(s.q_end - row - next, 0, kPanel), dim);
   }
-  // Neutral beginnings: the first block sets both, and also assigns outT.
-  std::fill(max, max + width, -std::numeric_limits<float>::infinity());
-  std::fill(sum, sum + width, 0.0f);
-  for (int64_t j = p.begin; j < p.keys; j += kKeyBlock) {
-    const Block b(p, j);
-    const Pieces pieces(b);
-    const int64_t key = s.k_begin + j;
-    times_panel(pieces, args.k.row<float>(key) + kv_head * dim, k_stride, dim, qt, width, scores);
-    Vector factors[kTileCols];
-    for (int c = 0; c < p.vectors(); ++c) factors[c] = soften_column(b, c, scores, max, sum);
-    transposed_times_panel(pieces, args.v.row<float>(key) + kv_head * dim, v_stride, dim, scores, width,
-                           b.is_first() ? out_t : added);
-    if (b.is_first()) continue;
-    for (int c = 0; c < p.vectors(); ++c)
-      rescale_column(out_t + c * kLanes, added + c * kLanes, dim, width, factors[c]);
+  for (int64_t from = p.begin, to = 0; from < p.keys; from = to) {
+    to = std::min(p.keys, (from / kKeySpan + 1) * kKeySpan);
+    const bool first = from == p.begin;
+    attend_span(args, s, kv_head, p, {from, to}, qt, sums, first ? sums.out : sums.span_out);
+    if (first)
+      std::copy_n(sums.sum, width, sums.lse);
+    else
+      for (int c = 0; c < p.vectors(); ++c)
+        merge_column({sums.out + c * kLanes, sums.lse + c * kLanes},
+                     {sums.span_out + c * kLanes, sums.sum + c * kLanes}, dim, width);
   }
-  // One division a query at the end, in place of one for each key.
-  for (int c = 0; c < p.vectors(); ++c)
-    scale_column(out_t + c * kLanes, dim, width, hn::Div(hn::Set(kFloats, 1), hn::Load(kFloats, sum + c * kLanes)));
-  transpose(out_t, width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
+  transpose(sums.out, width, dim, p.queries, 1, args.out.row<float>(row) + head * dim, args.out.row_stride(), dim);
   if (args.lse.empty()) return;
   // The backward pass forms probabilities as exp(score − lse), without a maximum or a sum of its own.
-  for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = max[i] + functions::log(sum[i]);
+  for (int64_t i = 0; i < p.queries; ++i) args.lse.row<float>(row + i)[head] = sums.lse[i];
 }
 
 /// A task of the forward pass: every second panel of one head, so that two tasks share the triangle evenly.

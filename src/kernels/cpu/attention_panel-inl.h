@@ -89,6 +89,7 @@ struct Block {
     return {std::max<int64_t>(row_of(v) - panel.window + kLanes, 0), std::min(row_of(v) + 1, rows)};
   }
   bool is_first() const { return key == panel.begin; }
+  bool begins_span() const { return is_first() || key % kKeySpan == 0; }
 
  private:
   /// The row of the key at which the first query of vector v stands.

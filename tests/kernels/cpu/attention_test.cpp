@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "kernels/attention.h"
+#include "kernels/attention_in_order.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/harness.h"
 #include "kernels/table.h"
@@ -128,7 +129,7 @@ void expect_like_reference(const Problem& p) {
 }
 
 TEST(CpuAttention, AgreesWithTheReferenceForEveryLengthAroundThePanels) {
-  for (int64_t n : {1, 2, 7, 15, 16, 17, 31, 33, 47, 48, 49, 95, 97, 130, 150})
+  for (int64_t n : {1, 2, 7, 15, 16, 17, 31, 33, 47, 48, 49, 95, 97, 130, 150, 1023, 1030, 2100})
     expect_like_reference({.heads = 2, .kv_heads = 1, .head_dim = 16, .segments = documents({n})});
 }
 
@@ -202,6 +203,7 @@ TEST(CpuAttention, HasTheSameBitsOnEveryInstructionSet) {
   for (const Problem& p :
        {Problem{.heads = 6, .kv_heads = 2, .head_dim = 20, .segments = documents({170, 9, 1, 300})},
         Problem{.heads = 2, .kv_heads = 2, .head_dim = 64, .segments = documents({150}), .padding = 3, .window = 40},
+        Problem{.heads = 2, .kv_heads = 1, .head_dim = 8, .segments = documents({1200, 2060}), .window = 1029},
         Problem{.heads = 3, .kv_heads = 1, .head_dim = 5, .segments = {{0, 1, 0, 300}, {1, 60, 300, 433}}}}) {
     Pass best(p);
     best.go(p, "cpu");
@@ -213,6 +215,33 @@ TEST(CpuAttention, HasTheSameBitsOnEveryInstructionSet) {
         EXPECT_TRUE(same_rows(*other.results()[r], *best.results()[r], 0, rows)) << kResultNames[r] << " of " << p;
       }
     });
+  }
+}
+
+// Plain loops beside panels: blocks of 128 keys, spans of 1,024, and what merges them.
+TEST(CpuAttention, HasTheBitsOfThePlainLoops) {
+  for (const Problem& p :
+       {Problem{.heads = 2, .kv_heads = 1, .head_dim = 5, .segments = documents({2300, 7, 1025})},
+        Problem{.heads = 1, .kv_heads = 1, .head_dim = 16, .segments = documents({2200}), .window = 1030},
+        Problem{.heads = 3, .kv_heads = 3, .head_dim = 8, .segments = {{0, 1, 0, 2049}, {1, 61, 2049, 4200}}}}) {
+    Pass run(p);
+    run.go(p, "cpu");
+    const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.head_dim)));
+    for (const AttentionSegment& s : p.segments)
+      for (int64_t q = s.q_begin; q<s.q_end; q += q % 128> 125 || q % 128 < 2 ? 1 : 41)
+        for (int64_t h = 0; h < p.heads; ++h) {
+          const int64_t kv = h / (p.heads / p.kv_heads) * p.head_dim;
+          const auto rows_of = [&](const Matrix& m) {
+            return [&m, &s, kv](int64_t key) { return m.view.row<float>(s.k_begin + key) + kv; };
+          };
+          const test::Attended expected = test::attention_in_order(
+              run.q.view.row<float>(q) + h * p.head_dim, static_cast<size_t>(p.head_dim), scale,
+              (s.k_end - s.k_begin) - (s.q_end - q), p.window, rows_of(run.k), rows_of(run.v));
+          ASSERT_EQ(run.lse.view.row<float>(q)[h], expected.lse) << p << ", query " << q << ", head " << h;
+          for (int64_t c = 0; c < p.head_dim; ++c)
+            ASSERT_EQ(run.out.view.row<float>(q)[h * p.head_dim + c], expected.out[static_cast<size_t>(c)])
+                << p << ", query " << q << ", head " << h << ", element " << c;
+        }
   }
 }
 
