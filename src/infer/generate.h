@@ -17,11 +17,6 @@ struct GenerateOptions {
   int64_t batch = 16;              // sequences that are continued together
 };
 
-/// Why a continuation ended: a stop token, options.max_new_tokens, the last position the model was set up for,
-/// or a fault.
-enum class Finish { stop, max_new_tokens, max_position, failed };
-std::string_view name_of(Finish);
-
 struct Generated {
   std::vector<int32_t> ids;  // without the prompt and without the stop token
   Finish finish = Finish::max_new_tokens;

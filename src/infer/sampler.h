@@ -1,17 +1,11 @@
 #pragma once
 // From logits to a token.
 
-#include <cstdint>
 #include <span>
 
-namespace tessera {
+#include "infer/request.h"
 
-/// Which tokens may come next, and how likely.
-struct Sampling {
-  double temperature = 0;  // logits are divided by it; 0: always the most likely token
-  int64_t top_k = 0;       // only the k most likely tokens; 0: all
-  double top_p = 1;        // then only the fewest most likely tokens whose share reaches p
-};
+namespace tessera {
 
 /// The most likely token (the lowest id on a tie) when temperature is 0, else the token at place `uniform` of the
 /// cumulative distribution softmax(logits / temperature), cut to top_k and then top_p (at least one token stays)
