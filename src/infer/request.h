@@ -38,7 +38,8 @@ struct Beams {
 struct Request {
   std::string custom_id{};  // empty: none
   std::vector<int32_t> prompt{};
-  std::string adapter{};  // a name of the engine's adapters; empty: its default
+  std::string adapter{};          // a name of the engine's adapters; empty: its default
+  int64_t activation_offset = 0;  // the adapter acts on the prompt's tokens from this one on, and on all new ones
   std::string cache_salt{};
   Sampling sampling{};
   Beams beams{};
