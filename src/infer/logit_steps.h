@@ -44,7 +44,7 @@ class LogitSteps {
   void repeat_penalty(double theta, const History&, std::span<double> values);
   void count_penalties(const Sampling&, std::span<const int32_t> output, std::span<double> values);
 
-  std::vector<int32_t> counts_;  // [vocab], zeros between calls
+  std::vector<int32_t> counts_;   // [vocab], zeros between calls
   std::vector<uint8_t> allowed_;  // [vocab], zeros between calls
 };
 

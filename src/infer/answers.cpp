@@ -1,0 +1,122 @@
+#include "infer/answers.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "infer/draws.h"
+
+namespace tessera {
+namespace {
+
+/// Places of the n samples with the largest mean logprob a token, in the order of the samples; ties to the lower one.
+std::vector<size_t> best_samples(std::span<const Output> samples, int64_t n) {
+  std::vector<size_t> places(samples.size());
+  std::iota(places.begin(), places.end(), size_t{0});
+  if (n == std::ssize(samples)) return places;
+  const auto mean = [&](size_t i) {
+    return samples[i].cumulative_logprob / static_cast<double>(std::max<size_t>(1, samples[i].ids.size()));
+  };
+  std::stable_sort(places.begin(), places.end(), [&](size_t a, size_t b) { return mean(a) > mean(b); });
+  places.resize(static_cast<size_t>(n));
+  return places;
+}
+
+}  // namespace
+
+Answers::Answers(std::span<const Request> requests, const BatchPlan& plan, Schedule& schedule,
+                 const Tokenizer* tokenizer, int64_t vocab)
+    : requests_(requests),
+      plan_(plan),
+      schedule_(schedule),
+      chooser_(vocab),
+      tails_(static_cast<size_t>(schedule.sequences())),
+      samples_(tails_.size()),
+      results_(requests.size()) {
+  for (const Demand& demand : plan.demands) left_.push_back(demand.samples);
+  if (!tokenizer) return;
+  for (size_t s = 0; s < samples_.size(); ++s)
+    samples_[s].text = ContinuationText(*tokenizer, request_of(static_cast<int32_t>(s)));
+}
+
+bool Answers::wants_logprobs(int32_t s) const {
+  const Request& request = request_of(s);
+  return request.logprobs >= 0 || request.best_of > request.n;
+}
+
+void Answers::extend(int32_t s, std::span<const float> logits, const RowNormaliser* normaliser) {
+  if (!schedule_.is_live(s)) return;  // its request has failed in this step
+  try {
+    choose(s, logits, normaliser);
+  } catch (const UserError& fault) {
+    fail(schedule_.request_of(s), {"not_finite", fault.message()});
+  }
+}
+
+void Answers::choose(int32_t s, std::span<const float> logits, const RowNormaliser* normaliser) {
+  const int32_t r = schedule_.request_of(s), sample = s - schedule_.first_sequence(r);
+  const Request& request = requests_[static_cast<size_t>(r)];
+  std::vector<int32_t>& tail = tails_[static_cast<size_t>(s)];
+  Output& output = samples_[static_cast<size_t>(s)].output;
+  const double uniform = request.sampling.temperature > 0 ? draw_uniform(request.seed, sample, std::ssize(tail)) : 0;
+  const auto id = chooser_.choose(logits, request, request.prompt, tail, uniform);
+  if (!id) return fail(r, {"no_token", "no token is allowed"});
+  const bool stops = std::find(request.stop_ids.begin(), request.stop_ids.end(), *id) != request.stop_ids.end();
+  if (normaliser) {
+    output.cumulative_logprob += normaliser->logprob(logits[static_cast<size_t>(*id)]);
+    if (request.logprobs >= 0 && !stops)
+      output.logprobs.push_back(logprobs_of(logits, *normaliser, *id, request.logprobs));
+  }
+  ++generated_;
+  if (stops) return end(s, Finish::stop);
+  tail.push_back(*id);
+  const Demand& demand = plan_.demands[static_cast<size_t>(r)];
+  if (samples_[static_cast<size_t>(s)].text.append(*id)) return end(s, Finish::stop);
+  if (std::ssize(tail) < demand.new_tokens) return schedule_.append(s);
+  end(s, demand.new_tokens == request.max_tokens ? Finish::max_new_tokens : Finish::max_position);
+}
+
+void Answers::end(int32_t s, Finish finish) {
+  const int32_t r = schedule_.request_of(s);
+  samples_[static_cast<size_t>(s)].output.finish = finish;
+  schedule_.finish(s);
+  if (--left_[static_cast<size_t>(r)] == 0) ended_.push_back(r);
+}
+
+void Answers::end_prompt(int32_t r) {
+  if (!results_[static_cast<size_t>(r)].error) ended_.push_back(r);
+}
+
+void Answers::fail(int32_t r, RequestError error) {
+  RequestResult& result = results_[static_cast<size_t>(r)];
+  if (result.error) return;
+  result.error = std::move(error);
+  const int32_t first = schedule_.first_sequence(r), samples = plan_.demands[static_cast<size_t>(r)].samples;
+  for (int32_t s = first; s < first + samples; ++s)
+    if (schedule_.is_open(s)) samples_[static_cast<size_t>(s)].output.finish = Finish::failed;
+  schedule_.cancel(r);
+  ended_.push_back(r);
+}
+
+RequestResult Answers::take(int32_t r) {
+  const Request& request = requests_[static_cast<size_t>(r)];
+  RequestResult result = std::move(results_[static_cast<size_t>(r)]);
+  result.cached_tokens = plan_.cached[static_cast<size_t>(r)];
+  if (plan_.demands[static_cast<size_t>(r)].samples == 0) {
+    result.outputs.push_back({.finish = result.error ? Finish::failed : Finish::max_new_tokens});
+    return result;
+  }
+  const auto first = static_cast<size_t>(schedule_.first_sequence(r));
+  std::vector<Output> samples;
+  for (size_t j = 0; j < static_cast<size_t>(request.best_of); ++j) {
+    Sample& sample = samples_[first + j];
+    sample.output.ids = std::move(tails_[first + j]);
+    sample.output.text = sample.text.text();
+    samples.push_back(std::move(sample.output));
+    sample.text = {};
+  }
+  for (const size_t place : best_samples(samples, request.n)) result.outputs.push_back(std::move(samples[place]));
+  return result;
+}
+
+}  // namespace tessera

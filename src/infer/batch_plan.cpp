@@ -1,0 +1,123 @@
+#include "infer/batch_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace tessera {
+namespace {
+
+/// What prompts must have in common beside their tokens.
+using Key = std::pair<std::string_view, std::string_view>;
+
+std::vector<std::vector<int32_t>> requests_by_key(std::span<const Request> requests) {
+  std::map<Key, size_t> numbers;
+  std::vector<std::vector<int32_t>> keys;  // in the order in which they occur
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto [at, is_new] = numbers.try_emplace({requests[i].adapter, requests[i].cache_salt}, keys.size());
+    if (is_new) keys.emplace_back();
+    keys[at->second].push_back(static_cast<int32_t>(i));
+  }
+  return keys;
+}
+
+/// Adds a tree's nodes below the common root.
+void append(PrefixTree& all, const PrefixTree& tree) {
+  const auto nodes = static_cast<int32_t>(all.nodes.size()) - 1;
+  const auto terminals = static_cast<int32_t>(all.terminals.size());
+  for (size_t v = 1; v < tree.nodes.size(); ++v) {
+    PrefixTree::Node node = tree.nodes[v];
+    if (node.parent > 0) node.parent += nodes;
+    node.subtree_end += nodes;
+    node.terminal_begin += terminals;
+    node.terminal_end += terminals;
+    all.nodes.push_back(node);
+  }
+  all.terminals.insert(all.terminals.end(), tree.terminals.begin(), tree.terminals.end());
+  all.nodes[0].leaves += tree.nodes[0].leaves;
+  all.nodes[0].subtree_end = static_cast<int32_t>(all.nodes.size());
+  all.comparisons += tree.comparisons;
+}
+
+Demand demand_of(const Request& request, int64_t max_position) {
+  if (request.max_tokens == 0) return {};
+  // The last new token needs no position: it is not fed.
+  const int64_t room = max_position - std::ssize(request.prompt) + 1;
+  return {std::min(request.max_tokens, room), static_cast<int32_t>(request.best_of)};
+}
+
+std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Request> requests) {
+  std::vector<double> expected;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    // Where a text may end by itself, half of its length is expected.
+    const double share = requests[i].stop_ids.empty() && requests[i].stop.empty() ? 1 : 0.5;
+    expected.push_back(static_cast<double>(plan.demands[i].new_tokens * plan.demands[i].samples) * share);
+  }
+  std::vector<int32_t> order;
+  for (const int32_t v : groups_by_decoding(plan.tree, expected)) {
+    const PrefixTree::Node& group = plan.tree.nodes[static_cast<size_t>(v)];
+    const auto first = plan.tree.terminals.begin() + group.terminal_begin;
+    order.insert(order.end(), first, first + group.leaves);
+  }
+  return order;
+}
+
+}  // namespace
+
+BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t page_tokens, int64_t max_position,
+                     int threads) {
+  BatchPlan plan;
+  plan.cached.resize(requests.size());
+  for (const Request& request : requests) {
+    // Behind the last token of a prompt that is only scored nothing follows.
+    const size_t unfed = request.max_tokens == 0 ? 1 : 0;
+    plan.fed.push_back(std::span<const int32_t>(request.prompt).first(request.prompt.size() - unfed));
+    plan.demands.push_back(demand_of(request, max_position));
+  }
+  plan.tree.nodes.push_back({.subtree_end = 1});
+  for (const std::vector<int32_t>& key : requests_by_key(requests)) {
+    const PrefixTree all = shared_tree(plan.fed, key, PrefixMode::tree, threads);
+    cached_tokens(all, plan.cached);
+    const PrefixTree tree = mode == PrefixMode::tree ? all : shared_tree(plan.fed, key, mode, threads);
+    plan.statistics += prefix_statistics(tree);
+    append(plan.tree, tree);
+  }
+  plan.order = admission_order(plan, requests);
+  for (size_t v = 1; v < plan.tree.nodes.size(); ++v)
+    for (int32_t t = plan.tree.nodes[v].terminal_begin; t < plan.tree.nodes[v].terminal_end; ++t) {
+      const int32_t r = plan.tree.terminals[static_cast<size_t>(t)];
+      const int64_t alone =
+          bundles_alone(plan.tree, static_cast<int32_t>(v), plan.demands[static_cast<size_t>(r)], page_tokens);
+      if (alone <= plan.most_bundles) continue;
+      plan.most_bundles = alone;
+      plan.largest = r;
+    }
+  return plan;
+}
+
+PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
+  Schedule schedule(plan.tree, plan.order, plan.demands, limits);
+  std::vector<int64_t> lengths(static_cast<size_t>(schedule.sequences()), 0);
+  const auto extend = [&](int32_t s) {
+    const Demand& demand = plan.demands[static_cast<size_t>(schedule.request_of(s))];
+    if (++lengths[static_cast<size_t>(s)] == demand.new_tokens)
+      schedule.finish(s);
+    else
+      schedule.append(s);
+  };
+  PlayedBatch played;
+  for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
+    int64_t rows = 0;
+    for (const Work& w : step.work) rows += w.end - w.begin;
+    played.most_rows = std::max(played.most_rows, rows);
+    for (const Work& w : step.work)
+      if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
+        extend(w.sequence);
+    for (const int32_t s : step.starts) extend(s);
+  }
+  played.peak_bundles = schedule.pages().peak_pages() / limits.pages_per_bundle;
+  played.steps = schedule.counts().steps;
+  return played;
+}
+
+}  // namespace tessera

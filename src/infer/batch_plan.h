@@ -1,0 +1,38 @@
+#pragma once
+// A batch as the engine computes it, before anything is computed.
+
+#include <span>
+#include <vector>
+
+#include "infer/prefix_groups.h"
+#include "infer/prefix_statistics.h"
+#include "infer/request.h"
+#include "infer/schedule.h"
+
+namespace tessera {
+
+/// One tree, in which requests of different adapters or salts share nothing, and the order in which they are admitted.
+struct BatchPlan {
+  std::vector<std::span<const int32_t>> fed;  // of each request: its prompt's tokens that are computed
+  PrefixTree tree;
+  PrefixStatistics statistics;
+  std::vector<int32_t> order;
+  std::vector<Demand> demands;
+  std::vector<int64_t> cached;  // of each request: the longest prefix that it shares with one of a lower number
+  int64_t most_bundles = 0;     // of pages, that one request takes when it is alone
+  int32_t largest = -1;         // that request
+};
+
+/// @param requests      outlive the plan
+/// @param max_position  positions that the model is set up for
+BatchPlan plan_batch(std::span<const Request> requests, PrefixMode, int64_t page_tokens, int64_t max_position,
+                     int threads);
+
+/// The schedule when every continuation becomes as long as it may.
+struct PlayedBatch {
+  int64_t peak_bundles = 0, steps = 0;
+  int64_t most_rows = 0;  // of a step
+};
+PlayedBatch play(const BatchPlan&, const ScheduleLimits&);
+
+}  // namespace tessera

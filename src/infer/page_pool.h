@@ -1,0 +1,46 @@
+#pragma once
+// Which pages of the cache are free. Numbers alone: what lies in them is the pools' (kernels/key_value_pages.h).
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace tessera {
+
+/// Pages in bundles of neighbours, one page for each layer and key-value head: bundle b is pages
+/// [b · pages_per_bundle, (b + 1) · pages_per_bundle). A bundle is handed out whole, or page by page: a broken bundle is
+/// whole again when its last page is given back.
+///
+///   bundle 0        bundle 1        bundle 2         pages_per_bundle = 4
+///   |x x x x|       |. . . .|       |x . x .|        whole, free, broken with two pages in use
+class PagePool {
+ public:
+  PagePool(int64_t bundles, int64_t pages_per_bundle);
+
+  /// The number of the bundle's first page; nothing when no bundle is free. The bundle that was given back last is taken
+  /// first.
+  std::optional<int32_t> take_bundle();
+  void give_bundle(int32_t first_page);
+
+  /// A single page: of a broken bundle if there is one, the lowest number first; else of a free bundle, which breaks.
+  std::optional<int32_t> take_page();
+  void give_page(int32_t page);
+
+  int64_t bundles() const { return static_cast<int64_t>(in_use_.size()); }
+  int64_t free_bundles() const { return static_cast<int64_t>(free_.size()); }
+  int64_t pages_per_bundle() const { return pages_per_bundle_; }
+  int64_t pages_in_use() const { return pages_in_use_; }
+  int64_t peak_pages() const { return peak_pages_; }
+
+ private:
+  void note(int64_t pages);
+
+  int64_t pages_per_bundle_;
+  std::vector<int32_t> free_;     // numbers of bundles; the last is taken first
+  std::vector<int32_t> in_use_;   // pages of each bundle that are handed out
+  std::vector<bool> handed_out_;  // of each page
+  std::vector<int32_t> broken_;   // numbers of bundles with some pages free, ascending
+  int64_t pages_in_use_ = 0, peak_pages_ = 0;
+};
+
+}  // namespace tessera

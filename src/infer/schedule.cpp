@@ -1,0 +1,373 @@
+#include "infer/schedule.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "core/error.h"
+
+namespace tessera {
+namespace {
+
+int64_t rounded_up(int64_t tokens, int64_t page_tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+
+}  // namespace
+
+int64_t bundles_alone(const PrefixTree& tree, int32_t node, const Demand& demand, int64_t page_tokens) {
+  int64_t bundles = demand.samples > 0 ? rounded_up(std::max<int64_t>(0, demand.new_tokens - 1), page_tokens) : 0;
+  for (int32_t v = node; v > 0; v = tree.nodes[static_cast<size_t>(v)].parent) {
+    const PrefixTree::Node& n = tree.nodes[static_cast<size_t>(v)];
+    bundles += rounded_up(n.end - n.begin, page_tokens);
+  }
+  return bundles;
+}
+
+Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vector<Demand> demands,
+                   const ScheduleLimits& limits)
+    : tree_(tree),
+      demands_(std::move(demands)),
+      limits_(limits),
+      pool_(limits.bundles, limits.pages_per_bundle),
+      nodes_(tree.nodes.size()),
+      requests_(demands_.size()),
+      pending_(order.begin(), order.end()) {
+  TS_CHECK(limits.step_tokens > 0 && 0 < limits.sequences && limits.sequences <= limits.step_tokens,
+           "{} sequences in passes of {} tokens", limits.sequences, limits.step_tokens);
+  for (size_t v = 0; v < nodes_.size(); ++v) {
+    const PrefixTree::Node& n = tree.nodes[v];
+    nodes_[v].computed = nodes_[v].farthest = n.begin;
+    nodes_[v].remaining = n.leaves;
+    for (int32_t t = n.terminal_begin; t < n.terminal_end; ++t)
+      requests_[static_cast<size_t>(tree.terminals[static_cast<size_t>(t)])].node = static_cast<int32_t>(v);
+  }
+  for (const int32_t r : pending_) {
+    RequestState& request = requests_[static_cast<size_t>(r)];
+    const Demand& demand = demands_[static_cast<size_t>(r)];
+    const int64_t alone = bundles_alone(tree, request.node, demand, limits.page_tokens);
+    TS_CHECK(alone <= limits.bundles, "request {} alone takes {} bundles of pages, of {}", r, alone, limits.bundles);
+    request.first_sequence = static_cast<int32_t>(sequences_.size());
+    request.left = demand.samples;
+    for (int32_t j = 0; j < demand.samples; ++j) sequences_.push_back({.request = r, .table = {}});
+  }
+}
+
+int64_t Schedule::bundles_for(int64_t tokens) const { return rounded_up(tokens, limits_.page_tokens); }
+
+int64_t Schedule::most_tail_tokens(int32_t request) const {
+  // The last new token is never fed.
+  return std::max<int64_t>(0, demands_[static_cast<size_t>(request)].new_tokens - 1);
+}
+
+int32_t Schedule::begin_of(int32_t sequence) const { return node(node_of(request_of(sequence))).end; }
+
+std::vector<int32_t> Schedule::path_of(int32_t v) const {
+  std::vector<int32_t> path;
+  for (; v > 0; v = node(v).parent) path.push_back(v);
+  std::reverse(path.begin(), path.end());
+  return path;
+}
+
+bool Schedule::is_complete(int32_t request) const {
+  for (int32_t v = node_of(request); v > 0; v = node(v).parent)
+    if (nodes_[static_cast<size_t>(v)].computed < node(v).end) return false;
+  return true;
+}
+
+bool Schedule::is_awaited(int32_t v) const {
+  const PrefixTree::Node& n = node(v);
+  for (int32_t t = n.terminal_begin; t < n.terminal_end; ++t) {
+    const auto r = static_cast<size_t>(tree_.terminals[static_cast<size_t>(t)]);
+    if (!requests_[r].is_ended && requests_[r].started < demands_[r].samples) return true;
+  }
+  return false;
+}
+
+// ---- pages
+
+/// Whether the table has room for so many tokens, bundles taken as needed. What was taken stays also when it is not enough.
+bool Schedule::grow(std::vector<int32_t>& table, int64_t tokens) {
+  while (std::ssize(table) < bundles_for(tokens)) {
+    const auto bundle = pool_.take_bundle();
+    if (!bundle) return false;
+    table.push_back(*bundle);
+  }
+  return true;
+}
+
+void Schedule::release(std::vector<int32_t>& table) {
+  // The last one first: it is taken again last.
+  for (auto bundle = table.rbegin(); bundle != table.rend(); ++bundle) pool_.give_bundle(*bundle);
+  table.clear();
+}
+
+void Schedule::clear_node(int32_t v) {
+  NodeState& state = state_of(v);
+  release(state.table);
+  state.computed = node(v).begin;
+  held_.erase(v);
+}
+
+/// Drops a node that requests wait for which are not admitted; leaves first.
+bool Schedule::drop_held_node() {
+  if (held_.empty()) return false;
+  clear_node(*held_.rbegin());  // preorder from its end: what lies below goes before it
+  return true;
+}
+
+void Schedule::preempt(int32_t s) {
+  Sequence& sequence = sequences_[static_cast<size_t>(s)];
+  release(sequence.table);
+  sequence.fed = 0;
+  sequence.state = State::preempted;
+  std::erase(live_, s);
+  const auto older = [&](int32_t a, int32_t b) {
+    return sequences_[static_cast<size_t>(a)].age < sequences_[static_cast<size_t>(b)].age;
+  };
+  preempted_.insert(std::lower_bound(preempted_.begin(), preempted_.end(), s, older), s);
+  ++counts_.preemptions;
+}
+
+/// Takes the prompt of the request that was admitted last and has not begun; not that of `keep`.
+bool Schedule::give_back_last_admitted(int32_t keep) {
+  for (auto r = admitted_.rbegin(); r != admitted_.rend(); ++r) {
+    RequestState& request = requests_[static_cast<size_t>(*r)];
+    if (*r == keep || request.started > 0) continue;
+    for (const int32_t v : path_of(request.node)) {
+      NodeState& state = state_of(v);
+      if (--state.users > 0) continue;
+      promised_ -= bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+      clear_node(v);
+    }
+    request.is_admitted = false;
+    pending_.push_front(*r);
+    admitted_.erase(std::next(r).base());
+    ++counts_.preemptions;
+    return true;
+  }
+  return false;
+}
+
+/// Frees pages for a sequence of that age. @return whether some were freed
+bool Schedule::make_room(int64_t age) {
+  if (drop_held_node()) return true;
+  if (!live_.empty() && sequences_[static_cast<size_t>(live_.back())].age > age) {
+    preempt(live_.back());
+    return true;
+  }
+  return give_back_last_admitted(-1);
+}
+
+// ---- admission
+
+bool Schedule::may_admit(int32_t r) const {
+  if (live_.empty() && admitted_.empty() && preempted_.empty()) return true;
+  if (!preempted_.empty()) return false;
+  int64_t need = 0;
+  for (const int32_t v : path_of(node_of(r))) {
+    const NodeState& state = nodes_[static_cast<size_t>(v)];
+    if (state.users == 0) need += bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+  }
+  const auto growth = [&](int32_t request, int64_t has) {
+    return static_cast<double>(bundles_for(most_tail_tokens(request)) - has) * limits_.reserve;
+  };
+  double reserve = growth(r, 0) * demands_[static_cast<size_t>(r)].samples;
+  for (const int32_t s : live_) reserve += growth(request_of(s), std::ssize(sequences_[static_cast<size_t>(s)].table));
+  for (const int32_t other : admitted_)
+    reserve += growth(other, 0) *
+               (demands_[static_cast<size_t>(other)].samples - requests_[static_cast<size_t>(other)].started);
+  const auto used = static_cast<double>(pool_.bundles() - pool_.free_bundles() + promised_ + need);
+  return used + reserve <= limits_.high_water * static_cast<double>(pool_.bundles());
+}
+
+void Schedule::admit(int32_t r) {
+  requests_[static_cast<size_t>(r)].is_admitted = true;
+  for (const int32_t v : path_of(node_of(r))) {
+    NodeState& state = state_of(v);
+    if (state.users++ > 0) continue;
+    promised_ += bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+    held_.erase(v);
+  }
+  admitted_.push_back(r);
+}
+
+void Schedule::end_request(int32_t r) {
+  RequestState& request = requests_[static_cast<size_t>(r)];
+  if (request.is_ended) return;
+  request.is_ended = true;
+  const auto path = path_of(request.node);
+  for (auto v = path.rbegin(); v != path.rend(); ++v) {
+    NodeState& state = state_of(*v);
+    if (request.is_admitted && --state.users == 0) {
+      promised_ -= bundles_for(node(*v).end - node(*v).begin) - std::ssize(state.table);
+      if (!state.table.empty()) held_.insert(*v);
+    }
+    if (--state.remaining == 0) clear_node(*v);
+  }
+  std::erase(admitted_, r);
+  if (!request.is_admitted) std::erase(pending_, r);
+}
+
+// ---- a pass
+
+/// Adds rows of a node, as many as there is room for. @return whether it is complete then
+bool Schedule::feed_node(int32_t v, ScheduledStep& step) {
+  const PrefixTree::Node& n = node(v);
+  NodeState& state = state_of(v);
+  if (state.computed == n.end) return true;
+  int64_t count = std::min<int64_t>(n.end - state.computed, room_);
+  const auto has = std::ssize(state.table);
+  while (count > 0 && !grow(state.table, state.computed + count - n.begin)) {
+    if (drop_held_node()) continue;
+    // What pages there are, are used; sequences that live will free others.
+    count = std::ssize(state.table) * limits_.page_tokens - (state.computed - n.begin);
+    if (count > 0 || !live_.empty() || !step.empty()) break;
+    count = std::min<int64_t>(n.end - state.computed, room_);
+    if (!give_back_last_admitted(admitted_.front())) break;
+  }
+  promised_ -= std::ssize(state.table) - has;
+  if (count <= 0) return false;
+  const auto end = static_cast<int32_t>(state.computed + count);
+  step.work.push_back({v, -1, state.computed, end});
+  const int32_t again = std::max(0, std::min(end, state.farthest) - state.computed);
+  counts_.recomputed += again;
+  counts_.computed += count - again;
+  state.computed = end;
+  state.farthest = std::max(state.farthest, end);
+  room_ -= count;
+  return end == n.end;
+}
+
+/// Adds what the sequence has not seen yet. @return whether its pages were enough
+bool Schedule::feed_tail(int32_t s, ScheduledStep& step) {
+  Sequence& sequence = sequences_[static_cast<size_t>(s)];
+  const auto count = static_cast<int32_t>(std::min<int64_t>(sequence.length - sequence.fed, room_));
+  if (count == 0) return true;
+  if (!grow(sequence.table, sequence.fed + count)) return false;
+  const int32_t begin = begin_of(s) + sequence.fed;
+  step.work.push_back({-1, s, begin, begin + count});
+  sequence.fed += count;
+  counts_.recomputed += count - std::max(0, sequence.fed - std::max(sequence.farthest, sequence.fed - count));
+  sequence.farthest = std::max(sequence.farthest, sequence.fed);
+  room_ -= count;
+  return true;
+}
+
+void Schedule::feed_sequences(ScheduledStep& step) {
+  // The oldest first: for its pages those behind it give way, which this pass has not fed yet.
+  for (size_t i = 0; i < live_.size() && room_ > 0;) {
+    const int32_t s = live_[i];
+    if (feed_tail(s, step)) {
+      ++i;
+    } else if (!make_room(sequences_[static_cast<size_t>(s)].age)) {
+      TS_CHECK(i > 0, "a single sequence does not fit into {} bundles of pages", pool_.bundles());
+      preempt(s);
+    }
+  }
+}
+
+void Schedule::resume(ScheduledStep& step) {
+  while (!preempted_.empty() && room_ > 0 && std::ssize(live_) < limits_.sequences) {
+    const int32_t s = preempted_.front();
+    Sequence& sequence = sequences_[static_cast<size_t>(s)];
+    const int64_t bundles = bundles_for(sequence.length);
+    // One more than it needs now, or it would soon be back here.
+    while (live_.empty() && pool_.free_bundles() < bundles && make_room(sequence.age)) {
+    }
+    if (pool_.free_bundles() < bundles + (live_.empty() ? 0 : 1)) return;
+    preempted_.erase(preempted_.begin());
+    sequence.state = State::live;
+    const auto place = std::find_if(live_.begin(), live_.end(), [&](int32_t other) {
+      return sequences_[static_cast<size_t>(other)].age > sequence.age;
+    });
+    live_.insert(place, s);
+    TS_CHECK(feed_tail(s, step), "sequence {} finds {} bundles of pages gone", s, bundles);
+  }
+}
+
+void Schedule::start_samples(int32_t r, ScheduledStep& step) {
+  RequestState& request = requests_[static_cast<size_t>(r)];
+  while (request.started < demands_[static_cast<size_t>(r)].samples && std::ssize(live_) < limits_.sequences) {
+    const int32_t s = request.first_sequence + request.started++;
+    Sequence& sequence = sequences_[static_cast<size_t>(s)];
+    sequence.state = State::live;
+    sequence.age = next_age_++;
+    live_.push_back(s);
+    step.starts.push_back(s);
+  }
+}
+
+/// @return whether nothing of the prompt is left to do
+bool Schedule::feed_prompt(int32_t r, ScheduledStep& step) {
+  for (const int32_t v : path_of(node_of(r)))
+    if (!feed_node(v, step)) return false;
+  start_samples(r, step);
+  return requests_[static_cast<size_t>(r)].started == demands_[static_cast<size_t>(r)].samples;
+}
+
+void Schedule::feed_prompts(ScheduledStep& step) {
+  for (size_t i = 0;;) {
+    if (i == admitted_.size()) {
+      if (room_ == 0 || pending_.empty() || !may_admit(pending_.front())) return;
+      const int32_t r = pending_.front();
+      pending_.pop_front();
+      admit(r);
+    }
+    const int32_t r = admitted_[i];
+    if (!feed_prompt(r, step)) {
+      // Samples that wait for others to end hold nobody up; a prompt that finds no rows or pages does.
+      if (!is_complete(r)) return;
+      ++i;
+      continue;
+    }
+    admitted_.erase(admitted_.begin() + static_cast<ptrdiff_t>(i));
+    if (demands_[static_cast<size_t>(r)].samples == 0) only_prompts_.push_back(r);
+  }
+}
+
+ScheduledStep Schedule::next() {
+  for (const int32_t r : only_prompts_) end_request(r);
+  only_prompts_.clear();
+  ScheduledStep step;
+  room_ = limits_.step_tokens;
+  feed_sequences(step);
+  resume(step);
+  feed_prompts(step);
+  step.prompts = only_prompts_;
+  const auto place = [&](const Work& w) {
+    const int32_t v = w.node >= 0 ? w.node : node_of(request_of(w.sequence));
+    return std::tuple(v, w.node < 0, w.sequence);
+  };
+  std::sort(step.work.begin(), step.work.end(), [&](const Work& a, const Work& b) { return place(a) < place(b); });
+  TS_CHECK(!step.empty() || (pending_.empty() && admitted_.empty() && live_.empty() && preempted_.empty()),
+           "nothing of a batch can go on: {} requests wait", pending_.size() + admitted_.size());
+  if (!step.empty()) ++counts_.steps;
+  counts_.rows += limits_.step_tokens - room_;
+  return step;
+}
+
+void Schedule::append(int32_t s) {
+  Sequence& sequence = sequences_[static_cast<size_t>(s)];
+  TS_CHECK(sequence.state == State::live && sequence.fed == sequence.length, "sequence {} has {} of {} tokens fed", s,
+           sequence.fed, sequence.length);
+  ++sequence.length;
+}
+
+void Schedule::finish(int32_t s) {
+  Sequence& sequence = sequences_[static_cast<size_t>(s)];
+  if (sequence.state == State::ended) return;
+  release(sequence.table);
+  std::erase(live_, s);
+  std::erase(preempted_, s);
+  sequence.state = State::ended;
+  if (--requests_[static_cast<size_t>(sequence.request)].left == 0) end_request(sequence.request);
+}
+
+void Schedule::cancel(int32_t r) {
+  RequestState& request = requests_[static_cast<size_t>(r)];
+  const int32_t samples = demands_[static_cast<size_t>(r)].samples;
+  request.started = samples;
+  for (int32_t j = 0; j < samples; ++j) finish(request.first_sequence + j);
+  end_request(r);
+  std::erase(only_prompts_, r);
+}
+
+}  // namespace tessera

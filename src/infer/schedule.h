@@ -1,0 +1,167 @@
+#pragma once
+// Which tokens the next pass computes. Numbers alone, so that a batch can be played through without a model.
+
+#include <cstdint>
+#include <deque>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "infer/page_pool.h"
+#include "infer/prefix_tree.h"
+
+namespace tessera {
+
+struct ScheduleLimits {
+  int64_t step_tokens = 256;  // rows of a pass
+  int64_t sequences = 256;    // that are continued together; at most step_tokens
+  int64_t bundles = 0, pages_per_bundle = 1, page_tokens = 16;
+  double high_water = 0.95;  // share of the pages up to which prompts are admitted
+  double reserve = 0.5;      // share of what live sequences may still grow by that is kept free when one is
+};
+
+/// What a request asks for: `samples` continuations of at most so many new tokens; none: its prompt alone is computed.
+struct Demand {
+  int64_t new_tokens = 0;
+  int32_t samples = 0;
+};
+
+/// Bundles of pages that a request takes when it is alone, as long as it may become; its prompt ends at the node.
+int64_t bundles_alone(const PrefixTree&, int32_t node, const Demand&, int64_t page_tokens);
+
+/// Rows of a pass: positions [begin, end) of a node of the tree or of a sequence's tail; the other one is -1.
+struct Work {
+  int32_t node, sequence;
+  int32_t begin, end;
+};
+
+struct ScheduledStep {
+  std::vector<Work> work;  // depth-first: a node's rows, those of its sequences, then its children's
+  // Sequences whose first token is chosen behind this pass, from the last row of the node that their prompt ends at,
+  // which this pass or an earlier one computed.
+  std::vector<int32_t> starts;
+  std::vector<int32_t> prompts;  // requests without samples whose prompts this pass completes: they end with it
+  bool empty() const { return work.empty() && starts.empty(); }
+};
+
+/// Continuous batching over a prefix tree. Each pass feeds every live sequence what it has not seen yet and fills the
+/// rest of its rows with prompts, node by node, parents first; requests are admitted in the given order as pages allow.
+/// A node is computed once and its pages live until the last request at or below it has ended.
+///
+/// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up its
+/// tail and computes it again later, then requests that have not begun give up their prompts. The oldest one is never
+/// taken from, so that it ends: a batch in which each request alone fits cannot get stuck.
+class Schedule {
+ public:
+  /// @param order    of admission: every request that the tree holds, once
+  /// @param demands  by number of request
+  /// @throws InternalError when a request alone needs more pages than there are
+  Schedule(const PrefixTree&, std::vector<int32_t> order, std::vector<Demand> demands, const ScheduleLimits&);
+
+  /// Empty when nothing is left to do. What it says is counted as computed.
+  ScheduledStep next();
+  /// The sequence has one more token.
+  void append(int32_t sequence);
+  /// The sequence has ended: its pages are free.
+  void finish(int32_t sequence);
+  /// All sequences of the request end, and those that have not begun never do.
+  void cancel(int32_t request);
+
+  /// Sequences of a request are [first_sequence(r), first_sequence(r) + samples).
+  int32_t first_sequence(int32_t request) const { return requests_[static_cast<size_t>(request)].first_sequence; }
+  int32_t request_of(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].request; }
+  int32_t node_of(int32_t request) const { return requests_[static_cast<size_t>(request)].node; }
+  int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
+  bool is_live(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].state == State::live; }
+  bool is_open(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].state != State::ended; }
+  /// Whether sequences that have not begun will want the last row of the node.
+  bool is_awaited(int32_t node) const;
+  /// Tokens of the prompt in front of the sequence's first new one.
+  int32_t begin_of(int32_t sequence) const;
+
+  /// Position up to which keys and values of the node are there when the step is done.
+  int32_t computed(int32_t node) const { return nodes_[static_cast<size_t>(node)].computed; }
+  /// First pages of bundles, as kernels/paged_attention.h reads them.
+  std::span<const int32_t> node_table(int32_t node) const { return nodes_[static_cast<size_t>(node)].table; }
+  std::span<const int32_t> tail_table(int32_t sequence) const {
+    return sequences_[static_cast<size_t>(sequence)].table;
+  }
+  const PrefixTree& tree() const { return tree_; }
+  const PagePool& pages() const { return pool_; }
+
+  struct Counts {
+    int64_t steps = 0, rows = 0;
+    int64_t computed = 0;    // tokens of prompts, each once
+    int64_t recomputed = 0;  // tokens of prompts and tails, beyond that
+    int64_t preemptions = 0;
+  };
+  const Counts& counts() const { return counts_; }
+
+ private:
+  enum class State : uint8_t { waiting, live, preempted, ended };
+  struct NodeState {
+    int32_t computed = 0;   // position up to which its keys and values are in pages
+    int32_t farthest = 0;   // as far as they ever were
+    int32_t users = 0;      // admitted requests at or below
+    int32_t remaining = 0;  // requests at or below that have not ended
+    std::vector<int32_t> table;
+  };
+  struct RequestState {
+    int32_t node = 0, first_sequence = 0;
+    int32_t started = 0, left = 0;  // samples that began, that have not ended
+    bool is_admitted = false, is_ended = false;
+  };
+  struct Sequence {
+    int32_t request = 0;
+    State state = State::waiting;
+    int64_t age = 0;     // when it began first
+    int32_t length = 0;  // new tokens
+    int32_t fed = 0;     // of them in pages
+    int32_t farthest = 0;
+    std::vector<int32_t> table;
+  };
+
+  void feed_sequences(ScheduledStep&);
+  void resume(ScheduledStep&);
+  void feed_prompts(ScheduledStep&);
+  bool feed_prompt(int32_t request, ScheduledStep&);
+  void start_samples(int32_t request, ScheduledStep&);
+  bool feed_node(int32_t node, ScheduledStep&);
+  bool feed_tail(int32_t sequence, ScheduledStep&);
+  bool may_admit(int32_t request) const;
+  void admit(int32_t request);
+  void end_request(int32_t request);
+  bool grow(std::vector<int32_t>& table, int64_t tokens);
+  void release(std::vector<int32_t>& table);
+  bool drop_held_node();
+  bool make_room(int64_t age);
+  void preempt(int32_t sequence);
+  bool give_back_last_admitted(int32_t keep);
+  void clear_node(int32_t node);
+  bool is_complete(int32_t request) const;
+  std::vector<int32_t> path_of(int32_t node) const;
+  int64_t bundles_for(int64_t tokens) const;
+  int64_t most_tail_tokens(int32_t request) const;
+  NodeState& state_of(int32_t node) { return nodes_[static_cast<size_t>(node)]; }
+  const PrefixTree::Node& node(int32_t v) const { return tree_.nodes[static_cast<size_t>(v)]; }
+
+  const PrefixTree& tree_;
+  std::vector<Demand> demands_;
+  ScheduleLimits limits_;
+  PagePool pool_;
+  std::vector<NodeState> nodes_;
+  std::vector<RequestState> requests_;
+  std::vector<Sequence> sequences_;
+  std::deque<int32_t> pending_;        // requests that are not admitted
+  std::vector<int32_t> admitted_;      // whose prompt is not computed or whose samples have not all begun
+  std::vector<int32_t> live_;          // sequences, the oldest first
+  std::vector<int32_t> preempted_;     // the oldest first
+  std::vector<int32_t> only_prompts_;  // requests without samples that end when the pass is done
+  std::set<int32_t> held_;             // nodes with pages that only requests wait for which are not admitted
+  int64_t promised_ = 0;               // bundles that admitted prompts will still take
+  int64_t room_ = 0;                   // rows of this pass that are free
+  int64_t next_age_ = 0;
+  Counts counts_;
+};
+
+}  // namespace tessera
