@@ -107,9 +107,6 @@ PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
   };
   PlayedBatch played;
   for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
-    int64_t rows = 0;
-    for (const Work& w : step.work) rows += w.end - w.begin;
-    played.most_rows = std::max(played.most_rows, rows);
     for (const Work& w : step.work)
       if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
         extend(w.sequence);

@@ -284,7 +284,7 @@ class Engine {
 };
 
 /// Scratch of a pass of so many rows, whose tokens are chosen and scored.
-int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, bool scores, int threads) {
+int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int threads) {
   const DecoderModel& decoder = model.decoder();
   const Compute counting = Compute::counting(model.pool().device(), threads);
   const Context& ctx = counting;
@@ -304,7 +304,7 @@ int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, boo
   const Pass pass{ctx, tokens, {&model.pool()}};
   PagedAttention attention(ctx, plan, pages);
   const TensorView hidden = decoder.forward(pass, attention);
-  if (scores) {
+  {
     const auto scope = ctx.scratch.scope();
     const TensorView nll = ctx.scratch.allocate({rows}, decoder.activations());
     const TensorView best = ctx.scratch.allocate({rows}, DType::i32);
@@ -327,11 +327,11 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
   EngineMemory memory;
   memory.bundle_bytes = bundle_bytes(model.decoder(), options.page_tokens, options.kv_dtype);
   const int64_t most = std::max(plan.most_bundles, memory_bytes / memory.bundle_bytes);
-  const PlayedBatch played = play(plan, limits_of(model.decoder(), options, most));
-  memory.bundles = played.peak_bundles;
-  const bool scores =
-      std::any_of(plan.demands.begin(), plan.demands.end(), [](const Demand& d) { return d.samples == 0; });
-  memory.pass_bytes = pass_bytes(model, options, played.most_rows, scores, threads);
+  memory.bundles = play(plan, limits_of(model.decoder(), options, most)).peak_bundles;
+  // Continuations that end early change the schedule: a step can have more rows than any that was played.
+  int64_t rows = plan.tree.tokens();
+  for (const Demand& demand : plan.demands) rows += demand.samples * demand.new_tokens;
+  memory.pass_bytes = pass_bytes(model, options, std::min(rows, options.step_tokens), threads);
   return memory;
 }
 

@@ -87,9 +87,7 @@ class Planner {
   }
 
   /// The position from which on what follows `position` attends by itself.
-  int32_t cut_at(int32_t position) const {
-    return shape_.deterministic ? position - position % static_cast<int32_t>(kKeyBlock) : position;
-  }
+  int32_t cut_at(int32_t position) const { return shape_.deterministic ? position - position % kKeyBlock : position; }
 
   void add_visit(RowRange rows, int32_t begin, int32_t end, int32_t run_begin) {
     if (rows.empty() || begin == end) return;

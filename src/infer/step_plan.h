@@ -9,6 +9,9 @@
 
 namespace tessera {
 
+/// Positions whose keys are one block of a softmax's sums (docs/determinism.md, "Attention").
+constexpr int32_t kKeyBlock = 128;
+
 /// What plans are made for.
 struct PlanShape {
   int64_t heads, kv_heads, page_tokens;
