@@ -1,0 +1,277 @@
+// The schedule alone, without a model: what it computes, how many pages it holds, and that it always comes to its end.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "infer/batch_plan.h"
+#include "infer/schedule.h"
+
+namespace tessera {
+namespace {
+
+/// Draws of a trial, one after another.
+struct Draws {
+  uint64_t key, step = 0;
+  explicit Draws(uint64_t trial) : key(mix64(trial + 77)) {}
+  int64_t below(int64_t n) { return static_cast<int64_t>(draw_below(key, step++, static_cast<uint64_t>(n))); }
+};
+
+/// Prompts over a small alphabet, many of which begin alike.
+std::vector<Request> random_requests(Draws& draws, int64_t most) {
+  std::vector<Request> requests(static_cast<size_t>(1 + draws.below(most)));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Request& r = requests[i];
+    if (i > 0 && draws.below(3) > 0) {
+      const auto& other = requests[static_cast<size_t>(draws.below(static_cast<int64_t>(i)))].prompt;
+      const int64_t keep = draws.below(std::ssize(other) + 1);
+      r.prompt.assign(other.begin(), other.begin() + keep);
+    }
+    const int64_t more = draws.below(40) + (r.prompt.empty() ? 1 : 0);
+    for (int64_t t = 0; t < more; ++t) r.prompt.push_back(static_cast<int32_t>(draws.below(3)));
+    r.max_tokens = draws.below(5) == 0 && r.prompt.size() > 1 ? 0 : 1 + draws.below(30);
+    r.n = r.best_of = draws.below(4) == 0 ? 1 + draws.below(5) : 1;
+    if (draws.below(6) == 0) r.adapter = "a";
+  }
+  return requests;
+}
+
+/// S_trie of requests of one key: the different non-empty prefixes of what is fed.
+int64_t trie_tokens(const std::vector<Request>& requests, const BatchPlan& plan) {
+  std::set<std::pair<std::string, std::vector<int32_t>>> prefixes;
+  for (size_t i = 0; i < requests.size(); ++i)
+    for (size_t n = 1; n <= plan.fed[i].size(); ++n)
+      prefixes.emplace(requests[i].adapter,
+                       std::vector<int32_t>(plan.fed[i].begin(), plan.fed[i].begin() + static_cast<ptrdiff_t>(n)));
+  return std::ssize(prefixes);
+}
+
+constexpr int64_t kPage = 8;
+
+ScheduleLimits limits(int64_t bundles, int64_t step_tokens, int64_t sequences) {
+  return {.step_tokens = step_tokens,
+          .sequences = sequences,
+          .bundles = bundles,
+          .pages_per_bundle = 6,
+          .page_tokens = kPage};
+}
+
+/// Plays a schedule and checks each step: rows of one step are within its budget, what a row needs is there, and nothing
+/// is fed twice unless it was taken away.
+class Play {
+ public:
+  Play(const std::vector<Request>& requests, const BatchPlan& plan, const ScheduleLimits& l)
+      : requests_(requests),
+        plan_(plan),
+        limits_(l),
+        schedule(plan.tree, plan.order, plan.demands, l),
+        lengths(static_cast<size_t>(schedule.sequences()), 0) {}
+
+  /// @param ends  after how many tokens each sequence ends
+  void run(const std::vector<int64_t>& ends, const std::function<void(Play&)>& between = {}) {
+    for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
+      look_at(step);
+      for (const Work& w : step.work)
+        if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
+          extend(w.sequence, ends);
+      for (const int32_t s : step.starts) extend(s, ends);
+      for (const int32_t r : step.prompts) ended.insert(r);
+      if (between) between(*this);
+      ASSERT_LT(++steps, 100'000);
+    }
+  }
+
+ private:
+  void extend(int32_t s, const std::vector<int64_t>& ends) {
+    if (!schedule.is_live(s)) return;
+    if (++lengths[static_cast<size_t>(s)] == ends[static_cast<size_t>(s)])
+      schedule.finish(s);
+    else
+      schedule.append(s);
+  }
+
+  void look_at(const ScheduledStep& step) {
+    int64_t rows = 0;
+    std::map<int32_t, int32_t> done;  // of nodes in this step
+    for (const Work& w : step.work) {
+      rows += w.end - w.begin;
+      EXPECT_LT(w.begin, w.end);
+      const int32_t node = w.node >= 0 ? w.node : schedule.node_of(schedule.request_of(w.sequence));
+      for (int32_t v = plan_.tree.nodes[static_cast<size_t>(node)].parent; v > 0;
+           v = plan_.tree.nodes[static_cast<size_t>(v)].parent)
+        EXPECT_EQ(schedule.computed(v), plan_.tree.nodes[static_cast<size_t>(v)].end);
+      const auto table = w.node >= 0 ? schedule.node_table(w.node) : schedule.tail_table(w.sequence);
+      const int32_t begin =
+          w.node >= 0 ? plan_.tree.nodes[static_cast<size_t>(w.node)].begin : schedule.begin_of(w.sequence);
+      EXPECT_GE(std::ssize(table) * kPage, w.end - begin);
+      if (w.node >= 0) EXPECT_EQ(schedule.computed(w.node), w.end);
+    }
+    EXPECT_LE(rows, limits_.step_tokens);
+    for (const int32_t s : step.starts) {
+      const int32_t v = schedule.node_of(schedule.request_of(s));
+      EXPECT_EQ(schedule.computed(v), plan_.tree.nodes[static_cast<size_t>(v)].end);
+    }
+    EXPECT_LE(schedule.pages().pages_in_use(), limits_.bundles * limits_.pages_per_bundle);
+  }
+
+  const std::vector<Request>& requests_;
+  const BatchPlan& plan_;
+  ScheduleLimits limits_;
+
+ public:
+  Schedule schedule;
+  std::vector<int64_t> lengths;
+  std::set<int32_t> ended;
+  int64_t steps = 0;
+};
+
+std::vector<int64_t> whole_lengths(const BatchPlan& plan) {
+  std::vector<int64_t> ends;
+  for (const int32_t r : plan.order)
+    ends.insert(ends.end(), static_cast<size_t>(plan.demands[static_cast<size_t>(r)].samples),
+                plan.demands[static_cast<size_t>(r)].new_tokens);
+  return ends;
+}
+
+TEST(Schedule, ComputesTheTokensOfTheTrieOnceAndHoldsNoPageBehindThem) {
+  for (uint64_t trial = 0; trial < 1000; ++trial) {
+    Draws draws(trial);
+    const std::vector<Request> requests = random_requests(draws, 20);
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    Play play(requests, plan, limits(10'000, 16 + draws.below(60), 1 + draws.below(16)));
+    play.run(whole_lengths(plan));
+    EXPECT_EQ(play.schedule.counts().computed, trie_tokens(requests, plan)) << trial;
+    EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens());
+    EXPECT_EQ(play.schedule.counts().recomputed, 0);
+    EXPECT_EQ(play.schedule.pages().pages_in_use(), 0);
+    EXPECT_EQ(play.lengths, whole_lengths(plan)) << trial;
+  }
+}
+
+// Of a batch of prompts alone, all held at once by a step that takes them all.
+TEST(Schedule, TakesWholePagesForEachNode) {
+  for (uint64_t trial = 0; trial < 200; ++trial) {
+    Draws draws(trial);
+    std::vector<Request> requests = random_requests(draws, 20);
+    for (Request& r : requests) r.max_tokens = 1, r.n = r.best_of = 1;
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    Schedule schedule(plan.tree, plan.order, plan.demands, limits(10'000, 4096, 4096));
+    schedule.next();
+    int64_t pages = 0;
+    for (size_t v = 1; v < plan.tree.nodes.size(); ++v)
+      pages += 6 * ((plan.tree.nodes[v].end - plan.tree.nodes[v].begin + kPage - 1) / kPage);
+    EXPECT_EQ(schedule.pages().pages_in_use(), pages) << trial;
+  }
+}
+
+TEST(Schedule, ComesToItsEndInAsFewPagesAsTheLargestRequestTakes) {
+  for (uint64_t trial = 0; trial < 1000; ++trial) {
+    Draws draws(trial + 5000);
+    const std::vector<Request> requests = random_requests(draws, 16);
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    const int64_t bundles = plan.most_bundles + draws.below(4);
+    Play play(requests, plan, limits(bundles, 8 + draws.below(60), 1 + draws.below(8)));
+    play.run(whole_lengths(plan));
+    EXPECT_EQ(play.lengths, whole_lengths(plan)) << trial;
+    EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens()) << trial;
+    EXPECT_EQ(play.schedule.pages().pages_in_use(), 0);
+  }
+}
+
+TEST(Schedule, IsNeverAboveThePagesThatItsPlayTook) {
+  for (uint64_t trial = 0; trial < 300; ++trial) {
+    Draws draws(trial + 9000);
+    const std::vector<Request> requests = random_requests(draws, 20);
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    ScheduleLimits l = limits(10'000, 16 + draws.below(60), 1 + draws.below(16));
+    l.bundles = play(plan, l).peak_bundles;
+    ASSERT_GE(l.bundles, plan.most_bundles);
+    std::vector<int64_t> ends;
+    for (const int64_t most : whole_lengths(plan)) ends.push_back(1 + draws.below(most));
+    Play played(requests, plan, l);
+    played.run(ends);
+    EXPECT_EQ(played.lengths, ends);
+    EXPECT_LE(played.schedule.pages().peak_pages(), 6 * l.bundles);
+  }
+}
+
+TEST(Schedule, HoldsNoPageBehindCancelledRequests) {
+  int64_t cancels = 0, preemptions = 0;
+  for (uint64_t trial = 0; trial < 2000; ++trial) {
+    Draws draws(trial + 20'000);
+    const std::vector<Request> requests = random_requests(draws, 14);
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    const int64_t bundles = plan.most_bundles + draws.below(6);
+    Play play(requests, plan, limits(bundles, 8 + draws.below(40), 1 + draws.below(8)));
+    play.run(whole_lengths(plan), [&](Play& p) {
+      for (int64_t i = draws.below(2); i > 0; --i, ++cancels)
+        p.schedule.cancel(static_cast<int32_t>(draws.below(std::ssize(requests))));
+    });
+    preemptions += play.schedule.counts().preemptions;
+    EXPECT_EQ(play.schedule.pages().pages_in_use(), 0) << trial;
+    for (int64_t b = 0; b < bundles; ++b) EXPECT_EQ(play.schedule.pages().free_bundles(), bundles);
+  }
+  EXPECT_GT(cancels, 10'000);
+  EXPECT_GT(preemptions, 500);
+}
+
+TEST(Schedule, RefusesABatchWithARequestThatNeverFits) {
+  const std::vector<Request> requests(1, {.prompt = std::vector<int32_t>(20, 1), .max_tokens = 30});
+  const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+  EXPECT_EQ(plan.most_bundles, 3 + 4);
+  EXPECT_NO_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(7, 8, 8)));
+  EXPECT_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(6, 8, 8)), InternalError);
+}
+
+// Against arrival order: groups that decode for long begin early, and keep the passes full to the end.
+TEST(Schedule, LeavesFewerHalfEmptyStepsThanArrivalOrder) {
+  int64_t better = 0, worse = 0;
+  for (uint64_t trial = 0; trial < 100; ++trial) {
+    Draws draws(trial + 40'000);
+    std::vector<Request> requests;
+    for (int group = 0; group < 12; ++group) {
+      const int64_t prefix = 10 + draws.below(150), members = 1 + draws.below(8), news = 1 + draws.below(100);
+      for (int64_t m = 0; m < members; ++m) {
+        Request r{.prompt = std::vector<int32_t>(static_cast<size_t>(prefix), group)};
+        for (int64_t t = 0; t < 4; ++t) r.prompt.push_back(static_cast<int32_t>(100 + m));
+        r.max_tokens = news;
+        requests.push_back(r);
+      }
+    }
+    BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    const auto half_empty = [&](const std::vector<int32_t>& order) {
+      Schedule schedule(plan.tree, order, plan.demands, limits(200, 64, 32));
+      std::vector<int64_t> lengths(static_cast<size_t>(schedule.sequences()), 0);
+      int64_t steps = 0, few = 0;
+      for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next(), ++steps) {
+        int64_t rows = 0;
+        std::vector<int32_t> grown = step.starts;
+        for (const Work& w : step.work) {
+          rows += w.end - w.begin;
+          if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
+            grown.push_back(w.sequence);
+        }
+        few += rows < 32;
+        for (const int32_t s : grown)
+          if (++lengths[static_cast<size_t>(s)] == plan.demands[static_cast<size_t>(schedule.request_of(s))].new_tokens)
+            schedule.finish(s);
+          else
+            schedule.append(s);
+      }
+      return std::pair(few, steps);
+    };
+    std::vector<int32_t> arrival(requests.size());
+    std::iota(arrival.begin(), arrival.end(), 0);
+    const auto [planned, planned_steps] = half_empty(plan.order);
+    const auto [first_come, first_come_steps] = half_empty(arrival);
+    better += planned < first_come;
+    worse += planned > first_come;
+  }
+  EXPECT_GT(better, 4 * worse);
+}
+
+}  // namespace
+}  // namespace tessera
