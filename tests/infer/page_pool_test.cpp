@@ -57,7 +57,7 @@ TEST(PagePool, RefusesWhatWasNotHandedOut) {
 // Against a set of pages, whatever is taken and given.
 TEST(PagePool, NeverHandsOutAPageTwice) {
   for (uint64_t trial = 0; trial < 50; ++trial) {
-    const auto draw = [&, step = uint64_t{0}](uint64_t n) mutable { return draw_below(mix64(trial), step++, n); };
+    auto draw = [&, step = uint64_t{0}](uint64_t n) mutable { return draw_below(mix64(trial), step++, n); };
     const auto per = static_cast<int64_t>(1 + draw(5));
     PagePool pool(static_cast<int64_t>(1 + draw(6)), per);
     std::set<int32_t> single, whole;
