@@ -2,7 +2,6 @@
 // Search by beams: which continuations are followed, and which are the best. The model is run by others.
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -57,7 +56,7 @@ class BeamSearch {
  private:
   struct Beam {
     std::vector<int32_t> ids;
-    double sum = 0;         // of logprobs as they are ranked
+    double sum = 0;         // of logprobs, changed as the request asks for
     double cumulative = 0;  // of the model's
     std::vector<TokenLogprobs> logprobs;
     ContinuationText text;
@@ -73,17 +72,18 @@ class BeamSearch {
   };
 
   std::vector<Candidate> rank(std::span<const BeamRow> rows);
-  void add_candidates(const BeamRow&, int64_t beam, std::vector<Candidate>& all);
-  Beam extended(const BeamMove&, const BeamRow&, bool stops) const;
-  void finish(Beam, Finish, int64_t tokens);
+  void find_values(const BeamRow&, const Beam&);
+  Beam extended(const Candidate&, const BeamRow&) const;
+  void finish(Beam, Finish);
   bool is_stop_id(int32_t token) const;
   bool can_improve() const;
 
   const Request& request_;
-  int64_t vocab_, most_tokens_, tokens_ = 0;
+  size_t width_;
+  int64_t most_tokens_, tokens_ = 0;  // of the beams: all have the same number
   LogitSteps steps_;
   std::vector<double> values_;  // [vocab], of one beam
-  std::vector<Beam> beams_;
+  std::vector<Beam> beams_;     // the likeliest first
   std::vector<Hypothesis> finished_;  // the best first
 };
 

@@ -42,6 +42,9 @@ class Distribution {
   void keep_top_p(double share);
   void keep_min_p(double share);
   void keep_typical(double share);
+  /// Larger keys first, the lower id first on a tie: keeps the shortest front that weighs `wanted`. It is known to end
+  /// among those that weigh at least `lightest`.
+  template <class Key> void keep_front(double wanted, double lightest, const Key& key);
 
   std::vector<Candidate> candidates_, heap_;
 };

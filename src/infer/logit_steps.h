@@ -41,11 +41,11 @@ class LogitSteps {
 
  private:
   int32_t& count_of(int32_t id);
-  void repeat_penalty(double theta, const History&, std::span<double> values);
-  void count_penalties(const Sampling&, std::span<const int32_t> output, std::span<double> values);
+  void ban_others(std::span<const int32_t> allowed, std::span<double> values);
+  void penalise_repetition(double theta, const History&, std::span<double> values);
+  void penalise_counts(const Sampling&, std::span<const int32_t> output, std::span<double> values);
 
-  std::vector<int32_t> counts_;   // [vocab], zeros between calls
-  std::vector<uint8_t> allowed_;  // [vocab], zeros between calls
+  std::vector<int32_t> counts_;  // [vocab], zeros between calls
 };
 
 }  // namespace tessera

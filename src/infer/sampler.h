@@ -39,6 +39,9 @@ class TokenChooser {
 /// What TokenChooser chooses with this sampling for a sequence without a token and without stop tokens.
 int32_t choose_token(std::span<const float> logits, const Sampling&, double uniform);
 
+/// @throws UserError when a logit is not finite
+void require_finite(std::span<const float> logits);
+
 /// The place of the largest of a row of logits; the lowest on a tie.
 /// @throws UserError when a logit is not finite
 int32_t most_likely(std::span<const float> logits);

@@ -1,6 +1,7 @@
 #pragma once
 // The text of a continuation, token by token, and the stop strings in it.
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -36,16 +37,17 @@ class ContinuationText {
   std::string_view settled() const;
 
  private:
-  void decode();
-  void find_stop(size_t known);
+  void read_open();
+  void fix_open();
+  void find_stop(size_t read);
 
   const Tokenizer* tokenizer_ = nullptr;
   const Request* request_ = nullptr;
-  std::vector<int32_t> window_;  // tokens whose text may still change, behind those that show how they begin
-  size_t context_ = 0;           // how many of the latter
-  std::string context_text_;     // of the latter
-  bool fresh_ = true;            // nothing is fixed yet: the context is the prompt's end
-  std::string fixed_, open_;     // text of the tokens before those that may change, and of these
+  size_t longest_stop_ = 0;
+  std::vector<int32_t> window_;  // tokens whose text is known, and those behind them whose text may change
+  size_t known_ = 0;             // how many the former are
+  std::string known_text_;       // what they read as alone
+  std::string fixed_, open_;     // text of the continuation: what no token changes any more, and that of the latter
   int64_t tokens_ = 0;
   bool stopped_ = false;
 };
