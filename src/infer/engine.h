@@ -11,6 +11,7 @@
 #include <map>
 #include <string>
 
+#include "data/tokenizer.h"
 #include "infer/batch_plan.h"
 #include "infer/paged_context.h"
 #include "model/model.h"
