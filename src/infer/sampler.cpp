@@ -1,87 +1,72 @@
-// Weights are exp((logit − max) / temperature), unnormalised: cuts and the draw need only their sum.
-
 #include "infer/sampler.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <vector>
+#include <bit>
+#include <limits>
 
 #include "core/error.h"
-#include "core/functions/functions.h"
 
 namespace tessera {
 namespace {
 
-struct Candidate {
-  int32_t id;
-  double weight;  // exp((logit − max) / temperature)
-};
-
-int32_t most_likely(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-[[noreturn]] void fail_not_finite() {
-  throw UserError("", "the model's logits are not finite", "its weights are damaged, or training diverged");
-}
-
-std::vector<Candidate> candidates(std::span<const float> logits, double max, double temperature) {
-  std::vector<Candidate> all(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i)
-    // In f64, from the greatest logit down: no exponential is above 1.
-    all[i] = {static_cast<int32_t>(i), functions::exp((logits[i] - max) / temperature)};
-  return all;
-}
-
-double sum_of(const std::vector<Candidate>& list) {
-  return std::accumulate(list.begin(), list.end(), 0.0, [](double sum, const Candidate& c) { return sum + c.weight; });
-}
-
-/// Keeps the `count` heaviest, heaviest first; the lower id first among equals.
-void keep_heaviest(std::vector<Candidate>& list, size_t count) {
-  count = std::min(count, list.size());
-  // With ties broken by id the order is total, and does not depend on the algorithm.
-  std::partial_sort(
-      list.begin(), list.begin() + static_cast<ptrdiff_t>(count), list.end(),
-      [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; });
-  list.resize(count);
-}
-
-/// Of a list from heavy to light, the shortest front part that weighs p of the whole.
-void keep_share(std::vector<Candidate>& list, double p) {
-  const double wanted = p * sum_of(list);
-  double sum = 0;
-  size_t count = 0;
-  // At least one stays, however small p is.
-  while (count < list.size() && (count == 0 || sum < wanted)) sum += list[count++].weight;
-  list.resize(count);
+/// The first of the largest; −1 when all are −∞.
+int32_t place_of_largest(std::span<const double> values) {
+  const auto best = std::max_element(values.begin(), values.end());
+  return *best > -std::numeric_limits<double>::infinity() ? static_cast<int32_t>(best - values.begin()) : -1;
 }
 
 }  // namespace
 
+void require_finite(std::span<const float> logits) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t faults = 0;
+  // Without a branch: the compiler turns this into vectors.
+  for (const float x : logits) faults += (std::bit_cast<uint32_t>(x) & kExponent) == kExponent;
+  if (faults > 0)
+    throw UserError("", "the model's logits are not finite", "its weights are damaged, or training diverged");
+}
+
+int32_t most_likely(std::span<const float> logits) {
+  require_finite(logits);
+  // Numbers whose order is that of the floats: the compiler makes vectors of their maximum, not of that of floats.
+  // Adding 0 makes a zero of −0, its equal.
+  int32_t largest = std::numeric_limits<int32_t>::min();
+  const auto ordered = [](float x) {
+    const auto bits = std::bit_cast<int32_t>(x + 0.0f);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+  };
+  for (const float x : logits) largest = std::max(largest, ordered(x));
+  const auto first = std::find_if(logits.begin(), logits.end(), [&](float x) { return ordered(x) == largest; });
+  return static_cast<int32_t>(first - logits.begin());
+}
+
+TokenChooser::TokenChooser(int64_t vocab) : steps_(vocab), values_(static_cast<size_t>(vocab)) {}
+
+std::optional<int32_t> TokenChooser::choose(std::span<const float> logits, const Request& request,
+                                            std::span<const int32_t> prompt, std::span<const int32_t> output,
+                                            double uniform) {
+  TS_CHECK(logits.size() == values_.size(), "{} logits, expected {}", logits.size(), values_.size());
+  const bool greedy = request.sampling.temperature == 0;
+  const bool changed = LogitSteps::change(request, static_cast<int64_t>(output.size()));
+  if (greedy && !changed) return most_likely(logits);
+
+  require_finite(logits);
+  std::copy(logits.begin(), logits.end(), values_.begin());
+  if (changed) steps_.apply(request, {prompt, output}, values_);
+  const int32_t best = place_of_largest(values_);
+  if (best < 0) return std::nullopt;
+  if (greedy) return best;
+  distribution_.assign(values_, request.sampling);
+  return distribution_.draw(uniform);
+}
+
 int32_t choose_token(std::span<const float> logits, const Sampling& sampling, double uniform) {
-  const int32_t best = most_likely(logits);
-  const double max = logits[static_cast<size_t>(best)];
-  // The greatest is NaN or infinite: nothing can be said of the others.
-  if (!std::isfinite(max)) fail_not_finite();
-  if (sampling.temperature == 0) return best;
-
-  std::vector<Candidate> list = candidates(logits, max, sampling.temperature);
-  // The order matters for the cuts alone; without them the list stays in the order of ids.
-  if (sampling.top_k > 0 || sampling.top_p < 1)
-    keep_heaviest(list, sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : list.size());
-  if (sampling.top_p < 1) keep_share(list, sampling.top_p);
-
-  const double total = sum_of(list);
-  if (!std::isfinite(total)) fail_not_finite();
-  // The inverse of the cumulative distribution at `uniform`, found by walking along it.
-  double left = uniform * total;
-  for (const Candidate& c : list) {
-    left -= c.weight;
-    if (left < 0) return c.id;
-  }
-  return best;  // rounding: uniform was next to 1
+  Request request;
+  request.sampling = sampling;
+  const std::optional<int32_t> token =
+      TokenChooser(static_cast<int64_t>(logits.size())).choose(logits, request, {}, {}, uniform);
+  TS_CHECK(token, "no token is allowed");
+  return *token;
 }
 
 }  // namespace tessera
