@@ -16,20 +16,6 @@ Tokenizer::Special special_mode(const DataConfig& config) {
   return config.has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
 }
 
-/// The tokens of a text that stands behind other text.
-std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
-                                         Tokenizer::Special special) {
-  // What the line break alone becomes is what has to be cut off again.
-  const std::vector<int32_t> front = tokenizer.encode("\n", special);
-  std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
-  const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
-  // Where the line break merges with the text, the tokenizer is a byte-level one,
-  // whose beginnings are like any other place.
-  if (!is_prefix) return tokenizer.encode(text, special);
-  joined.erase(joined.begin(), joined.begin() + static_cast<ptrdiff_t>(front.size()));
-  return joined;
-}
-
 /// How many tokens at the end of `left` are those at the beginning of `right`.
 size_t overlap(std::span<const int32_t> left, std::span<const int32_t> right) {
   // The longest first: of several ways to overlap, the one that repeats most.
@@ -75,6 +61,19 @@ EncodedExample encoded_prompt(const Tokenizer& tokenizer, const DataConfig& conf
 }
 
 }  // namespace
+
+std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text,
+                                         Tokenizer::Special special) {
+  // What the line break alone becomes is what has to be cut off again.
+  const std::vector<int32_t> front = tokenizer.encode("\n", special);
+  std::vector<int32_t> joined = tokenizer.encode("\n" + text, special);
+  const bool is_prefix = front.size() <= joined.size() && std::equal(front.begin(), front.end(), joined.begin());
+  // Where the line break merges with the text, the tokenizer is a byte-level one,
+  // whose beginnings are like any other place.
+  if (!is_prefix) return tokenizer.encode(text, special);
+  joined.erase(joined.begin(), joined.begin() + static_cast<ptrdiff_t>(front.size()));
+  return joined;
+}
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const DataConfig& config, const std::string& prompt) {
   std::vector<int32_t> tokens(tokenizer.front().begin(), tokenizer.front().end());

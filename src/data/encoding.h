@@ -33,6 +33,10 @@ void require_distinct_words(const Tokenizer&, const DataConfig&);
 /// tokenizer adds by itself.
 std::vector<std::string> reading_notices(const Tokenizer&, const DataConfig&);
 
+/// The tokens of a text that stands behind other text: without the space that SentencePiece-style tokenizers put in
+/// front of a text's beginning, and without what stands before or behind a document.
+std::vector<int32_t> encode_continuation(const Tokenizer&, const std::string& text, Tokenizer::Special);
+
 /// The first `prompt_tokens` tokens of encode_example: what generation starts from.
 std::vector<int32_t> encode_prompt(const Tokenizer&, const DataConfig&, const std::string& prompt);
 

@@ -1,5 +1,7 @@
 #include "kernels/checks.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace tessera {
@@ -51,6 +53,37 @@ void Arguments::integers(const char* name, const ConstView& view, DType dtype, i
   TS_CHECK(view.shape == Shape{count} && view.dtype == dtype && view.is_contiguous(),
            "{}: {} is {} of {}, expected [{}] of {}", op_, name, view.shape.text(), name_of(view.dtype), count,
            name_of(dtype));
+}
+
+void Arguments::page_rows(const char* name, const ConstView& view, Shape shape,
+                          std::initializer_list<DType> types) const {
+  place(name, view);
+  TS_CHECK(view.shape == shape, "{}: pages.{} is {}, expected {}", op_, name, view.shape.text(), shape.text());
+  TS_CHECK(std::find(types.begin(), types.end(), view.dtype) != types.end(), "{}: pages.{} holds {}", op_, name,
+           name_of(view.dtype));
+  TS_CHECK(shape[1] <= 1 || view.strides[1] == 1, "{}: the columns of pages.{} are strided", op_, name);
+}
+
+void Arguments::pages(const KeyValuePages& pages, int64_t head_dim) const {
+  const int64_t count = pages.k.shape[0], room = pages.page_tokens;
+  TS_CHECK(room > 0, "{}: pages of {} entries", op_, room);
+  page_rows("k", pages.k, {count, room * head_dim}, {compute_, DType::f32, DType::bf16, DType::f16, DType::i8});
+  page_rows("v", pages.v, {count, room * head_dim}, {pages.k.dtype});
+  const bool scaled = pages.k.dtype == DType::i8;
+  const struct {
+    const char* name;
+    const TensorView& view;
+    DType dtype;
+    bool wanted, known;
+  } others[] = {{"k_scale", pages.k_scale, DType::f32, scaled, scaled},
+                {"v_scale", pages.v_scale, DType::f32, scaled, scaled},
+                {"position", pages.position, DType::i32, false, true},
+                {"bias", pages.bias, DType::f32, false, true}};
+  for (const auto& other : others) {
+    TS_CHECK(other.known || other.view.empty(), "{}: pages.{} beside pages of {}", op_, other.name,
+             name_of(pages.k.dtype));
+    if (other.wanted || !other.view.empty()) page_rows(other.name, other.view, {count, room}, {other.dtype});
+  }
 }
 
 void Arguments::count(const char* name, int64_t found, int64_t expected) const {

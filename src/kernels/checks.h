@@ -27,6 +27,8 @@ class Arguments {
   void sums(const char* name, const ConstView&, int64_t count) const;
   /// A contiguous [count] vector of integers.
   void integers(const char* name, const ConstView&, DType, int64_t count) const;
+  /// Pages of keys and values with what their type and the pool have.
+  void pages(const KeyValuePages&, int64_t head_dim) const;
   void count(const char* name, int64_t found, int64_t expected) const;
   /// `out` starts nowhere an input starts.
   void no_alias(const char* out_name, const ConstView& out, const char* in_name, const ConstView& in) const;
@@ -39,6 +41,8 @@ class Arguments {
 
  private:
   void place(const char* name, const ConstView&) const;
+  /// [pages, cols] of one of some types; rows may be strided.
+  void page_rows(const char* name, const ConstView&, Shape, std::initializer_list<DType>) const;
   const Context& ctx_;
   const char* op_;
   DType compute_;

@@ -32,6 +32,9 @@ const Kernels& table() {
     table.attention_backward = [](const Context& ctx, const AttentionBackwardArgs& args) {
       take(ctx, cpu::attention_backward_scratch_bytes(args, ctx.threads));
     };
+    table.paged_attention = [](const Context& ctx, const PagedAttentionArgs& args) {
+      take(ctx, cpu::paged_attention_scratch_bytes(args, ctx.threads));
+    };
     table.fold_gemm = [](const Context& ctx, const FoldedMatrix& matrix, ConstView, ConstView, double, TensorView) {
       take(ctx, cpu::fold_gemm_scratch_bytes(matrix, ctx.threads));
     };

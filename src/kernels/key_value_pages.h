@@ -38,8 +38,8 @@ struct WritePagesArgs {
   IndexArray<int32_t> entry;     // [rows]
   IndexArray<int32_t> position;  // [rows]; may be empty where pages have no positions
   /// [rows] i32, assigned: 0, or 1 + the first head with a number that the pages cannot hold: one that is not finite
-  /// for i8, one that rounds to infinity for f16. NaN and infinities in f32, f64 and bf16 and NaN in f16 are kept as
-  /// they are.
+  /// for i8, whose codes and scale are then 0, one that rounds to infinity for f16. NaN and infinities in f32, f64 and
+  /// bf16 and NaN in f16 are kept as they are.
   TensorView fault;
 
   /// Calls v for every view and array.

@@ -16,7 +16,9 @@
 #include "kernels/embedding.h"
 #include "kernels/fold.h"
 #include "kernels/gemm.h"
+#include "kernels/key_value_pages.h"
 #include "kernels/optimizer_steps.h"
+#include "kernels/paged_attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/shards.h"
@@ -36,6 +38,10 @@ struct Kernels {
                ConstView sin, RopeDirection);
   void (*attention)(const Context&, const AttentionArgs&);
   void (*attention_backward)(const Context&, const AttentionBackwardArgs&);
+  void (*paged_attention)(const Context&, const PagedAttentionArgs&);
+  void (*write_pages)(const Context&, const WritePagesArgs&);
+  void (*merge_attention)(const Context&, ConstView other_out, ConstView other_lse, int64_t head_dim, TensorView out,
+                          TensorView lse);
   void (*swiglu)(const Context&, ConstView gate, ConstView up, TensorView y);
   void (*swiglu_backward)(const Context&, ConstView gate, ConstView up, ConstView dy, TensorView dgate, TensorView dup);
   void (*embedding)(const Context&, ConstView table, IndexArray<int32_t> ids, TensorView y);
@@ -85,6 +91,9 @@ struct Kernels {
     v("rope", Field<&Kernels::rope>());
     v("attention", Field<&Kernels::attention>());
     v("attention_backward", Field<&Kernels::attention_backward>());
+    v("paged_attention", Field<&Kernels::paged_attention>());
+    v("write_pages", Field<&Kernels::write_pages>());
+    v("merge_attention", Field<&Kernels::merge_attention>());
     v("swiglu", Field<&Kernels::swiglu>());
     v("swiglu_backward", Field<&Kernels::swiglu_backward>());
     v("embedding", Field<&Kernels::embedding>());

@@ -27,6 +27,11 @@ struct RunIdentity {
   std::string hex() const;
 };
 
+/// As the members "batch", "model", "adapters", "options" and "requests", and back.
+/// @throws UserError without a place where one is missing or something else
+Json to_json(const RunIdentity&);
+RunIdentity run_identity_of(const Json&);
+
 /// A line for each part that differs, with both values: "options.kv_dtype was f32, now int8"; empty: none does.
 std::string identity_differences(const RunIdentity& before, const RunIdentity& now);
 

@@ -34,7 +34,6 @@ struct OpenAiBody {
   bool is_chat = false;              // else /v1/completions
   std::string model{};               // as the body says it
   bool echo = false;                 // the prompt stands in front of the text
-  bool wants_logprobs = false;       // whether the choices have "logprobs"
   std::vector<std::string> texts{};  // of the prompts, one a request
 };
 

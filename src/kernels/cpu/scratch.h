@@ -11,6 +11,7 @@ int64_t gemm_scratch_bytes(const GemmArgs&, int threads);
 int64_t fold_gemm_scratch_bytes(const FoldedMatrix&, int threads);
 int64_t attention_scratch_bytes(const AttentionArgs&, int threads);
 int64_t attention_backward_scratch_bytes(const AttentionBackwardArgs&, int threads);
+int64_t paged_attention_scratch_bytes(const PagedAttentionArgs&, int threads);
 int64_t sum_scratch_bytes(int64_t count);  // sum_of_squares, add_dot
 
 }  // namespace tessera::cpu

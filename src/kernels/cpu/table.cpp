@@ -14,6 +14,9 @@ const Kernels& table() {
     table.gemm = gemm;
     table.attention = attention;
     table.attention_backward = attention_backward;
+    table.paged_attention = paged_attention;
+    table.write_pages = write_pages;
+    table.merge_attention = merge_attention;
     table.rms_norm = rms_norm;
     table.rms_norm_backward = rms_norm_backward;
     table.rope = rope;

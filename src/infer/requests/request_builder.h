@@ -1,0 +1,46 @@
+#pragma once
+// From a line's prompt and options to its request, with what can only be checked with both.
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "infer/requests/request_file.h"
+#include "infer/requests/request_options.h"
+
+namespace tessera {
+
+class RequestBuilder {
+ public:
+  RequestBuilder(const DataConfig&, const Tokenizer&, const RequestDefaults&, RequestFile&);
+
+  /// The tokens of a prompt's text. @throws UserError, without a place, when there are none
+  std::vector<int32_t> tokens_of(const std::string& prompt) const;
+
+  /// Adds a request and its line of answers. @throws UserError, without a place
+  void add(LineOptions, std::vector<int32_t> prompt, AskedLine line);
+
+  /// A line of answers whose requests follow, each with a custom_id of its own.
+  void begin_line(AskedLine line);
+  void add_to_last(LineOptions, std::vector<int32_t> prompt, const std::string& custom_id);
+
+  const DataConfig& config() const { return config_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const RequestDefaults& defaults() const { return defaults_; }
+  /// Names of other programs that lines have used.
+  std::set<std::string>& told_names() { return told_names_; }
+
+ private:
+  Request finished(LineOptions, std::vector<int32_t> prompt, const std::string& custom_id);
+  uint64_t seed_of(const Request&);
+
+  const DataConfig& config_;
+  const Tokenizer& tokenizer_;
+  const RequestDefaults& defaults_;
+  RequestFile& file_;
+  std::set<std::string> told_names_{}, custom_ids_{};
+  std::map<std::vector<int32_t>, int64_t> unnamed_{};  // prompts of requests without a custom_id, and how many had each
+};
+
+}  // namespace tessera
