@@ -22,7 +22,10 @@ KeyValuePages allocate_pages(Arena& memory, const DecoderModel& model, int64_t b
                              DType type) {
   const int64_t pages = pages_of(model, bundles);
   const Shape shape{pages, page_tokens * model.config().head_dim};
-  KeyValuePages all{.k = memory.allocate(shape, type), .v = memory.allocate(shape, type), .page_tokens = page_tokens};
+  KeyValuePages all;
+  all.k = memory.allocate(shape, type);
+  all.v = memory.allocate(shape, type);
+  all.page_tokens = page_tokens;
   if (type == DType::i8) {
     all.k_scale = memory.allocate({pages, page_tokens}, DType::f32);
     all.v_scale = memory.allocate({pages, page_tokens}, DType::f32);
@@ -98,6 +101,9 @@ void PagedAttention::attend(const Context& ctx, const AttentionSpec& spec, const
                         .visits = visits_,
                         .tiles = tiles_,
                         .tile_visits = tile_visits_,
+                        .mass = {},
+                        .mass_offset = {},
+                        .mass_rows = {},
                         .bytes = bytes_});
 }
 
