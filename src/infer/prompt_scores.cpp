@@ -30,8 +30,8 @@ PromptScores::PromptScores(std::span<const Request> requests, const BatchPlan& p
 
 PromptScores::Asked PromptScores::asked(const Request& request) const {
   const bool scores = request.max_tokens == 0, logprobs = request.prompt_logprobs >= 0;
-  // Logprobs of a prompt are those of all tokens with one in front of them.
-  const int64_t first = logprobs ? 1 : request.score_from.value_or(1);
+  // Logprobs of a prompt that is continued are those of all tokens with one in front of them.
+  const int64_t first = scores ? request.score_from.value_or(1) : 1;
   return {scores, logprobs, static_cast<int32_t>(first)};
 }
 
@@ -133,8 +133,7 @@ void PromptScores::take(int32_t r, RequestResult& result) const {
   std::vector<int32_t> path;
   for (int32_t v = nodes_[static_cast<size_t>(r)]; v > 0; v = plan_.tree.nodes[static_cast<size_t>(v)].parent)
     path.push_back(v);
-  const auto from = static_cast<int32_t>(request.score_from.value_or(1));
-  Scores scores{.from = from};
+  Scores scores{.from = wanted.first};
   for (auto v = path.rbegin(); v != path.rend(); ++v) {
     const PrefixTree::Node& node = plan_.tree.nodes[static_cast<size_t>(*v)];
     const NodeRows& rows = rows_.at(*v);
@@ -153,7 +152,7 @@ void PromptScores::take(int32_t r, RequestResult& result) const {
         told.top.resize(std::min(told.top.size(), static_cast<size_t>(request.prompt_logprobs)));
         result.prompt_logprobs.push_back(std::move(told));
       }
-      if (!wanted.scores || p + 1 < from) continue;
+      if (!wanted.scores) continue;
       scores.ids.push_back(token);
       scores.logprobs.push_back(scored.logprob);
       scores.greedy.push_back(scored.is_greedy);
