@@ -1,11 +1,10 @@
 #pragma once
 // Which requests are answered, and with what, so that a batch that was killed goes on and ends with the same bytes.
 //
-//   RUN/journal/<rank>.log   {"format": "tessera-journal", "version": 1, "identity": .., .., "made_on": {..}}
-//                            1c291ca3 17 {"custom_id": .., "outputs": [..], ..}
-//                            ^ CRC-32 (IEEE) of "17 {..}"; 17 is the number of the answer in samples.jsonl, from 0
-//   when all is done         every file but 0.log goes, and 0.log is its first line and {"end": "<SHA-256>"} of
-//                            samples.jsonl
+//   RUN/journal/<rank>.log   {"format":"tessera-journal","version":1,"identity":.., ..,"made_on":{..}}
+//                            1c291ca3 17 {"custom_id":..,"outputs":[..], ..}
+//                            ^ CRC-32 of "17 {..}"; 17 is the number of the line in samples.jsonl, from 0
+//   when all is done         0.log alone is left: its first line and {"end":"<SHA-256 of samples.jsonl>"}
 //
 // Lines are synced before they count. A kill leaves at most a last line without its end, which is cut off. Anything
 // else that is not as it was written is an error: bytes that were synced do not change by themselves.
@@ -19,62 +18,56 @@
 #include <utility>
 #include <vector>
 
-#include "infer/journal/run_identity.h"
+#include "infer/journal/journal_lines.h"
 #include "io/file_descriptor.h"
 
 namespace tessera {
 
-/// What the first line of each journal keeps.
-struct JournalHead {
-  RunIdentity identity{};
-  std::map<std::string, std::string> made_on{};  // "backend", "vector", "version": answers may differ in bits elsewhere
-};
-
-/// An answer with its number.
-using NumberedLine = std::pair<int64_t, std::string>;
-
 class RequestJournal {
  public:
-  /// Reads what all ranks of earlier starts have left; nothing is written. When ranks share a folder, all of them are
-  /// behind this before any calls `begin`.
-  /// @param run_folder  in which "journal" and the samples are
+  /// Reads what all ranks of earlier starts have left; nothing is written. Where ranks share the folder, all of them
+  /// are behind this before any of them calls `begin`.
+  /// @param run_folder  in which "journal" and the file of answers are
   /// @param samples     the name of the file of answers: "samples.jsonl"
-  /// @throws UserError naming file and line of what is damaged; the parts in which another identity differs; a file of
-  ///   answers that was changed since
+  /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity is another; for
+  ///   a file of answers that was changed after it was made
   RequestJournal(std::filesystem::path run_folder, const std::string& samples, JournalHead head);
 
-  /// Whether the file of answers is there and as it was made: nothing is left to do.
+  /// Whether the file of answers is there, whole and as it was made: nothing is left to do.
   bool is_complete() const { return is_complete_; }
+  /// Whether the answer of that number is in the journal, by what was read at start and what this rank has appended.
   bool is_finished(int64_t number) const { return places_.contains(number); }
   int64_t finished() const { return static_cast<int64_t>(places_.size()); }
-  /// An answer of the journal, read from its file. @throws UserError when it is not what it was
-  std::string line(int64_t number) const;
-  /// All answers, in the order in which the files have them.
-  void for_each_line(const std::function<void(int64_t number, const std::string& line)>&) const;
-  /// What is to be told: a torn line, another kind of machine.
+  /// Calls `use` with each answer of the journal, in the order in which its files have them.
+  void for_each_answer(const std::function<void(int64_t number, const std::string& answer)>& use) const;
+  /// What is to be told: a line that was torn, another kind of machine.
   const std::vector<std::string>& notices() const { return notices_; }
 
-  /// Opens this rank's file, new or cut behind its last whole line.
+  /// Makes this rank's file, or cuts it behind its last whole line, to append to it.
   void begin(int rank);
-  /// Writes answers behind `begin` and syncs them, once for all of them: when it returns they count.
-  void append(const std::vector<NumberedLine>&);
-  /// By one rank, when every rank has appended its last: writes the file of answers in order, then ends the journal.
-  /// @throws UserError when answers are missing
+  /// Behind `begin`: writes answers with their numbers and syncs them, once for all of them. When it returns they count.
+  void append(const std::vector<std::pair<int64_t, std::string>>& answers);
+  /// By rank 0, behind `begin`, when every rank has appended its last answer: writes the file of answers in order, then
+  /// ends the journal.
   void finish();
 
  private:
-  struct Place {
-    size_t file = 0;
-    int64_t order = 0, begin = 0, bytes = 0;  // of the answer alone
-    uint32_t crc = 0;
-  };
   struct LogFile {
     std::filesystem::path path;
-    int64_t whole_bytes = 0;  // up to the last whole line
-    bool has_end = false;
+    std::string head{};       // its first line
+    int64_t whole_bytes = 0;  // of its head and its answers
   };
+  struct Place {
+    size_t file;
+    int64_t begin, bytes;  // of the answer
+  };
+  std::filesystem::path file_of(int rank) const;
   void read_all();
-  void read_file(size_t file);
+  void read_file(LogFile);
+  void read_head(const LogFile&, std::string_view line);
+  void read_answer(std::string_view line, int64_t begin);
+  void look_at_end(const std::string& sha256);
+  std::string write_samples() const;
 
   std::filesystem::path folder_, samples_;
   JournalHead head_;
@@ -83,6 +76,7 @@ class RequestJournal {
   std::vector<std::string> notices_{};
   std::optional<FileDescriptor> own_{};
   size_t own_file_ = 0;
+  std::string end_{};  // what a last line says of the file of answers; empty: none does
   bool is_complete_ = false;
 };
 

@@ -55,9 +55,11 @@ LineKinds::LineKinds(const DataConfig& config)
     : data_members_({config.text_field, config.prompt_field, config.completion_field, "messages"}) {
   if (config.has_choices()) data_members_.insert(config.label_field);
   for (const auto& [text, key] : {std::pair(config.prompt_template, "data.prompt_template"),
-                                  std::pair(config.completion_template, "data.completion_template")})
-    for (const RecordTemplate::Part& part : RecordTemplate(text, key).parts())
+                                  std::pair(config.completion_template, "data.completion_template")}) {
+    const RecordTemplate parsed(text, key);
+    for (const RecordTemplate::Part& part : parsed.parts())
       if (part.is_member) data_members_.insert({part.text, part.text.substr(0, part.text.find('.'))});
+  }
 }
 
 LineKinds::Found LineKinds::look_at(std::string_view line) const {

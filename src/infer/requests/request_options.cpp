@@ -265,11 +265,10 @@ std::string translation_of(const std::string& name) {
 LineOptions read_options(const std::vector<NamedValue>& members, const std::vector<std::string>& others,
                          const RequestDefaults& defaults, const Tokenizer& tokenizer,
                          std::set<std::string>& told_names) {
-  Reading reading{.tokenizer = tokenizer,
-                  .defaults = defaults,
-                  .line = {.request = defaults.request},
-                  .eos = defaults.eos,
-                  .ignore_eos = defaults.ignore_eos};
+  Reading reading{.tokenizer = tokenizer, .defaults = defaults};
+  reading.line.request = defaults.request;
+  reading.eos = defaults.eos;
+  reading.ignore_eos = defaults.ignore_eos;
   for (const auto& [name, value] : meant(members, others, told_names)) {
     reading.line.said.insert(name);
     find_option(name)->read(value, reading);
