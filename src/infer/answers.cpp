@@ -25,14 +25,15 @@ std::vector<size_t> best_samples(std::span<const Output> samples, int64_t n) {
 }  // namespace
 
 Answers::Answers(std::span<const Request> requests, const BatchPlan& plan, Schedule& schedule,
-                 const Tokenizer* tokenizer, int64_t vocab)
+                 const Tokenizer* tokenizer, int64_t vocab, bool cumulative_logprobs)
     : requests_(requests),
       plan_(plan),
       schedule_(schedule),
       chooser_(vocab),
       tails_(static_cast<size_t>(schedule.sequences())),
       samples_(tails_.size()),
-      results_(requests.size()) {
+      results_(requests.size()),
+      cumulative_logprobs_(cumulative_logprobs) {
   for (const Demand& demand : plan.demands) left_.push_back(demand.samples);
   if (!tokenizer) return;
   for (size_t s = 0; s < samples_.size(); ++s)
@@ -41,7 +42,7 @@ Answers::Answers(std::span<const Request> requests, const BatchPlan& plan, Sched
 
 bool Answers::wants_logprobs(int32_t s) const {
   const Request& request = request_of(s);
-  return request.logprobs >= 0 || request.best_of > request.n;
+  return cumulative_logprobs_ || request.logprobs >= 0 || request.best_of > request.n;
 }
 
 void Answers::extend(int32_t s, std::span<const float> logits, const RowNormaliser* normaliser) {

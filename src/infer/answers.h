@@ -15,7 +15,8 @@ class Answers {
  public:
   /// @param schedule   of the plan; told of each token and each end
   /// @param tokenizer  null: no texts and no stop strings
-  Answers(std::span<const Request>, const BatchPlan&, Schedule&, const Tokenizer*, int64_t vocab);
+  Answers(std::span<const Request>, const BatchPlan&, Schedule&, const Tokenizer*, int64_t vocab,
+          bool cumulative_logprobs);
 
   /// New tokens of each sequence.
   std::span<const std::vector<int32_t>> tails() const { return tails_; }
@@ -56,6 +57,7 @@ class Answers {
   std::vector<RequestResult> results_;  // of each request
   std::vector<int32_t> ended_;
   int64_t generated_ = 0;
+  bool cumulative_logprobs_;
 };
 
 }  // namespace tessera

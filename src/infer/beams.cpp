@@ -99,8 +99,8 @@ BeamSearch::Beam BeamSearch::extended(const Candidate& candidate, const BeamRow&
 void BeamSearch::finish(Beam beam, Finish how) {
   const double score = beam.sum / length_factor(tokens_, request_.beams);
   // Behind its equals, which were there before.
-  const auto place = std::find_if(finished_.begin(), finished_.end(),
-                                  [&](const Hypothesis& other) { return other.score < score; });
+  const auto place =
+      std::find_if(finished_.begin(), finished_.end(), [&](const Hypothesis& other) { return other.score < score; });
   finished_.insert(place, {score, std::move(beam), how});
   if (finished_.size() > width_) finished_.pop_back();
 }

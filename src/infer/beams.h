@@ -82,8 +82,8 @@ class BeamSearch {
   size_t width_;
   int64_t most_tokens_, tokens_ = 0;  // of the beams: all have the same number
   LogitSteps steps_;
-  std::vector<double> values_;  // [vocab], of one beam
-  std::vector<Beam> beams_;     // the likeliest first
+  std::vector<double> values_;        // [vocab], of one beam
+  std::vector<Beam> beams_;           // the likeliest first
   std::vector<Hypothesis> finished_;  // the best first
 };
 

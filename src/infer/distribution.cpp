@@ -28,8 +28,7 @@ double sum_of(std::span<const Candidate> list) {
 /// All but those whose value is −∞; x is the value.
 void collect(std::span<const double> values, std::vector<Candidate>& list) {
   for (size_t i = 0; i < values.size(); ++i)
-    if (values[i] > -std::numeric_limits<double>::infinity())
-      list.push_back({values[i], 0, static_cast<int32_t>(i)});
+    if (values[i] > -std::numeric_limits<double>::infinity()) list.push_back({values[i], 0, static_cast<int32_t>(i)});
 }
 
 /// From values to x and weights.

@@ -84,7 +84,7 @@ class Engine {
         hooks_(hooks),
         schedule_(plan.tree, plan.order, plan.demands, limits_of(decoder_, options, bundles)),
         pages_(allocate_pages(ctx.scratch, decoder_, bundles, options.page_tokens, options.kv_dtype)),
-        answers_(requests, plan, schedule_, tokenizer, model.config().vocab_size),
+        answers_(requests, plan, schedule_, tokenizer, model.config().vocab_size, options.cumulative_logprobs),
         scores_(requests, plan) {}
 
   EngineCounts run() {

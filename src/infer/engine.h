@@ -26,6 +26,7 @@ struct EngineOptions {
   int64_t step_tokens = 256;    // rows of a pass
   int64_t max_sequences = 0;    // that are continued together; 0: as many as a pass has rows
   double high_water = 0.95, reserve = 0.5;
+  bool cumulative_logprobs = false;  // of every continuation, also where no logprobs are asked for
 };
 
 /// Counts of a batch so far.

@@ -14,7 +14,7 @@ ExpectedCompletion expected_completion(const Tokenizer& tokenizer, const DataCon
 }
 
 bool is_right(const Tokenizer& tokenizer, std::span<const int32_t> prompt, const ExpectedCompletion& expected,
-              const Generated& result) {
+              const Output& result) {
   if (result.finish == Finish::failed || (expected.ends && result.finish != Finish::stop)) return false;
   std::span<const int32_t> found = result.ids;
   if (!expected.ends) found = found.first(std::min(found.size(), expected.ids.size()));

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/encoding.h"
-#include "infer/generate.h"
+#include "infer/request.h"
 
 namespace tessera {
 
@@ -25,6 +25,6 @@ ExpectedCompletion expected_completion(const Tokenizer&, const DataConfig&, cons
 /// none is, a model does not know when to stop: as many tokens as are expected are compared, what follows does not
 /// count. True wherever each expected token, the end included, is the most likely one and temperature is 0.
 /// @param prompt  its tokens
-bool is_right(const Tokenizer&, std::span<const int32_t> prompt, const ExpectedCompletion&, const Generated&);
+bool is_right(const Tokenizer&, std::span<const int32_t> prompt, const ExpectedCompletion&, const Output&);
 
 }  // namespace tessera

@@ -114,8 +114,7 @@ void LogitSteps::penalise_counts(const Sampling& sampling, std::span<const int32
   for (const int32_t id : output) {
     const int32_t count = std::exchange(count_of(id), 0);
     // A token that stands there several times has had its penalty at the first of them.
-    if (count > 0)
-      values[static_cast<size_t>(id)] -= sampling.presence_penalty + sampling.frequency_penalty * count;
+    if (count > 0) values[static_cast<size_t>(id)] -= sampling.presence_penalty + sampling.frequency_penalty * count;
   }
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 /// Scratch for some rows.
 struct RowState {
-  TensorView chunk;    // [rows, chunk]
+  TensorView chunk;     // [rows, chunk]
   SoftmaxRows vectors;  // [rows]
 
   RowState(const Context& ctx, int64_t rows, int64_t columns)
@@ -66,9 +66,7 @@ std::vector<RowNormaliser> normalise_rows(const Context& ctx, ConstView logits) 
 
 TokenLogprobs logprobs_of(std::span<const float> logits, RowNormaliser normaliser, int32_t token, int64_t k) {
   TS_CHECK(0 <= token && token < static_cast<int64_t>(logits.size()), "token {} of {}", token, logits.size());
-  const auto told = [&](int32_t id) {
-    return TokenLogprob{id, normaliser.logprob(logits[static_cast<size_t>(id)])};
-  };
+  const auto told = [&](int32_t id) { return TokenLogprob{id, normaliser.logprob(logits[static_cast<size_t>(id)])}; };
   const auto likelier = [&](int32_t a, int32_t b) {
     const float of_a = logits[static_cast<size_t>(a)], of_b = logits[static_cast<size_t>(b)];
     return of_a != of_b ? of_a > of_b : a < b;

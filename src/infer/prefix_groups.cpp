@@ -42,7 +42,8 @@ class ExactGroups {
       if (v == 0) continue;
       const int32_t above = prefix[parent(v)];
       prefix[v] = level_[static_cast<size_t>(above)] < opened_[v] ? static_cast<int32_t>(v) : above;
-      groups.of.insert(groups.of.end(), static_cast<size_t>(nodes_[v].terminal_end - nodes_[v].terminal_begin), prefix[v]);
+      groups.of.insert(groups.of.end(), static_cast<size_t>(nodes_[v].terminal_end - nodes_[v].terminal_begin),
+                       prefix[v]);
     }
     return groups;
   }
@@ -78,7 +79,8 @@ class ExactGroups {
 class GreedyGroups {
  public:
   explicit GreedyGroups(const PrefixTree& tree) : nodes_(tree.nodes), children_(nodes_.size()) {
-    for (size_t v = 1; v < nodes_.size(); ++v) children_[static_cast<size_t>(nodes_[v].parent)].push_back(static_cast<int32_t>(v));
+    for (size_t v = 1; v < nodes_.size(); ++v)
+      children_[static_cast<size_t>(nodes_[v].parent)].push_back(static_cast<int32_t>(v));
     for (size_t p = nodes_.size(); p-- > 0;)
       for (size_t i = 0, count = children_[p].size(); i < count; ++i) raise(static_cast<size_t>(children_[p][i]), p);
   }
@@ -230,9 +232,8 @@ std::vector<int32_t> groups_by_decoding(const PrefixTree& tree, std::span<const 
     ratio[static_cast<size_t>(g)] = decoding / static_cast<double>(prefilling);
     groups.push_back(g);
   }
-  std::stable_sort(groups.begin(), groups.end(), [&](int32_t a, int32_t b) {
-    return ratio[static_cast<size_t>(a)] > ratio[static_cast<size_t>(b)];
-  });
+  std::stable_sort(groups.begin(), groups.end(),
+                   [&](int32_t a, int32_t b) { return ratio[static_cast<size_t>(a)] > ratio[static_cast<size_t>(b)]; });
   return groups;
 }
 

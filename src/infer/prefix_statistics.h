@@ -17,10 +17,10 @@ struct PrefixStatistics {
   int64_t shared = 0;                 // sum over requests of their group's prefix
   int64_t comparisons = 0;            // see PrefixOrder
 
-  double saving() const;           // percent of the logical tokens that are not computed
-  double sharing_degree() const;   // requests a group
-  double prefix_mean() const;      // tokens that a request has in its group's prefix, on average
-  double distinct_mean() const;    // tokens that it has behind it; the two add up to the mean prompt
+  double saving() const;          // percent of the logical tokens that are not computed
+  double sharing_degree() const;  // requests a group
+  double prefix_mean() const;     // tokens that a request has in its group's prefix, on average
+  double distinct_mean() const;   // tokens that it has behind it; the two add up to the mean prompt
   PrefixStatistics& operator+=(const PrefixStatistics&);
 };
 PrefixStatistics prefix_statistics(const PrefixTree&);

@@ -22,7 +22,8 @@ class Builder {
     const int32_t count = static_cast<int32_t>(sorted_.order.size());
     for (int32_t i = count; i-- > 0;) {
       close(i + 1 < count ? sorted_.common[static_cast<size_t>(i) + 1] : 0, i + 1);
-      const auto length = static_cast<int32_t>(prompts[static_cast<size_t>(sorted_.order[static_cast<size_t>(i)])].size());
+      const auto length =
+          static_cast<int32_t>(prompts[static_cast<size_t>(sorted_.order[static_cast<size_t>(i)])].size());
       if (open_.back().end < length) open_.push_back({length, 0});
       ++open_.back().terminals;
     }

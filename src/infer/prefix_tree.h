@@ -19,9 +19,10 @@ namespace tessera {
 struct PrefixTree {
   struct Node {
     int32_t parent = -1;  // -1: the root
-    int32_t begin = 0, end = 0;  // the node's run is tokens [begin, end) of the prompt of `request`; only the root's is empty
+    int32_t begin = 0,
+            end = 0;       // the node's run is tokens [begin, end) of the prompt of `request`; only the root's is empty
     int32_t request = -1;  // one below or at the node; -1 for the root of an empty tree
-    int32_t subtree_end = 0;  // nodes [v, subtree_end) are v and those below it
+    int32_t subtree_end = 0;                       // nodes [v, subtree_end) are v and those below it
     int32_t terminal_begin = 0, terminal_end = 0;  // into `terminals`: requests whose prompts end at `end`
     int32_t leaves = 0;  // requests at or below: terminals [terminal_begin, terminal_begin + leaves)
   };

@@ -1,9 +1,17 @@
-// job = "generate": continues prompts with the model and the adapter that a training left.
+// job = "generate": answers requests with the model and the adapter that a training left.
+//
+//   prompts, a file, held-out data ─► requests ─► plan of the batch ─► engine ─► lines, in the order in which they end
+//                                                                       └─► journal ─► samples.jsonl, in input order
+// Prompts that the recipe itself holds have no journal: they are few, and the next ones take their place.
 
 #include <algorithm>
+#include <chrono>
 
 #include "cli/datasets.h"
 #include "cli/inputs.h"
+#include "cli/jobs/generate_config.h"
+#include "cli/jobs/generate_lines.h"
+#include "cli/memory_limit.h"
 #include "cli/model_settings.h"
 #include "cli/notices.h"
 #include "cli/outputs.h"
@@ -13,12 +21,10 @@
 #include "cli/trained_weights.h"
 #include "cli/unread_keys.h"
 #include "core/error.h"
-#include "core/section_check.h"
 #include "data/data_source.h"
 #include "data/encoding.h"
-#include "data/prompts.h"
-#include "infer/expected_completion.h"
-#include "infer/generate.h"
+#include "infer/engine.h"
+#include "infer/requests/request_file.h"
 #include "infer/stop_ids.h"
 #include "io/files.h"
 #include "io/output.h"
@@ -26,227 +32,212 @@
 namespace tessera {
 namespace {
 
-/// [generate]: what to continue, and how.
-struct GenerateConfig {
-  std::vector<std::string> prompts;
-  std::filesystem::path prompts_file;
-  int64_t limit = 0, max_new_tokens = 64;
-  double temperature = 0, top_p = 1;
-  int64_t top_k = 0, seed = 1, batch = 16;
-  std::string output = "samples.jsonl";
-
-  void visit(Fields& v) {
-    v("prompts", prompts, anything(), "texts to continue", OnResume::free);
-    v("prompts_file", prompts_file, anything(),
-      "texts to continue: .jsonl records, or a text file with one prompt a line; without prompts and prompts_file: the held-out data",
-      OnResume::free);
-    v("limit", limit, at_least(0), "continue only the first prompts; 0: all", OnResume::free);
-    v("max_new_tokens", max_new_tokens, in_range(1, 1 << 20),
-      "tokens of a continuation at most; end-of-text ends it earlier", OnResume::free);
-    v("temperature", temperature, at_least(0),
-      "divides the logits before a token is drawn; 0: always the most likely token", OnResume::free);
-    v("top_k", top_k, at_least(0), "draw among the k most likely tokens; 0: all", OnResume::free);
-    v("top_p", top_p, in_range(0, 1),
-      "draw among the fewest most likely tokens that have this share of the probability", OnResume::free);
-    v("seed", seed, at_least(0), "of the draws", OnResume::free);
-    v("batch", batch, in_range(1, 4096), "prompts that are continued together", OnResume::free);
-    v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a prompt",
-      OnResume::free);
-  }
-  void check(SectionCheck&) const;
-
-  /// @param stop  ids that end a continuation
-  GenerateOptions options(std::vector<int32_t> stop) const {
-    return {.max_new_tokens = max_new_tokens,
-            .sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p},
-            .seed = static_cast<uint64_t>(seed),
-            .stop = std::move(stop),
-            .batch = batch};
-  }
-};
-
-void GenerateConfig::check(SectionCheck& own) const {
-  const std::filesystem::path file = output;
-  if (output.size() > 255)
-    own.fault("output", fmt::format("generate.output is a name of {} bytes", output.size()),
-              "a file's name has 255 at most");
-  if (file.filename() != file || file.extension() != ".jsonl" || output == "metrics.jsonl")
-    own.fault("output", fmt::format("generate.output is \"{}\"", output),
-              "give a plain file name that ends in .jsonl, and not metrics.jsonl: it is written into the run's folder");
-}
-
 const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
 
-std::vector<TextExample> examples_of(const JobInputs& in) {
+/// The requests of a recipe, tokenised and checked, with what they are asked of.
+struct Asked {
+  Tokenizer tokenizer;
+  std::vector<int32_t> eos;
+  RequestFile file;
+  bool is_inline = false;  // the recipe itself holds the prompts
+
+  int64_t positions() const {  // the most that a request takes
+    int64_t most = 1;
+    for (const Request& r : file.requests) most = std::max(most, std::ssize(r.prompt) + r.max_tokens);
+    return most;
+  }
+};
+
+RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::vector<int32_t> eos) {
   const GenerateConfig& g = config_of(in);
+  const std::filesystem::path folder = in.config.model.path;
+  RequestDefaults defaults;
+  defaults.request = g.request();
+  defaults.given = said_keys(g);
+  defaults.eos = std::move(eos);
+  defaults.ignore_eos = g.ignore_eos;
+  defaults.seed = static_cast<uint64_t>(g.seed);
+  defaults.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  defaults.vocab_size = model.vocab_size;
+  defaults.max_position = model.max_position_embeddings;
+  return defaults;
+}
+
+RequestFile read(const JobInputs& in, const Tokenizer& tokenizer, const RequestDefaults& defaults) {
+  const GenerateConfig& g = config_of(in);
+  const DataConfig& data = in.config.data;
+  if (g.prompts.empty() && !g.prompts_file.empty())
+    return read_requests(g.prompts_file, g.kind, data, tokenizer, defaults, g.limit);
   std::vector<TextExample> examples;
-  if (!g.prompts.empty()) {
-    for (const std::string& prompt : g.prompts) examples.push_back({prompt, ""});
-  } else if (!g.prompts_file.empty()) {
-    examples = load_prompts(g.prompts_file, in.config.data, g.limit);
-  } else {
-    if (!in.config.data.has_eval())
+  std::string place = "generate.prompts";
+  for (const std::string& prompt : g.prompts) examples.push_back({prompt, ""});
+  if (g.prompts.empty()) {
+    if (!data.has_eval())
       throw UserError(in.recipe.where("generate", ""), "there is nothing to continue",
                       "give generate.prompts, generate.prompts_file or data.eval");
-    examples = load_examples(in.config.data, Split::eval, g.limit);
-    if (examples.empty())
-      throw UserError(in.config.data.eval.string(), "the file holds no prompts", "write one a line");
+    examples = load_examples(data, Split::eval, g.limit);
+    place = data.eval.empty() ? data.train.string() : data.eval.string();
+    if (examples.empty()) throw UserError(place, "the file holds no prompts", "write one a line");
   }
-  if (g.limit > 0 && static_cast<int64_t>(examples.size()) > g.limit) examples.resize(static_cast<size_t>(g.limit));
-  return examples;
+  if (g.limit > 0 && std::ssize(examples) > g.limit) examples.resize(static_cast<size_t>(g.limit));
+  return requests_of(examples, place, data, tokenizer, defaults);
 }
 
-/// The prompts that have tokens, and what became of all of them.
-struct Asked {
-  std::vector<std::vector<int32_t>> prompts;  // those with tokens
-  std::vector<size_t> numbers;                // of these among all
-  std::vector<Generated> results;             // of all
-  std::vector<int32_t> stop;                  // ids that end a continuation
+Asked ask(const JobInputs& in) {
+  Asked asked{.tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .eos = {}, .file = {}};
+  const JobPlan laid_out = plan_of_results(in, 1);
+  const Model& model = *laid_out.model;
+  asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
+  asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos));
+  asked.is_inline = !config_of(in).prompts.empty();
+  return asked;
+}
 
-  Asked(const JobInputs& in, const Tokenizer& tokenizer, const std::vector<TextExample>& examples)
-      : results(examples.size()) {
-    for (size_t i = 0; i < examples.size(); ++i) {
-      std::vector<int32_t> tokens = encode_prompt(tokenizer, in.config.data, examples[i].prompt);
-      if (tokens.empty()) {
-        results[i] = {
-            {},
-            Finish::failed,
-            "the prompt has no tokens, and this tokenizer puts none in front of a text: give texts to continue in "
-            "generate.prompts"};
-        continue;
-      }
-      prompts.push_back(std::move(tokens));
-      numbers.push_back(i);
-    }
-  }
-
-  int64_t longest() const {
-    size_t longest = 0;
-    for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
-    return static_cast<int64_t>(longest);
-  }
+/// What a batch takes, and how it is computed.
+struct Planned {
+  BatchPlan batch;
+  EngineMemory memory;
+  JobPlan job;
 };
 
-JobPlan plan_of_prompts(const JobInputs& in, const Asked& asked) {
-  const GenerateConfig& config = config_of(in);
-  JobPlan plan = plan_of_results(in, asked.longest() + config.max_new_tokens);
-  plan.memory.activations = plan_generation_bytes(*plan.model, asked.prompts, config.options({}), in.threads);
-  plan.one_rank = true;
-  return plan;
+/// Memory that keys and values may have, beside what the job takes otherwise.
+int64_t page_memory(const JobInputs& in, const JobPlan& plan) {
+  const GenerateConfig& g = config_of(in);
+  if (g.memory_gib > 0) return static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30));
+  const int64_t taken = plan.memory.owned() + plan.memory.mapped + held_bytes();
+  const int64_t machine = node_memory_limit().bytes - taken,
+                process = process_memory_limit().bytes - plan.memory.owned();
+  return std::max<int64_t>(0, std::min(machine, process) / 10 * 8);
 }
 
-/// Continues all prompts that have tokens.
-void answer(const JobInputs& in, const Tokenizer& tokenizer, const MemoryPlan& memory, Asked& asked) {
-  const GenerateConfig& config = config_of(in);
-  const int64_t most = asked.longest() + config.max_new_tokens;
-  const Model::Settings settings = trained_model_settings(in, most);
-  Model model(settings);
-  for (const auto& prompt : asked.prompts)
-    for (const int32_t id : prompt) require_known_token(in, model, tokenizer, id);
-  tell(in, model.sharing().caution());
-  tell(in, length_notice(model, "prompts and continuations", most));
-  use_trained_weights(in, model);
-  asked.stop = stop_ids({settings.model.path, in.config.model.path}, tokenizer);
-  const GenerateOptions options = config.options(asked.stop);
-  const Compute compute(compute_choice(in), memory.activations);
-  const Context& ctx = compute;
-  model.assemble(ctx);
-  std::vector<Generated> results = generate(ctx, model, asked.prompts, options);
-  const auto failed = [](const Generated& result) { return result.finish == Finish::failed; };
-  const bool any_failed = std::any_of(results.begin(), results.end(), failed);
-  const std::string broken = any_failed ? model.broken_base_weight() : "";
-  for (size_t i = 0; i < results.size(); ++i) {
-    if (failed(results[i]) && !broken.empty()) results[i].fault += ": " + broken;
-    asked.results[asked.numbers[i]] = std::move(results[i]);
-  }
-}
-
-/// What samples.jsonl says of each prompt, and what is told of all.
-struct Samples {
-  std::string lines, shown;
-  int64_t exact = 0, asked = 0;
-  int64_t too_long = 0;  // of these, with more tokens than a continuation may have
-};
-
-Samples samples_of(const JobInputs& in, const Tokenizer& tokenizer, const std::vector<TextExample>& examples,
-                   const Asked& asked) {
-  Samples samples;
-  std::vector<std::vector<int32_t>> prompts(examples.size());
-  for (size_t i = 0; i < asked.numbers.size(); ++i) prompts[asked.numbers[i]] = asked.prompts[i];
-  for (size_t i = 0; i < examples.size(); ++i) {
-    const Generated& result = asked.results[i];
-    const std::string text = tokenizer.decode_after(prompts[i], result.ids, true);
-    Json line =
-        Json::object().set("prompt", examples[i].prompt).set("completion", text).set("finish", name_of(result.finish));
-    if (!result.fault.empty()) line.set("fault", result.fault);
-    // A text without a prompt is no answer to anything: it is data to train on.
-    if (!examples[i].prompt.empty() && !examples[i].completion.empty()) {
-      const ExpectedCompletion expected = expected_completion(tokenizer, in.config.data, examples[i], asked.stop);
-      const bool right = is_right(tokenizer, prompts[i], expected, result);
-      line.set("expected", tokenizer.decode_after(prompts[i], expected.ids, true)).set("exact", right);
-      samples.too_long += std::ssize(expected.ids) + expected.ends > config_of(in).max_new_tokens;
-      samples.exact += right;
-      ++samples.asked;
-    }
-    samples.lines += line.dump() + "\n";
-    samples.shown += fmt::format("{}{}\n", examples[i].prompt, text);
-  }
-  return samples;
-}
-
-/// @throws UserError naming the first prompt that could not be continued
-void report_faults(const std::vector<Generated>& results, const std::filesystem::path& file) {
-  const auto failed = [](const Generated& result) { return result.finish == Finish::failed; };
-  const auto first = std::find_if(results.begin(), results.end(), failed);
-  if (first == results.end()) return;
-  throw UserError(
-      fmt::format("prompt {}", first - results.begin() + 1), first->fault,
-      fmt::format("{} of {} prompts could not be continued; all are in {}, these with what went wrong as \"fault\"",
-                  std::count_if(results.begin(), results.end(), failed), results.size(), file.string()));
+/// A batch of these requests of the file.
+Planned plan_requests(const JobInputs& in, const Asked& asked, std::span<const Request> requests) {
+  const EngineOptions options = config_of(in).engine();
+  Planned planned{.batch = {}, .memory = {}, .job = plan_of_results(in, asked.positions())};
+  Model& model = *planned.job.model;
+  planned.batch = plan_batch(requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads);
+  const int64_t memory = page_memory(in, planned.job);
+  planned.memory = plan_engine_memory(model, planned.batch, options, in.threads, memory);
+  const int64_t largest = planned.batch.most_bundles * planned.memory.bundle_bytes;
+  if (config_of(in).memory_gib > 0 && largest > memory)
+    throw UserError(in.recipe.where("generate", "memory_gib"),
+                    fmt::format("request {} alone needs {} of keys and values, and {} are allowed",
+                                planned.batch.largest + 1, megabytes(largest), megabytes(memory)),
+                    "raise generate.memory_gib, lower generate.max_new_tokens, or take a smaller generate.kv_dtype");
+  planned.job.memory.activations = planned.memory.bytes();
+  planned.job.one_rank = true;
+  return planned;
 }
 
 JobPlan plan_generate(const JobInputs& in) {
-  const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
-  return plan_of_prompts(in, Asked(in, tokenizer, examples_of(in)));
+  const Asked asked = ask(in);
+  return plan_requests(in, asked, asked.file.requests).job;
+}
+
+/// What answers: the recipe's model with what a training left.
+struct Answering {
+  Model model;
+
+  Answering(const JobInputs& in, const Asked& asked) : model(trained_model_settings(in, asked.positions())) {
+    for (const Request& request : asked.file.requests)
+      for (const int32_t id : request.prompt) require_known_token(in, model, asked.tokenizer, id);
+    tell(in, model.sharing().caution());
+    tell(in, length_notice(model, "prompts and continuations", asked.positions()));
+    use_trained_weights(in, model);
+  }
+};
+
+/// A line of progress on stderr every few seconds.
+class Progress {
+ public:
+  Progress(const JobInputs& in, int64_t requests, int64_t tokens) : in_(in), requests_(requests), tokens_(tokens) {}
+
+  void show(const EngineCounts& counts) {
+    constexpr std::chrono::seconds kEvery{5};
+    const auto now = Clock::now();
+    if (now - shown_ < kEvery) return;
+    shown_ = now;
+    const double seconds = std::chrono::duration<double>(now - begin_).count();
+    tell(in_, fmt::format("{} of {} requests, {} of {} prompt tokens computed, {:.1f} tokens/s computed, {:.1f} new "
+                          "tokens/s, {} of {} pages",
+                          counts.finished, requests_, counts.schedule.computed, tokens_,
+                          static_cast<double>(counts.schedule.computed) / seconds,
+                          static_cast<double>(counts.generated) / seconds, counts.pages_in_use, counts.pages_total));
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  const JobInputs& in_;
+  int64_t requests_, tokens_;
+  Clock::time_point begin_ = Clock::now(), shown_ = begin_;
+};
+
+/// Answers the requests that are left.
+void answer(const JobInputs& in, const Asked& asked, Model& model, GenerateLines& lines) {
+  std::vector<Request> requests;
+  std::vector<size_t> numbers;  // of these among all
+  for (size_t i = 0; i < asked.file.requests.size(); ++i) {
+    if (lines.has(i)) continue;
+    requests.push_back(asked.file.requests[i]);
+    numbers.push_back(i);
+  }
+  if (requests.empty()) return;
+  // What is told of reuse is a function of the whole batch, however much of it is left.
+  EngineOptions options = config_of(in).engine();
+  options.cumulative_logprobs = asked.file.kind == RequestKind::batch;
+  const std::vector<int64_t> cached =
+      plan_batch(asked.file.requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads)
+          .cached;
+  const Planned planned = plan_requests(in, asked, requests);
+  const Compute compute(compute_choice(in), planned.memory.bytes());
+  model.assemble(compute);
+  Progress progress(in, std::ssize(requests), planned.batch.tree.tokens());
+  const EngineHooks hooks{.finished =
+                              [&](int32_t r, RequestResult&& result) {
+                                const size_t number = numbers[static_cast<size_t>(r)];
+                                result.cached_tokens = cached[number];
+                                lines.add(number, std::move(result));
+                              },
+                          .stepped =
+                              [&](const EngineCounts& counts) {
+                                lines.sync();
+                                progress.show(counts);
+                              }};
+  const EngineCounts counts =
+      run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles, {}, &asked.tokenizer, hooks);
+  if (counts.failed > 0) lines.note_broken_weight(model.broken_base_weight());
 }
 
 std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) {
   if (!matters(plan.activations + plan.tables, plan)) return "use a machine with more memory";
-  return config.own.of<GenerateConfig>().batch > 1 ? "lower generate.max_new_tokens or generate.batch"
-                                                   : "lower generate.max_new_tokens";
+  return config.own.of<GenerateConfig>().max_new_tokens > 1 ? "lower generate.max_new_tokens or generate.memory_gib"
+                                                            : "lower generate.memory_gib";
 }
 
-int continue_prompts(const JobInputs& in) {
+int answer_requests(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   require_free_outputs(in);
   const GenerateConfig& config = config_of(in);
-  const Tokenizer tokenizer = Tokenizer::load(in.config.model.tokenizer_folder());
-  for (const std::string& notice : reading_notices(tokenizer, in.config.data)) tell(in, notice);
-  const std::vector<TextExample> examples = examples_of(in);
-  Asked asked(in, tokenizer, examples);
-  const MemoryPlan memory = asked.prompts.empty() ? MemoryPlan{} : require_memory(in, plan_of_prompts(in, asked));
+  const Asked asked = ask(in);
+  for (const std::string& notice : reading_notices(asked.tokenizer, in.config.data)) tell(in, notice);
+  for (const std::string& notice : asked.file.notices) tell(in, notice);
+  if (!config.prompts_file.empty() && config.prompts.empty())
+    tell(in, fmt::format("{} holds {} requests, read as {}", config.prompts_file.string(), asked.file.requests.size(),
+                         name_of(asked.file.kind)));
+  require_memory(in, plan_requests(in, asked, asked.file.requests).job);
   RunFolder folder(run_folder_path(in), "auto", teller(in));
   tell(in, folder.notice());
   refuse_overwritten_inputs(in, folder.path());
   std::vector<int32_t> tokens;
-  for (const auto& prompt : asked.prompts) tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-  tell(in, unknown_words(tokens, tokenizer, "prompts'", in.config.model));
-  if (!asked.prompts.empty()) answer(in, tokenizer, memory, asked);
+  for (const Request& request : asked.file.requests)
+    tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());
+  tell(in, unknown_words(tokens, asked.tokenizer, "prompts'", in.config.model));
 
-  const Samples samples = samples_of(in, tokenizer, examples, asked);
-  const std::filesystem::path file = folder / config.output;
-  write_text_file(file, samples.lines);  // first: whoever reads what is printed may have gone
-  if (!in.quiet && !config.prompts.empty()) print_out("{}", samples.shown);
-  if (samples.too_long > 0)
-    tell(in, fmt::format("note: {} of {} expected completions have more tokens, their end included, than "
-                         "generate.max_new_tokens={}: they cannot come out right",
-                         samples.too_long, samples.asked, config.max_new_tokens));
-  if (samples.asked > 0)
-    print_out("completions right: {} of {} ({:.1f} %)\n", samples.exact, samples.asked,
-              100.0 * static_cast<double>(samples.exact) / static_cast<double>(samples.asked));
-  if (!in.quiet) print_out("samples: {}\n", file.string());
-  report_faults(asked.results, file);
-  return kDone;
+  GenerateLines lines(in, folder.path(), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
+  Answering answering(in, asked);
+  lines.begin(answering.model);
+  answer(in, asked, answering.model, lines);
+  return lines.end();
 }
 
 void check_prompts(Recipe& recipe, const JobConfig& c) {
@@ -264,18 +255,19 @@ void check_prompts(Recipe& recipe, const JobConfig& c) {
 void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   const GenerateConfig& g = c.own.of<GenerateConfig>();
   const std::set<std::string> said = said_keys(g);
-  if (g.temperature == 0)
-    notes.add("generate", said, {"top_k", "top_p", "seed"},
+  // Lines of a file of requests may say another temperature.
+  if (g.temperature == 0 && (!g.prompts.empty() || g.prompts_file.empty()))
+    notes.add("generate", said, {"top_k", "top_p", "min_p", "typical_p", "seed"},
               "generate.temperature is 0, which always takes the most likely token");
-  if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file"}, "generate.prompts is given");
+  if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file", "kind"}, "generate.prompts is given");
 }
 
 }  // namespace
 
 Job generate_job() {
   return {.name = "generate",
-          .help = "continue prompts",
-          .run = continue_prompts,
+          .help = "answer requests: continue prompts, or score them",
+          .run = answer_requests,
           .plan = plan_generate,
           .smaller = smaller_generation,
           .reads_data = true,
@@ -288,7 +280,13 @@ Job generate_job() {
                 return std::vector{
                     std::pair{std::string("generate.prompts_file"), c.own.of<GenerateConfig>().prompts_file}};
               },
-          .outputs = [](const JobConfig& c) { return std::vector{c.own.of<GenerateConfig>().output}; }};
+          .outputs =
+              [](const JobConfig& c) {
+                const GenerateConfig& g = c.own.of<GenerateConfig>();
+                std::vector<std::string> names = {g.output, "generate_report.json", "journal/"};
+                if (!g.follow.empty()) names.push_back(g.follow);
+                return names;
+              }};
 }
 
 }  // namespace tessera
