@@ -83,15 +83,19 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
     append(plan.tree, tree);
   }
   plan.order = admission_order(plan, requests);
-  for (size_t v = 1; v < plan.tree.nodes.size(); ++v)
-    for (int32_t t = plan.tree.nodes[v].terminal_begin; t < plan.tree.nodes[v].terminal_end; ++t) {
+  for (size_t v = 1; v < plan.tree.nodes.size(); ++v) {
+    const PrefixTree::Node& node = plan.tree.nodes[v];
+    plan.all_bundles += bundles_for(node.end - node.begin, page_tokens);
+    for (int32_t t = node.terminal_begin; t < node.terminal_end; ++t) {
       const int32_t r = plan.tree.terminals[static_cast<size_t>(t)];
-      const int64_t alone =
-          bundles_alone(plan.tree, static_cast<int32_t>(v), plan.demands[static_cast<size_t>(r)], page_tokens);
+      const Demand& demand = plan.demands[static_cast<size_t>(r)];
+      plan.all_bundles += demand.samples * bundles_for(demand.tail_tokens(), page_tokens);
+      const int64_t alone = bundles_alone(plan.tree, static_cast<int32_t>(v), demand, page_tokens);
       if (alone <= plan.most_bundles) continue;
       plan.most_bundles = alone;
       plan.largest = r;
     }
+  }
   return plan;
 }
 

@@ -50,15 +50,15 @@ PagedAttention::PagedAttention(const Context& ctx, const StepPlan& plan, const K
       runs_(upload(ctx, plan.runs)),
       visits_(upload(ctx, plan.visits)),
       tiles_(upload(ctx, plan.tiles.tiles)),
+      fault_(ctx.scratch.allocate({std::ssize(plan.ids)}, DType::i32)),
       bytes_(ctx.scratch.allocate({1}, DType::i64)) {
-  if (is_narrow(pages.k.dtype)) fault_ = ctx.scratch.allocate({std::ssize(plan.ids)}, DType::i32);
   fill(ctx, 0, bytes_);
 }
 
 int64_t PagedAttention::bytes_read() const { return OnHost(bytes_).view().as<int64_t>()[0]; }
 
 void PagedAttention::note_faults(const Context& ctx, int layer) {
-  if (fault_.empty()) return;
+  if (!is_narrow(pages_.k.dtype)) return;
   host_work(ctx, [&] {
     const OnHost faults(fault_);
     const auto heads = faults.view().as<int32_t>();

@@ -6,17 +6,11 @@
 #include "core/error.h"
 
 namespace tessera {
-namespace {
-
-int64_t rounded_up(int64_t tokens, int64_t page_tokens) { return (tokens + page_tokens - 1) / page_tokens; }
-
-}  // namespace
-
 int64_t bundles_alone(const PrefixTree& tree, int32_t node, const Demand& demand, int64_t page_tokens) {
-  int64_t bundles = demand.samples > 0 ? rounded_up(std::max<int64_t>(0, demand.new_tokens - 1), page_tokens) : 0;
+  int64_t bundles = demand.samples > 0 ? bundles_for(demand.tail_tokens(), page_tokens) : 0;
   for (int32_t v = node; v > 0; v = tree.nodes[static_cast<size_t>(v)].parent) {
     const PrefixTree::Node& n = tree.nodes[static_cast<size_t>(v)];
-    bundles += rounded_up(n.end - n.begin, page_tokens);
+    bundles += bundles_for(n.end - n.begin, page_tokens);
   }
   return bundles;
 }
@@ -50,13 +44,6 @@ Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vect
   }
 }
 
-int64_t Schedule::bundles_for(int64_t tokens) const { return rounded_up(tokens, limits_.page_tokens); }
-
-int64_t Schedule::most_tail_tokens(int32_t request) const {
-  // The last new token is never fed.
-  return std::max<int64_t>(0, demands_[static_cast<size_t>(request)].new_tokens - 1);
-}
-
 int32_t Schedule::begin_of(int32_t sequence) const { return node(node_of(request_of(sequence))).end; }
 
 std::vector<int32_t> Schedule::path_of(int32_t v) const {
@@ -85,7 +72,7 @@ bool Schedule::is_awaited(int32_t v) const {
 
 /// Whether the table has room for so many tokens, bundles taken as needed. What was taken stays also when it is not enough.
 bool Schedule::grow(std::vector<int32_t>& table, int64_t tokens) {
-  while (std::ssize(table) < bundles_for(tokens)) {
+  while (std::ssize(table) < bundles_of(tokens)) {
     const auto bundle = pool_.take_bundle();
     if (!bundle) return false;
     table.push_back(*bundle);
@@ -134,7 +121,7 @@ bool Schedule::give_back_last_admitted(int32_t keep) {
     for (const int32_t v : path_of(request.node)) {
       NodeState& state = state_of(v);
       if (--state.users > 0) continue;
-      promised_ -= bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+      promised_ -= bundles_of(node(v)) - std::ssize(state.table);
       clear_node(v);
     }
     request.is_admitted = false;
@@ -164,10 +151,11 @@ bool Schedule::may_admit(int32_t r) const {
   int64_t need = 0;
   for (const int32_t v : path_of(node_of(r))) {
     const NodeState& state = nodes_[static_cast<size_t>(v)];
-    if (state.users == 0) need += bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+    if (state.users == 0) need += bundles_of(node(v)) - std::ssize(state.table);
   }
   const auto growth = [&](int32_t request, int64_t has) {
-    return static_cast<double>(bundles_for(most_tail_tokens(request)) - has) * limits_.reserve;
+    return static_cast<double>(bundles_of(demands_[static_cast<size_t>(request)].tail_tokens()) - has) *
+           limits_.reserve;
   };
   double reserve = growth(r, 0) * demands_[static_cast<size_t>(r)].samples;
   for (const int32_t s : live_) reserve += growth(request_of(s), std::ssize(sequences_[static_cast<size_t>(s)].table));
@@ -183,7 +171,7 @@ void Schedule::admit(int32_t r) {
   for (const int32_t v : path_of(node_of(r))) {
     NodeState& state = state_of(v);
     if (state.users++ > 0) continue;
-    promised_ += bundles_for(node(v).end - node(v).begin) - std::ssize(state.table);
+    promised_ += bundles_of(node(v)) - std::ssize(state.table);
     held_.erase(v);
   }
   admitted_.push_back(r);
@@ -197,7 +185,7 @@ void Schedule::end_request(int32_t r) {
   for (auto v = path.rbegin(); v != path.rend(); ++v) {
     NodeState& state = state_of(*v);
     if (request.is_admitted && --state.users == 0) {
-      promised_ -= bundles_for(node(*v).end - node(*v).begin) - std::ssize(state.table);
+      promised_ -= bundles_of(node(*v)) - std::ssize(state.table);
       if (!state.table.empty()) held_.insert(*v);
     }
     if (--state.remaining == 0) clear_node(*v);
@@ -268,7 +256,7 @@ void Schedule::resume(ScheduledStep& step) {
   while (!preempted_.empty() && room_ > 0 && std::ssize(live_) < limits_.sequences) {
     const int32_t s = preempted_.front();
     Sequence& sequence = sequences_[static_cast<size_t>(s)];
-    const int64_t bundles = bundles_for(sequence.length);
+    const int64_t bundles = bundles_of(sequence.length);
     // One more than it needs now, or it would soon be back here.
     while (live_.empty() && pool_.free_bundles() < bundles && make_room(sequence.age)) {
     }

@@ -24,7 +24,11 @@ struct ScheduleLimits {
 struct Demand {
   int64_t new_tokens = 0;
   int32_t samples = 0;
+  int64_t tail_tokens() const { return new_tokens > 0 ? new_tokens - 1 : 0; }  // the last new token is never fed
 };
+
+/// Bundles of pages that so many neighbouring tokens take.
+constexpr int64_t bundles_for(int64_t tokens, int64_t page_tokens) { return (tokens + page_tokens - 1) / page_tokens; }
 
 /// Bundles of pages that a request takes when it is alone, as long as it may become; its prompt ends at the node.
 int64_t bundles_alone(const PrefixTree&, int32_t node, const Demand&, int64_t page_tokens);
@@ -140,8 +144,8 @@ class Schedule {
   void clear_node(int32_t node);
   bool is_complete(int32_t request) const;
   std::vector<int32_t> path_of(int32_t node) const;
-  int64_t bundles_for(int64_t tokens) const;
-  int64_t most_tail_tokens(int32_t request) const;
+  int64_t bundles_of(int64_t tokens) const { return bundles_for(tokens, limits_.page_tokens); }
+  int64_t bundles_of(const PrefixTree::Node& n) const { return bundles_of(n.end - n.begin); }
   NodeState& state_of(int32_t node) { return nodes_[static_cast<size_t>(node)]; }
   const PrefixTree::Node& node(int32_t v) const { return tree_.nodes[static_cast<size_t>(v)]; }
 
