@@ -69,7 +69,7 @@ PrefixOrder sort_by_prefix(Prompts prompts, std::span<const int32_t> requests, i
   int64_t comparisons = 0;
   // On level l there are 2^l runs, whose lengths differ by at most one; on the lowest one none has two entries. Few are
   // sorted before a team is awake.
-  const int levels = count > 1 ? std::bit_width(static_cast<uint64_t>(count - 1)) : 0;
+  const int levels = count > 1 ? static_cast<int>(std::bit_width(static_cast<uint64_t>(count - 1))) : 0;
   for (int level = levels; level > 0; --level) {
     const int64_t pairs = int64_t{1} << (level - 1);
     const auto entry = [&](int64_t run) { return from.data() + ((count * run) >> level); };
