@@ -67,12 +67,13 @@ PrefixOrder sort_by_prefix(Prompts prompts, std::span<const int32_t> requests, i
   for (int32_t request : requests) from.push_back({request, 0});
   const int64_t count = static_cast<int64_t>(from.size());
   int64_t comparisons = 0;
-  // On level l there are 2^l runs, whose lengths differ by at most one; on the lowest one none has two entries.
-  const int levels = count > 1 ? std::bit_width(static_cast<uint64_t>(count - 1)) : 0;
+  // On level l there are 2^l runs, whose lengths differ by at most one; on the lowest one none has two entries. Few are
+  // sorted before a team is awake.
+  const int levels = count > 1 ? static_cast<int>(std::bit_width(static_cast<uint64_t>(count - 1))) : 0;
   for (int level = levels; level > 0; --level) {
     const int64_t pairs = int64_t{1} << (level - 1);
     const auto entry = [&](int64_t run) { return from.data() + ((count * run) >> level); };
-#pragma omp parallel for schedule(guided) num_threads(threads) reduction(+ : comparisons) if (threads > 1 && pairs > 1)
+#pragma omp parallel for schedule(guided) num_threads(threads) reduction(+ : comparisons) if (threads > 1 && count > 1 << 10)
     for (int64_t k = 0; k < pairs; ++k)
       comparisons += merge(prompts, {entry(2 * k), entry(2 * k + 1)}, {entry(2 * k + 1), entry(2 * k + 2)},
                            to.data() + (entry(2 * k) - from.data()));
