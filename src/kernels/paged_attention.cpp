@@ -161,6 +161,8 @@ PagedPlan plan_tiles(std::span<const AttentionVisit> visits, int64_t rows, int64
   std::vector<std::vector<int32_t>> of_tile(tiles);
   for (size_t i = 0; i < visits.size(); ++i) {
     const AttentionVisit& v = visits[i];
+    TS_CHECK(0 <= v.row_begin && v.row_end <= rows, "plan_tiles: visit {} is of rows {} to {} of {}", i, v.row_begin,
+             v.row_end, rows);
     if (v.row_begin >= v.row_end || v.begin >= v.end) continue;
     for (int64_t t = v.row_begin / tile_rows; t * tile_rows < v.row_end; ++t)
       of_tile[static_cast<size_t>(t)].push_back(static_cast<int32_t>(i));
