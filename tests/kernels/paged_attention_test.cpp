@@ -47,8 +47,8 @@ Alone attend_alone(const Tree& tree, int64_t row) {
 ::testing::AssertionResult same_row(const Matrix& got, int64_t row, const Matrix& want) {
   for (int64_t c = 0; c < got.cols(); ++c)
     if (std::bit_cast<uint64_t>(got.at(row, c)) != std::bit_cast<uint64_t>(want.at(0, c)))
-      return ::testing::AssertionFailure() << "row " << row << ", column " << c << ": " << got.at(row, c) << ", alone "
-                                           << want.at(0, c);
+      return ::testing::AssertionFailure()
+             << "row " << row << ", column " << c << ": " << got.at(row, c) << ", alone " << want.at(0, c);
   return ::testing::AssertionSuccess();
 }
 
@@ -149,9 +149,7 @@ TEST(PagedAttention, ReadsPagesOfEveryType) {
       const std::vector<TreeNode> nodes = Tree::random_tree(20 + seed, 40);
       Tree tree(shape, nodes, seed);
       const Tree::Result got = tree.attend(On("cpu", 2));
-      for_each_target([&](const std::string&) {
-        EXPECT_TRUE(tree.attend(On("cpu", 3)).out.equals_bitwise(got.out));
-      });
+      for_each_target([&](const std::string&) { EXPECT_TRUE(tree.attend(On("cpu", 3)).out.equals_bitwise(got.out)); });
       tree.q.emplace(tree.q->as(DType::f64));
       // Of the same pages nothing but f32 sums is between them; of f32 pages what the type takes away.
       expect_within(got.out, tree.attend(On("reference")).out, [](int64_t, int64_t) { return 1e-5; });
@@ -317,8 +315,10 @@ TEST(PagedPlan, ManyThreadsGetManyTiles) {
 TEST(MergeAttention, IsAttentionOverTheKeysOfBoth) {
   for (const int64_t heads : {1, 5, 18}) {
     const int64_t rows = 7, dim = 20;
-    const Matrix a = Matrix::random(rows, heads * dim, DType::f32, 1), x = Matrix::random(rows, heads, DType::f32, 2, 9);
-    Matrix b = Matrix::random(rows, heads * dim, DType::f32, 3, 1, 4), y = Matrix::random(rows, heads, DType::f32, 4, 9);
+    const Matrix a = Matrix::random(rows, heads * dim, DType::f32, 1),
+                 x = Matrix::random(rows, heads, DType::f32, 2, 9);
+    Matrix b = Matrix::random(rows, heads * dim, DType::f32, 3, 1, 4),
+           y = Matrix::random(rows, heads, DType::f32, 4, 9);
     Matrix out = a.copy(), lse = x.copy();
     // What one side did not see is the other's, bit for bit, and of two that saw nothing nothing comes.
     constexpr double kNothing = -std::numeric_limits<double>::infinity();

@@ -1,11 +1,11 @@
-// What a policy makes of a cache: heads of unlike lengths, entries out of order, biases, masses. Beside plain loops over
-// the entries as they were before they came to pages; all that is on no list is NaN.
+// What a policy makes of a cache: heads of unlike lengths, entries out of order, biases, masses. Beside plain loops
+// over the entries as they were before they came to pages; all that is on no list is NaN.
 
 #include <numeric>
 
+#include "kernels/harness.h"
 #include "kernels/key_value_pages.h"
 #include "kernels/paged_attention.h"
-#include "kernels/harness.h"
 
 namespace tessera::test {
 namespace {
@@ -32,9 +32,10 @@ struct Ragged {
   Tensor k, v, k_scale, v_scale, position, bias;
   std::vector<int32_t> tables, lengths, row_position, row_bound, mass_rows;
   std::vector<KeyRun> runs;
-  std::vector<AttentionVisit> visits = {{0, kRows, 0, 384, 0, 1}, {0, 64, 384, 5000, 0, 2}, {64, kRows, 384, 800, 2, 4}};
+  std::vector<AttentionVisit> visits = {
+      {0, kRows, 0, 384, 0, 1}, {0, 64, 384, 5000, 0, 2}, {64, kRows, 384, 800, 2, 4}};
   std::vector<int64_t> mass_offset;
-  Matrix q = Matrix::random(kRows, kHeads * kDim, DType::f32, 11, 2);
+  Matrix q = Matrix::random(kRows, kHeads* kDim, DType::f32, 11, 2);
 
   Ragged(const Options& o, uint64_t seed)
       : options(o),
@@ -58,7 +59,8 @@ struct Ragged {
     }
     std::vector<int32_t> free(kPages);
     std::iota(free.begin(), free.end(), 0);
-    for (size_t i = free.size(); i-- > 1;) std::swap(free[i], free[static_cast<size_t>(draw(static_cast<int64_t>(i) + 1))]);
+    for (size_t i = free.size(); i-- > 1;)
+      std::swap(free[i], free[static_cast<size_t>(draw(static_cast<int64_t>(i) + 1))]);
     for (int64_t r = 0; r < 3; ++r) add_run(r, draw, free);
     runs.push_back(runs[0]);
     std::swap(runs[2], runs[3]);  // 0, 1, 0, 2: the first run has rows of two visits' lists
@@ -129,7 +131,12 @@ struct Ragged {
     }
   }
   KeyValuePages pool() const {
-    KeyValuePages pages{.k = k.view(), .v = v.view(), .k_scale = {}, .v_scale = {}, .position = {}, .bias = {},
+    KeyValuePages pages{.k = k.view(),
+                        .v = v.view(),
+                        .k_scale = {},
+                        .v_scale = {},
+                        .position = {},
+                        .bias = {},
                         .page_tokens = kPageTokens};
     if (options.stored == DType::i8) pages.k_scale = k_scale.view(), pages.v_scale = v_scale.view();
     if (options.positions) pages.position = position.view();
@@ -210,7 +217,8 @@ struct Ragged {
           for (int64_t d = 0; d < kDim; ++d) out[static_cast<size_t>(d)] += p * e.v[static_cast<size_t>(d)];
         });
         r.lse.set(row, head, std::log(sum));
-        for (int64_t d = 0; d < kDim && sum > 0; ++d) r.out.set(row, head * kDim + d, out[static_cast<size_t>(d)] / sum);
+        for (int64_t d = 0; d < kDim && sum > 0; ++d)
+          r.out.set(row, head * kDim + d, out[static_cast<size_t>(d)] / sum);
         if (mass_rows[static_cast<size_t>(row)] == 0) continue;
         for_seen(row, h, [&](int32_t run, size_t i, const Entry& e) {
           const int64_t offset = mass_offset[static_cast<size_t>(run * kKvHeads + h)];

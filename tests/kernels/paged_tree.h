@@ -16,7 +16,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 struct TreeNode {
   int parent;  // −1 of the root; a parent stands in front of its children
   int64_t length, own;
-  int64_t first = 0;                  // entries in front of it on its path
+  int64_t first = 0;                   // entries in front of it on its path
   int32_t row_begin = 0, row_end = 0;  // rows at it and below
 };
 
@@ -25,7 +25,7 @@ struct TreeShape {
   int64_t page_tokens = 16;
   DType stored = DType::f32;
   int64_t window = 0;
-  bool ragged = false;   // every second run has a row of pages for each head
+  bool ragged = false;    // every second run has a row of pages for each head
   bool at_nodes = false;  // visits end where nodes end, and not at whole blocks of 128
 };
 
@@ -131,8 +131,8 @@ class PagedTree {
       std::stable_sort(plan.tile_visits.begin() + first, plan.tile_visits.end(), [&](int32_t a, int32_t b) {
         return visits[static_cast<size_t>(a)].begin < visits[static_cast<size_t>(b)].begin;
       });
-      plan.tiles.push_back({static_cast<int32_t>(row), static_cast<int32_t>(end), first,
-                            static_cast<int32_t>(plan.tile_visits.size())});
+      plan.tiles.push_back(
+          {static_cast<int32_t>(row), static_cast<int32_t>(end), first, static_cast<int32_t>(plan.tile_visits.size())});
     }
     return plan;
   }

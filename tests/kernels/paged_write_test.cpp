@@ -25,8 +25,13 @@ struct Pool {
       std::memset(x->view().mutable_data(), 0x35, static_cast<size_t>(x->view().bytes()));
   }
   KeyValuePages pages() const {
-    KeyValuePages all{.k = k.view(), .v = v.view(), .k_scale = {}, .v_scale = {}, .position = position.view(),
-                      .bias = {}, .page_tokens = page_tokens};
+    KeyValuePages all{.k = k.view(),
+                      .v = v.view(),
+                      .k_scale = {},
+                      .v_scale = {},
+                      .position = position.view(),
+                      .bias = {},
+                      .page_tokens = page_tokens};
     if (k.dtype() == DType::i8) all.k_scale = k_scale.view(), all.v_scale = v_scale.view();
     return all;
   }
@@ -63,8 +68,11 @@ std::vector<int32_t> write(const Context& ctx, const Rows& rows, const Pool& poo
 
 /// Every third row is not kept; the others go to pages in steps of six, backwards.
 Rows some_rows(int64_t count, int64_t width, int64_t page_tokens, uint64_t seed) {
-  Rows rows{Matrix::random(count, width, DType::f32, seed, 3, 5), Matrix::random(count, width, DType::f32, seed + 1, 3),
-            {}, {}, {}};
+  Rows rows{Matrix::random(count, width, DType::f32, seed, 3, 5),
+            Matrix::random(count, width, DType::f32, seed + 1, 3),
+            {},
+            {},
+            {}};
   for (int64_t r = 0; r < count; ++r) {
     rows.page.push_back(static_cast<int32_t>(r % 3 == 2 ? -1 : (count - r) / page_tokens * 6));
     rows.entry.push_back(static_cast<int32_t>((count - r) % page_tokens));
@@ -138,7 +146,8 @@ TEST(WritePages, CodesAreTheNearestMultiplesOfTheScaleTiesToEven) {
   const RandomStream stream(3, 3);
   for (uint64_t trial = 0; trial < 50; ++trial) {
     std::vector<float> x;
-    for (uint64_t d = 0; d < 40; ++d) x.push_back(static_cast<float>(std::ldexp(stream.normal(trial * 64 + d), static_cast<int>(trial) * 3 - 75)));
+    for (uint64_t d = 0; d < 40; ++d)
+      x.push_back(static_cast<float>(std::ldexp(stream.normal(trial * 64 + d), static_cast<int>(trial) * 3 - 75)));
     const One one("cpu", x, DType::i8);
     const float scale = one.pool.v_scale.as<float>()[0];
     for (size_t d = 0; d < x.size(); ++d)
@@ -151,7 +160,11 @@ TEST(WritePages, TellsTheFirstHeadThatDoesNotFit) {
   for (const char* backend : {"cpu", "reference"})
     for (const bool in_v : {false, true}) {
       const auto fault = [&](DType stored, std::vector<std::pair<int64_t, float>> numbers) {
-        Rows rows{Matrix::random(3, 3 * 20, DType::f32, 1), Matrix::random(3, 3 * 20, DType::f32, 2), {0, -1, 0}, {0, 1, 2}, {0, 1, 2}};
+        Rows rows{Matrix::random(3, 3 * 20, DType::f32, 1),
+                  Matrix::random(3, 3 * 20, DType::f32, 2),
+                  {0, -1, 0},
+                  {0, 1, 2},
+                  {0, 1, 2}};
         for (const auto& [column, x] : numbers) (in_v ? rows.v : rows.k).set(2, column, x), rows.k.set(1, column, x);
         const Pool pool(3, 8, 20, stored);
         const std::vector<int32_t> faults = write(On(backend), rows, pool, 3, 0);
