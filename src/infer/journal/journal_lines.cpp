@@ -65,7 +65,9 @@ AnswerLine read_answer_line(std::string_view line) {
     throw UserError("", fmt::format("the checksum is {:08x}, and the line says {:08x}", crc32(rest), crc));
   const size_t space = rest.find(' ');
   if (space == std::string_view::npos) throw UserError("", "the line has no answer");
-  return {number_of<int64_t>(rest.substr(0, space), 10, "number"), rest.substr(space + 1), crc};
+  const auto number = number_of<int64_t>(rest.substr(0, space), 10, "number");
+  if (std::to_string(number) != rest.substr(0, space)) throw UserError("", "the line has no number");
+  return {number, rest.substr(space + 1)};
 }
 
 int64_t for_each_whole_line(const std::filesystem::path& path,

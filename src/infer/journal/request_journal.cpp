@@ -82,15 +82,17 @@ void RequestJournal::read_file(LogFile log) {
     if (!has_end) file.whole_bytes = begin + static_cast<int64_t>(line.size()) + 1;
   });
   if (whole < static_cast<int64_t>(fs::file_size(file.path)))
-    notices_.push_back(fmt::format("note: {}: the last line was torn when its process ended; its request is computed "
-                                   "again",
-                                   file.path.string()));
+    notices_.push_back(
+        fmt::format("note: {}: the last line was torn when its process ended; its request is computed "
+                    "again",
+                    file.path.string()));
 }
 
 void RequestJournal::read_head(const LogFile& file, std::string_view line) {
   const JournalHead found = read_head_line(line);
   if (found.identity.hex() != head_.identity.hex())
-    throw UserError(file.path.string(), "the answers that are there are to other requests, or of another model or other options",
+    throw UserError(file.path.string(),
+                    "the answers that are there are to other requests, or of another model or other options",
                     identity_differences(found.identity, head_.identity) +
                         "undo the change, set run.dir to another folder, or start anew with run.resume = \"never\"");
   if (found.made_on == head_.made_on) return;

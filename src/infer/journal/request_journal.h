@@ -45,7 +45,7 @@ class RequestJournal {
 
   /// Makes this rank's file, or cuts it behind its last whole line, to append to it.
   void begin(int rank);
-  /// Behind `begin`: writes answers with their numbers and syncs them, once for all of them. When it returns they count.
+  /// Behind `begin`: writes answers with their numbers and syncs them, once for all. When it returns they count.
   void append(const std::vector<std::pair<int64_t, std::string>>& answers);
   /// By rank 0, behind `begin`, when every rank has appended its last answer: writes the file of answers in order, then
   /// ends the journal.

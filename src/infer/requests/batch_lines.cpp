@@ -35,7 +35,8 @@ class BatchLine {
       if (value) found = value;
     }
     if (!found)
-      throw UserError("", "the line has no prompt", "give \"prompt\", \"prompt_token_ids\", or \"prefix\" and \"contexts\"");
+      throw UserError("", "the line has no prompt",
+                      "give \"prompt\", \"prompt_token_ids\", or \"prefix\" and \"contexts\"");
     if ((found->name == "prefix") != (find("contexts") != nullptr))
       throw UserError("", "\"prefix\" and \"contexts\" go together");
     return *found;
@@ -49,7 +50,7 @@ class BatchLine {
 
  private:
   static bool is_own(std::string_view name) {
-    static const std::set<std::string_view> own = {"custom_id", "prompt", "messages",
+    static const std::set<std::string_view> own = {"custom_id",        "prompt", "messages",
                                                    "prompt_token_ids", "prefix", "contexts"};
     return own.contains(name);
   }

@@ -151,7 +151,8 @@ Json body_of(const AskedLine& line, std::span<const Request> requests, std::span
 Json openai_result(const AskedLine& line, std::span<const Request> requests, std::span<const RequestResult> results,
                    const Tokenizer& tokenizer, const std::string& digits) {
   Json json = Json::object().set("id", "batch_req_" + digits).set("custom_id", line.custom_id);
-  const auto failed = std::ranges::find_if(results, [](const RequestResult& result) { return result.error.has_value(); });
+  const auto failed =
+      std::ranges::find_if(results, [](const RequestResult& result) { return result.error.has_value(); });
   if (failed != results.end())
     return json.set("response", Json())
         .set("error", Json::object().set("code", failed->error->code).set("message", failed->error->message));
