@@ -13,8 +13,8 @@
 
 #include "core/device/memory.h"
 #include "core/error.h"
-#include "core/random.h"
 #include "core/stop.h"
+#include "infer/draws.h"
 #include "infer/kv_cache.h"
 #include "kernels/compute.h"
 #include "kernels/rounding.h"
@@ -26,7 +26,6 @@ namespace {
 using Prompts = std::vector<std::vector<int32_t>>;
 
 constexpr int64_t kPromptTokens = 512;  // prompt tokens fed by one pass: large enough to keep matrix products busy
-constexpr uint64_t kSamplingStream = 0x53414d504c45;  // keeps these draws apart from those of training
 
 /// The tokens of one pass.
 struct Feed {
@@ -160,7 +159,8 @@ class Generator {
     int32_t id = 0;
     try {
       // Keyed by prompt and number of the token: what shares the pass does not change the draw.
-      id = choose_token(logits, options_.sampling, uniform(sequence.prompt, static_cast<uint64_t>(result.ids.size())));
+      id = choose_token(logits, options_.sampling,
+                        draw_uniform(options_.seed, sequence.prompt, static_cast<int64_t>(result.ids.size())));
     } catch (const UserError& fault) {
       result.finish = Finish::failed;
       result.fault = fault.message();
@@ -179,14 +179,6 @@ class Generator {
     if (!stop && !enough && !full) return;
     result.finish = stop ? Finish::stop : enough ? Finish::max_new_tokens : Finish::max_position;
     sequence.prompt = -1;
-  }
-
-  /// 53 bits from two words.
-  double uniform(int64_t prompt, uint64_t step) const {
-    const RandomStream stream(options_.seed, hash_key({kSamplingStream, static_cast<uint64_t>(prompt)}));
-    // 27 and 26 bits of two 32-bit words.
-    const uint64_t high = stream.bits(2 * step) >> 5, low = stream.bits(2 * step + 1) >> 6;
-    return static_cast<double>((high << 26) | low) * 0x1p-53;
   }
 
   const Context& ctx_;
