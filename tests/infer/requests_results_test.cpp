@@ -108,7 +108,7 @@ TEST(ResultLines, OfTextsAndRecordsAreTodays) {
 std::string digits() { return sha256_hex(kIdentity + ":0").substr(0, 24); }
 
 TEST(ResultLines, OfOpenAiCompletions) {
-  EXPECT_EQ(answer(RequestFiles(), openai_line(R"({"model": "law", "prompt": ["ab", [99]], "n": 2})"),
+  EXPECT_EQ(answer(RequestFiles(), openai_line(R"({"model": "law", "prompt": ["ab", "c"], "n": 2})"),
                    {{.outputs = {hi(), hi(Finish::max_position)}, .cached_tokens = 1}, {.outputs = {hi(), hi()}}}),
             R"({"id":"batch_req_)" + digits() +
                 R"(","custom_id":"a","response":{"status_code":200,"request_id":"req_)" + digits() +
