@@ -136,7 +136,7 @@ TEST(ResultLines, OfOpenAiEchoes) {
             "\"token_logprobs\":[null,-3.0,-2.0,-0.5,-1.0],"
             "\"top_logprobs\":[null,{\"c\":-0.125,\"\uFFFD\":-3.0},{\"c\":-0.125,\" hello\":-2.0},"
             "{\"i\":-0.25,\"h\":-0.5},{\"i\":-1.0}],"
-            "\"text_offset\":[0,1,2,8,9]}");
+            "\"text_offset\":[0,0,1,7,8]}");
 }
 
 TEST(ResultLines, OfOpenAiChat) {
