@@ -252,6 +252,9 @@ TEST(BatchLines, HaveEachNumberOnce) {
   EXPECT_THAT(files.fault("{\"custom_id\": \"x/0\", \"prompt\": \"a\"}\n"
                           "{\"custom_id\": \"x\", \"prefix\": \"b\", \"contexts\": [\"c\"]}"),
               HasSubstr("the custom_id \"x/0\" is there twice"));
+  EXPECT_THAT(files.fault("{\"custom_id\": \"x\", \"prompt\": \"a\"}\n"
+                          "{\"custom_id\": \"x\", \"prefix\": \"b\", \"contexts\": [\"c\"]}"),
+              HasSubstr("the custom_id \"x\" is there twice"));
 }
 
 TEST(BadWords, AreSpelledWithALeadingSpaceAndWithout) {

@@ -128,6 +128,7 @@ TEST(OpenAiLines, AreRefusedByNameForWhatIsNotOffered) {
   EXPECT_THAT(refusal(R"({"prompt": "a", "model": "law", "adapter": "tax"})"), HasSubstr("\"model\" is \"law\" and"));
   EXPECT_THAT(refusal(R"({"prompt": "a", "max_tokens": 3, "max_completion_tokens": 4})"), HasSubstr("3 and 4"));
   EXPECT_THAT(refusal(R"({"prompt": "a", "echo": true, "truncate_prompt_tokens": 4})"), HasSubstr("\"echo\""));
+  EXPECT_THAT(refusal(R"({"prompt": "a", "prompt_logprobs": 1})"), HasSubstr("has no place in answers of OpenAI's"));
   EXPECT_THAT(refusal(R"({"messages": []})"), HasSubstr("\"messages\" belongs to /v1/chat/completions"));
   EXPECT_THAT(refusal(R"({"messages": [{"content": "a"}], "echo": true})", kChat),
               HasSubstr("belongs to /v1/completions"));
@@ -146,6 +147,8 @@ TEST(OpenAiLines, HaveFourMembers) {
   EXPECT_THAT(files.fault(R"({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {}, "n": 1})"),
               HasSubstr("options stand in the body"));
   EXPECT_THAT(files.fault(openai_line(R"({"prompt": "a"})") + "\n" + openai_line(R"({"prompt": "b"})")),
+              HasSubstr("in.jsonl:2: the custom_id \"a\" is there twice"));
+  EXPECT_THAT(files.fault(openai_line(R"({"prompt": "a"})") + "\n" + openai_line(R"({"prompt": ["b", "c"]})")),
               HasSubstr("in.jsonl:2: the custom_id \"a\" is there twice"));
 }
 

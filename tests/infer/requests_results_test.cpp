@@ -108,7 +108,7 @@ TEST(ResultLines, OfTextsAndRecordsAreTodays) {
 std::string digits() { return sha256_hex(kIdentity + ":0").substr(0, 24); }
 
 TEST(ResultLines, OfOpenAiCompletions) {
-  EXPECT_EQ(answer(RequestFiles(), openai_line(R"({"model": "law", "prompt": ["ab", [99]], "n": 2})"),
+  EXPECT_EQ(answer(RequestFiles(), openai_line(R"({"model": "law", "prompt": ["ab", "c"], "n": 2})"),
                    {{.outputs = {hi(), hi(Finish::max_position)}, .cached_tokens = 1}, {.outputs = {hi(), hi()}}}),
             R"({"id":"batch_req_)" + digits() +
                 R"(","custom_id":"a","response":{"status_code":200,"request_id":"req_)" + digits() +
@@ -136,7 +136,7 @@ TEST(ResultLines, OfOpenAiEchoes) {
             "\"token_logprobs\":[null,-3.0,-2.0,-0.5,-1.0],"
             "\"top_logprobs\":[null,{\"c\":-0.125,\"\uFFFD\":-3.0},{\"c\":-0.125,\" hello\":-2.0},"
             "{\"i\":-0.25,\"h\":-0.5},{\"i\":-1.0}],"
-            "\"text_offset\":[0,1,2,8,9]}");
+            "\"text_offset\":[0,0,1,7,8]}");
 }
 
 TEST(ResultLines, OfOpenAiChat) {

@@ -27,8 +27,8 @@ std::string head_line(const JournalHead& head) {
   Json made_on = Json::object();
   for (const auto& [name, value] : head.made_on) made_on.set(name, value);
   Json json = Json::object().set("format", kFormat).set("version", kVersion).set("identity", head.identity.hex());
-  const Json parts = to_json(head.identity);
-  for (const auto& [name, value] : parts.members()) json.set(name, value);
+  const Json identity = to_json(head.identity);
+  for (const auto& [name, value] : identity.members()) json.set(name, value);
   return json.set("made_on", std::move(made_on)).dump();
 }
 

@@ -110,6 +110,7 @@ void add_batch_line(const Json& json, const std::string& where, RequestBuilder& 
   const LineOptions options =
       read_options(line.options, batch_names(), builder.defaults(), builder.tokenizer(), builder.told_names());
   const AskedLine asked{.where = where, .custom_id = line.custom_id()};
+  builder.claim_id(asked.custom_id);
   const NamedValue& prompt = line.prompt();
   if (prompt.name == "messages") {
     if (!builder.defaults().encode_messages) refuse_messages();

@@ -169,6 +169,18 @@ std::vector<BodyPrompt> prompts_of_body(const Body& body, bool is_chat, const Re
   return {{builder.defaults().encode_messages(*prompt->value), ""}};
 }
 
+/// An echo has the prompt's logprobs beside those of new tokens. There is no other place for them.
+void read_echo(const Body& body, LineOptions& options) {
+  for (const char* name : {"prompt_logprobs", "score_from"})
+    if (options.said.contains(name))
+      throw UserError("", fmt::format("\"{}\" has no place in answers of OpenAI's", name),
+                      "\"echo\" with \"logprobs\" tells the prompt's tokens, and with \"max_tokens\" 0 them alone");
+  const bool echo = body.truth("echo");
+  if (echo && options.truncate_prompt_tokens)
+    throw UserError("", "\"echo\" repeats the prompt, and \"truncate_prompt_tokens\" cuts it", "leave one of them out");
+  options.request.prompt_logprobs = echo ? options.request.logprobs : -1;
+}
+
 /// Beams are searched without draws: there is no temperature by default.
 bool asks_for_beams(const Body& body, const RequestDefaults& defaults) {
   const auto said = std::ranges::find(body.options, "num_beams", &NamedValue::name);
@@ -188,12 +200,7 @@ LineOptions options_of(Body& body, bool is_chat, RequestBuilder& builder) {
   options.to_the_end = is_chat && has_own_length && !options.said.contains("max_tokens");
   read_logprobs(body, is_chat, options.request);
   read_model(body, defaults, options);
-  if (body.truth("echo")) {
-    if (options.truncate_prompt_tokens)
-      throw UserError("", "\"echo\" repeats the prompt, and \"truncate_prompt_tokens\" cuts it",
-                      "leave one of them out");
-    if (options.request.logprobs >= 0) options.request.prompt_logprobs = options.request.logprobs;
-  }
+  read_echo(body, options);
   return options;
 }
 
@@ -203,6 +210,7 @@ void add_openai_line(const Json& json, const std::string& where, RequestBuilder&
   const std::map<std::string, NamedValue> line = line_members(json);
   const NamedValue& custom_id = require_member(line, "custom_id");
   if (custom_id.text().empty()) custom_id.refuse("a text that is not empty");
+  builder.claim_id(custom_id.text());
   if (const NamedValue& method = require_member(line, "method"); method.text() != "POST") method.refuse("\"POST\"");
   const bool is_chat = is_chat_url(require_member(line, "url"));
   const NamedValue& body_value = require_member(line, "body");

@@ -48,6 +48,11 @@ void check_offset(const Request& request) {
                                     request.activation_offset, request.prompt.size()));
 }
 
+void require_new(std::set<std::string>& ids, const std::string& custom_id) {
+  if (!custom_id.empty() && !ids.insert(custom_id).second)
+    throw UserError("", fmt::format("the custom_id \"{}\" is there twice", custom_id), "give each request its own");
+}
+
 }  // namespace
 
 RequestBuilder::RequestBuilder(const DataConfig& config, const Tokenizer& tokenizer, const RequestDefaults& defaults,
@@ -90,12 +95,13 @@ Request RequestBuilder::finished(LineOptions options, std::vector<int32_t> promp
   check_length(request, defaults_.max_position);
   check_scores(request);
   check_offset(request);
-  if (!custom_id.empty() && !custom_ids_.insert(custom_id).second)
-    throw UserError("", fmt::format("the custom_id \"{}\" is there twice", custom_id), "give each request its own");
+  require_new(request_ids_, custom_id);
   const uint64_t seed = seed_of(request);
   request.seed = options.seed.value_or(seed);
   return std::move(request);
 }
+
+void RequestBuilder::claim_id(const std::string& custom_id) { require_new(line_ids_, custom_id); }
 
 void RequestBuilder::begin_line(AskedLine line) {
   line.first = file_.requests.size();

@@ -18,6 +18,9 @@ class RequestBuilder {
   /// The tokens of a prompt's text. @throws UserError, without a place, when there are none
   std::vector<int32_t> tokens_of(const std::string& prompt) const;
 
+  /// A line of the file has this custom_id, if any. @throws UserError, without a place, when another one has it
+  void claim_id(const std::string& custom_id);
+
   /// Adds a request and its line of answers. @throws UserError, without a place
   void add(LineOptions, std::vector<int32_t> prompt, AskedLine line);
 
@@ -40,7 +43,8 @@ class RequestBuilder {
   const Tokenizer& tokenizer_;
   const RequestDefaults& defaults_;
   RequestFile& file_;
-  std::set<std::string> told_names_{}, custom_ids_{};
+  std::set<std::string> told_names_{};
+  std::set<std::string> line_ids_{}, request_ids_{};  // of a line with several requests they differ
   struct Repeated {
     std::vector<int32_t> prompt;
     int64_t requests = 0;
