@@ -12,6 +12,8 @@ namespace {
 
 using Tree = PagedTree;
 
+float* row_of(const Matrix& x, int64_t row) { return x.view().row<float>(row); }
+
 /// What `attention` gives to one row over the keys of its path, up to its bound.
 struct Alone {
   Matrix out, lse;
@@ -22,25 +24,25 @@ Alone attend_alone(const Tree& tree, int64_t row) {
   Matrix k(count, width, DType::f32), v(count, width, DType::f32);
   int64_t key = 0;
   for (const int node : tree.path_of(row))
-    for (int64_t i = 0; i < tree.nodes()[static_cast<size_t>(node)].length && key < count; ++i, ++key)
-      for (int64_t c = 0; c < width; ++c) {
-        k.set(key, c, tree.keys[static_cast<size_t>(node)].at(i, c));
-        v.set(key, c, tree.values[static_cast<size_t>(node)].at(i, c));
-      }
+    for (int64_t i = 0; i < tree.nodes()[static_cast<size_t>(node)].length && key < count; ++i, ++key) {
+      std::copy_n(row_of(tree.keys[static_cast<size_t>(node)], i), width, row_of(k, key));
+      std::copy_n(row_of(tree.values[static_cast<size_t>(node)], i), width, row_of(v, key));
+    }
   EXPECT_EQ(key, count);
   Alone alone{Matrix(1, shape.heads * shape.head_dim, DType::f32), Matrix(1, shape.heads, DType::f32)};
   const std::vector<AttentionSegment> segments = {{0, 1, 0, count}};
-  attention(On("cpu"), {.q = tree.q->view().slice_rows(row, row + 1),
-                        .k = k.view(),
-                        .v = v.view(),
-                        .out = alone.out,
-                        .lse = alone.lse,
-                        .heads = shape.heads,
-                        .kv_heads = shape.kv_heads,
-                        .head_dim = shape.head_dim,
-                        .scale = tree.scale(),
-                        .segments = segments,
-                        .window = shape.window});
+  static const On kCpu("cpu");
+  attention(kCpu, {.q = tree.q->view().slice_rows(row, row + 1),
+                   .k = k.view(),
+                   .v = v.view(),
+                   .out = alone.out,
+                   .lse = alone.lse,
+                   .heads = shape.heads,
+                   .kv_heads = shape.kv_heads,
+                   .head_dim = shape.head_dim,
+                   .scale = tree.scale(),
+                   .segments = segments,
+                   .window = shape.window});
   return alone;
 }
 
@@ -69,9 +71,9 @@ const std::vector<TreeShape> kShapes = {
 TEST(PagedAttention, GivesEachRowOfATreeTheBitsOfAttentionOverItsOwnKeys) {
   int64_t rows = 0;
   for (size_t i = 0; i < kShapes.size(); ++i)
-    for (uint64_t seed : {1, 2, 3}) {
+    for (uint64_t seed : {1, 2}) {
       SCOPED_TRACE(text(kShapes[i]) + ", seed " + std::to_string(seed));
-      const Tree tree(kShapes[i], Tree::random_tree(seed * 10 + i, 60), seed);
+      const Tree tree(kShapes[i], Tree::random_tree(seed * 10 + i, 40), seed);
       const Tree::Result got = tree.attend(On("cpu", 2));
       rows += tree.rows();
       for (int64_t row = 0; row < tree.rows(); ++row) {
@@ -80,7 +82,7 @@ TEST(PagedAttention, GivesEachRowOfATreeTheBitsOfAttentionOverItsOwnKeys) {
         ASSERT_TRUE(same_row(got.lse, row, alone.lse));
       }
     }
-  EXPECT_GT(rows, 300);
+  EXPECT_GT(rows, 200);
 }
 
 /// Few rows below a long prefix, some of them below a second node that ends in the middle of a block.
@@ -108,13 +110,13 @@ TEST(PagedAttention, SpansThatAreTasksOfTheirOwnAreMergedInOrder) {
 TEST(PagedAttention, HasOneOrderForThreadsInstructionsTilesAndPages) {
   const TreeShape shape{.heads = 6, .kv_heads = 2, .head_dim = 24, .page_tokens = 16};
   for (const uint64_t seed : {5, 6}) {
-    const std::vector<TreeNode> nodes = seed == 5 ? Tree::random_tree(5, 50) : long_tree();
+    const std::vector<TreeNode> nodes = seed == 5 ? Tree::random_tree(5, 25, 200) : long_tree();
     const Tree tree(shape, nodes, seed);
     const Tree::Result want = tree.attend(On("cpu"));
-    for_each_target([&](const std::string&) {
-      for (const int64_t tile_rows : {1, 7, 64})
-        EXPECT_TRUE(tree.attend(On("cpu", 3), tile_rows).out.equals_bitwise(want.out)) << tile_rows;
-    });
+    for_each_target(
+        [&](const std::string&) { EXPECT_TRUE(tree.attend(On("cpu", 3), 7).out.equals_bitwise(want.out)); });
+    for (const int64_t tile_rows : {1, 2, 64})
+      EXPECT_TRUE(tree.attend(On("cpu", 2), tile_rows).out.equals_bitwise(want.out)) << tile_rows;
     for (const int threads : {1, 2, 3, 5, 7}) {
       const Tree::Result got = tree.attend(On("cpu", threads));
       EXPECT_TRUE(got.out.equals_bitwise(want.out) && got.lse.equals_bitwise(want.lse)) << threads;
@@ -149,7 +151,9 @@ TEST(PagedAttention, ReadsPagesOfEveryType) {
       const std::vector<TreeNode> nodes = Tree::random_tree(20 + seed, 40);
       Tree tree(shape, nodes, seed);
       const Tree::Result got = tree.attend(On("cpu", 2));
-      for_each_target([&](const std::string&) { EXPECT_TRUE(tree.attend(On("cpu", 3)).out.equals_bitwise(got.out)); });
+      if (seed == 1)
+        for_each_target(
+            [&](const std::string&) { EXPECT_TRUE(tree.attend(On("cpu", 3)).out.equals_bitwise(got.out)); });
       tree.q.emplace(tree.q->as(DType::f64));
       // Of the same pages nothing but f32 sums is between them; of f32 pages what the type takes away.
       expect_within(got.out, tree.attend(On("reference")).out, [](int64_t, int64_t) { return 1e-5; });

@@ -28,6 +28,7 @@ struct Options {
 struct Ragged {
   static constexpr int64_t kHeads = 6, kKvHeads = 2, kDim = 20, kRows = 70, kPageTokens = 16, kPages = 200;
   Options options;
+  On writer{"reference"};
   std::vector<Entry> entries[3][kKvHeads];
   Tensor k, v, k_scale, v_scale, position, bias;
   std::vector<int32_t> tables, lengths, row_position, row_bound, mass_rows;
@@ -109,16 +110,16 @@ struct Ragged {
     const std::vector<int32_t> pages = {static_cast<int32_t>(page)}, slots = {static_cast<int32_t>(slot)};
     const std::vector<int32_t> positions = {e.position};
     std::vector<int32_t> fault = {9};
-    write_pages(On("reference"), {.k = view_of(std::span(e.k), {1, kDim}),
-                                  .v = view_of(std::span(e.v), {1, kDim}),
-                                  .pages = pool(),
-                                  .page_base = 0,
-                                  .kv_heads = 1,
-                                  .head_dim = kDim,
-                                  .page = pages,
-                                  .entry = slots,
-                                  .position = positions,
-                                  .fault = fault});
+    write_pages(writer, {.k = view_of(std::span(e.k), {1, kDim}),
+                         .v = view_of(std::span(e.v), {1, kDim}),
+                         .pages = pool(),
+                         .page_base = 0,
+                         .kv_heads = 1,
+                         .head_dim = kDim,
+                         .page = pages,
+                         .entry = slots,
+                         .position = positions,
+                         .fault = fault});
     ASSERT_EQ(fault[0], 0);
     bias.as<float>()[static_cast<size_t>(page * kPageTokens + slot)] = e.bias;
     for (int64_t d = 0; d < kDim; ++d) {
@@ -184,7 +185,8 @@ struct Ragged {
   }
   double score(int64_t row, int64_t head, const Entry& e) const {
     double sum = 0;
-    for (int64_t d = 0; d < kDim; ++d) sum += q.at(row, head * kDim + d) * e.k[static_cast<size_t>(d)];
+    const float* of_row = ConstView(q.view()).row<float>(row) + head * kDim;
+    for (int64_t d = 0; d < kDim; ++d) sum += static_cast<double>(of_row[d]) * e.k[static_cast<size_t>(d)];
     return scale() * sum + e.bias;
   }
   /// Calls f(run, i, entry) for what a row sees in a head.
@@ -267,7 +269,7 @@ TEST(PagedEntries, HaveOneOrder) {
     const Ragged problem({.stored = stored, .window = 600}, 8);
     const Ragged::Result want = problem.attend("cpu");
     for_each_target([&](const std::string&) {
-      for (const int threads : {1, 2, 7})
+      for (const int threads : {2, 7})
         for (const int64_t tiles : {0, 1}) {
           const Ragged::Result got = problem.attend("cpu", threads, tiles);
           EXPECT_TRUE(got.out.equals_bitwise(want.out)) << threads;

@@ -227,16 +227,17 @@ class PagedTree {
       }
       if (length == 0) continue;
       const KeyValuePages to = pages();
-      write_pages(On("reference"), {.k = keys[static_cast<size_t>(node)].view().slice_cols(h * D, (h + 1) * D),
-                                    .v = values[static_cast<size_t>(node)].view().slice_cols(h * D, (h + 1) * D),
-                                    .pages = to,
-                                    .page_base = 0,
-                                    .kv_heads = 1,
-                                    .head_dim = D,
-                                    .page = page,
-                                    .entry = entry,
-                                    .position = {},
-                                    .fault = fault});
+      static const On kWriter("reference");
+      write_pages(kWriter, {.k = keys[static_cast<size_t>(node)].view().slice_cols(h * D, (h + 1) * D),
+                            .v = values[static_cast<size_t>(node)].view().slice_cols(h * D, (h + 1) * D),
+                            .pages = to,
+                            .page_base = 0,
+                            .kv_heads = 1,
+                            .head_dim = D,
+                            .page = page,
+                            .entry = entry,
+                            .position = {},
+                            .fault = fault});
       EXPECT_THAT(fault, testing::Each(0));
     }
   }

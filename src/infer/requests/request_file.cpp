@@ -61,9 +61,14 @@ class LineReader {
   RequestBuilder builder_;
 };
 
-/// The first line that is not blank, and its place; empty: there is none.
-std::pair<std::string_view, std::string> first_line(const fs::path& file, std::string_view content) {
-  std::pair<std::string_view, std::string> first;
+struct PlacedLine {
+  std::string_view text;
+  std::string where;  // "FILE:LINE"
+};
+
+/// The first line that is not blank; empty: there is none.
+PlacedLine first_line(const fs::path& file, std::string_view content) {
+  PlacedLine first;
   for_each_line(file, content, [&](std::string_view line, const std::string& where) {
     first = {line, where};
     return false;
@@ -110,17 +115,17 @@ RequestFile read_requests_text(std::string_view text, const fs::path& path, std:
                                const DataConfig& config, const Tokenizer& tokenizer, const RequestDefaults& defaults,
                                int64_t limit) {
   const bool is_named_jsonl = is_jsonl(path);  // throws for names of formats that are not read
-  const auto [first, first_place] = first_line(path, text);
-  if (first.empty()) throw UserError(path.string(), "the file holds no requests", "write one a line");
+  const PlacedLine first = first_line(path, text);
+  if (first.text.empty()) throw UserError(path.string(), "the file holds no requests", "write one a line");
   const LineKinds kinds(config);
   const bool is_found = kind == "auto";
-  RequestFile file{.kind = is_found ? found_kind(kinds, first, first_place, is_named_jsonl) : named_kind(kind)};
+  RequestFile file{.kind = is_found ? found_kind(kinds, first.text, first.where, is_named_jsonl) : named_kind(kind)};
   const int64_t bound = bound_of(file.kind, limit, config);
   LineReader reader(config, tokenizer, defaults, file);
   LineFaults faults;
   for_each_line(path, text, [&](std::string_view line, const std::string& where) {
     faults.collect(where, [&] {
-      if (is_found) kinds.require(file.kind, line, first_place);
+      if (is_found) kinds.require(file.kind, line, first.where);
       reader.read(line, where);
     });
     return bound == 0 || std::ssize(file.lines) + faults.count() < bound;

@@ -33,6 +33,7 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/paged_block-inl.h"
+#include "kernels/cpu/paged_few-inl.h"
 #include "kernels/cpu/paged_merge-inl.h"
 
 #ifndef TESSERA_KERNELS_CPU_PAGED_ATTENTION_SHARED_
@@ -166,27 +167,45 @@ HWY_INLINE void rescale_row(float* acc, const float* added, int64_t dim, float f
   }
 }
 
+/// Scores of some queries with entries of a block.
+HWY_INLINE void score(const PagedAttentionArgs& args, const PagedScratch& s, const EntryBlock& b, Queries queries,
+                      Rows rows) {
+  const int64_t dim = args.head_dim;
+  const float* q = s.q + queries.first * dim;
+  if (!b.is_turned) return score_few(q, queries.count, dim, b, rows, s.scores);
+  product({queries.count, rows.end - rows.begin, dim, q, dim, 1, s.turned_k + rows.begin, kScoreStride,
+           s.scores + rows.begin, kScoreStride, 1, 0});
+}
+
+/// added = Σ probability · value of the entries, ascending: sums that go on from piece to piece.
+HWY_INLINE void add_values(const PagedAttentionArgs& args, const PagedScratch& s, const EntryBlock& b, Queries queries,
+                           Rows rows) {
+  const int64_t dim = args.head_dim;
+  bool first = true;
+  for (const RowPiece& v : b.values) {
+    const int64_t begin = std::max(rows.begin, v.first), end = std::min(rows.end, v.first + v.count);
+    if (begin >= end) continue;
+    const TileArgs t{
+        queries.count, dim, end - begin, s.scores + begin,    kScoreStride, 1, v.data + (begin - v.first) * dim, dim,
+        s.added,       dim, 1,           first ? 0.0f : 1.0f, true};
+    queries.count == 3 ? product_of_rows<3>(t) : product(t);
+    first = false;
+  }
+}
+
 /// A block of entries and up to kGroup queries.
 HWY_INLINE void attend_group(const PagedAttentionArgs& args, const PagedScratch& s, const EntryBlock& b,
                              Queries queries) {
   const Rows rows = rows_that_are_seen(s, b, queries);
   if (rows.begin == rows.end) return;
   const int64_t dim = args.head_dim;
-  product({queries.count, rows.end - rows.begin, dim, s.q + queries.first * dim, dim, 1, s.turned_k + rows.begin,
-           kScoreStride, s.scores + rows.begin, kScoreStride, 1, 0});
+  score(args, s, b, queries, rows);
   const Scores scores(s.scores, rows);
   bool had_none[kGroup];
   for (int64_t i = 0; i < queries.count; ++i) had_none[i] = s.sum[queries.first + i] == 0;
   Softened softened;
   soften_rows(s, b, queries, scores, softened);
-  bool first = true;
-  for (const ValueRows* v = b.values; v != b.values + b.value_count; ++v) {
-    const int64_t begin = std::max(rows.begin, v->first), end = std::min(rows.end, v->first + v->count);
-    if (begin >= end) continue;
-    product({queries.count, dim, end - begin, s.scores + begin, kScoreStride, 1, v->data + (begin - v->first) * dim,
-             dim, s.added, dim, 1, first ? 0.0f : 1.0f, true});
-    first = false;
-  }
+  add_values(args, s, b, queries, rows);
   for (int64_t i = 0; i < queries.count; ++i)
     if (softened.total[i] != 0)
       rescale_row(s.acc + (queries.first + i) * dim, s.added + i * dim, dim, softened.factor[i], had_none[i]);
@@ -201,8 +220,7 @@ HWY_INLINE void attend_visit(const PagedAttentionArgs& args, const AttentionVisi
     find_entries(args, visit, kv_head, e, next, s, b);
     const Rows rows = rows_that_are_seen(s, b, queries);
     if (rows.begin == rows.end) continue;
-    turn_keys(args, s, b);
-    find_values(args, queries.count, s, b);
+    load_entries(args, queries.count, s, b);
     for (int64_t q = 0; q < queries.count; q += kGroup)
       attend_group(args, s, b, {queries.first + q, std::min(kGroup, queries.count - q)});
   }

@@ -19,21 +19,27 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-/// Neighbouring rows of values: those of entries [first, first + count) of a block.
-struct ValueRows {
+/// Neighbouring keys or values: those of entries [first, first + count) of a block.
+struct RowPiece {
   const float* data;
   int64_t first, count;
+};
+struct BlockRows {
+  RowPiece of[kKeyBlock];
+  int count = 0;
+  const RowPiece* begin() const { return of; }
+  const RowPiece* end() const { return of + count; }
 };
 
 /// At most kKeyBlock entries of a visit in one key-value head.
 struct EntryBlock {
   PagePiece pieces[kKeyBlock];
-  ValueRows values[kKeyBlock];
+  BlockRows keys, values;
   int64_t entries = 0;
-  int piece_count = 0, value_count = 0;
+  int piece_count = 0;
   int32_t lowest = std::numeric_limits<int32_t>::max();  // of the positions
   int32_t highest = std::numeric_limits<int32_t>::min();
-  bool biased = false;
+  bool biased = false, is_turned = false;
 };
 
 /// Positions and biases of entries [begin, end) of a visit; nothing of their keys is read yet.
@@ -100,40 +106,40 @@ static HWY_NOINLINE void widen_block(const ConstView& values, const ConstView& s
   }
 }
 
-/// Keys are turned where they lie in pieces of whole vectors, else from a copy.
-HWY_INLINE void turn_keys(const PagedAttentionArgs& args, const PagedScratch& s, const EntryBlock& b) {
-  const int64_t dim = args.head_dim;
-  const ConstView& k = args.pages.k;
-  if (k.dtype != DType::f32 || b.entries < b.piece_count * kMostLanes) {
-    widen_block(k, args.pages.k_scale, b, dim, s.k);
-    return transpose(s.k, dim, b.entries, dim, 1, s.turned_k, kScoreStride, b.entries);
-  }
-  float* to = s.turned_k;
-  for (int p = 0; p < b.piece_count; ++p) {
-    const PagePiece& piece = b.pieces[p];
-    transpose(k.row<float>(piece.page) + piece.slot * dim, dim, piece.count, dim, 1, to, kScoreStride, piece.count);
-    to += piece.count;
-  }
-}
-
-// A product takes up its sums again for each piece of the values: with many queries a copy of small pieces costs less.
-constexpr int64_t kWorthCopying = 64, kFewQueries = 8;
-
-HWY_INLINE void find_values(const PagedAttentionArgs& args, int64_t queries, const PagedScratch& s, EntryBlock& b) {
-  const int64_t dim = args.head_dim;
-  const ConstView& v = args.pages.v;
-  b.value_count = 0;
-  if (v.dtype != DType::f32 || (queries > kFewQueries && b.entries < b.piece_count * kWorthCopying)) {
-    widen_block(v, args.pages.v_scale, b, dim, s.v);
-    b.values[b.value_count++] = {s.v, 0, b.entries};
+/// Keys or values of a block: where they lie in pages of f32 if `in_place`, else in a copy.
+HWY_INLINE void find_rows(const ConstView& from, const ConstView& scales, const EntryBlock& b, int64_t dim,
+                          bool in_place, float* copy, BlockRows& rows) {
+  if (from.dtype != DType::f32 || !in_place) {
+    widen_block(from, scales, b, dim, copy);
+    rows.of[0] = {copy, 0, b.entries};
+    rows.count = 1;
     return;
   }
+  rows.count = b.piece_count;
   int64_t first = 0;
   for (int p = 0; p < b.piece_count; ++p) {
     const PagePiece& piece = b.pieces[p];
-    b.values[b.value_count++] = {v.row<float>(piece.page) + piece.slot * dim, first, piece.count};
+    rows.of[p] = {from.row<float>(piece.page) + piece.slot * dim, first, piece.count};
     first += piece.count;
   }
+}
+
+// With so many queries or fewer a block is read once: nothing of it is copied or turned for later.
+constexpr int64_t kFewQueries = 4;
+// Pieces from which it pays to go on in place: keys are turned in whole vectors, and a product with values takes up its
+// sums again at each piece.
+constexpr int64_t kWorthTurning = 16, kWorthResuming = 64;
+
+/// Finds keys and values of a block, and turns the keys unless the queries are few.
+HWY_INLINE void load_entries(const PagedAttentionArgs& args, int64_t queries, const PagedScratch& s, EntryBlock& b) {
+  const KeyValuePages& pages = args.pages;
+  const int64_t dim = args.head_dim;
+  const bool few = queries <= kFewQueries;
+  find_rows(pages.k, pages.k_scale, b, dim, few || b.entries >= b.piece_count * kWorthTurning, s.k, b.keys);
+  find_rows(pages.v, pages.v_scale, b, dim, few || b.entries >= b.piece_count * kWorthResuming, s.v, b.values);
+  b.is_turned = !few;
+  for (const RowPiece* keys = b.keys.begin(); keys != b.keys.end() && b.is_turned; ++keys)
+    transpose(keys->data, dim, keys->count, dim, 1, s.turned_k + keys->first, kScoreStride, keys->count);
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE

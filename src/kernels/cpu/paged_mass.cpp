@@ -99,7 +99,8 @@ void mass_task(const PagedAttentionArgs& args, const TensorView& lse, int32_t ru
   for (int64_t first = 0; first < length; first += kKeyBlock) {
     EntryBlock b;
     find_entries(args, alone, kv_head, first, std::min(length, first + kKeyBlock), s, b);
-    turn_keys(args, s, b);
+    find_rows(args.pages.k, args.pages.k_scale, b, args.head_dim, false, s.k, b.keys);
+    transpose(s.k, args.head_dim, b.entries, args.head_dim, 1, s.turned_k, kScoreStride, b.entries);
     for (const AttentionVisit& visit : args.visits) {
       if (run < visit.run_begin || run >= visit.run_end) continue;
       int64_t before = first;  // the number of the block's first entry in the visit
