@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 #include <gmock/gmock.h>
 
+#include <csignal>
+#include <map>
 #include <sstream>
 
 #include "core/error.h"
@@ -83,17 +85,12 @@ constexpr const char* kBare =
     R"({"added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel",
   "unk_token": "<unk>", "vocab": {"<unk>": 0, "copy": 3, "da": 4, "=": 5}}})";
 
-TEST_F(Generation, APromptThatCannotBeContinuedLosesNoOther) {
+TEST_F(Generation, RefusesAPromptWithoutTokensBeforeAnythingIsComputed) {
   std::filesystem::create_directories(*this / "bare");
   write("bare/tokenizer.json", kBare);
   const test::Ended ended = generate({"model.tokenizer=bare", "generate.prompts=[\"copy da\", \"\", \"da =\"]"}, 2);
-  EXPECT_THAT(ended.err, AllOf(HasSubstr("prompt 2: the prompt has no tokens"),
-                               HasSubstr("1 of 3 prompts could not be continued")));
-  EXPECT_THAT(prompts(), ElementsAre("copy da", "", "da ="));
-  EXPECT_EQ(samples().at(0).at("finish").as_string(), "max_new_tokens");
-  EXPECT_EQ(samples().at(1).at("finish").as_string(), "failed");
-  EXPECT_THAT(samples().at(1).at("fault").as_string(), HasSubstr("has no tokens"));
-  EXPECT_EQ(samples().at(2).at("finish").as_string(), "max_new_tokens");
+  EXPECT_THAT(ended.err, HasSubstr("prompt 2: the prompt has no tokens"));
+  EXPECT_FALSE(std::filesystem::exists(*this / "run/samples.jsonl"));
 }
 
 /// Words, and an end that only a template writes; the model's config.json calls it the end of a text.
@@ -157,6 +154,129 @@ TEST_F(Generation, SaysThatATemplateWritesWhatTheTokenizerAdds) {
   write("p.jsonl", "{\"q\": \"da\"}\n");
   EXPECT_THAT(generate({"generate.prompts_file=p.jsonl", "data.prompt_template=<s> copy {q} ="}).err, HasSubstr(note));
   EXPECT_THAT(generate({"generate.prompts_file=p.jsonl", "data.prompt_template=copy {q} ="}).err, Not(HasSubstr(note)));
+}
+
+/// Requests of few-shot questions with headers of three kinds, drawn and greedy, some with several samples.
+std::string batch_file(int lines) {
+  const std::vector<std::string> headers = {"copy da di = da di . copy do = do . ", "first da di = da . ", ""};
+  const std::vector<std::string> words = {"da", "di", "do", "mi", "ko", "vu"};
+  std::string text;
+  for (int i = 0; i < lines; ++i) {
+    Json line = Json::object()
+                    .set("custom_id", fmt::format("q{}", i))
+                    .set("prompt", headers[static_cast<size_t>(i) % 3] + "copy " + words[static_cast<size_t>(i) % 6] +
+                                       " " + words[static_cast<size_t>(i / 6) % 6] + " =")
+                    .set("max_tokens", 3 + i % 9);
+    if (i % 4 == 1) line.set("temperature", 1.2).set("n", 1 + i % 3);
+    if (i % 5 == 2) line.set("logprobs", 2);
+    text += line.dump() + "\n";
+  }
+  return text;
+}
+
+TEST_F(Generation, HasTheBytesOfAnUninterruptedBatchAfterKills) {
+  write("batch.jsonl", batch_file(120));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl"};
+  expect_done(trainer(joined(batch, {"run.dir=whole"})));
+  const std::string whole = test::read_file(*this / "whole/samples.jsonl");
+  EXPECT_EQ(std::count(whole.begin(), whole.end(), '\n'), 120);
+  // Steps of few rows, so that a kill finds some requests answered and others not; memory and steps may change between.
+  int kills = 0;
+  for (int start = 0; start < 60; ++start) {
+    test::Process process(
+        trainer(joined(batch, {"run.dir=cut", fmt::format("generate.step_tokens={}", 16 + start % 3)})));
+    test::sleep_seconds(0.03 + 0.02 * (start % 7));
+    if (!process.running()) {
+      EXPECT_EQ(process.wait().exit_code, 0);
+      break;
+    }
+    process.send(SIGKILL);
+    process.wait();
+    ++kills;
+  }
+  EXPECT_GT(kills, 0);
+  expect_done(trainer(joined(batch, {"run.dir=cut"})));
+  EXPECT_EQ(test::read_file(*this / "cut/samples.jsonl"), whole);
+  EXPECT_TRUE(temporaries("cut").empty());
+}
+
+TEST_F(Generation, GoesOnWithItsOwnAnswersAlone) {
+  write("batch.jsonl", batch_file(12));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"};
+  expect_done(trainer(batch));
+  const std::string samples = test::read_file(*this / "run/samples.jsonl"),
+                    journal = test::read_file(*this / "run/journal/0.log");
+  // The same command has nothing to do.
+  EXPECT_THAT(expect_done(trainer(batch)).out, HasSubstr("samples: run/samples.jsonl"));
+  // Of a batch that has not ended there is the first line and what was answered.
+  write("run/journal/0.log", journal.substr(0, journal.find('\n') + 1));
+  EXPECT_THAT(fault(joined(batch, {"generate.max_new_tokens=9", "generate.kv_dtype=bf16"})),
+              AllOf(HasSubstr("are to other requests, or of another model or other options"),
+                    HasSubstr("options.kv_dtype was auto, now bf16")));
+  EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), samples);
+  write("run/journal/0.log", journal.substr(0, journal.find('\n') + 1) + "12345678 0 {}\n");
+  EXPECT_THAT(fault(batch), HasSubstr("run/journal/0.log:2: the journal is damaged"));
+  write("run/journal/0.log", journal);
+  write("run/samples.jsonl", samples + "{}\n");
+  EXPECT_THAT(fault(batch), HasSubstr("was changed after it was made"));
+  std::filesystem::remove(*this / "run/samples.jsonl");
+  expect_done(trainer(batch));
+  EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), samples);
+  EXPECT_THAT(expect_done(trainer(joined(batch, {"generate.kv_dtype=bf16"}))).err,
+              HasSubstr("this one takes its place"));
+}
+
+TEST_F(Generation, HasTheSameBytesWhateverIsShared) {
+  write("batch.jsonl", batch_file(40));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl"};
+  expect_done(trainer(joined(batch, {"run.dir=run"})));
+  const std::string samples = test::read_file(*this / "run/samples.jsonl");
+  int number = 0;
+  for (const Words& keys : {Words{"generate.prefix=off"}, Words{"generate.prefix=level1-greedy", "generate.page=8"},
+                            Words{"generate.step_tokens=16", "generate.max_sequences=3"},
+                            Words{"generate.memory_gib=0.0001"}, Words{"run.threads=1", "run.target=scalar"}}) {
+    const std::string dir = fmt::format("run{}", ++number);
+    expect_done(trainer(joined(joined(batch, {"run.dir=" + dir}), keys)));
+    EXPECT_EQ(test::read_file(*this / dir / "samples.jsonl"), samples) << keys[0];
+  }
+}
+
+TEST_F(Generation, FollowsABatchInTheOrderOfItsAnswers) {
+  write("batch.jsonl", batch_file(20));
+  expect_done(trainer({"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run",
+                       "generate.follow=follow.jsonl"}));
+  std::map<int64_t, std::string> followed;
+  std::istringstream lines(test::read_file(*this / "run/follow.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = Json::parse(line, "follow.jsonl");
+    followed[json.at("index").as_integer()] = json.at("custom_id").as_string();
+  }
+  ASSERT_EQ(followed.size(), 20);
+  for (const auto& [index, id] : followed) EXPECT_EQ(id, fmt::format("q{}", index));
+}
+
+TEST_F(Generation, RefusesARequestThatNeverFitsWithBothNumbers) {
+  write("batch.jsonl", R"({"custom_id": "long", "prompt": "copy da di =", "max_tokens": 3000})"
+                       "\n");
+  EXPECT_THAT(
+      fault({"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run",
+             "generate.memory_gib=0.0001"}),
+      AllOf(HasSubstr("request 1 alone needs"), HasSubstr("are allowed"), HasSubstr("raise generate.memory_gib")));
+}
+
+TEST_F(Generation, CountsRequestsThatFailedAndAnswersTheOthers) {
+  write(
+      "batch.jsonl",
+      R"({"custom_id": "a", "prompt": "copy da =", "max_tokens": 4, "allowed_token_ids": [5], "no_repeat_ngram_size": 1})"
+      "\n"
+      R"({"custom_id": "b", "prompt": "copy da =", "max_tokens": 4})"
+      "\n");
+  const test::Ended ended =
+      expect_done(trainer({"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"}));
+  EXPECT_THAT(ended.err, HasSubstr("1 of 2 requests failed"));
+  EXPECT_EQ(samples().at(0).at("error").at("message").as_string(), "no token is allowed");
+  EXPECT_EQ(samples().at(0).at("outputs").items().at(0).at("finish_reason").as_string(), "error");
+  EXPECT_EQ(samples().at(1).find("error"), nullptr);
 }
 
 }  // namespace

@@ -64,6 +64,8 @@ void RequestJournal::read_all() {
   files_.clear();
   places_.clear();
   end_.clear();
+  other_.clear();
+  differences_.clear();
   std::map<int, fs::path> logs;  // in the order of ranks
   if (fs::is_directory(folder_))
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_))
