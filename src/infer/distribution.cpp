@@ -1,5 +1,5 @@
-// Candidates stay in ascending id. A cut finds the last token that stays, in the order of the cut, and drops those
-// behind it: the order of a whole vocabulary is never formed.
+// Tokens stay in ascending id. A cut finds the last token that stays, in the order of the cut, and drops those behind
+// it: the order of a whole vocabulary is never formed.
 
 #include "infer/distribution.h"
 
@@ -8,114 +8,109 @@
 #include <limits>
 
 #include "core/error.h"
-#include "core/functions/functions.h"
+#include "core/functions/each.h"
 #include "infer/shortlist.h"
 
 namespace tessera {
 namespace {
 
-using Candidate = Distribution::Candidate;
-
-/// Larger x first, the lower id first on a tie: a total order.
-bool comes_first(const Candidate& a, const Candidate& b) { return a.x != b.x ? a.x > b.x : a.id < b.id; }
-
-double sum_of(std::span<const Candidate> list) {
+double sum_of(std::span<const double> weights) {
   double sum = 0;
-  for (const Candidate& c : list) sum += c.weight;
+  for (const double w : weights) sum += w;
   return sum;
-}
-
-/// All but those whose value is −∞; x is the value.
-void collect(std::span<const double> values, std::vector<Candidate>& list) {
-  for (size_t i = 0; i < values.size(); ++i)
-    if (values[i] > -std::numeric_limits<double>::infinity()) list.push_back({values[i], 0, static_cast<int32_t>(i)});
-}
-
-/// From values to x and weights.
-void weigh(std::vector<Candidate>& list, double temperature) {
-  double max = list.front().x;
-  for (const Candidate& c : list) max = std::max(max, c.x);
-  for (Candidate& c : list) {
-    c.x = (c.x - max) / temperature;
-    c.weight = functions::exp(c.x);
-  }
 }
 
 }  // namespace
 
-void Distribution::assign(std::span<const double> values, const Sampling& sampling) {
+bool Distribution::assign(std::span<const double> values, const Sampling& sampling) {
   TS_CHECK(sampling.temperature > 0, "a temperature of {}", sampling.temperature);
-  candidates_.clear();
-  collect(values, candidates_);
-  TS_CHECK(!candidates_.empty(), "no token is allowed");
+  collect(values);
+  if (ids_.empty()) return false;
   // Before exponentials are formed, of which few are left to form.
   keep_top_k(sampling.top_k);
-  weigh(candidates_, sampling.temperature);
+  weigh(sampling.temperature);
   keep_top_p(sampling.top_p);
   keep_min_p(sampling.min_p);
   keep_typical(sampling.typical_p);
+  return true;
+}
+
+/// x is the value, until it is weighed.
+void Distribution::collect(std::span<const double> values) {
+  ids_.resize(values.size());
+  x_.resize(values.size());
+  weights_.assign(values.size(), 0);
+  size_t count = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    ids_[count] = static_cast<int32_t>(i);
+    x_[count] = values[i];
+    count += values[i] > -std::numeric_limits<double>::infinity();
+  }
+  ids_.resize(count);
+  x_.resize(count);
+  weights_.resize(count);
+}
+
+void Distribution::weigh(double temperature) {
+  const double max = *std::max_element(x_.begin(), x_.end());
+  for (double& x : x_) x = (x - max) / temperature;
+  functions::exp(x_, weights_.data());
+}
+
+/// Drops the tokens at places for which `stays` is false.
+template <class Stays> void Distribution::keep(const Stays& stays) {
+  size_t count = 0;
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    if (!stays(i)) continue;
+    ids_[count] = ids_[i];
+    x_[count] = x_[i];
+    weights_[count++] = weights_[i];
+  }
+  ids_.resize(count);
+  x_.resize(count);
+  weights_.resize(count);
 }
 
 void Distribution::keep_top_k(int64_t k) {
-  if (k <= 0 || k >= static_cast<int64_t>(candidates_.size())) return;
-  Shortlist<Candidate, decltype(&comes_first)> heaviest(static_cast<size_t>(k), comes_first);
-  for (const Candidate& c : candidates_) heaviest.offer(c);
-  candidates_ = heaviest.take();
-  std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-}
-
-template <class Key> void Distribution::keep_front(double wanted, double lightest, const Key& key) {
-  const auto keyed = [&](const Candidate& c) { return Candidate{key(c), c.weight, c.id}; };
-  const auto comes_last = [](const Candidate& a, const Candidate& b) { return comes_first(b, a); };
-  heap_.clear();
-  for (const Candidate& c : candidates_)
-    if (c.weight >= lightest) heap_.push_back(keyed(c));
-  std::make_heap(heap_.begin(), heap_.end(), comes_last);
-  double sum = 0;
-  Candidate last;
-  // At least one stays, however small the share is.
-  do {
-    std::pop_heap(heap_.begin(), heap_.end(), comes_last);
-    last = heap_.back();
-    heap_.pop_back();
-    sum += last.weight;
-  } while (sum < wanted && !heap_.empty());
-  std::erase_if(candidates_, [&](const Candidate& c) { return comes_first(last, keyed(c)); });
+  if (k <= 0 || k >= static_cast<int64_t>(ids_.size())) return;
+  Shortlist<Ranked, ComesFirst> heaviest(static_cast<size_t>(k));
+  for (size_t i = 0; i < ids_.size(); ++i) heaviest.offer({x_[i], ids_[i]});
+  const Ranked last = heaviest.last();
+  keep([&](size_t i) { return !ComesFirst()(last, {x_[i], ids_[i]}); });
 }
 
 void Distribution::keep_top_p(double share) {
   if (share >= 1) return;
-  const double total = sum_of(candidates_), rest = 1 - share;
-  // All tokens lighter than this weigh less than half of the rest: the front ends before them, and they need no order.
-  // Where rounding could make up the other half, none is left out.
-  const double lightest = rest < 1e-9 ? 0 : rest / 2 * total / static_cast<double>(candidates_.size());
-  keep_front(share * total, lightest, [](const Candidate& c) { return c.x; });
+  const Ranked last = fronts_.end(x_, weights_, ids_, share * sum_of(weights_));
+  keep([&](size_t i) { return !ComesFirst()(last, {x_[i], ids_[i]}); });
 }
 
 void Distribution::keep_min_p(double share) {
   // The heaviest weighs exp(0) = 1.
-  if (share > 0) std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < share; });
+  if (share > 0) keep([&](size_t i) { return weights_[i] >= share; });
 }
 
 void Distribution::keep_typical(double share) {
   if (share >= 1) return;
-  const double total = sum_of(candidates_);
+  const double total = sum_of(weights_);
   double sum = 0;
   // Where exp(x) is 0, x may be −∞.
-  for (const Candidate& c : candidates_)
-    if (c.weight > 0) sum += c.weight * c.x;
+  for (size_t i = 0; i < ids_.size(); ++i) sum += weights_[i] > 0 ? weights_[i] * x_[i] : 0;
   const double mean = sum / total;
-  keep_front(share * total, 0, [&](const Candidate& c) { return -std::abs(c.x - mean); });
+  keys_.resize(ids_.size());
+  for (size_t i = 0; i < ids_.size(); ++i) keys_[i] = -std::abs(x_[i] - mean);
+  const Ranked last = fronts_.end(keys_, weights_, ids_, share * total);
+  keep([&](size_t i) { return !ComesFirst()(last, {keys_[i], ids_[i]}); });
 }
 
 int32_t Distribution::draw(double uniform) const {
   TS_CHECK(0 <= uniform && uniform < 1, "a draw of {}", uniform);
   // The product is below the sum, even when it is rounded, and the same sum is formed once more: there is an end.
-  const double place = uniform * sum_of(candidates_);
+  const double place = uniform * sum_of(weights_);
   double sum = 0;
-  for (const Candidate& c : candidates_) {
-    sum += c.weight;
-    if (sum > place) return c.id;
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    sum += weights_[i];
+    if (sum > place) return ids_[i];
   }
   TS_CHECK(false, "a sum of {} does not exceed {}", sum, place);
 }

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "infer/front.h"
 #include "infer/request.h"
 
 namespace tessera {
@@ -18,35 +19,33 @@ namespace tessera {
 /// Holtzman et al. 2020, arXiv:1904.09751 (top_p); Meister et al. 2022, arXiv:2202.00666 (typical_p).
 ///
 /// Weights are w = exp(x) with x = (value − maximum) / temperature, and p = w / Σ w, a sum in ascending id. The heavier
-/// of two tokens is the one with the larger x. Since −ln p − H = Σ p x − x, no logarithm is formed.
-/// Scratch is kept from call to call.
+/// of two tokens is the one with the larger x, of equal ones the one with the lower id. Since −ln p − H = Σ p x − x, no
+/// logarithm is formed. Scratch is kept from call to call.
 class Distribution {
  public:
-  struct Candidate {
-    double x, weight;
-    int32_t id;
-  };
-
-  /// @param values       [vocab], f64 logits or −∞, at least one of them finite
-  /// @param temperature  above 0
-  void assign(std::span<const double> values, const Sampling&);
+  /// @param values  [vocab], f64 logits or −∞
+  /// @returns whether there is a token, that is, a value above −∞
+  bool assign(std::span<const double> values, const Sampling&);
 
   /// In ascending id, the first token whose running Σ p exceeds `uniform`, which is in [0, 1).
   int32_t draw(double uniform) const;
 
-  /// The tokens that are left, in ascending id.
-  std::span<const Candidate> candidates() const { return candidates_; }
+  /// The tokens that are left, in ascending id, and their weights.
+  std::span<const int32_t> ids() const { return ids_; }
+  std::span<const double> weights() const { return weights_; }
 
  private:
+  void collect(std::span<const double> values);
+  void weigh(double temperature);
   void keep_top_k(int64_t k);
   void keep_top_p(double share);
   void keep_min_p(double share);
   void keep_typical(double share);
-  /// Larger keys first, the lower id first on a tie: keeps the shortest front that weighs `wanted`. It is known to end
-  /// among those that weigh at least `lightest`.
-  template <class Key> void keep_front(double wanted, double lightest, const Key& key);
+  template <class Stays> void keep(const Stays& stays);
 
-  std::vector<Candidate> candidates_, heap_;
+  std::vector<int32_t> ids_;
+  std::vector<double> x_, weights_, keys_;  // [ids]
+  FrontSearch fronts_;
 };
 
 }  // namespace tessera

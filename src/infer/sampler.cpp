@@ -9,10 +9,11 @@
 namespace tessera {
 namespace {
 
-/// The first of the largest; −1 when all are −∞.
-int32_t place_of_largest(std::span<const double> values) {
+/// The first of the largest; nothing when all are −∞.
+std::optional<int32_t> place_of_largest(std::span<const double> values) {
   const auto best = std::max_element(values.begin(), values.end());
-  return *best > -std::numeric_limits<double>::infinity() ? static_cast<int32_t>(best - values.begin()) : -1;
+  if (*best == -std::numeric_limits<double>::infinity()) return std::nullopt;
+  return static_cast<int32_t>(best - values.begin());
 }
 
 }  // namespace
@@ -53,10 +54,8 @@ std::optional<int32_t> TokenChooser::choose(std::span<const float> logits, const
   require_finite(logits);
   std::copy(logits.begin(), logits.end(), values_.begin());
   if (changed) steps_.apply(request, {prompt, output}, values_);
-  const int32_t best = place_of_largest(values_);
-  if (best < 0) return std::nullopt;
-  if (greedy) return best;
-  distribution_.assign(values_, request.sampling);
+  if (greedy) return place_of_largest(values_);
+  if (!distribution_.assign(values_, request.sampling)) return std::nullopt;
   return distribution_.draw(uniform);
 }
 

@@ -12,7 +12,7 @@ namespace tessera {
 /// result does not depend on the order of the offers. An item that comes too late costs one comparison.
 template <class Item, class Before> class Shortlist {
  public:
-  Shortlist(size_t count, Before before) : count_(count), before_(before) {}
+  explicit Shortlist(size_t count, Before before = {}) : count_(count), before_(before) {}
 
   void offer(const Item& item) {
     // A heap whose front is the last of those that are kept.
@@ -25,6 +25,9 @@ template <class Item, class Before> class Shortlist {
       std::push_heap(heap_.begin(), heap_.end(), before_);
     }
   }
+
+  /// Of those that are kept, the one that comes last.
+  const Item& last() const { return heap_.front(); }
 
   /// What was kept, in order; the list is empty then.
   std::vector<Item> take() {

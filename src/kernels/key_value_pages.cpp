@@ -21,8 +21,8 @@ void write_pages(const Context& ctx, const WritePagesArgs& args) {
   check.integers("fault", args.fault, DType::i32, rows);
   if (!is_counting(ctx))
     for (const int32_t page : args.page.host())
-      TS_CHECK(page < 0 || page + args.page_base + args.kv_heads <= args.pages.count(),
-               "write_pages: page {} of {}", page + args.page_base + args.kv_heads - 1, args.pages.count());
+      TS_CHECK(page < 0 || page + args.page_base + args.kv_heads <= args.pages.count(), "write_pages: page {} of {}",
+               page + args.page_base + args.kv_heads - 1, args.pages.count());
   ctx.kernels.write_pages(ctx, args);
 }
 

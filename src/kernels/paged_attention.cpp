@@ -87,8 +87,8 @@ void check_tiles(const PagedAttentionArgs& args) {
       const int32_t visit = numbers[static_cast<size_t>(i)];
       TS_CHECK(0 <= visit && visit < static_cast<int64_t>(visits.size()), "paged_attention: a tile has visit {} of {}",
                visit, visits.size());
-      TS_CHECK(visits[static_cast<size_t>(visit)].begin >= begin, "paged_attention: the visits of rows {} to {} descend",
-               tile.row_begin, tile.row_end);
+      TS_CHECK(visits[static_cast<size_t>(visit)].begin >= begin,
+               "paged_attention: the visits of rows {} to {} descend", tile.row_begin, tile.row_end);
       begin = visits[static_cast<size_t>(visit)].begin;
     }
     row = tile.row_end;
@@ -104,8 +104,7 @@ void check_mass(const Arguments& check, const Context& ctx, const PagedAttention
   check.place("mass_rows", args.mass_rows);
   check.count("mass_offset", static_cast<int64_t>(args.mass_offset.size()),
               static_cast<int64_t>(args.runs.size()) * args.kv_heads);
-  if (!args.mass_rows.empty())
-    check.count("mass_rows", static_cast<int64_t>(args.mass_rows.size()), args.q.shape[0]);
+  if (!args.mass_rows.empty()) check.count("mass_rows", static_cast<int64_t>(args.mass_rows.size()), args.q.shape[0]);
   if (is_counting(ctx)) return;
   const auto offsets = args.mass_offset.host();
   for (size_t i = 0; i < offsets.size(); ++i) {
@@ -155,12 +154,15 @@ PagedPlan plan_tiles(std::span<const AttentionVisit> visits, int64_t rows, int64
   const int64_t unit = std::max<int64_t>(1, kUnitQueries / heads_per_kv_head);
   int64_t tile_rows = max_tile_rows(heads_per_kv_head) / unit * unit;
   const auto count_of = [&](int64_t size) { return (rows + size - 1) / size; };
-  while (tile_rows > unit && count_of(tile_rows) * kv_heads < 2 * threads) tile_rows = (tile_rows / unit + 1) / 2 * unit;
+  while (tile_rows > unit && count_of(tile_rows) * kv_heads < 2 * threads)
+    tile_rows = (tile_rows / unit + 1) / 2 * unit;
   PagedPlan plan;
   const auto tiles = static_cast<size_t>(count_of(tile_rows));
   std::vector<std::vector<int32_t>> of_tile(tiles);
   for (size_t i = 0; i < visits.size(); ++i) {
     const AttentionVisit& v = visits[i];
+    TS_CHECK(0 <= v.row_begin && v.row_end <= rows, "plan_tiles: visit {} is of rows {} to {} of {}", i, v.row_begin,
+             v.row_end, rows);
     if (v.row_begin >= v.row_end || v.begin >= v.end) continue;
     for (int64_t t = v.row_begin / tile_rows; t * tile_rows < v.row_end; ++t)
       of_tile[static_cast<size_t>(t)].push_back(static_cast<int32_t>(i));

@@ -58,14 +58,14 @@ struct AttentionTile {
 /// threads. Entries behind a run's length are never read. Those of a visit that one of its rows sees and another does
 /// not have to be finite: they add zeros to the other.
 struct PagedAttentionArgs {
-  ConstView q;           // [rows, heads · head_dim] compute dtype, rows may be strided
-  TensorView out;        // the same; may not alias q
-  TensorView lse;        // [rows, heads] compute dtype; empty to skip
-  KeyValuePages pages;   // i8, bf16 and f16 are widened to f32
-  int64_t page_base;     // layer · kv_heads
+  ConstView q;          // [rows, heads · head_dim] compute dtype, rows may be strided
+  TensorView out;       // the same; may not alias q
+  TensorView lse;       // [rows, heads] compute dtype; empty to skip
+  KeyValuePages pages;  // i8, bf16 and f16 are widened to f32
+  int64_t page_base;    // layer · kv_heads
   int64_t heads, kv_heads, head_dim;
   double scale;
-  int64_t window = 0;  // 0: none
+  int64_t window = 0;                           // 0: none
   IndexArray<int32_t> row_position, row_bound;  // [rows]
   IndexArray<int32_t> tables, lengths;
   IndexArray<KeyRun> runs;
@@ -76,11 +76,11 @@ struct PagedAttentionArgs {
   /// Mass of the entries, if asked for: for entry i of run r and key-value head h
   ///   mass[mass_offset[r · kv_heads + h] + i] = 1/G Σ over the rows that count, and their G query heads, of
   ///   exp(score − lse)
-  /// assigned, for all entries that the head has. Summed in f32 in the order of the visits, rows ascending, in blocks of
-  /// 64 rows.
-  TensorView mass;                   // flat f32; empty: not asked for
-  IndexArray<int64_t> mass_offset;   // [runs · kv_heads]; −1: this run and head are not asked for
-  IndexArray<int32_t> mass_rows;     // [rows]: 1, or 0 for a row that does not count; empty: all count
+  /// assigned, for all entries that the head has. Summed in f32 in the order of the visits, rows ascending, in blocks
+  /// of 64 rows.
+  TensorView mass;                  // flat f32; empty: not asked for
+  IndexArray<int64_t> mass_offset;  // [runs · kv_heads]; −1: this run and head are not asked for
+  IndexArray<int32_t> mass_rows;    // [rows]: 1, or 0 for a row that does not count; empty: all count
 
   /// [1] i64, += bytes of k, v and their scales that are read: those of each visit's entries once a key-value head.
   /// Empty to skip.
@@ -88,9 +88,9 @@ struct PagedAttentionArgs {
 
   /// Calls v for every view and array.
   template <class Args, class Visitor> static void visit(Args& args, Visitor&& v) {
-    for_each_of(v, args.q, args.out, args.lse, args.pages, args.row_position, args.row_bound, args.tables,
-                args.lengths, args.runs, args.visits, args.tiles, args.tile_visits, args.mass, args.mass_offset,
-                args.mass_rows, args.bytes);
+    for_each_of(v, args.q, args.out, args.lse, args.pages, args.row_position, args.row_bound, args.tables, args.lengths,
+                args.runs, args.visits, args.tiles, args.tile_visits, args.mass, args.mass_offset, args.mass_rows,
+                args.bytes);
   }
 };
 void paged_attention(const Context&, const PagedAttentionArgs&);

@@ -16,12 +16,8 @@ struct RequestFiles {
   TemporaryFolder folder;
   Tokenizer tokenizer = load(byte_level());
   DataConfig data;
-  RequestDefaults defaults = {.eos = {261},
-                              .seed = 7,
-                              .adapters = {"law", "tax"},
-                              .model_name = "tiny",
-                              .vocab_size = 262,
-                              .max_position = 64};
+  RequestDefaults defaults = {
+      .eos = {261}, .seed = 7, .adapters = {"law", "tax"}, .model_name = "tiny", .vocab_size = 262, .max_position = 64};
   std::string name = "in.jsonl";
 
   RequestFiles() { defaults.request.best_of = 0; }
@@ -30,7 +26,9 @@ struct RequestFiles {
     write_file(folder / name, text);
     return read_requests(folder / name, kind, data, tokenizer, defaults, limit);
   }
-  Request one(const std::string& line, const std::string& kind = "auto") const { return read(line, kind).requests.at(0); }
+  Request one(const std::string& line, const std::string& kind = "auto") const {
+    return read(line, kind).requests.at(0);
+  }
 
   /// What is thrown, with the file's folder left out.
   std::string fault(const std::string& text, const std::string& kind = "auto") const {

@@ -173,7 +173,8 @@ TEST(BatchLines, OfScoresAloneAskForNothingElse) {
   EXPECT_THAT(refusal(R"("score_from": 1)"), HasSubstr("\"score_from\" goes with \"max_tokens\" 0, which is 64"));
   for (const char* more : {R"("n": 2)", R"("best_of": 2)", R"("num_beams": 2)"})
     EXPECT_THAT(refusal(std::string(R"("max_tokens": 0, )") + more), HasSubstr("which scores the prompt")) << more;
-  EXPECT_THAT(RequestFiles().fault(R"({"prompt": "a", "max_tokens": 0})"), HasSubstr("its first token has none before"));
+  EXPECT_THAT(RequestFiles().fault(R"({"prompt": "a", "max_tokens": 0})"),
+              HasSubstr("its first token has none before"));
   EXPECT_EQ(with(R"("max_tokens": 0, "min_tokens": 3)").sampling.min_tokens, 3) << "nothing is drawn";
   RequestFiles files;
   files.defaults.request.max_tokens = 0;
@@ -251,6 +252,9 @@ TEST(BatchLines, HaveEachNumberOnce) {
   EXPECT_THAT(files.fault("{\"custom_id\": \"x/0\", \"prompt\": \"a\"}\n"
                           "{\"custom_id\": \"x\", \"prefix\": \"b\", \"contexts\": [\"c\"]}"),
               HasSubstr("the custom_id \"x/0\" is there twice"));
+  EXPECT_THAT(files.fault("{\"custom_id\": \"x\", \"prompt\": \"a\"}\n"
+                          "{\"custom_id\": \"x\", \"prefix\": \"b\", \"contexts\": [\"c\"]}"),
+              HasSubstr("the custom_id \"x\" is there twice"));
 }
 
 TEST(BadWords, AreSpelledWithALeadingSpaceAndWithout) {

@@ -39,10 +39,11 @@ TEST(RequestKinds, SkipBlankLinesAndAByteOrderMark) {
 
 TEST(RequestKinds, CannotBeToldOfALineWithNamesOfBoth) {
   const RequestFiles files;
-  EXPECT_EQ(files.fault(R"({"prompt": "a", "temperature": 0.5, "colour": "red"})"),
-            "in.jsonl:1: this could be a batch line with the unknown name \"colour\", or a record of data with a member "
-            "\"temperature\"\n"
-            "  say which with generate.kind = \"batch\" or \"records\"");
+  EXPECT_EQ(
+      files.fault(R"({"prompt": "a", "temperature": 0.5, "colour": "red"})"),
+      "in.jsonl:1: this could be a batch line with the unknown name \"colour\", or a record of data with a member "
+      "\"temperature\"\n"
+      "  say which with generate.kind = \"batch\" or \"records\"");
   const std::string line = R"({"prompt": "a", "seed": 3, "colour": "red"})";
   EXPECT_EQ(files.read(line, "records").lines[0].example.prompt, "a");
   EXPECT_EQ(files.fault(line, "batch"), "in.jsonl:1: the name \"colour\" is unknown");
@@ -128,7 +129,9 @@ TEST(RequestKinds, OfTextsWithoutAFileNameTheirPlace) {
   const RequestFile file = read({{"a", ""}, {"b", "c"}});
   EXPECT_EQ(file.lines[1].where, "generate.prompts: prompt 2");
   EXPECT_EQ(file.lines[1].example.completion, "c");
-  EXPECT_EQ(error_text([&] { read({{"a", ""}, {"", ""}}); }),
+  EXPECT_EQ(error_text([&] {
+              read({{"a", ""}, {"", ""}});
+            }),
             "generate.prompts: prompt 2: the prompt has no tokens, and this tokenizer names no begin of a text\n"
             "  give a prompt of one character at least");
 }
@@ -149,6 +152,9 @@ TEST(RequestSeeds, HangOnNothingButTheRequest) {
   EXPECT_EQ(texts.requests[1].seed, default_seed(7, ids_of("b"), 0));
   EXPECT_EQ(texts.requests[2].seed, default_seed(7, a, 1));
   EXPECT_EQ(texts.requests[3].seed, default_seed(7, a, 2));
+  const RequestFile some =
+      files.read("{\"prompt\": \"a\", \"seed\": 3}\n{\"custom_id\": \"x\", \"prompt\": \"a\"}\n{\"prompt\": \"a\"}");
+  EXPECT_EQ(some.requests[2].seed, default_seed(7, a, 1)) << "behind one without custom_id, whatever its seed is";
 }
 
 TEST(RequestFaults, AreToldTogetherUpToTen) {

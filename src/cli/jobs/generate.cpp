@@ -83,12 +83,25 @@ RequestFile read(const JobInputs& in, const Tokenizer& tokenizer, const RequestD
   return requests_of(examples, place, data, tokenizer, defaults);
 }
 
+/// @throws UserError naming the first request that asks for what is not there yet
+void refuse_unread(const RequestFile& file) {
+  for (const AskedLine& line : file.lines)
+    for (size_t i = line.first; i < line.first + line.count; ++i) {
+      const Request& request = file.requests[i];
+      if (request.beams.width > 1)
+        throw UserError(line.where, "search by beams (num_beams) is not there yet", "draw samples with n and best_of");
+      if (request.activation_offset > 0)
+        throw UserError(line.where, "activation_offset is not there yet", "leave it out");
+    }
+}
+
 Asked ask(const JobInputs& in) {
   Asked asked{.tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .eos = {}, .file = {}};
   const JobPlan laid_out = plan_of_results(in, 1);
   const Model& model = *laid_out.model;
   asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
   asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos));
+  refuse_unread(asked.file);
   asked.is_inline = !config_of(in).prompts.empty();
   return asked;
 }

@@ -27,7 +27,8 @@ std::string head_line(const JournalHead& head) {
   Json made_on = Json::object();
   for (const auto& [name, value] : head.made_on) made_on.set(name, value);
   Json json = Json::object().set("format", kFormat).set("version", kVersion).set("identity", head.identity.hex());
-  for (const auto& [name, value] : to_json(head.identity).members()) json.set(name, value);
+  const Json identity = to_json(head.identity);
+  for (const auto& [name, value] : identity.members()) json.set(name, value);
   return json.set("made_on", std::move(made_on)).dump();
 }
 
@@ -65,7 +66,9 @@ AnswerLine read_answer_line(std::string_view line) {
     throw UserError("", fmt::format("the checksum is {:08x}, and the line says {:08x}", crc32(rest), crc));
   const size_t space = rest.find(' ');
   if (space == std::string_view::npos) throw UserError("", "the line has no answer");
-  return {number_of<int64_t>(rest.substr(0, space), 10, "number"), rest.substr(space + 1), crc};
+  const auto number = number_of<int64_t>(rest.substr(0, space), 10, "number");
+  if (std::to_string(number) != rest.substr(0, space)) throw UserError("", "the line has no number");
+  return {number, rest.substr(space + 1)};
 }
 
 int64_t for_each_whole_line(const std::filesystem::path& path,

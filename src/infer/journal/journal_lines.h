@@ -30,7 +30,6 @@ std::string answer_line(int64_t number, std::string_view answer);
 struct AnswerLine {
   int64_t number = 0;
   std::string_view answer{};
-  uint32_t crc = 0;  // of the number and the answer
 };
 AnswerLine read_answer_line(std::string_view);
 

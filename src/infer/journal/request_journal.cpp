@@ -40,7 +40,22 @@ std::string text_at(const FileDescriptor& file, int64_t begin, int64_t bytes) {
 RequestJournal::RequestJournal(fs::path run_folder, const std::string& samples, JournalHead head)
     : folder_(run_folder / "journal"), samples_(run_folder / samples), head_(std::move(head)) {
   read_all();
+  if (!other_.empty() && end_.empty())
+    throw UserError(other_, "the answers that are there are to other requests, or of another model or other options",
+                    differences_ + fmt::format("finish them with the command that began them, set run.dir to another "
+                                               "folder, or remove {}: its answers are lost then",
+                                               folder_.string()));
   if (!end_.empty()) look_at_end(end_);
+  if (!other_.empty()) make_place();
+}
+
+/// The batch before this one has ended, and its file of answers is as it was made.
+void RequestJournal::make_place() {
+  notices_ = {fmt::format("note: {} holds the answers of another batch, which has ended; this one takes its place",
+                          samples_.string())};
+  for (LogFile& file : files_) file.whole_bytes = 0;
+  places_.clear();
+  is_complete_ = false;
 }
 
 fs::path RequestJournal::file_of(int rank) const { return folder_ / fmt::format("{}.log", rank); }
@@ -82,17 +97,18 @@ void RequestJournal::read_file(LogFile log) {
     if (!has_end) file.whole_bytes = begin + static_cast<int64_t>(line.size()) + 1;
   });
   if (whole < static_cast<int64_t>(fs::file_size(file.path)))
-    notices_.push_back(fmt::format("note: {}: the last line was torn when its process ended; its request is computed "
-                                   "again",
-                                   file.path.string()));
+    notices_.push_back(
+        fmt::format("note: {}: the last line was torn when its process ended; its request is computed "
+                    "again",
+                    file.path.string()));
 }
 
 void RequestJournal::read_head(const LogFile& file, std::string_view line) {
   const JournalHead found = read_head_line(line);
-  if (found.identity.hex() != head_.identity.hex())
-    throw UserError(file.path.string(), "the answers that are there are to other requests, or of another model or other options",
-                    identity_differences(found.identity, head_.identity) +
-                        "undo the change, set run.dir to another folder, or start anew with run.resume = \"never\"");
+  if (found.identity.hex() != head_.identity.hex()) {
+    other_ = file.path.string();
+    differences_ = identity_differences(found.identity, head_.identity);
+  }
   if (found.made_on == head_.made_on) return;
   std::string notice = fmt::format(
       "note: these answers were begun on another kind of machine ({}; here {}): bits may differ between requests",
@@ -102,6 +118,7 @@ void RequestJournal::read_head(const LogFile& file, std::string_view line) {
 
 void RequestJournal::read_answer(std::string_view line, int64_t begin) {
   const AnswerLine found = read_answer_line(line);
+  if (!other_.empty()) return;  // of other requests
   if (found.number < 0 || found.number >= head_.identity.requests)
     throw UserError("", fmt::format("the number {} is not below {}", found.number, head_.identity.requests));
   const auto bytes = static_cast<int64_t>(found.answer.size());
@@ -116,8 +133,9 @@ void RequestJournal::look_at_end(const std::string& sha256) {
     return;
   }
   if (sha256_of_file(samples_) != sha256)
-    throw UserError(samples_.string(), "was changed after it was made, and would be overwritten",
-                    "move it away to have it made again, or start anew with run.resume = \"never\"");
+    throw UserError(
+        samples_.string(), "was changed after it was made, and would be overwritten",
+        fmt::format("move it away to have it made again, or remove {} to have it overwritten", folder_.string()));
   is_complete_ = true;
 }
 

@@ -29,8 +29,9 @@ class RequestJournal {
   /// are behind this before any of them calls `begin`.
   /// @param run_folder  in which "journal" and the file of answers are
   /// @param samples     the name of the file of answers: "samples.jsonl"
-  /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity is another; for
-  ///   a file of answers that was changed after it was made
+  /// Answers of another identity make place when they are whole and their file is as it was made.
+  /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity of answers that
+  ///   are not whole is another; for a file of answers that was changed after it was made
   RequestJournal(std::filesystem::path run_folder, const std::string& samples, JournalHead head);
 
   /// Whether the file of answers is there, whole and as it was made: nothing is left to do.
@@ -45,7 +46,7 @@ class RequestJournal {
 
   /// Makes this rank's file, or cuts it behind its last whole line, to append to it.
   void begin(int rank);
-  /// Behind `begin`: writes answers with their numbers and syncs them, once for all of them. When it returns they count.
+  /// Behind `begin`: writes answers with their numbers and syncs them, once for all. When it returns they count.
   void append(const std::vector<std::pair<int64_t, std::string>>& answers);
   /// By rank 0, behind `begin`, when every rank has appended its last answer: writes the file of answers in order, then
   /// ends the journal.
@@ -67,6 +68,7 @@ class RequestJournal {
   void read_head(const LogFile&, std::string_view line);
   void read_answer(std::string_view line, int64_t begin);
   void look_at_end(const std::string& sha256);
+  void make_place();
   std::string write_samples() const;
 
   std::filesystem::path folder_, samples_;
@@ -77,6 +79,7 @@ class RequestJournal {
   std::optional<FileDescriptor> own_{};
   size_t own_file_ = 0;
   std::string end_{};  // what a last line says of the file of answers; empty: none does
+  std::string other_{}, differences_{};  // a file of another identity, and what differs
   bool is_complete_ = false;
 };
 

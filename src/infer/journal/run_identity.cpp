@@ -44,8 +44,8 @@ class ValueHash {
 };
 
 void add_sampling(ValueHash& hash, const Sampling& s) {
-  for (const double value : {s.temperature, s.top_p, s.min_p, s.typical_p, s.repetition_penalty, s.presence_penalty,
-                             s.frequency_penalty})
+  for (const double value :
+       {s.temperature, s.top_p, s.min_p, s.typical_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty})
     hash.add(value);
   for (const int64_t value : {s.top_k, s.no_repeat_ngram_size, s.min_tokens}) hash.add(value);
   hash.add(uint64_t{s.logit_bias.size()});

@@ -35,7 +35,8 @@ class BatchLine {
       if (value) found = value;
     }
     if (!found)
-      throw UserError("", "the line has no prompt", "give \"prompt\", \"prompt_token_ids\", or \"prefix\" and \"contexts\"");
+      throw UserError("", "the line has no prompt",
+                      "give \"prompt\", \"prompt_token_ids\", or \"prefix\" and \"contexts\"");
     if ((found->name == "prefix") != (find("contexts") != nullptr))
       throw UserError("", "\"prefix\" and \"contexts\" go together");
     return *found;
@@ -49,7 +50,7 @@ class BatchLine {
 
  private:
   static bool is_own(std::string_view name) {
-    static const std::set<std::string_view> own = {"custom_id", "prompt", "messages",
+    static const std::set<std::string_view> own = {"custom_id",        "prompt", "messages",
                                                    "prompt_token_ids", "prefix", "contexts"};
     return own.contains(name);
   }
@@ -109,6 +110,7 @@ void add_batch_line(const Json& json, const std::string& where, RequestBuilder& 
   const LineOptions options =
       read_options(line.options, batch_names(), builder.defaults(), builder.tokenizer(), builder.told_names());
   const AskedLine asked{.where = where, .custom_id = line.custom_id()};
+  builder.claim_id(asked.custom_id);
   const NamedValue& prompt = line.prompt();
   if (prompt.name == "messages") {
     if (!builder.defaults().encode_messages) refuse_messages();

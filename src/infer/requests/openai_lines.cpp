@@ -14,10 +14,10 @@ constexpr int64_t kDefaultTokens = 16;  // of /v1/completions
 
 /// Read here; all other names are options.
 const std::vector<std::string>& own_names() {
-  static const std::vector<std::string> names = {
-      "model",  "messages", "prompt",    "max_completion_tokens", "logprobs", "top_logprobs",
-      "echo",   "suffix",   "stream",    "response_format",       "tools",    "functions",
-      "user",   "metadata", "store",     "service_tier"};
+  static const std::vector<std::string> names = {"model",    "messages",        "prompt", "max_completion_tokens",
+                                                 "logprobs", "top_logprobs",    "echo",   "suffix",
+                                                 "stream",   "response_format", "tools",  "functions",
+                                                 "user",     "metadata",        "store",  "service_tier"};
   return names;
 }
 
@@ -80,8 +80,8 @@ void refuse_what_is_not_offered(const Body& body, bool is_chat) {
   }
   const char* others = is_chat ? "prompt" : "messages";
   if (body.find(others))
-    throw UserError("", fmt::format("\"{}\" belongs to {}", others,
-                                    is_chat ? "/v1/completions" : "/v1/chat/completions"));
+    throw UserError("",
+                    fmt::format("\"{}\" belongs to {}", others, is_chat ? "/v1/completions" : "/v1/chat/completions"));
   for (const char* name : {"echo", "suffix"})
     if (is_chat && body.find(name)) throw UserError("", fmt::format("\"{}\" belongs to /v1/completions", name));
 }
@@ -92,9 +92,10 @@ void add_max_tokens(Body& body) {
   if (!value) return;
   const auto other = std::ranges::find(body.options, "max_tokens", &NamedValue::name);
   if (other != body.options.end() && !other->value->is_null() && other->value->dump() != value->value->dump())
-    throw UserError("", fmt::format("\"max_tokens\" and \"max_completion_tokens\" are two names of one option and "
-                                    "differ: {} and {}",
-                                    other->value->dump(), value->value->dump()),
+    throw UserError("",
+                    fmt::format("\"max_tokens\" and \"max_completion_tokens\" are two names of one option and "
+                                "differ: {} and {}",
+                                other->value->dump(), value->value->dump()),
                     "leave one of them out");
   value->whole(0, kMostNewTokens);  // told under its own name
   std::erase_if(body.options, [](const NamedValue& each) { return each.name == "max_tokens"; });
@@ -168,23 +169,38 @@ std::vector<BodyPrompt> prompts_of_body(const Body& body, bool is_chat, const Re
   return {{builder.defaults().encode_messages(*prompt->value), ""}};
 }
 
+/// An echo has the prompt's logprobs beside those of new tokens. There is no other place for them.
+void read_echo(const Body& body, LineOptions& options) {
+  for (const char* name : {"prompt_logprobs", "score_from"})
+    if (options.said.contains(name))
+      throw UserError("", fmt::format("\"{}\" has no place in answers of OpenAI's", name),
+                      "\"echo\" with \"logprobs\" tells the prompt's tokens, and with \"max_tokens\" 0 them alone");
+  const bool echo = body.truth("echo");
+  if (echo && options.truncate_prompt_tokens)
+    throw UserError("", "\"echo\" repeats the prompt, and \"truncate_prompt_tokens\" cuts it", "leave one of them out");
+  options.request.prompt_logprobs = echo ? options.request.logprobs : -1;
+}
+
+/// Beams are searched without draws: there is no temperature by default.
+bool asks_for_beams(const Body& body, const RequestDefaults& defaults) {
+  const auto said = std::ranges::find(body.options, "num_beams", &NamedValue::name);
+  if (said == body.options.end() || said->value->is_null()) return defaults.request.beams.width > 1;
+  return said->whole(1, kMostBeams) > 1;
+}
+
 /// What the body does not say is the recipe's, where the recipe says it, else OpenAI's default.
 LineOptions options_of(Body& body, bool is_chat, RequestBuilder& builder) {
   RequestDefaults defaults = builder.defaults();
-  if (!defaults.given.contains("temperature")) defaults.request.sampling.temperature = 1;
+  if (!defaults.given.contains("temperature") && !asks_for_beams(body, defaults))
+    defaults.request.sampling.temperature = 1;
   const bool has_own_length = !defaults.given.contains("max_new_tokens");
   if (has_own_length) defaults.request.max_tokens = is_chat ? kMostNewTokens : kDefaultTokens;
   add_max_tokens(body);
-  LineOptions options =
-      read_options(body.options, own_names(), defaults, builder.tokenizer(), builder.told_names());
+  LineOptions options = read_options(body.options, own_names(), defaults, builder.tokenizer(), builder.told_names());
   options.to_the_end = is_chat && has_own_length && !options.said.contains("max_tokens");
   read_logprobs(body, is_chat, options.request);
   read_model(body, defaults, options);
-  if (body.truth("echo")) {
-    if (options.truncate_prompt_tokens)
-      throw UserError("", "\"echo\" repeats the prompt, and \"truncate_prompt_tokens\" cuts it", "leave one of them out");
-    if (options.request.logprobs >= 0) options.request.prompt_logprobs = options.request.logprobs;
-  }
+  read_echo(body, options);
   return options;
 }
 
@@ -194,6 +210,7 @@ void add_openai_line(const Json& json, const std::string& where, RequestBuilder&
   const std::map<std::string, NamedValue> line = line_members(json);
   const NamedValue& custom_id = require_member(line, "custom_id");
   if (custom_id.text().empty()) custom_id.refuse("a text that is not empty");
+  builder.claim_id(custom_id.text());
   if (const NamedValue& method = require_member(line, "method"); method.text() != "POST") method.refuse("\"POST\"");
   const bool is_chat = is_chat_url(require_member(line, "url"));
   const NamedValue& body_value = require_member(line, "body");
@@ -204,9 +221,8 @@ void add_openai_line(const Json& json, const std::string& where, RequestBuilder&
   std::vector<BodyPrompt> prompts = prompts_of_body(body, is_chat, builder, options.request);
 
   const NamedValue* model = body.find("model");
-  OpenAiBody answer{.is_chat = is_chat,
-                    .model = model ? model->text() : builder.defaults().model_name,
-                    .echo = body.truth("echo")};
+  OpenAiBody answer{
+      .is_chat = is_chat, .model = model ? model->text() : builder.defaults().model_name, .echo = body.truth("echo")};
   for (const BodyPrompt& prompt : prompts) answer.texts.push_back(prompt.text);
   builder.begin_line({.where = where, .custom_id = custom_id.text(), .openai = std::move(answer)});
   for (size_t i = 0; i < prompts.size(); ++i)

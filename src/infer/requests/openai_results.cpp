@@ -77,16 +77,31 @@ class CompletionLogprobs {
     logprobs_.push_back(std::move(logprob));
     top_.push_back(std::move(top));
     offsets_.push_back(offset_);
-    const std::span<const int32_t> before(before_);
-    // Special tokens are told, and may be no part of the text.
-    offset_ += characters_of(a_.tokenizer.decode_after(before.last(std::min<size_t>(before.size(), 4)),
-                                                       std::span(&id, 1), a_.request.skip_special_tokens));
+    advance(id);
+  }
+
+  /// To where the next token's text begins. Tokens that are parts of a character all begin where it does, and special
+  /// ones, which are told, may be no part of the text.
+  void advance(int32_t id) {
+    constexpr size_t kLookBack = 4, kLongestCharacter = 4;
+    constexpr std::string_view kPart = "\xEF\xBF\xBD";
     before_.push_back(id);
+    ++open_;
+    const std::span<const int32_t> all(before_), front = all.first(all.size() - open_);
+    std::string text = a_.tokenizer.decode_after(front.last(std::min(front.size(), kLookBack)), all.last(open_),
+                                                 a_.request.skip_special_tokens);
+    const bool is_whole = !text.ends_with(kPart) || open_ >= kLongestCharacter;
+    while (!is_whole && text.ends_with(kPart)) text.resize(text.size() - kPart.size());
+    offset_ = settled_ + characters_of(text);
+    if (!is_whole) return;
+    settled_ = offset_;
+    open_ = 0;
   }
 
   const Answered& a_;
   std::vector<int32_t> before_{};
-  int64_t offset_ = 0;
+  int64_t offset_ = 0, settled_ = 0;  // characters in front of the next token, and of the last whole character's end
+  size_t open_ = 0;                   // tokens behind it
   Json tokens_ = Json::array(), logprobs_ = Json::array(), top_ = Json::array(), offsets_ = Json::array();
 };
 
@@ -151,7 +166,8 @@ Json body_of(const AskedLine& line, std::span<const Request> requests, std::span
 Json openai_result(const AskedLine& line, std::span<const Request> requests, std::span<const RequestResult> results,
                    const Tokenizer& tokenizer, const std::string& digits) {
   Json json = Json::object().set("id", "batch_req_" + digits).set("custom_id", line.custom_id);
-  const auto failed = std::ranges::find_if(results, [](const RequestResult& result) { return result.error.has_value(); });
+  const auto failed =
+      std::ranges::find_if(results, [](const RequestResult& result) { return result.error.has_value(); });
   if (failed != results.end())
     return json.set("response", Json())
         .set("error", Json::object().set("code", failed->error->code).set("message", failed->error->message));

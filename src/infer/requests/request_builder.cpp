@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "data/encoding.h"
 #include "infer/draws.h"
 
@@ -31,8 +32,9 @@ void check_scores(Request& request) {
   if (request.max_tokens > 0) return;
   const auto tokens = std::ssize(request.prompt);
   if (tokens < 2)
-    throw UserError("", "\"max_tokens\" is 0, which scores the prompt: its first token has none before it, and there "
-                        "is no other");
+    throw UserError("",
+                    "\"max_tokens\" is 0, which scores the prompt: its first token has none before it, and there "
+                    "is no other");
   if (!request.score_from) request.score_from = 1;
   if (*request.score_from >= tokens)
     throw UserError("", fmt::format("\"score_from\" is {}, expected a whole number from 1 to {}: the prompt has {} "
@@ -44,6 +46,11 @@ void check_offset(const Request& request) {
   if (request.activation_offset > std::ssize(request.prompt))
     throw UserError("", fmt::format("\"activation_offset\" is {}, and the prompt has {} tokens",
                                     request.activation_offset, request.prompt.size()));
+}
+
+void require_new(std::set<std::string>& ids, const std::string& custom_id) {
+  if (!custom_id.empty() && !ids.insert(custom_id).second)
+    throw UserError("", fmt::format("the custom_id \"{}\" is there twice", custom_id), "give each request its own");
 }
 
 }  // namespace
@@ -63,9 +70,17 @@ std::vector<int32_t> RequestBuilder::tokens_of(const std::string& prompt) const 
   return tokens;
 }
 
+int64_t& RequestBuilder::earlier_with(const std::vector<int32_t>& prompt) {
+  std::vector<Repeated>& alike = unnamed_[fnv1a(prompt.data(), prompt.size() * sizeof(int32_t))];
+  for (Repeated& each : alike)
+    if (each.prompt == prompt) return each.requests;
+  return alike.emplace_back(Repeated{prompt}).requests;
+}
+
+/// Its own place in the file does not enter: other lines may come and go.
 uint64_t RequestBuilder::seed_of(const Request& request) {
   if (!request.custom_id.empty()) return default_seed(defaults_.seed, request.custom_id);
-  return default_seed(defaults_.seed, request.prompt, unnamed_[request.prompt]);
+  return default_seed(defaults_.seed, request.prompt, earlier_with(request.prompt)++);
 }
 
 Request RequestBuilder::finished(LineOptions options, std::vector<int32_t> prompt, const std::string& custom_id) {
@@ -80,12 +95,13 @@ Request RequestBuilder::finished(LineOptions options, std::vector<int32_t> promp
   check_length(request, defaults_.max_position);
   check_scores(request);
   check_offset(request);
-  if (!custom_id.empty() && !custom_ids_.insert(custom_id).second)
-    throw UserError("", fmt::format("the custom_id \"{}\" is there twice", custom_id), "give each request its own");
-  request.seed = options.seed ? *options.seed : seed_of(request);
-  if (custom_id.empty()) ++unnamed_[request.prompt];
+  require_new(request_ids_, custom_id);
+  const uint64_t seed = seed_of(request);
+  request.seed = options.seed.value_or(seed);
   return std::move(request);
 }
+
+void RequestBuilder::claim_id(const std::string& custom_id) { require_new(line_ids_, custom_id); }
 
 void RequestBuilder::begin_line(AskedLine line) {
   line.first = file_.requests.size();

@@ -1,4 +1,4 @@
-//   name -> the file's text -> kind by its first line -> each line, its faults collected -> faults together, or all read
+//   name -> text -> kind by its first line -> each line, its faults collected -> all requests, or the faults together
 
 #include "infer/requests/request_file.h"
 
@@ -29,17 +29,20 @@ class LineReader {
   void read(std::string_view line, const std::string& where) {
     require_utf8(line, where);
     switch (file_.kind) {
-      case RequestKind::text: return add({std::string(line), ""}, where);
-      case RequestKind::records: return add(records_.read_prompt(line, where), where);
-      case RequestKind::batch: return add_batch_line(object_of(line, where), where, builder_);
-      case RequestKind::openai: return add_openai_line(object_of(line, where), where, builder_);
+      case RequestKind::text:
+        return add({std::string(line), ""}, where);
+      case RequestKind::records:
+        return add(records_.read_prompt(line, where), where);
+      case RequestKind::batch:
+        return add_batch_line(object_of(line, where), where, builder_);
+      case RequestKind::openai:
+        return add_openai_line(object_of(line, where), where, builder_);
     }
   }
 
   /// A text or a record has the options of the recipe.
   void add(TextExample example, const std::string& where) {
-    LineOptions options =
-        read_options({}, {}, builder_.defaults(), builder_.tokenizer(), builder_.told_names());
+    LineOptions options = read_options({}, {}, builder_.defaults(), builder_.tokenizer(), builder_.told_names());
     std::vector<int32_t> prompt = builder_.tokens_of(example.prompt);
     builder_.add(std::move(options), std::move(prompt), {.where = where, .example = std::move(example)});
   }
@@ -103,11 +106,11 @@ void cut(RequestFile& file, int64_t bound) {
 
 std::string_view name_of(RequestKind kind) { return kKinds[static_cast<int>(kind)]; }
 
-RequestFile read_requests(const fs::path& path, std::string_view kind, const DataConfig& config,
-                          const Tokenizer& tokenizer, const RequestDefaults& defaults, int64_t limit) {
+RequestFile read_requests_text(std::string_view text, const fs::path& path, std::string_view kind,
+                               const DataConfig& config, const Tokenizer& tokenizer, const RequestDefaults& defaults,
+                               int64_t limit) {
   const bool is_named_jsonl = is_jsonl(path);  // throws for names of formats that are not read
-  const std::string content = read_text_file(path);
-  const auto [first, first_place] = first_line(path, content);
+  const auto [first, first_place] = first_line(path, text);
   if (first.empty()) throw UserError(path.string(), "the file holds no requests", "write one a line");
   const LineKinds kinds(config);
   const bool is_found = kind == "auto";
@@ -115,7 +118,7 @@ RequestFile read_requests(const fs::path& path, std::string_view kind, const Dat
   const int64_t bound = bound_of(file.kind, limit, config);
   LineReader reader(config, tokenizer, defaults, file);
   LineFaults faults;
-  for_each_line(path, content, [&](std::string_view line, const std::string& where) {
+  for_each_line(path, text, [&](std::string_view line, const std::string& where) {
     faults.collect(where, [&] {
       if (is_found) kinds.require(file.kind, line, first_place);
       reader.read(line, where);
@@ -127,6 +130,12 @@ RequestFile read_requests(const fs::path& path, std::string_view kind, const Dat
   for (const std::string& name : reader.told_names())
     file.notices.push_back(fmt::format("note: {}: \"{}\" {}", path.string(), name, translation_of(name)));
   return file;
+}
+
+RequestFile read_requests(const fs::path& path, std::string_view kind, const DataConfig& config,
+                          const Tokenizer& tokenizer, const RequestDefaults& defaults, int64_t limit) {
+  is_jsonl(path);  // throws for names of formats that are not read, before a large file is
+  return read_requests_text(read_text_file(path), path, kind, config, tokenizer, defaults, limit);
 }
 
 RequestFile requests_of(const std::vector<TextExample>& examples, const std::string& place, const DataConfig& config,

@@ -65,6 +65,11 @@ struct RequestFile {
 RequestFile read_requests(const std::filesystem::path& file, std::string_view kind, const DataConfig&, const Tokenizer&,
                           const RequestDefaults&, int64_t limit = 0);
 
+/// The same of a file's text that is in memory already.
+/// @param file  names it in messages; how it ends counts
+RequestFile read_requests_text(std::string_view text, const std::filesystem::path& file, std::string_view kind,
+                               const DataConfig&, const Tokenizer&, const RequestDefaults&, int64_t limit = 0);
+
 /// Requests of texts that stand in no file of their own: those of the recipe, and held-out data.
 /// @param place  for messages: "generate.prompts", of whose third text "generate.prompts: prompt 3" is told
 /// @throws UserError as read_requests

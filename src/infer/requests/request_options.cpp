@@ -118,7 +118,8 @@ constexpr Option kOptions[] = {
      [](Value v, Reading& r) { r.sampling().presence_penalty = v.number(-kLargestPenalty, kLargestPenalty); }},
     {"frequency_penalty",
      [](Value v, Reading& r) { r.sampling().frequency_penalty = v.number(-kLargestPenalty, kLargestPenalty); }},
-    {"no_repeat_ngram_size", [](Value v, Reading& r) { r.sampling().no_repeat_ngram_size = v.whole(0, kLongestNgram); }},
+    {"no_repeat_ngram_size",
+     [](Value v, Reading& r) { r.sampling().no_repeat_ngram_size = v.whole(0, kLongestNgram); }},
     {"logit_bias", [](Value v, Reading& r) { r.sampling().logit_bias = biases_of(v, r.vocab()); }},
     {"allowed_token_ids", [](Value v, Reading& r) { r.sampling().allowed_token_ids = allowed_of(v, r.vocab()); }},
     {"bad_words", [](Value v, Reading& r) { r.sampling().bad_words = bad_words_of(v, r.tokenizer); }},
@@ -174,9 +175,9 @@ std::map<std::string, NamedValue> meant(const std::vector<NamedValue>& members, 
     if (option->translation) told_names.insert(option->name);
     const auto [found, is_new] = options.emplace(option->means ? option->means : option->name, member);
     if (!is_new && found->second.value->dump() != member.value->dump())
-      throw UserError("", fmt::format("\"{}\" and \"{}\" are two names of one option and differ: {} and {}",
-                                      found->second.name, member.name, found->second.value->dump(),
-                                      member.value->dump()),
+      throw UserError("",
+                      fmt::format("\"{}\" and \"{}\" are two names of one option and differ: {} and {}",
+                                  found->second.name, member.name, found->second.value->dump(), member.value->dump()),
                       "leave one of them out");
   }
   return options;
@@ -188,9 +189,10 @@ void apply_do_sample(Reading& r) {
   double& temperature = r.sampling().temperature;
   const bool says = r.says("temperature");
   if (says && *r.do_sample != (temperature > 0))
-    throw UserError("", fmt::format("\"do_sample\" is {} and \"temperature\" {}: one takes the most likely token, the "
-                                    "other draws",
-                                    *r.do_sample, temperature),
+    throw UserError("",
+                    fmt::format("\"do_sample\" is {} and \"temperature\" {}: one takes the most likely token, the "
+                                "other draws",
+                                *r.do_sample, temperature),
                     "leave one of them out");
   if (!*r.do_sample)
     temperature = 0;
@@ -212,8 +214,9 @@ void check_counts(Reading& r) {
 void check_beams(const Request& request) {
   if (request.beams.width == 1) return;
   if (request.sampling.temperature > 0)
-    throw UserError("", fmt::format("\"num_beams\" is {} and \"temperature\" {}: beams are searched without draws",
-                                    request.beams.width, request.sampling.temperature),
+    throw UserError("",
+                    fmt::format("\"num_beams\" is {} and \"temperature\" {}: beams are searched without draws",
+                                request.beams.width, request.sampling.temperature),
                     "set temperature to 0, or leave num_beams out");
   if (request.best_of > request.n)
     throw UserError("", "\"num_beams\" and \"best_of\" do not go together", "n of the beams are answered");
@@ -278,8 +281,8 @@ LineOptions read_options(const std::vector<NamedValue>& members, const std::vect
   if (!reading.ignore_eos)
     reading.stop_token_ids.insert(reading.stop_token_ids.end(), reading.eos.begin(), reading.eos.end());
   std::ranges::sort(reading.stop_token_ids);
-  request.stop_ids = {reading.stop_token_ids.begin(), std::unique(reading.stop_token_ids.begin(),
-                                                                  reading.stop_token_ids.end())};
+  request.stop_ids = {reading.stop_token_ids.begin(),
+                      std::unique(reading.stop_token_ids.begin(), reading.stop_token_ids.end())};
   check_counts(reading);
   check_beams(request);
   check_scores(request);

@@ -20,7 +20,7 @@ struct LineOptions {
   Request request{};  // all but prompt, custom_id and seed
   std::optional<uint64_t> seed{};
   std::optional<int64_t> truncate_prompt_tokens{};  // keep so many of a prompt's last tokens
-  bool to_the_end = false;  // max_tokens are those that the context has left behind the prompt
+  bool to_the_end = false;                          // max_tokens are those that the context has left behind the prompt
   std::set<std::string, std::less<>> said{};  // the names of options that the line gives, aliases under what they mean
 };
 

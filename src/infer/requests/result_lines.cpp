@@ -7,9 +7,7 @@
 namespace tessera {
 namespace {
 
-Json to_json(const RequestError& error) {
-  return Json::object().set("code", error.code).set("message", error.message);
-}
+Json to_json(const RequestError& error) { return Json::object().set("code", error.code).set("message", error.message); }
 
 Json to_json(const TokenLogprob& token) {
   return Json::object().set("token_id", int64_t{token.id}).set("logprob", static_cast<double>(token.logprob));
@@ -46,7 +44,8 @@ Json to_json(const Scores& scores, const std::vector<TokenLogprobs>& best) {
                   .set("sum", scores.sum)
                   .set("all_greedy", scores.all_greedy);
   if (best.empty()) return json;
-  TS_CHECK(best.size() == scores.ids.size(), "the best of {} tokens, and {} are scored", best.size(), scores.ids.size());
+  TS_CHECK(best.size() == scores.ids.size(), "the best of {} tokens, and {} are scored", best.size(),
+           scores.ids.size());
   Json top = Json::array();
   for (const TokenLogprobs& token : best) top.push_back(to_json(token.top));
   return json.set("top", std::move(top));
@@ -145,8 +144,10 @@ std::string ResultLines::line(size_t number, std::span<const RequestResult> resu
   const std::span<const Request> requests = std::span(file_->requests).subspan(line.first, line.count);
   switch (file_->kind) {
     case RequestKind::text:
-    case RequestKind::records: return text_result(line, requests[0], results[0], expected).dump();
-    case RequestKind::batch: return batch_result(line, requests[0], results[0]).dump();
+    case RequestKind::records:
+      return text_result(line, requests[0], results[0], expected).dump();
+    case RequestKind::batch:
+      return batch_result(line, requests[0], results[0]).dump();
     case RequestKind::openai:
       return openai_result(line, requests, results, *tokenizer_, id_digits(identity_, number)).dump();
   }

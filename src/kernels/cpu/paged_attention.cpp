@@ -8,8 +8,8 @@
 //                                          P = exp(S − max)     row by row; Σ over 8 or 16 rows at a time, turned
 //                                          acc = acc · r + P V  [queries × head_dim]
 //
-// so that a block of a prefix is turned, widened and read from memory once for all queries of a tile, and the state of a
-// query (acc, max, sum) is a row that any visit finds again. A span ends by merging into `out`. Where there are fewer
+// so that a block of a prefix is read from memory, widened and turned once for all queries of a tile, and the state of
+// a query (acc, max, sum) is a row that any visit finds again. A span ends by merging into `out`. Where there are fewer
 // tiles than threads the spans of a tile are tasks of their own, which wait for their turn before they merge: the same
 // sums in the same order. A block of which a query sees nothing leaves its state untouched.
 
@@ -78,10 +78,7 @@ struct Scores {
   int64_t begin, end;
 
   Scores(float* scores, Rows seen)
-      : at(scores),
-        rows(seen),
-        begin(seen.begin / kLanes * kLanes),
-        end((seen.end + kLanes - 1) / kLanes * kLanes) {}
+      : at(scores), rows(seen), begin(seen.begin / kLanes * kLanes), end((seen.end + kLanes - 1) / kLanes * kLanes) {}
   float* row(int64_t i) const { return at + i * kScoreStride; }
 };
 
@@ -268,7 +265,8 @@ void paged_task(const PagedAttentionArgs& args, const TensorView& lse, const Pag
     std::fill_n(s.sum, queries + kMostLanes, 0.0f);
     for (int32_t i = tile.visit_begin; i < tile.visit_end; ++i) {
       const AttentionVisit& visit = args.visits[static_cast<size_t>(args.tile_visits[static_cast<size_t>(i)])];
-      const int64_t row_begin = std::max(visit.row_begin, tile.row_begin), row_end = std::min(visit.row_end, tile.row_end);
+      const int64_t row_begin = std::max(visit.row_begin, tile.row_begin),
+                    row_end = std::min(visit.row_end, tile.row_end);
       const int64_t begin = std::max<int64_t>(visit.begin, span * kKeySpan);
       if (row_begin >= row_end || begin >= std::min<int64_t>(visit.end, (span + 1) * kKeySpan)) continue;
       const int64_t end = std::min(end_of(args, visit, task.kv_head), (span + 1) * kKeySpan);
@@ -320,8 +318,8 @@ int64_t rounded_bytes(int64_t floats) { return (floats * size_of(DType::f32) + 6
 int64_t spans_of(const PagedAttentionArgs& args, const AttentionTile& tile, int64_t kv_head) {
   int64_t end = 1;
   for (int32_t i = tile.visit_begin; i < tile.visit_end; ++i)
-    end = std::max(
-        end, end_of(args, args.visits[static_cast<size_t>(args.tile_visits[static_cast<size_t>(i)])], kv_head));
+    end = std::max(end,
+                   end_of(args, args.visits[static_cast<size_t>(args.tile_visits[static_cast<size_t>(i)])], kv_head));
   return (end + kKeySpan - 1) / kKeySpan;
 }
 
@@ -334,8 +332,7 @@ void paged_attention(const Context& ctx, const PagedAttentionArgs& args) {
   const auto scope = ctx.scratch.scope();
   const int64_t floats = paged_floats(args.head_dim, args.heads / args.kv_heads);
   float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
-  const TensorView lse =
-      args.lse.empty() ? ctx.scratch.allocate({args.q.shape[0], args.heads}, DType::f32) : args.lse;
+  const TensorView lse = args.lse.empty() ? ctx.scratch.allocate({args.q.shape[0], args.heads}, DType::f32) : args.lse;
   const auto merged = ctx.scratch.allocate({enough_tasks(ctx)}, DType::i32).as<int32_t>();
   const auto run = [&](const PagedTask& task) {
     HWY_DYNAMIC_DISPATCH(paged_task)(args, lse, task, buffers + omp_get_thread_num() * floats);

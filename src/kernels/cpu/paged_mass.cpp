@@ -103,7 +103,8 @@ void mass_task(const PagedAttentionArgs& args, const TensorView& lse, int32_t ru
     for (const AttentionVisit& visit : args.visits) {
       if (run < visit.run_begin || run >= visit.run_end) continue;
       int64_t before = first;  // the number of the block's first entry in the visit
-      for (int32_t i = visit.run_begin; i < run; ++i) before += length_of(args, args.runs[static_cast<size_t>(i)], kv_head);
+      for (int32_t i = visit.run_begin; i < run; ++i)
+        before += length_of(args, args.runs[static_cast<size_t>(i)], kv_head);
       const int64_t begin = std::max<int64_t>(0, visit.begin - before), end = std::min(b.entries, visit.end - before);
       if (begin < end) add_visit(args, lse, s, visit, {b, begin, end, kv_head}, mass + first);
     }
@@ -130,8 +131,7 @@ void add_up_mass(const Context& ctx, const PagedAttentionArgs& args, const Tenso
   float* buffers = ctx.scratch.allocate({ctx.threads, floats}, DType::f32).row<float>(0);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
   for (size_t i = 0; i < args.mass_offset.size(); ++i)
-    if (args.mass_offset[i] >= 0)
-      HWY_DYNAMIC_DISPATCH(mass_task)
+    if (args.mass_offset[i] >= 0) HWY_DYNAMIC_DISPATCH(mass_task)
   (args, lse, static_cast<int32_t>(i / args.kv_heads), static_cast<int64_t>(i) % args.kv_heads,
    buffers + omp_get_thread_num() * floats);
 }

@@ -18,19 +18,19 @@ inline int64_t tile_queries(int64_t group) { return max_tile_rows(group) * group
 
 /// One thread's numbers. The queries of a tile stand row by row, and in a row by their heads.
 struct PagedScratch {
-  float *q, *acc;            // [queries, head_dim] times the scale; summed over a span
-  float *max, *sum;          // [queries] the greatest score and Σ exp(score − max) of a span
-  int32_t *low, *bound;      // [queries] it sees positions low < p <= bound
-  float *inverse, *part;     // [queries] 1 / sum, log-sum-exp of a span
-  float *before, *lse;       // [queries] log-sum-exp of the spans before, and with this one
-  float *kept, *taken;       // [queries] factors of their merge
-  float* turned_k;           // [head_dim, kScoreStride] a block of keys, an entry a column
-  float *k, *v;              // [kKeyBlock, head_dim] copies of a block
-  float* scores;             // [kGroup, kScoreStride]
-  float* added;              // [kGroup, head_dim]
-  int32_t* position;         // [kScoreStride] of the entries of a block
-  float* bias;               // [kScoreStride]
-  int64_t floats = 0;        // all of them
+  float *q, *acc;         // [queries, head_dim] times the scale; summed over a span
+  float *max, *sum;       // [queries] the greatest score and Σ exp(score − max) of a span
+  int32_t *low, *bound;   // [queries] it sees positions low < p <= bound
+  float *inverse, *part;  // [queries] 1 / sum, log-sum-exp of a span
+  float *before, *lse;    // [queries] log-sum-exp of the spans before, and with this one
+  float *kept, *taken;    // [queries] factors of their merge
+  float* turned_k;        // [head_dim, kScoreStride] a block of keys, an entry a column
+  float *k, *v;           // [kKeyBlock, head_dim] copies of a block
+  float* scores;          // [kGroup, kScoreStride]
+  float* added;           // [kGroup, head_dim]
+  int32_t* position;      // [kScoreStride] of the entries of a block
+  float* bias;            // [kScoreStride]
+  int64_t floats = 0;     // all of them
 
   PagedScratch(float* memory, int64_t head_dim, int64_t queries) {
     const int64_t room = queries + kMostLanes;

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/key_value_pages.h"
 #include "kernels/cpu/targets.h"
+#include "kernels/key_value_pages.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/paged_write.cpp"

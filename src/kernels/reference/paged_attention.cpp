@@ -103,9 +103,8 @@ void add_mass(const PagedAttentionArgs& args, const AttentionVisit& visit, int32
       const int64_t entry = piece.first + i;
       if (entry < first || entry >= last) return;
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-        mass[static_cast<size_t>(entry - first)] +=
-            std::exp(score_of<T>(args, row, head, piece.page, piece.slot + i) -
-                     lse[static_cast<size_t>(row * args.heads + head)]);
+        mass[static_cast<size_t>(entry - first)] += std::exp(score_of<T>(args, row, head, piece.page, piece.slot + i) -
+                                                             lse[static_cast<size_t>(row * args.heads + head)]);
     });
   }
 }
