@@ -5,44 +5,86 @@
 
 #include "core/device/memory.h"
 #include "core/error.h"
-#include "infer/kv_cache.h"
+#include "infer/paged_sequence.h"
 #include "kernels/compute.h"
 #include "kernels/host_work.h"
-#include "kernels/upload.h"
 
 namespace tessera {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kPageTokens = 16;
+
 int64_t positions_of(const SpeedTrial& trial) { return std::max(trial.prompt, trial.context + trial.next); }
 
-/// One pass over `count` tokens behind those that the cache holds, and the logits of its last row on the host. Which
-/// tokens they are does not matter. A counting pass has the first position alone.
-void feed(const Context& ctx, Model& model, CachedAttention& cache, int64_t count, int64_t first) {
-  const auto scope = ctx.scratch.scope();
-  const DecoderModel& decoder = model.decoder();
-  std::vector<int32_t> ids, positions;
-  for (int64_t t = first; t < first + count; ++t) {
-    ids.push_back(static_cast<int32_t>(t * 7919 % model.config().vocab_size));
-    positions.push_back(ctx.scratch.is_counting() ? 0 : static_cast<int32_t>(t));
-  }
-  const std::vector<AttentionSegment> segments = {cache.append(0, 0, count)};
-  const std::vector<int32_t> last = {static_cast<int32_t>(count) - 1};
-  const RowGroup group{0, count, model.bound_adapter()};
-  const TensorView logits = ctx.scratch.allocate({1, model.config().vocab_size}, decoder.activations());
-  const TokenBatch batch{upload(ctx, ids), upload(ctx, positions), {}, upload(ctx, segments), {&group, 1}};
-  const Pass pass{ctx, batch, {&model.pool()}};
-  const TensorView hidden = decoder.forward(pass, cache);
-  decoder.logits(pass, hidden, upload(ctx, last), logits);
-  host_work(ctx, [&] { const OnHost done(logits); });
+/// The last new token is never fed: one more than are wanted.
+int64_t new_tokens_of(const SpeedTrial& trial) { return trial.next + 1; }
+
+/// Which token stands at a position does not matter.
+int32_t id_at(const Model& model, int64_t position) {
+  return static_cast<int32_t>(position * 7919 % model.config().vocab_size);
 }
 
-/// Tokens a second of so many passes of `count` tokens, behind what the cache holds.
-double rate_of(const Context& ctx, Model& model, CachedAttention& cache, int64_t passes, int64_t count) {
+/// Pages for the longer of both sequences, which have them one after the other.
+KeyValuePages pages_of(const Context& ctx, Model& model, const SpeedTrial& trial) {
+  const int64_t bundles = std::max(PagedSequence::bundles_of(trial.prompt, 1, kPageTokens),
+                                   PagedSequence::bundles_of(trial.context, new_tokens_of(trial), kPageTokens));
+  return allocate_pages(ctx.scratch, model.decoder(), bundles, kPageTokens, model.decoder().activations());
+}
+
+/// A sequence of a trial.
+class TimedSequence {
+ public:
+  TimedSequence(const Context& ctx, Model& model, const KeyValuePages& pages, int64_t prompt, int64_t new_tokens)
+      : ctx_(ctx),
+        model_(model),
+        sequence_(model.decoder(), ids(model, prompt), {.new_tokens = new_tokens, .step_tokens = prompt}, pages,
+                  ctx.threads),
+        length_(prompt) {}
+
+  /// One pass, and the logits of its last row on the host.
+  void pass() {
+    const auto scope = ctx_.scratch.scope();
+    const TensorView logits = sequence_.pass(ctx_, {&model_.pool()}, model_.bound_adapter(), PagedSequence::Rows::last);
+    host_work(ctx_, [&] { const OnHost done(logits); });
+  }
+  void append_and_pass() {
+    sequence_.append(id_at(model_, length_++));
+    pass();
+  }
+
+ private:
+  static std::vector<int32_t> ids(const Model& model, int64_t count) {
+    std::vector<int32_t> all;
+    for (int64_t t = 0; t < count; ++t) all.push_back(id_at(model, t));
+    return all;
+  }
+
+  const Context& ctx_;
+  Model& model_;
+  PagedSequence sequence_;
+  int64_t length_;
+};
+
+/// Tokens a second.
+template <class Work> double rate_of(int64_t tokens, Work&& work) {
   const auto begin = Clock::now();
-  for (int64_t pass = 0; pass < passes; ++pass) feed(ctx, model, cache, count, cache.length(0));
-  return static_cast<double>(passes * count) / std::chrono::duration<double>(Clock::now() - begin).count();
+  work();
+  return static_cast<double>(tokens) / std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// One repeat of both.
+Speed run_trial(const Context& ctx, Model& model, const SpeedTrial& trial, const KeyValuePages& pages) {
+  Speed speed;
+  TimedSequence prefill(ctx, model, pages, trial.prompt, 1);
+  speed.prefill = rate_of(trial.prompt, [&] { prefill.pass(); });
+  TimedSequence decode(ctx, model, pages, trial.context, new_tokens_of(trial));
+  decode.pass();
+  speed.decode = rate_of(trial.next, [&] {
+    for (int64_t t = 0; t < trial.next; ++t) decode.append_and_pass();
+  });
+  return speed;
 }
 
 double median(std::vector<double> values) {
@@ -60,15 +102,13 @@ std::optional<Speed> measure_speed(const Context& ctx, Model& model, const Speed
   TS_CHECK(positions_of(trial) <= model.decoder().max_position(), "{} positions of {}", positions_of(trial),
            model.decoder().max_position());
   const auto scope = ctx.scratch.scope();
-  CachedAttention cache(ctx.scratch, model.decoder(), 1, positions_of(trial));
+  const KeyValuePages pages = pages_of(ctx, model, trial);
   std::vector<double> prefill, decode;
   for (int repeat = 0; repeat < trial.repeats; ++repeat) {
     if (stop && stop()) return std::nullopt;
-    cache.truncate(0, 0);
-    prefill.push_back(rate_of(ctx, model, cache, 1, trial.prompt));
-    cache.truncate(0, 0);
-    feed(ctx, model, cache, trial.context, 0);
-    decode.push_back(rate_of(ctx, model, cache, trial.next, 1));
+    const Speed speed = run_trial(ctx, model, trial, pages);
+    prefill.push_back(speed.prefill);
+    decode.push_back(speed.decode);
   }
   return Speed{median(prefill), median(decode)};
 }
@@ -76,12 +116,8 @@ std::optional<Speed> measure_speed(const Context& ctx, Model& model, const Speed
 int64_t plan_speed_bytes(Model& model, const SpeedTrial& trial, int threads) {
   const Compute plan = Compute::counting(model.pool().device(), threads);
   const Context& ctx = plan;
-  const auto scope = ctx.scratch.scope();
-  CachedAttention cache(ctx.scratch, model.decoder(), 1, positions_of(trial));
-  for (const int64_t tokens : {trial.prompt, trial.context, int64_t{1}}) {
-    cache.truncate(0, 0);
-    feed(ctx, model, cache, tokens, 0);
-  }
+  // One repeat, counted: every pass of it, since plans of attention grow with what they read.
+  run_trial(ctx, model, trial, pages_of(ctx, model, trial));
   return plan.peak_bytes();
 }
 

@@ -4,12 +4,13 @@
 // Reading the prompts is left out: what is measured is the time of `tokens` + 1 new tokens less that of one.
 // With --serve in place of batch and tokens, a line "batch tokens" of the input is measured at a time (scripts/bench).
 
+#include <algorithm>
 #include <iostream>
 
 #include "bench/harness.h"
 #include "core/error.h"
 #include "core/thread_waiting.h"
-#include "infer/generate.h"
+#include "infer/engine.h"
 #include "kernels/cpu_target.h"
 #include "kernels/table.h"
 
@@ -17,14 +18,19 @@ namespace tessera::bench {
 namespace {
 
 constexpr int64_t kPrompt = 32, kPositions = 1024;
+constexpr int64_t kStep = 512;                 // rows of a pass, which prompts fill
+constexpr int64_t kMemory = int64_t{8} << 30;  // for pages, of which a batch takes what it needs
 
-std::vector<std::vector<int32_t>> prompts_of(int64_t batch) {
+/// Requests of the same length, which share nothing.
+std::vector<Request> requests_of(int64_t batch, int64_t tokens) {
   const RandomStream random(7, 0);
-  std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(batch));
+  std::vector<Request> requests(static_cast<size_t>(batch));
   uint64_t drawn = 0;
-  for (auto& prompt : prompts)
-    for (int64_t t = 0; t < kPrompt; ++t) prompt.push_back(static_cast<int32_t>(random.bits(drawn++) % 40000));
-  return prompts;
+  for (Request& request : requests) {
+    request.max_tokens = tokens;  // no token stops it
+    for (int64_t t = 0; t < kPrompt; ++t) request.prompt.push_back(static_cast<int32_t>(random.bits(drawn++) % 40000));
+  }
+  return requests;
 }
 
 struct Seconds {
@@ -54,12 +60,15 @@ class Generation {
 
  private:
   Seconds seconds_of(int64_t batch, int64_t tokens) {
-    const auto prompts = prompts_of(batch);
-    const GenerateOptions options{.max_new_tokens = tokens, .batch = batch};  // no token stops it
-    Arena arena(plan_generation_bytes(*model_, prompts, options, threads_));
+    const std::vector<Request> requests = requests_of(batch, tokens);
+    const EngineOptions options{.step_tokens = std::max(kStep, batch), .max_sequences = batch};
+    const BatchPlan plan =
+        plan_batch(requests, options.prefix, options.page_tokens, model_->decoder().max_position(), threads_);
+    const EngineMemory memory = plan_engine_memory(*model_, plan, options, threads_, kMemory);
+    Arena arena(memory.bytes());
     const Context ctx{.device = {}, .stream = {}, .kernels = kernels_for({}), .scratch = arena, .threads = threads_};
     const double begin = seconds_now(), processor_begin = processor_seconds_now();
-    generate(ctx, *model_, prompts, options);
+    run_engine(ctx, *model_, requests, plan, options, memory.bundles, {}, nullptr, {});
     return {seconds_now() - begin, processor_seconds_now() - processor_begin};
   }
 

@@ -27,21 +27,6 @@ std::vector<Request> shared_batch(int64_t max_tokens) {
   return requests;
 }
 
-std::vector<Output> alone(Model& model, const std::vector<Request>& requests) {
-  std::vector<Output> outputs;
-  for (const Request& request : requests) outputs.push_back(answer_alone(model, request));
-  return outputs;
-}
-
-void expect_outputs(const Answered& got, const std::vector<Output>& want, const std::string& where) {
-  ASSERT_EQ(got.results.size(), want.size());
-  for (size_t i = 0; i < want.size(); ++i) {
-    ASSERT_EQ(got.results[i].outputs.size(), 1) << where << " " << i;
-    ASSERT_FALSE(got.results[i].error) << got.results[i].error->message;
-    expect_same(got.results[i].outputs[0], want[i], where + ", request " + std::to_string(i));
-  }
-}
-
 TEST(Engine, HasTheBitsOfEverythingComputedAnewHoweverItIsScheduled) {
   const auto model = load_model(golden("gqa"), 1024);
   const std::vector<Request> requests = shared_batch(9);

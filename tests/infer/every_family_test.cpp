@@ -2,67 +2,59 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
-#include "infer/generate.h"
-#include "support/engine.h"
+#include "infer/batches.h"
 #include "support/families.h"
 
 namespace tessera {
 namespace {
 
-constexpr int64_t kNewTokens = 12;
+using namespace test;
 
-const std::vector<std::vector<int32_t>> kPrompts = {{3, 14, 1}, {5}, {9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3}, {8, 4}};
+const std::vector<Request> kRequests = {greedy({3, 14, 1}, 12), greedy({5}, 12),
+                                        greedy({9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3}, 12), greedy({8, 4}, 12)};
 
-/// By computing everything anew for each token.
-std::vector<int32_t> greedy_without_cache(const Context& ctx, Model& model, std::vector<int32_t> ids) {
-  const size_t prompt = ids.size();
-  for (int64_t i = 0; i < kNewTokens; ++i) {
-    const Tensor logits = test::logits_of(ctx, model, ids);
-    const auto last = logits.view().as<float>().last(static_cast<size_t>(model.config().vocab_size));
-    ids.push_back(static_cast<int32_t>(std::max_element(last.begin(), last.end()) - last.begin()));
-  }
-  return {ids.begin() + static_cast<std::ptrdiff_t>(prompt), ids.end()};
-}
-
-void expect_the_same_without_a_cache(Model& model) {
-  const test::Engine engine;
-  for (const int64_t batch : {1, 3, 4}) {
-    const auto all = generate(engine.ctx, model, kPrompts, {.max_new_tokens = kNewTokens, .batch = batch});
-    for (size_t i = 0; i < kPrompts.size(); ++i)
-      EXPECT_EQ(all[i].ids, greedy_without_cache(engine.ctx, model, kPrompts[i])) << "prompt " << i << " of " << batch;
+/// However many are continued together: the bits of everything computed anew.
+void expect_all_as_alone(Model& model) {
+  const std::vector<Output> want = alone(model, kRequests);
+  for (const int64_t sequences : {1, 3, 4}) {
+    Batch batch;
+    batch.options = {.page_tokens = 8, .step_tokens = 7, .max_sequences = sequences};
+    expect_outputs(answer(model, kRequests, batch), want, fmt::format("{} sequences", sequences));
   }
 }
 
 class EveryFamily : public testing::TestWithParam<std::string> {
  protected:
-  EveryFamily() : model_(settings()) { test::draw_norms_and_biases(model_, 3); }
-  Model::Settings settings() const { return test::family_settings(GetParam(), folder_.path()); }
-  test::TemporaryFolder folder_;
+  EveryFamily() : model_(settings()) { draw_norms_and_biases(model_, 3); }
+  Model::Settings settings() const { return family_settings(GetParam(), folder_.path()); }
+  TemporaryFolder folder_;
   Model model_;
 };
-INSTANTIATE_TEST_SUITE_P(Registered, EveryFamily, testing::ValuesIn(test::family_names()), test::name_of_family);
+INSTANTIATE_TEST_SUITE_P(Registered, EveryFamily, testing::ValuesIn(family_names()), name_of_family);
 
-TEST_P(EveryFamily, ContinuesWithACacheAsWithoutOne) { expect_the_same_without_a_cache(model_); }
+TEST_P(EveryFamily, ContinuesOverPagesAsItDoesComputedAnew) { expect_all_as_alone(model_); }
 
 TEST_P(EveryFamily, GeneratesInTheMemoryThatACountedModelPlans) {
   Model::Settings counting = settings();
   counting.memory = Memory::counted;
   Model counted(counting);
-  const GenerateOptions options{.max_new_tokens = kNewTokens, .batch = 3};
-  const int64_t planned = plan_generation_bytes(counted, kPrompts, options, 2);
-  const test::Engine engine("cpu", planned, 2);
-  EXPECT_NO_THROW(generate(engine.ctx, model_, kPrompts, options));
-  EXPECT_LE(static_cast<double>(planned), 1.1 * static_cast<double>(engine.arena.peak_bytes()));
+  // A pass is as wide as it is planned: all of its rows are of prompts, and all of them are scored.
+  std::vector<Request> requests = {greedy(ids_of(40, 3, 23), 3), greedy(ids_of(30, 5, 23), 0, -1)};
+  requests[0].prompt_logprobs = 0;
+  Batch batch;
+  batch.options.step_tokens = 32;
+  const BatchPlan plan = plan_of(counted, requests, batch);
+  const EngineMemory planned = memory_of(counted, plan, batch);
+  const Engine engine("cpu", planned.bytes(), 2);
+  EXPECT_NO_THROW(answer_in(engine.ctx, model_, requests, plan, batch.options, planned.bundles));
+  EXPECT_LE(static_cast<double>(planned.bytes()), 1.1 * static_cast<double>(engine.arena.peak_bytes()));
 }
 
 /// Models whose layers have windows shorter than a prompt and its continuation, or no positions.
-TEST(Layers, ContinueWithACacheAsWithoutOneWhereTheyDiffer) {
+TEST(Layers, ContinueOverPagesAsTheyDoComputedAnewWhereTheyDiffer) {
   for (const char* name : {"mistral", "qwen2_windows", "qwen3_windows", "smollm3", "smollm3_list"}) {
     SCOPED_TRACE(name);
-    const auto model = test::load_model(test::source_dir() / "tests/golden" / name, 32);
-    expect_the_same_without_a_cache(*model);
+    expect_all_as_alone(*load_model(golden(name), 32));
   }
 }
 

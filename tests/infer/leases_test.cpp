@@ -3,9 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
-#include "infer/kv_cache.h"
+#include "infer/paged_sequence.h"
+#include "infer/sampler.h"
 #include "support/leased_view.h"
 #include "support/loose_decoder.h"
 
@@ -18,26 +17,20 @@ using test::OwnContext;
 using test::QkNorms;
 
 /// A prompt and what follows it greedily: the logits of each step, one behind the other.
-std::vector<float> continued(const Context& ctx, LooseDecoder& model, std::vector<int32_t> fed, int steps) {
+std::vector<float> continued(const Context& ctx, LooseDecoder& model, const std::vector<int32_t>& prompt, int steps) {
   const auto scope = ctx.scratch.scope();
   if (model.adapter) model.adapter->assemble(ctx);
-  CachedAttention cache(ctx.scratch, *model.decoder, 1, 16);
+  constexpr int64_t kPageTokens = 4;
+  const SequenceLengths lengths{.new_tokens = steps, .step_tokens = std::ssize(prompt)};
+  const int64_t bundles = PagedSequence::bundles_of(std::ssize(prompt), steps, kPageTokens);
+  const KeyValuePages pages = allocate_pages(ctx.scratch, *model.decoder, bundles, kPageTokens, DType::f32);
+  PagedSequence sequence(*model.decoder, prompt, lengths, pages, ctx.threads);
   std::vector<float> all;
   for (int step = 0; step < steps; ++step) {
     const auto pass_scope = ctx.scratch.scope();
-    const auto count = static_cast<int64_t>(fed.size());
-    std::vector<int32_t> positions(fed.size());
-    for (int64_t t = 0; t < count; ++t) positions[static_cast<size_t>(t)] = static_cast<int32_t>(cache.length(0) + t);
-    const AttentionSegment segment = cache.append(0, 0, count);
-    const RowGroup group{0, count, model.adapter.get()};
-    const TokenBatch batch{fed, positions, {}, {&segment, 1}, {&group, 1}};
-    const Pass pass{ctx, batch, {&model.pool}};
-    const Tensor logits({1, model.decoder->config().vocab_size}, DType::f32);
-    const std::vector<int32_t> last = {static_cast<int32_t>(count) - 1};
-    model.decoder->logits(pass, model.decoder->forward(pass, cache), last, logits);
-    const auto values = logits.as<float>();
-    all.insert(all.end(), values.begin(), values.end());
-    fed = {static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin())};
+    const auto logits = sequence.pass(ctx, {&model.pool}, model.adapter.get(), PagedSequence::Rows::last).as<float>();
+    all.insert(all.end(), logits.begin(), logits.end());
+    if (step + 1 < steps) sequence.append(most_likely(logits));
   }
   return all;
 }

@@ -1,10 +1,10 @@
-// A prompt has the same logits, bit for bit, in one pass, piece by piece and token by token through the cache, with any
+// A prompt has the same logits, bit for bit, in one pass, piece by piece and token by token over pages, with any
 // instructions and number of threads: what a sum is made of does not hang on the rows that share its pass.
 
 #include <gtest/gtest.h>
 
 #include "core/random.h"
-#include "infer/cached_passes.h"
+#include "infer/batches.h"
 #include "support/cpu_targets.h"
 #include "support/tiny_model.h"
 
@@ -26,34 +26,46 @@ std::vector<int32_t> prompt_of(const Model& model, int64_t tokens) {
   return ids;
 }
 
-Steps pieces_of(int64_t tokens, int64_t piece) {
-  Steps steps;
-  for (int64_t begin = 0; begin < tokens; begin += piece) steps.push_back({std::min(piece, tokens - begin)});
-  return steps;
-}
-
-void expect_bits(const Rows& got, const Rows& want) {
-  ASSERT_LE(got.size(), want.size());
-  for (size_t t = 0; t < got.size(); ++t)
-    ASSERT_EQ(std::memcmp(got[t].data(), want[t].data(), want[t].size() * sizeof(float)), 0) << "token " << t;
+/// @param want  of at least as many tokens
+void expect_bits(ConstView got, ConstView want) {
+  for (int64_t t = 0; t < got.rows(); ++t)
+    ASSERT_TRUE(same_bytes(got.slice_rows(t, t + 1), want.slice_rows(t, t + 1))) << "token " << t;
 }
 
 /// @param want  of the first target with one thread, in one pass
-void expect_in_pieces(Model& model, int threads, int64_t tokens, const Rows& want) {
+void expect_in_pieces(Model& model, int threads, int64_t tokens, ConstView want) {
   const Engine engine("cpu", int64_t{64} << 20, threads);
   const std::vector<int32_t> ids = prompt_of(model, tokens);
-  expect_bits(uncached_logits(engine, model, ids), want);
+  expect_bits(forward_logits(engine.ctx, model, ids), want);
+  int64_t page_tokens = 8;  // in turn 8 .. 64
   for (const int64_t piece : {int64_t{1}, int64_t{7}, int64_t{128}, tokens}) {
-    SCOPED_TRACE(fmt::format("pieces of {} tokens, {} threads", piece, threads));
-    const auto scope = engine.ctx.scratch.scope();
-    CachedAttention cache(engine.ctx.scratch, model.decoder(), 1, tokens);
-    expect_bits(cached_logits(engine, model, cache, {ids}, pieces_of(tokens, piece))[0], want);
+    SCOPED_TRACE(fmt::format("pieces of {} tokens, pages of {}, {} threads", piece, page_tokens, threads));
+    expect_bits(paged_logits(engine.ctx, model, ids, piece, page_tokens), want);
+    page_tokens *= 2;
+  }
+}
+
+/// The engine itself scores the prompt with the bits of training, however few of its tokens a pass takes.
+void expect_scores_in_pieces(Model& model) {
+  const Request request{.prompt = prompt_of(model, kTokens), .max_tokens = 0};
+  const std::vector<float> nll = forward_nll(model, request.prompt);
+  for (const int64_t piece : {int64_t{1}, int64_t{7}, int64_t{128}, kTokens}) {
+    SCOPED_TRACE(fmt::format("steps of {} tokens", piece));
+    Batch batch;
+    batch.options = {.step_tokens = piece, .max_sequences = 1};
+    const Answered got = answer(model, {request}, batch);
+    ASSERT_TRUE(got.results[0].scores);
+    EXPECT_EQ(got.counts.schedule.steps, (kTokens - 1 + piece - 1) / piece);  // the last token is never fed
+    const std::vector<float>& logprobs = got.results[0].scores->logprobs;
+    ASSERT_EQ(logprobs.size(), nll.size());
+    for (size_t t = 0; t < nll.size(); ++t) ASSERT_EQ(logprobs[t], -nll[t]) << "token " << t + 1;
   }
 }
 
 void expect_one_prompt(Model& model) {
   ASSERT_EQ(model.decoder().activations(), DType::f32);
-  const Rows want = uncached_logits(Engine("cpu", int64_t{64} << 20), model, prompt_of(model, kTokens));
+  const Engine engine("cpu", int64_t{64} << 20);
+  const Tensor want = forward_logits(engine.ctx, model, prompt_of(model, kTokens));
   for (const std::string& target : cpu_targets()) {
     SCOPED_TRACE(target);
     use_cpu_target(target);
@@ -61,6 +73,7 @@ void expect_one_prompt(Model& model) {
       expect_in_pieces(model, threads, target == "scalar" ? kPlainTokens : kTokens, want);
   }
   use_cpu_target("auto");
+  expect_scores_in_pieces(model);
 }
 
 TEST(OnePrompt, HasOneSetOfLogitsWithTheEmbeddedModel) {

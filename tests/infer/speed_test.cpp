@@ -25,6 +25,7 @@ TEST_F(Speeds, AreMeasuredInExactlyTheMemoryPlanned) {
   ASSERT_TRUE(speed);
   EXPECT_GT(speed->prefill, 0);
   EXPECT_GT(speed->decode, 0);
+  EXPECT_EQ(compute.peak_bytes(), plan_speed_bytes(model_, kTrial, 2));
 }
 
 TEST_F(Speeds, ArePlannedOfAModelThatIsOnlyLaidOut) {
