@@ -66,6 +66,7 @@ const std::vector<TreeShape> kShapes = {
     {.heads = 6, .kv_heads = 2, .head_dim = 20, .page_tokens = 24, .window = 150, .ragged = true},
     {.heads = 2, .kv_heads = 1, .head_dim = 5, .page_tokens = 1, .window = 1},
     {.heads = 9, .kv_heads = 3, .head_dim = 64, .page_tokens = 32, .window = 1029},
+    {.heads = 200, .kv_heads = 1, .head_dim = 4, .page_tokens = 16},
 };
 
 TEST(PagedAttention, GivesEachRowOfATreeTheBitsOfAttentionOverItsOwnKeys) {

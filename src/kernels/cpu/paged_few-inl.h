@@ -50,10 +50,16 @@ template <int kQueries>
 static HWY_NOINLINE void score_piece(const float* q, int64_t dim, const float* k, int64_t count, float* to) {
   constexpr int kVectors = kQueries > 2 ? 2 : 4, kKeys = kVectors * kLanes;
   int64_t j = 0;
-  for (; j + kKeys <= count; j += kKeys) score_keys<kQueries, kVectors, true>(q, dim, k + j * dim, kKeys, to + j);
+  for (; j + kKeys <= count; j += kKeys) {
+    prefetch_rows(k + (j + kKeys) * dim, dim, std::min<int64_t>(kKeys, count - j - kKeys), dim);
+    score_keys<kQueries, kVectors, true>(q, dim, k + j * dim, kKeys, to + j);
+  }
   for (; j < count; j += kLanes)
     score_keys<kQueries, 1, false>(q, dim, k + j * dim, std::min<int64_t>(kLanes, count - j), to + j);
 }
+
+/// Rows of the next piece that are fetched while one is scored.
+constexpr int64_t kNear = 16;
 
 /// Scores of up to kFewQueries queries with entries `rows` of a block.
 HWY_INLINE void score_few(const float* q, int64_t queries, int64_t dim, const EntryBlock& b, Rows rows, float* scores) {
@@ -62,6 +68,9 @@ HWY_INLINE void score_few(const float* q, int64_t queries, int64_t dim, const En
     const int64_t begin = std::max(rows.begin, k.first), end = std::min(rows.end, k.first + k.count);
     if (begin >= end) continue;
     const float* keys = k.data + (begin - k.first) * dim;
+    // Many rows are read side by side, and where the next page lies the CPU cannot guess.
+    if (const RowPiece* next = &k + 1; next != b.keys.end())
+      prefetch_rows(next->data, dim, std::min(kNear, next->count), dim);
     constexpr decltype(&score_piece<1>) kOf[] = {score_piece<1>, score_piece<2>, score_piece<3>, score_piece<4>};
     kOf[queries - 1](q, dim, keys, end - begin, scores + begin);
   }
