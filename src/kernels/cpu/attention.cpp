@@ -11,8 +11,9 @@
 // buffers are [kKeyBlock × panel] and [head_dim × panel] for each thread. The softmax is online: outT and the sum are
 // rescaled when a block of keys raises the maximum (Dao et al. 2022, arXiv:2205.14135).
 // Keys that no query of a vector sees are not visited (attention_panel-inl.h). Blocks begin at multiples of kKeyBlock
-// all the same, so that a query's sums are formed in the same order whichever panel it is in. Spans of kKeySpan keys are
-// finished by themselves, and their outputs merged in ascending order: so who has one long document can share it out.
+// all the same, so that a query's sums are formed in the same order whichever panel it is in. Spans of kKeySpan keys
+// are finished by themselves, and their outputs merged in ascending order: so who has one long document can share it
+// out.
 //
 // A query's numbers depend on its own segment alone: keys that it does not see add exact zeros. Backward, each query
 // head of a segment sums dk and dv in chains over its queries, which go on from panel to panel. Heads that share keys
@@ -141,9 +142,8 @@ struct Finished {
   float *out, *lse;
 };
 
-/// total <- attention over the keys of both, with M = max(lse, lse'), w = e^(lse − M), w' = e^(lse' − M):
-/// out = fma(w' / (w + w'), out', w / (w + w') · out), lse = M + log(w + w'), each quotient as a product with 1 / (w + w').
-/// What saw no key changes nothing.
+/// total <- attention over the keys of both. With M = max(lse, lse'), w = e^(lse − M), w' = e^(lse' − M) and
+/// i = 1 / (w + w'):  out = fma(w' · i, out', (w · i) · out),  lse = M + log(w + w'). What saw no key changes nothing.
 HWY_INLINE void merge_column(const Finished& total, const Finished& part, int64_t rows, int64_t width) {
   const Vector lowest = hn::Set(kFloats, -std::numeric_limits<float>::infinity());
   const Vector mine = hn::Load(kFloats, total.lse), other = hn::Load(kFloats, part.lse);
