@@ -8,8 +8,8 @@
 namespace tessera {
 
 /// Pages in bundles of neighbours, one page for each layer and key-value head: bundle b is pages
-/// [b · pages_per_bundle, (b + 1) · pages_per_bundle). A bundle is handed out whole, or page by page: a broken bundle is
-/// whole again when its last page is given back.
+/// [b · pages_per_bundle, (b + 1) · pages_per_bundle). A bundle is handed out whole, or page by page: a broken bundle
+/// is whole again when its last page is given back.
 ///
 ///   bundle 0        bundle 1        bundle 2         pages_per_bundle = 4
 ///   |x x x x|       |. . . .|       |x . x .|        whole, free, broken with two pages in use
@@ -17,7 +17,7 @@ class PagePool {
  public:
   PagePool(int64_t bundles, int64_t pages_per_bundle);
 
-  /// The number of the bundle's first page; nothing when no bundle is free. The bundle that was given back last is taken
+  /// The number of the bundle's first page; nothing when no bundle is free. The one that was given back last is taken
   /// first.
   std::optional<int32_t> take_bundle();
   void give_bundle(int32_t first_page);

@@ -70,7 +70,7 @@ bool Schedule::is_awaited(int32_t v) const {
 
 // ---- pages
 
-/// Whether the table has room for so many tokens, bundles taken as needed. What was taken stays also when it is not enough.
+/// Whether the table has room for so many tokens, bundles taken as needed. What was taken stays when it is not enough.
 bool Schedule::grow(std::vector<int32_t>& table, int64_t tokens) {
   while (std::ssize(table) < bundles_of(tokens)) {
     const auto bundle = pool_.take_bundle();

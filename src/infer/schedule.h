@@ -52,9 +52,9 @@ struct ScheduledStep {
 /// rest of its rows with prompts, node by node, parents first; requests are admitted in the given order as pages allow.
 /// A node is computed once and its pages live until the last request at or below it has ended.
 ///
-/// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up its
-/// tail and computes it again later, then requests that have not begun give up their prompts. The oldest one is never
-/// taken from, so that it ends: a batch in which each request alone fits cannot get stuck.
+/// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up
+/// its tail and computes it again later, then requests that have not begun give up their prompts. The oldest one is
+/// never taken from, so that it ends: a batch in which each request alone fits cannot get stuck.
 class Schedule {
  public:
   /// @param order    of admission: every request that the tree holds, once

@@ -59,8 +59,8 @@ ScheduleLimits limits(int64_t bundles, int64_t step_tokens, int64_t sequences) {
           .page_tokens = kPage};
 }
 
-/// Plays a schedule and checks each step: rows of one step are within its budget, what a row needs is there, and nothing
-/// is fed twice unless it was taken away.
+/// Plays a schedule and checks each step: rows of one step are within its budget, what a row needs is there, and
+/// nothing is fed twice unless it was taken away.
 class Play {
  public:
   Play(const std::vector<Request>& requests, const BatchPlan& plan, const ScheduleLimits& l)
