@@ -11,15 +11,14 @@ namespace tessera {
 namespace {
 
 constexpr int kBuckets = 2048;
-constexpr size_t kSorted = 32;      // so few are sorted at once
+constexpr size_t kSorted = 32;       // so few are sorted at once
 constexpr double kSteepest = 1e300;  // from here on a scale can be infinite
 
 /// Even parts of the range of some keys, the largest first.
 struct Buckets {
   double high, low, scale;
 
-  Buckets(std::span<const double> keys, std::span<const uint32_t> members)
-      : high(keys[members.front()]), low(high) {
+  Buckets(std::span<const double> keys, std::span<const uint32_t> members) : high(keys[members.front()]), low(high) {
     for (const uint32_t i : members) {
       high = std::max(high, keys[i]);
       low = std::min(low, keys[i]);

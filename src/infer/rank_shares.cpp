@@ -18,7 +18,7 @@ struct SplitNode {
 /// What goes to one rank as a whole.
 struct Part {
   std::span<const int32_t> requests;
-  int32_t above;         // among split nodes; -1: none
+  int32_t above;           // among split nodes; -1: none
   double own, with_above;  // cost where what is above is computed already, and where it is not
 };
 
@@ -82,8 +82,8 @@ class Parts {
         hand_out_ends(ending_at(tree, node), place[index(v)], node.end);
         ++v;
       } else {
-        parts.push_back({terminals(tree, node.terminal_begin, node.leaves), above, cost[index(v)],
-                         cost[index(v)] + node.begin});
+        parts.push_back(
+            {terminals(tree, node.terminal_begin, node.leaves), above, cost[index(v)], cost[index(v)] + node.begin});
         v = node.subtree_end;
       }
     }
@@ -118,7 +118,8 @@ RankShares rank_shares(std::span<const PrefixTree> trees, std::span<const double
   for (const Part& part : all.parts) {
     const auto cost_with = [&](size_t rank) {
       double cost = shares.cost[rank] + part.own;
-      for (int32_t s = part.above; s >= 0 && !has[rank][static_cast<size_t>(s)]; s = all.split[static_cast<size_t>(s)].above)
+      for (int32_t s = part.above; s >= 0 && !has[rank][static_cast<size_t>(s)];
+           s = all.split[static_cast<size_t>(s)].above)
         cost += all.split[static_cast<size_t>(s)].tokens;
       return cost;
     };

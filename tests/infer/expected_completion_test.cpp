@@ -26,7 +26,8 @@ class ExpectedCompletions : public testing::Test {
     return expected_completion(tokenizer(), config, {"where", completion}, kStop);
   }
   bool right(const std::string& completion, std::vector<int32_t> ids, Finish finish) const {
-    return is_right(tokenizer(), std::vector<int32_t>{5}, expected(completion), {.ids = std::move(ids), .finish = finish});
+    return is_right(tokenizer(), std::vector<int32_t>{5}, expected(completion),
+                    {.ids = std::move(ids), .finish = finish});
   }
   Tokenizer tokenizer() const { return Tokenizer::load(folder_.path()); }
 

@@ -48,9 +48,9 @@ TEST(FrontSearch, EndsWhereAWholeSortEnds) {
   const std::vector<std::function<double()>> keys = {
       uniform,
       [&] { return std::round(uniform()); },
-      [&] { return -std::exp(uniform() * 20); },                      // most are next to 0
-      [&] { return random() % 50 ? uniform() * 1e-12 : -700.0; },     // one bucket has nearly all
-      [&] { return std::ldexp(uniform(), -1060); },                   // differences below the normal numbers
+      [&] { return -std::exp(uniform() * 20); },                   // most are next to 0
+      [&] { return random() % 50 ? uniform() * 1e-12 : -700.0; },  // one bucket has nearly all
+      [&] { return std::ldexp(uniform(), -1060); },                // differences below the normal numbers
       [&] { return 4.0; }};
   for (size_t kind = 0; kind < keys.size(); ++kind)
     for (const size_t count : {1, 2, 31, 33, 500, 20000}) {

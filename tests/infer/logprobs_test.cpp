@@ -29,14 +29,22 @@ struct Head {
   std::vector<float> nll;
 
   Head(const Context& ctx, int64_t rows, int64_t vocab, int64_t dim = 8)
-      : hidden({rows, dim}, DType::f32), weight({vocab, dim}, DType::f32), logits({rows, vocab}, DType::f32), nll(rows) {
+      : hidden({rows, dim}, DType::f32),
+        weight({vocab, dim}, DType::f32),
+        logits({rows, vocab}, DType::f32),
+        nll(rows) {
     std::mt19937 random(static_cast<uint32_t>(rows + vocab));
     for (const Tensor* t : {&hidden, &weight})
       for (float& x : t->as<float>()) x = std::normal_distribution<float>(0, 1.3f)(random);
     for (int64_t n = 0; n < rows; ++n)
       labels.push_back(static_cast<int32_t>(mix64(static_cast<uint64_t>(n)) % static_cast<uint64_t>(vocab)));
     cross_entropy(ctx, {.hidden = hidden.view(),
- .weight = weight.view(), .labels = labels, .nll = TensorView(nll), .best = {}, .dhidden = {}, .dweight = {}});
+                        .weight = weight.view(),
+                        .labels = labels,
+                        .nll = TensorView(nll),
+                        .best = {},
+                        .dhidden = {},
+                        .dweight = {}});
     find_logits(ctx, {hidden.view(), weight.view(), {}}, 0, vocab, logits.view());
   }
 };

@@ -105,8 +105,8 @@ int64_t greedy_by_recursion(const PromptBatch& batch) {
   std::vector<std::shared_ptr<GreedyNode>> nodes;
   for (const PrefixTree::Node& node : tree.nodes) {
     const auto ending = static_cast<size_t>(node.terminal_end - node.terminal_begin);
-    nodes.push_back(std::make_shared<GreedyNode>(
-        GreedyNode{node.end - node.begin, std::vector<int64_t>(ending, node.end), {}}));
+    nodes.push_back(
+        std::make_shared<GreedyNode>(GreedyNode{node.end - node.begin, std::vector<int64_t>(ending, node.end), {}}));
     if (node.parent >= 0) nodes[static_cast<size_t>(node.parent)]->children.push_back(nodes.back());
   }
   enlarge(*nodes[0]);
@@ -210,7 +210,8 @@ TEST(PrefixGroups, AreBatchLlmsWhereThoseAreAskedForAndThenSometimesMoreThanNeed
 TEST(PrefixGroups, AreTheSameForAnyNumberOfThreads) {
   std::vector<Tokens> prompts;
   test::Draws draws(test::random_seed());
-  for (int32_t i = 0; i < 2000; ++i) prompts.push_back(runs({{1, draws.between(1, 9)}, {draws.below(9), 9}, {i % 99, 1}}));
+  for (int32_t i = 0; i < 2000; ++i)
+    prompts.push_back(runs({{1, draws.between(1, 9)}, {draws.below(9), 9}, {i % 99, 1}}));
   const PromptBatch batch(std::move(prompts));
   for (const PrefixMode mode : kModes) {
     const PrefixTree one = shared(batch, mode);

@@ -20,7 +20,8 @@ using testing::ElementsAre;
 
 PrefixTree tree_of(const PromptBatch& batch) { return prefix_tree(batch.prompts(), batch.requests(), 1); }
 
-RankShares shares_of(const PromptBatch& batch, const std::vector<double>& expected_new, double new_token_cost, int ranks) {
+RankShares shares_of(const PromptBatch& batch, const std::vector<double>& expected_new, double new_token_cost,
+                     int ranks) {
   const PrefixTree tree = tree_of(batch);
   return rank_shares({&tree, 1}, expected_new, new_token_cost, ranks);
 }
@@ -64,7 +65,8 @@ TEST(RankShares, WeighNewTokens) {
 TEST(RankShares, KeepAGroupTogetherUpToOneAndAHalfMeanShares) {
   // Mean share 20: the first group costs exactly 30.
   std::vector<Tokens> prompts = {runs({{1, 10}, {2, 10}}), runs({{1, 10}, {3, 10}}), runs({{4, 10}})};
-  EXPECT_THAT(shares_of(PromptBatch(prompts), {0, 0, 0}, 1, 2).requests, ElementsAre(ElementsAre(0, 1), ElementsAre(2)));
+  EXPECT_THAT(shares_of(PromptBatch(prompts), {0, 0, 0}, 1, 2).requests,
+              ElementsAre(ElementsAre(0, 1), ElementsAre(2)));
   // With one token more it is taken apart, and its ten common tokens are computed twice.
   prompts[1].push_back(3);
   const RankShares shares = shares_of(PromptBatch(prompts), {0, 0, 0}, 1, 2);

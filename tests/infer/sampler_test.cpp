@@ -65,7 +65,8 @@ struct Row {
 
   explicit Row(uint32_t seed, int64_t vocab = kVocab) {
     std::mt19937 random(seed);
-    for (int64_t i = 0; i < vocab; ++i) logits.push_back(0.5f * std::round(std::normal_distribution<float>(0, 4)(random)));
+    for (int64_t i = 0; i < vocab; ++i)
+      logits.push_back(0.5f * std::round(std::normal_distribution<float>(0, 4)(random)));
     const auto tokens = [&](int most) {
       Ids ids(random() % most);
       for (int32_t& id : ids) id = static_cast<int32_t>(random() % 6);
@@ -93,7 +94,8 @@ const std::vector<std::vector<Setting>> kSettings = {
     {[](Sampling& s) { s.temperature = 0; }, [](Sampling& s) { s.temperature = 0.37; },
      [](Sampling& s) { s.temperature = 2.9; }},
     {[](Sampling& s) { s.top_k = 1; }, [](Sampling& s) { s.top_k = 7; }, [](Sampling& s) { s.top_k = 1000; }},
-    {[](Sampling& s) { s.top_p = 0.0137; }, [](Sampling& s) { s.top_p = 0.7313; }, [](Sampling& s) { s.top_p = 0.9931; }},
+    {[](Sampling& s) { s.top_p = 0.0137; }, [](Sampling& s) { s.top_p = 0.7313; },
+     [](Sampling& s) { s.top_p = 0.9931; }},
     {[](Sampling& s) { s.min_p = 0.0171; }, [](Sampling& s) { s.min_p = 1; }},
     {[](Sampling& s) { s.typical_p = 0.2113; }, [](Sampling& s) { s.typical_p = 0.9171; }},
     {[](Sampling& s) { s.repetition_penalty = 1.3; }, [](Sampling& s) { s.repetition_penalty = 0.7; }},
@@ -102,11 +104,22 @@ const std::vector<std::vector<Setting>> kSettings = {
     {[](Sampling& s) { s.no_repeat_ngram_size = 1; }, [](Sampling& s) { s.no_repeat_ngram_size = 2; },
      [](Sampling& s) { s.no_repeat_ngram_size = 3; }},
     {[](Sampling& s) { s.min_tokens = 4; }, [](Sampling& s) { s.min_tokens = 100; }},
-    {[](Sampling& s) { s.logit_bias = {{2, 3.25}, {17, -100}, {0, 1.5}}; }, [](Sampling& s) { s.logit_bias = {{3, 30}}; }},
+    {[](Sampling& s) {
+       s.logit_bias = {{2, 3.25}, {17, -100}, {0, 1.5}};
+     },
+     [](Sampling& s) {
+       s.logit_bias = {{3, 30}};
+     }},
     {[](Sampling& s) { s.allowed_token_ids = Ids{0, 1, 2, 3, 4, 5, 9, 33}; },
-     [](Sampling& s) { s.allowed_token_ids = Ids{3, 40}; }},
-    {[](Sampling& s) { s.bad_words = {{4}, {1, 2}, {0, 5, 3}}; },
-     [](Sampling& s) { s.bad_words = {{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 0}}; }}};
+     [](Sampling& s) {
+       s.allowed_token_ids = Ids{3, 40};
+     }},
+    {[](Sampling& s) {
+       s.bad_words = {{4}, {1, 2}, {0, 5, 3}};
+     },
+     [](Sampling& s) {
+       s.bad_words = {{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 0}};
+     }}};
 
 TEST(Sampler, EqualsThePlainTableForEveryPairOfParameters) {
   TokenChooser chooser(kVocab);  // the same for all, as what it keeps from call to call must not show
@@ -316,8 +329,7 @@ TEST(Sampler, NamesLogitsThatAreNotFinite) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const auto& logits : {std::vector<float>{nan, nan}, std::vector<float>{INFINITY, 0}, std::vector<float>{1, nan},
                              std::vector<float>{1, -INFINITY}})
-    for (const Sampling& sampling :
-         {Sampling{}, Sampling{.temperature = 1}, Sampling{.allowed_token_ids = Ids{0}}}) {
+    for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 1}, Sampling{.allowed_token_ids = Ids{0}}}) {
       try {
         choose(logits, with(sampling));
         FAIL() << "was taken";

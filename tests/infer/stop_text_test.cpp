@@ -70,8 +70,8 @@ TEST(ContinuationText, IsWhatDecodingAllIdsTogetherTells) {
       std::string settled;
       for (size_t n = 0; n < ids.size(); ++n) {
         text.append(ids[n]);
-        const std::string whole = kind.tokenizer.decode_after(request.prompt, std::span(ids).first(n + 1),
-                                                              request.skip_special_tokens);
+        const std::string whole =
+            kind.tokenizer.decode_after(request.prompt, std::span(ids).first(n + 1), request.skip_special_tokens);
         ASSERT_EQ(text.text(), whole) << kind.name << ", repeat " << repeat << ", token " << n;
         // What was told once stays.
         ASSERT_TRUE(whole.starts_with(text.settled()) && text.settled().starts_with(settled));

@@ -78,7 +78,7 @@ class RequestJournal {
   std::vector<std::string> notices_{};
   std::optional<FileDescriptor> own_{};
   size_t own_file_ = 0;
-  std::string end_{};  // what a last line says of the file of answers; empty: none does
+  std::string end_{};                    // what a last line says of the file of answers; empty: none does
   std::string other_{}, differences_{};  // a file of another identity, and what differs
   bool is_complete_ = false;
 };
