@@ -31,7 +31,7 @@ class RequestJournal {
   /// @param samples     the name of the file of answers: "samples.jsonl"
   /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity is another; for
   ///   a file of answers that was changed after it was made
-  RequestJournal(std::filesystem::path run_folder, const std::string& samples, JournalHead head);
+  RequestJournal(const std::filesystem::path& run_folder, const std::string& samples, JournalHead head);
 
   /// Whether the file of answers is there, whole and as it was made: nothing is left to do.
   bool is_complete() const { return is_complete_; }
