@@ -37,7 +37,7 @@ std::string text_at(const FileDescriptor& file, int64_t begin, int64_t bytes) {
 
 }  // namespace
 
-RequestJournal::RequestJournal(fs::path run_folder, const std::string& samples, JournalHead head)
+RequestJournal::RequestJournal(const fs::path& run_folder, const std::string& samples, JournalHead head)
     : folder_(run_folder / "journal"), samples_(run_folder / samples), head_(std::move(head)) {
   read_all();
   if (!other_.empty() && end_.empty())
@@ -88,7 +88,8 @@ void RequestJournal::read_file(LogFile log) {
         return read_head(file, line);
       }
       has_end = number == 2 && is_end_line(line);
-      has_end ? void(end_ = read_end_line(line)) : read_answer(line, begin);
+      if (!has_end) return read_answer(line, begin);
+      end_ = read_end_line(line);
     };
     try {
       read();

@@ -32,7 +32,7 @@ class RequestJournal {
   /// Answers of another identity make place when they are whole and their file is as it was made.
   /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity of answers that
   ///   are not whole is another; for a file of answers that was changed after it was made
-  RequestJournal(std::filesystem::path run_folder, const std::string& samples, JournalHead head);
+  RequestJournal(const std::filesystem::path& run_folder, const std::string& samples, JournalHead head);
 
   /// Whether the file of answers is there, whole and as it was made: nothing is left to do.
   bool is_complete() const { return is_complete_; }

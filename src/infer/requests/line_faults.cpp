@@ -22,7 +22,7 @@ void LineFaults::add(const UserError& fault) {
 
 void LineFaults::require_none() const {
   if (count_ == 0) return;
-  if (count_ == 1) throw first_.front();
+  if (count_ == 1) throw UserError(first_.front());
   std::string others;
   for (size_t i = 1; i < first_.size(); ++i) others += fmt::format("{}: {}\n", first_[i].where(), reason_of(first_[i]));
   const bool is_all = count_ == static_cast<int64_t>(first_.size());
