@@ -230,9 +230,28 @@ TEST_F(RequestJournals, OfAnotherIdentityAreRefusedWithWhatDiffers) {
                 ", now not there\n"
                 "  adapters.tax was not there, now 9\n"
                 "  options.kv_dtype was f32, now int8\n"
-                "  undo the change, set run.dir to another folder, or start anew with run.resume = \"never\"");
+                "  finish them with the command that began them, set run.dir to another folder, or remove journal: its "
+                "answers are lost then");
+}
+
+TEST_F(RequestJournals, OfABatchThatHasEndedMakePlace) {
   complete();
-  EXPECT_THAT(fault(other), HasSubstr("options.kv_dtype was f32, now int8")) << "also when all is done";
+  const std::string answers = read_file(samples());
+  JournalHead other = head_of(5);
+  other.identity.options["kv_dtype"] = "int8";
+  write_file(samples(), answers + "\n");
+  EXPECT_THAT(fault(other), HasSubstr("samples.jsonl: was changed after it was made"));
+  write_file(samples(), answers);
+  RequestJournal journal = open(other);
+  EXPECT_FALSE(journal.is_complete());
+  EXPECT_EQ(journal.finished(), 0);
+  EXPECT_THAT(journal.notices(), ElementsAre(EndsWith("another batch, which has ended; this one takes its place")));
+  journal.begin(0);
+  for (int64_t i = 0; i < 5; ++i) journal.append({{i, answer_of(i)}});
+  journal.finish();
+  EXPECT_TRUE(open(other).is_complete());
+  EXPECT_EQ(read_file(samples()), answers);
+  EXPECT_FALSE(open().is_complete());  // of the first identity again: this batch has ended, too
 }
 
 TEST_F(RequestJournals, GoOnOnAnotherMachineAndTellIt) {
@@ -256,7 +275,7 @@ TEST_F(RequestJournals, RefuseAFileOfAnswersThatWasChanged) {
   write_file(samples(), answers + "\n");
   EXPECT_EQ(fault(head_of(5)),
             "samples.jsonl: was changed after it was made, and would be overwritten\n"
-            "  move it away to have it made again, or start anew with run.resume = \"never\"");
+            "  move it away to have it made again, or remove journal to have it overwritten");
   std::filesystem::remove(samples());
   RequestJournal journal = open();
   EXPECT_FALSE(journal.is_complete());
