@@ -63,9 +63,8 @@ ScheduleLimits limits(int64_t bundles, int64_t step_tokens, int64_t sequences) {
 /// nothing is fed twice unless it was taken away.
 class Play {
  public:
-  Play(const std::vector<Request>& requests, const BatchPlan& plan, const ScheduleLimits& l)
-      : requests_(requests),
-        plan_(plan),
+  Play(const BatchPlan& plan, const ScheduleLimits& l)
+      : plan_(plan),
         limits_(l),
         schedule(plan.tree, plan.order, plan.demands, l),
         lengths(static_cast<size_t>(schedule.sequences()), 0) {}
@@ -107,7 +106,9 @@ class Play {
       const int32_t begin =
           w.node >= 0 ? plan_.tree.nodes[static_cast<size_t>(w.node)].begin : schedule.begin_of(w.sequence);
       EXPECT_GE(std::ssize(table) * kPage, w.end - begin);
-      if (w.node >= 0) EXPECT_EQ(schedule.computed(w.node), w.end);
+      if (w.node >= 0) {
+        EXPECT_EQ(schedule.computed(w.node), w.end);
+      }
     }
     EXPECT_LE(rows, limits_.step_tokens);
     for (const int32_t s : step.starts) {
@@ -117,7 +118,6 @@ class Play {
     EXPECT_LE(schedule.pages().pages_in_use(), limits_.bundles * limits_.pages_per_bundle);
   }
 
-  const std::vector<Request>& requests_;
   const BatchPlan& plan_;
   ScheduleLimits limits_;
 
@@ -141,7 +141,7 @@ TEST(Schedule, ComputesTheTokensOfTheTrieOnceAndHoldsNoPageBehindThem) {
     Draws draws(trial);
     const std::vector<Request> requests = random_requests(draws, 20);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
-    Play play(requests, plan, limits(10'000, 16 + draws.below(60), 1 + draws.below(16)));
+    Play play(plan, limits(10'000, 16 + draws.below(60), 1 + draws.below(16)));
     play.run(whole_lengths(plan));
     EXPECT_EQ(play.schedule.counts().computed, trie_tokens(requests, plan)) << trial;
     EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens());
@@ -173,7 +173,7 @@ TEST(Schedule, ComesToItsEndInAsFewPagesAsTheLargestRequestTakes) {
     const std::vector<Request> requests = random_requests(draws, 16);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const int64_t bundles = plan.most_bundles + draws.below(4);
-    Play play(requests, plan, limits(bundles, 8 + draws.below(60), 1 + draws.below(8)));
+    Play play(plan, limits(bundles, 8 + draws.below(60), 1 + draws.below(8)));
     play.run(whole_lengths(plan));
     EXPECT_EQ(play.lengths, whole_lengths(plan)) << trial;
     EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens()) << trial;
@@ -191,7 +191,7 @@ TEST(Schedule, IsNeverAboveThePagesThatItsPlayTook) {
     ASSERT_GE(l.bundles, plan.most_bundles);
     std::vector<int64_t> ends;
     for (const int64_t most : whole_lengths(plan)) ends.push_back(1 + draws.below(most));
-    Play played(requests, plan, l);
+    Play played(plan, l);
     played.run(ends);
     EXPECT_EQ(played.lengths, ends);
     EXPECT_LE(played.schedule.pages().peak_pages(), 6 * l.bundles);
@@ -205,7 +205,7 @@ TEST(Schedule, HoldsNoPageBehindCancelledRequests) {
     const std::vector<Request> requests = random_requests(draws, 14);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const int64_t bundles = plan.most_bundles + draws.below(6);
-    Play play(requests, plan, limits(bundles, 8 + draws.below(40), 1 + draws.below(8)));
+    Play play(plan, limits(bundles, 8 + draws.below(40), 1 + draws.below(8)));
     play.run(whole_lengths(plan), [&](Play& p) {
       for (int64_t i = draws.below(2); i > 0; --i, ++cancels)
         p.schedule.cancel(static_cast<int32_t>(draws.below(std::ssize(requests))));
