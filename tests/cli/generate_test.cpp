@@ -255,6 +255,26 @@ TEST_F(Generation, FollowsABatchInTheOrderOfItsAnswers) {
   for (const auto& [index, id] : followed) EXPECT_EQ(id, fmt::format("q{}", index));
 }
 
+TEST_F(Generation, PlansAndReportsWhatItComputes) {
+  write("batch.jsonl", batch_file(40));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"};
+  const std::string check = expect_done(trainer(joined(batch, {"--check"}))).out;
+  expect_done(trainer(batch));
+  const Json report = Json::parse(test::read_file(*this / "run/generate_report.json"), "report");
+  const int64_t logical = report.at("tokens").at("logical").as_integer(),
+                computed = report.at("tokens").at("computed").as_integer();
+  EXPECT_LT(computed, logical / 2);
+  EXPECT_THAT(check, HasSubstr(fmt::format("{} tokens of prompts, {} to compute", logical, computed)));
+  int64_t all = 0, cached = 0;
+  for (const Json& sample : samples()) {
+    all += sample.at("usage").at("prompt_tokens").as_integer();
+    cached += sample.at("usage").at("cached_tokens").as_integer();
+  }
+  EXPECT_EQ(all, logical);
+  EXPECT_EQ(all - cached, computed);
+  EXPECT_EQ(report.at("requests").as_integer(), 40);
+}
+
 TEST_F(Generation, RefusesARequestThatNeverFitsWithBothNumbers) {
   write("batch.jsonl", R"({"custom_id": "long", "prompt": "copy da di =", "max_tokens": 3000})"
                        "\n");

@@ -144,7 +144,15 @@ Planned plan_requests(const JobInputs& in, const Asked& asked, std::span<const R
 
 JobPlan plan_generate(const JobInputs& in) {
   const Asked asked = ask(in);
-  return plan_requests(in, asked, asked.file.requests).job;
+  Planned planned = plan_requests(in, asked, asked.file.requests);
+  const PrefixStatistics& s = planned.batch.statistics;
+  planned.job.notes.push_back(fmt::format(
+      "{} requests in {} groups ({:.1f} each, {} levels): {:.1f} tokens of a prompt are shared, {:.1f} its own",
+      s.requests, s.groups, s.sharing_degree(), s.levels, s.prefix_mean(), s.distinct_mean()));
+  planned.job.notes.push_back(
+      fmt::format("{} tokens of prompts, {} to compute: {:.1f} % saved; {} bundles of pages at most, of {} each",
+                  s.logical, s.physical, s.saving(), planned.memory.bundles, megabytes(planned.memory.bundle_bytes)));
+  return std::move(planned.job);
 }
 
 /// What answers: the recipe's model with what a training left.
@@ -185,8 +193,34 @@ class Progress {
   Clock::time_point begin_ = Clock::now(), shown_ = begin_;
 };
 
+/// generate_report.json: what the run did, with times and counts of reuse, which are in no answer.
+void write_report(const JobInputs& in, const std::filesystem::path& run, const Planned& planned,
+                  const EngineCounts& counts, double seconds) {
+  const Json tokens = Json::object()
+                          .set("logical", planned.batch.statistics.logical)
+                          .set("computed", counts.schedule.computed)
+                          .set("recomputed", counts.schedule.recomputed)
+                          .set("generated", counts.generated)
+                          .set("scored", counts.scored);
+  const Json report = Json::object()
+                          .set("requests", counts.finished)
+                          .set("failed", counts.failed)
+                          .set("tokens", tokens)
+                          .set("pages_peak", counts.pages_peak)
+                          .set("pages_total", counts.pages_total)
+                          .set("seconds", seconds)
+                          .set("planning_seconds", counts.planning_seconds)
+                          .set("steps", counts.schedule.steps)
+                          .set("preemptions", counts.schedule.preemptions)
+                          .set("new_tokens_per_second", static_cast<double>(counts.generated) / seconds)
+                          .set("deterministic", config_of(in).deterministic)
+                          .set("kv_bytes_read", counts.kv_bytes_read);
+  write_text_file(run / "generate_report.json", report.dump(2) + "\n");
+}
+
 /// Answers the requests that are left.
-void answer(const JobInputs& in, const Asked& asked, Model& model, GenerateLines& lines) {
+void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& asked, Model& model,
+            GenerateLines& lines) {
   std::vector<Request> requests;
   std::vector<size_t> numbers;  // of these among all
   for (size_t i = 0; i < asked.file.requests.size(); ++i) {
@@ -216,8 +250,11 @@ void answer(const JobInputs& in, const Asked& asked, Model& model, GenerateLines
                                 lines.sync();
                                 progress.show(counts);
                               }};
+  const auto begin = std::chrono::steady_clock::now();
   const EngineCounts counts =
       run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles, {}, &asked.tokenizer, hooks);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  write_report(in, run, planned, counts, taken.count());
   if (counts.failed > 0) lines.note_broken_weight(model.broken_base_weight());
 }
 
@@ -249,7 +286,7 @@ int answer_requests(const JobInputs& in) {
   GenerateLines lines(in, folder.path(), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
   Answering answering(in, asked);
   lines.begin(answering.model);
-  answer(in, asked, answering.model, lines);
+  answer(in, folder.path(), asked, answering.model, lines);
   return lines.end();
 }
 
