@@ -255,6 +255,20 @@ TEST_F(Generation, FollowsABatchInTheOrderOfItsAnswers) {
   for (const auto& [index, id] : followed) EXPECT_EQ(id, fmt::format("q{}", index));
 }
 
+TEST_F(Generation, AnswersWithTheBaseBesideTheAdapter) {
+  expect_done(trainer({"lora.toml", "run.dir=run", "train.steps=30", "optimizer.lr=0.05"}));
+  const std::string asked = R"("prompt": "copy da di =", "max_tokens": 6, "logprobs": 0)";
+  write("batch.jsonl", fmt::format("{{{0}, \"adapter\": \"base\"}}\n{{{0}}}\n", asked));
+  expect_done(trainer({"lora.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"}));
+  const auto both = samples();
+  write("base.jsonl", fmt::format("{{{}}}\n", asked));
+  expect_done(trainer({"full.toml", "job=generate", "generate.prompts_file=base.jsonl", "run.dir=plain"}));
+  const Json plain = Json::parse(test::read_file(*this / "plain/samples.jsonl"), "plain");
+  EXPECT_EQ(both[0].at("outputs").dump(), plain.at("outputs").dump());
+  EXPECT_NE(both[1].at("outputs").dump(), plain.at("outputs").dump());
+  EXPECT_EQ(both[1].at("usage").at("cached_tokens").as_integer(), 0);  // keys of another adapter are others
+}
+
 TEST_F(Generation, PlansAndReportsWhatItComputes) {
   write("batch.jsonl", batch_file(40));
   const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"};

@@ -102,6 +102,10 @@ Asked ask(const JobInputs& in) {
   asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
   asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos));
   refuse_unread(asked.file);
+  // Without an adapter "base" is what answers anyway.
+  if (!model.adapter())
+    for (Request& request : asked.file.requests)
+      if (request.adapter == "base") request.adapter.clear();
   asked.is_inline = !config_of(in).prompts.empty();
   return asked;
 }
@@ -250,9 +254,15 @@ void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& 
                                 lines.sync();
                                 progress.show(counts);
                               }};
+  std::optional<BoundAdapter> base;  // of lines that want no adapter; mostly nothing
+  if (AdapterWeights deltas = model.deltas_with({}); !deltas.by_weight.empty()) {
+    base.emplace(std::move(deltas), model.pool(), PoolRead{&model.pool()});
+    base->assemble(compute);
+  }
+  const std::map<std::string, BoundAdapter*> adapters = {{"base", base ? &*base : nullptr}};
   const auto begin = std::chrono::steady_clock::now();
-  const EngineCounts counts =
-      run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles, {}, &asked.tokenizer, hooks);
+  const EngineCounts counts = run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles,
+                                         adapters, &asked.tokenizer, hooks);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
   write_report(in, run, planned, counts, taken.count());
   if (counts.failed > 0) lines.note_broken_weight(model.broken_base_weight());
