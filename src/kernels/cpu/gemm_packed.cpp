@@ -25,39 +25,61 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-/// A strip of op(B): [k, width] from [cols, k] in storage; the columns up to width are zeros.
+/// A strip of op(B): `width` columns from column n of the product on, in whole vectors; `cols` of them exist. Packed, it is
+/// [k, width], and so read from its beginning to its end by each tile.
+struct Strip {
+  int64_t n, cols, width;
+};
+
+/// The strips of a task, one after another.
+class Strips {
+ public:
+  explicit HWY_INLINE Strips(const PackedTask& t) : end_(t.n_end) { at(t.n_begin); }
+  HWY_INLINE bool more() const { return strip_.n < end_; }
+  HWY_INLINE void next() { at(strip_.n + strip_.width); }
+  HWY_INLINE const Strip* operator->() const { return &strip_; }
+  HWY_INLINE const Strip& operator*() const { return strip_; }
+
+ private:
+  HWY_INLINE void at(int64_t n) {
+    const int64_t left = end_ - n, width = strip_vectors((left + kLanes - 1) / kLanes) * kLanes;
+    strip_ = {n, std::min(left, width), width};
+  }
+  int64_t end_;
+  Strip strip_;
+};
+
+/// A strip from [cols, k] in storage; the columns up to width are zeros.
 template <class T>
-HWY_INLINE void pack_turned(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
+HWY_INLINE void pack_turned(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
   // Square blocks of one vector's size are turned in registers: both reads and writes are of whole vectors.
-  for (int64_t c = 0; c < width; c += kLanes)
+  for (int64_t c = 0; c < s.width; c += kLanes)
     for (int64_t i = 0; i < k; i += kLanes) {
       const T* block = from + c * stride + i;
-      for (int64_t r = 0; r < kLanes; ++r) hwy::Prefetch(block + (r + kStrip) * stride);  // the next strip's
-      transpose_block(block, stride, cols - c, k - i, 1, to + i * width + c, width, kLanes);
+      for (int64_t r = 0; r < kLanes; ++r) hwy::Prefetch(block + (r + s.width) * stride);  // the next strip's
+      transpose_block(block, stride, s.cols - c, k - i, 1, to + i * s.width + c, s.width, kLanes);
     }
 }
 
 /// The same from [k, cols] in storage.
 template <class T>
-HWY_INLINE void pack_straight(const T* from, int64_t stride, int64_t cols, int64_t k, int64_t width, float* to) {
-  for (int64_t i = 0; i < k; ++i, from += stride, to += width)
-    for (int64_t c = 0; c < width; c += kLanes) {
-      hwy::Prefetch(from + c + kStrip);  // the next strip's
-      hn::Store(load_some(from + c, cols - c), kFloats, to + c);
+HWY_INLINE void pack_straight(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
+  for (int64_t i = 0; i < k; ++i, from += stride, to += s.width)
+    for (int64_t c = 0; c < s.width; c += kLanes) {
+      hwy::Prefetch(from + c + kStrip);  // the next strips'
+      hn::Store(load_some(from + c, s.cols - c), kFloats, to + c);
     }
 }
 
-HWY_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 /// Rows [k_begin, k_begin + k) of the task's columns of op(B), strip behind strip.
 template <class T>
-HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, float* panels) {
-  for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panels += k * kStrip) {
-    const int64_t cols = std::min(kStrip, t.n_end - n), stride = g.b.row_stride();
+HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_begin, int64_t k, float* panel) {
+  const int64_t stride = g.b.row_stride();
+  for (Strips s(t); s.more(); panel += k * s->width, s.next()) {
     if (g.b_transpose == Transpose::yes)
-      pack_turned(g.b.row<T>(n) + k_begin, stride, cols, k, whole_vectors(cols), panels);
+      pack_turned(g.b.row<T>(s->n) + k_begin, stride, *s, k, panel);
     else
-      pack_straight(g.b.row<T>(k_begin) + n, stride, cols, k, whole_vectors(cols), panels);
+      pack_straight(g.b.row<T>(k_begin) + s->n, stride, *s, k, panel);
   }
 }
 
@@ -98,11 +120,9 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
     for (int64_t m = above; m < below; m += kTileRows, a.data += kTileRows * a.row_step) {
       const int64_t rows = std::min<int64_t>(kTileRows, below - m);
       const float* panel = panels;
-      for (int64_t n = t.n_begin; n < t.n_end; n += kStrip, panel += k * kStrip) {
-        const int64_t cols = std::min(kStrip, t.n_end - n);
-        product({rows, cols, k, a.data, a.row_step, a.k_step, panel, whole_vectors(cols), g.c.row<float>(m) + n,
-                 g.c.row_stride(), alpha, beta, chain, chain ? kStrip : 0});
-      }
+      for (Strips s(t); s.more(); panel += k * s->width, s.next())
+        product({rows, s->cols, k, a.data, a.row_step, a.k_step, panel, s->width, g.c.row<float>(m) + s->n,
+                 g.c.row_stride(), alpha, beta, chain, chain ? s->width : 0});
     }
   }
 }

@@ -219,12 +219,15 @@ template <int kCols, bool kPartial> HWY_INLINE void strip(const TileArgs& t, int
   if (i < t.m) tile<1, kCols, kPartial>(t, i, j, last);
 }
 
-/// All of c. Four vectors are cut 2 + 2, since a strip of one cannot feed the multipliers.
+/// Vectors of the next strip where `left` are left. Four are cut 2 + 2, since a strip of one cannot feed the multipliers.
+HWY_INLINE int64_t strip_vectors(int64_t left) { return left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1; }
+
+/// All of c.
 /// Not inlined: with its 24 tiles it is most of what a file that includes this compiles.
 static HWY_NOINLINE void product(const TileArgs& t) {
   int64_t j = 0;
   for (int64_t left = (t.n + kLanes - 1) / kLanes; left > 0;) {
-    const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+    const int64_t cols = strip_vectors(left);
     // Elements of the strip's last vector that exist: only there loads and stores are partial.
     const int64_t last = t.n - j - (cols - 1) * kLanes;
     if (last >= kLanes) {
