@@ -83,28 +83,36 @@ HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_be
   }
 }
 
+// What lies in which cache while a block of k is multiplied.
+//   16 lanes: the packed strips of 192 columns in the second-level cache, a tile's rows of A in the first.
+//   8 lanes or fewer, the smaller caches: 64 rows of A in the second, which meet a strip before the next one comes from
+//   the third; so columns are not counted, and A is read, or copied, once for all of a task. Half and double as many
+//   rows are the same.
+constexpr bool kWide = kLanes >= 16;
+constexpr int64_t kColumns = (kWide ? 4 : kMaxStrips) * kStrip;
+constexpr int64_t kRowsInPlace = kWide ? kTileRows : 64, kRowsCopied = kWide ? 16 : 64;
+static_assert(kRowsCopied % kTileRows == 0 && kRowsInPlace % kTileRows == 0);
+
 /// Some rows of op(A) for a block of k.
 struct RowsOfA {
   const float* data;
-  int64_t row_step, k_step;
+  int64_t row_step, k_step, tile_step;
 };
 
-// Rows of a turned A that are copied at a time: a cache line of each k is touched once.
-constexpr int64_t kCopied = 16;
-static_assert(kCopied % kTileRows == 0);
-
-/// `rows` <= kCopied rows from row m on, in place, or copied to `copy` when a row's elements are far apart: the tile
-/// then reads one cache line for each k, all of them behind one another.
+/// `rows` rows from row m on, in place, or copied to `copy` when a row's elements are far apart: a tile then reads what
+/// it takes for each k in one piece, [k, kTileRows], and all of them behind one another.
 HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
   const int64_t stride = g.a.row_stride();
-  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1};
+  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1, kTileRows * stride};
   const float* from = g.a.row<float>(k_begin) + m;
-  if (rows == kCopied)  // a constant length lets the copy be moves without a call
-    for (int64_t i = 0; i < k; ++i) std::memcpy(copy + i * kCopied, from + i * stride, kCopied * sizeof(float));
-  else
-    for (int64_t i = 0; i < k; ++i)
-      std::memcpy(copy + i * kCopied, from + i * stride, static_cast<size_t>(rows) * sizeof(float));
-  return {copy, 1, kCopied};
+  const int64_t whole = rows / kTileRows * kTileRows;
+  for (int64_t i = 0; i < k; ++i, from += stride) {
+    float* to = copy + i * kTileRows;
+    for (int64_t r = 0; r < whole; r += kTileRows)
+      std::memcpy(to + r * k, from + r, kTileRows * sizeof(float));  // a constant length: moves without a call
+    for (int64_t r = whole; r < rows; ++r) to[whole * k + r - whole] = from[r];
+  }
+  return {copy, 1, kTileRows, k * kTileRows};
 }
 
 /// The task's rows against one block of k.
@@ -113,27 +121,41 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
   // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
   const bool chain = g.sum == Sum::chain;
-  HWY_ALIGN float copy[kBlockK * kCopied];
-  for (int64_t above = t.m_begin; above < t.m_end; above += kCopied) {
-    const int64_t below = std::min(t.m_end, above + kCopied);
-    RowsOfA a = rows_of_a(g, above, below - above, k_begin, k, copy);
-    for (int64_t m = above; m < below; m += kTileRows, a.data += kTileRows * a.row_step) {
-      const int64_t rows = std::min<int64_t>(kTileRows, below - m);
-      const float* panel = panels;
-      for (Strips s(t); s.more(); panel += k * s->width, s.next())
-        product({rows, s->cols, k, a.data, a.row_step, a.k_step, panel, s->width, g.c.row<float>(m) + s->n,
-                 g.c.row_stride(), alpha, beta, chain, chain ? s->width : 0});
-    }
+  const int64_t stride = g.c.row_stride(), rows_at_once = g.a_transpose == Transpose::no ? kRowsInPlace : kRowsCopied;
+  HWY_ALIGN float copy[kBlockK * kRowsCopied];
+  for (int64_t m = t.m_begin; m < t.m_end; m += rows_at_once) {
+    const int64_t rows = std::min(rows_at_once, t.m_end - m);
+    const RowsOfA a = rows_of_a(g, m, rows, k_begin, k, copy);
+    const float* panel = panels;
+    for (Strips s(t); s.more(); panel += k * s->width, s.next())
+      product({.m = rows,
+               .n = s->cols,
+               .k = k,
+               .a = a.data,
+               .row_step = a.row_step,
+               .k_step = a.k_step,
+               .b = panel,
+               .ldb = s->width,
+               .c = g.c.row<float>(m) + s->n,
+               .ldc = stride,
+               .alpha = alpha,
+               .beta = beta,
+               .chain = chain,
+               .ahead = !chain ? 0 : rows > kTileRows ? kTileRows * stride : s->width,
+               .tile_step = a.tile_step});
   }
 }
 
-template <class T> void run_typed(const GemmArgs& g, const PackedTask& t, float* panels) {
+template <class T> void run_typed(const GemmArgs& g, const PackedTask& task, float* panels) {
   const int64_t k_all = inner_size(g);
-  // One block of k after the other, in order: that is the order of an element's sum, the same in every task.
-  for (int64_t k_begin = 0; k_begin < k_all; k_begin += kBlockK) {
-    const int64_t k = std::min(kBlockK, k_all - k_begin);
-    pack_strips<T>(g, t, k_begin, k, panels);
-    multiply_strips(g, t, k_begin, k, panels);
+  for (int64_t n = task.n_begin; n < task.n_end; n += kColumns) {
+    const PackedTask t{task.m_begin, task.m_end, n, std::min(task.n_end, n + kColumns)};
+    // One block of k after the other, in order: that is the order of an element's sum, the same in every task.
+    for (int64_t k_begin = 0; k_begin < k_all; k_begin += kBlockK) {
+      const int64_t k = std::min(kBlockK, k_all - k_begin);
+      pack_strips<T>(g, t, k_begin, k, panels);
+      multiply_strips(g, t, k_begin, k, panels);
+    }
   }
 }
 

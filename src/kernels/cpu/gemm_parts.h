@@ -27,11 +27,10 @@ constexpr int64_t kShortSum = 64;
 void packed_gemm(const Context&, const GemmArgs&);
 int64_t packed_scratch_bytes(int threads);
 
-// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read
-// and written more often), six strips changed nothing.
+// 384 · 48 · 4 bytes = 74 KB a strip. Blocks of 256 cost 3 % (C is read and written more often).
 constexpr int64_t kBlockK = 384;
 constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
-constexpr int64_t kMaxStrips = 4;
+constexpr int64_t kMaxStrips = 16;
 constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
 
 /// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
