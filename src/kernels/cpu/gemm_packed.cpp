@@ -1,10 +1,11 @@
 // C = alpha · op(A) · op(B) + beta · C by register tiles (tile-inl.h) over packed strips of B.
 //
-//              strip   strip      A task owns some rows and a few strips of 48 columns of C. For a block of k it copies
-//             +------+------+     its part of B, widened and turned if need be, so that every strip lies in one piece
-//   k block   |      |      |     (second-level cache). Then it goes down the rows: eight rows of A (first level), read
-//             +------+------+     where they lie or, if A is stored turned, copied too, meet each strip in turn.
-//   8 rows -> | tile | tile |     What lies a strip further in B, and the tile of C, are fetched meanwhile.
+//              strip   strip      A task owns some rows and some columns of C. For a block of k it copies its part of
+//             +------+------+     B, widened and turned if need be, in strips as wide as a tile, each in one piece. Then
+//   k block   |      |      |     it goes down the rows: a few tiles' rows of A, read where they lie or, if A is stored
+//             +------+------+     turned, copied too, meet each strip in turn. Which of them waits in which cache is
+//      rows   | tile | tile |     said below. What lies a strip further in B, the rows of A that come next, and the tile
+//      of A   | tile | tile |     of C, are fetched meanwhile.
 //
 // An element is summed over k in order, in blocks of kBlockK or in a chain, wherever it stands. Its bits do not depend
 // on the other rows and columns, so that tasks may be cut to suit the number of threads.
@@ -93,11 +94,19 @@ constexpr int64_t kColumns = (kWide ? 4 : kMaxStrips) * kStrip;
 constexpr int64_t kRowsInPlace = kWide ? kTileRows : 64, kRowsCopied = kWide ? 16 : 64;
 static_assert(kRowsCopied % kTileRows == 0 && kRowsInPlace % kTileRows == 0);
 
+// A chain may be cut anywhere. Longer pieces read and write C less often: 1 % for 512 tokens.
+constexpr int64_t kChainK = kWide ? kBlockK : 512;
+constexpr int64_t kFloatsInLine = 16;
+
 /// Some rows of op(A) for a block of k.
 struct RowsOfA {
   const float* data;
   int64_t row_step, k_step, tile_step;
 };
+
+// Between the copied rows of two tiles lies a line, without which those of all tiles would share two sets of the
+// first-level cache.
+constexpr int64_t kCopyFloats = (kChainK * kTileRows + kFloatsInLine) * (kRowsCopied / kTileRows);
 
 /// `rows` rows from row m on, in place, or copied to `copy` when a row's elements are far apart: a tile then reads what
 /// it takes for each k in one piece, [k, kTileRows], and all of them behind one another.
@@ -105,14 +114,24 @@ HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t
   const int64_t stride = g.a.row_stride();
   if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1, kTileRows * stride};
   const float* from = g.a.row<float>(k_begin) + m;
-  const int64_t whole = rows / kTileRows * kTileRows;
+  const int64_t whole = rows / kTileRows * kTileRows, tile_step = k * kTileRows + kFloatsInLine;
   for (int64_t i = 0; i < k; ++i, from += stride) {
     float* to = copy + i * kTileRows;
-    for (int64_t r = 0; r < whole; r += kTileRows)
-      std::memcpy(to + r * k, from + r, kTileRows * sizeof(float));  // a constant length: moves without a call
-    for (int64_t r = whole; r < rows; ++r) to[whole * k + r - whole] = from[r];
+    for (int64_t r = 0; r < rows; r += kFloatsInLine) hwy::Prefetch(from + 8 * stride + r);  // no order that it sees
+    for (int64_t r = 0; r < whole; r += kTileRows, to += tile_step)
+      std::memcpy(to, from + r, kTileRows * sizeof(float));  // a constant length: moves without a call
+    for (int64_t r = whole; r < rows; ++r) to[r - whole] = from[r];
   }
-  return {copy, 1, kTileRows, k * kTileRows};
+  return {copy, 1, kTileRows, tile_step};
+}
+
+// Of more rows at a time the fetches themselves are waited for.
+constexpr int64_t kMostFetched = 8;
+
+/// Asks for rows [m, end) of A, which are read in place later.
+HWY_INLINE void fetch_rows(const GemmArgs& g, int64_t m, int64_t end, int64_t k_begin, int64_t k) {
+  for (; m < end; ++m)
+    for (int64_t i = 0; i < k; i += kFloatsInLine) hwy::Prefetch(g.a.row<float>(m) + k_begin + i);
 }
 
 /// The task's rows against one block of k.
@@ -120,14 +139,19 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
                                 const float* panels) {
   // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
-  const bool chain = g.sum == Sum::chain;
-  const int64_t stride = g.c.row_stride(), rows_at_once = g.a_transpose == Transpose::no ? kRowsInPlace : kRowsCopied;
-  HWY_ALIGN float copy[kBlockK * kRowsCopied];
+  const bool chain = g.sum == Sum::chain, in_place = g.a_transpose == Transpose::no;
+  const int64_t stride = g.c.row_stride(), rows_at_once = in_place ? kRowsInPlace : kRowsCopied;
+  // The rows that come next are fetched a few with each strip, if there are enough strips for that.
+  const int64_t fetched = parts_of(rows_at_once, parts_of(t.n_end - t.n_begin, kTileCols * kLanes));
+  const bool fetches = in_place && !kWide && fetched <= kMostFetched;
+  HWY_ALIGN float copy[kCopyFloats];
   for (int64_t m = t.m_begin; m < t.m_end; m += rows_at_once) {
-    const int64_t rows = std::min(rows_at_once, t.m_end - m);
+    const int64_t rows = std::min(rows_at_once, t.m_end - m), next_end = std::min(t.m_end, m + 2 * rows_at_once);
     const RowsOfA a = rows_of_a(g, m, rows, k_begin, k, copy);
     const float* panel = panels;
-    for (Strips s(t); s.more(); panel += k * s->width, s.next())
+    int64_t next = m + rows;
+    for (Strips s(t); s.more(); panel += k * s->width, s.next(), next += fetched) {
+      if (fetches) fetch_rows(g, next, std::min(next_end, next + fetched), k_begin, k);
       product({.m = rows,
                .n = s->cols,
                .k = k,
@@ -143,16 +167,19 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
                .chain = chain,
                .ahead = !chain ? 0 : rows > kTileRows ? kTileRows * stride : s->width,
                .tile_step = a.tile_step});
+    }
   }
 }
 
 template <class T> void run_typed(const GemmArgs& g, const PackedTask& task, float* panels) {
   const int64_t k_all = inner_size(g);
-  for (int64_t n = task.n_begin; n < task.n_end; n += kColumns) {
-    const PackedTask t{task.m_begin, task.m_end, n, std::min(task.n_end, n + kColumns)};
+  const int64_t block = g.sum == Sum::chain ? parts_of(k_all, parts_of(k_all, kChainK)) : kBlockK;
+  const int64_t columns = std::min(kColumns, kPanelFloats / (block * kStrip) * kStrip);
+  for (int64_t n = task.n_begin; n < task.n_end; n += columns) {
+    const PackedTask t{task.m_begin, task.m_end, n, std::min(task.n_end, n + columns)};
     // One block of k after the other, in order: that is the order of an element's sum, the same in every task.
-    for (int64_t k_begin = 0; k_begin < k_all; k_begin += kBlockK) {
-      const int64_t k = std::min(kBlockK, k_all - k_begin);
+    for (int64_t k_begin = 0; k_begin < k_all; k_begin += block) {
+      const int64_t k = std::min(block, k_all - k_begin);
       pack_strips<T>(g, t, k_begin, k, panels);
       multiply_strips(g, t, k_begin, k, panels);
     }
@@ -182,7 +209,7 @@ constexpr int64_t kFewestRows = 64;
 
 }  // namespace
 
-PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m), n(n) {
+PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads, Transpose a_transpose) : m(m), n(n) {
   if (m * n * k < kSmallWork) threads = 1;
   const int64_t strips = parts_of(n, kStrip);
   // As many column parts as threads, or a multiple, so that all threads end together; none has more than kMaxStrips.
@@ -192,6 +219,12 @@ PackedGrid::PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads) : m(m),
   // Too few columns for all threads: rows are cut as well. Every row part packs the same strips again, so that it has
   // to have rows enough to pay for that.
   row_parts = col_parts >= threads ? 1 : std::clamp<int64_t>(m / kFewestRows, 1, parts_of(threads, col_parts));
+  // A turned A is copied by each column part, as B is by each row part: they are cut so that a thread copies least.
+  if (a_transpose == Transpose::no) return;
+  const auto copied = [&](int64_t rows_cut, int64_t cols_cut) { return m / rows_cut + n / cols_cut; };
+  for (int64_t cut = 1; cut <= std::min(threads, m / kFewestRows); ++cut)
+    if (threads % cut == 0 && threads / cut <= strips && copied(cut, threads / cut) < copied(row_parts, col_parts))
+      row_parts = cut, col_parts = threads / cut;
 }
 
 PackedTask PackedGrid::task(int64_t i) const {
@@ -211,7 +244,7 @@ void packed_part(const GemmArgs& g, const PackedTask& t, float* panels) {
 void packed_gemm(const Context& ctx, const GemmArgs& g) {
   const auto scope = ctx.scratch.scope();
   float* panels = ctx.scratch.allocate({ctx.threads, kPanelFloats}, DType::f32).row<float>(0);
-  const PackedGrid grid(g.c.rows(), g.c.cols(), inner_size(g), ctx.threads);
+  const PackedGrid grid(g.c.rows(), g.c.cols(), inner_size(g), ctx.threads, g.a_transpose);
   const auto run = HWY_DYNAMIC_DISPATCH(packed_task);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads) if (grid.tasks() > 1)
   for (int64_t i = 0; i < grid.tasks(); ++i) run(g, grid.task(i), panels + omp_get_thread_num() * kPanelFloats);

@@ -33,16 +33,16 @@ constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 
 constexpr int64_t kMaxStrips = 16;
 constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
 
-/// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
+/// A task: rows [m_begin, m_end) and columns [n_begin, n_end). More than kMaxStrips strips are taken in several goes.
 struct PackedTask {
   int64_t m_begin, m_end, n_begin, n_end;
 };
 
 /// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared
-/// out too where there are not.
+/// out too where there are not, or where A is stored turned and copied by each part.
 struct PackedGrid {
   int64_t m, n, row_parts, col_parts;
-  PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads);
+  PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads, Transpose a_transpose = Transpose::no);
   int64_t tasks() const { return row_parts * col_parts; }
   PackedTask task(int64_t i) const;
 };
