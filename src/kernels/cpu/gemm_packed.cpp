@@ -1,11 +1,11 @@
 // C = alpha · op(A) · op(B) + beta · C by register tiles (tile-inl.h) over packed strips of B.
 //
-//              strip   strip      A task owns some rows and some columns of C. For a block of k it copies its part of
-//             +------+------+     B, widened and turned if need be, in strips as wide as a tile, each in one piece. Then
-//   k block   |      |      |     it goes down the rows: a few tiles' rows of A, read where they lie or, if A is stored
-//             +------+------+     turned, copied too, meet each strip in turn. Which of them waits in which cache is
-//      rows   | tile | tile |     said below. What lies a strip further in B, the rows of A that come next, and the tile
-//      of A   | tile | tile |     of C, are fetched meanwhile.
+//              strip   strip     A task owns some rows and some columns of C. For a block of k it copies its part of
+//             +------+------+    B, widened and turned if need be, in strips as wide as a tile, each in one piece.
+//   k block   |      |      |    Then it goes down the rows: a few tiles' rows of A, read where they lie or, if A is
+//             +------+------+    stored turned, copied too, meet each strip in turn. Which of them waits in which
+//      rows   | tile | tile |    cache is said below. What lies a strip further in B, the rows of A that come next,
+//      of A   | tile | tile |    and the tile of C, are fetched meanwhile.
 //
 // An element is summed over k in order, in blocks of kBlockK or in a chain, wherever it stands. Its bits do not depend
 // on the other rows and columns, so that tasks may be cut to suit the number of threads.
@@ -26,8 +26,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 
-/// A strip of op(B): `width` columns from column n of the product on, in whole vectors; `cols` of them exist. Packed, it is
-/// [k, width], and so read from its beginning to its end by each tile.
+/// A strip of op(B): `width` columns from column n of the product on, in whole vectors; `cols` of them exist. Packed,
+/// it is [k, width], and so read from its beginning to its end by each tile.
 struct Strip {
   int64_t n, cols, width;
 };
@@ -92,7 +92,7 @@ HWY_INLINE void pack_strips(const GemmArgs& g, const PackedTask& t, int64_t k_be
 constexpr bool kWide = kLanes >= 16;
 constexpr int64_t kColumns = (kWide ? 4 : kMaxStrips) * kStrip;
 constexpr int64_t kRowsInPlace = kWide ? kTileRows : 64, kRowsCopied = kWide ? 16 : 64;
-static_assert(kRowsCopied % kTileRows == 0 && kRowsInPlace % kTileRows == 0);
+static_assert(kRowsCopied % kTileRows == 0 && kRowsInPlace % kTileRows == 0 && kRowsInPlace <= kRowsCopied);
 
 // A chain may be cut anywhere. Longer pieces read and write C less often: 1 % for 512 tokens.
 constexpr int64_t kChainK = kWide ? kBlockK : 512;
@@ -108,11 +108,10 @@ struct RowsOfA {
 // first-level cache.
 constexpr int64_t kCopyFloats = (kChainK * kTileRows + kFloatsInLine) * (kRowsCopied / kTileRows);
 
-/// `rows` rows from row m on, in place, or copied to `copy` when a row's elements are far apart: a tile then reads what
-/// it takes for each k in one piece, [k, kTileRows], and all of them behind one another.
-HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
+/// `rows` rows of a turned A from row m on, copied since a row's elements are far apart: a tile reads what it takes for
+/// each k in one piece, [k, kTileRows], and all of them behind one another.
+HWY_INLINE RowsOfA copied_turned(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
   const int64_t stride = g.a.row_stride();
-  if (g.a_transpose == Transpose::no) return {g.a.row<float>(m) + k_begin, stride, 1, kTileRows * stride};
   const float* from = g.a.row<float>(k_begin) + m;
   const int64_t whole = rows / kTileRows * kTileRows, tile_step = k * kTileRows + kFloatsInLine;
   for (int64_t i = 0; i < k; ++i, from += stride) {
@@ -128,7 +127,17 @@ HWY_INLINE RowsOfA rows_of_a(const GemmArgs& g, int64_t m, int64_t rows, int64_t
 // Of more rows at a time the fetches themselves are waited for.
 constexpr int64_t kMostFetched = 8;
 
-/// Asks for rows [m, end) of A, which are read in place later.
+/// The same of an A that is stored as it is: a row behind the other.
+HWY_INLINE RowsOfA copied_rows(const GemmArgs& g, int64_t m, int64_t rows, int64_t k_begin, int64_t k, float* copy) {
+  for (int64_t r = 0; r < rows; ++r)
+    std::memcpy(copy + r * k, g.a.row<float>(m + r) + k_begin, static_cast<size_t>(k) * sizeof(float));
+  return {copy, k, 1, kTileRows * k};
+}
+
+/// Whether rows of A share sets of the caches: those a multiple of this apart lie in a quarter of them or less.
+HWY_INLINE bool rows_collide(const GemmArgs& g) { return g.a.row_stride() % 1024 == 0; }
+
+/// Asks for rows [m, end) of A, which are read later.
 HWY_INLINE void fetch_rows(const GemmArgs& g, int64_t m, int64_t end, int64_t k_begin, int64_t k) {
   for (; m < end; ++m)
     for (int64_t i = 0; i < k; i += kFloatsInLine) hwy::Prefetch(g.a.row<float>(m) + k_begin + i);
@@ -139,15 +148,18 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
                                 const float* panels) {
   // What C held is scaled once, by the first block of k; later blocks add to their predecessors.
   const float alpha = static_cast<float>(g.alpha), beta = k_begin == 0 ? static_cast<float>(g.beta) : 1.0f;
-  const bool chain = g.sum == Sum::chain, in_place = g.a_transpose == Transpose::no;
-  const int64_t stride = g.c.row_stride(), rows_at_once = in_place ? kRowsInPlace : kRowsCopied;
+  const bool chain = g.sum == Sum::chain, turned = g.a_transpose == Transpose::yes;
+  const int64_t stride = g.c.row_stride(), rows_at_once = turned ? kRowsCopied : kRowsInPlace;
   // The rows that come next are fetched a few with each strip, if there are enough strips for that.
   const int64_t fetched = parts_of(rows_at_once, parts_of(t.n_end - t.n_begin, kTileCols * kLanes));
-  const bool fetches = in_place && !kWide && fetched <= kMostFetched;
+  const bool fetches = !turned && !kWide && fetched <= kMostFetched, copies = fetches && rows_collide(g);
   HWY_ALIGN float copy[kCopyFloats];
   for (int64_t m = t.m_begin; m < t.m_end; m += rows_at_once) {
     const int64_t rows = std::min(rows_at_once, t.m_end - m), next_end = std::min(t.m_end, m + 2 * rows_at_once);
-    const RowsOfA a = rows_of_a(g, m, rows, k_begin, k, copy);
+    const RowsOfA a = turned   ? copied_turned(g, m, rows, k_begin, k, copy)
+                      : copies ? copied_rows(g, m, rows, k_begin, k, copy)
+                               : RowsOfA{g.a.row<float>(m) + k_begin, g.a.row_stride(), 1,
+                                         kTileRows * g.a.row_stride()};
     const float* panel = panels;
     int64_t next = m + rows;
     for (Strips s(t); s.more(); panel += k * s->width, s.next(), next += fetched) {

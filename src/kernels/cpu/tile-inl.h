@@ -149,7 +149,8 @@ struct TileArgs {
   int64_t tile_step = kTileRows * row_step;  // from the first row of a tile to that of the next, if not as within one
 };
 
-/// One tile at row i of c, which meets the rows of a from `a` on, and column j. last: elements of its last vector that exist (kLanes: all of them).
+/// One tile at row i of c, which meets the rows of a from `a` on, and column j. last: elements of its last vector that
+/// exist (kLanes: all of them).
 template <int kRows, int kCols, bool kPartial>
 HWY_INLINE void tile(const TileArgs& t, const float* HWY_RESTRICT a, int64_t i, int64_t j, int64_t last) {
   Vector sums[kRows][kCols];
@@ -220,7 +221,7 @@ template <int kCols, bool kPartial> HWY_INLINE void strip(const TileArgs& t, int
   if (i < t.m) tile<1, kCols, kPartial>(t, a, i, j, last);
 }
 
-/// Vectors of the next strip where `left` are left. Four are cut 2 + 2, since a strip of one cannot feed the multipliers.
+/// Vectors of the next strip where `left` are left. Four are cut 2 + 2, since one alone cannot feed the multipliers.
 HWY_INLINE int64_t strip_vectors(int64_t left) { return left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1; }
 
 /// All of c.

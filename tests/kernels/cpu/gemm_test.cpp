@@ -247,6 +247,7 @@ TEST_P(GemmInOrder, HasTheBitsOfPlainLoopsAcrossBlocksOfRowsAndColumns) {
   const int64_t m = 131, n = 797;
   for (const Problem& p :
        {Problem{.m = m, .n = n, .k = 390, .b = kYes, .b_dtype = DType::bf16, .alpha = 0.75, .beta = -0.5, .padding = 3},
+        Problem{.m = m, .n = n, .k = 1024},  // rows that share sets of the caches are copied
         Problem{.m = m, .n = n, .k = 521, .a = kYes, .beta = 1, .padding = 3, .sum = Sum::chain}}) {
     const std::vector<float> expected = in_order(p);
     for (int threads : {1, 4}) EXPECT_TRUE(same_bits(result(p, threads), expected)) << p << " threads=" << threads;
