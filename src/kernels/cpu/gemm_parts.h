@@ -27,23 +27,22 @@ constexpr int64_t kShortSum = 64;
 void packed_gemm(const Context&, const GemmArgs&);
 int64_t packed_scratch_bytes(int threads);
 
-// 384 · 48 · 4 bytes = 74 KB a strip; four strips fit a second-level cache of 512 KB. Blocks of 256 cost 3 % (C is read
-// and written more often), six strips changed nothing.
+// 384 · 48 · 4 bytes = 74 KB a strip. Blocks of 256 cost 3 % (C is read and written more often).
 constexpr int64_t kBlockK = 384;
 constexpr int64_t kStrip = 48;  // whole vectors of every width, whole tiles of 3 · 16 and 2 · (3 · 8) columns
-constexpr int64_t kMaxStrips = 4;
+constexpr int64_t kMaxStrips = 16;
 constexpr int64_t kPanelFloats = kBlockK * kStrip * kMaxStrips;
 
-/// A task: rows [m_begin, m_end) and columns [n_begin, n_end), at most kMaxStrips strips.
+/// A task: rows [m_begin, m_end) and columns [n_begin, n_end). More than kMaxStrips strips are taken in several goes.
 struct PackedTask {
   int64_t m_begin, m_end, n_begin, n_end;
 };
 
 /// Tasks as a grid of equal parts, a multiple of the number of threads where there are enough strips, and rows shared
-/// out too where there are not.
+/// out too where there are not, or where A is stored turned and copied by each part.
 struct PackedGrid {
   int64_t m, n, row_parts, col_parts;
-  PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads);
+  PackedGrid(int64_t m, int64_t n, int64_t k, int64_t threads, Transpose a_transpose = Transpose::no);
   int64_t tasks() const { return row_parts * col_parts; }
   PackedTask task(int64_t i) const;
 };

@@ -146,11 +146,13 @@ struct TileArgs {
   float alpha, beta;
   bool chain = false;
   int64_t ahead = 0;  // elements from a tile of c to one that is read later, and is fetched meanwhile
+  int64_t tile_step = kTileRows * row_step;  // from the first row of a tile to that of the next, if not as within one
 };
 
-/// One tile at row i and column j. last: elements of its last vector that exist (kLanes: all of them).
+/// One tile at row i of c, which meets the rows of a from `a` on, and column j. last: elements of its last vector that
+/// exist (kLanes: all of them).
 template <int kRows, int kCols, bool kPartial>
-HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
+HWY_INLINE void tile(const TileArgs& t, const float* HWY_RESTRICT a, int64_t i, int64_t j, int64_t last) {
   Vector sums[kRows][kCols];
   const auto count = [&](int s) { return kPartial && s == kCols - 1 ? last : kLanes; };
   const auto place = [&](int r, int s) { return t.c + (i + r) * t.ldc + j + s * kLanes; };
@@ -173,7 +175,6 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
 #pragma GCC unroll 3
       for (int s = 0; s < kCols; s += kLineVectors) hwy::Prefetch(place(r, s) + t.ahead);
   }
-  const float* HWY_RESTRICT a = t.a + i * t.row_step;
   const float* HWY_RESTRICT b = t.b + j;
   // An outer product a step: one row of b, kept in registers, times one element of each row of a.
   for (int64_t k = 0; k < t.k; ++k, a += t.k_step, b += t.ldb) {
@@ -212,19 +213,23 @@ HWY_INLINE void tile(const TileArgs& t, int64_t i, int64_t j, int64_t last) {
 /// All rows of a strip of kCols vectors at column j.
 template <int kCols, bool kPartial> HWY_INLINE void strip(const TileArgs& t, int64_t j, int64_t last) {
   // What is left of the rows in tiles of falling height. An element's sum does not depend on its tile's height.
+  const float* a = t.a;
   int64_t i = 0;
-  for (; i + kTileRows <= t.m; i += kTileRows) tile<kTileRows, kCols, kPartial>(t, i, j, last);
-  if (kTileRows > 4 && i + 4 <= t.m) tile<4, kCols, kPartial>(t, i, j, last), i += 4;
-  if (i + 2 <= t.m) tile<2, kCols, kPartial>(t, i, j, last), i += 2;
-  if (i < t.m) tile<1, kCols, kPartial>(t, i, j, last);
+  for (; i + kTileRows <= t.m; i += kTileRows, a += t.tile_step) tile<kTileRows, kCols, kPartial>(t, a, i, j, last);
+  if (kTileRows > 4 && i + 4 <= t.m) tile<4, kCols, kPartial>(t, a, i, j, last), i += 4, a += 4 * t.row_step;
+  if (i + 2 <= t.m) tile<2, kCols, kPartial>(t, a, i, j, last), i += 2, a += 2 * t.row_step;
+  if (i < t.m) tile<1, kCols, kPartial>(t, a, i, j, last);
 }
 
-/// All of c. Four vectors are cut 2 + 2, since a strip of one cannot feed the multipliers.
+/// Vectors of the next strip where `left` are left. Four are cut 2 + 2, since one alone cannot feed the multipliers.
+HWY_INLINE int64_t strip_vectors(int64_t left) { return left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1; }
+
+/// All of c.
 /// Not inlined: with its 24 tiles it is most of what a file that includes this compiles.
 static HWY_NOINLINE void product(const TileArgs& t) {
   int64_t j = 0;
   for (int64_t left = (t.n + kLanes - 1) / kLanes; left > 0;) {
-    const int64_t cols = left >= 3 && left != 4 ? 3 : left >= 2 ? 2 : 1;
+    const int64_t cols = strip_vectors(left);
     // Elements of the strip's last vector that exist: only there loads and stores are partial.
     const int64_t last = t.n - j - (cols - 1) * kLanes;
     if (last >= kLanes) {

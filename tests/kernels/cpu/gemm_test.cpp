@@ -167,6 +167,7 @@ TEST(CpuGemm, GivesTheSameBitsForAnyNumberOfThreads) {
         Problem{.m = 100, .n = 192, .k = 64, .a = kYes, .beta = 1}, Problem{.m = 300, .n = 8, .k = 200, .b = kYes},
         Problem{.m = 300, .n = 200, .k = 8, .beta = 1}, Problem{.m = 8, .n = 300, .k = 200, .a = kYes, .beta = 1},
         Problem{.m = 300, .n = 40, .k = 500, .b = kYes},
+        Problem{.m = 700, .n = 130, .k = 100, .a = kYes, .beta = 1, .sum = Sum::chain},
         Problem{.m = 1, .n = 1000, .k = 200, .b = kYes, .b_dtype = DType::f16}}) {
     const std::vector<float> one = result(p, 1);
     for (int threads : {2, 3, 5}) EXPECT_TRUE(same_bits(one, result(p, threads))) << p << " threads=" << threads;
@@ -239,6 +240,18 @@ TEST_P(GemmInOrder, ChainsHaveTheBitsOfPlainLoops) {
             const Problem turned{.m = m, .n = n, .k = k, .b = kYes, .beta = beta, .sum = Sum::chain};
             ASSERT_TRUE(same_bits(result(turned, 2), in_order(turned))) << turned;
           }
+}
+
+TEST_P(GemmInOrder, HasTheBitsOfPlainLoopsAcrossBlocksOfRowsAndColumns) {
+  // Rows and columns for more than one block of both, with a rest that is no whole tile; chains longer than a block.
+  const int64_t m = 131, n = 797;
+  for (const Problem& p :
+       {Problem{.m = m, .n = n, .k = 390, .b = kYes, .b_dtype = DType::bf16, .alpha = 0.75, .beta = -0.5, .padding = 3},
+        Problem{.m = m, .n = n, .k = 1024},  // rows that share sets of the caches are copied
+        Problem{.m = m, .n = n, .k = 521, .a = kYes, .beta = 1, .padding = 3, .sum = Sum::chain}}) {
+    const std::vector<float> expected = in_order(p);
+    for (int threads : {1, 4}) EXPECT_TRUE(same_bits(result(p, threads), expected)) << p << " threads=" << threads;
+  }
 }
 
 TEST(CpuGemm, AChainCutIntoCallsHasTheBitsOfOne) {
