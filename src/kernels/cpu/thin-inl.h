@@ -69,7 +69,7 @@ template <int kThin, class T> constexpr int kGroups = kThin == 1 && std::is_same
 // 16-bit elements are too short for that, and with more thin rows than two also those of less than a page.
 template <class T> constexpr bool kFollowsRows = sizeof(T) == 4;
 template <int kGroup> constexpr int kLinesAhead = kGroup == 1 ? 3 : 1;
-template <int kThin, class T> constexpr int kSquares = sizeof(T) == 4 ? 4 : kThin == 1 ? 1 : 2;
+template <int kThin, class T> constexpr int kSquares = sizeof(T) == 4 && kThin != 4 ? 4 : kThin == 1 ? 1 : 2;
 template <class T> constexpr int kMostTurned = std::is_same_v<T, Float16> ? 1 : 2;
 #else
 // Sixteen rows, of which a line each stays in the first-level cache while its words are read (with 32 rows AVX-512 is a
@@ -88,6 +88,7 @@ constexpr int kElements = kSquares<kThin, T>* kInQuad<T>;  // of each row that a
 /// Rows of the wide operand against the thin ones: some elements of kGroup groups.
 template <int kThin, int kGroup, class T> struct Squares {
   static constexpr int kSide = std::min(kGroup, kTurned<kThin, T>);
+  static constexpr bool kSpare = kThin != 4;  // there eight sums are in registers beside a square
   const float* thin[kThin];
   Vector sums[kGroup][kThin];
 
@@ -96,7 +97,7 @@ template <int kThin, int kGroup, class T> struct Squares {
   HWY_INLINE void add(int first, int64_t k, int count, const std::byte* from, int64_t row_bytes, int64_t group_bytes) {
     Turned<T> turned[kSide];
 #pragma GCC unroll 2
-    for (int s = 0; s < kSide; ++s) turned[s].load(from + s * group_bytes, row_bytes);
+    for (int s = 0; s < kSide; ++s) turned[s].template load<kSpare>(from + s * group_bytes, row_bytes);
 #pragma GCC unroll 4
     for (int word = 0; word < kQuad; ++word) {
       Vector w[kSide][kInWord<T>];
@@ -133,7 +134,8 @@ HWY_INLINE void meet(const ThinArgs& t, const T* wide, int64_t rows, float* c, c
   const auto place = [&](int g, int i) {
     return SumsPlace{c + i * t.thin_step + g * kLanes * t.wide_step, t.wide_step, std::min<int64_t>(kLanes, rows)};
   };
-  const bool goes_on = t.chain && t.beta != 0, follows = kFollowsRows<T> && (kThin <= 2 || row_bytes >= kPage);
+  const bool goes_on = t.chain && t.beta != 0,
+             follows = kFollowsRows<T> && (kThin <= 2 || (kThin != 4 && row_bytes >= kPage));
   const int64_t length = t.chain ? t.k : kBlockK;
   for (int64_t begin = 0; begin < t.k; begin += length) {
     const int64_t end = std::min(t.k, begin + length);

@@ -23,8 +23,8 @@ template <class T> constexpr int kInWord = 4 / static_cast<int>(sizeof(T));
 template <class T> constexpr int kInQuad = kQuad* kInWord<T>;
 constexpr int64_t kQuadBytes = 4 * kQuad;
 
-/// Four words of the rows 4 l: block l of the result is that of row 4 l.
-HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
+/// Four words of the rows 4 l: block l of the result is that of row 4 l. kSpare: there are registers to spare.
+template <bool kSpare> HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
   const auto row = [&](int l) { return reinterpret_cast<const float*>(at + 4 * l * row_bytes); };
 #if HWY_TARGET <= HWY_AVX3
   const hn::Half<Floats> half;
@@ -32,7 +32,9 @@ HWY_INLINE Vector load_blocks(const std::byte* at, int64_t row_bytes) {
   return hn::Combine(kFloats, hn::Combine(half, hn::LoadU(quarter, row(3)), hn::LoadU(quarter, row(2))),
                      hn::Combine(half, hn::LoadU(quarter, row(1)), hn::LoadU(quarter, row(0))));
 #elif HWY_TARGET <= HWY_AVX2
-  // A blend takes any port. An insertion takes one of the two that the interleaving below is bound by.
+  // A blend takes any port, and a register more. An insertion takes one of the two ports that interleaving is bound by.
+  const hn::Half<Floats> half;
+  if (!kSpare) return hn::Combine(kFloats, hn::LoadU(half, row(1)), hn::LoadU(half, row(0)));
   return hn::ConcatUpperLower(kFloats, hn::LoadDup128(kFloats, row(1)), hn::LoadDup128(kFloats, row(0)));
 #else
   return hn::LoadU(kFloats, row(0));
@@ -79,9 +81,9 @@ HWY_INLINE void widen(Vector v, Vector (&to)[2], const Float16*) {
 template <class T> struct Turned {
   Vector words[kQuad];
 
-  HWY_INLINE void load(const std::byte* from, int64_t row_bytes) {
+  template <bool kSpare = true> HWY_INLINE void load(const std::byte* from, int64_t row_bytes) {
     Vector rows[kQuad];
-    for (int r = 0; r < kQuad; ++r) rows[r] = load_blocks(from + r * row_bytes, row_bytes);
+    for (int r = 0; r < kQuad; ++r) rows[r] = load_blocks<kSpare>(from + r * row_bytes, row_bytes);
     turn_squares(rows, words);
   }
   /// The elements of word `word`: a lane for each row.
@@ -95,7 +97,7 @@ template <class T> struct Turned {
 template <> struct Turned<Float16> {
   Vector all[kInQuad<Float16>];
 
-  HWY_INLINE void load(const std::byte* from, int64_t row_bytes) {
+  template <bool kSpare = true> HWY_INLINE void load(const std::byte* from, int64_t row_bytes) {
     Vector low[kQuad], high[kQuad];  // the first and the last four rows, turned within the blocks
     turn_rows(from, row_bytes, low);
     turn_rows(from + kQuad * row_bytes, row_bytes, high);
