@@ -51,8 +51,7 @@ class Strips {
 };
 
 /// A strip from [cols, k] in storage; the columns up to width are zeros.
-template <class T>
-HWY_INLINE void pack_turned(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
+template <class T> HWY_INLINE void pack_turned(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
   // Square blocks of one vector's size are turned in registers: both reads and writes are of whole vectors.
   for (int64_t c = 0; c < s.width; c += kLanes)
     for (int64_t i = 0; i < k; i += kLanes) {
@@ -63,8 +62,7 @@ HWY_INLINE void pack_turned(const T* from, int64_t stride, const Strip& s, int64
 }
 
 /// The same from [k, cols] in storage.
-template <class T>
-HWY_INLINE void pack_straight(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
+template <class T> HWY_INLINE void pack_straight(const T* from, int64_t stride, const Strip& s, int64_t k, float* to) {
   for (int64_t i = 0; i < k; ++i, from += stride, to += s.width)
     for (int64_t c = 0; c < s.width; c += kLanes) {
       hwy::Prefetch(from + c + kStrip);  // the next strips'
@@ -156,10 +154,10 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
   HWY_ALIGN float copy[kCopyFloats];
   for (int64_t m = t.m_begin; m < t.m_end; m += rows_at_once) {
     const int64_t rows = std::min(rows_at_once, t.m_end - m), next_end = std::min(t.m_end, m + 2 * rows_at_once);
-    const RowsOfA a = turned   ? copied_turned(g, m, rows, k_begin, k, copy)
-                      : copies ? copied_rows(g, m, rows, k_begin, k, copy)
-                               : RowsOfA{g.a.row<float>(m) + k_begin, g.a.row_stride(), 1,
-                                         kTileRows * g.a.row_stride()};
+    const RowsOfA a = turned ? copied_turned(g, m, rows, k_begin, k, copy)
+                      : copies
+                          ? copied_rows(g, m, rows, k_begin, k, copy)
+                          : RowsOfA{g.a.row<float>(m) + k_begin, g.a.row_stride(), 1, kTileRows * g.a.row_stride()};
     const float* panel = panels;
     int64_t next = m + rows;
     for (Strips s(t); s.more(); panel += k * s->width, s.next(), next += fetched) {
@@ -177,7 +175,9 @@ HWY_INLINE void multiply_strips(const GemmArgs& g, const PackedTask& t, int64_t 
                .alpha = alpha,
                .beta = beta,
                .chain = chain,
-               .ahead = !chain ? 0 : rows > kTileRows ? kTileRows * stride : s->width,
+               .ahead = !chain             ? 0
+                        : rows > kTileRows ? kTileRows * stride
+                                           : s->width,
                .tile_step = a.tile_step});
     }
   }
