@@ -103,7 +103,8 @@ HWY_INLINE void few_columns(const ThinArgs& t) {
     const TileArgs tiles{t.wide_rows, t.thin_rows, elements,    wide + begin, t.wide_stride,           1,      panel,
                          kLanes,      t.c,         t.wide_step, t.alpha,      begin == 0 ? t.beta : 1, t.chain};
     int64_t i = 0;
-    for (; i + kRows <= t.wide_rows; i += kRows) tile<kRows, 1, false>(tiles, i, 0, kLanes);
+    for (; i + kRows <= t.wide_rows; i += kRows)
+      tile<kRows, 1, false>(tiles, tiles.a + i * tiles.row_step, i, 0, kLanes);
     if (i == t.wide_rows) continue;
     TileArgs rest = tiles;
     rest.m -= i;
