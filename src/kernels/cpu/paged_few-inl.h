@@ -79,9 +79,9 @@ HWY_INLINE void score_few(const float* q, int64_t queries, int64_t dim, const En
 /// product() in tiles of kRows rows, which are all that there are.
 template <int kRows> static HWY_NOINLINE void product_of_rows(const TileArgs& t) {
   int64_t j = 0;
-  for (; j + 3 * kLanes <= t.n; j += 3 * kLanes) tile<kRows, 3, false>(t, 0, j, kLanes);
-  if (j + 2 * kLanes <= t.n) tile<kRows, 2, false>(t, 0, j, kLanes), j += 2 * kLanes;
-  for (; j < t.n; j += kLanes) tile<kRows, 1, true>(t, 0, j, std::min<int64_t>(kLanes, t.n - j));
+  for (; j + 3 * kLanes <= t.n; j += 3 * kLanes) tile<kRows, 3, false>(t, t.a, 0, j, kLanes);
+  if (j + 2 * kLanes <= t.n) tile<kRows, 2, false>(t, t.a, 0, j, kLanes), j += 2 * kLanes;
+  for (; j < t.n; j += kLanes) tile<kRows, 1, true>(t, t.a, 0, j, std::min<int64_t>(kLanes, t.n - j));
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
