@@ -99,6 +99,36 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
   return plan;
 }
 
+namespace {
+
+/// The most bundles in use from here on, when all that is left is to continue live sequences. Prompts are counted to the
+/// end.
+int64_t bundles_to_the_end(const Schedule& schedule, const BatchPlan& plan, const std::vector<int64_t>& lengths,
+                           const ScheduleLimits& limits) {
+  struct Tail {
+    int64_t length, left;
+  };
+  std::vector<Tail> tails;
+  int64_t held = schedule.pages().bundles() - schedule.pages().free_bundles();
+  for (const int32_t s : schedule.live()) {
+    const int64_t length = lengths[static_cast<size_t>(s)];
+    tails.push_back({length, plan.demands[static_cast<size_t>(schedule.request_of(s))].new_tokens - length});
+    held -= std::ssize(schedule.tail_table(s));
+  }
+  std::sort(tails.begin(), tails.end(), [](const Tail& a, const Tail& b) { return a.left > b.left; });
+  // Bundles grow until a sequence ends: those that are as long as the i-th, or longer, are there when it does.
+  int64_t most = 0;
+  for (size_t i = 0; i < tails.size(); ++i) {
+    if (i + 1 < tails.size() && tails[i + 1].left == tails[i].left) continue;
+    int64_t bundles = held;
+    for (size_t j = 0; j <= i; ++j) bundles += bundles_for(tails[j].length + tails[i].left - 1, limits.page_tokens);
+    most = std::max(most, bundles);
+  }
+  return std::min(most, limits.bundles);
+}
+
+}  // namespace
+
 PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
   Schedule schedule(plan.tree, plan.order, plan.demands, limits);
   std::vector<int64_t> lengths(static_cast<size_t>(schedule.sequences()), 0);
@@ -115,9 +145,13 @@ PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
       if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
         extend(w.sequence);
     for (const int32_t s : step.starts) extend(s);
+    // Continuations may be long, and nothing is decided on the way any more.
+    if (schedule.only_continues()) {
+      played.peak_bundles = bundles_to_the_end(schedule, plan, lengths, limits);
+      break;
+    }
   }
-  played.peak_bundles = schedule.pages().peak_pages() / limits.pages_per_bundle;
-  played.steps = schedule.counts().steps;
+  played.peak_bundles = std::max(played.peak_bundles, schedule.pages().peak_pages() / limits.pages_per_bundle);
   return played;
 }
 

@@ -31,7 +31,7 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode, int64_t page
 
 /// The schedule when every continuation becomes as long as it may.
 struct PlayedBatch {
-  int64_t peak_bundles = 0, steps = 0;
+  int64_t peak_bundles = 0;
 };
 PlayedBatch play(const BatchPlan&, const ScheduleLimits&);
 

@@ -77,6 +77,9 @@ class Schedule {
   int32_t node_of(int32_t request) const { return requests_[static_cast<size_t>(request)].node; }
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   bool is_live(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].state == State::live; }
+  /// Sequences that are continued; and whether nothing but their continuation is left to do.
+  std::span<const int32_t> live() const { return live_; }
+  bool only_continues() const { return pending_.empty() && admitted_.empty() && preempted_.empty(); }
   bool is_open(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].state != State::ended; }
   /// Whether sequences that have not begun will want the last row of the node.
   bool is_awaited(int32_t node) const;

@@ -255,6 +255,29 @@ TEST_F(Generation, FollowsABatchInTheOrderOfItsAnswers) {
   for (const auto& [index, id] : followed) EXPECT_EQ(id, fmt::format("q{}", index));
 }
 
+TEST_F(Generation, TakesTheFileOfTheCommandLineAndKeepsItsAnswers) {
+  write("batch.jsonl", batch_file(6));
+  replace("full.toml", "job = \"train\"", "job = \"generate\"\n[generate]\nprompts = [\"copy da =\"]");
+  expect_done(trainer({"full.toml", "generate.prompts_file=batch.jsonl", "run.dir=run"}));
+  const std::string answers = test::read_file(*this / "run/samples.jsonl");
+  EXPECT_EQ(samples().size(), 6);
+  EXPECT_THAT(fault({"full.toml", "run.dir=run"}), HasSubstr("belongs to a file of requests"));
+  EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), answers);
+  expect_done(trainer({"full.toml", "run.dir=run", "generate.output=own.jsonl"}));
+  write("array.jsonl", R"([{"custom_id": "a", "prompt": "copy da ="}])"
+                       "\n");
+  EXPECT_THAT(fault({"full.toml", "generate.prompts_file=array.jsonl", "run.dir=other"}),
+              HasSubstr("the file begins with a JSON array"));
+}
+
+TEST_F(Generation, ScoresContextsFromTheirFirstToken) {
+  write("batch.jsonl", R"({"custom_id": "a", "prefix": "copy da di =", "contexts": [" da", " di da"], "max_tokens": 0})"
+                       "\n");
+  expect_done(trainer({"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"}));
+  EXPECT_EQ(samples().at(0).at("scores").at("token_ids").items().size(), 1);
+  EXPECT_EQ(samples().at(1).at("scores").at("token_ids").items().size(), 2);
+}
+
 TEST_F(Generation, AnswersWithTheBaseBesideTheAdapter) {
   expect_done(trainer({"lora.toml", "run.dir=run", "train.steps=30", "optimizer.lr=0.05"}));
   const std::string asked = R"("prompt": "copy da di =", "max_tokens": 6, "logprobs": 0)";

@@ -60,7 +60,7 @@ TEST_F(RpsTraining, PlansNoMoreScratchThanTheDenseRunAndTwoMatrices) {
   Model deep_dense(settings({}, deeper)), deep(settings(rps(10), deeper));
   int64_t largest = 0;
   for (const WeightSpec& spec : dense.decoder().specs()) largest = std::max(largest, 4 * spec.shape.count());
-  const int64_t panels = 2 * 300'000;  // of two threads: products of few rows expand their tiles into them
+  const int64_t panels = 2 * 1'200'000;  // of two threads: products of few rows expand their tiles into them
   for (const bool backward : {false, true})
     for (const bool checkpointed : {false, true})
       for (const int64_t rows : {1, 4}) {

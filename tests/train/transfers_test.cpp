@@ -137,7 +137,7 @@ TEST_F(Crossing, AMatrixThatTheHostMakesGoesUpAndIsNotBroughtDown) {
 }
 
 TEST_F(Crossing, NothingCrossesOnTheCpu) {
-  const Compute host({.threads = 2}, 1 << 20);
+  const Compute host({.threads = 2}, 4 << 20);
   Model::Settings settings = test::tiny_settings(folder_.path());
   Model model(settings);
   const PackedBatch batch = data_.batch({{0, 1}}, 0);

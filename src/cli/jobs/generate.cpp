@@ -274,6 +274,16 @@ std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) 
                                                             : "lower generate.memory_gib";
 }
 
+/// @throws UserError when prompts of the recipe would be written over the answers of a file of requests
+void refuse_kept_answers(const JobInputs& in, const std::filesystem::path& run) {
+  if (config_of(in).output != GenerateConfig{}.output || !std::filesystem::exists(run / "journal")) return;
+  throw UserError(
+      (run / config_of(in).output).string(), "belongs to a file of requests, whose answers are in the journal",
+      fmt::format("set generate.output to another name for these prompts, set run.dir to another folder, or "
+                  "remove {} with its answers",
+                  (run / "journal").string()));
+}
+
 int answer_requests(const JobInputs& in) {
   if (in.world.rank() != 0) return kDone;  // plain: one rank does it
   require_free_outputs(in);
@@ -293,6 +303,7 @@ int answer_requests(const JobInputs& in) {
     tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());
   tell(in, unknown_words(tokens, asked.tokenizer, "prompts'", in.config.model));
 
+  if (asked.is_inline) refuse_kept_answers(in, folder.path());
   GenerateLines lines(in, folder.path(), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
   Answering answering(in, asked);
   lines.begin(answering.model);
@@ -322,6 +333,14 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file", "kind"}, "generate.prompts is given");
 }
 
+/// A file that the command line names stands above prompts that the recipe's file holds.
+void read_generate(Recipe& recipe, JobConfig& c) {
+  GenerateConfig& g = c.own.of<GenerateConfig>();
+  recipe.read("generate", g);
+  const auto is_typed = [&](const char* key) { return recipe.where("generate", key).starts_with("command line"); };
+  if (!g.prompts_file.empty() && is_typed("prompts_file") && !is_typed("prompts")) g.prompts.clear();
+}
+
 }  // namespace
 
 Job generate_job() {
@@ -332,7 +351,7 @@ Job generate_job() {
           .smaller = smaller_generation,
           .reads_data = true,
           .reads_results = true,
-          .read = [](Recipe& recipe, JobConfig& c) { recipe.read("generate", c.own.of<GenerateConfig>()); },
+          .read = read_generate,
           .check = check_prompts,
           .note_unread = note_unread_keys,
           .inputs =

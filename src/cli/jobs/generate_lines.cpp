@@ -62,7 +62,8 @@ void GenerateLines::begin(Model& model) {
   const JournalHead head{id, {{"backend", in_.config.run.backend}, {"vector", std::string(cpu_target())}}};
   journal_.emplace(run_, config_of(in_).output, head);
   for (const std::string& notice : journal_->notices()) tessera::tell(in_, notice);
-  if (journal_->is_complete()) return;
+  if (journal_->is_complete())
+    return tessera::tell(in_, fmt::format("nothing is left to do: all {} requests are answered", file_.lines.size()));
   journal_->begin(0);
   if (journal_->finished() > 0)
     tessera::tell(in_,

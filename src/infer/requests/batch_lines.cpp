@@ -73,6 +73,10 @@ void add_contexts(const BatchLine& line, const LineOptions& options, const Asked
   const std::vector<int32_t> prefix = builder.tokens_of(line.find("prefix")->text());
   const Tokenizer::Special special =
       builder.config().has_template() ? Tokenizer::Special::parse : Tokenizer::Special::plain;
+  // What is asked of a context is how likely it is behind the prefix.
+  LineOptions own = options;
+  if (own.request.max_tokens == 0 && !own.request.score_from && !prefix.empty())
+    own.request.score_from = std::ssize(prefix);
   int64_t number = 0;
   for (const std::string& context : contexts_of(*line.find("contexts"))) {
     std::vector<int32_t> prompt = prefix;
@@ -82,7 +86,7 @@ void add_contexts(const BatchLine& line, const LineOptions& options, const Asked
     each.prefix_tokens = std::ssize(prefix);
     if (!asked.custom_id.empty()) each.custom_id = fmt::format("{}/{}", asked.custom_id, number);
     ++number;
-    builder.add(options, std::move(prompt), std::move(each));
+    builder.add(own, std::move(prompt), std::move(each));
   }
 }
 

@@ -67,7 +67,9 @@ void packed(const Context& ctx, const FoldGemm& f) {
   const int64_t cols = f.matrix.layout.cols, slice = std::min(cols, kSlice);
   // The packed strips of a slice have to fit one panel: a short slice leaves room for several strips, a full one for
   // one.
-  const int64_t columns = std::min(kMaxStrips, kPanelFloats / (slice * kStrip)) * kStrip;
+  // More than a few strips of W would push each other out of the second-level cache while they are expanded.
+  constexpr int64_t kMostExpanded = 4;
+  const int64_t columns = std::min(kMostExpanded, kPanelFloats / (slice * kStrip)) * kStrip;
   const auto scope = ctx.scratch.scope();
   float* panels = ctx.scratch.allocate({ctx.threads, 2, kPanelFloats}, DType::f32).row<float>(0);
   const PackedGrid grid(f.y.rows(), f.y.cols(), cols, ctx.threads);
