@@ -103,8 +103,13 @@ RequestResult Answers::take(int32_t r) {
   const Request& request = requests_[static_cast<size_t>(r)];
   RequestResult result = std::move(results_[static_cast<size_t>(r)]);
   result.cached_tokens = plan_.cached[static_cast<size_t>(r)];
+  // How far its samples had come hangs on the schedule: nothing is told of them.
+  if (result.error) {
+    result.outputs.assign(static_cast<size_t>(request.n), {.finish = Finish::failed});
+    return result;
+  }
   if (plan_.demands[static_cast<size_t>(r)].samples == 0) {
-    result.outputs.push_back({.finish = result.error ? Finish::failed : Finish::max_new_tokens});
+    result.outputs.push_back({.finish = Finish::max_new_tokens});
     return result;
   }
   const auto first = static_cast<size_t>(schedule_.first_sequence(r));

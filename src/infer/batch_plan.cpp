@@ -101,8 +101,8 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
 
 namespace {
 
-/// The most bundles in use from here on, when all that is left is to continue live sequences. Prompts are counted to the
-/// end.
+/// The most bundles in use from here on, when all that is left is to continue live sequences. Prompts are counted to
+/// the end.
 int64_t bundles_to_the_end(const Schedule& schedule, const BatchPlan& plan, const std::vector<int64_t>& lengths,
                            const ScheduleLimits& limits) {
   struct Tail {

@@ -326,7 +326,9 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
                                 int64_t memory_bytes) {
   EngineMemory memory;
   memory.bundle_bytes = bundle_bytes(model.decoder(), options.page_tokens, options.kv_dtype);
-  const int64_t most = std::max(plan.most_bundles, std::min(plan.all_bundles, memory_bytes / memory.bundle_bytes));
+  const int64_t per_bundle = limits_of(model.decoder(), options, 0).pages_per_bundle;
+  const int64_t most = std::max(
+      plan.most_bundles, std::min({plan.all_bundles, memory_bytes / memory.bundle_bytes, INT32_MAX / per_bundle}));
   memory.bundles = play(plan, limits_of(model.decoder(), options, most)).peak_bundles;
   // Continuations that end early change the schedule: a step can have more rows than any that was played.
   int64_t rows = plan.tree.tokens();

@@ -93,7 +93,7 @@ struct RequestResult {
   std::vector<Output> outputs{};  // n of them
   std::optional<Scores> scores{};
   std::vector<TokenLogprobs> prompt_logprobs{};  // of tokens 1 .. of the prompt, where asked for
-  std::optional<RequestError> error{};           // then the outputs hold what there was before it
+  std::optional<RequestError> error{};           // then the outputs hold nothing
   int64_t cached_tokens = 0;  // the longest prefix that the prompt shares with a request of a lower number
 };
 

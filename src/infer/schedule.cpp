@@ -118,13 +118,7 @@ bool Schedule::give_back_last_admitted(int32_t keep) {
   for (auto r = admitted_.rbegin(); r != admitted_.rend(); ++r) {
     RequestState& request = requests_[static_cast<size_t>(*r)];
     if (*r == keep || request.started > 0) continue;
-    for (const int32_t v : path_of(request.node)) {
-      NodeState& state = state_of(v);
-      if (--state.users > 0) continue;
-      promised_ -= bundles_of(node(v)) - std::ssize(state.table);
-      clear_node(v);
-    }
-    request.is_admitted = false;
+    leave_path(*r);
     pending_.push_front(*r);
     admitted_.erase(std::next(r).base());
     ++counts_.preemptions;
@@ -133,14 +127,43 @@ bool Schedule::give_back_last_admitted(int32_t keep) {
   return false;
 }
 
-/// Frees pages for a sequence of that age. @return whether some were freed
-bool Schedule::make_room(int64_t age) {
+/// The request does without its prompt: nodes that nobody else uses are cleared.
+void Schedule::leave_path(int32_t r) {
+  RequestState& request = requests_[static_cast<size_t>(r)];
+  for (const int32_t v : path_of(request.node)) {
+    NodeState& state = state_of(v);
+    if (--state.users > 0) continue;
+    promised_ -= bundles_of(node(v)) - std::ssize(state.table);
+    clear_node(v);
+  }
+  request.is_admitted = false;
+}
+
+bool Schedule::has_live(int32_t r) const {
+  return std::any_of(live_.begin(), live_.end(), [&](int32_t s) { return request_of(s) == r; });
+}
+
+/// Takes the prompt of a request all of whose sequences have given up their tails, the youngest first; not that of
+/// `keep`.
+bool Schedule::give_back_preempted(int32_t keep) {
+  for (auto s = preempted_.rbegin(); s != preempted_.rend(); ++s) {
+    const int32_t r = request_of(*s);
+    if (r == keep || !requests_[static_cast<size_t>(r)].is_admitted || has_live(r)) continue;
+    std::erase(admitted_, r);  // samples that have not begun wait with it
+    leave_path(r);
+    return true;
+  }
+  return false;
+}
+
+/// Frees pages for a sequence. @return whether some were freed
+bool Schedule::make_room(int32_t s) {
   if (drop_held_node()) return true;
-  if (!live_.empty() && sequences_[static_cast<size_t>(live_.back())].age > age) {
+  if (!live_.empty() && sequences_[static_cast<size_t>(live_.back())].age > sequences_[static_cast<size_t>(s)].age) {
     preempt(live_.back());
     return true;
   }
-  return give_back_last_admitted(-1);
+  return give_back_last_admitted(request_of(s)) || give_back_preempted(request_of(s));
 }
 
 // ---- admission
@@ -166,7 +189,7 @@ bool Schedule::may_admit(int32_t r) const {
   return used + reserve <= limits_.high_water * static_cast<double>(pool_.bundles());
 }
 
-void Schedule::admit(int32_t r) {
+void Schedule::hold_path(int32_t r) {
   requests_[static_cast<size_t>(r)].is_admitted = true;
   for (const int32_t v : path_of(node_of(r))) {
     NodeState& state = state_of(v);
@@ -174,6 +197,10 @@ void Schedule::admit(int32_t r) {
     promised_ += bundles_of(node(v)) - std::ssize(state.table);
     held_.erase(v);
   }
+}
+
+void Schedule::admit(int32_t r) {
+  hold_path(r);
   admitted_.push_back(r);
 }
 
@@ -196,8 +223,8 @@ void Schedule::end_request(int32_t r) {
 
 // ---- a pass
 
-/// Adds rows of a node, as many as there is room for. @return whether it is complete then
-bool Schedule::feed_node(int32_t v, ScheduledStep& step) {
+/// Adds rows of a node for a request, as many as there is room for. @return whether it is complete then
+bool Schedule::feed_node(int32_t v, int32_t request, ScheduledStep& step) {
   const PrefixTree::Node& n = node(v);
   NodeState& state = state_of(v);
   if (state.computed == n.end) return true;
@@ -209,7 +236,7 @@ bool Schedule::feed_node(int32_t v, ScheduledStep& step) {
     count = std::ssize(state.table) * limits_.page_tokens - (state.computed - n.begin);
     if (count > 0 || !live_.empty() || !step.empty()) break;
     count = std::min<int64_t>(n.end - state.computed, room_);
-    if (!give_back_last_admitted(admitted_.front())) break;
+    if (!give_back_last_admitted(request) && !give_back_preempted(request)) break;
   }
   promised_ -= std::ssize(state.table) - has;
   if (count <= 0) return false;
@@ -245,7 +272,7 @@ void Schedule::feed_sequences(ScheduledStep& step) {
     const int32_t s = live_[i];
     if (feed_tail(s, step)) {
       ++i;
-    } else if (!make_room(sequences_[static_cast<size_t>(s)].age)) {
+    } else if (!make_room(s)) {
       TS_CHECK(i > 0, "a single sequence does not fit into {} bundles of pages", pool_.bundles());
       preempt(s);
     }
@@ -254,11 +281,20 @@ void Schedule::feed_sequences(ScheduledStep& step) {
 
 void Schedule::resume(ScheduledStep& step) {
   while (!preempted_.empty() && room_ > 0 && std::ssize(live_) < limits_.sequences) {
-    const int32_t s = preempted_.front();
+    const int32_t s = preempted_.front(), r = request_of(s);
     Sequence& sequence = sequences_[static_cast<size_t>(s)];
+    // A prompt that was given up comes first.
+    if (!requests_[static_cast<size_t>(r)].is_admitted) {
+      hold_path(r);
+      if (requests_[static_cast<size_t>(r)].started < demands_[static_cast<size_t>(r)].samples)
+        admitted_.insert(admitted_.begin(), r);
+    }
+    for (const int32_t v : path_of(node_of(r)))
+      if (!feed_node(v, r, step)) return;
+    if (room_ == 0) return;
     const int64_t bundles = bundles_of(sequence.length);
     // One more than it needs now, or it would soon be back here.
-    while (live_.empty() && pool_.free_bundles() < bundles && make_room(sequence.age)) {
+    while (live_.empty() && pool_.free_bundles() < bundles && make_room(s)) {
     }
     if (pool_.free_bundles() < bundles + (live_.empty() ? 0 : 1)) return;
     preempted_.erase(preempted_.begin());
@@ -286,7 +322,7 @@ void Schedule::start_samples(int32_t r, ScheduledStep& step) {
 /// @return whether nothing of the prompt is left to do
 bool Schedule::feed_prompt(int32_t r, ScheduledStep& step) {
   for (const int32_t v : path_of(node_of(r)))
-    if (!feed_node(v, step)) return false;
+    if (!feed_node(v, r, step)) return false;
   start_samples(r, step);
   return requests_[static_cast<size_t>(r)].started == demands_[static_cast<size_t>(r)].samples;
 }

@@ -53,8 +53,9 @@ struct ScheduledStep {
 /// A node is computed once and its pages live until the last request at or below it has ended.
 ///
 /// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up
-/// its tail and computes it again later, then requests that have not begun give up their prompts. The oldest one is
-/// never taken from, so that it ends: a batch in which each request alone fits cannot get stuck.
+/// its tail and computes it again later, then requests that have not begun give up their prompts, then those all of
+/// whose sequences have given up their tails. The oldest one is never taken from, so that it ends: a batch in which
+/// each request alone fits cannot get stuck.
 class Schedule {
  public:
   /// @param order    of admission: every request that the tree holds, once
@@ -133,7 +134,7 @@ class Schedule {
   void feed_prompts(ScheduledStep&);
   bool feed_prompt(int32_t request, ScheduledStep&);
   void start_samples(int32_t request, ScheduledStep&);
-  bool feed_node(int32_t node, ScheduledStep&);
+  bool feed_node(int32_t node, int32_t request, ScheduledStep&);
   bool feed_tail(int32_t sequence, ScheduledStep&);
   bool may_admit(int32_t request) const;
   void admit(int32_t request);
@@ -141,9 +142,13 @@ class Schedule {
   bool grow(std::vector<int32_t>& table, int64_t tokens);
   void release(std::vector<int32_t>& table);
   bool drop_held_node();
-  bool make_room(int64_t age);
+  bool make_room(int32_t sequence);
   void preempt(int32_t sequence);
   bool give_back_last_admitted(int32_t keep);
+  bool give_back_preempted(int32_t keep);
+  void hold_path(int32_t request);
+  void leave_path(int32_t request);
+  bool has_live(int32_t request) const;
   void clear_node(int32_t node);
   bool is_complete(int32_t request) const;
   std::vector<int32_t> path_of(int32_t node) const;

@@ -241,7 +241,8 @@ TEST(Engine, FailsARequestWithoutAnAllowedTokenAndGoesOnWithTheOthers) {
   const Answered got = answer(*model, requests);
   ASSERT_TRUE(got.results[1].error);
   EXPECT_EQ(got.results[1].error->message, "no token is allowed");
-  EXPECT_EQ(got.results[1].outputs[0].ids, std::vector<int32_t>{5});
+  EXPECT_TRUE(got.results[1].outputs[0].ids.empty());  // how far it came hangs on the schedule
+  EXPECT_EQ(got.results[1].outputs[0].finish, Finish::failed);
   EXPECT_EQ(got.counts.failed, 1);
   for (const size_t i : {size_t{0}, size_t{2}})
     expect_same(got.results[i].outputs[0], answer_alone(*model, requests[i]), "others");

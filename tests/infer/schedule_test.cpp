@@ -173,11 +173,41 @@ TEST(Schedule, ComesToItsEndInAsFewPagesAsTheLargestRequestTakes) {
     const std::vector<Request> requests = random_requests(draws, 16);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const int64_t bundles = plan.most_bundles + draws.below(4);
-    Play play(plan, limits(bundles, 8 + draws.below(60), 1 + draws.below(8)));
+    ScheduleLimits l = limits(bundles, 8 + draws.below(60), 1 + draws.below(8));
+    l.reserve = 0.25 * static_cast<double>(draws.below(5));
+    l.high_water = draws.below(2) == 0 ? 1 : 0.95;
+    Play play(plan, l);
     play.run(whole_lengths(plan));
     EXPECT_EQ(play.lengths, whole_lengths(plan)) << trial;
     EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens()) << trial;
     EXPECT_EQ(play.schedule.pages().pages_in_use(), 0);
+  }
+}
+
+// The second prompt holds pages while its only sequence waits: they have to be given back for the first to end.
+TEST(Schedule, TakesThePromptsOfThoseThatHaveGivenUpTheirTails) {
+  std::vector<Request> requests(2);
+  requests[0].prompt.assign(80, 7);
+  requests[0].max_tokens = 193;
+  requests[1].prompt.assign(80, 9);
+  requests[1].max_tokens = 97;
+  const BatchPlan plan = plan_batch(requests, PrefixMode::tree, 16, 1 << 20, 1);
+  for (const double reserve : {0.5, 0.0}) {
+    ScheduleLimits l{.bundles = plan.most_bundles + 3, .pages_per_bundle = 6, .page_tokens = 16, .reserve = reserve};
+    Schedule schedule(plan.tree, plan.order, plan.demands, l);
+    std::vector<int64_t> lengths(2, 0);
+    const auto extend = [&](int32_t s) {
+      const Demand& demand = plan.demands[static_cast<size_t>(schedule.request_of(s))];
+      ++lengths[static_cast<size_t>(s)] == demand.new_tokens ? schedule.finish(s) : schedule.append(s);
+    };
+    for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
+      for (const Work& w : step.work)
+        if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
+          extend(w.sequence);
+      for (const int32_t s : step.starts) extend(s);
+    }
+    EXPECT_EQ(schedule.pages().pages_in_use(), 0);
+    EXPECT_GT(schedule.counts().preemptions, 0);
   }
 }
 

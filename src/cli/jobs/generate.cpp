@@ -120,7 +120,8 @@ struct Planned {
 /// Memory that keys and values may have, beside what the job takes otherwise.
 int64_t page_memory(const JobInputs& in, const JobPlan& plan) {
   const GenerateConfig& g = config_of(in);
-  if (g.memory_gib > 0) return static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30));
+  if (g.memory_gib > 0)
+    return std::min(static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30)), node_memory_limit().bytes);
   const int64_t taken = plan.memory.owned() + plan.memory.mapped + held_bytes();
   const int64_t machine = node_memory_limit().bytes - taken,
                 process = process_memory_limit().bytes - plan.memory.owned();
@@ -140,7 +141,8 @@ Planned plan_requests(const JobInputs& in, const Asked& asked, std::span<const R
     throw UserError(in.recipe.where("generate", "memory_gib"),
                     fmt::format("request {} alone needs {} of keys and values, and {} are allowed",
                                 planned.batch.largest + 1, megabytes(largest), megabytes(memory)),
-                    "raise generate.memory_gib, lower generate.max_new_tokens, or take a smaller generate.kv_dtype");
+                    "raise generate.memory_gib, lower generate.max_new_tokens, take a smaller generate.kv_dtype, or, "
+                    "where its prompt is cut into many short prefixes, set generate.prefix = \"off\"");
   planned.job.memory.activations = planned.memory.bytes();
   planned.job.one_rank = true;
   return planned;

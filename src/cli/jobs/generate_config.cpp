@@ -2,6 +2,10 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
+#include "infer/requests/request_limits.h"
+
 namespace tessera {
 namespace {
 
@@ -44,7 +48,7 @@ void GenerateConfig::visit(Fields& v) {
   v("typical_p", typical_p, above(0, 1),
     "draw among the tokens whose information is nearest to the mean, as many as have this share of the probability",
     free);
-  v("repetition_penalty", repetition_penalty, above(0, 10),
+  v("repetition_penalty", repetition_penalty, in_range(kSmallestRepetition, kLargestRepetition),
     "divides positive and multiplies negative logits of tokens that prompt or continuation have", free);
   v("presence_penalty", presence_penalty, in_range(-2, 2), "taken from the logit of each token of the continuation",
     free);
@@ -85,6 +89,8 @@ void GenerateConfig::visit(Fields& v) {
 void GenerateConfig::check(SectionCheck& own) const {
   const auto check_name = [&](const std::string& key, const std::string& name) {
     const std::filesystem::path file = name;
+    if (std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < ' '; }))
+      own.fault(key, fmt::format("generate.{} has a control character", key), "give a plain file name");
     if (name.size() > 255)
       own.fault(key, fmt::format("generate.{} is a name of {} bytes", key, name.size()),
                 "a file's name has 255 at most");

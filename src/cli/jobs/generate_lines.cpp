@@ -97,6 +97,10 @@ void GenerateLines::add(size_t request, RequestResult&& result) {
   if (--left_[number] > 0) return;
   whole_.emplace_back(static_cast<int64_t>(number), text_->line(number, results, expected(number, results)));
   open_.erase(number);
+  // Many answers may end in one step, and some are long.
+  constexpr int64_t kMostWaiting = int64_t{8} << 20;
+  waiting_bytes_ += std::ssize(whole_.back().second);
+  if (waiting_bytes_ > kMostWaiting) sync();
 }
 
 void GenerateLines::follow(const std::vector<std::pair<int64_t, std::string>>& lines) {
@@ -114,6 +118,7 @@ void GenerateLines::sync() {
     inline_.insert(whole_.begin(), whole_.end());
   follow(whole_);
   whole_.clear();
+  waiting_bytes_ = 0;
 }
 
 void GenerateLines::write() {

@@ -62,6 +62,7 @@ class GenerateLines {
   std::map<size_t, std::vector<RequestResult>> open_;   // lines some of whose requests have ended
   std::vector<size_t> left_;                            // of each line: requests that have not
   std::vector<std::pair<int64_t, std::string>> whole_;  // lines that no sync has taken
+  int64_t waiting_bytes_ = 0;                           // of these
   std::map<int64_t, std::string> inline_;
   std::string broken_weight_;
 };

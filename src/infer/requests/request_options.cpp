@@ -113,7 +113,7 @@ constexpr Option kOptions[] = {
     {"min_p", [](Value v, Reading& r) { r.sampling().min_p = v.number(0, 1); }},
     {"typical_p", [](Value v, Reading& r) { r.sampling().typical_p = v.positive(1); }},
     {"repetition_penalty",
-     [](Value v, Reading& r) { r.sampling().repetition_penalty = v.positive(kLargestRepetition); }},
+     [](Value v, Reading& r) { r.sampling().repetition_penalty = v.number(kSmallestRepetition, kLargestRepetition); }},
     {"presence_penalty",
      [](Value v, Reading& r) { r.sampling().presence_penalty = v.number(-kLargestPenalty, kLargestPenalty); }},
     {"frequency_penalty",
