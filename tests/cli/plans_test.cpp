@@ -90,9 +90,10 @@ TEST_F(Plans, AboveALimitOfTheProcessAreRefusedWithKeysOfTheJob) {
   for (const bool check : {true, false}) {
     Words words = generate;
     if (check) words.push_back("--check");
-    const std::string text = expect_exit(2, with_address_space(2000, words)).err;
-    EXPECT_THAT(text, AllOf(HasSubstr("job: this run needs "), HasSubstr("(ulimit -v) leaves"),
-                            HasSubstr("lower generate.max_new_tokens or generate.batch"), Not(HasSubstr("train."))));
+    const std::string text = expect_exit(2, with_address_space(380, words)).err;
+    EXPECT_THAT(text,
+                AllOf(HasSubstr("job: this run needs "), HasSubstr("(ulimit -v) leaves"),
+                      HasSubstr("lower generate.max_new_tokens or generate.memory_gib"), Not(HasSubstr("train."))));
   }
   EXPECT_FALSE(fs::exists(*this / "run"));
   const Words lower = {"generate.max_new_tokens=4", "generate.batch=1", "generate.limit=1"};  // as the hint says

@@ -120,8 +120,7 @@ TEST(BatchLines, RefuseValuesOfOtherTypesAndOutOfRange) {
   EXPECT_EQ(refusal(R"("temperature": -0.5)"), "\"temperature\" is -0.5, expected a number of at least 0");
   EXPECT_EQ(refusal(R"("top_p": 1.5)"), "\"top_p\" is 1.5, expected a number from 0 to 1");
   EXPECT_EQ(refusal(R"("typical_p": 0)"), "\"typical_p\" is 0, expected a number above 0 and at most 1");
-  EXPECT_EQ(refusal(R"("repetition_penalty": 11)"),
-            "\"repetition_penalty\" is 11, expected a number above 0 and at most 10");
+  EXPECT_EQ(refusal(R"("repetition_penalty": 11)"), "\"repetition_penalty\" is 11, expected a number from 0.001 to 10");
   EXPECT_EQ(refusal(R"("presence_penalty": 3)"), "\"presence_penalty\" is 3, expected a number from -2 to 2");
   EXPECT_EQ(refusal(R"("n": 0)"), "\"n\" is 0, expected a whole number from 1 to 1024");
   EXPECT_EQ(refusal(R"("n": 1.5)"), "\"n\" is 1.5, expected a whole number from 1 to 1024");

@@ -117,8 +117,8 @@ RequestFile read_requests_text(std::string_view text, const fs::path& path, std:
   const bool is_named_jsonl = is_jsonl(path);  // throws for names of formats that are not read
   const PlacedLine first = first_line(path, text);
   if (first.text.empty()) throw UserError(path.string(), "the file holds no requests", "write one a line");
-  if (is_named_jsonl && first.text.starts_with('['))
-    throw UserError(path.string(), "the file begins with a JSON array",
+  if (is_named_jsonl && first.text.starts_with("[{"))
+    throw UserError(path.string(), "the file begins with a JSON array of objects",
                     "write one object a line, without the brackets");
   const LineKinds kinds(config);
   const bool is_found = kind == "auto";
