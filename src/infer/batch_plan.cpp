@@ -4,6 +4,8 @@
 #include <map>
 #include <utility>
 
+#include "core/stop.h"
+
 namespace tessera {
 namespace {
 
@@ -139,8 +141,15 @@ PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
     else
       schedule.append(s);
   };
+  // A batch of so many steps is not played to its end: it may use all pages that there are.
+  constexpr int64_t kMostSteps = 20'000;
   PlayedBatch played;
   for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
+    leave_if_asked("planning");
+    if (schedule.counts().steps > kMostSteps) {
+      played.peak_bundles = limits.bundles;
+      break;
+    }
     for (const Work& w : step.work)
       if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
         extend(w.sequence);

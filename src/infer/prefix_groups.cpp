@@ -224,8 +224,10 @@ std::vector<int32_t> groups_by_decoding(const PrefixTree& tree, std::span<const 
   for (int32_t g = 1; g < static_cast<int32_t>(tree.nodes.size()); g = tree.nodes[static_cast<size_t>(g)].subtree_end) {
     const Node& group = tree.nodes[static_cast<size_t>(g)];
     double decoding = 0;
-    for (int32_t i = 0; i < group.leaves; ++i)
-      decoding += expected_new[static_cast<size_t>(tree.terminals[static_cast<size_t>(group.terminal_begin + i)])];
+    for (int32_t i = 0; i < group.leaves; ++i) {
+      const int32_t terminal = group.terminal_begin + i;
+      decoding += expected_new[static_cast<size_t>(tree.terminals[static_cast<size_t>(terminal)])];
+    }
     int64_t prefilling = 0;
     for (int32_t v = g; v < group.subtree_end; ++v)
       prefilling += tree.nodes[static_cast<size_t>(v)].end - tree.nodes[static_cast<size_t>(v)].begin;

@@ -90,7 +90,7 @@ TEST_F(Plans, AboveALimitOfTheProcessAreRefusedWithKeysOfTheJob) {
   for (const bool check : {true, false}) {
     Words words = generate;
     if (check) words.push_back("--check");
-    const std::string text = expect_exit(2, with_address_space(380, words)).err;
+    const std::string text = expect_exit(2, with_address_space(250, words)).err;
     EXPECT_THAT(text,
                 AllOf(HasSubstr("job: this run needs "), HasSubstr("(ulimit -v) leaves"),
                       HasSubstr("lower generate.max_new_tokens or generate.memory_gib"), Not(HasSubstr("train."))));

@@ -110,7 +110,8 @@ void mass_task(const PagedAttentionArgs& args, const TensorView& lse, int32_t ru
       if (begin < end) add_visit(args, lse, s, visit, {b, begin, end, kv_head}, mass + first);
     }
   }
-  const auto group = static_cast<float>(args.heads / args.kv_heads);
+  const int64_t heads = args.heads / args.kv_heads;
+  const auto group = static_cast<float>(heads);
   for (int64_t i = 0; i < length; ++i) mass[i] /= group;
 }
 

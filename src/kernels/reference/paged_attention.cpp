@@ -110,7 +110,8 @@ void add_mass(const PagedAttentionArgs& args, const AttentionVisit& visit, int32
 }
 
 template <class T> void assign_mass(const PagedAttentionArgs& args, const std::vector<double>& lse) {
-  const auto group = static_cast<double>(args.heads / args.kv_heads);
+  const int64_t heads = args.heads / args.kv_heads;
+  const auto group = static_cast<double>(heads);
   for (size_t i = 0; i < args.mass_offset.size(); ++i) {
     const auto run = static_cast<int32_t>(i / static_cast<size_t>(args.kv_heads));
     const int64_t kv_head = static_cast<int64_t>(i) % args.kv_heads, offset = args.mass_offset[i];
