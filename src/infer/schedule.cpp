@@ -329,6 +329,8 @@ bool Schedule::feed_prompt(int32_t r, ScheduledStep& step) {
 
 void Schedule::feed_prompts(ScheduledStep& step) {
   for (size_t i = 0;;) {
+    // Behind as many that wait for others to end nobody is looked at: they would wait, too.
+    if (std::ssize(live_) == limits_.sequences && static_cast<int64_t>(i) >= limits_.sequences) return;
     if (i == admitted_.size()) {
       if (room_ == 0 || pending_.empty() || !may_admit(pending_.front())) return;
       const int32_t r = pending_.front();
