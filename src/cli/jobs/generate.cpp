@@ -161,19 +161,6 @@ JobPlan plan_generate(const JobInputs& in) {
   return std::move(planned.job);
 }
 
-/// What answers: the recipe's model with what a training left.
-struct Answering {
-  Model model;
-
-  Answering(const JobInputs& in, const Asked& asked) : model(trained_model_settings(in, asked.positions())) {
-    for (const Request& request : asked.file.requests)
-      for (const int32_t id : request.prompt) require_known_token(in, model, asked.tokenizer, id);
-    tell(in, model.sharing().caution());
-    tell(in, length_notice(model, "prompts and continuations", asked.positions()));
-    use_trained_weights(in, model);
-  }
-};
-
 /// A line of progress on stderr every few seconds.
 class Progress {
  public:
@@ -224,31 +211,32 @@ void write_report(const JobInputs& in, const std::filesystem::path& run, const P
   write_text_file(run / "generate_report.json", report.dump(2) + "\n");
 }
 
-/// Answers the requests that are left.
-void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& asked, Model& model,
-            GenerateLines& lines) {
-  std::vector<Request> requests;
+/// Answers the requests that are left. @param whole  the plan of all
+void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& asked, const Planned& whole,
+            Model& model, GenerateLines& lines) {
+  std::vector<Request> left;
   std::vector<size_t> numbers;  // of these among all
   for (size_t i = 0; i < asked.file.requests.size(); ++i) {
     if (lines.has(i)) continue;
-    requests.push_back(asked.file.requests[i]);
+    left.push_back(asked.file.requests[i]);
     numbers.push_back(i);
   }
-  if (requests.empty()) return;
-  // What is told of reuse is a function of the whole batch, however much of it is left.
+  if (left.empty()) return;
+  const bool is_whole = left.size() == asked.file.requests.size();
+  const std::span<const Request> requests = is_whole ? asked.file.requests : left;
+  std::optional<Planned> rest;
+  if (!is_whole) rest = plan_requests(in, asked, requests);
+  const Planned& planned = is_whole ? whole : *rest;
   EngineOptions options = config_of(in).engine();
   options.cumulative_logprobs = asked.file.kind == RequestKind::batch;
-  const std::vector<int64_t> cached =
-      plan_batch(asked.file.requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads)
-          .cached;
-  const Planned planned = plan_requests(in, asked, requests);
   const Compute compute(compute_choice(in), planned.memory.bytes());
   model.assemble(compute);
   Progress progress(in, std::ssize(requests), planned.batch.tree.tokens());
   const EngineHooks hooks{.finished =
                               [&](int32_t r, RequestResult&& result) {
                                 const size_t number = numbers[static_cast<size_t>(r)];
-                                result.cached_tokens = cached[number];
+                                // A function of the whole batch, however much of it is left.
+                                result.cached_tokens = whole.batch.cached[number];
                                 lines.add(number, std::move(result));
                               },
                           .stepped =
@@ -296,7 +284,8 @@ int answer_requests(const JobInputs& in) {
   if (!config.prompts_file.empty() && config.prompts.empty())
     tell(in, fmt::format("{} holds {} requests, read as {}", config.prompts_file.string(), asked.file.requests.size(),
                          name_of(asked.file.kind)));
-  require_memory(in, plan_requests(in, asked, asked.file.requests).job);
+  const Planned whole = plan_requests(in, asked, asked.file.requests);
+  require_memory(in, whole.job);
   RunFolder folder(run_folder_path(in), "auto", teller(in));
   tell(in, folder.notice());
   refuse_overwritten_inputs(in, folder.path());
@@ -307,9 +296,12 @@ int answer_requests(const JobInputs& in) {
 
   if (asked.is_inline) refuse_kept_answers(in, folder.path());
   GenerateLines lines(in, folder.path(), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
-  Answering answering(in, asked);
-  lines.begin(answering.model);
-  answer(in, folder.path(), asked, answering.model, lines);
+  Model model(trained_model_settings(in, asked.positions()));
+  tell(in, model.sharing().caution());
+  tell(in, length_notice(model, "prompts and continuations", asked.positions()));
+  use_trained_weights(in, model);
+  lines.begin(model);
+  answer(in, folder.path(), asked, whole, model, lines);
   return lines.end();
 }
 
