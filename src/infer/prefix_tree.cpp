@@ -61,6 +61,13 @@ int64_t PrefixTree::tokens() const {
   return sum;
 }
 
+std::vector<int32_t> PrefixTree::path_to(int32_t v) const {
+  std::vector<int32_t> path;
+  for (; v > 0; v = nodes[static_cast<size_t>(v)].parent) path.push_back(v);
+  std::reverse(path.begin(), path.end());
+  return path;
+}
+
 void PrefixTree::link() {
   const auto at = [this](int32_t v) -> Node& { return nodes[static_cast<size_t>(v)]; };
   const int32_t count = static_cast<int32_t>(nodes.size());

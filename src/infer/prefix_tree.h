@@ -33,6 +33,8 @@ struct PrefixTree {
   /// Sum of the lengths of all runs: what is computed of the prompts. For a tree of mode `tree` it is S_trie, the
   /// number of different non-empty prefixes of the prompts, below which no exact reuse of prefixes gets.
   int64_t tokens() const;
+  /// The nodes from the root, which is left out, down to v.
+  std::vector<int32_t> path_to(int32_t v) const;
   /// Sets parent, subtree_end and leaves of nodes in preorder from their runs and terminals.
   void link();
 };

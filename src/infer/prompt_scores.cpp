@@ -130,13 +130,10 @@ void PromptScores::take(int32_t r, RequestResult& result) const {
   const Request& request = requests_[static_cast<size_t>(r)];
   const Asked wanted = asked(request);
   if (result.error || (!wanted.scores && !wanted.logprobs)) return;
-  std::vector<int32_t> path;
-  for (int32_t v = nodes_[static_cast<size_t>(r)]; v > 0; v = plan_.tree.nodes[static_cast<size_t>(v)].parent)
-    path.push_back(v);
   Scores scores{.from = wanted.first};
-  for (auto v = path.rbegin(); v != path.rend(); ++v) {
-    const PrefixTree::Node& node = plan_.tree.nodes[static_cast<size_t>(*v)];
-    const NodeRows& rows = rows_.at(*v);
+  for (const int32_t v : plan_.tree.path_to(nodes_[static_cast<size_t>(r)])) {
+    const PrefixTree::Node& node = plan_.tree.nodes[static_cast<size_t>(v)];
+    const NodeRows& rows = rows_.at(v);
     // Token p + 1 under row p.
     for (int32_t p = std::max(node.begin, wanted.first - 1); p < node.end && p + 1 < std::ssize(request.prompt); ++p) {
       const int32_t token = request.prompt[static_cast<size_t>(p) + 1];

@@ -46,13 +46,6 @@ Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vect
 
 int32_t Schedule::begin_of(int32_t sequence) const { return node(node_of(request_of(sequence))).end; }
 
-std::vector<int32_t> Schedule::path_of(int32_t v) const {
-  std::vector<int32_t> path;
-  for (; v > 0; v = node(v).parent) path.push_back(v);
-  std::reverse(path.begin(), path.end());
-  return path;
-}
-
 bool Schedule::is_complete(int32_t request) const {
   for (int32_t v = node_of(request); v > 0; v = node(v).parent)
     if (nodes_[static_cast<size_t>(v)].computed < node(v).end) return false;
@@ -130,7 +123,7 @@ bool Schedule::give_back_last_admitted(int32_t keep) {
 /// The request does without its prompt: nodes that nobody else uses are cleared.
 void Schedule::leave_path(int32_t r) {
   RequestState& request = requests_[static_cast<size_t>(r)];
-  for (const int32_t v : path_of(request.node)) {
+  for (const int32_t v : tree_.path_to(request.node)) {
     NodeState& state = state_of(v);
     if (--state.users > 0) continue;
     promised_ -= bundles_of(node(v)) - std::ssize(state.table);
@@ -172,7 +165,7 @@ bool Schedule::may_admit(int32_t r) const {
   if (live_.empty() && admitted_.empty() && preempted_.empty()) return true;
   if (!preempted_.empty()) return false;
   int64_t need = 0;
-  for (const int32_t v : path_of(node_of(r))) {
+  for (const int32_t v : tree_.path_to(node_of(r))) {
     const NodeState& state = nodes_[static_cast<size_t>(v)];
     if (state.users == 0) need += bundles_of(node(v)) - std::ssize(state.table);
   }
@@ -191,7 +184,7 @@ bool Schedule::may_admit(int32_t r) const {
 
 void Schedule::hold_path(int32_t r) {
   requests_[static_cast<size_t>(r)].is_admitted = true;
-  for (const int32_t v : path_of(node_of(r))) {
+  for (const int32_t v : tree_.path_to(node_of(r))) {
     NodeState& state = state_of(v);
     if (state.users++ > 0) continue;
     promised_ += bundles_of(node(v)) - std::ssize(state.table);
@@ -208,7 +201,7 @@ void Schedule::end_request(int32_t r) {
   RequestState& request = requests_[static_cast<size_t>(r)];
   if (request.is_ended) return;
   request.is_ended = true;
-  const auto path = path_of(request.node);
+  const auto path = tree_.path_to(request.node);
   for (auto v = path.rbegin(); v != path.rend(); ++v) {
     NodeState& state = state_of(*v);
     if (request.is_admitted && --state.users == 0) {
@@ -289,7 +282,7 @@ void Schedule::resume(ScheduledStep& step) {
       if (requests_[static_cast<size_t>(r)].started < demands_[static_cast<size_t>(r)].samples)
         admitted_.insert(admitted_.begin(), r);
     }
-    for (const int32_t v : path_of(node_of(r)))
+    for (const int32_t v : tree_.path_to(node_of(r)))
       if (!feed_node(v, r, step)) return;
     if (room_ == 0) return;
     const int64_t bundles = bundles_of(sequence.length);
@@ -321,7 +314,7 @@ void Schedule::start_samples(int32_t r, ScheduledStep& step) {
 
 /// @return whether nothing of the prompt is left to do
 bool Schedule::feed_prompt(int32_t r, ScheduledStep& step) {
-  for (const int32_t v : path_of(node_of(r)))
+  for (const int32_t v : tree_.path_to(node_of(r)))
     if (!feed_node(v, r, step)) return false;
   start_samples(r, step);
   return requests_[static_cast<size_t>(r)].started == demands_[static_cast<size_t>(r)].samples;

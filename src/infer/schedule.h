@@ -151,7 +151,6 @@ class Schedule {
   bool has_live(int32_t request) const;
   void clear_node(int32_t node);
   bool is_complete(int32_t request) const;
-  std::vector<int32_t> path_of(int32_t node) const;
   int64_t bundles_of(int64_t tokens) const { return bundles_for(tokens, limits_.page_tokens); }
   int64_t bundles_of(const PrefixTree::Node& n) const { return bundles_of(n.end - n.begin); }
   NodeState& state_of(int32_t node) { return nodes_[static_cast<size_t>(node)]; }

@@ -76,12 +76,10 @@ class Planner {
   /// Adds the runs from the root to the node. @return the first of them
   int32_t add_path(int32_t v) {
     const auto first = static_cast<int32_t>(plan_.runs.size());
-    std::vector<int32_t> path;
-    for (; v > 0; v = node(v).parent) path.push_back(v);
-    for (auto at = path.rbegin(); at != path.rend(); ++at) {
-      NodeRows& rows = nodes_.at(*at);
-      if (rows.table < 0) rows.table = add_table(schedule_.node_table(*at));
-      add_run(node(*at).begin, rows.end - node(*at).begin, rows.table);
+    for (const int32_t at : schedule_.tree().path_to(v)) {
+      NodeRows& rows = nodes_.at(at);
+      if (rows.table < 0) rows.table = add_table(schedule_.node_table(at));
+      add_run(node(at).begin, rows.end - node(at).begin, rows.table);
     }
     return first;
   }
