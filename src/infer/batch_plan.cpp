@@ -141,12 +141,13 @@ PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
     else
       schedule.append(s);
   };
-  // A batch of so many steps is not played to its end: it may use all pages that there are.
-  constexpr int64_t kMostSteps = 20'000;
+  // A batch of so much work is not played to its end: it may use all pages that there are. A step takes as long as some
+  // twenty of its rows.
+  constexpr int64_t kMostWork = 5'000'000, kStepRows = 20;
   PlayedBatch played;
   for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
     leave_if_asked("planning");
-    if (schedule.counts().steps > kMostSteps) {
+    if (schedule.counts().rows + kStepRows * schedule.counts().steps > kMostWork) {
       played.peak_bundles = limits.bundles;
       break;
     }
