@@ -40,14 +40,15 @@ TEST(PagedFar, HasTheCpusBits) {
                  PagedTree::random_tree(5, 20), 5);
   tree.q.emplace(Matrix::random(tree.rows(), 64, DType::f32, 3));
   const std::vector<int32_t> page(static_cast<size_t>(tree.rows()), 0), entry(page.size(), 1);
-  std::vector<int64_t> offsets;
-  for (const KeyRun& run : tree.runs) offsets.insert(offsets.end(), 2, run.first == 0 ? 0 : -1);
+  constexpr int64_t kLongest = 300;
+  std::vector<int64_t> offsets(2 * tree.runs.size(), -1);  // each head of the first run has a place of its own
+  offsets[0] = 0, offsets[1] = kLongest;
   const auto computed = [&](Device device) {
     const Compute compute({.device = device, .threads = 2}, 16 << 20);
     const Context& ctx = compute;
     const auto scope = ctx.scratch.scope();
     const Matrix out = Matrix::zeros(tree.rows(), 64, DType::f32), lse = Matrix::zeros(tree.rows(), 4, DType::f32);
-    const Matrix mass = Matrix::zeros(1, 300, DType::f32);
+    const Matrix mass = Matrix::zeros(1, 2 * kLongest, DType::f32);
     std::vector<int64_t> bytes = {0};
     std::vector<int32_t> fault(page.size(), 5);
     const PagedPlan plan = plan_tiles(tree.visits, tree.rows(), 2, 2, 2);
