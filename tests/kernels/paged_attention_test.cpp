@@ -241,10 +241,12 @@ TEST(PagedAttention, CountsTheBytesOfEachVisitOnce) {
 
 TEST(PagedAttention, PlansExactlyTheScratchThatItTakes) {
   const Tree tree({.heads = 6, .kv_heads = 2, .head_dim = 20}, Tree::random_tree(3, 30), 3);
-  const std::vector<int64_t> offsets(tree.runs.size() * 2, 0);
+  std::vector<int64_t> offsets(tree.runs.size() * 2);
+  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = 300 * static_cast<int64_t>(i);
   for (const bool kept : {false, true})
     expect_planned([&](const Context& ctx) {
-      const Matrix out(tree.rows(), 120, DType::f32), lse(tree.rows(), 6, DType::f32), mass(1, 300, DType::f32);
+      const Matrix out(tree.rows(), 120, DType::f32), lse(tree.rows(), 6, DType::f32);
+      const Matrix mass(1, 300 * std::ssize(offsets), DType::f32);
       const PagedPlan plan = plan_tiles(tree.visits, tree.rows(), 3, 2, ctx.threads);
       PagedAttentionArgs args = tree.arguments(out, lse, plan);
       if (kept)
