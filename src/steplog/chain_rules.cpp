@@ -8,7 +8,7 @@
 #include <cmath>
 #include <unordered_set>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "core/direction.h"
 #include "core/error.h"
 #include "steplog/wire.h"

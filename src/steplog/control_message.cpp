@@ -1,6 +1,6 @@
 #include "steplog/control_message.h"
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "steplog/wire.h"
 
 namespace tessera {

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "io/files.h"
 #include "steplog/wire.h"

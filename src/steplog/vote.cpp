@@ -1,7 +1,7 @@
 //   magic 2 | version 1 | flags 1 | run 4 | seed round 4 | machine 4 | m 1 | m bytes | loss, offer, digest | checksum 2
 // Flags say which optional parts there are, so that the length follows from flags and m, and is checked first.
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "steplog/wire.h"
 

@@ -6,7 +6,7 @@
 #include <bit>
 #include <chrono>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "io/files.h"
 #include "train/run_folder.h"

@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "steplog/archive.h"
 #include "steplog/chain_rules.h"
 #include "steplog/control_message.h"

@@ -69,12 +69,6 @@ class RequestJournals : public testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST(Crc32, IsTheOneOfGzip) {
-  EXPECT_EQ(crc32(""), 0u);
-  EXPECT_EQ(crc32("123456789"), 0xCBF43926u);
-  EXPECT_EQ(crc32("56789", crc32("1234")), 0xCBF43926u);
-}
-
 TEST_F(RequestJournals, HoldWhatWasAppended) {
   RequestJournal journal = open();
   EXPECT_FALSE(std::filesystem::exists(folder_ / "journal")) << "nothing is written yet";

@@ -5,7 +5,7 @@
 
 #include <fstream>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "steplog/samples.h"
 #include "steplog/step_log.h"

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "io/files.h"
 #include "steplog/samples.h"
 

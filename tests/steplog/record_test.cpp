@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "steplog/samples.h"
 
 namespace tessera::test {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "io/files.h"
 #include "steplog/samples.h"
 #include "support/error_text.h"

@@ -4,7 +4,7 @@
 #include <bit>
 #include <limits>
 
-#include "core/crc32c.h"
+#include "core/crc32.h"
 #include "steplog/record.h"
 #include "steplog/samples.h"
 

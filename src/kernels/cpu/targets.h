@@ -6,4 +6,10 @@
 // run.target; of vectors without a fixed length (SVE) the tiles could make no arrays.
 #define HWY_BROKEN_EMU128 0
 #define HWY_COMPILE_ALL_ATTAINABLE
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#ifdef TESSERA_NO_AVX3
+#define TESSERA_LEFT_OUT HWY_AVX3
+#else
+#define TESSERA_LEFT_OUT 0
+#endif
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | TESSERA_LEFT_OUT)

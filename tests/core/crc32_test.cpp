@@ -1,4 +1,4 @@
-#include "core/crc32c.h"
+#include "core/crc32.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,12 @@
 
 namespace tessera {
 namespace {
+
+TEST(Crc32, IsTheOneOfGzip) {
+  EXPECT_EQ(crc32(""), 0u);
+  EXPECT_EQ(crc32("123456789"), 0xCBF43926u);
+  EXPECT_EQ(crc32("56789", crc32("1234")), 0xCBF43926u);
+}
 
 TEST(Crc32c, AgreesWithThePublishedVectors) {
   EXPECT_EQ(crc32c(""), 0u);
