@@ -9,6 +9,7 @@ namespace tessera {
 PagePool::PagePool(int64_t bundles, int64_t pages_per_bundle)
     : pages_per_bundle_(pages_per_bundle),
       in_use_(static_cast<size_t>(bundles), 0),
+      holders_(static_cast<size_t>(bundles), 0),
       handed_out_(static_cast<size_t>(bundles * pages_per_bundle), false) {
   TS_CHECK(bundles >= 0 && pages_per_bundle > 0 && bundles <= INT32_MAX / pages_per_bundle,
            "a cache of {} bundles of {} pages", bundles, pages_per_bundle);
@@ -27,20 +28,47 @@ std::optional<int32_t> PagePool::take_bundle() {
   free_.pop_back();
   const auto first = static_cast<int32_t>(bundle * pages_per_bundle_);
   in_use_[static_cast<size_t>(bundle)] = static_cast<int32_t>(pages_per_bundle_);
+  holders_[static_cast<size_t>(bundle)] = 1;
   std::fill_n(handed_out_.begin() + first, pages_per_bundle_, true);
   note(pages_per_bundle_);
   return first;
 }
 
-void PagePool::give_bundle(int32_t first_page) {
+void PagePool::require_whole(int32_t first_page) const {
   const int64_t bundle = first_page / pages_per_bundle_;
   TS_CHECK(first_page % pages_per_bundle_ == 0 && 0 <= bundle && bundle < bundles() &&
-               in_use_[static_cast<size_t>(bundle)] == pages_per_bundle_,
+               holders_[static_cast<size_t>(bundle)] > 0,
            "page {} begins no bundle that is handed out", first_page);
+}
+
+void PagePool::share_bundle(int32_t first_page) {
+  require_whole(first_page);
+  ++holders_[static_cast<size_t>(first_page / pages_per_bundle_)];
+}
+
+void PagePool::give_bundle(int32_t first_page) {
+  require_whole(first_page);
+  const int64_t bundle = first_page / pages_per_bundle_;
+  if (--holders_[static_cast<size_t>(bundle)] > 0) return;
   in_use_[static_cast<size_t>(bundle)] = 0;
   std::fill_n(handed_out_.begin() + first_page, pages_per_bundle_, false);
   free_.push_back(static_cast<int32_t>(bundle));
   note(-pages_per_bundle_);
+}
+
+bool PagePool::grow(std::vector<int32_t>& table, int64_t bundles) {
+  while (std::ssize(table) < bundles) {
+    const auto bundle = take_bundle();
+    if (!bundle) return false;
+    table.push_back(*bundle);
+  }
+  return true;
+}
+
+void PagePool::release(std::vector<int32_t>& table) {
+  // The last one first: it is taken again last.
+  for (auto bundle = table.rbegin(); bundle != table.rend(); ++bundle) give_bundle(*bundle);
+  table.clear();
 }
 
 std::optional<int32_t> PagePool::take_page() {

@@ -13,6 +13,8 @@ namespace tessera {
 ///
 ///   bundle 0        bundle 1        bundle 2         pages_per_bundle = 4
 ///   |x x x x|       |. . . .|       |x . x .|        whole, free, broken with two pages in use
+///
+/// A bundle that was handed out whole may have several holders; it is free when the last one gives it back.
 class PagePool {
  public:
   PagePool(int64_t bundles, int64_t pages_per_bundle);
@@ -21,6 +23,14 @@ class PagePool {
   /// first.
   std::optional<int32_t> take_bundle();
   void give_bundle(int32_t first_page);
+  /// One more holds the bundle, and gives it back.
+  void share_bundle(int32_t first_page);
+  int32_t holders(int32_t first_page) const { return holders_[static_cast<size_t>(first_page / pages_per_bundle_)]; }
+
+  /// Takes bundles until the table has so many. @return false when there were not enough; what was taken stays
+  bool grow(std::vector<int32_t>& table, int64_t bundles);
+  /// Gives all bundles of the table back.
+  void release(std::vector<int32_t>& table);
 
   /// A single page: of a broken bundle if there is one, the lowest number first; else of a free bundle, which breaks.
   std::optional<int32_t> take_page();
@@ -34,10 +44,12 @@ class PagePool {
 
  private:
   void note(int64_t pages);
+  void require_whole(int32_t first_page) const;
 
   int64_t pages_per_bundle_;
   std::vector<int32_t> free_;     // numbers of bundles; the last is taken first
   std::vector<int32_t> in_use_;   // pages of each bundle that are handed out
+  std::vector<int32_t> holders_;  // of each bundle that is handed out whole
   std::vector<bool> handed_out_;  // of each page
   std::vector<int32_t> broken_;   // numbers of bundles with some pages free, ascending
   int64_t pages_in_use_ = 0, peak_pages_ = 0;
