@@ -59,6 +59,7 @@ def main():
         make_model(root / name, seed, **options)
     make_packed(root / "gqa", seed=100)
     make_packed(root / "mistral", seed=101)
+    make_beams(root / "gqa", seed=102)
     make_defaults(root / "defaults.json")
     make_rope_keys(root / "rope_keys.json")
     make_lora_run(root / "lora", seed=200)
@@ -215,6 +216,33 @@ def make_packed(folder, seed):
 
 STEPS = 30
 ADAMW = dict(lr=5e-3, betas=(0.9, 0.999), eps=1e-8)
+
+
+# ---- search by beams ---------------------------------------------------------------------------------------------
+
+def make_beams(folder, seed):
+    """Hypotheses of model.generate for prompts of 3 to 12 tokens, all of a search's beams, the best first."""
+    model = load_model(folder)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    stops = [5, 17, 23, 40, 61]
+    options = [(width, penalty, early, stops[:count]) for width in (2, 3, 6) for penalty in (-0.5, 0.0, 1.0, 1.7)
+               for early, count in ((False, 5), (True, 3), ("never", 4))]
+    cases = [beam_case(model, generator, *some) for some in options + [(5, 1.0, False, [5])]]
+    (folder / "beams.json").write_text(json.dumps({"made_by": MADE_BY, "cases": cases}) + "\n")
+
+
+def beam_case(model, generator, width, penalty, early, stops):
+    length = int(torch.randint(3, 13, (1,), generator=generator))
+    prompt = torch.randint(0, VOCABULARY, (1, length), generator=generator)
+    found = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=width, num_return_sequences=width,
+                           length_penalty=penalty, early_stopping=early, max_new_tokens=20, eos_token_id=stops,
+                           pad_token_id=0, return_dict_in_generate=True, output_scores=True)
+    outputs = []
+    for ids, score in zip(found.sequences[:, length:].tolist(), found.sequences_scores.tolist()):
+        end = next((i for i, token in enumerate(ids) if token in stops), None)
+        outputs.append({"ids": ids[:end], "stops": end is not None, "score": score})
+    return {"prompt": prompt[0].tolist(), "num_beams": width, "length_penalty": penalty, "early_stopping": early, "max_tokens": 20,
+            "stop_ids": stops, "outputs": outputs}
 
 
 def make_lora_run(folder, seed):
