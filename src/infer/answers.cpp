@@ -30,8 +30,9 @@ Answers::Answers(std::span<const Request> requests, const BatchPlan& plan, Sched
       plan_(plan),
       schedule_(schedule),
       chooser_(vocab),
-      tails_(static_cast<size_t>(schedule.sequences())),
-      samples_(tails_.size()),
+      beam_scratch_(vocab),
+      tails_(static_cast<size_t>(schedule.tails())),
+      samples_(static_cast<size_t>(schedule.sequences())),
       results_(requests.size()),
       cumulative_logprobs_(cumulative_logprobs) {
   for (const Demand& demand : plan.demands) left_.push_back(demand.samples);
@@ -42,7 +43,7 @@ Answers::Answers(std::span<const Request> requests, const BatchPlan& plan, Sched
 
 bool Answers::wants_logprobs(int32_t s) const {
   const Request& request = request_of(s);
-  return cumulative_logprobs_ || request.logprobs >= 0 || request.best_of > request.n;
+  return cumulative_logprobs_ || request.logprobs >= 0 || request.best_of > request.n || is_search(s);
 }
 
 void Answers::extend(int32_t s, std::span<const float> logits, const RowNormaliser* normaliser) {
@@ -57,7 +58,7 @@ void Answers::extend(int32_t s, std::span<const float> logits, const RowNormalis
 void Answers::choose(int32_t s, std::span<const float> logits, const RowNormaliser* normaliser) {
   const int32_t r = schedule_.request_of(s), sample = s - schedule_.first_sequence(r);
   const Request& request = requests_[static_cast<size_t>(r)];
-  std::vector<int32_t>& tail = tails_[static_cast<size_t>(s)];
+  std::vector<int32_t>& tail = tails_[static_cast<size_t>(schedule_.first_tail(s))];
   Output& output = samples_[static_cast<size_t>(s)].output;
   const double uniform = request.sampling.temperature > 0 ? draw_uniform(request.seed, sample, std::ssize(tail)) : 0;
   const auto id = chooser_.choose(logits, request, request.prompt, tail, uniform);
@@ -77,6 +78,41 @@ void Answers::choose(int32_t s, std::span<const float> logits, const RowNormalis
   end(s, demand.new_tokens == request.max_tokens ? Finish::max_new_tokens : Finish::max_position);
 }
 
+void Answers::extend_search(int32_t s, std::span<const BeamRow> rows) {
+  if (!schedule_.is_live(s)) return;  // its request has failed in this step
+  try {
+    search(s, rows);
+  } catch (const UserError& fault) {
+    fail(schedule_.request_of(s), {"not_finite", fault.message()});
+  }
+}
+
+void Answers::search(int32_t s, std::span<const BeamRow> rows) {
+  const int32_t r = schedule_.request_of(s);
+  BeamSearch& search =
+      searches_
+          .try_emplace(s, request_of(s), beam_scratch_, plan_.demands[static_cast<size_t>(r)].new_tokens,
+                       samples_[static_cast<size_t>(s)].text)
+          .first->second;
+  const std::vector<BeamMove> moves = search.advance(rows);
+  generated_ += std::ssize(rows);
+  if (search.done()) {
+    std::vector<Output> outputs = search.outputs();
+    if (outputs.empty()) return fail(r, {"no_token", "no token is allowed"});
+    results_[static_cast<size_t>(r)].outputs = std::move(outputs);
+    searches_.erase(s);
+    return end(s, Finish::stop);
+  }
+  const auto first = static_cast<size_t>(schedule_.first_tail(s));
+  std::vector<int32_t> parents;
+  for (size_t i = 0; i < moves.size(); ++i) {
+    parents.push_back(static_cast<int32_t>(moves[i].parent));
+    const std::span<const int32_t> ids = search.ids(i);
+    tails_[first + i].assign(ids.begin(), ids.end());
+  }
+  schedule_.branch(s, parents);
+}
+
 void Answers::end(int32_t s, Finish finish) {
   const int32_t r = schedule_.request_of(s);
   samples_[static_cast<size_t>(s)].output.finish = finish;
@@ -93,8 +129,10 @@ void Answers::fail(int32_t r, RequestError error) {
   if (result.error) return;
   result.error = std::move(error);
   const int32_t first = schedule_.first_sequence(r), samples = plan_.demands[static_cast<size_t>(r)].samples;
-  for (int32_t s = first; s < first + samples; ++s)
+  for (int32_t s = first; s < first + samples; ++s) {
     if (schedule_.is_open(s)) samples_[static_cast<size_t>(s)].output.finish = Finish::failed;
+    searches_.erase(s);
+  }
   schedule_.cancel(r);
   ended_.push_back(r);
 }
@@ -113,10 +151,15 @@ RequestResult Answers::take(int32_t r) {
     return result;
   }
   const auto first = static_cast<size_t>(schedule_.first_sequence(r));
+  const auto first_tail = static_cast<size_t>(schedule_.first_tail(schedule_.first_sequence(r)));
+  if (request.beams.width > 1) {
+    for (size_t i = 0; i < static_cast<size_t>(request.beams.width); ++i) tails_[first_tail + i] = {};
+    return result;
+  }
   std::vector<Output> samples;
   for (size_t j = 0; j < static_cast<size_t>(request.best_of); ++j) {
     Sample& sample = samples_[first + j];
-    sample.output.ids = std::move(tails_[first + j]);
+    sample.output.ids = std::move(tails_[first_tail + j]);
     sample.output.text = sample.text.text();
     samples.push_back(std::move(sample.output));
     sample.text = {};

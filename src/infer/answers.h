@@ -1,10 +1,12 @@
 #pragma once
 // The continuations of a batch as they grow, token by token.
 
+#include <map>
 #include <span>
 #include <vector>
 
 #include "infer/batch_plan.h"
+#include "infer/beams.h"
 #include "infer/logprobs.h"
 #include "infer/sampler.h"
 #include "infer/stop_text.h"
@@ -18,13 +20,19 @@ class Answers {
   Answers(std::span<const Request>, const BatchPlan&, Schedule&, const Tokenizer*, int64_t vocab,
           bool cumulative_logprobs);
 
-  /// New tokens of each sequence.
+  /// New tokens of each tail, by its number in the schedule.
   std::span<const std::vector<int32_t>> tails() const { return tails_; }
   bool wants_logprobs(int32_t sequence) const;
+
+  /// Whether the sequence is searched by beams.
+  bool is_search(int32_t sequence) const { return request_of(sequence).beams.width > 1; }
 
   /// Chooses the sequence's next token, and ends it where it ends.
   /// @param normaliser  of the row; null where nobody wants logprobs
   void extend(int32_t sequence, std::span<const float> logits, const RowNormaliser* normaliser);
+  /// Takes the search by one token further, and ends it where it is done.
+  /// @param rows  behind each of the sequence's tails
+  void extend_search(int32_t sequence, std::span<const BeamRow> rows);
   /// Ends the request; the others go on.
   void fail(int32_t request, RequestError);
   /// The request asked for no continuation, and its prompt is computed.
@@ -42,6 +50,7 @@ class Answers {
     ContinuationText text;
   };
   void choose(int32_t sequence, std::span<const float> logits, const RowNormaliser* normaliser);
+  void search(int32_t sequence, std::span<const BeamRow> rows);
   void end(int32_t sequence, Finish);
   const Request& request_of(int32_t sequence) const {
     return requests_[static_cast<size_t>(schedule_.request_of(sequence))];
@@ -51,6 +60,8 @@ class Answers {
   const BatchPlan& plan_;
   Schedule& schedule_;
   TokenChooser chooser_;
+  BeamScratch beam_scratch_;
+  std::map<int32_t, BeamSearch> searches_;  // of sequences that have begun and not ended
   std::vector<std::vector<int32_t>> tails_;
   std::vector<Sample> samples_;         // by sequence
   std::vector<int32_t> left_;           // of each request: samples that have not ended

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "core/stop.h"
@@ -44,8 +45,10 @@ void append(PrefixTree& all, const PrefixTree& tree) {
 Demand demand_of(const Request& request, int64_t max_position) {
   if (request.max_tokens == 0) return {};
   // The last new token needs no position: it is not fed.
-  const int64_t room = max_position - std::ssize(request.prompt) + 1;
-  return {std::min(request.max_tokens, room), static_cast<int32_t>(request.best_of)};
+  const int64_t room = max_position - std::ssize(request.prompt) + 1, tokens = std::min(request.max_tokens, room);
+  const auto width = static_cast<int32_t>(request.beams.width);
+  if (width > 1) return {tokens, 1, width};
+  return {tokens, static_cast<int32_t>(request.best_of)};
 }
 
 std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Request> requests) {
@@ -53,7 +56,7 @@ std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Requ
   for (size_t i = 0; i < requests.size(); ++i) {
     // Where a text may end by itself, half of its length is expected.
     const double share = requests[i].stop_ids.empty() && requests[i].stop.empty() ? 1 : 0.5;
-    expected.push_back(static_cast<double>(plan.demands[i].new_tokens * plan.demands[i].samples) * share);
+    expected.push_back(static_cast<double>(plan.demands[i].new_tokens * plan.demands[i].tails()) * share);
   }
   std::vector<int32_t> order;
   for (const int32_t v : groups_by_decoding(plan.tree, expected)) {
@@ -75,6 +78,7 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
     const size_t unfed = request.max_tokens == 0 ? 1 : 0;
     plan.fed.push_back(std::span<const int32_t>(request.prompt).first(request.prompt.size() - unfed));
     plan.demands.push_back(demand_of(request, max_position));
+    plan.widest = std::max(plan.widest, plan.demands.back().width);
   }
   plan.tree.nodes.push_back({.subtree_end = 1});
   for (const std::vector<int32_t>& key : requests_by_key(requests)) {
@@ -91,7 +95,7 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
     for (int32_t t = node.terminal_begin; t < node.terminal_end; ++t) {
       const int32_t r = plan.tree.terminals[static_cast<size_t>(t)];
       const Demand& demand = plan.demands[static_cast<size_t>(r)];
-      plan.all_bundles += demand.samples * bundles_for(demand.tail_tokens(), page_tokens);
+      plan.all_bundles += demand.tails() * bundles_for(demand.tail_tokens(), page_tokens);
       const int64_t alone = bundles_alone(plan.tree, static_cast<int32_t>(v), demand, page_tokens);
       if (alone <= plan.most_bundles) continue;
       plan.most_bundles = alone;
@@ -113,9 +117,10 @@ int64_t bundles_to_the_end(const Schedule& schedule, const BatchPlan& plan, cons
   std::vector<Tail> tails;
   int64_t held = schedule.pages().bundles() - schedule.pages().free_bundles();
   for (const int32_t s : schedule.live()) {
-    const int64_t length = lengths[static_cast<size_t>(s)];
-    tails.push_back({length, plan.demands[static_cast<size_t>(schedule.request_of(s))].new_tokens - length});
-    held -= std::ssize(schedule.tail_table(s));
+    const int64_t length = lengths[static_cast<size_t>(s)], count = schedule.tails_of(s).count();
+    const int64_t left = plan.demands[static_cast<size_t>(schedule.request_of(s))].new_tokens - length;
+    tails.insert(tails.end(), static_cast<size_t>(count), {length, left});
+    held -= schedule.tails_of(s).bundles();
   }
   std::sort(tails.begin(), tails.end(), [](const Tail& a, const Tail& b) { return a.left > b.left; });
   // Bundles grow until a sequence ends: those that are as long as the i-th, or longer, are there when it does.
@@ -134,10 +139,18 @@ int64_t bundles_to_the_end(const Schedule& schedule, const BatchPlan& plan, cons
 PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
   Schedule schedule(plan.tree, plan.order, plan.demands, limits);
   std::vector<int64_t> lengths(static_cast<size_t>(schedule.sequences()), 0);
+  // Beams that share nothing take the most pages.
+  const auto branch = [&](int32_t s, int32_t width) {
+    std::vector<int32_t> parents(static_cast<size_t>(width), 0);
+    if (lengths[static_cast<size_t>(s)] > 1) std::iota(parents.begin(), parents.end(), 0);
+    schedule.branch(s, parents);
+  };
   const auto extend = [&](int32_t s) {
     const Demand& demand = plan.demands[static_cast<size_t>(schedule.request_of(s))];
     if (++lengths[static_cast<size_t>(s)] == demand.new_tokens)
       schedule.finish(s);
+    else if (demand.width > 1)
+      branch(s, demand.width);
     else
       schedule.append(s);
   };
@@ -152,7 +165,8 @@ PlayedBatch play(const BatchPlan& plan, const ScheduleLimits& limits) {
       break;
     }
     for (const Work& w : step.work)
-      if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
+      if (w.sequence >= 0 && w.tail == 0 &&
+          w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
         extend(w.sequence);
     for (const int32_t s : step.starts) extend(s);
     // Continuations may be long, and nothing is decided on the way any more.

@@ -21,6 +21,7 @@ struct BatchPlan {
   std::vector<int64_t> cached;  // of each request: the longest prefix that it shares with one of a lower number
   int64_t most_bundles = 0;     // of pages, that one request takes when it is alone
   int64_t all_bundles = 0;      // that all prompts and all continuations would take at once
+  int32_t widest = 1;           // beams of the request with the most
   int32_t largest = -1;         // that request
 };
 

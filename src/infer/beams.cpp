@@ -18,12 +18,11 @@ double length_factor(int64_t tokens, const Beams& beams) {
 
 }  // namespace
 
-BeamSearch::BeamSearch(const Request& request, int64_t vocab, int64_t most_tokens, ContinuationText text)
+BeamSearch::BeamSearch(const Request& request, BeamScratch& scratch, int64_t most_tokens, ContinuationText text)
     : request_(request),
+      scratch_(scratch),
       width_(static_cast<size_t>(request.beams.width)),
       most_tokens_(most_tokens),
-      steps_(vocab),
-      values_(static_cast<size_t>(vocab)),
       beams_(1) {
   TS_CHECK(request.beams.width > 0 && most_tokens > 0, "{} beams of {} tokens", request.beams.width, most_tokens);
   TS_CHECK(request.n <= request.beams.width, "{} outputs of {} beams", request.n, request.beams.width);
@@ -66,20 +65,22 @@ std::vector<BeamSearch::Candidate> BeamSearch::rank(std::span<const BeamRow> row
   const size_t count = std::max(size_t{2}, 1 + request_.stop_ids.size()) * width_;
   Shortlist<Candidate, decltype(is_likelier)> best(count, is_likelier);
   for (size_t i = 0; i < rows.size(); ++i) {
-    find_values(rows[i], beams_[i]);
-    for (size_t id = 0; id < values_.size(); ++id)
-      if (values_[id] > -std::numeric_limits<double>::infinity())
-        best.offer({beams_[i].sum + values_[id], {static_cast<int64_t>(i), static_cast<int32_t>(id)}});
+    const std::span<const double> values = find_values(rows[i], beams_[i]);
+    for (size_t id = 0; id < values.size(); ++id)
+      if (values[id] > -std::numeric_limits<double>::infinity())
+        best.offer({beams_[i].sum + values[id], {static_cast<int64_t>(i), static_cast<int32_t>(id)}});
   }
   return best.take();
 }
 
 /// A beam's logprobs, changed as the request asks for; −∞ for what it forbids.
-void BeamSearch::find_values(const BeamRow& row, const Beam& beam) {
-  TS_CHECK(row.logits.size() == values_.size(), "{} logits, expected {}", row.logits.size(), values_.size());
+std::span<const double> BeamSearch::find_values(const BeamRow& row, const Beam& beam) {
+  std::vector<double>& values = scratch_.values;
+  TS_CHECK(row.logits.size() == values.size(), "{} logits, expected {}", row.logits.size(), values.size());
   require_finite(row.logits);
-  for (size_t id = 0; id < values_.size(); ++id) values_[id] = row.normaliser.logprob(row.logits[id]);
-  if (LogitSteps::change(request_, tokens_ - 1)) steps_.apply(request_, {request_.prompt, beam.ids}, values_);
+  for (size_t id = 0; id < values.size(); ++id) values[id] = row.normaliser.logprob(row.logits[id]);
+  if (LogitSteps::change(request_, tokens_ - 1)) scratch_.steps.apply(request_, {request_.prompt, beam.ids}, values);
+  return values;
 }
 
 BeamSearch::Beam BeamSearch::extended(const Candidate& candidate, const BeamRow& row) const {

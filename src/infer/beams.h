@@ -25,6 +25,13 @@ struct BeamMove {
   friend bool operator==(const BeamMove&, const BeamMove&) = default;
 };
 
+/// What a step of a search works in; enough for any number of searches, one after another.
+struct BeamScratch {
+  explicit BeamScratch(int64_t vocab) : steps(vocab), values(static_cast<size_t>(vocab)) {}
+  LogitSteps steps;
+  std::vector<double> values;  // [vocab], of one beam
+};
+
 /// The search of one request. There is one beam, the prompt, until the first advance(); then at most `width`.
 /// Each step ranks all continuations of all beams by Σ logprob (the lower beam, then the lower token first on a tie)
 /// and keeps the first max(2, 1 + stop ids) · width. Of these, the first `width` that end nothing go on, and those that
@@ -41,7 +48,7 @@ class BeamSearch {
  public:
   /// @param most_tokens  new tokens that max_tokens and the model's positions permit, at least 1
   /// @param text         of a continuation without tokens; what it refers to and the request outlive the search
-  BeamSearch(const Request&, int64_t vocab, int64_t most_tokens, ContinuationText text = {});
+  BeamSearch(const Request&, BeamScratch&, int64_t most_tokens, ContinuationText text = {});
 
   /// @param rows  one for each beam, in the order of the last moves
   /// @returns the beams of the next step; empty when the search is done
@@ -49,6 +56,8 @@ class BeamSearch {
   std::vector<BeamMove> advance(std::span<const BeamRow> rows);
 
   bool done() const { return beams_.empty(); }
+  /// Tokens of a beam of the next step.
+  std::span<const int32_t> ids(size_t beam) const { return beams_.at(beam).ids; }
 
   /// The n best hypotheses, the best first (the earlier one on a tie); fewer where the request allowed fewer.
   std::vector<Output> outputs() const;
@@ -72,17 +81,16 @@ class BeamSearch {
   };
 
   std::vector<Candidate> rank(std::span<const BeamRow> rows);
-  void find_values(const BeamRow&, const Beam&);
+  std::span<const double> find_values(const BeamRow&, const Beam&);
   Beam extended(const Candidate&, const BeamRow&) const;
   void finish(Beam, Finish);
   bool is_stop_id(int32_t token) const;
   bool can_improve() const;
 
   const Request& request_;
+  BeamScratch& scratch_;
   size_t width_;
   int64_t most_tokens_, tokens_ = 0;  // of the beams: all have the same number
-  LogitSteps steps_;
-  std::vector<double> values_;        // [vocab], of one beam
   std::vector<Beam> beams_;           // the likeliest first
   std::vector<Hypothesis> finished_;  // the best first
 };

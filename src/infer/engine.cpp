@@ -33,10 +33,11 @@ PlanShape shape_of(const DecoderModel& decoder, const EngineOptions& options, in
           options.deterministic};
 }
 
-ScheduleLimits limits_of(const DecoderModel& decoder, const EngineOptions& options, int64_t bundles) {
-  return {.step_tokens = options.step_tokens,
-          .sequences =
-              options.max_sequences > 0 ? std::min(options.max_sequences, options.step_tokens) : options.step_tokens,
+/// @param widest  the most beams of a search: they go together, and a pass has room for them in any case
+ScheduleLimits limits_of(const DecoderModel& decoder, const EngineOptions& options, int64_t bundles, int64_t widest) {
+  const int64_t rows = std::max(options.step_tokens, widest);
+  return {.step_tokens = rows,
+          .sequences = options.max_sequences > 0 ? std::clamp(options.max_sequences, widest, rows) : rows,
           .bundles = bundles,
           .pages_per_bundle = decoder.num_layers() * decoder.config().num_key_value_heads,
           .page_tokens = options.page_tokens,
@@ -69,6 +70,15 @@ struct Wanted {
   std::vector<int32_t> sequences;
 };
 
+bool of_one_search(const Wanted& a, const Wanted& b) { return a.sequences.front() == b.sequences.front(); }
+
+/// How many of the front are formed at once: those of a search stay together.
+size_t rows_at_once(std::span<const Wanted> wanted) {
+  size_t rows = std::min<size_t>(kLogitRows, wanted.size());
+  while (rows < wanted.size() && of_one_search(wanted[rows - 1], wanted[rows])) --rows;
+  return rows;
+}
+
 class Engine {
  public:
   Engine(const Context& ctx, Model& model, std::span<const Request> requests, const BatchPlan& plan,
@@ -82,7 +92,7 @@ class Engine {
         shape_(shape_of(decoder_, options, ctx.threads)),
         adapters_(adapters),
         hooks_(hooks),
-        schedule_(plan.tree, plan.order, plan.demands, limits_of(decoder_, options, bundles)),
+        schedule_(plan.tree, plan.order, plan.demands, limits_of(decoder_, options, bundles, plan.widest)),
         pages_(allocate_pages(ctx.scratch, decoder_, bundles, options.page_tokens, options.kv_dtype)),
         answers_(requests, plan, schedule_, tokenizer, model.config().vocab_size, options.cumulative_logprobs),
         scores_(requests, plan) {}
@@ -115,6 +125,7 @@ class Engine {
     const TokenBatch batch{upload(ctx_, plan.ids), upload(ctx_, plan.positions), {}, {}, groups};
     const Pass pass{ctx_, batch, {&model_.pool()}};
     TensorView hidden;
+    copy_bundles(pages_, schedule_.pages().pages_per_bundle(), step.copies);
     if (!step.work.empty()) {
       PagedAttention attention(ctx_, plan, pages_);
       hidden = decoder_.forward(pass, attention);
@@ -180,7 +191,7 @@ class Engine {
       if (w.node >= 0) {
         if (w.end == plan_.tree.nodes[static_cast<size_t>(w.node)].end) ends[w.node] = last;
       } else if (w.end - schedule_.begin_of(w.sequence) ==
-                 std::ssize(answers_.tails()[static_cast<size_t>(w.sequence)])) {
+                 std::ssize(answers_.tails()[static_cast<size_t>(schedule_.tail_of(w))])) {
         wanted.push_back({last, -1, {w.sequence}});
       }
     }
@@ -195,8 +206,9 @@ class Engine {
   }
 
   void choose_tokens(const Pass& pass, ConstView hidden, std::span<const Wanted> wanted) {
-    for (size_t i = 0; i < wanted.size(); i += kLogitRows) {
-      const auto some = wanted.subspan(i, std::min<size_t>(kLogitRows, wanted.size() - i));
+    for (size_t i = 0, count = 0; i < wanted.size(); i += count) {
+      count = rows_at_once(wanted.subspan(i));
+      const auto some = wanted.subspan(i, count);
       const auto scope = ctx_.scratch.scope();
       const TensorView logits = logits_of(pass, decoder_, pick(hidden, some));
       const bool normalise = std::any_of(some.begin(), some.end(), [&](const Wanted& w) {
@@ -206,11 +218,24 @@ class Engine {
       const std::vector<RowNormaliser> normalisers =
           normalise ? normalise_rows(ctx_, logits) : std::vector<RowNormaliser>{};
       const OnHost there(logits);
-      for (size_t row = 0; row < some.size(); ++row) {
-        const auto at = static_cast<int64_t>(row);
-        const auto numbers = there.view().slice_rows(at, at + 1).as<float>();
-        for (const int32_t s : some[row].sequences)
+      choose_tokens(there.view(), normalisers, some);
+    }
+  }
+
+  void choose_tokens(ConstView logits, std::span<const RowNormaliser> normalisers, std::span<const Wanted> wanted) {
+    std::vector<BeamRow> beams;  // of one search
+    for (size_t row = 0; row < wanted.size(); ++row) {
+      const auto at = static_cast<int64_t>(row);
+      const auto numbers = logits.slice_rows(at, at + 1).as<float>();
+      for (const int32_t s : wanted[row].sequences) {
+        if (!answers_.is_search(s)) {
           answers_.extend(s, numbers, answers_.wants_logprobs(s) ? &normalisers[row] : nullptr);
+          continue;
+        }
+        beams.push_back({numbers, normalisers[row]});
+        if (row + 1 < wanted.size() && of_one_search(wanted[row], wanted[row + 1])) continue;
+        answers_.extend_search(s, beams);
+        beams.clear();
       }
     }
   }
@@ -291,7 +316,7 @@ int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int
   const std::vector<Request> requests(1,
                                       {.prompt = std::vector<int32_t>(static_cast<size_t>(rows), 0), .max_tokens = 1});
   const BatchPlan batch = plan_batch(requests, PrefixMode::off, options.page_tokens, rows, threads);
-  Schedule schedule(batch.tree, batch.order, batch.demands, limits_of(decoder, options, batch.most_bundles));
+  Schedule schedule(batch.tree, batch.order, batch.demands, limits_of(decoder, options, batch.most_bundles, rows));
   const ScheduledStep step = schedule.next();
   StepPlan plan = plan_step(schedule, step.work, batch.fed, {}, shape_of(decoder, options, threads));
   // A counting pass has the first position alone.
@@ -326,14 +351,15 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
                                 int64_t memory_bytes) {
   EngineMemory memory;
   memory.bundle_bytes = bundle_bytes(model.decoder(), options.page_tokens, options.kv_dtype);
-  const int64_t per_bundle = limits_of(model.decoder(), options, 0).pages_per_bundle;
+  const int64_t per_bundle = limits_of(model.decoder(), options, 0, 1).pages_per_bundle;
   const int64_t most = std::max(
       plan.most_bundles, std::min({plan.all_bundles, memory_bytes / memory.bundle_bytes, INT32_MAX / per_bundle}));
-  memory.bundles = play(plan, limits_of(model.decoder(), options, most)).peak_bundles;
+  const ScheduleLimits limits = limits_of(model.decoder(), options, most, plan.widest);
+  memory.bundles = play(plan, limits).peak_bundles;
   // Continuations that end early change the schedule: a step can have more rows than any that was played.
   int64_t rows = plan.tree.tokens();
-  for (const Demand& demand : plan.demands) rows += demand.samples * demand.new_tokens;
-  memory.pass_bytes = pass_bytes(model, options, std::min(rows, options.step_tokens), threads);
+  for (const Demand& demand : plan.demands) rows += demand.tails() * demand.new_tokens;
+  memory.pass_bytes = pass_bytes(model, options, std::min(rows, limits.step_tokens), threads);
   return memory;
 }
 
@@ -344,6 +370,8 @@ EngineCounts run_engine(const Context& ctx, Model& model, std::span<const Reques
   // Sampling reads f32.
   TS_CHECK(model.decoder().activations() == DType::f32, "generation computes in f32, not {}",
            name_of(model.decoder().activations()));
+  TS_CHECK(plan.widest <= kLogitRows, "a search of {} beams, and rows of {} are formed at once", plan.widest,
+           kLogitRows);
   require_exact_rounding(ctx);
   const auto scope = ctx.scratch.scope();
   return Engine(ctx, model, requests, plan, options, bundles, adapters, tokenizer, hooks).run();

@@ -24,7 +24,7 @@ struct EngineOptions {
   int64_t page_tokens = 16;
   DType kv_dtype = DType::f32;  // f32, bf16, f16 or i8
   int64_t step_tokens = 256;    // rows of a pass
-  int64_t max_sequences = 0;    // that are continued together; 0: as many as a pass has rows
+  int64_t max_sequences = 0;    // that are continued together, every beam counted; 0: as many as a pass has rows
   double high_water = 0.95, reserve = 0.5;
   bool cumulative_logprobs = false;  // of every continuation, also where no logprobs are asked for
 };

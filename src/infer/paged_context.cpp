@@ -33,6 +33,14 @@ KeyValuePages allocate_pages(Arena& memory, const DecoderModel& model, int64_t b
   return all;
 }
 
+void copy_bundles(const KeyValuePages& pages, int64_t pages_per_bundle, std::span<const BundleCopy> copies) {
+  KeyValuePages::visit(pages, [&](const TensorView& all) {
+    if (all.empty()) return;
+    for (const BundleCopy& c : copies)
+      copy(all.slice_rows(c.from, c.from + pages_per_bundle), all.slice_rows(c.to, c.to + pages_per_bundle));
+  });
+}
+
 int64_t bundle_bytes(const DecoderModel& model, int64_t page_tokens, DType type) {
   Arena counted = Arena::counting();
   allocate_pages(counted, model, 1, page_tokens, type);

@@ -13,6 +13,9 @@ class DecoderModel;
 /// Pages of keys and values for so many bundles; a bundle is a page for each layer and key-value head.
 /// @param type  of keys and values: f32, bf16, f16, or i8 with a scale a token and head
 KeyValuePages allocate_pages(Arena&, const DecoderModel&, int64_t bundles, int64_t page_tokens, DType type);
+/// What one bundle holds is put into another one, for each of them; all are different.
+/// @param pages_per_bundle  first pages are multiples of it
+void copy_bundles(const KeyValuePages&, int64_t pages_per_bundle, std::span<const BundleCopy>);
 /// Bytes of one bundle.
 int64_t bundle_bytes(const DecoderModel&, int64_t page_tokens, DType type);
 

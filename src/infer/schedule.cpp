@@ -7,7 +7,7 @@
 
 namespace tessera {
 int64_t bundles_alone(const PrefixTree& tree, int32_t node, const Demand& demand, int64_t page_tokens) {
-  int64_t bundles = demand.samples > 0 ? bundles_for(demand.tail_tokens(), page_tokens) : 0;
+  int64_t bundles = demand.samples > 0 ? demand.width * bundles_for(demand.tail_tokens(), page_tokens) : 0;
   for (int32_t v = node; v > 0; v = tree.nodes[static_cast<size_t>(v)].parent) {
     const PrefixTree::Node& n = tree.nodes[static_cast<size_t>(v)];
     bundles += bundles_for(n.end - n.begin, page_tokens);
@@ -35,12 +35,15 @@ Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vect
   }
   for (const int32_t r : pending_) {
     RequestState& request = requests_[static_cast<size_t>(r)];
-    const Demand& demand = demands_[static_cast<size_t>(r)];
+    const Demand& demand = demand_of(r);
+    TS_CHECK(0 < demand.width && demand.width <= limits.sequences, "request {} has {} beams, and {} go together", r,
+             demand.width, limits.sequences);
     const int64_t alone = bundles_alone(tree, request.node, demand, limits.page_tokens);
     TS_CHECK(alone <= limits.bundles, "request {} alone takes {} bundles of pages, of {}", r, alone, limits.bundles);
     request.first_sequence = static_cast<int32_t>(sequences_.size());
     request.left = demand.samples;
-    for (int32_t j = 0; j < demand.samples; ++j) sequences_.push_back({.request = r, .table = {}});
+    for (int32_t j = 0; j < demand.samples; ++j, tails_ += demand.width)
+      sequences_.push_back({.request = r, .first_tail = static_cast<int32_t>(tails_)});
   }
 }
 
@@ -63,25 +66,9 @@ bool Schedule::is_awaited(int32_t v) const {
 
 // ---- pages
 
-/// Whether the table has room for so many tokens, bundles taken as needed. What was taken stays when it is not enough.
-bool Schedule::grow(std::vector<int32_t>& table, int64_t tokens) {
-  while (std::ssize(table) < bundles_of(tokens)) {
-    const auto bundle = pool_.take_bundle();
-    if (!bundle) return false;
-    table.push_back(*bundle);
-  }
-  return true;
-}
-
-void Schedule::release(std::vector<int32_t>& table) {
-  // The last one first: it is taken again last.
-  for (auto bundle = table.rbegin(); bundle != table.rend(); ++bundle) pool_.give_bundle(*bundle);
-  table.clear();
-}
-
 void Schedule::clear_node(int32_t v) {
   NodeState& state = state_of(v);
-  release(state.table);
+  pool_.release(state.table);
   state.computed = node(v).begin;
   held_.erase(v);
 }
@@ -95,10 +82,10 @@ bool Schedule::drop_held_node() {
 
 void Schedule::preempt(int32_t s) {
   Sequence& sequence = sequences_[static_cast<size_t>(s)];
-  release(sequence.table);
+  sequence.tails.release(pool_);
   sequence.fed = 0;
+  leave_live(s);
   sequence.state = State::preempted;
-  std::erase(live_, s);
   const auto older = [&](int32_t a, int32_t b) {
     return sequences_[static_cast<size_t>(a)].age < sequences_[static_cast<size_t>(b)].age;
   };
@@ -136,6 +123,21 @@ bool Schedule::has_live(int32_t r) const {
   return std::any_of(live_.begin(), live_.end(), [&](int32_t s) { return request_of(s) == r; });
 }
 
+/// Whether one more of the request's sequences can be continued with those that are.
+bool Schedule::has_place(int32_t r) const { return live_tails_ + demand_of(r).width <= limits_.sequences; }
+
+void Schedule::enter_live(int32_t s) {
+  Sequence& sequence = sequences_[static_cast<size_t>(s)];
+  sequence.state = State::live;
+  live_tails_ += demand_of(sequence.request).width;
+  const auto younger = [&](int32_t other) { return sequences_[static_cast<size_t>(other)].age > sequence.age; };
+  live_.insert(std::find_if(live_.begin(), live_.end(), younger), s);
+}
+
+void Schedule::leave_live(int32_t s) {
+  if (std::erase(live_, s) > 0) live_tails_ -= demand_of(request_of(s)).width;
+}
+
 /// Takes the prompt of a request all of whose sequences have given up their tails, the youngest first; not that of
 /// `keep`.
 bool Schedule::give_back_preempted(int32_t keep) {
@@ -170,14 +172,13 @@ bool Schedule::may_admit(int32_t r) const {
     if (state.users == 0) need += bundles_of(node(v)) - std::ssize(state.table);
   }
   const auto growth = [&](int32_t request, int64_t has) {
-    return static_cast<double>(bundles_of(demands_[static_cast<size_t>(request)].tail_tokens()) - has) *
-           limits_.reserve;
+    const Demand& demand = demand_of(request);
+    return static_cast<double>(demand.width * bundles_of(demand.tail_tokens()) - has) * limits_.reserve;
   };
-  double reserve = growth(r, 0) * demands_[static_cast<size_t>(r)].samples;
-  for (const int32_t s : live_) reserve += growth(request_of(s), std::ssize(sequences_[static_cast<size_t>(s)].table));
+  double reserve = growth(r, 0) * demand_of(r).samples;
+  for (const int32_t s : live_) reserve += growth(request_of(s), tails_of(s).bundles());
   for (const int32_t other : admitted_)
-    reserve += growth(other, 0) *
-               (demands_[static_cast<size_t>(other)].samples - requests_[static_cast<size_t>(other)].started);
+    reserve += growth(other, 0) * (demand_of(other).samples - requests_[static_cast<size_t>(other)].started);
   const auto used = static_cast<double>(pool_.bundles() - pool_.free_bundles() + promised_ + need);
   return used + reserve <= limits_.high_water * static_cast<double>(pool_.bundles());
 }
@@ -223,7 +224,7 @@ bool Schedule::feed_node(int32_t v, int32_t request, ScheduledStep& step) {
   if (state.computed == n.end) return true;
   int64_t count = std::min<int64_t>(n.end - state.computed, room_);
   const auto has = std::ssize(state.table);
-  while (count > 0 && !grow(state.table, state.computed + count - n.begin)) {
+  while (count > 0 && !pool_.grow(state.table, bundles_of(state.computed + count - n.begin))) {
     if (drop_held_node()) continue;
     // What pages there are, are used; sequences that live will free others.
     count = std::ssize(state.table) * limits_.page_tokens - (state.computed - n.begin);
@@ -244,18 +245,20 @@ bool Schedule::feed_node(int32_t v, int32_t request, ScheduledStep& step) {
   return end == n.end;
 }
 
-/// Adds what the sequence has not seen yet. @return whether its pages were enough
-bool Schedule::feed_tail(int32_t s, ScheduledStep& step) {
+/// Adds what the sequence's tails have not seen yet, as much of each. @return whether there are pages enough
+bool Schedule::feed_sequence(int32_t s, ScheduledStep& step) {
   Sequence& sequence = sequences_[static_cast<size_t>(s)];
-  const auto count = static_cast<int32_t>(std::min<int64_t>(sequence.length - sequence.fed, room_));
+  Tails& tails = sequence.tails;
+  const auto count = static_cast<int32_t>(std::min(int64_t{sequence.length - sequence.fed}, room_ / tails.count()));
   if (count == 0) return true;
-  if (!grow(sequence.table, sequence.fed + count)) return false;
-  const int32_t begin = begin_of(s) + sequence.fed;
-  step.work.push_back({-1, s, begin, begin + count});
-  sequence.fed += count;
-  counts_.recomputed += count - std::max(0, sequence.fed - std::max(sequence.farthest, sequence.fed - count));
-  sequence.farthest = std::max(sequence.farthest, sequence.fed);
-  room_ -= count;
+  const int32_t fed = sequence.fed, end = fed + count, begin = begin_of(s);
+  if (tails.bundles_to_feed(pool_, fed, end, limits_.page_tokens) > pool_.free_bundles()) return false;
+  tails.feed(pool_, fed, end, limits_.page_tokens, step.copies);
+  for (int32_t tail = 0; tail < tails.count(); ++tail) step.work.push_back({-1, s, begin + fed, begin + end, tail});
+  counts_.recomputed += tails.count() * std::max(0, std::min(end, sequence.farthest) - fed);
+  sequence.fed = end;
+  sequence.farthest = std::max(sequence.farthest, end);
+  room_ -= tails.count() * count;
   return true;
 }
 
@@ -263,7 +266,7 @@ void Schedule::feed_sequences(ScheduledStep& step) {
   // The oldest first: for its pages those behind it give way, which this pass has not fed yet.
   for (size_t i = 0; i < live_.size() && room_ > 0;) {
     const int32_t s = live_[i];
-    if (feed_tail(s, step)) {
+    if (feed_sequence(s, step)) {
       ++i;
     } else if (!make_room(s)) {
       TS_CHECK(i > 0, "a single sequence does not fit into {} bundles of pages", pool_.bundles());
@@ -273,41 +276,38 @@ void Schedule::feed_sequences(ScheduledStep& step) {
 }
 
 void Schedule::resume(ScheduledStep& step) {
-  while (!preempted_.empty() && room_ > 0 && std::ssize(live_) < limits_.sequences) {
+  while (!preempted_.empty() && room_ > 0 && has_place(request_of(preempted_.front()))) {
     const int32_t s = preempted_.front(), r = request_of(s);
     Sequence& sequence = sequences_[static_cast<size_t>(s)];
     // A prompt that was given up comes first.
     if (!requests_[static_cast<size_t>(r)].is_admitted) {
       hold_path(r);
-      if (requests_[static_cast<size_t>(r)].started < demands_[static_cast<size_t>(r)].samples)
-        admitted_.insert(admitted_.begin(), r);
+      if (requests_[static_cast<size_t>(r)].started < demand_of(r).samples) admitted_.insert(admitted_.begin(), r);
     }
     for (const int32_t v : tree_.path_to(node_of(r)))
       if (!feed_node(v, r, step)) return;
-    if (room_ == 0) return;
-    const int64_t bundles = bundles_of(sequence.length);
-    // One more than it needs now, or it would soon be back here.
+    const int64_t tails = sequence.tails.count();
+    if (room_ < tails) return;
+    const int64_t bundles = tails * bundles_of(sequence.length);
+    // One more for each tail than it needs now, or it would soon be back here.
     while (live_.empty() && pool_.free_bundles() < bundles && make_room(s)) {
     }
-    if (pool_.free_bundles() < bundles + (live_.empty() ? 0 : 1)) return;
+    if (pool_.free_bundles() < bundles + (live_.empty() ? 0 : tails)) return;
     preempted_.erase(preempted_.begin());
-    sequence.state = State::live;
-    const auto place = std::find_if(live_.begin(), live_.end(), [&](int32_t other) {
-      return sequences_[static_cast<size_t>(other)].age > sequence.age;
-    });
-    live_.insert(place, s);
-    TS_CHECK(feed_tail(s, step), "sequence {} finds {} bundles of pages gone", s, bundles);
+    enter_live(s);
+    TS_CHECK(feed_sequence(s, step), "sequence {} finds {} bundles of pages gone", s, bundles);
   }
 }
 
 void Schedule::start_samples(int32_t r, ScheduledStep& step) {
   RequestState& request = requests_[static_cast<size_t>(r)];
-  while (request.started < demands_[static_cast<size_t>(r)].samples && std::ssize(live_) < limits_.sequences) {
+  while (request.started < demand_of(r).samples) {
+    // Nor do narrower ones go before it, or it might wait for long.
+    may_start_ = may_start_ && has_place(r);
+    if (!may_start_) return;
     const int32_t s = request.first_sequence + request.started++;
-    Sequence& sequence = sequences_[static_cast<size_t>(s)];
-    sequence.state = State::live;
-    sequence.age = next_age_++;
-    live_.push_back(s);
+    sequences_[static_cast<size_t>(s)].age = next_age_++;
+    enter_live(s);
     step.starts.push_back(s);
   }
 }
@@ -317,13 +317,13 @@ bool Schedule::feed_prompt(int32_t r, ScheduledStep& step) {
   for (const int32_t v : tree_.path_to(node_of(r)))
     if (!feed_node(v, r, step)) return false;
   start_samples(r, step);
-  return requests_[static_cast<size_t>(r)].started == demands_[static_cast<size_t>(r)].samples;
+  return requests_[static_cast<size_t>(r)].started == demand_of(r).samples;
 }
 
 void Schedule::feed_prompts(ScheduledStep& step) {
   for (size_t i = 0;;) {
     // Behind as many that wait for others to end nobody is looked at: they would wait, too.
-    if (std::ssize(live_) == limits_.sequences && static_cast<int64_t>(i) >= limits_.sequences) return;
+    if (!may_start_ && static_cast<int64_t>(i) >= limits_.sequences) return;
     if (i == admitted_.size()) {
       if (room_ == 0 || pending_.empty() || !may_admit(pending_.front())) return;
       const int32_t r = pending_.front();
@@ -338,7 +338,7 @@ void Schedule::feed_prompts(ScheduledStep& step) {
       continue;
     }
     admitted_.erase(admitted_.begin() + static_cast<ptrdiff_t>(i));
-    if (demands_[static_cast<size_t>(r)].samples == 0) only_prompts_.push_back(r);
+    if (demand_of(r).samples == 0) only_prompts_.push_back(r);
   }
 }
 
@@ -347,13 +347,14 @@ ScheduledStep Schedule::next() {
   only_prompts_.clear();
   ScheduledStep step;
   room_ = limits_.step_tokens;
+  may_start_ = true;
   feed_sequences(step);
   resume(step);
   feed_prompts(step);
   step.prompts = only_prompts_;
   const auto place = [&](const Work& w) {
     const int32_t v = w.node >= 0 ? w.node : node_of(request_of(w.sequence));
-    return std::tuple(v, w.node < 0, w.sequence);
+    return std::tuple(v, w.node < 0, w.sequence, w.tail);
   };
   std::sort(step.work.begin(), step.work.end(), [&](const Work& a, const Work& b) { return place(a) < place(b); });
   TS_CHECK(!step.empty() || (pending_.empty() && admitted_.empty() && live_.empty() && preempted_.empty()),
@@ -370,11 +371,17 @@ void Schedule::append(int32_t s) {
   ++sequence.length;
 }
 
+void Schedule::branch(int32_t s, std::span<const int32_t> parents) {
+  TS_CHECK(std::ssize(parents) <= demand_of(request_of(s)).width, "sequence {} has {} tails", s, parents.size());
+  append(s);
+  sequences_[static_cast<size_t>(s)].tails.branch(pool_, parents);
+}
+
 void Schedule::finish(int32_t s) {
   Sequence& sequence = sequences_[static_cast<size_t>(s)];
   if (sequence.state == State::ended) return;
-  release(sequence.table);
-  std::erase(live_, s);
+  sequence.tails.release(pool_);
+  leave_live(s);
   std::erase(preempted_, s);
   sequence.state = State::ended;
   if (--requests_[static_cast<size_t>(sequence.request)].left == 0) end_request(sequence.request);
@@ -382,7 +389,7 @@ void Schedule::finish(int32_t s) {
 
 void Schedule::cancel(int32_t r) {
   RequestState& request = requests_[static_cast<size_t>(r)];
-  const int32_t samples = demands_[static_cast<size_t>(r)].samples;
+  const int32_t samples = demand_of(r).samples;
   request.started = samples;
   for (int32_t j = 0; j < samples; ++j) finish(request.first_sequence + j);
   end_request(r);

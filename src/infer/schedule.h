@@ -9,38 +9,40 @@
 
 #include "infer/page_pool.h"
 #include "infer/prefix_tree.h"
+#include "infer/tails.h"
 
 namespace tessera {
 
 struct ScheduleLimits {
   int64_t step_tokens = 256;  // rows of a pass
-  int64_t sequences = 256;    // that are continued together; at most step_tokens
+  int64_t sequences = 256;    // that are continued together, each beam of a search counted; at most step_tokens
   int64_t bundles = 0, pages_per_bundle = 1, page_tokens = 16;
   double high_water = 0.95;  // share of the pages up to which prompts are admitted
   double reserve = 0.5;      // share of what live sequences may still grow by that is kept free when one is
 };
 
 /// What a request asks for: `samples` continuations of at most so many new tokens; none: its prompt alone is computed.
+/// A continuation that is searched by beams is one sequence with up to `width` tails.
 struct Demand {
   int64_t new_tokens = 0;
-  int32_t samples = 0;
+  int32_t samples = 0, width = 1;
   int64_t tail_tokens() const { return new_tokens > 0 ? new_tokens - 1 : 0; }  // the last new token is never fed
+  int64_t tails() const { return int64_t{samples} * width; }
 };
-
-/// Bundles of pages that so many neighbouring tokens take.
-constexpr int64_t bundles_for(int64_t tokens, int64_t page_tokens) { return (tokens + page_tokens - 1) / page_tokens; }
 
 /// Bundles of pages that a request takes when it is alone, as long as it may become; its prompt ends at the node.
 int64_t bundles_alone(const PrefixTree&, int32_t node, const Demand&, int64_t page_tokens);
 
-/// Rows of a pass: positions [begin, end) of a node of the tree or of a sequence's tail; the other one is -1.
+/// Rows of a pass: positions [begin, end) of a node of the tree or of one of a sequence's tails; the other one is -1.
 struct Work {
   int32_t node, sequence;
   int32_t begin, end;
+  int32_t tail = 0;  // of the sequence
 };
 
 struct ScheduledStep {
-  std::vector<Work> work;  // depth-first: a node's rows, those of its sequences, then its children's
+  std::vector<BundleCopy> copies;  // to be made in front of the pass
+  std::vector<Work> work;          // depth-first: a node's rows, those of its sequences, then its children's
   // Sequences whose first token is chosen behind this pass, from the last row of the node that their prompt ends at,
   // which this pass or an earlier one computed.
   std::vector<int32_t> starts;
@@ -50,10 +52,11 @@ struct ScheduledStep {
 
 /// Continuous batching over a prefix tree. Each pass feeds every live sequence what it has not seen yet and fills the
 /// rest of its rows with prompts, node by node, parents first; requests are admitted in the given order as pages allow.
-/// A node is computed once and its pages live until the last request at or below it has ended.
+/// A node is computed once and its pages live until the last request at or below it has ended. The tails of a sequence
+/// go on together, by as many tokens each, or not at all.
 ///
 /// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up
-/// its tail and computes it again later, then requests that have not begun give up their prompts, then those all of
+/// its tails and computes them again later, then requests that have not begun give up their prompts, then those all of
 /// whose sequences have given up their tails. The oldest one is never taken from, so that it ends: a batch in which
 /// each request alone fits cannot get stuck.
 class Schedule {
@@ -67,6 +70,8 @@ class Schedule {
   ScheduledStep next();
   /// The sequence has one more token.
   void append(int32_t sequence);
+  /// The same of one that is searched by beams: tail i of now on continues tail parents[i] of before.
+  void branch(int32_t sequence, std::span<const int32_t> parents);
   /// The sequence has ended: its pages are free.
   void finish(int32_t sequence);
   /// All sequences of the request end, and those that have not begun never do.
@@ -77,6 +82,11 @@ class Schedule {
   int32_t request_of(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].request; }
   int32_t node_of(int32_t request) const { return requests_[static_cast<size_t>(request)].node; }
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
+  /// Tails of a sequence are [first_tail(s), first_tail(s) + width) of all that there can be. Where nothing is searched
+  /// by beams, a sequence and its tail have the same number.
+  int32_t first_tail(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].first_tail; }
+  int32_t tail_of(const Work& w) const { return first_tail(w.sequence) + w.tail; }
+  int64_t tails() const { return tails_; }
   bool is_live(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].state == State::live; }
   /// Sequences that are continued; and whether nothing but their continuation is left to do.
   std::span<const int32_t> live() const { return live_; }
@@ -91,9 +101,8 @@ class Schedule {
   int32_t computed(int32_t node) const { return nodes_[static_cast<size_t>(node)].computed; }
   /// First pages of bundles, as kernels/paged_attention.h reads them.
   std::span<const int32_t> node_table(int32_t node) const { return nodes_[static_cast<size_t>(node)].table; }
-  std::span<const int32_t> tail_table(int32_t sequence) const {
-    return sequences_[static_cast<size_t>(sequence)].table;
-  }
+  std::span<const int32_t> tail_table(const Work& w) const { return tails_of(w.sequence).table(w.tail); }
+  const Tails& tails_of(int32_t sequence) const { return sequences_[static_cast<size_t>(sequence)].tails; }
   const PrefixTree& tree() const { return tree_; }
   const PagePool& pages() const { return pool_; }
 
@@ -120,13 +129,13 @@ class Schedule {
     bool is_admitted = false, is_ended = false;
   };
   struct Sequence {
-    int32_t request = 0;
+    int32_t request = 0, first_tail = 0;
     State state = State::waiting;
     int64_t age = 0;     // when it began first
-    int32_t length = 0;  // new tokens
+    int32_t length = 0;  // new tokens, of each of its tails
     int32_t fed = 0;     // of them in pages
     int32_t farthest = 0;
-    std::vector<int32_t> table;
+    Tails tails{};
   };
 
   void feed_sequences(ScheduledStep&);
@@ -135,12 +144,10 @@ class Schedule {
   bool feed_prompt(int32_t request, ScheduledStep&);
   void start_samples(int32_t request, ScheduledStep&);
   bool feed_node(int32_t node, int32_t request, ScheduledStep&);
-  bool feed_tail(int32_t sequence, ScheduledStep&);
+  bool feed_sequence(int32_t sequence, ScheduledStep&);
   bool may_admit(int32_t request) const;
   void admit(int32_t request);
   void end_request(int32_t request);
-  bool grow(std::vector<int32_t>& table, int64_t tokens);
-  void release(std::vector<int32_t>& table);
   bool drop_held_node();
   bool make_room(int32_t sequence);
   void preempt(int32_t sequence);
@@ -149,10 +156,14 @@ class Schedule {
   void hold_path(int32_t request);
   void leave_path(int32_t request);
   bool has_live(int32_t request) const;
+  bool has_place(int32_t request) const;
+  void enter_live(int32_t sequence);
+  void leave_live(int32_t sequence);
   void clear_node(int32_t node);
   bool is_complete(int32_t request) const;
   int64_t bundles_of(int64_t tokens) const { return bundles_for(tokens, limits_.page_tokens); }
   int64_t bundles_of(const PrefixTree::Node& n) const { return bundles_of(n.end - n.begin); }
+  const Demand& demand_of(int32_t request) const { return demands_[static_cast<size_t>(request)]; }
   NodeState& state_of(int32_t node) { return nodes_[static_cast<size_t>(node)]; }
   const PrefixTree::Node& node(int32_t v) const { return tree_.nodes[static_cast<size_t>(v)]; }
 
@@ -163,14 +174,16 @@ class Schedule {
   std::vector<NodeState> nodes_;
   std::vector<RequestState> requests_;
   std::vector<Sequence> sequences_;
-  std::deque<int32_t> pending_;        // requests that are not admitted
-  std::vector<int32_t> admitted_;      // whose prompt is not computed or whose samples have not all begun
-  std::vector<int32_t> live_;          // sequences, the oldest first
-  std::vector<int32_t> preempted_;     // the oldest first
-  std::vector<int32_t> only_prompts_;  // requests without samples that end when the pass is done
-  std::set<int32_t> held_;             // nodes with pages that only requests wait for which are not admitted
-  int64_t promised_ = 0;               // bundles that admitted prompts will still take
-  int64_t room_ = 0;                   // rows of this pass that are free
+  std::deque<int32_t> pending_;         // requests that are not admitted
+  std::vector<int32_t> admitted_;       // whose prompt is not computed or whose samples have not all begun
+  std::vector<int32_t> live_;           // sequences, the oldest first
+  int64_t tails_ = 0, live_tails_ = 0;  // that all sequences, and that live ones may have
+  std::vector<int32_t> preempted_;      // the oldest first
+  std::vector<int32_t> only_prompts_;   // requests without samples that end when the pass is done
+  std::set<int32_t> held_;              // nodes with pages that only requests wait for which are not admitted
+  int64_t promised_ = 0;                // bundles that admitted prompts will still take
+  int64_t room_ = 0;                    // rows of this pass that are free
+  bool may_start_ = true;               // no sequence in front of those that come now waits for its place
   int64_t next_age_ = 0;
   Counts counts_;
 };

@@ -102,7 +102,7 @@ class Planner {
 
   void visit_tail(const Work& w) {
     const int32_t first = schedule_.begin_of(w.sequence), run_begin = add_path(node_of(w));
-    add_run(first, w.end - first, add_table(schedule_.tail_table(w.sequence)));
+    add_run(first, w.end - first, add_table(schedule_.tail_table(w)));
     add_visit(rows_of(static_cast<size_t>(&w - work_.data())), cut_at(first), w.end, run_begin);
   }
 
@@ -123,12 +123,12 @@ StepPlan plan_step(const Schedule& schedule, std::span<const Work> work,
     plan.first_rows.push_back(static_cast<int32_t>(plan.ids.size()));
     const bool in_node = w.node >= 0;
     const PrefixTree::Node* node = in_node ? &schedule.tree().nodes[static_cast<size_t>(w.node)] : nullptr;
-    const auto table = in_node ? schedule.node_table(w.node) : schedule.tail_table(w.sequence);
+    const auto table = in_node ? schedule.node_table(w.node) : schedule.tail_table(w);
     const int32_t first = in_node ? node->begin : schedule.begin_of(w.sequence);
     for (int32_t position = w.begin; position < w.end; ++position) {
       const auto i = static_cast<size_t>(position - first);
       plan.ids.push_back(in_node ? prompts[static_cast<size_t>(node->request)][static_cast<size_t>(position)]
-                                 : tails[static_cast<size_t>(w.sequence)][i]);
+                                 : tails[static_cast<size_t>(schedule.tail_of(w))][i]);
       plan.positions.push_back(position);
       plan.pages.push_back(table[i / static_cast<size_t>(shape.page_tokens)]);
       plan.entries.push_back(static_cast<int32_t>(i % static_cast<size_t>(shape.page_tokens)));

@@ -38,7 +38,7 @@ struct StepPlan {
 };
 
 /// @param prompts  fed tokens of each request
-/// @param tails    new tokens of each sequence
+/// @param tails    new tokens of each tail, by its number in the schedule
 StepPlan plan_step(const Schedule&, std::span<const Work>, std::span<const std::span<const int32_t>> prompts,
                    std::span<const std::vector<int32_t>> tails, const PlanShape&);
 

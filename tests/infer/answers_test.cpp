@@ -61,12 +61,14 @@ TEST(Answers, ARequestThatBreaksLosesNoOther) {
   requests.push_back(greedy({3, unused, 5}, 4));                        // is broken from its second token on
   requests.push_back(greedy(joined(requests[0].prompt, {unused}), 4));  // behind a prompt that is not
   requests.push_back({.prompt = {3, 4, unused, 5}, .max_tokens = 0});   // and one that is only scored
+  requests.push_back(requests[2]);                                      // one that is searched
+  requests.back().beams.width = 3;
   const Answered got = answer(*load_model(folder.path(), 64), requests);
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_FALSE(got.results[i].error);
     expect_same(got.results[i].outputs[0], want[i], std::to_string(i));
   }
-  for (size_t i = 2; i < 5; ++i) {
+  for (size_t i = 2; i < 6; ++i) {
     ASSERT_TRUE(got.results[i].error) << i;
     EXPECT_EQ(got.results[i].error->code, "not_finite");
     EXPECT_TRUE(got.results[i].outputs[0].ids.empty());
@@ -74,7 +76,7 @@ TEST(Answers, ARequestThatBreaksLosesNoOther) {
   EXPECT_EQ(got.results[2].error->message, "the model's logits are not finite");
   EXPECT_EQ(got.results[2].outputs[0].finish, Finish::failed);
   EXPECT_THAT(got.results[4].error->message, testing::StartsWith("the model's logits in front of token "));
-  EXPECT_EQ(got.counts.failed, 3);
+  EXPECT_EQ(got.counts.failed, 4);
 }
 
 TEST(Answers, SamplesFollowTheModelsDistribution) {

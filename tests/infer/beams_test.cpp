@@ -49,7 +49,8 @@ RowNormaliser normaliser_of(const std::vector<float>& row) {
 /// Runs the model for a search until it is done.
 std::vector<Output> search(const Request& request, const ToyModel& model, int64_t most_tokens,
                            const ContinuationText& text = {}) {
-  BeamSearch beams(request, model.vocab, most_tokens, text);
+  BeamScratch scratch(model.vocab);
+  BeamSearch beams(request, scratch, most_tokens, text);
   std::vector<Ids> prefixes = {request.prompt};
   while (!beams.done()) {
     std::vector<std::vector<float>> logits;
@@ -239,7 +240,8 @@ std::vector<BeamMove> step(BeamSearch& beams, const std::vector<std::vector<floa
 
 TEST(BeamSearch, SaysWhichBeamGoesOnWithWhichToken) {
   const Request request = request_for({.width = 2}, 2, {});
-  BeamSearch beams(request, 4, 3);
+  BeamScratch scratch(4);
+  BeamSearch beams(request, scratch, 3);
   EXPECT_THAT(step(beams, {{-1, -4, -2, -8}}), ElementsAre(BeamMove{0, 0}, BeamMove{0, 2}));
   EXPECT_THAT(step(beams, {{-7, -5, -6, -9}, {-1, -2, -8, -8}}), ElementsAre(BeamMove{1, 0}, BeamMove{1, 1}));
   EXPECT_FALSE(beams.done());
@@ -254,7 +256,8 @@ TEST(BeamSearch, SaysWhichBeamGoesOnWithWhichToken) {
 
 TEST(BeamSearch, BreaksTiesByTheBeamAndThenByTheToken) {
   const Request request = request_for({.width = 3}, 3, {});
-  BeamSearch beams(request, 4, 9);
+  BeamScratch scratch(4);
+  BeamSearch beams(request, scratch, 9);
   EXPECT_THAT(step(beams, {{-2, -1, -2, -2}}), ElementsAre(BeamMove{0, 1}, BeamMove{0, 0}, BeamMove{0, 2}));
   EXPECT_THAT(step(beams, {{-3, -3, -9, -9}, {-2, -9, -2, -9}, {-2, -9, -9, -9}}),
               ElementsAre(BeamMove{0, 0}, BeamMove{0, 1}, BeamMove{1, 0}));
@@ -262,7 +265,8 @@ TEST(BeamSearch, BreaksTiesByTheBeamAndThenByTheToken) {
 
 TEST(BeamSearch, GoesOnBesideStopTokensThatAreAmongTheBest) {
   const Request request = request_for({.width = 2, .early_stopping = EarlyStopping::never}, 2, {0, 1});
-  BeamSearch beams(request, 6, 9);
+  BeamScratch scratch(6);
+  BeamSearch beams(request, scratch, 9);
   EXPECT_THAT(step(beams, {{-9, -9, -1, -1, -9, -9}}), ElementsAre(BeamMove{0, 2}, BeamMove{0, 3}));
   // Both stop tokens of both beams lie in front of what goes on.
   EXPECT_THAT(step(beams, {{-3, -4, -9, -6, -7, -9}, {-3.5f, -4.5f, -9, -9, -9, -9}}),
@@ -281,7 +285,8 @@ TEST(BeamSearch, IsDoneWhenNothingBetterIsUnderWay) {
   const auto goes_on = [](Beams options) {
     options.width = 2;
     const Request request = request_for(options, 2, {0, 1});
-    BeamSearch beams(request, 6, 9);
+    BeamScratch scratch(6);
+    BeamSearch beams(request, scratch, 9);
     step(beams, {{-9, -9, -1, -1, -9, -9}});
     step(beams, {{-3, -4, -9, -6, -7, -9}, {-3.5f, -4.5f, -9, -9, -9, -9}});
     return !beams.done();
@@ -321,7 +326,8 @@ TEST(BeamSearch, KeepsToWhatTheRequestForbids) {
 TEST(BeamSearch, RanksByChangedLogprobsAndTellsTheModels) {
   Request request = request_for({.width = 1}, 1, {});
   request.sampling.logit_bias = {{3, 6}};
-  BeamSearch beams(request, 4, 1);
+  BeamScratch scratch(4);
+  BeamSearch beams(request, scratch, 1);
   step(beams, {{-1, -4, -2, -5}});
   ASSERT_THAT(beams.outputs(), SizeIs(1));
   EXPECT_THAT(beams.outputs()[0].ids, ElementsAre(3));
@@ -367,7 +373,8 @@ TEST(BeamSearch, EndsABeamAtAStopString) {
   Request request = request_for({.width = 2}, 2, {});
   request.prompt = {3};
   request.stop = {"b c"};
-  BeamSearch beams(request, 4, 3, ContinuationText(tokenizer, request));
+  BeamScratch scratch(4);
+  BeamSearch beams(request, scratch, 3, ContinuationText(tokenizer, request));
   EXPECT_THAT(step(beams, {{-1, -2, -9, -9}}), ElementsAre(BeamMove{0, 0}, BeamMove{0, 1}));
   EXPECT_THAT(step(beams, {{-9, -4, -9, -9}, {-5, -9, -1, -9}}), ElementsAre(BeamMove{0, 1}, BeamMove{1, 0}));
   step(beams, {{-9, -9, -1, -9}, {-9, -9, -9, -9}});
@@ -382,7 +389,8 @@ TEST(BeamSearch, EndsABeamAtAStopString) {
 
 TEST(BeamSearch, NamesLogitsThatAreNotFinite) {
   const Request request = request_for({.width = 2}, 1, {});
-  BeamSearch beams(request, 2, 3);
+  BeamScratch scratch(2);
+  BeamSearch beams(request, scratch, 3);
   EXPECT_THROW(step(beams, {{0, std::numeric_limits<float>::quiet_NaN()}}), UserError);
 }
 

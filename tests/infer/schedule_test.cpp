@@ -6,38 +6,12 @@
 #include <set>
 
 #include "core/error.h"
-#include "core/random.h"
-#include "infer/batch_plan.h"
-#include "infer/schedule.h"
+#include "infer/schedule_play.h"
 
 namespace tessera {
 namespace {
 
-/// Draws of a trial, one after another.
-struct Draws {
-  uint64_t key, step = 0;
-  explicit Draws(uint64_t trial) : key(mix64(trial + 77)) {}
-  int64_t below(int64_t n) { return static_cast<int64_t>(draw_below(key, step++, static_cast<uint64_t>(n))); }
-};
-
-/// Prompts over a small alphabet, many of which begin alike.
-std::vector<Request> random_requests(Draws& draws, int64_t most) {
-  std::vector<Request> requests(static_cast<size_t>(1 + draws.below(most)));
-  for (size_t i = 0; i < requests.size(); ++i) {
-    Request& r = requests[i];
-    if (i > 0 && draws.below(3) > 0) {
-      const auto& other = requests[static_cast<size_t>(draws.below(static_cast<int64_t>(i)))].prompt;
-      const int64_t keep = draws.below(std::ssize(other) + 1);
-      r.prompt.assign(other.begin(), other.begin() + keep);
-    }
-    const int64_t more = draws.below(40) + (r.prompt.empty() ? 1 : 0);
-    for (int64_t t = 0; t < more; ++t) r.prompt.push_back(static_cast<int32_t>(draws.below(3)));
-    r.max_tokens = draws.below(5) == 0 && r.prompt.size() > 1 ? 0 : 1 + draws.below(30);
-    r.n = r.best_of = draws.below(4) == 0 ? 1 + draws.below(5) : 1;
-    if (draws.below(6) == 0) r.adapter = "a";
-  }
-  return requests;
-}
+using namespace test;
 
 /// S_trie of requests of one key: the different non-empty prefixes of what is fed.
 int64_t trie_tokens(const std::vector<Request>& requests, const BatchPlan& plan) {
@@ -49,99 +23,12 @@ int64_t trie_tokens(const std::vector<Request>& requests, const BatchPlan& plan)
   return std::ssize(prefixes);
 }
 
-constexpr int64_t kPage = 8;
-
-ScheduleLimits limits(int64_t bundles, int64_t step_tokens, int64_t sequences) {
-  return {.step_tokens = step_tokens,
-          .sequences = sequences,
-          .bundles = bundles,
-          .pages_per_bundle = 6,
-          .page_tokens = kPage};
-}
-
-/// Plays a schedule and checks each step: rows of one step are within its budget, what a row needs is there, and
-/// nothing is fed twice unless it was taken away.
-class Play {
- public:
-  Play(const BatchPlan& plan, const ScheduleLimits& l)
-      : plan_(plan),
-        limits_(l),
-        schedule(plan.tree, plan.order, plan.demands, l),
-        lengths(static_cast<size_t>(schedule.sequences()), 0) {}
-
-  /// @param ends  after how many tokens each sequence ends
-  void run(const std::vector<int64_t>& ends, const std::function<void(Play&)>& between = {}) {
-    for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next()) {
-      look_at(step);
-      for (const Work& w : step.work)
-        if (w.sequence >= 0 && w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
-          extend(w.sequence, ends);
-      for (const int32_t s : step.starts) extend(s, ends);
-      for (const int32_t r : step.prompts) ended.insert(r);
-      if (between) between(*this);
-      ASSERT_LT(++steps, 100'000);
-    }
-  }
-
- private:
-  void extend(int32_t s, const std::vector<int64_t>& ends) {
-    if (!schedule.is_live(s)) return;
-    if (++lengths[static_cast<size_t>(s)] == ends[static_cast<size_t>(s)])
-      schedule.finish(s);
-    else
-      schedule.append(s);
-  }
-
-  void look_at(const ScheduledStep& step) {
-    int64_t rows = 0;
-    std::map<int32_t, int32_t> done;  // of nodes in this step
-    for (const Work& w : step.work) {
-      rows += w.end - w.begin;
-      EXPECT_LT(w.begin, w.end);
-      const int32_t node = w.node >= 0 ? w.node : schedule.node_of(schedule.request_of(w.sequence));
-      for (int32_t v = plan_.tree.nodes[static_cast<size_t>(node)].parent; v > 0;
-           v = plan_.tree.nodes[static_cast<size_t>(v)].parent)
-        EXPECT_EQ(schedule.computed(v), plan_.tree.nodes[static_cast<size_t>(v)].end);
-      const auto table = w.node >= 0 ? schedule.node_table(w.node) : schedule.tail_table(w.sequence);
-      const int32_t begin =
-          w.node >= 0 ? plan_.tree.nodes[static_cast<size_t>(w.node)].begin : schedule.begin_of(w.sequence);
-      EXPECT_GE(std::ssize(table) * kPage, w.end - begin);
-      if (w.node >= 0) {
-        EXPECT_EQ(schedule.computed(w.node), w.end);
-      }
-    }
-    EXPECT_LE(rows, limits_.step_tokens);
-    for (const int32_t s : step.starts) {
-      const int32_t v = schedule.node_of(schedule.request_of(s));
-      EXPECT_EQ(schedule.computed(v), plan_.tree.nodes[static_cast<size_t>(v)].end);
-    }
-    EXPECT_LE(schedule.pages().pages_in_use(), limits_.bundles * limits_.pages_per_bundle);
-  }
-
-  const BatchPlan& plan_;
-  ScheduleLimits limits_;
-
- public:
-  Schedule schedule;
-  std::vector<int64_t> lengths;
-  std::set<int32_t> ended;
-  int64_t steps = 0;
-};
-
-std::vector<int64_t> whole_lengths(const BatchPlan& plan) {
-  std::vector<int64_t> ends;
-  for (const int32_t r : plan.order)
-    ends.insert(ends.end(), static_cast<size_t>(plan.demands[static_cast<size_t>(r)].samples),
-                plan.demands[static_cast<size_t>(r)].new_tokens);
-  return ends;
-}
-
 TEST(Schedule, ComputesTheTokensOfTheTrieOnceAndHoldsNoPageBehindThem) {
   for (uint64_t trial = 0; trial < 1000; ++trial) {
     Draws draws(trial);
     const std::vector<Request> requests = random_requests(draws, 20);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
-    Play play(plan, limits(10'000, 16 + draws.below(60), 1 + draws.below(16)));
+    Play play(plan, limits(plan, 1'000, 16 + draws.below(60), 1 + draws.below(16)), trial);
     play.run(whole_lengths(plan));
     EXPECT_EQ(play.schedule.counts().computed, trie_tokens(requests, plan)) << trial;
     EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens());
@@ -156,9 +43,9 @@ TEST(Schedule, TakesWholePagesForEachNode) {
   for (uint64_t trial = 0; trial < 200; ++trial) {
     Draws draws(trial);
     std::vector<Request> requests = random_requests(draws, 20);
-    for (Request& r : requests) r.max_tokens = 1, r.n = r.best_of = 1;
+    for (Request& r : requests) r.max_tokens = 1, r.n = r.best_of = 1, r.beams.width = 1;
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
-    Schedule schedule(plan.tree, plan.order, plan.demands, limits(10'000, 4096, 4096));
+    Schedule schedule(plan.tree, plan.order, plan.demands, limits(plan, 10'000, 4096, 4096));
     schedule.next();
     int64_t pages = 0;
     for (size_t v = 1; v < plan.tree.nodes.size(); ++v)
@@ -173,10 +60,10 @@ TEST(Schedule, ComesToItsEndInAsFewPagesAsTheLargestRequestTakes) {
     const std::vector<Request> requests = random_requests(draws, 16);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const int64_t bundles = plan.most_bundles + draws.below(4);
-    ScheduleLimits l = limits(bundles, 8 + draws.below(60), 1 + draws.below(8));
+    ScheduleLimits l = limits(plan, bundles, 8 + draws.below(60), 1 + draws.below(8));
     l.reserve = 0.25 * static_cast<double>(draws.below(5));
     l.high_water = draws.below(2) == 0 ? 1 : 0.95;
-    Play play(plan, l);
+    Play play(plan, l, trial);
     play.run(whole_lengths(plan));
     EXPECT_EQ(play.lengths, whole_lengths(plan)) << trial;
     EXPECT_EQ(play.schedule.counts().computed, plan.tree.tokens()) << trial;
@@ -216,12 +103,12 @@ TEST(Schedule, IsNeverAboveThePagesThatItsPlayTook) {
     Draws draws(trial + 9000);
     const std::vector<Request> requests = random_requests(draws, 20);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
-    ScheduleLimits l = limits(10'000, 16 + draws.below(60), 1 + draws.below(16));
+    ScheduleLimits l = limits(plan, 10'000, 16 + draws.below(60), 1 + draws.below(16));
     l.bundles = play(plan, l).peak_bundles;
     ASSERT_GE(l.bundles, plan.most_bundles);
     std::vector<int64_t> ends;
     for (const int64_t most : whole_lengths(plan)) ends.push_back(1 + draws.below(most));
-    Play played(plan, l);
+    Play played(plan, l, trial);
     played.run(ends);
     EXPECT_EQ(played.lengths, ends);
     EXPECT_LE(played.schedule.pages().peak_pages(), 6 * l.bundles);
@@ -235,7 +122,7 @@ TEST(Schedule, HoldsNoPageBehindCancelledRequests) {
     const std::vector<Request> requests = random_requests(draws, 14);
     const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const int64_t bundles = plan.most_bundles + draws.below(6);
-    Play play(plan, limits(bundles, 8 + draws.below(40), 1 + draws.below(8)));
+    Play play(plan, limits(plan, bundles, 8 + draws.below(40), 1 + draws.below(8)), trial);
     play.run(whole_lengths(plan), [&](Play& p) {
       for (int64_t i = draws.below(2); i > 0; --i, ++cancels)
         p.schedule.cancel(static_cast<int32_t>(draws.below(std::ssize(requests))));
@@ -245,15 +132,83 @@ TEST(Schedule, HoldsNoPageBehindCancelledRequests) {
     for (int64_t b = 0; b < bundles; ++b) EXPECT_EQ(play.schedule.pages().free_bundles(), bundles);
   }
   EXPECT_GT(cancels, 10'000);
-  EXPECT_GT(preemptions, 300);
+  EXPECT_GT(preemptions, 200);
+}
+
+/// One request of `width` beams behind a prompt of 11 tokens.
+std::vector<Request> one_search(int64_t width, int64_t tokens) {
+  Request request{.prompt = std::vector<int32_t>(11, 1), .max_tokens = tokens};
+  request.beams.width = width;
+  return {request};
+}
+
+// Beams hold what they have in common once: as many bundles as there are different fronts that end with a bundle. So a
+// step takes at most one for each of them.
+TEST(Schedule, HoldsWhatBeamsHaveInCommonOnce) {
+  for (uint64_t trial = 0; trial < 200; ++trial) {
+    const int64_t width = 2 + static_cast<int64_t>(trial % 6), tokens = 2 + static_cast<int64_t>(trial % 60);
+    const std::vector<Request> requests = one_search(width, tokens);
+    const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+    const int64_t prompt = bundles_for(11, kPage);
+    EXPECT_EQ(plan.most_bundles, prompt + width * bundles_for(tokens - 1, kPage));
+    Play play(plan, limits(plan, plan.most_bundles, 16, 1), trial);
+    int64_t before = prompt;
+    for (ScheduledStep step = play.schedule.next(); !step.empty(); step = play.schedule.next()) {
+      const int64_t held = play.schedule.pages().pages_in_use() / 6;
+      EXPECT_LE(held - before, width);
+      std::set<std::vector<int64_t>> fronts;
+      for (int64_t t = 0; t < play.schedule.tails_of(0).count(); ++t) {
+        const std::vector<int64_t>& text = play.texts[static_cast<size_t>(t)];
+        for (int64_t end = kPage; end < std::ssize(text) + kPage; end += kPage)
+          fronts.emplace(text.begin(), text.begin() + std::min(end, std::ssize(text)));
+      }
+      EXPECT_EQ(held, prompt + std::ssize(fronts));
+      before = held;
+      play.take(step, {tokens});
+    }
+    EXPECT_EQ(play.schedule.counts().recomputed, 0);
+    EXPECT_EQ(play.schedule.pages().pages_in_use(), 0);
+  }
+}
+
+TEST(Schedule, FeedsBeamsTogetherOrNotAtAll) {
+  std::vector<Request> requests = one_search(5, 30);
+  requests.push_back({.prompt = std::vector<int32_t>(30, 2), .max_tokens = 40});
+  requests.push_back(requests[0]);
+  const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+  ScheduleLimits l = limits(plan, plan.most_bundles + 4, 16, 16);
+  l.reserve = 0;
+  Play play(plan, l);
+  for (ScheduledStep step = play.schedule.next(); !step.empty(); step = play.schedule.next()) {
+    std::map<int32_t, std::set<std::pair<int32_t, int32_t>>> ranges;
+    std::map<int32_t, int64_t> tails;
+    for (const Work& w : step.work)
+      if (w.sequence >= 0) ranges[w.sequence].emplace(w.begin, w.end), ++tails[w.sequence];
+    for (const auto& [s, all] : ranges) {
+      EXPECT_EQ(all.size(), 1);
+      EXPECT_EQ(tails[s], play.schedule.tails_of(s).count());
+    }
+    play.take(step, whole_lengths(plan));
+  }
+  EXPECT_GT(play.schedule.counts().preemptions, 0);
+  EXPECT_EQ(play.lengths, whole_lengths(plan));
+}
+
+TEST(Schedule, RefusesMoreBeamsThanGoTogether) {
+  const std::vector<Request> requests = one_search(9, 5);
+  const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+  ScheduleLimits l = limits(plan, 100, 16, 1);
+  EXPECT_NO_THROW(Schedule(plan.tree, plan.order, plan.demands, l));
+  l.sequences = 8;
+  EXPECT_THROW(Schedule(plan.tree, plan.order, plan.demands, l), InternalError);
 }
 
 TEST(Schedule, RefusesABatchWithARequestThatNeverFits) {
   const std::vector<Request> requests(1, {.prompt = std::vector<int32_t>(20, 1), .max_tokens = 30});
   const BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
   EXPECT_EQ(plan.most_bundles, 3 + 4);
-  EXPECT_NO_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(7, 8, 8)));
-  EXPECT_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(6, 8, 8)), InternalError);
+  EXPECT_NO_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(plan, 7, 8, 8)));
+  EXPECT_THROW(Schedule(plan.tree, plan.order, plan.demands, limits(plan, 6, 8, 8)), InternalError);
 }
 
 // Against arrival order: groups that decode for long begin early, and keep the passes full to the end.
@@ -273,7 +228,7 @@ TEST(Schedule, LeavesFewerHalfEmptyStepsThanArrivalOrder) {
     }
     BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
     const auto half_empty = [&](const std::vector<int32_t>& order) {
-      Schedule schedule(plan.tree, order, plan.demands, limits(200, 64, 32));
+      Schedule schedule(plan.tree, order, plan.demands, limits(plan, 200, 64, 32));
       std::vector<int64_t> lengths(static_cast<size_t>(schedule.sequences()), 0);
       int64_t steps = 0, few = 0;
       for (ScheduledStep step = schedule.next(); !step.empty(); step = schedule.next(), ++steps) {

@@ -217,7 +217,7 @@ void check_beams(const Request& request) {
     throw UserError("",
                     fmt::format("\"num_beams\" is {} and \"temperature\" {}: beams are searched without draws",
                                 request.beams.width, request.sampling.temperature),
-                    "set temperature to 0, or leave num_beams out");
+                    "set temperature to 0, or num_beams to 1");
   if (request.best_of > request.n)
     throw UserError("", "\"num_beams\" and \"best_of\" do not go together", "n of the beams are answered");
   if (request.n > request.beams.width)
