@@ -60,6 +60,49 @@ TEST_F(Generation, EndsAtEveryTokenThatAConfigurationNames) {
               HasSubstr("generation_config.json: \"eos_token_id\" is"));
 }
 
+TEST_F(Generation, SearchesByBeams) {
+  write("p.txt", "copy da di =\ncopy di =\n");
+  generate({"generate.prompts_file=p.txt", "generate.num_beams=4", "generate.n=3", "generate.early_stopping=never",
+            "generate.length_penalty=0.5"});
+  const std::vector<Json> four = samples();
+  ASSERT_EQ(four.size(), 2u);
+  EXPECT_EQ(four[0].at("completions").items().size(), 3u);
+  EXPECT_EQ(four[0].at("completion").as_string(), four[0].at("completions").items()[0].as_string());
+
+  // A line's own options win, and what shares the file changes nothing.
+  write(
+      "q.jsonl",
+      R"({"custom_id": "a", "prompt": "copy da di =", "num_beams": 4, "n": 3, "early_stopping": "never", "length_penalty": 0.5})"
+      "\n"
+      R"({"custom_id": "b", "prompt": "copy da di ="})"
+      "\n");
+  generate({"generate.prompts_file=q.jsonl", "run.dir=other"});
+  std::istringstream lines(test::read_file(*this / "other/samples.jsonl"));
+  std::string line;
+  std::getline(lines, line);
+  const Json found = Json::parse(line, "samples.jsonl");
+  for (size_t j = 0; j < 3; ++j)
+    EXPECT_EQ(found.at("outputs").items().at(j).at("text").as_string(),
+              four[0].at("completions").items().at(j).as_string());
+  std::getline(lines, line);
+  EXPECT_EQ(Json::parse(line, "samples.jsonl").at("outputs").items().size(), 1u);
+}
+
+TEST_F(Generation, RefusesBeamsThatDoNotGoTogetherWithTheRest) {
+  const Words beams = {"generate.prompts=[\"copy\"]", "generate.num_beams=3"};
+  const auto refusal = [&](Words more) {
+    more.insert(more.begin(), beams.begin(), beams.end());
+    return generate(more, 2).err;
+  };
+  EXPECT_THAT(refusal({"generate.temperature=0.5"}),
+              HasSubstr("generate.num_beams is 3 and generate.temperature 0.5: beams are searched without draws"));
+  EXPECT_THAT(refusal({"generate.n=4"}),
+              HasSubstr("generate.num_beams is 3 and generate.n 4: there are no more answers than beams"));
+  EXPECT_THAT(refusal({"generate.best_of=2"}), HasSubstr("generate.best_of 2: n of the beams are answered"));
+  EXPECT_THAT(refusal({"generate.max_new_tokens=0"}), HasSubstr("there is nothing to search for"));
+  EXPECT_THAT(refusal({"generate.early_stopping=soon"}), HasSubstr("early_stopping"));
+}
+
 TEST_F(Generation, ReadsPromptsByTheRulesOfTheData) {
   write("p.txt",
         "\xEF\xBB\xBF"

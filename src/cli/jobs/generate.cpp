@@ -88,8 +88,6 @@ void refuse_unread(const RequestFile& file) {
   for (const AskedLine& line : file.lines)
     for (size_t i = line.first; i < line.first + line.count; ++i) {
       const Request& request = file.requests[i];
-      if (request.beams.width > 1)
-        throw UserError(line.where, "search by beams (num_beams) is not there yet", "draw samples with n and best_of");
       if (request.activation_offset > 0)
         throw UserError(line.where, "activation_offset is not there yet", "leave it out");
     }
@@ -324,6 +322,8 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
   if (g.temperature == 0 && (!g.prompts.empty() || g.prompts_file.empty()))
     notes.add("generate", said, {"top_k", "top_p", "min_p", "typical_p", "seed"},
               "generate.temperature is 0, which always takes the most likely token");
+  if (g.num_beams == 1 && (!g.prompts.empty() || g.prompts_file.empty()))
+    notes.add("generate", said, {"length_penalty", "early_stopping"}, "generate.num_beams is 1, which searches nothing");
   if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file", "kind"}, "generate.prompts is given");
 }
 

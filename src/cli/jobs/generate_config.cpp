@@ -18,6 +18,11 @@ PrefixMode prefix_mode(const std::string& name) {
   return name == "off" ? PrefixMode::off : PrefixMode::tree;
 }
 
+EarlyStopping early_stopping_of(const std::string& name) {
+  if (name == "never") return EarlyStopping::never;
+  return name == "true" ? EarlyStopping::yes : EarlyStopping::no;
+}
+
 DType kv_dtype(const std::string& name) {
   if (name == "bf16") return DType::bf16;
   if (name == "f16") return DType::f16;
@@ -62,6 +67,14 @@ void GenerateConfig::visit(Fields& v) {
   v("n", n, in_range(1, 1024), "continuations of each prompt", free);
   v("best_of", best_of, in_range(0, 1024),
     "draw so many and answer the n with the largest mean log-probability a token; 0: n", free);
+  v("num_beams", num_beams, in_range(1, kMostBeams),
+    "search for the likeliest continuations by so many beams, of which the n best are answered; 1: no search", free);
+  v("length_penalty", length_penalty, in_range(-kLargestLengthPower, kLargestLengthPower),
+    "a searched continuation of so many tokens scores the sum of their log-probabilities / tokens ^ this", free);
+  v("early_stopping", early_stopping, one_of({"false", "true", "never"}),
+    "a search ends when as many continuations as beams have ended (true), and the best beam, at its length (false) or "
+    "at the largest one (never), would score no better than they do",
+    free);
   v("logprobs", logprobs, in_range(-1, 64),
     "tell the log-probability of each new token and of so many of the most likely ones; -1: none", free);
   v("prompt_logprobs", prompt_logprobs, in_range(-1, 64), "the same of the prompt's tokens", free);
@@ -118,6 +131,24 @@ void GenerateConfig::check(SectionCheck& own) const {
     if (text.empty()) own.fault("stop", "generate.stop holds an empty text", "every continuation would end at once");
   if (max_new_tokens == 0 && (n > 1 || best_of > 1))
     own.fault("n", "several continuations of no token are asked for", "raise generate.max_new_tokens, or leave n out");
+  if (num_beams > 1) check_beams(own);
+}
+
+void GenerateConfig::check_beams(SectionCheck& own) const {
+  const std::string beams = fmt::format("generate.num_beams is {}", num_beams);
+  if (max_new_tokens == 0)
+    own.fault("num_beams", beams + " and generate.max_new_tokens 0: there is nothing to search for",
+              "raise generate.max_new_tokens, or leave num_beams out");
+  if (temperature > 0)
+    own.fault("num_beams",
+              fmt::format("{} and generate.temperature {}: beams are searched without draws", beams, temperature),
+              "leave one of them out");
+  if (n > num_beams)
+    own.fault("n", fmt::format("{} and generate.n {}: there are no more answers than beams", beams, n),
+              "raise num_beams, or lower n");
+  if (best_of > n)
+    own.fault("best_of", fmt::format("{} and generate.best_of {}: n of the beams are answered", beams, best_of),
+              "leave best_of out");
 }
 
 Request GenerateConfig::request() const {
@@ -134,6 +165,7 @@ Request GenerateConfig::request() const {
                       .min_tokens = min_tokens};
   request.n = n;
   request.best_of = best_of;
+  request.beams = {num_beams, length_penalty, early_stopping_of(early_stopping)};
   request.max_tokens = max_new_tokens;
   request.stop = stop;
   request.logprobs = logprobs;

@@ -27,6 +27,9 @@ struct GenerateConfig {
   std::vector<std::string> stop;
   bool ignore_eos = false;
   int64_t n = 1, best_of = 0;
+  int64_t num_beams = 1;
+  double length_penalty = 1;
+  std::string early_stopping = "false";
   int64_t logprobs = -1, prompt_logprobs = -1;
   int64_t seed = 1;
   std::string prefix = "tree";
@@ -41,6 +44,7 @@ struct GenerateConfig {
 
   void visit(Fields& v);
   void check(SectionCheck&) const;
+  void check_beams(SectionCheck&) const;
 
   /// A request that says nothing of itself.
   Request request() const;
