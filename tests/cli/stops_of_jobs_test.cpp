@@ -98,7 +98,7 @@ TEST_F(Stops, AnExportIsLeftWithoutAFolderAndMadeByTheSameCommand) {
 }
 
 TEST_F(Stops, DataThatAreCutShortWhileTheyAreReadAreToldAndNothingIsKept) {
-  repeat("train.jsonl", 300);
+  repeat("train.jsonl", 3000);
   const Words words = {"mos.toml", "job=prepare", "data.cache=cache", "run.dir=run"};
   test::Process process(trainer(words));
   ASSERT_TRUE(hold(process, [&] {
