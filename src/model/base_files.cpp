@@ -62,9 +62,11 @@ void refuse_other_folder(const fs::path& folder, const std::string& where) {
     throw UserError(where, fmt::format("model.path \"{}\" is {} and no model", folder.string(), what), hint);
   };
   if (fs::exists(folder / "adapter_config.json"))
-    fail("an adapter in PEFT's format",
-         base_hint(peft_base(folder)) +
-             "\nan adapter of PEFT is not read: what a run of this program trained is, by adapter.load");
+    fail(
+        "an adapter in PEFT's format",
+        base_hint(peft_base(folder)) +
+            "\nan adapter of PEFT answers requests, by generate.adapters; what a run of this program trained is read by "
+            "adapter.load, too");
   if (fs::exists(folder / "adapter.json"))
     fail("a saved adapter", base_hint(base_of_run(fs::absolute(folder).parent_path())) +
                                 fmt::format("\nand adapter.load to \"{}\"", folder.string()));

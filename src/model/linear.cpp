@@ -27,8 +27,8 @@ struct Delta {
 /// Calls f(delta) for each group of rows and each delta of its adapter that changes this weight.
 template <class F> void for_each_delta(const Pass& pass, int weight, F&& f) {
   for (const RowGroup& group : pass.batch.groups) {
-    if (!group.adapter) continue;
     const int64_t rows = group.end - group.begin;
+    if (!group.adapter || rows == 0) continue;
     int64_t column = 0;
     for (const auto& matrices : group.adapter->deltas(weight)) {
       const auto scope = pass.ctx.scratch.scope();

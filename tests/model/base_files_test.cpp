@@ -104,11 +104,14 @@ TEST_F(BaseFiles, FoldersOfAnotherKindSayWhatTheyAre) {
   test::write_file(run / "adapter/adapter.json", "{}");
   test::write_file(run / "peft/adapter_config.json", R"({"base_model_name_or_path": "org/name"})");
   test::write_file(folder_ / "pool/sharing.json", "{}");
-  EXPECT_EQ(fault(given(run / "peft")),
-            fmt::format("a.toml:2:1: model.path \"{}\" is an adapter in PEFT's format and no model\n"
-                        "  set model.path to the base model that it was trained on: \"org/name\"\n"
-                        "  an adapter of PEFT is not read: what a run of this program trained is, by adapter.load",
-                        (run / "peft").string()));
+  EXPECT_EQ(
+      fault(given(run / "peft")),
+      fmt::format(
+          "a.toml:2:1: model.path \"{}\" is an adapter in PEFT's format and no model\n"
+          "  set model.path to the base model that it was trained on: \"org/name\"\n"
+          "  an adapter of PEFT answers requests, by generate.adapters; what a run of this program trained is read "
+          "by adapter.load, too",
+          (run / "peft").string()));
   EXPECT_EQ(fault(given(run / "adapter")),
             fmt::format("a.toml:2:1: model.path \"{0}/adapter\" is a saved adapter and no model\n"
                         "  set model.path to the base model that it was trained on: \"{1}\"\n"
