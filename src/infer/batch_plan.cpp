@@ -10,17 +10,32 @@
 namespace tessera {
 namespace {
 
-/// What prompts must have in common beside their tokens.
-using Key = std::pair<std::string_view, std::string_view>;
+/// Numbers the adapters in the order in which they occur.
+void number_adapters(std::span<const Request> requests, const BatchAdapters& adapters, BatchPlan& plan) {
+  const std::string base = "base";
+  std::map<std::string_view, int32_t> numbers = {{base, 0}};  // by content
+  plan.adapters = {base};
+  for (const Request& request : requests) {
+    const auto found = adapters.contents.find(request.adapter);
+    const std::string& content = found == adapters.contents.end() ? request.adapter : found->second;
+    const auto [at, is_new] = numbers.try_emplace(content, static_cast<int32_t>(plan.adapters.size()));
+    if (is_new) plan.adapters.push_back(request.adapter);
+    plan.weights.push_back({at->second, at->second ? static_cast<int32_t>(request.activation_offset) : 0});
+  }
+}
 
-std::vector<std::vector<int32_t>> requests_by_key(std::span<const Request> requests) {
-  std::map<Key, size_t> numbers;
-  std::vector<std::vector<int32_t>> keys;  // in the order in which they occur
+/// By salt, in the order in which they occur; within one, those of an adapter come together.
+std::vector<std::vector<int32_t>> requests_by_key(std::span<const Request> requests, const BatchPlan& plan) {
+  std::map<std::string_view, size_t> numbers;
+  std::vector<std::vector<int32_t>> keys;
   for (size_t i = 0; i < requests.size(); ++i) {
-    const auto [at, is_new] = numbers.try_emplace({requests[i].adapter, requests[i].cache_salt}, keys.size());
+    const auto [at, is_new] = numbers.try_emplace(requests[i].cache_salt, keys.size());
     if (is_new) keys.emplace_back();
     keys[at->second].push_back(static_cast<int32_t>(i));
   }
+  const auto adapter = [&](int32_t r) { return plan.weights[static_cast<size_t>(r)].adapter; };
+  for (std::vector<int32_t>& key : keys)
+    std::stable_sort(key.begin(), key.end(), [&](int32_t a, int32_t b) { return adapter(a) < adapter(b); });
   return keys;
 }
 
@@ -42,16 +57,26 @@ void append(PrefixTree& all, const PrefixTree& tree) {
   all.comparisons += tree.comparisons;
 }
 
-Demand demand_of(const Request& request, int64_t max_position) {
-  if (request.max_tokens == 0) return {};
+Demand demand_of(const Request& request, int32_t adapter, int64_t max_position) {
+  if (request.max_tokens == 0) return {.adapter = adapter};
   // The last new token needs no position: it is not fed.
   const int64_t room = max_position - std::ssize(request.prompt) + 1, tokens = std::min(request.max_tokens, room);
   const auto width = static_cast<int32_t>(request.beams.width);
-  if (width > 1) return {tokens, 1, width};
-  return {tokens, static_cast<int32_t>(request.best_of)};
+  if (width > 1) return {tokens, 1, width, adapter};
+  return {tokens, static_cast<int32_t>(request.best_of), 1, adapter};
 }
 
-std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Request> requests) {
+/// Those of an adapter come where the first of them does.
+void bring_together(std::vector<int32_t>& order, const BatchPlan& plan) {
+  const auto adapter = [&](int32_t r) { return static_cast<size_t>(plan.weights[static_cast<size_t>(r)].adapter); };
+  std::vector<size_t> places(plan.adapters.size(), order.size());
+  for (size_t i = 0; i < order.size(); ++i) places[adapter(order[i])] = std::min(places[adapter(order[i])], i);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return places[adapter(a)] < places[adapter(b)]; });
+}
+
+std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Request> requests,
+                                     const BatchAdapters& adapters) {
   std::vector<double> expected;
   for (size_t i = 0; i < requests.size(); ++i) {
     // Where a text may end by itself, half of its length is expected.
@@ -64,31 +89,34 @@ std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Requ
     const auto first = plan.tree.terminals.begin() + group.terminal_begin;
     order.insert(order.end(), first, first + group.leaves);
   }
+  if (std::ssize(plan.adapters) - 1 > adapters.most_together) bring_together(order, plan);
   return order;
 }
 
 }  // namespace
 
 BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t page_tokens, int64_t max_position,
-                     int threads) {
+                     int threads, const BatchAdapters& adapters) {
   BatchPlan plan;
   plan.cached.resize(requests.size());
+  number_adapters(requests, adapters, plan);
   for (const Request& request : requests) {
     // Behind the last token of a prompt that is only scored nothing follows.
     const size_t unfed = request.max_tokens == 0 ? 1 : 0;
     plan.fed.push_back(std::span<const int32_t>(request.prompt).first(request.prompt.size() - unfed));
-    plan.demands.push_back(demand_of(request, max_position));
+    const int32_t adapter = plan.weights[plan.demands.size()].adapter;
+    plan.demands.push_back(demand_of(request, adapter, max_position));
     plan.widest = std::max(plan.widest, plan.demands.back().width);
   }
   plan.tree.nodes.push_back({.subtree_end = 1});
-  for (const std::vector<int32_t>& key : requests_by_key(requests)) {
-    const PrefixTree all = shared_tree(plan.fed, key, PrefixMode::tree, threads);
+  for (const std::vector<int32_t>& key : requests_by_key(requests, plan)) {
+    const PrefixTree all = shared_tree(plan.fed, key, PrefixMode::tree, threads, plan.weights);
     cached_tokens(all, plan.cached);
-    const PrefixTree tree = mode == PrefixMode::tree ? all : shared_tree(plan.fed, key, mode, threads);
+    const PrefixTree tree = mode == PrefixMode::tree ? all : shared_tree(plan.fed, key, mode, threads, plan.weights);
     plan.statistics += prefix_statistics(tree);
     append(plan.tree, tree);
   }
-  plan.order = admission_order(plan, requests);
+  plan.order = admission_order(plan, requests, adapters);
   for (size_t v = 1; v < plan.tree.nodes.size(); ++v) {
     const PrefixTree::Node& node = plan.tree.nodes[v];
     plan.all_bundles += bundles_for(node.end - node.begin, page_tokens);

@@ -14,6 +14,7 @@
 #include "core/stop.h"
 #include "infer/answers.h"
 #include "infer/prompt_scores.h"
+#include "infer/row_groups.h"
 #include "kernels/compute.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -42,7 +43,8 @@ ScheduleLimits limits_of(const DecoderModel& decoder, const EngineOptions& optio
           .pages_per_bundle = decoder.num_layers() * decoder.config().num_key_value_heads,
           .page_tokens = options.page_tokens,
           .high_water = options.high_water,
-          .reserve = options.reserve};
+          .reserve = options.reserve,
+          .adapters = options.max_step_adapters};
 }
 
 /// hidden [rows, D] of a step's rows, from scratch.
@@ -87,10 +89,9 @@ class Engine {
       : ctx_(ctx),
         model_(model),
         decoder_(model.decoder()),
-        requests_(requests),
         plan_(plan),
         shape_(shape_of(decoder_, options, ctx.threads)),
-        adapters_(adapters),
+        adapters_(adapters_of(plan, model, adapters)),
         hooks_(hooks),
         schedule_(plan.tree, plan.order, plan.demands, limits_of(decoder_, options, bundles, plan.widest)),
         pages_(allocate_pages(ctx.scratch, decoder_, bundles, options.page_tokens, options.kv_dtype)),
@@ -121,7 +122,7 @@ class Engine {
     const auto begin = Clock::now();
     const StepPlan plan = plan_step(schedule_, step.work, plan_.fed, answers_.tails(), shape_);
     planning_ += Clock::now() - begin;
-    const std::vector<RowGroup> groups = groups_of(step.work, plan);
+    const std::vector<RowGroup> groups = row_groups(schedule_, step.work, plan.first_rows, plan_.weights, adapters_);
     const TokenBatch batch{upload(ctx_, plan.ids), upload(ctx_, plan.positions), {}, {}, groups};
     const Pass pass{ctx_, batch, {&model_.pool()}};
     TensorView hidden;
@@ -136,30 +137,6 @@ class Engine {
     choose_tokens(pass, hidden, wanted_rows(step, plan));
     keep_awaited(hidden, step.work, plan);
     for (const int32_t r : step.prompts) answers_.end_prompt(r);
-  }
-
-  const Request& request_of(const Work& w) const {
-    const int32_t r =
-        w.node >= 0 ? plan_.tree.nodes[static_cast<size_t>(w.node)].request : schedule_.request_of(w.sequence);
-    return requests_[static_cast<size_t>(r)];
-  }
-
-  BoundAdapter* adapter_of(const Request& request) const {
-    if (request.adapter.empty()) return model_.bound_adapter();
-    return adapters_.at(request.adapter);
-  }
-
-  std::vector<RowGroup> groups_of(std::span<const Work> work, const StepPlan& plan) const {
-    std::vector<RowGroup> groups;
-    for (size_t i = 0; i < work.size(); ++i) {
-      BoundAdapter* adapter = adapter_of(request_of(work[i]));
-      const int64_t end = plan.first_rows[i + 1];
-      if (!groups.empty() && groups.back().adapter == adapter)
-        groups.back().end = end;
-      else
-        groups.push_back({plan.first_rows[i], end, adapter});
-    }
-    return groups;
   }
 
   /// Requests whose path holds a number that its page does not.
@@ -294,10 +271,9 @@ class Engine {
   const Context& ctx_;
   Model& model_;
   const DecoderModel& decoder_;
-  std::span<const Request> requests_;
   const BatchPlan& plan_;
   PlanShape shape_;
-  const std::map<std::string, BoundAdapter*>& adapters_;
+  std::vector<BoundAdapter*> adapters_;  // at their numbers in the plan
   const EngineHooks& hooks_;
   Schedule schedule_;
   KeyValuePages pages_;
@@ -308,8 +284,9 @@ class Engine {
   Clock::duration planning_{};
 };
 
-/// Scratch of a pass of so many rows, whose tokens are chosen and scored.
-int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int threads) {
+/// Scratch of a pass of so many rows, whose tokens are chosen and scored. @param adapters  that rows may read
+int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int threads,
+                   std::span<BoundAdapter* const> adapters) {
   const DecoderModel& decoder = model.decoder();
   const Compute counting = Compute::counting(model.pool().device(), threads);
   const Context& ctx = counting;
@@ -324,11 +301,21 @@ int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int
   Arena elsewhere = Arena::counting(model.pool().device());
   const KeyValuePages pages =
       allocate_pages(elsewhere, decoder, batch.most_bundles, options.page_tokens, options.kv_dtype);
-  const RowGroup group{0, std::ssize(plan.ids), model.bound_adapter()};
-  const TokenBatch tokens{upload(ctx, plan.ids), upload(ctx, plan.positions), {}, {}, {&group, 1}};
+  // All rows may read one adapter, and room is made for the largest rank of all.
+  std::vector<RowGroup> groups = {{0, rows}};
+  for (BoundAdapter* adapter : adapters) groups.push_back({rows, rows, adapter});
+  const TokenBatch tokens{upload(ctx, plan.ids), upload(ctx, plan.positions), {}, {}, groups};
   const Pass pass{ctx, tokens, {&model.pool()}};
   PagedAttention attention(ctx, plan, pages);
-  const TensorView hidden = decoder.forward(pass, attention);
+  const auto forward = [&](BoundAdapter* adapter) {
+    groups.front().adapter = adapter;
+    return decoder.forward(pass, attention);
+  };
+  for (BoundAdapter* adapter : adapters) {
+    const auto scope = ctx.scratch.scope();
+    forward(adapter);
+  }
+  const TensorView hidden = forward(nullptr);
   {
     const auto scope = ctx.scratch.scope();
     const TensorView nll = ctx.scratch.allocate({rows}, decoder.activations());
@@ -348,7 +335,7 @@ int64_t pass_bytes(Model& model, const EngineOptions& options, int64_t rows, int
 }  // namespace
 
 EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const EngineOptions& options, int threads,
-                                int64_t memory_bytes) {
+                                int64_t memory_bytes, const std::map<std::string, BoundAdapter*>& adapters) {
   EngineMemory memory;
   memory.bundle_bytes = bundle_bytes(model.decoder(), options.page_tokens, options.kv_dtype);
   const int64_t per_bundle = limits_of(model.decoder(), options, 0, 1).pages_per_bundle;
@@ -359,7 +346,8 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
   // Continuations that end early change the schedule: a step can have more rows than any that was played.
   int64_t rows = plan.tree.tokens();
   for (const Demand& demand : plan.demands) rows += demand.tails() * demand.new_tokens;
-  memory.pass_bytes = pass_bytes(model, options, std::min(rows, limits.step_tokens), threads);
+  memory.pass_bytes =
+      pass_bytes(model, options, std::min(rows, limits.step_tokens), threads, adapters_of(plan, model, adapters));
   return memory;
 }
 

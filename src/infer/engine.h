@@ -26,7 +26,8 @@ struct EngineOptions {
   int64_t step_tokens = 256;    // rows of a pass
   int64_t max_sequences = 0;    // that are continued together, every beam counted; 0: as many as a pass has rows
   double high_water = 0.95, reserve = 0.5;
-  bool cumulative_logprobs = false;  // of every continuation, also where no logprobs are asked for
+  bool cumulative_logprobs = false;       // of every continuation, also where no logprobs are asked for
+  int64_t max_step_adapters = INT64_MAX;  // whose requests are computed together
 };
 
 /// Counts of a batch so far.
@@ -55,14 +56,17 @@ struct EngineMemory {
 };
 /// Pages for the whole batch played through, or as many as `memory_bytes` holds, but at least those of its largest
 /// request alone.
-EngineMemory plan_engine_memory(Model&, const BatchPlan&, const EngineOptions&, int threads, int64_t memory_bytes);
+/// @param adapters  as of run_engine; they may be counted only
+EngineMemory plan_engine_memory(Model&, const BatchPlan&, const EngineOptions&, int threads, int64_t memory_bytes,
+                                const std::map<std::string, BoundAdapter*>& adapters = {});
 
 /// Answers every request. A continuation depends on its own request alone: neither on the others nor on the schedule.
 /// A request that cannot go on (its logits are not finite, no token is allowed, its keys do not fit into their pages)
 /// ends with an error, and the others go on. Adapters that are bound must be assembled.
 /// @param plan       of these requests, by the options' prefix mode
 /// @param bundles    of pages; EngineMemory says how many, and the bytes of the context's scratch
-/// @param adapters   by name; the model's own has none
+/// @param adapters   by name; the model's own has none. "base" is what rows without an adapter read: of a model that
+///   has no deltas it may be left out
 /// @param tokenizer  of texts and stop strings; null: there are neither
 /// @throws Stopped between two passes when a stop was asked for
 EngineCounts run_engine(const Context&, Model&, std::span<const Request>, const BatchPlan& plan, const EngineOptions&,

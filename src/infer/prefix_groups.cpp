@@ -202,16 +202,17 @@ PrefixTree no_levels(Prompts prompts, std::span<const int32_t> requests, int64_t
 
 }  // namespace
 
-PrefixTree shared_tree(Prompts prompts, std::span<const int32_t> requests, PrefixMode mode, int threads) {
+PrefixTree shared_tree(Prompts prompts, std::span<const int32_t> requests, PrefixMode mode, int threads,
+                       std::span<const TokenWeights> weights) {
   if (mode == PrefixMode::off) {
     check_prompts(prompts, requests);
     return no_levels(prompts, requests, 0);
   }
   if (mode == PrefixMode::sort) {
-    const PrefixOrder sorted = sort_by_prefix(prompts, requests, threads);
+    const PrefixOrder sorted = sort_by_prefix(prompts, requests, threads, weights);
     return no_levels(prompts, sorted.order, sorted.comparisons);
   }
-  PrefixTree tree = prefix_tree(prompts, requests, threads);
+  PrefixTree tree = prefix_tree(prompts, requests, threads, weights);
   if (mode == PrefixMode::level1_exact) return one_level(prompts, tree, ExactGroups(tree).groups());
   if (mode == PrefixMode::level1_greedy)
     return one_level(prompts, tree, GreedyGroups(tree).groups(tree.terminals.size()));

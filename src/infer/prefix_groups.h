@@ -24,9 +24,11 @@ enum class PrefixMode : uint8_t {
 /// one node a request, below the root, also for equal prompts.
 /// Computed tokens: S_trie = tree <= level1_exact <= level1_greedy <= S_logical = sort = off. level1_exact is the least
 /// over all partitions of the requests, each part sharing what all of its prompts begin with.
-/// @param requests  of one key (adapter, salt): prompts of different keys share nothing
+/// @param requests  of one key (salt): prompts of different keys share nothing
+/// @param weights   as of sort_by_prefix: what is computed with different weights is not shared
 /// @throws InternalError as check_prompts does
-PrefixTree shared_tree(Prompts, std::span<const int32_t> requests, PrefixMode, int threads);
+PrefixTree shared_tree(Prompts, std::span<const int32_t> requests, PrefixMode, int threads,
+                       std::span<const TokenWeights> weights = {});
 
 /// The root's children, those with the most decoding for their prefilling first: descending in
 ///   sum of expected_new over the group's requests / tokens of the group's runs,

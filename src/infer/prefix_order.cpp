@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "core/error.h"
 
@@ -27,22 +28,37 @@ struct Range {
   Entry *begin, *end;
 };
 
+struct Sorted {
+  Prompts prompts;
+  std::span<const TokenWeights> weights;
+
+  std::span<const int32_t> tokens(const Entry& e) const { return prompts[static_cast<size_t>(e.request)]; }
+  TokenWeights weights_of(const Entry& e) const {
+    return weights.empty() ? TokenWeights{} : weights[static_cast<size_t>(e.request)];
+  }
+};
+
 /// Puts the entries of two sorted runs into `out`. The runs' numbers of common tokens are used up.
 /// @returns how many comparisons it took
-int64_t merge(Prompts prompts, Range left, Range right, Entry* out) {
+int64_t merge(const Sorted& of, Range left, Range right, Entry* out) {
   int64_t comparisons = 0;
   while (left.begin != left.end && right.begin != right.end) {
     Entry &a = *left.begin, &b = *right.begin;
     bool a_first = a.common > b.common;
     if (a.common == b.common) {
-      const auto x = prompts[static_cast<size_t>(a.request)], y = prompts[static_cast<size_t>(b.request)];
-      const size_t from = static_cast<size_t>(a.common), shorter = std::min(x.size(), y.size());
+      const auto x = of.tokens(a), y = of.tokens(b);
+      const TokenWeights v = of.weights_of(a), w = of.weights_of(b);
+      const size_t from = static_cast<size_t>(a.common),
+                   most = std::min({x.size(), y.size(), static_cast<size_t>(v.parts_from(w))});
       size_t i = from;
-      while (i < shorter && x[i] == y[i]) ++i;
+      while (i < most && x[i] == y[i]) ++i;
       comparisons += static_cast<int64_t>(i - from) + 1;
-      const bool equal = i == x.size() && i == y.size();
-      a_first = equal ? a.request < b.request : i == x.size() || (i < y.size() && x[i] < y[i]);
-      (a_first ? b : a).common = static_cast<int32_t>(i);
+      const auto at = static_cast<int32_t>(i);
+      if (i == x.size() && i == y.size())
+        a_first = a.request < b.request;
+      else
+        a_first = i == x.size() || (i < y.size() && std::pair(v.at(at), x[i]) < std::pair(w.at(at), y[i]));
+      (a_first ? b : a).common = at;
     }
     *out++ = a_first ? *left.begin++ : *right.begin++;
   }
@@ -53,6 +69,11 @@ int64_t merge(Prompts prompts, Range left, Range right, Entry* out) {
 
 }  // namespace
 
+int32_t TokenWeights::parts_from(const TokenWeights& other) const {
+  if (adapter == other.adapter && from == other.from) return INT32_MAX;
+  return std::min(adapter ? from : INT32_MAX, other.adapter ? other.from : INT32_MAX);
+}
+
 void check_prompts(Prompts prompts, std::span<const int32_t> requests) {
   for (int32_t request : requests) {
     TS_CHECK(request >= 0 && static_cast<size_t>(request) < prompts.size(), "request {} of {} prompts", request,
@@ -61,8 +82,10 @@ void check_prompts(Prompts prompts, std::span<const int32_t> requests) {
   }
 }
 
-PrefixOrder sort_by_prefix(Prompts prompts, std::span<const int32_t> requests, int threads) {
+PrefixOrder sort_by_prefix(Prompts prompts, std::span<const int32_t> requests, int threads,
+                           std::span<const TokenWeights> weights) {
   check_prompts(prompts, requests);
+  const Sorted of{prompts, weights};
   std::vector<Entry> from, to(requests.size());
   for (int32_t request : requests) from.push_back({request, 0});
   const int64_t count = static_cast<int64_t>(from.size());
@@ -75,7 +98,7 @@ PrefixOrder sort_by_prefix(Prompts prompts, std::span<const int32_t> requests, i
     const auto entry = [&](int64_t run) { return from.data() + ((count * run) >> level); };
 #pragma omp parallel for schedule(guided) num_threads(threads) reduction(+ : comparisons) if (threads > 1 && count > 1 << 10)
     for (int64_t k = 0; k < pairs; ++k)
-      comparisons += merge(prompts, {entry(2 * k), entry(2 * k + 1)}, {entry(2 * k + 1), entry(2 * k + 2)},
+      comparisons += merge(of, {entry(2 * k), entry(2 * k + 1)}, {entry(2 * k + 1), entry(2 * k + 2)},
                            to.data() + (entry(2 * k) - from.data()));
     from.swap(to);
   }

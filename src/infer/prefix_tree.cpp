@@ -84,8 +84,9 @@ void PrefixTree::link() {
   }
 }
 
-PrefixTree prefix_tree(Prompts prompts, std::span<const int32_t> requests, int threads) {
-  PrefixOrder sorted = sort_by_prefix(prompts, requests, threads);
+PrefixTree prefix_tree(Prompts prompts, std::span<const int32_t> requests, int threads,
+                       std::span<const TokenWeights> weights) {
+  PrefixOrder sorted = sort_by_prefix(prompts, requests, threads, weights);
   PrefixTree tree{.nodes = Builder(sorted).build(prompts), .terminals = {}, .comparisons = sorted.comparisons};
   tree.terminals = std::move(sorted.order);
   tree.link();

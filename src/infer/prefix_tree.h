@@ -41,6 +41,8 @@ struct PrefixTree {
 
 /// The tree in which every common prefix is one run: a node for each place where prompts part or end. Memory and,
 /// behind the sort, time are of the order of the number of requests.
-PrefixTree prefix_tree(Prompts, std::span<const int32_t> requests, int threads);
+/// @param weights  as of sort_by_prefix: what is computed with different weights is not common
+PrefixTree prefix_tree(Prompts, std::span<const int32_t> requests, int threads,
+                       std::span<const TokenWeights> weights = {});
 
 }  // namespace tessera

@@ -6,14 +6,6 @@
 #include "core/error.h"
 
 namespace tessera {
-int64_t bundles_alone(const PrefixTree& tree, int32_t node, const Demand& demand, int64_t page_tokens) {
-  int64_t bundles = demand.samples > 0 ? demand.width * bundles_for(demand.tail_tokens(), page_tokens) : 0;
-  for (int32_t v = node; v > 0; v = tree.nodes[static_cast<size_t>(v)].parent) {
-    const PrefixTree::Node& n = tree.nodes[static_cast<size_t>(v)];
-    bundles += bundles_for(n.end - n.begin, page_tokens);
-  }
-  return bundles;
-}
 
 Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vector<Demand> demands,
                    const ScheduleLimits& limits)
@@ -23,7 +15,8 @@ Schedule::Schedule(const PrefixTree& tree, std::vector<int32_t> order, std::vect
       pool_(limits.bundles, limits.pages_per_bundle),
       nodes_(tree.nodes.size()),
       requests_(demands_.size()),
-      pending_(order.begin(), order.end()) {
+      pending_(order.begin(), order.end()),
+      adapters_(limits.adapters) {
   TS_CHECK(limits.step_tokens > 0 && 0 < limits.sequences && limits.sequences <= limits.step_tokens,
            "{} sequences in passes of {} tokens", limits.sequences, limits.step_tokens);
   for (size_t v = 0; v < nodes_.size(); ++v) {
@@ -100,6 +93,7 @@ bool Schedule::give_back_last_admitted(int32_t keep) {
     if (*r == keep || request.started > 0) continue;
     leave_path(*r);
     pending_.push_front(*r);
+    adapters_.end(*r);
     admitted_.erase(std::next(r).base());
     ++counts_.preemptions;
     return true;
@@ -165,7 +159,7 @@ bool Schedule::make_room(int32_t s) {
 
 bool Schedule::may_admit(int32_t r) const {
   if (live_.empty() && admitted_.empty() && preempted_.empty()) return true;
-  if (!preempted_.empty()) return false;
+  if (!preempted_.empty() || !adapters_.has_room_for(demands_[static_cast<size_t>(r)].adapter)) return false;
   int64_t need = 0;
   for (const int32_t v : tree_.path_to(node_of(r))) {
     const NodeState& state = nodes_[static_cast<size_t>(v)];
@@ -196,12 +190,14 @@ void Schedule::hold_path(int32_t r) {
 void Schedule::admit(int32_t r) {
   hold_path(r);
   admitted_.push_back(r);
+  adapters_.begin(r, demands_[static_cast<size_t>(r)].adapter);
 }
 
 void Schedule::end_request(int32_t r) {
   RequestState& request = requests_[static_cast<size_t>(r)];
   if (request.is_ended) return;
   request.is_ended = true;
+  adapters_.end(r);
   const auto path = tree_.path_to(request.node);
   for (auto v = path.rbegin(); v != path.rend(); ++v) {
     NodeState& state = state_of(*v);

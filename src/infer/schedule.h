@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "infer/adapter_limit.h"
+#include "infer/demand.h"
 #include "infer/page_pool.h"
 #include "infer/prefix_tree.h"
 #include "infer/tails.h"
@@ -17,21 +19,10 @@ struct ScheduleLimits {
   int64_t step_tokens = 256;  // rows of a pass
   int64_t sequences = 256;    // that are continued together, each beam of a search counted; at most step_tokens
   int64_t bundles = 0, pages_per_bundle = 1, page_tokens = 16;
-  double high_water = 0.95;  // share of the pages up to which prompts are admitted
-  double reserve = 0.5;      // share of what live sequences may still grow by that is kept free when one is
+  double high_water = 0.95;      // share of the pages up to which prompts are admitted
+  double reserve = 0.5;          // share of what live sequences may still grow by that is kept free when one is
+  int64_t adapters = INT64_MAX;  // whose requests are computed together
 };
-
-/// What a request asks for: `samples` continuations of at most so many new tokens; none: its prompt alone is computed.
-/// A continuation that is searched by beams is one sequence with up to `width` tails.
-struct Demand {
-  int64_t new_tokens = 0;
-  int32_t samples = 0, width = 1;
-  int64_t tail_tokens() const { return new_tokens > 0 ? new_tokens - 1 : 0; }  // the last new token is never fed
-  int64_t tails() const { return int64_t{samples} * width; }
-};
-
-/// Bundles of pages that a request takes when it is alone, as long as it may become; its prompt ends at the node.
-int64_t bundles_alone(const PrefixTree&, int32_t node, const Demand&, int64_t page_tokens);
 
 /// Rows of a pass: positions [begin, end) of a node of the tree or of one of a sequence's tails; the other one is -1.
 struct Work {
@@ -180,10 +171,11 @@ class Schedule {
   int64_t tails_ = 0, live_tails_ = 0;  // that all sequences, and that live ones may have
   std::vector<int32_t> preempted_;      // the oldest first
   std::vector<int32_t> only_prompts_;   // requests without samples that end when the pass is done
-  std::set<int32_t> held_;              // nodes with pages that only requests wait for which are not admitted
-  int64_t promised_ = 0;                // bundles that admitted prompts will still take
-  int64_t room_ = 0;                    // rows of this pass that are free
-  bool may_start_ = true;               // no sequence in front of those that come now waits for its place
+  AdapterLimit adapters_;
+  std::set<int32_t> held_;  // nodes with pages that only requests wait for which are not admitted
+  int64_t promised_ = 0;    // bundles that admitted prompts will still take
+  int64_t room_ = 0;        // rows of this pass that are free
+  bool may_start_ = true;   // no sequence in front of those that come now waits for its place
   int64_t next_age_ = 0;
   Counts counts_;
 };

@@ -60,7 +60,8 @@ inline EngineMemory memory_of(Model& model, const BatchPlan& plan, const Batch& 
 
 /// All requests through the engine, each of which is told once.
 inline Answered answer_in(const Context& ctx, Model& model, const std::vector<Request>& requests, const BatchPlan& plan,
-                          const EngineOptions& options, int64_t bundles) {
+                          const EngineOptions& options, int64_t bundles,
+                          const std::map<std::string, BoundAdapter*>& adapters = {}) {
   Answered answered;
   answered.results.resize(requests.size());
   std::vector<int> told(requests.size(), 0);
@@ -68,7 +69,7 @@ inline Answered answer_in(const Context& ctx, Model& model, const std::vector<Re
     ++told[static_cast<size_t>(r)];
     answered.results[static_cast<size_t>(r)] = std::move(result);
   }};
-  answered.counts = run_engine(ctx, model, requests, plan, options, bundles, {}, nullptr, hooks);
+  answered.counts = run_engine(ctx, model, requests, plan, options, bundles, adapters, nullptr, hooks);
   for (const int times : told) TS_CHECK(times == 1, "a request was told {} times", times);
   TS_CHECK(ctx.scratch.used_bytes() == 0, "scratch is held");
   return answered;
@@ -82,20 +83,23 @@ inline Answered answer(Model& model, const std::vector<Request>& requests, const
   return answer_in(engine.ctx, model, requests, plan, batch.options, memory.bundles);
 }
 
-/// Logits of every row of one document, by the forward pass of training.
-inline Tensor forward_logits(const Context& ctx, Model& model, const std::vector<int32_t>& ids) {
+/// Logits of every row of one document, by the forward pass of training. @param groups  which adapter rows read
+inline Tensor forward_logits(const Context& ctx, Model& model, const std::vector<int32_t>& ids,
+                             const std::vector<RowGroup>& groups) {
   const auto scope = ctx.scratch.scope();
   const auto tokens = static_cast<int64_t>(ids.size());
   std::vector<int32_t> positions(ids.size());
   std::iota(positions.begin(), positions.end(), 0);
   const AttentionSegment segment{0, tokens, 0, tokens};
-  const RowGroup group{0, tokens, model.bound_adapter()};
-  const TokenBatch rows{ids, positions, {}, {&segment, 1}, {&group, 1}};
+  const TokenBatch rows{ids, positions, {}, {&segment, 1}, groups};
   const Pass pass{ctx, rows, {&model.pool()}};
   PackedAttention attention;
   Tensor logits({tokens, model.config().vocab_size}, DType::f32);
   model.decoder().logits(pass, model.decoder().forward(pass, attention), positions, logits);
   return logits;
+}
+inline Tensor forward_logits(const Context& ctx, Model& model, const std::vector<int32_t>& ids) {
+  return forward_logits(ctx, model, ids, {{0, static_cast<int64_t>(ids.size()), model.bound_adapter()}});
 }
 /// Two threads of the CPU, with room for a document of 1,200 tokens; made once, since its memory is zeroed.
 inline const Engine& roomy_engine() {
@@ -142,13 +146,15 @@ inline std::vector<float> forward_nll(Model& model, const std::vector<int32_t>& 
 }
 
 /// One sample of a request, everything computed anew for each token; without texts.
-inline Output answer_alone(Model& model, const Request& request, int64_t sample = 0) {
+/// @param forward  logits of every row of a document
+inline Output answer_by(const std::function<Tensor(const std::vector<int32_t>&)>& forward, Model& model,
+                        const Request& request, int64_t sample = 0) {
   const Context& ctx = roomy_engine().ctx;
   TokenChooser chooser(model.config().vocab_size);
   Output output;
   std::vector<int32_t> ids = request.prompt;
   while (true) {
-    const Tensor logits = forward_logits(model, ids);
+    const Tensor logits = forward(ids);
     const TensorView last = logits.view().slice_rows(logits.shape()[0] - 1, logits.shape()[0]);
     const auto id = chooser.choose(last.as<float>(), request, request.prompt, output.ids,
                                    draw_uniform(request.seed, sample, std::ssize(output.ids)));
@@ -164,6 +170,9 @@ inline Output answer_alone(Model& model, const Request& request, int64_t sample 
     output.finish = Finish::max_position;
     if (std::ssize(ids) > model.decoder().max_position()) return output;
   }
+}
+inline Output answer_alone(Model& model, const Request& request, int64_t sample = 0) {
+  return answer_by([&](const std::vector<int32_t>& ids) { return forward_logits(model, ids); }, model, request, sample);
 }
 
 /// The same tokens, and logarithms of probabilities with the same bits.
