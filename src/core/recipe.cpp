@@ -142,6 +142,17 @@ bool Recipe::has(const std::string& section, const std::string& key) const {
   return find_value(overrides_.values, section, key) || find_value(table_, section, key);
 }
 
+std::set<std::string> Recipe::given_keys(const std::string& section) const {
+  std::set<std::string> keys;
+  for (const TomlTable* table : {&table_, &overrides_.values}) {
+    const TomlValue* found = find_section(*table, section);
+    const auto* members = found ? found->as<TomlTable>() : nullptr;
+    if (members)
+      for (const auto& [name, value] : *members) keys.insert(name);
+  }
+  return keys;
+}
+
 std::string Recipe::where(const std::string& section, const std::string& key) const {
   if (find_value(overrides_.values, section, key))
     return "command line: " + (section.empty() ? key : section + "." + key);

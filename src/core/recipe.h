@@ -47,6 +47,8 @@ class Recipe {
     for (size_t i = 0; i < list.size(); ++i) read(element(section, i), list[i]);
   }
   bool has(const std::string& section, const std::string& key) const;  // given, not defaulted
+  /// The keys that are given in a section, whatever they are: of one whose names are the user's own.
+  std::set<std::string> given_keys(const std::string& section) const;
   /// "file:line:column" of a key that was given, else of the section, else the file's name.
   std::string where(const std::string& section, const std::string& key) const;
   /// The keys of a section that was read that hold something else than their defaults.

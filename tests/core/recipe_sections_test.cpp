@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "core/error.h"
 #include "core/recipe.h"
 #include "support/error_text.h"
@@ -214,6 +216,29 @@ TEST(RecipeSections, ANumberThatF32CannotHoldIsAFault) {
   EXPECT_EQ(faults("[[data.sources]]\npath = \"x\"\nweight = 1e-60\n"),
             "a.toml:3:1: data.sources[0].weight is 1e-60, beyond the range of f32\n"
             "  it is reckoned with in f32, which goes from 1.1754944e-38 to 3.4028235e+38");
+}
+
+/// A section whose keys are the user's own names.
+struct FoldersConfig {
+  std::map<std::string, fs::path> folders;
+  void visit(Fields& v) {
+    for (auto& [name, folder] : folders) v(name, folder, anything(), "a folder", OnResume::free);
+  }
+};
+
+TEST(RecipeSections, MayHaveKeysThatTheUserNames) {
+  All all;
+  FoldersConfig named;
+  Recipe recipe = read("[evaluate]\nevery = 3\n[evaluate.folders]\nlaw = \"a\"\ntax-2 = \"b\"\n", all,
+                       {"evaluate.folders.law=c", "evaluate.folders.more=d"});
+  EXPECT_EQ(recipe.given_keys("evaluate.folders"), (std::set<std::string>{"law", "more", "tax-2"}));
+  EXPECT_TRUE(recipe.given_keys("nowhere").empty());
+  for (const std::string& name : recipe.given_keys("evaluate.folders")) named.folders[name];
+  recipe.read("evaluate.folders", named);
+  recipe.finish();
+  EXPECT_EQ(named.folders.at("tax-2"), "/recipes/b");
+  EXPECT_EQ(named.folders.at("law"), fs::current_path() / "c");
+  EXPECT_THAT(recipe.resolved(), HasSubstr("[evaluate.folders]\nlaw = "));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// job = "generate": answers requests with the model and the adapter that a training left.
+// job = "generate": answers requests with the model and the adapter that a training left, and with adapters by name.
 //
 //   prompts, a file, held-out data ─► requests ─► plan of the batch ─► engine ─► lines, in the order in which they end
 //                                                                       └─► journal ─► samples.jsonl, in input order
@@ -28,6 +28,7 @@
 #include "infer/stop_ids.h"
 #include "io/files.h"
 #include "io/output.h"
+#include "model/adapter_io.h"
 
 namespace tessera {
 namespace {
@@ -39,7 +40,9 @@ struct Asked {
   Tokenizer tokenizer;
   std::vector<int32_t> eos;
   RequestFile file;
-  bool is_inline = false;  // the recipe itself holds the prompts
+  NamedAdapters adapters{};
+  std::vector<std::string> notes{};  // of the adapters
+  bool is_inline = false;            // the recipe itself holds the prompts
 
   int64_t positions() const {  // the most that a request takes
     int64_t most = 1;
@@ -48,7 +51,8 @@ struct Asked {
   }
 };
 
-RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::vector<int32_t> eos) {
+RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::vector<int32_t> eos,
+                            const NamedAdapters& adapters) {
   const GenerateConfig& g = config_of(in);
   const std::filesystem::path folder = in.config.model.path;
   RequestDefaults defaults;
@@ -57,6 +61,7 @@ RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::
   defaults.eos = std::move(eos);
   defaults.ignore_eos = g.ignore_eos;
   defaults.seed = static_cast<uint64_t>(g.seed);
+  defaults.adapters = adapters.names();
   defaults.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   defaults.vocab_size = model.vocab_size;
   defaults.max_position = model.max_position_embeddings;
@@ -83,23 +88,14 @@ RequestFile read(const JobInputs& in, const Tokenizer& tokenizer, const RequestD
   return requests_of(examples, place, data, tokenizer, defaults);
 }
 
-/// @throws UserError naming the first request that asks for what is not there yet
-void refuse_unread(const RequestFile& file) {
-  for (const AskedLine& line : file.lines)
-    for (size_t i = line.first; i < line.first + line.count; ++i) {
-      const Request& request = file.requests[i];
-      if (request.activation_offset > 0)
-        throw UserError(line.where, "activation_offset is not there yet", "leave it out");
-    }
-}
-
 Asked ask(const JobInputs& in) {
   Asked asked{.tokenizer = Tokenizer::load(in.config.model.tokenizer_folder()), .eos = {}, .file = {}};
   const JobPlan laid_out = plan_of_results(in, 1);
   const Model& model = *laid_out.model;
   asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
-  asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos));
-  refuse_unread(asked.file);
+  asked.adapters = NamedAdapters(in, config_of(in).adapters);
+  asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos, asked.adapters));
+  asked.notes = asked.adapters.notes(*laid_out.model, asked.file.requests);
   // Without an adapter "base" is what answers anyway.
   if (!model.adapter())
     for (Request& request : asked.file.requests)
@@ -116,10 +112,12 @@ struct Planned {
 };
 
 /// Memory that keys and values may have, beside what the job takes otherwise.
-int64_t page_memory(const JobInputs& in, const JobPlan& plan) {
+/// @param adapters  bytes of the named ones, which the plan has already
+int64_t page_memory(const JobInputs& in, const JobPlan& plan, int64_t adapters) {
   const GenerateConfig& g = config_of(in);
   if (g.memory_gib > 0)
-    return std::min(static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30)), node_memory_limit().bytes);
+    return std::max<int64_t>(
+        0, std::min(static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30)), node_memory_limit().bytes) - adapters);
   const int64_t taken = plan.memory.owned() + plan.memory.mapped + held_bytes();
   const int64_t machine = node_memory_limit().bytes - taken,
                 process = process_memory_limit().bytes - plan.memory.owned();
@@ -131,14 +129,18 @@ Planned plan_requests(const JobInputs& in, const Asked& asked, std::span<const R
   const EngineOptions options = config_of(in).engine();
   Planned planned{.batch = {}, .memory = {}, .job = plan_of_results(in, asked.positions())};
   Model& model = *planned.job.model;
-  planned.batch = plan_batch(requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads);
-  const int64_t memory = page_memory(in, planned.job);
-  planned.memory = plan_engine_memory(model, planned.batch, options, in.threads, memory);
+  planned.batch = plan_batch(requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads,
+                             asked.adapters.batch(model, options.max_step_adapters));
+  const AdaptersAtWork adapters(asked.adapters, model, requests);
+  planned.job.memory.assembled += adapters.bytes();
+  const int64_t memory = page_memory(in, planned.job, adapters.bytes());
+  planned.memory = plan_engine_memory(model, planned.batch, options, in.threads, memory, adapters.by_name());
   const int64_t largest = planned.batch.most_bundles * planned.memory.bundle_bytes;
   if (config_of(in).memory_gib > 0 && largest > memory)
     throw UserError(in.recipe.where("generate", "memory_gib"),
-                    fmt::format("request {} alone needs {} of keys and values, and {} are allowed",
-                                planned.batch.largest + 1, megabytes(largest), megabytes(memory)),
+                    fmt::format("request {} alone needs {} of keys and values, and {} are allowed{}",
+                                planned.batch.largest + 1, megabytes(largest), megabytes(memory),
+                                adapters.bytes() > 0 ? " beside adapters of " + megabytes(adapters.bytes()) : ""),
                     "raise generate.memory_gib, lower generate.max_new_tokens, take a smaller generate.kv_dtype, or, "
                     "where its prompt is cut into many short prefixes, set generate.prefix = \"off\"");
   planned.job.memory.activations = planned.memory.bytes();
@@ -156,6 +158,8 @@ JobPlan plan_generate(const JobInputs& in) {
   planned.job.notes.push_back(
       fmt::format("{} tokens of prompts, {} to compute: {:.1f} % saved; {} bundles of pages at most, of {} each",
                   s.logical, s.physical, s.saving(), planned.memory.bundles, megabytes(planned.memory.bundle_bytes)));
+  asked.adapters.require_base(*planned.job.model);
+  planned.job.notes.insert(planned.job.notes.end(), asked.notes.begin(), asked.notes.end());
   return std::move(planned.job);
 }
 
@@ -242,15 +246,11 @@ void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& 
                                 lines.sync();
                                 progress.show(counts);
                               }};
-  std::optional<BoundAdapter> base;  // of lines that want no adapter; mostly nothing
-  if (AdapterWeights deltas = model.deltas_with({}); !deltas.by_weight.empty()) {
-    base.emplace(std::move(deltas), model.pool(), PoolRead{&model.pool()});
-    base->assemble(compute);
-  }
-  const std::map<std::string, BoundAdapter*> adapters = {{"base", base ? &*base : nullptr}};
+  AdaptersAtWork adapters(asked.adapters, model, requests);
+  adapters.assemble(compute);
   const auto begin = std::chrono::steady_clock::now();
   const EngineCounts counts = run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles,
-                                         adapters, &asked.tokenizer, hooks);
+                                         adapters.by_name(), &asked.tokenizer, hooks);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
   write_report(in, run, planned, counts, taken.count());
   if (counts.failed > 0) lines.note_broken_weight(model.broken_base_weight());
@@ -298,7 +298,8 @@ int answer_requests(const JobInputs& in) {
   tell(in, model.sharing().caution());
   tell(in, length_notice(model, "prompts and continuations", asked.positions()));
   use_trained_weights(in, model);
-  lines.begin(model);
+  asked.adapters.require_base(model);
+  lines.begin(model, asked.adapters.contents_of(asked.file.requests));
   answer(in, folder.path(), asked, whole, model, lines);
   return lines.end();
 }
@@ -323,7 +324,8 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
     notes.add("generate", said, {"top_k", "top_p", "min_p", "typical_p", "seed"},
               "generate.temperature is 0, which always takes the most likely token");
   if (g.num_beams == 1 && (!g.prompts.empty() || g.prompts_file.empty()))
-    notes.add("generate", said, {"length_penalty", "early_stopping"}, "generate.num_beams is 1, which searches nothing");
+    notes.add("generate", said, {"length_penalty", "early_stopping"},
+              "generate.num_beams is 1, which searches nothing");
   if (!g.prompts.empty()) notes.add("generate", said, {"prompts_file", "kind"}, "generate.prompts is given");
 }
 
@@ -331,6 +333,10 @@ void note_unread_keys(const JobConfig& c, UnreadNotes& notes) {
 void read_generate(Recipe& recipe, JobConfig& c) {
   GenerateConfig& g = c.own.of<GenerateConfig>();
   recipe.read("generate", g);
+  read_adapter_folders(recipe, g.adapters);
+  if (!g.adapter.empty() && g.adapter != "base" && !g.adapters.by_name.contains(g.adapter))
+    recipe.fault("generate", "adapter", fmt::format("generate.adapter is \"{}\", which is no adapter here", g.adapter),
+                 "name one of [generate.adapters], or \"base\"");
   const auto is_typed = [&](const char* key) { return recipe.where("generate", key).starts_with("command line"); };
   if (!g.prompts_file.empty() && is_typed("prompts_file") && !is_typed("prompts")) g.prompts.clear();
 }
@@ -350,8 +356,11 @@ Job generate_job() {
           .note_unread = note_unread_keys,
           .inputs =
               [](const JobConfig& c) {
-                return std::vector{
-                    std::pair{std::string("generate.prompts_file"), c.own.of<GenerateConfig>().prompts_file}};
+                const GenerateConfig& g = c.own.of<GenerateConfig>();
+                std::vector inputs{std::pair{std::string("generate.prompts_file"), g.prompts_file}};
+                for (const auto& [name, folder] : g.adapters.by_name)
+                  inputs.emplace_back("generate.adapters." + name, adapter_folder(folder));
+                return inputs;
               },
           .outputs =
               [](const JobConfig& c) {

@@ -87,13 +87,19 @@ void GenerateConfig::visit(Fields& v) {
   v("kv_dtype", kv_dtype, one_of({"auto", "f32", "bf16", "f16", "int8"}),
     "of keys and values in the cache; auto: f32, as they are computed", free);
   v("memory_gib", memory_gib, in_range(0, 4096),
-    "for keys and values; 0: what the batch can use, at most 80 % of what is free", free);
+    "for keys, values and adapters by name; 0: what the batch can use, at most 80 % of what is free", free);
   v("max_sequences", max_sequences, in_range(0, 1 << 20), "continued together at most; 0: as a step has tokens", free);
   v("batch", batch, in_range(1, 4096), "the name that older recipes have for max_sequences", free);
   v("step_tokens", step_tokens, in_range(0, 65536), "tokens of a pass at most, 16 or more; 0: 256", free);
   v("high_water", high_water, in_range(0.5, 1), "share of the pages up to which new prompts are begun", free);
   v("reserve", reserve, in_range(0, 1),
     "share of what begun continuations may still need that is kept free; 1: none is ever computed again", free);
+  v("adapter", adapter, anything(),
+    "name of the adapter that answers requests which name none: one of [generate.adapters], whose keys are names of "
+    "adapters and whose values their folders; \"base\": none; empty: what the run's folder holds",
+    free);
+  v("max_step_adapters", max_step_adapters, in_range(1, 1024), "adapters whose requests are computed together, at most",
+    free);
   v("output", output, anything(), "name of a .jsonl file inside the run's folder: one JSON record a request", free);
   v("follow", follow, anything(),
     "name of a second .jsonl file there, to which records are added as requests end; empty: none", free);
@@ -163,6 +169,7 @@ Request GenerateConfig::request() const {
                       .frequency_penalty = frequency_penalty,
                       .no_repeat_ngram_size = no_repeat_ngram_size,
                       .min_tokens = min_tokens};
+  request.adapter = adapter;
   request.n = n;
   request.best_of = best_of;
   request.beams = {num_beams, length_penalty, early_stopping_of(early_stopping)};
@@ -181,7 +188,8 @@ EngineOptions GenerateConfig::engine() const {
           .step_tokens = step_tokens > 0 ? step_tokens : kStepTokens,
           .max_sequences = max_sequences.value_or(batch.value_or(0)),
           .high_water = high_water,
-          .reserve = reserve};
+          .reserve = reserve,
+          .max_step_adapters = max_step_adapters};
 }
 
 }  // namespace tessera

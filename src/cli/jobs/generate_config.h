@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/jobs/generate_adapters.h"
 #include "core/fields.h"
 #include "core/section_check.h"
 #include "infer/engine.h"
@@ -40,6 +41,9 @@ struct GenerateConfig {
   std::optional<int64_t> max_sequences, batch;
   int64_t step_tokens = 0;
   double high_water = 0.95, reserve = 0.5;
+  std::string adapter;
+  AdapterFolders adapters;  // [generate.adapters]
+  int64_t max_step_adapters = 32;
   std::string output = "samples.jsonl";
 
   void visit(Fields& v);

@@ -44,19 +44,20 @@ GenerateLines::GenerateLines(const JobInputs& in, std::filesystem::path run, con
   }
 }
 
-RunIdentity GenerateLines::identity(Model& model) const {
+RunIdentity GenerateLines::identity(Model& model, std::map<std::string, std::string> adapters) const {
   const GenerateConfig& g = config_of(in_);
   RunIdentity id{.batch = batch_hash(file_), .requests = std::ssize(file_.lines)};
   id.model = {{"base", model.base_fingerprint()},
               {"values", hash_of(model.pool().trainable().values)},
               {"adapter", settings_of(in_.config.adapter)},
               {"tokenizer", sha256_of_file(in_.config.model.tokenizer_folder() / "tokenizer.json")}};
+  id.adapters = std::move(adapters);
   id.options = {{"kv_dtype", g.kv_dtype}, {"deterministic", g.deterministic ? "true" : "false"}};
   return id;
 }
 
-void GenerateLines::begin(Model& model) {
-  const RunIdentity id = identity(model);
+void GenerateLines::begin(Model& model, std::map<std::string, std::string> adapters) {
+  const RunIdentity id = identity(model, std::move(adapters));
   text_.emplace(file_, tokenizer_, id.hex());
   if (is_inline_) return;
   const JournalHead head{id, {{"backend", in_.config.run.backend}, {"vector", std::string(cpu_target())}}};

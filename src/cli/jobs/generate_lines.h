@@ -23,7 +23,8 @@ class GenerateLines {
                 const std::vector<int32_t>& eos, bool is_inline);
 
   /// Reads what an earlier start of the same command has answered. @param model  as it answers
-  void begin(Model& model);
+  /// @param adapters  that requests name -> hash of contents
+  void begin(Model& model, std::map<std::string, std::string> adapters);
   /// Whether the request is answered, by an earlier start.
   bool has(size_t request) const;
   /// A request has ended.
@@ -36,7 +37,7 @@ class GenerateLines {
   int end();
 
  private:
-  RunIdentity identity(Model&) const;
+  RunIdentity identity(Model&, std::map<std::string, std::string> adapters) const;
   std::optional<ExpectedAnswer> expected(size_t line, const std::vector<RequestResult>&) const;
   void follow(const std::vector<std::pair<int64_t, std::string>>& lines);
   void write();
