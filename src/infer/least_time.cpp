@@ -76,7 +76,8 @@ double LeastTime::expected_seconds(const BatchPlan& plan, const MachineRates& ra
   double new_tokens = 0, longest = 0;
   for (size_t r = 0; r < plan.demands.size(); ++r) {
     new_tokens += plan.expected_new[r];
-    longest = std::max(longest, plan.expected_new[r] / std::max(1, plan.demands[r].samples));
+    longest =
+        std::max(longest, plan.expected_new[r] / static_cast<double>(std::max<int64_t>(1, plan.demands[r].tails())));
   }
   const double rows = static_cast<double>(plan.tree.tokens()) + new_tokens;
   const double passes = std::max(longest, rows / static_cast<double>(step_tokens_));
