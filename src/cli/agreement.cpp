@@ -26,6 +26,10 @@ void require_equal_where_known(Communicator& world, const std::string& what, con
 void require_agreement(const JobInputs& in, Model& model, const Datasets& sets) {
   require_equal(in.world, "the training data", sets.train ? sets.train->hash() : "");
   require_equal(in.world, "the evaluation data", sets.eval ? sets.eval->hash() : "");
+  require_agreement(in, model);
+}
+
+void require_agreement(const JobInputs& in, Model& model) {
   require_equal(in.world, "the numbers of config.json", config_fingerprint(model.config()));
   require_equal(in.world, "the weights' layout", fmt::format("{:016x}", model.views_fingerprint()));
   require_equal(in.world, "the trained parameters", values_hash(model.pool().trainable()));

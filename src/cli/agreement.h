@@ -7,5 +7,7 @@ namespace tessera {
 
 /// Refuses, on every rank, a job whose ranks disagree on data or parameters.
 void require_agreement(const JobInputs&, Model&, const Datasets&);
+/// The same of the model alone.
+void require_agreement(const JobInputs&, Model&);
 
 }  // namespace tessera

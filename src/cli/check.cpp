@@ -71,31 +71,35 @@ Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
   const MemoryPlan& memory = plan.memory;
   Json notes = Json::array();
   for (const std::string& note : plan.notes) notes.push_back(note);
+  Json bytes = Json::object()
+                   .set("mapped", memory.mapped)
+                   .set("read_back", memory.read_back)
+                   .set("weights_and_gradients", memory.weights_and_gradients)
+                   .set("optimizer", memory.optimizer)
+                   .set("activations", memory.activations)
+                   .set("assembled", memory.assembled)
+                   .set("tables", memory.tables)
+                   .set("data", memory.data)
+                   .set("results", memory.results)
+                   .set("held_bytes", counts.bytes.held)
+                   .set("dense_bytes", counts.bytes.dense);
+  for (const auto& [name, value] : plan.told_bytes.members()) bytes.set(name, value);
   Json json = Json::object();
+  json.set("job", in.config.job);
   json.set("parameters", Json::object()
                              .set("trained", counts.trained)
                              .set("frozen", counts.frozen)
                              .set("virtual", counts.virtual_count))
       .set("weights", Json::object().set("physical", counts.physical()).set("virtual", counts.virtual_count))
       .set("bytes_per_rank", memory.owned())
-      .set("bytes", Json::object()
-                        .set("mapped", memory.mapped)
-                        .set("read_back", memory.read_back)
-                        .set("weights_and_gradients", memory.weights_and_gradients)
-                        .set("optimizer", memory.optimizer)
-                        .set("activations", memory.activations)
-                        .set("assembled", memory.assembled)
-                        .set("tables", memory.tables)
-                        .set("data", memory.data)
-                        .set("results", memory.results)
-                        .set("held_bytes", counts.bytes.held)
-                        .set("dense_bytes", counts.bytes.dense))
+      .set("bytes", bytes)
       .set("wire_bytes_per_step", plan.wire_bytes)
       .set("notes", notes)
       .set("device", device_name(in))
       .set("ranks", in.world.size())
       .set("threads", in.threads);
   if (job_of(in.config).trains) json.set("learning_rate", rates_as_json(in));
+  for (const auto& [name, value] : plan.told.members()) json.set(name, value);
   return json;
 }
 

@@ -2,6 +2,8 @@
 // The jobs that a recipe can ask for, and what each of them gets.
 
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,8 +13,15 @@
 #include "comm/communicator.h"
 #include "core/data_share.h"
 #include "data/data_source.h"
+#include "train/checkpoint.h"
 
 namespace tessera {
+
+/// The checkpoint that run.resume names, for jobs that work with what it holds: opened once, by the first to ask.
+struct NamedCheckpoint {
+  std::filesystem::path file{};  // of a folder its newest
+  std::optional<OpenedCheckpoint> opened{};
+};
 
 /// What every job gets.
 struct JobInputs {
@@ -22,6 +31,7 @@ struct JobInputs {
   int threads;
   bool quiet = false, launched = false;
   DataShare share{};  // of the data, this rank's
+  std::shared_ptr<NamedCheckpoint> checkpoint = std::make_shared<NamedCheckpoint>();
 };
 
 class UnreadNotes;

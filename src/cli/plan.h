@@ -3,6 +3,7 @@
 // and compared with what there is before anything is allocated.
 
 #include "cli/jobs.h"
+#include "core/json.h"
 
 namespace tessera {
 
@@ -28,6 +29,8 @@ struct JobPlan {
   int64_t wire_bytes = 0;  // payload that a rank hands to collectives in a step
   std::vector<std::string> notes{};
   bool one_rank = false;  // the other ranks of the job do nothing
+  // What the job alone has to tell: members of the JSON of --check, and of its "bytes".
+  Json told = Json::object(), told_bytes = Json::object();
 };
 
 /// The part of a plan that the model makes, laid out as the settings say.

@@ -121,6 +121,8 @@ void check_resume(Recipe& recipe, const JobConfig& c) {
         fmt::format("run.resume \"{}\" is a snapshot of one-byte SPSA and no checkpoint", file.string()),
         "job=replay replay.round=N rebuilds the weights of any round");
   if (!fs::is_directory(file)) return;
+  // A training goes on from the file that it is told, others take the newest, also of a run that goes on.
+  if (!job_of(c).trains && job_of(c).reads_results && checkpoints_in(file)) return;
   std::string hint = kWhat;
   for (const fs::path& folder : {file / "checkpoints", file})
     if (const auto newest = whole_checkpoint(folder))

@@ -13,6 +13,44 @@
 namespace tessera {
 namespace {
 
+/// @return whether there is one; not where a run that goes on has removed what it was looking at
+bool try_newest(const std::filesystem::path& checkpoints, NamedCheckpoint& named) {
+  const std::vector<int64_t> steps = checkpoint_steps(checkpoints);
+  try {
+    std::vector<std::string> ignored;
+    const auto newest = newest_checkpoint(checkpoints, ignored);
+    if (!newest) throw UserError(checkpoints.string(), "holds no checkpoint");
+    named.opened.emplace(OpenedCheckpoint(*newest));
+    named.file = *newest;
+  } catch (const UserError&) {
+    if (checkpoint_steps(checkpoints) == steps) throw;
+  }
+  return named.opened.has_value();
+}
+
+void open_newest(const std::filesystem::path& folder, NamedCheckpoint& named) {
+  const std::filesystem::path checkpoints = checkpoints_in(folder).value_or(folder);
+  constexpr int kTries = 3;
+  for (int attempt = 0; attempt < kTries; ++attempt)
+    if (try_newest(checkpoints, named)) return;
+  throw UserError(checkpoints.string(), "the newest checkpoint is removed before it can be read",
+                  "raise checkpoint.keep of the run that goes on, or name a checkpoint that stays");
+}
+
+/// Opened once, whatever a run that goes on does with its files meanwhile.
+const NamedCheckpoint& named_checkpoint(const JobInputs& in) {
+  NamedCheckpoint& named = *in.checkpoint;
+  if (named.opened) return named;
+  const std::filesystem::path path = in.config.run.resume;
+  if (std::filesystem::is_directory(path)) {
+    open_newest(path, named);
+  } else {
+    named.opened.emplace(OpenedCheckpoint::chosen(path));
+    named.file = path;
+  }
+  return named;
+}
+
 /// Written last by an export: the folder is whole.
 bool holds_model(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "model.safetensors"); }
 
@@ -99,8 +137,8 @@ Model::Settings trained_model_settings(const JobInputs& in, int64_t max_position
   Model::Settings settings = model_settings(in, max_position);
   if (names_checkpoint(in.config.run)) {  // its values go where training has them
     settings.train_base = in.config.adapter.method == "none";
-    if (std::filesystem::exists(in.config.run.resume))
-      settings.sharing.rules = read_chosen_checkpoint(in.config.run.resume).rules;
+    if (in.checkpoint->opened || std::filesystem::exists(in.config.run.resume))
+      settings.sharing.rules = named_checkpoint(in).opened->meta().rules;
     return settings;
   }
   require_folded_model(in);
@@ -148,15 +186,15 @@ void start_from_saved_adapter(const JobConfig& config, Model& model) {
 namespace {
 
 void use_checkpoint(const JobInputs& in, Model& model) {
-  const std::filesystem::path file = in.config.run.resume;
-  if (file.extension() == ".safetensors")
+  if (const std::filesystem::path file = in.config.run.resume; file.extension() == ".safetensors")
     throw UserError(in.recipe.where("run", "resume"), fmt::format("\"{}\" is no checkpoint's file", file.string()),
                     "the weights of an SPSA run at any round: job=replay replay.round=N");
-  const CheckpointMeta saved = read_chosen_checkpoint(file);
-  require_same_model(in, model, saved, file);
-  load_values(file, model.pool().trainable());
+  const NamedCheckpoint& named = named_checkpoint(in);
+  const CheckpointMeta& saved = named.opened->meta();
+  require_same_model(in, model, saved, named.file);
+  named.opened->load_values(model.pool().trainable());
   if (in.world.rank() == 0 && !in.quiet)
-    fmt::print(stderr, "the weights after step {}: {}\n", saved.step, file.string());
+    fmt::print(stderr, "the weights after step {}: {}\n", saved.step, named.file.string());
 }
 
 /// Where a run's folder holds no adapter: what is there instead, as one more line of a hint; empty where nothing is.

@@ -75,16 +75,15 @@ void bring_together(std::vector<int32_t>& order, const BatchPlan& plan) {
                    [&](int32_t a, int32_t b) { return places[adapter(a)] < places[adapter(b)]; });
 }
 
-std::vector<int32_t> admission_order(const BatchPlan& plan, std::span<const Request> requests,
-                                     const BatchAdapters& adapters) {
-  std::vector<double> expected;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    // Where a text may end by itself, half of its length is expected.
-    const double share = requests[i].stop_ids.empty() && requests[i].stop.empty() ? 1 : 0.5;
-    expected.push_back(static_cast<double>(plan.demands[i].new_tokens * plan.demands[i].tails()) * share);
-  }
+/// Where a text may end by itself, half of its length is expected.
+double expected_new_tokens(const Request& request, const Demand& demand) {
+  const double share = request.stop_ids.empty() && request.stop.empty() ? 1 : 0.5;
+  return static_cast<double>(demand.new_tokens * demand.tails()) * share;
+}
+
+std::vector<int32_t> admission_order(const BatchPlan& plan, const BatchAdapters& adapters) {
   std::vector<int32_t> order;
-  for (const int32_t v : groups_by_decoding(plan.tree, expected)) {
+  for (const int32_t v : groups_by_decoding(plan.tree, plan.expected_new)) {
     const PrefixTree::Node& group = plan.tree.nodes[static_cast<size_t>(v)];
     const auto first = plan.tree.terminals.begin() + group.terminal_begin;
     order.insert(order.end(), first, first + group.leaves);
@@ -107,6 +106,7 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
     const int32_t adapter = plan.weights[plan.demands.size()].adapter;
     plan.demands.push_back(demand_of(request, adapter, max_position));
     plan.widest = std::max(plan.widest, plan.demands.back().width);
+    plan.expected_new.push_back(expected_new_tokens(request, plan.demands.back()));
   }
   plan.tree.nodes.push_back({.subtree_end = 1});
   for (const std::vector<int32_t>& key : requests_by_key(requests, plan)) {
@@ -116,7 +116,7 @@ BatchPlan plan_batch(std::span<const Request> requests, PrefixMode mode, int64_t
     plan.statistics += prefix_statistics(tree);
     append(plan.tree, tree);
   }
-  plan.order = admission_order(plan, requests, adapters);
+  plan.order = admission_order(plan, adapters);
   for (size_t v = 1; v < plan.tree.nodes.size(); ++v) {
     const PrefixTree::Node& node = plan.tree.nodes[v];
     plan.all_bundles += bundles_for(node.end - node.begin, page_tokens);

@@ -31,11 +31,12 @@ struct BatchPlan {
   PrefixStatistics statistics;
   std::vector<int32_t> order;
   std::vector<Demand> demands;
-  std::vector<int64_t> cached;  // of each request: the longest prefix that it shares with one of a lower number
-  int64_t most_bundles = 0;     // of pages, that one request takes when it is alone
-  int64_t all_bundles = 0;      // that all prompts and all continuations would take at once
-  int32_t widest = 1;           // beams of the request with the most
-  int32_t largest = -1;         // that request
+  std::vector<double> expected_new;  // of each request: tokens that it is expected to generate
+  std::vector<int64_t> cached;       // of each request: the longest prefix that it shares with one of a lower number
+  int64_t most_bundles = 0;          // of pages, that one request takes when it is alone
+  int64_t all_bundles = 0;           // that all prompts and all continuations would take at once
+  int32_t widest = 1;                // beams of the request with the most
+  int32_t largest = -1;              // that request
 };
 
 /// @param requests      outlive the plan

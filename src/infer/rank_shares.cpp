@@ -136,4 +136,24 @@ RankShares rank_shares(std::span<const PrefixTree> trees, std::span<const double
   return shares;
 }
 
+std::vector<size_t> share_of_rank(const RequestFile& file, std::span<const size_t> left, const BatchPlan& plan,
+                                  int rank, int ranks) {
+  if (ranks == 1) return {left.begin(), left.end()};
+  // A new token goes through the head, and passes that continue few texts are not full.
+  constexpr double kNewToken = 2;
+  const RankShares shares = rank_shares({&plan.tree, 1}, plan.expected_new, kNewToken, ranks);
+  std::vector<bool> is_own(left.size());
+  for (const int32_t r : shares.requests[static_cast<size_t>(rank)]) is_own[static_cast<size_t>(r)] = true;
+  std::vector<size_t> own;
+  size_t i = 0;
+  for (const AskedLine& line : file.lines) {
+    if (i == left.size() || left[i] != line.first) continue;
+    if (is_own[i])
+      for (size_t j = 0; j < line.count; ++j) own.push_back(left[i + j]);
+    i += line.count;
+  }
+  TS_CHECK(i == left.size(), "{} of {} requests stand in whole lines", i, left.size());
+  return own;
+}
+
 }  // namespace tessera

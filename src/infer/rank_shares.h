@@ -5,7 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "infer/prefix_tree.h"
+#include "infer/batch_plan.h"
+#include "infer/requests/request_file.h"
 
 namespace tessera {
 
@@ -26,5 +27,12 @@ struct RankShares {
 /// @param new_token_cost  of a generated token, in prompt tokens
 RankShares rank_shares(std::span<const PrefixTree> trees, std::span<const double> expected_new, double new_token_cost,
                        int ranks);
+
+/// The requests of a file that a rank answers, ascending: its share of those that are left. Requests of one line stay
+/// together, on the rank of the first of them.
+/// @param left  their numbers in the file, ascending; a line's are all there, or none of them
+/// @param plan  of these requests
+std::vector<size_t> share_of_rank(const RequestFile&, std::span<const size_t> left, const BatchPlan& plan, int rank,
+                                  int ranks);
 
 }  // namespace tessera

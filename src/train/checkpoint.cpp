@@ -174,8 +174,9 @@ void save_checkpoint(const fs::path& folder, const CheckpointMeta& meta, const F
   remove_old(folder, meta.step, retention);
 }
 
-CheckpointMeta read_checkpoint_meta(const fs::path& file) {
-  const Hdf5File h5 = Hdf5File::open(file);
+namespace {
+
+CheckpointMeta meta_in(const Hdf5File& h5, const fs::path& file) {
   const int64_t version = h5.read_integer("/meta/format_version");
   if (version != kFormatVersion)
     throw UserError(file.string(), fmt::format("checkpoint format {}, this program reads {}", version, kFormatVersion));
@@ -189,12 +190,10 @@ CheckpointMeta read_checkpoint_meta(const fs::path& file) {
   return meta;
 }
 
-namespace {
-
 /// A file whose seal was verified with the meta, and whose slots are asked for before any is read.
 class StateReader {
  public:
-  explicit StateReader(const fs::path& file) : file_(file), h5_(Hdf5File::open(file, false)) {}
+  StateReader(const fs::path& file, const Hdf5File& h5) : file_(file), h5_(h5) {}
 
   void require(const FlatParams& params) const {
     for (const TrainableSlot& slot : params.slots) require("/pool/" + slot.name, slot.shape);
@@ -224,25 +223,31 @@ class StateReader {
                       fmt::format("\"{}\" is {}, expected {}", path, h5_.shape_of(path).text(), shape.text()));
   }
 
-  fs::path file_;
-  Hdf5File h5_;
+  const fs::path& file_;
+  const Hdf5File& h5_;
 };
 
 }  // namespace
 
+OpenedCheckpoint::OpenedCheckpoint(const fs::path& file)
+    : path_(file), file_(Hdf5File::open(file)), meta_(meta_in(file_, path_)) {}
+
+void OpenedCheckpoint::load_values(FlatParams& params) const {
+  const StateReader reader(path_, file_);
+  reader.require(params);
+  reader.read(params);
+}
+
+CheckpointMeta read_checkpoint_meta(const fs::path& file) { return OpenedCheckpoint(file).meta(); }
+
 // All is asked for before anything is read: a checkpoint that does not fit leaves the model as it was.
 void load_checkpoint(const fs::path& file, FlatParams& params, Optimizer& optimizer) {
-  const StateReader reader(file);
+  const Hdf5File h5 = Hdf5File::open(file, false);
+  const StateReader reader(file, h5);
   reader.require(params);
   reader.require(params, optimizer);
   reader.read(params);
   reader.read(params, optimizer);
-}
-
-void load_values(const fs::path& file, FlatParams& params) {
-  const StateReader reader(file);
-  reader.require(params);
-  reader.read(params);
 }
 
 namespace {
@@ -301,6 +306,12 @@ std::string values_hash(const FlatParams& params) {
   return sha256_hex(std::as_bytes(host.as<float>()));
 }
 
+std::optional<fs::path> checkpoints_in(const fs::path& folder) {
+  for (const fs::path& place : {folder / "checkpoints", folder})
+    if (!checkpoint_steps(place).empty()) return place;
+  return std::nullopt;
+}
+
 std::vector<int64_t> checkpoint_steps(const fs::path& folder) {
   std::vector<int64_t> steps;
   if (!fs::is_directory(folder)) return steps;
@@ -327,9 +338,11 @@ void refuse_lost(const fs::path& folder) {
 
 }  // namespace
 
-CheckpointMeta read_chosen_checkpoint(const fs::path& file) {
+CheckpointMeta read_chosen_checkpoint(const fs::path& file) { return OpenedCheckpoint::chosen(file).meta(); }
+
+OpenedCheckpoint OpenedCheckpoint::chosen(const fs::path& file) {
   try {
-    return read_checkpoint_meta(file);
+    return OpenedCheckpoint(file);
   } catch (const UserError& error) {
     const auto named = number_in_name(file.filename().string(), kPrefix, kSuffix);
     for (const int64_t step : checkpoint_steps(file.parent_path())) {

@@ -11,6 +11,7 @@
 
 #include "comm/communicator.h"
 #include "core/rules.h"
+#include "io/hdf5_file.h"
 #include "model/parameter_pool.h"
 #include "score/loss_sums.h"
 #include "train/optimizers/optimizer.h"
@@ -56,18 +57,35 @@ void require_finite_state(int64_t step, const FlatParams&, Optimizer&);
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointMeta&, const FlatParams&, Optimizer&,
                      Retention&, bool is_best);
 
+/// A checkpoint that is opened once: all that is read of it is of one file, also where a run that goes on removes it or
+/// writes another one of its name meanwhile. The seal was checked when it was opened.
+class OpenedCheckpoint {
+ public:
+  /// @throws UserError as read_checkpoint_meta
+  explicit OpenedCheckpoint(const std::filesystem::path& file);
+  /// The same for a file that the user has named, or that a job has chosen:
+  /// the error names an earlier checkpoint of its folder, if one is whole.
+  static OpenedCheckpoint chosen(const std::filesystem::path& file);
+
+  const CheckpointMeta& meta() const { return meta_; }
+  /// Fills the values alone: for jobs that do not train on. @throws UserError as load_checkpoint
+  void load_values(FlatParams&) const;
+
+ private:
+  std::filesystem::path path_;
+  Hdf5File file_;
+  CheckpointMeta meta_;
+};
+
 /// Reads the meta of a file. @throws UserError naming a file that is truncated, altered or of another format
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& file);
 
-/// The same for a file that the user has named, or that a job has chosen:
-/// the error names an earlier checkpoint of its folder, if one is whole.
+/// That of a chosen file.
 CheckpointMeta read_chosen_checkpoint(const std::filesystem::path& file);
 
 /// Fills values and optimizer state. @throws UserError naming the slot that is missing or has another shape;
 /// nothing is changed then
 void load_checkpoint(const std::filesystem::path& file, FlatParams&, Optimizer&);
-/// Fills the values alone: for jobs that do not train on.
-void load_values(const std::filesystem::path& file, FlatParams&);
 
 /// read_checkpoint_meta and load_checkpoint on rank 0, which is the only one that needs to see the file;
 /// sent to the others.
@@ -75,6 +93,10 @@ CheckpointMeta receive_checkpoint(const std::filesystem::path& file, Communicato
 
 /// SHA-256 of all trained numbers.
 std::string values_hash(const FlatParams&);
+
+/// Where the checkpoints of a run are: in its folder's "checkpoints", or in the folder itself; nothing when neither
+/// holds any.
+std::optional<std::filesystem::path> checkpoints_in(const std::filesystem::path& folder);
 
 /// Steps of the checkpoints in a folder, newest first, whole or not.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& folder);

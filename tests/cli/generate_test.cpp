@@ -7,12 +7,15 @@
 #include <map>
 #include <sstream>
 
+#include "cli/request_batches.h"
+#include "core/crc32.h"
 #include "core/error.h"
 #include "support/workbench.h"
 
 namespace tessera {
 namespace {
 
+using test::batch_file;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -199,24 +202,6 @@ TEST_F(Generation, SaysThatATemplateWritesWhatTheTokenizerAdds) {
   EXPECT_THAT(generate({"generate.prompts_file=p.jsonl", "data.prompt_template=copy {q} ="}).err, Not(HasSubstr(note)));
 }
 
-/// Requests of few-shot questions with headers of three kinds, drawn and greedy, some with several samples.
-std::string batch_file(int lines) {
-  const std::vector<std::string> headers = {"copy da di = da di . copy do = do . ", "first da di = da . ", ""};
-  const std::vector<std::string> words = {"da", "di", "do", "mi", "ko", "vu"};
-  std::string text;
-  for (int i = 0; i < lines; ++i) {
-    Json line = Json::object()
-                    .set("custom_id", fmt::format("q{}", i))
-                    .set("prompt", headers[static_cast<size_t>(i) % 3] + "copy " + words[static_cast<size_t>(i) % 6] +
-                                       " " + words[static_cast<size_t>(i / 6) % 6] + " =")
-                    .set("max_tokens", 3 + i % 9);
-    if (i % 4 == 1) line.set("temperature", 1.2).set("n", 1 + i % 3);
-    if (i % 5 == 2) line.set("logprobs", 2);
-    text += line.dump() + "\n";
-  }
-  return text;
-}
-
 TEST_F(Generation, HasTheBytesOfAnUninterruptedBatchAfterKills) {
   write("batch.jsonl", batch_file(120));
   const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl"};
@@ -267,6 +252,113 @@ TEST_F(Generation, GoesOnWithItsOwnAnswersAlone) {
   EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), samples);
   EXPECT_THAT(expect_done(trainer(joined(batch, {"generate.kv_dtype=bf16"}))).err,
               HasSubstr("this one takes its place"));
+}
+
+TEST_F(Generation, SaysHowManyAreAnsweredWhenItIsStopped) {
+  write("batch.jsonl", batch_file(600));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "generate.step_tokens=16",
+                       "generate.max_sequences=1"};
+  test::Process process(trainer(joined(batch, {"run.dir=run"})));
+  const std::filesystem::path log = *this / "run/journal/0.log";
+  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(log) && std::filesystem::file_size(log) > 4000; }));
+  process.send(SIGINT);
+  const test::Ended ended = process.wait(30);
+  EXPECT_EQ(ended.exit_code, 130);
+  const std::string journal = test::read_file(log);
+  const auto answered = std::count(journal.begin(), journal.end(), '\n') - 1;
+  EXPECT_GT(answered, 0);
+  EXPECT_THAT(ended.err, testing::EndsWith(fmt::format("stopped while generating: {} of 600 requests are answered; the "
+                                                       "same command goes on\n",
+                                                       answered)));
+  EXPECT_THAT(expect_done(trainer(joined(batch, {"run.dir=run"}))).err,
+              HasSubstr(fmt::format("going on: {} of 600 requests are answered", answered)));
+}
+
+TEST_F(Generation, SaysWhichRequestIsAnotherThanTheJournalHas) {
+  write("batch.jsonl", batch_file(12));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"};
+  expect_done(trainer(batch));
+  std::filesystem::remove(*this / "run/samples.jsonl");
+  // As if it had been killed when some were answered.
+  const auto begun = [&](const std::string& samples) {
+    const std::string journal = test::read_file(*this / "run/journal/0.log");
+    std::string lines = journal.substr(0, journal.find('\n') + 1);
+    std::istringstream answers(samples);
+    int number = 0;
+    for (std::string line; std::getline(answers, line) && number < 8; ++number) {
+      const std::string rest = fmt::format("{} {}", number, line);
+      lines += fmt::format("{:08x} {}\n", crc32(rest), rest);
+    }
+    write("run/journal/0.log", lines);
+  };
+  expect_done(trainer(batch));
+  begun(test::read_file(*this / "run/samples.jsonl"));
+  const Json plan = this->plan(batch);
+  EXPECT_EQ(plan.at("done").as_integer(), 8);
+  EXPECT_EQ(plan.at("left").as_integer(), 4);
+  EXPECT_THAT(expect_done(trainer(joined(batch, {"--check"}))).out,
+              HasSubstr("8 of 12 are answered, and 4 are left\n"));
+
+  std::string text = batch_file(12);
+  text.replace(text.find("\"q5\""), 4, "\"other\"");
+  write("batch.jsonl", text);
+  EXPECT_THAT(fault(batch), AllOf(HasSubstr("are to other requests"), HasSubstr("batch was "),
+                                  HasSubstr("batch.jsonl:6: its custom_id was \"q5\", now \"other\"\n")));
+  // What the job would end with is a note, and nothing counts as done.
+  EXPECT_EQ(this->plan(batch).at("done").as_integer(), 0);
+  EXPECT_THAT(expect_done(trainer(joined(batch, {"--check"}))).out,
+              AllOf(HasSubstr("note: as things stand the job would end with: run/journal/0.log: "),
+                    HasSubstr("now \"other\"")));
+  text = batch_file(12);
+  text.replace(text.find("copy mi da ="), 12, "copy mi ="), write("batch.jsonl", text);
+  EXPECT_THAT(fault(batch), HasSubstr("its number of prompt tokens was "));
+  write("batch.jsonl", batch_file(12));
+  EXPECT_THAT(expect_done(trainer(batch)).err, HasSubstr("going on: 8 of 12 requests are answered"));
+}
+
+TEST_F(Generation, TellsThePlanAsJson) {
+  write("batch.jsonl", batch_file(40));
+  const Words batch = {"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"};
+  const Json plan = this->plan(joined(batch, {"generate.kv_dtype=bf16"}));
+  EXPECT_EQ(plan.at("job").as_string(), "generate");
+  EXPECT_EQ(plan.at("kind").as_string(), "batch");
+  EXPECT_EQ(plan.at("requests").as_integer(), 40);
+  EXPECT_EQ(plan.at("done").as_integer(), 0);
+  EXPECT_EQ(plan.at("left").as_integer(), 40);
+  const double logical = plan.at("tokens").at("logical").as_number(),
+               physical = plan.at("tokens").at("physical").as_number();
+  EXPECT_NEAR(plan.at("tokens").at("saving").as_number(), 100 * (1 - physical / logical), 1e-9);
+  EXPECT_NEAR(plan.at("prefix_mean").as_number() + plan.at("distinct_mean").as_number(), logical / 40, 1e-9);
+  EXPECT_NEAR(plan.at("sharing_degree").as_number(), 40.0 / plan.at("groups").as_number(), 1e-9);
+  int64_t new_tokens = 0;
+  for (int i = 0; i < 40; ++i) new_tokens += (3 + i % 9) * (i % 4 == 1 ? 1 + i % 3 : 1);
+  EXPECT_EQ(plan.at("tokens").at("new").as_integer(), new_tokens);
+  // 2 layers with 2 key-value heads of 8 numbers, pages of 16 tokens, keys and values of 2 bytes.
+  const Json config = Json::parse(test::read_file(*this / "base/config.json"), "config.json");
+  const int64_t head_dim = config.at("hidden_size").as_integer() / config.at("num_attention_heads").as_integer();
+  EXPECT_EQ(plan.at("page_bytes").as_integer(), 2 * 16 * head_dim * 2);
+  EXPECT_EQ(plan.at("bytes").at("pages_peak").as_integer(),
+            plan.at("pages_peak").as_integer() * plan.at("page_bytes").as_integer());
+  EXPECT_EQ(plan.at("bytes").at("activations").as_integer(),
+            plan.at("bytes").at("pages_peak").as_integer() + plan.at("bytes").at("scratch").as_integer());
+  EXPECT_EQ(plan.at("bytes").at("adapters").as_integer(), 0);
+  expect_done(trainer(joined(batch, {"generate.kv_dtype=bf16"})));
+  const Json report = Json::parse(test::read_file(*this / "run/generate_report.json"), "report");
+  EXPECT_LE(report.at("pages_peak").as_integer(), plan.at("pages_peak").as_integer());
+  EXPECT_EQ(report.at("tokens").at("reused_batch").as_integer(), static_cast<int64_t>(logical - physical));
+  EXPECT_EQ(report.at("log_probability_equals_training").as_string(), "generate.kv_dtype is bf16");
+  EXPECT_EQ(report.at("journal").at("resumed").as_integer(), 0);
+}
+
+TEST_F(Generation, SaysThatSamplesAtTemperatureZeroAreIdentical) {
+  write("batch.jsonl", R"({"custom_id": "a", "prompt": "copy da =", "max_tokens": 2, "n": 3})"
+                       "\n"
+                       R"({"custom_id": "b", "prompt": "copy da =", "max_tokens": 2, "n": 3, "temperature": 1})"
+                       "\n");
+  const std::string err =
+      expect_done(trainer({"full.toml", "job=generate", "generate.prompts_file=batch.jsonl", "run.dir=run"})).err;
+  EXPECT_THAT(err, HasSubstr("note: 1 of 2 requests ask for several samples (n) at temperature 0: they are identical"));
+  EXPECT_EQ(test::occurrences(err, "identical"), 1);
 }
 
 TEST_F(Generation, HasTheSameBytesWhateverIsShared) {

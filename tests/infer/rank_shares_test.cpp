@@ -163,5 +163,42 @@ TEST(RankShares, MayBeEmpty) {
   EXPECT_THROW(rank_shares({}, {}, 1, 0), InternalError);
 }
 
+// Lines of one request and of several, some of which are answered.
+TEST(RankShares, OfAFileAreWholeLinesAndCoverWhatIsLeft) {
+  RequestFile file;
+  std::vector<size_t> left;
+  for (size_t line = 0; line < 40; ++line) {
+    const size_t count = line % 4 == 1 ? 3 : 1, first = file.requests.size();
+    file.lines.push_back({.first = first, .count = count});
+    for (size_t i = 0; i < count; ++i) {
+      std::vector<int32_t> prompt(20, static_cast<int32_t>(line % 5));
+      prompt.push_back(static_cast<int32_t>(10 * line + i));
+      file.requests.push_back({.prompt = prompt, .max_tokens = 4 + static_cast<int64_t>(line % 3)});
+      if (line % 7 != 3) left.push_back(first + i);
+    }
+  }
+  std::vector<Request> asked;
+  for (const size_t i : left) asked.push_back(file.requests[i]);
+  const BatchPlan plan = plan_batch(asked, PrefixMode::tree, 16, 64, 1);
+  for (const int ranks : {1, 2, 3, 60}) {
+    std::vector<size_t> all;
+    size_t largest = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const std::vector<size_t> own = share_of_rank(file, left, plan, rank, ranks);
+      EXPECT_TRUE(std::ranges::is_sorted(own));
+      for (const AskedLine& line : file.lines) {
+        const auto has =
+            std::ranges::count_if(own, [&](size_t i) { return i >= line.first && i < line.first + line.count; });
+        EXPECT_TRUE(has == 0 || has == static_cast<int64_t>(line.count)) << line.first;
+      }
+      all.insert(all.end(), own.begin(), own.end());
+      largest = std::max(largest, own.size());
+    }
+    std::ranges::sort(all);
+    EXPECT_EQ(all, left) << ranks << " ranks";
+    if (ranks <= 3) EXPECT_LT(largest, left.size() * 13 / 10 / static_cast<size_t>(ranks) + 3);
+  }
+}
+
 }  // namespace
 }  // namespace tessera

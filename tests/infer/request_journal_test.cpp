@@ -399,5 +399,87 @@ TEST_F(RequestJournals, AreFinishedWhereverTheEndIsKilled) {
   std::printf("%d of %d were killed\n", killed, repeats);
 }
 
+TEST_F(RequestJournals, OfOtherRanksGoOnWithTheirOwnFilesAlone) {
+  {
+    RequestJournal first = open();
+    first.begin(0);
+    RequestJournal second = RequestJournal::of_rank(1, folder_.path(), "samples.jsonl", head_of(5));
+    second.begin(1);
+    first.append({{0, answer_of(0)}});
+    second.append({{3, answer_of(3)}});
+  }
+  write_text_file(log(1), read_file(log(1)) + "1234");  // torn
+  RequestJournal first = open();
+  EXPECT_EQ(first.finished(), 2);
+  first.begin(0);
+  RequestJournal second = RequestJournal::of_rank(1, folder_.path(), "samples.jsonl", head_of(5));
+  EXPECT_TRUE(second.is_finished(3));
+  EXPECT_FALSE(second.is_finished(0)) << "that of another file";
+  second.begin(1);
+  second.append({{1, answer_of(1)}, {4, answer_of(4)}});
+  first.append({{2, answer_of(2)}});
+  first.finish();
+  EXPECT_EQ(read_file(samples()), all_answers(5));
+}
+
+TEST_F(RequestJournals, AreKnownByAMarkWhoeverSeesThem) {
+  EXPECT_EQ(RequestJournal::mark(folder_.path()), "");
+  EXPECT_FALSE(RequestJournal::head_of(folder_.path()));
+  open().begin(0);
+  const std::string mark = RequestJournal::mark(folder_.path());
+  EXPECT_NE(mark, "");
+  EXPECT_EQ(RequestJournal::mark(folder_.path()), mark);
+  EXPECT_EQ(RequestJournal::head_of(folder_.path())->identity.hex(), head_of(5).identity.hex());
+  TemporaryFolder copy;
+  std::filesystem::copy(folder_ / "journal", copy / "journal");
+  EXPECT_NE(RequestJournal::mark(copy.path()), mark);
+}
+
+// A file of an ended batch that could not be removed does not hide the answers of those behind it.
+TEST_F(RequestJournals, OfSeveralRanksReadEachFileByItsOwnHead) {
+  JournalHead old = head_of(5);
+  old.identity.batch = sha256_hex(std::string_view("an older batch"));
+  {
+    RequestJournal journal = open(old);
+    journal.begin(0);
+    journal.append({{0, answer_of(0)}, {1, answer_of(1)}, {2, answer_of(2)}, {3, answer_of(3)}, {4, answer_of(4)}});
+    journal.finish();
+  }
+  const std::string stale = head_line(old) + "\n" + answer_line(0, "{}") + "\n";
+  write_text_file(log(1), stale);
+  RequestJournal first = open();
+  EXPECT_EQ(first.finished(), 0);
+  first.begin(0);
+  EXPECT_FALSE(std::filesystem::exists(log(1))) << "without the end it would be refused from now on";
+  RequestJournal third = RequestJournal::of_rank(2, folder_.path(), "samples.jsonl", head_of(5));
+  third.begin(2);
+  third.append({{0, answer_of(0)}, {1, answer_of(1)}, {2, answer_of(2)}, {3, answer_of(3)}});
+  write_text_file(log(1), stale);  // another machine brings it back
+  first.append({{4, answer_of(4)}});
+  first.finish();
+  EXPECT_EQ(read_file(samples()), all_answers(5));
+}
+
+TEST_F(RequestJournals, SayHowTheFirstAnswerIsNotOneToItsRequest) {
+  {
+    RequestJournal journal = open();
+    journal.begin(0);
+    journal.append({{2, answer_of(2)}, {4, answer_of(4)}});
+  }
+  JournalHead other = head_of(5);
+  other.identity.batch = sha256_hex(std::string_view("another batch"));
+  std::vector<int64_t> asked;
+  const std::string message = error_text([&] {
+    RequestJournal(folder_.path(), "samples.jsonl", other, [&](int64_t number, const std::string& answer) {
+      asked.push_back(number);
+      EXPECT_EQ(answer, answer_of(number));
+      return number == 4 ? std::string("request 4 was another\n") : "";
+    });
+  });
+  EXPECT_THAT(asked, ElementsAre(2, 4));
+  EXPECT_THAT(message, HasSubstr("batch was "));
+  EXPECT_THAT(message, HasSubstr("request 4 was another\n"));
+}
+
 }  // namespace
 }  // namespace tessera

@@ -88,7 +88,7 @@ TEST_F(CheckpointState, IsReadBackToTheBit) {
 TEST_F(CheckpointState, GivesValuesAloneToJobsThatDoNotTrainOn) {
   State saved(0.3f), read;
   const State untouched;
-  load_values(save(saved), read.params());
+  OpenedCheckpoint(save(saved)).load_values(read.params());
   EXPECT_EQ(values_hash(read.params()), values_hash(saved.params()));
   read.optimizer->visit_state([](const std::string&, TensorView s) { EXPECT_LT(s.as<float>()[0], 3.3f) << "its own"; });
 }
@@ -211,7 +211,7 @@ TEST_F(CheckpointState, OfTheBestEvaluationIsKeptUnderItsOwnName) {
   save(first, at_step(3), true);
   save(second, at_step(5));
   EXPECT_EQ(read_checkpoint_meta(folder_ / "best.h5").step, 3);
-  load_values(folder_ / "best.h5", best.params());
+  OpenedCheckpoint(folder_ / "best.h5").load_values(best.params());
   EXPECT_EQ(values_hash(best.params()), values_hash(first.params()));
   EXPECT_EQ(test::read_file(folder_ / "latest"), "step-00000005.h5\n");
 }

@@ -1,17 +1,21 @@
 // job = "generate": answers requests with the model and the adapter that a training left, and with adapters by name.
 //
 //   prompts, a file, held-out data ─► requests ─► plan of the batch ─► engine ─► lines, in the order in which they end
-//                                                                       └─► journal ─► samples.jsonl, in input order
+//                                      └ each rank its share of them     └─► journal ─► samples.jsonl, in input order
 // Prompts that the recipe itself holds have no journal: they are few, and the next ones take their place.
 
 #include <algorithm>
-#include <chrono>
+#include <functional>
+#include <memory>
 
+#include "cli/agreement.h"
 #include "cli/datasets.h"
 #include "cli/inputs.h"
+#include "cli/jobs/generate_check.h"
 #include "cli/jobs/generate_config.h"
 #include "cli/jobs/generate_lines.h"
-#include "cli/memory_limit.h"
+#include "cli/jobs/generate_plan.h"
+#include "cli/jobs/generate_report.h"
 #include "cli/model_settings.h"
 #include "cli/notices.h"
 #include "cli/outputs.h"
@@ -21,9 +25,11 @@
 #include "cli/trained_weights.h"
 #include "cli/unread_keys.h"
 #include "core/error.h"
+#include "core/stop.h"
 #include "data/data_source.h"
 #include "data/encoding.h"
 #include "infer/engine.h"
+#include "infer/rank_reports.h"
 #include "infer/requests/request_file.h"
 #include "infer/stop_ids.h"
 #include "io/files.h"
@@ -34,22 +40,6 @@ namespace tessera {
 namespace {
 
 const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
-
-/// The requests of a recipe, tokenised and checked, with what they are asked of.
-struct Asked {
-  Tokenizer tokenizer;
-  std::vector<int32_t> eos;
-  RequestFile file;
-  NamedAdapters adapters{};
-  std::vector<std::string> notes{};  // of the adapters
-  bool is_inline = false;            // the recipe itself holds the prompts
-
-  int64_t positions() const {  // the most that a request takes
-    int64_t most = 1;
-    for (const Request& r : file.requests) most = std::max(most, std::ssize(r.prompt) + r.max_tokens);
-    return most;
-  }
-};
 
 RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::vector<int32_t> eos,
                             const NamedAdapters& adapters) {
@@ -104,156 +94,104 @@ Asked ask(const JobInputs& in) {
   return asked;
 }
 
-/// What a batch takes, and how it is computed.
-struct Planned {
-  BatchPlan batch;
-  EngineMemory memory;
-  JobPlan job;
-};
-
-/// Memory that keys and values may have, beside what the job takes otherwise.
-/// @param adapters  bytes of the named ones, which the plan has already
-int64_t page_memory(const JobInputs& in, const JobPlan& plan, int64_t adapters) {
-  const GenerateConfig& g = config_of(in);
-  if (g.memory_gib > 0)
-    return std::max<int64_t>(
-        0, std::min(static_cast<int64_t>(g.memory_gib * (int64_t{1} << 30)), node_memory_limit().bytes) - adapters);
-  const int64_t taken = plan.memory.owned() + plan.memory.mapped + held_bytes();
-  const int64_t machine = node_memory_limit().bytes - taken,
-                process = process_memory_limit().bytes - plan.memory.owned();
-  return std::max<int64_t>(0, std::min(machine, process) / 10 * 8);
-}
-
-/// A batch of these requests of the file.
-Planned plan_requests(const JobInputs& in, const Asked& asked, std::span<const Request> requests) {
-  const EngineOptions options = config_of(in).engine();
-  Planned planned{.batch = {}, .memory = {}, .job = plan_of_results(in, asked.positions())};
-  Model& model = *planned.job.model;
-  planned.batch = plan_batch(requests, options.prefix, options.page_tokens, model.decoder().max_position(), in.threads,
-                             asked.adapters.batch(model, options.max_step_adapters));
-  const AdaptersAtWork adapters(asked.adapters, model, requests);
-  planned.job.memory.assembled += adapters.bytes();
-  const int64_t memory = page_memory(in, planned.job, adapters.bytes());
-  planned.memory = plan_engine_memory(model, planned.batch, options, in.threads, memory, adapters.by_name());
-  const int64_t largest = planned.batch.most_bundles * planned.memory.bundle_bytes;
-  if (config_of(in).memory_gib > 0 && largest > memory)
-    throw UserError(in.recipe.where("generate", "memory_gib"),
-                    fmt::format("request {} alone needs {} of keys and values, and {} are allowed{}",
-                                planned.batch.largest + 1, megabytes(largest), megabytes(memory),
-                                adapters.bytes() > 0 ? " beside adapters of " + megabytes(adapters.bytes()) : ""),
-                    "raise generate.memory_gib, lower generate.max_new_tokens, take a smaller generate.kv_dtype, or, "
-                    "where its prompt is cut into many short prefixes, set generate.prefix = \"off\"");
-  planned.job.memory.activations = planned.memory.bytes();
-  planned.job.one_rank = true;
-  return planned;
+/// What the journal says, as far as a model without values can tell. On rank 0.
+int64_t look_into_journal(const JobInputs& in, const Asked& asked, JobPlan& plan) {
+  if (in.world.rank() != 0) return 0;
+  try {
+    GenerateLines lines(in, run_folder_path(in), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
+    return lines.look(*plan.model, asked.adapters.contents_of(asked.file.requests));
+  } catch (const UserError& error) {
+    plan.notes.push_back(fmt::format("note: as things stand the job would end with: {}", error.what()));
+    return 0;
+  }
 }
 
 JobPlan plan_generate(const JobInputs& in) {
   const Asked asked = ask(in);
-  Planned planned = plan_requests(in, asked, asked.file.requests);
-  const PrefixStatistics& s = planned.batch.statistics;
-  planned.job.notes.push_back(fmt::format(
-      "{} requests in {} groups ({:.1f} each, {} levels): {:.1f} tokens of a prompt are shared, {:.1f} its own",
-      s.requests, s.groups, s.sharing_degree(), s.levels, s.prefix_mean(), s.distinct_mean()));
-  planned.job.notes.push_back(
-      fmt::format("{} tokens of prompts, {} to compute: {:.1f} % saved; {} bundles of pages at most, of {} each",
-                  s.logical, s.physical, s.saving(), planned.memory.bundles, megabytes(planned.memory.bundle_bytes)));
+  Planned planned = plan_requests(in, asked, all_of(asked.file));
+  const DecoderModel& decoder = planned.job.model->decoder();
+  GenerateFigures figures{.statistics = planned.statistics,
+                          .new_tokens = planned.new_tokens,
+                          .memory = planned.largest,
+                          .pages_per_bundle = decoder.num_layers() * decoder.config().num_key_value_heads,
+                          .ranks = in.world.size(),
+                          .to_compute = planned.to_compute};
+  figures.done = look_into_journal(in, asked, planned.job);
+  tell_figures(asked.file, figures, planned.job);
   asked.adapters.require_base(*planned.job.model);
   planned.job.notes.insert(planned.job.notes.end(), asked.notes.begin(), asked.notes.end());
   return std::move(planned.job);
 }
 
-/// A line of progress on stderr every few seconds.
-class Progress {
- public:
-  Progress(const JobInputs& in, int64_t requests, int64_t tokens) : in_(in), requests_(requests), tokens_(tokens) {}
-
-  void show(const EngineCounts& counts) {
-    constexpr std::chrono::seconds kEvery{5};
-    const auto now = Clock::now();
-    if (now - shown_ < kEvery) return;
-    shown_ = now;
-    const double seconds = std::chrono::duration<double>(now - begin_).count();
-    tell(in_, fmt::format("{} of {} requests, {} of {} prompt tokens computed, {:.1f} tokens/s computed, {:.1f} new "
-                          "tokens/s, {} of {} pages",
-                          counts.finished, requests_, counts.schedule.computed, tokens_,
-                          static_cast<double>(counts.schedule.computed) / seconds,
-                          static_cast<double>(counts.generated) / seconds, counts.pages_in_use, counts.pages_total));
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  const JobInputs& in_;
-  int64_t requests_, tokens_;
-  Clock::time_point begin_ = Clock::now(), shown_ = begin_;
+/// How this rank's share went.
+struct Share {
+  bool is_done = true;  // else it was stopped
+  EngineCounts counts{};
+  double optimum_seconds = 0;  // 0: not known
 };
 
-/// generate_report.json: what the run did, with times and counts of reuse, which are in no answer.
-void write_report(const JobInputs& in, const std::filesystem::path& run, const Planned& planned,
-                  const EngineCounts& counts, double seconds) {
-  const Json tokens = Json::object()
-                          .set("logical", planned.batch.statistics.logical)
-                          .set("computed", counts.schedule.computed)
-                          .set("recomputed", counts.schedule.recomputed)
-                          .set("generated", counts.generated)
-                          .set("scored", counts.scored);
-  const Json report = Json::object()
-                          .set("requests", counts.finished)
-                          .set("failed", counts.failed)
-                          .set("tokens", tokens)
-                          .set("pages_peak", counts.pages_peak)
-                          .set("pages_total", counts.pages_total)
-                          .set("seconds", seconds)
-                          .set("planning_seconds", counts.planning_seconds)
-                          .set("steps", counts.schedule.steps)
-                          .set("preemptions", counts.schedule.preemptions)
-                          .set("new_tokens_per_second", static_cast<double>(counts.generated) / seconds)
-                          .set("deterministic", config_of(in).deterministic)
-                          .set("kv_bytes_read", counts.kv_bytes_read);
-  write_text_file(run / "generate_report.json", report.dump(2) + "\n");
-}
-
-/// Answers the requests that are left. @param whole  the plan of all
-void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& asked, const Planned& whole,
-            Model& model, GenerateLines& lines) {
-  std::vector<Request> left;
-  std::vector<size_t> numbers;  // of these among all
-  for (size_t i = 0; i < asked.file.requests.size(); ++i) {
-    if (lines.has(i)) continue;
-    left.push_back(asked.file.requests[i]);
-    numbers.push_back(i);
+Share answer_share(const JobInputs& in, const Asked& asked, const Planned& whole, const Planned& planned, Model& model,
+                   GenerateLines& lines, const std::function<void(const EngineCounts&)>& stepped) {
+  Share share;
+  if (planned.share.empty()) {
+    measure_rates(in, nullptr, nullptr, planned.batch);
+    return share;
   }
-  if (left.empty()) return;
-  const bool is_whole = left.size() == asked.file.requests.size();
-  const std::span<const Request> requests = is_whole ? asked.file.requests : left;
-  std::optional<Planned> rest;
-  if (!is_whole) rest = plan_requests(in, asked, requests);
-  const Planned& planned = is_whole ? whole : *rest;
   EngineOptions options = config_of(in).engine();
   options.cumulative_logprobs = asked.file.kind == RequestKind::batch;
   const Compute compute(compute_choice(in), planned.memory.bytes());
+  const Context& ctx = compute;
   model.assemble(compute);
-  Progress progress(in, std::ssize(requests), planned.batch.tree.tokens());
+  LeastTime least(model, options.step_tokens);
+  const MachineRates rates = measure_rates(in, &ctx, &least, planned.batch);
   const EngineHooks hooks{.finished =
                               [&](int32_t r, RequestResult&& result) {
-                                const size_t number = numbers[static_cast<size_t>(r)];
+                                const size_t number = planned.numbers[static_cast<size_t>(r)];
+                                least.add(planned.share[static_cast<size_t>(r)], result);
                                 // A function of the whole batch, however much of it is left.
-                                result.cached_tokens = whole.batch.cached[number];
+                                result.cached_tokens = whole.cached[number];
                                 lines.add(number, std::move(result));
                               },
                           .stepped =
                               [&](const EngineCounts& counts) {
-                                lines.sync();
-                                progress.show(counts);
+                                share.counts = counts;
+                                stepped(counts);
                               }};
-  AdaptersAtWork adapters(asked.adapters, model, requests);
+  AdaptersAtWork adapters(asked.adapters, model, planned.share);
   adapters.assemble(compute);
-  const auto begin = std::chrono::steady_clock::now();
-  const EngineCounts counts = run_engine(compute, model, requests, planned.batch, options, planned.memory.bundles,
-                                         adapters.by_name(), &asked.tokenizer, hooks);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-  write_report(in, run, planned, counts, taken.count());
-  if (counts.failed > 0) lines.note_broken_weight(model.broken_base_weight());
+  try {
+    share.counts = run_engine(compute, model, planned.share, planned.batch, options, planned.memory.bundles,
+                              adapters.by_name(), &asked.tokenizer, hooks);
+  } catch (const Stopped&) {
+    share.is_done = false;
+  }
+  share.optimum_seconds = least.seconds(planned.batch, share.counts, rates);
+  return share;
+}
+
+/// Answers the requests that are left: each rank its share of them. @param whole  the plan of all
+/// @throws Stopped on all ranks when any was asked to stop
+void answer(const JobInputs& in, const std::filesystem::path& run, const Asked& asked, const Planned& whole,
+            Model& model, GenerateLines& lines) {
+  std::vector<size_t> left = lines.left();
+  if (left.empty()) return;
+  std::optional<Planned> rest;
+  if (left.size() < asked.file.requests.size()) rest = plan_requests(in, asked, std::move(left));
+  const Planned& planned = rest ? *rest : whole;
+  GenerateProgress progress(in, planned);
+  RankReports reports(in.world, [&](const NumberedLines& others) { lines.keep(others); });
+  const Share mine = answer_share(in, asked, whole, planned, model, lines, [&](const EngineCounts& counts) {
+    lines.sync();
+    if (reports.tell(counts, lines.take_news(), stop_requested())) request_stop();
+    progress.show(reports.counts());
+  });
+  if (!reports.end(mine.counts, mine.is_done, stop_requested, [&] { progress.show(reports.counts()); }))
+    throw Stopped("stopped while generating");
+  const double seconds = progress.seconds();
+  if (reports.counts().failed > 0) lines.note_broken_weight(model.broken_base_weight());
+  const double optimum = sum_over_ranks(in.world, {mine.optimum_seconds})[0] / in.world.size();
+  if (in.world.rank() == 0)
+    write_report(in, run, {planned.statistics, reports.counts(), seconds, optimum, lines.resumed(), in.world.size()});
 }
 
 std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) {
@@ -272,35 +210,65 @@ void refuse_kept_answers(const JobInputs& in, const std::filesystem::path& run) 
                   (run / "journal").string()));
 }
 
-int answer_requests(const JobInputs& in) {
-  if (in.world.rank() != 0) return kDone;  // plain: one rank does it
-  require_free_outputs(in);
+/// Only rank 0 keeps the folder.
+std::unique_ptr<RunFolder> open_folder(const JobInputs& in) {
+  if (in.world.rank() != 0) return nullptr;
+  auto folder = std::make_unique<RunFolder>(run_folder_path(in), "auto", teller(in));
+  tell(in, folder->notice());
+  refuse_overwritten_inputs(in, folder->path());
+  return folder;
+}
+
+bool asks_for_equal_samples(const Request& request) {
+  return request.n > 1 && request.sampling.temperature == 0 && request.beams.width == 1;
+}
+
+void tell_of_requests(const JobInputs& in, const Asked& asked) {
   const GenerateConfig& config = config_of(in);
-  const Asked asked = ask(in);
   for (const std::string& notice : reading_notices(asked.tokenizer, in.config.data)) tell(in, notice);
   for (const std::string& notice : asked.file.notices) tell(in, notice);
   if (!config.prompts_file.empty() && config.prompts.empty())
     tell(in, fmt::format("{} holds {} requests, read as {}", config.prompts_file.string(), asked.file.requests.size(),
                          name_of(asked.file.kind)));
-  const Planned whole = plan_requests(in, asked, asked.file.requests);
-  require_memory(in, whole.job);
-  RunFolder folder(run_folder_path(in), "auto", teller(in));
-  tell(in, folder.notice());
-  refuse_overwritten_inputs(in, folder.path());
+  if (const auto same = std::ranges::count_if(asked.file.requests, asks_for_equal_samples); same > 0)
+    tell(in, fmt::format("note: {} of {} requests ask for several samples (n) at temperature 0: they are identical",
+                         same, asked.file.requests.size()));
   std::vector<int32_t> tokens;
   for (const Request& request : asked.file.requests)
     tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());
   tell(in, unknown_words(tokens, asked.tokenizer, "prompts'", in.config.model));
+}
 
-  if (asked.is_inline) refuse_kept_answers(in, folder.path());
-  GenerateLines lines(in, folder.path(), asked.tokenizer, asked.file, asked.eos, asked.is_inline);
+int answer_requests(const JobInputs& in) {
+  require_free_outputs(in);
+  const Asked asked = ask(in);
+  require_equal(in.world, "the requests", in.world.size() > 1 ? batch_hash(asked.file) : "");
+  tell_of_requests(in, asked);
+  const Planned whole = plan_requests(in, asked, all_of(asked.file));
+  require_memory(in, whole.job);
+  const std::unique_ptr<RunFolder> folder = open_folder(in);
+  const std::filesystem::path run = folder ? folder->path() : run_folder_path(in);
+  if (asked.is_inline && folder) refuse_kept_answers(in, run);
+  GenerateLines lines(in, run, asked.tokenizer, asked.file, asked.eos, asked.is_inline);
   Model model(trained_model_settings(in, asked.positions()));
   tell(in, model.sharing().caution());
   tell(in, length_notice(model, "prompts and continuations", asked.positions()));
   use_trained_weights(in, model);
+  require_agreement(in, model);
   asked.adapters.require_base(model);
-  lines.begin(model, asked.adapters.contents_of(asked.file.requests));
-  answer(in, folder.path(), asked, whole, model, lines);
+  const std::map<std::string, std::string> adapters = asked.adapters.contents_of(asked.file.requests);
+  std::string contents;
+  for (const auto& [name, hash] : adapters) contents += fmt::format("{} = {}\n", name, hash);
+  require_equal(in.world, "the adapters", contents);
+  lines.begin(model, adapters);
+  try {
+    answer(in, run, asked, whole, model, lines);
+  } catch (const Stopped& stop) {
+    const std::string state = in.world.rank() == 0 ? lines.state() : "";
+    if (state.empty()) throw;
+    tell(in, fmt::format("{}: {}; the same command goes on", stop.what(), state));
+    return kStopped;
+  }
   return lines.end();
 }
 

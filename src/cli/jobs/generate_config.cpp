@@ -87,7 +87,8 @@ void GenerateConfig::visit(Fields& v) {
   v("kv_dtype", kv_dtype, one_of({"auto", "f32", "bf16", "f16", "int8"}),
     "of keys and values in the cache; auto: f32, as they are computed", free);
   v("memory_gib", memory_gib, in_range(0, 4096),
-    "for keys, values and adapters by name; 0: what the batch can use, at most 80 % of what is free", free);
+    "for keys, values and adapters by name, of each rank; 0: what the batch can use, at most 80 % of what is free",
+    free);
   v("max_sequences", max_sequences, in_range(0, 1 << 20), "continued together at most; 0: as a step has tokens", free);
   v("batch", batch, in_range(1, 4096), "the name that older recipes have for max_sequences", free);
   v("step_tokens", step_tokens, in_range(0, 65536), "tokens of a pass at most, 16 or more; 0: 256", free);

@@ -4,6 +4,8 @@
 
 #include "cli/jobs/generate_config.h"
 #include "cli/notices.h"
+#include "comm/fault_together.h"
+#include "comm/from_root.h"
 #include "core/device/memory.h"
 #include "core/error.h"
 #include "infer/expected_completion.h"
@@ -44,40 +46,118 @@ GenerateLines::GenerateLines(const JobInputs& in, std::filesystem::path run, con
   }
 }
 
-RunIdentity GenerateLines::identity(Model& model, std::map<std::string, std::string> adapters) const {
+/// @param unknown  has what a model without values does not tell
+RunIdentity GenerateLines::identity(Model& model, const std::map<std::string, std::string>& adapters,
+                                    const RunIdentity& unknown) const {
   const GenerateConfig& g = config_of(in_);
   RunIdentity id{.batch = batch_hash(file_), .requests = std::ssize(file_.lines)};
-  id.model = {{"base", model.base_fingerprint()},
-              {"values", hash_of(model.pool().trainable().values)},
-              {"adapter", settings_of(in_.config.adapter)},
-              {"tokenizer", sha256_of_file(in_.config.model.tokenizer_folder() / "tokenizer.json")}};
-  id.adapters = std::move(adapters);
+  id.model = unknown.model;
+  const bool has_values = model.pool().memory() == Memory::held || model.pool().trainable_count() == 0;
+  if (model.knows_base()) id.model["base"] = model.base_fingerprint();
+  if (has_values) id.model["values"] = hash_of(model.pool().trainable().values);
+  id.model["adapter"] = settings_of(in_.config.adapter);
+  id.model["tokenizer"] = sha256_of_file(in_.config.model.tokenizer_folder() / "tokenizer.json");
+  id.adapters = adapters;
   id.options = {{"kv_dtype", g.kv_dtype}, {"deterministic", g.deterministic ? "true" : "false"}};
   return id;
 }
 
-void GenerateLines::begin(Model& model, std::map<std::string, std::string> adapters) {
-  const RunIdentity id = identity(model, std::move(adapters));
-  text_.emplace(file_, tokenizer_, id.hex());
-  if (is_inline_) return;
-  const JournalHead head{id, {{"backend", in_.config.run.backend}, {"vector", std::string(cpu_target())}}};
-  journal_.emplace(run_, config_of(in_).output, head);
+/// The identity is rank 0's, since a large base is hashed once; what ranks must have in common is compared before.
+JournalHead GenerateLines::agreed_head(Model& model, const std::map<std::string, std::string>& adapters) const {
+  JournalHead head =
+      read_head_line(from_root(in_.world, [&] { return head_line({.identity = identity(model, adapters, {})}); }));
+  head.made_on = {{"backend", in_.config.run.backend}, {"vector", std::string(cpu_target())}};
+  return head;
+}
+
+void GenerateLines::begin(Model& model, const std::map<std::string, std::string>& adapters) {
+  head_ = agreed_head(model, adapters);
+  text_.emplace(file_, tokenizer_, head_.identity.hex());
+  is_answered_.assign(file_.lines.size(), false);
+  if (!is_inline_) open_journal();
+}
+
+RequestJournal GenerateLines::read_journal() const {
+  return {run_, config_of(in_).output, head_,
+          [this](int64_t number, const std::string& answer) { return difference(number, answer); }};
+}
+
+int64_t GenerateLines::look(Model& model, const std::map<std::string, std::string>& adapters) {
+  if (is_inline_) return 0;
+  const std::optional<JournalHead> found = RequestJournal::head_of(run_);
+  if (!found) return 0;
+  head_ = {identity(model, adapters, found->identity), found->made_on};
+  const RequestJournal journal = read_journal();
+  return journal.is_complete() ? std::ssize(file_.lines) : journal.finished();
+}
+
+/// Of an answer to the request that had this number when the journal was begun.
+std::string GenerateLines::difference(int64_t number, const std::string& answer) const {
+  if (number >= std::ssize(file_.lines)) return "";
+  const AskedLine& line = file_.lines[static_cast<size_t>(number)];
+  const Json json = Json::parse(answer, "the journal");
+  const auto changed = [&](const char* what, const std::string& before, const std::string& now) {
+    return before == now ? "" : fmt::format("{}: its {} was {}, now {}\n", line.where, what, before, now);
+  };
+  std::string text;
+  if (const Json* id = json.find("custom_id"); id && text.empty())
+    text = changed("custom_id", id->dump(), Json(line.custom_id).dump());
+  if (const Json* prompt = json.find("prompt"); prompt && text.empty())
+    text = changed("prompt", prompt->dump(), Json(line.example.prompt).dump());
+  if (const Json* usage = json.find("usage"); usage && text.empty())
+    text = changed("number of prompt tokens", usage->at("prompt_tokens").dump(),
+                   std::to_string(file_.requests[line.first].prompt.size()));
+  return text;
+}
+
+/// On rank 0. @return what the other ranks must know: a mark of its file, and which lines are answered
+std::string GenerateLines::open_first() {
+  journal_.emplace(read_journal());
   for (const std::string& notice : journal_->notices()) tessera::tell(in_, notice);
-  if (journal_->is_complete())
-    return tessera::tell(in_, fmt::format("nothing is left to do: all {} requests are answered", file_.lines.size()));
+  Json answered = Json::array();
+  if (journal_->is_complete()) {
+    tessera::tell(in_, fmt::format("nothing is left to do: all {} requests are answered", file_.lines.size()));
+    return Json::object().set("is_complete", true).set("mark", "").set("answered", answered).dump();
+  }
   journal_->begin(0);
   if (journal_->finished() > 0)
     tessera::tell(in_,
                   fmt::format("going on: {} of {} requests are answered", journal_->finished(), file_.lines.size()));
-  if (config_of(in_).follow.empty()) return;
   std::string lines;
-  journal_->for_each_answer(
-      [&](int64_t number, const std::string& line) { lines += with_index(static_cast<size_t>(number), line) + "\n"; });
-  write_text_file(run_ / config_of(in_).follow, lines);
+  journal_->for_each_answer([&](int64_t number, const std::string& line) {
+    answered.push_back(number);
+    if (follows()) lines += with_index(static_cast<size_t>(number), line) + "\n";
+  });
+  if (follows()) write_text_file(run_ / config_of(in_).follow, lines);
+  return Json::object()
+      .set("is_complete", false)
+      .set("mark", RequestJournal::mark(run_))
+      .set("answered", answered)
+      .dump();
 }
 
-bool GenerateLines::has(size_t request) const {
-  return journal_ && (journal_->is_complete() || journal_->is_finished(static_cast<int64_t>(line_of_[request])));
+void GenerateLines::open_journal() {
+  const Json first = Json::parse(from_root(in_.world, [&] { return open_first(); }), "rank 0");
+  if (first.at("is_complete").as_bool()) return is_answered_.assign(file_.lines.size(), true);
+  for (const Json& number : first.at("answered").items()) is_answered_[static_cast<size_t>(number.as_integer())] = true;
+  if (in_.world.size() == 1) return;
+  throw_together(in_.world, user_fault_of([&] {
+                   if (is_first()) return;
+                   if (RequestJournal::mark(run_) != first.at("mark").as_string())
+                     throw UserError(
+                         run_.string(),
+                         fmt::format("rank {} does not see the folder that rank 0 writes into", in_.world.rank()),
+                         "set run.dir to a folder that all machines of the job share, or start ranks of one machine");
+                   journal_.emplace(RequestJournal::of_rank(in_.world.rank(), run_, config_of(in_).output, head_));
+                   journal_->begin(in_.world.rank());
+                 }));
+}
+
+std::vector<size_t> GenerateLines::left() const {
+  std::vector<size_t> numbers;
+  for (size_t i = 0; i < line_of_.size(); ++i)
+    if (!is_answered_[line_of_[i]]) numbers.push_back(i);
+  return numbers;
 }
 
 std::optional<ExpectedAnswer> GenerateLines::expected(size_t number, const std::vector<RequestResult>& results) const {
@@ -104,8 +184,11 @@ void GenerateLines::add(size_t request, RequestResult&& result) {
   if (waiting_bytes_ > kMostWaiting) sync();
 }
 
-void GenerateLines::follow(const std::vector<std::pair<int64_t, std::string>>& lines) {
-  if (config_of(in_).follow.empty()) return;
+bool GenerateLines::follows() const { return !config_of(in_).follow.empty(); }
+
+void GenerateLines::keep(const NumberedLines& lines) {
+  if (is_inline_) inline_.insert(lines.begin(), lines.end());
+  if (!follows()) return;
   std::string text;
   for (const auto& [number, line] : lines) text += with_index(static_cast<size_t>(number), line) + "\n";
   append_to_file(run_ / config_of(in_).follow, text);
@@ -113,13 +196,19 @@ void GenerateLines::follow(const std::vector<std::pair<int64_t, std::string>>& l
 
 void GenerateLines::sync() {
   if (whole_.empty()) return;
-  if (journal_)
-    journal_->append(whole_);
-  else
-    inline_.insert(whole_.begin(), whole_.end());
-  follow(whole_);
+  if (journal_) journal_->append(whole_);
+  if (is_first())
+    keep(whole_);
+  else if (is_inline_ || follows())
+    std::move(whole_.begin(), whole_.end(), std::back_inserter(news_));
   whole_.clear();
   waiting_bytes_ = 0;
+}
+
+std::string GenerateLines::state() const {
+  if (!journal_) return "";
+  const RequestJournal all = read_journal();  // with what other ranks have appended
+  return fmt::format("{} of {} requests are answered", all.finished(), file_.lines.size());
 }
 
 void GenerateLines::write() {
@@ -186,7 +275,7 @@ void GenerateLines::tell(const Outcome& outcome) const {
 }
 
 int GenerateLines::end() {
-  sync();
+  if (!is_first()) return kDone;
   write();
   if (is_inline_ && !in_.quiet) show_completions();
   tell(outcome());

@@ -1,5 +1,7 @@
 #include "infer/journal/request_journal.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -37,16 +39,61 @@ std::string text_at(const FileDescriptor& file, int64_t begin, int64_t bytes) {
 
 }  // namespace
 
-RequestJournal::RequestJournal(const fs::path& run_folder, const std::string& samples, JournalHead head)
-    : folder_(run_folder / "journal"), samples_(run_folder / samples), head_(std::move(head)) {
-  read_all();
+RequestJournal::RequestJournal(Reads reads, const fs::path& run_folder, const std::string& samples, JournalHead head,
+                               AnswerDifference differs)
+    : folder_(run_folder / "journal"),
+      samples_(run_folder / samples),
+      head_(std::move(head)),
+      differs_(std::move(differs)) {
+  if (reads == Reads::all) read_all();
+}
+
+RequestJournal::RequestJournal(const fs::path& run_folder, const std::string& samples, JournalHead head,
+                               AnswerDifference differs)
+    : RequestJournal(Reads::all, run_folder, samples, std::move(head), std::move(differs)) {
   if (!other_.empty() && end_.empty())
     throw UserError(other_, "the answers that are there are to other requests, or of another model or other options",
-                    differences_ + fmt::format("finish them with the command that began them, set run.dir to another "
-                                               "folder, or remove {}: its answers are lost then",
-                                               folder_.string()));
+                    differences_ + different_answer_ +
+                        fmt::format("finish them with the command that began them, set run.dir to another "
+                                    "folder, or remove {}: its answers are lost then",
+                                    folder_.string()));
   if (!end_.empty()) look_at_end(end_);
   if (!other_.empty()) make_place();
+}
+
+RequestJournal RequestJournal::of_rank(int rank, const fs::path& run_folder, const std::string& samples,
+                                       JournalHead head) {
+  RequestJournal journal(Reads::own, run_folder, samples, std::move(head), {});
+  const fs::path path = journal.file_of(rank);
+  if (!fs::exists(path)) return journal;
+  journal.read_file({.path = path});
+  LogFile& file = journal.files_.front();
+  if (file.is_other) file.whole_bytes = 0;  // a batch that has ended and made place
+  journal.notices_.clear();                 // rank 0 has told them
+  return journal;
+}
+
+std::optional<JournalHead> RequestJournal::head_of(const fs::path& run_folder) {
+  const fs::path file = run_folder / "journal" / "0.log";
+  if (!fs::exists(file)) return std::nullopt;
+  std::optional<JournalHead> head;
+  int64_t number = 0;
+  for_each_whole_line(file, [&](std::string_view line, int64_t) {
+    if (++number == 1) head = with_place(file.string(), [&] { return read_head_line(line); });
+  });
+  return head;
+}
+
+std::string RequestJournal::mark(const fs::path& run_folder) {
+  struct stat status {};
+  try {
+    // What is opened is looked up anew, also where a file system is that of another machine.
+    const FileDescriptor file = FileDescriptor::open_to_read(run_folder / "journal" / "0.log");
+    if (::fstat(file.get(), &status) != 0) return "";
+  } catch (const UserError&) {
+    return "";
+  }
+  return fmt::format("{} {} {}.{:09}", status.st_ino, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
 }
 
 /// The batch before this one has ended, and its file of answers is as it was made.
@@ -66,6 +113,7 @@ void RequestJournal::read_all() {
   end_.clear();
   other_.clear();
   differences_.clear();
+  different_answer_.clear();
   std::map<int, fs::path> logs;  // in the order of ranks
   if (fs::is_directory(folder_))
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_))
@@ -109,6 +157,7 @@ void RequestJournal::read_file(LogFile log) {
 void RequestJournal::read_head(const LogFile& file, std::string_view line) {
   const JournalHead found = read_head_line(line);
   if (found.identity.hex() != head_.identity.hex()) {
+    files_.back().is_other = true;
     other_ = file.path.string();
     differences_ = identity_differences(found.identity, head_.identity);
   }
@@ -121,7 +170,10 @@ void RequestJournal::read_head(const LogFile& file, std::string_view line) {
 
 void RequestJournal::read_answer(std::string_view line, int64_t begin) {
   const AnswerLine found = read_answer_line(line);
-  if (!other_.empty()) return;  // of other requests
+  if (files_.back().is_other) {
+    if (differs_ && different_answer_.empty()) different_answer_ = differs_(found.number, std::string(found.answer));
+    return;
+  }
   if (found.number < 0 || found.number >= head_.identity.requests)
     throw UserError("", fmt::format("the number {} is not below {}", found.number, head_.identity.requests));
   const auto bytes = static_cast<int64_t>(found.answer.size());
@@ -158,6 +210,10 @@ void RequestJournal::begin(int rank) {
   TS_CHECK(!is_complete_ && !own_, "the journal has ended, or has begun already");
   create_folder(folder_);
   const fs::path path = file_of(rank);
+  // First what is of other requests: without its end it would look like answers that somebody still wants.
+  if (rank == 0)
+    for (const LogFile& log : files_)
+      if (log.is_other && log.path != path) fs::remove(log.path);
   const auto found = std::ranges::find(files_, path, &LogFile::path);
   own_file_ = static_cast<size_t>(found - files_.begin());
   if (found == files_.end()) files_.push_back({.path = path});

@@ -23,16 +23,29 @@
 
 namespace tessera {
 
+/// What tells how an answer of a journal is not one to the request of its number; empty where that cannot be said.
+using AnswerDifference = std::function<std::string(int64_t number, const std::string& answer)>;
+
 class RequestJournal {
  public:
-  /// Reads what all ranks of earlier starts have left; nothing is written. Where ranks share the folder, all of them
-  /// are behind this before any of them calls `begin`.
+  /// On rank 0: reads what all ranks of earlier starts have left; nothing is written.
   /// @param run_folder  in which "journal" and the file of answers are
   /// @param samples     the name of the file of answers: "samples.jsonl"
   /// Answers of another identity make place when they are whole and their file is as it was made.
   /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity of answers that
   ///   are not whole is another; for a file of answers that was changed after it was made
-  RequestJournal(const std::filesystem::path& run_folder, const std::string& samples, JournalHead head);
+  /// @param differs  asked about answers to other requests, until it says something: a part of the error
+  RequestJournal(const std::filesystem::path& run_folder, const std::string& samples, JournalHead head,
+                 AnswerDifference differs = {});
+  /// What rank 0's file says that its answers are of; nothing where there is none.
+  static std::optional<JournalHead> head_of(const std::filesystem::path& run_folder);
+  /// On another rank, when rank 0 has read all files and has begun its own: reads the one that this rank appends to.
+  /// @throws UserError as above for that file
+  static RequestJournal of_rank(int rank, const std::filesystem::path& run_folder, const std::string& samples,
+                                JournalHead head);
+
+  /// What tells rank 0's file from every other one, on all machines that see it; empty where it cannot be seen.
+  static std::string mark(const std::filesystem::path& run_folder);
 
   /// Whether the file of answers is there, whole and as it was made: nothing is left to do.
   bool is_complete() const { return is_complete_; }
@@ -44,7 +57,7 @@ class RequestJournal {
   /// What is to be told: a line that was torn, another kind of machine.
   const std::vector<std::string>& notices() const { return notices_; }
 
-  /// Makes this rank's file, or cuts it behind its last whole line, to append to it.
+  /// Makes this rank's file, or cuts it behind its last whole line, to append to it. Rank 0 is the first.
   void begin(int rank);
   /// Behind `begin`: writes answers with their numbers and syncs them, once for all. When it returns they count.
   void append(const std::vector<std::pair<int64_t, std::string>>& answers);
@@ -53,10 +66,15 @@ class RequestJournal {
   void finish();
 
  private:
+  enum class Reads : uint8_t { all, own };
+  RequestJournal(Reads, const std::filesystem::path& run_folder, const std::string& samples, JournalHead head,
+                 AnswerDifference differs);
+
   struct LogFile {
     std::filesystem::path path;
     std::string head{};       // its first line
     int64_t whole_bytes = 0;  // of its head and its answers
+    bool is_other = false;    // of another identity
   };
   struct Place {
     size_t file;
@@ -73,6 +91,7 @@ class RequestJournal {
 
   std::filesystem::path folder_, samples_;
   JournalHead head_;
+  AnswerDifference differs_;
   std::vector<LogFile> files_{};
   std::map<int64_t, Place> places_{};
   std::vector<std::string> notices_{};
@@ -80,6 +99,7 @@ class RequestJournal {
   size_t own_file_ = 0;
   std::string end_{};                    // what a last line says of the file of answers; empty: none does
   std::string other_{}, differences_{};  // a file of another identity, and what differs
+  std::string different_answer_{};
   bool is_complete_ = false;
 };
 
