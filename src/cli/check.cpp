@@ -96,6 +96,7 @@ Json plan_as_json(const JobInputs& in, const JobPlan& plan) {
       .set("ranks", in.world.size())
       .set("threads", in.threads);
   if (job_of(in.config).trains) json.set("learning_rate", rates_as_json(in));
+  for (const auto& [key, value] : plan.more) json.set(key, value);
   return json;
 }
 

@@ -27,7 +27,8 @@ struct JobPlan {
   MemoryPlan memory{};
   int64_t wire_bytes = 0;  // payload that a rank hands to collectives in a step
   std::vector<std::string> notes{};
-  bool one_rank = false;  // the other ranks of the job do nothing
+  bool one_rank = false;                             // the other ranks of the job do nothing
+  std::vector<std::pair<std::string, Json>> more{};  // of the job alone, as --check --json tells it
 };
 
 /// The part of a plan that the model makes, laid out as the settings say.

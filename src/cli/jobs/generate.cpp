@@ -41,8 +41,8 @@ struct Asked {
   std::vector<int32_t> eos;
   RequestFile file;
   NamedAdapters adapters{};
-  std::vector<std::string> notes{};  // of the adapters
-  bool is_inline = false;            // the recipe itself holds the prompts
+  std::vector<AdapterFigures> figures{};  // of the adapters
+  bool is_inline = false;                 // the recipe itself holds the prompts
 
   int64_t positions() const {  // the most that a request takes
     int64_t most = 1;
@@ -95,7 +95,7 @@ Asked ask(const JobInputs& in) {
   asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
   asked.adapters = NamedAdapters(in, config_of(in).adapters);
   asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos, asked.adapters));
-  asked.notes = asked.adapters.notes(*laid_out.model, asked.file.requests);
+  asked.figures = asked.adapters.figures(*laid_out.model, asked.file.requests);
   // Without an adapter "base" is what answers anyway.
   if (!model.adapter())
     for (Request& request : asked.file.requests)
@@ -159,7 +159,8 @@ JobPlan plan_generate(const JobInputs& in) {
       fmt::format("{} tokens of prompts, {} to compute: {:.1f} % saved; {} bundles of pages at most, of {} each",
                   s.logical, s.physical, s.saving(), planned.memory.bundles, megabytes(planned.memory.bundle_bytes)));
   asked.adapters.require_base(*planned.job.model);
-  planned.job.notes.insert(planned.job.notes.end(), asked.notes.begin(), asked.notes.end());
+  for (const AdapterFigures& adapter : asked.figures) planned.job.notes.push_back(adapter.line());
+  if (!asked.figures.empty()) planned.job.more.emplace_back("adapters", to_json(asked.figures));
   return std::move(planned.job);
 }
 
