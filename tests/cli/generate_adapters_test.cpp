@@ -60,6 +60,12 @@ TEST_F(NamedAdaptersOfABatch, AnswerAsTheRunsThatTrainedThem) {
                            HasSubstr("adapter \"peft\": PEFT lora, rank 3, "),
                            HasSubstr("adapter \"twin\": lora, rank 3, the same as \"law\""),
                            Not(HasSubstr("no request names it"))));
+  const auto adapters = plan({"serve.toml"}).at("adapters").items();
+  ASSERT_EQ(adapters.size(), 4);
+  EXPECT_EQ(adapters[0].at("name").as_string(), "law");
+  EXPECT_EQ(adapters[0].at("rank").as_integer(), 3);
+  EXPECT_EQ(adapters[1].at("method").as_string(), "PEFT lora");
+  EXPECT_EQ(adapters[0].at("bytes").as_integer(), adapters[3].at("bytes").as_integer());
   expect_done(trainer({"serve.toml"}));
   const auto got = samples();
   const auto outputs = [](const Json& sample) { return sample.at("outputs").dump(); };

@@ -113,6 +113,27 @@ TEST(ManyAdapters, HaveTheBitsOfSixteenModelsThatHaveOneEach) {
       }
 }
 
+TEST(ManyAdapters, SearchByBeamsAsModelsThatHaveOneEach) {
+  Adapters adapters;
+  adapters.add("law", "lora", 2, 1);
+  adapters.add("tax", "mos", 3, 2);
+  std::vector<Request> requests;
+  for (const char* name : {"law", "base", "tax", "law"}) {
+    requests.push_back(asked(joined(ids_of(30, 3), ids_of(2 + std::ssize(requests), 7)), name, 8));
+    requests.back().beams.width = requests.size() == 4 ? 1 : 3;
+  }
+  Batch batch;
+  batch.options = {.page_tokens = 8, .step_tokens = 32};
+  const Answered together = adapters.answer(requests, batch);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Request plain = requests[i];
+    plain.adapter.clear();
+    const Answered by_itself = test::answer(adapters.own(requests[i].adapter), {plain});
+    ASSERT_EQ(together.results[i].outputs.size(), by_itself.results[0].outputs.size());
+    expect_same(together.results[i].outputs[0], by_itself.results[0].outputs[0], requests[i].adapter);
+  }
+}
+
 TEST(ManyAdapters, ShareNothingWhereTheyDifferAndAllWhereTheyAreOne) {
   Adapters adapters;
   adapters.add("law", "lora", 2, 1);

@@ -43,7 +43,9 @@ TEST(RankReports, BringsEveryLineToRankZeroOnceAndSumsTheCounts) {
       EXPECT_EQ(reports.counts().finished, all);
       EXPECT_EQ(reports.counts().schedule.computed, 10 * all);
       EXPECT_EQ(std::ssize(taken), others);
-      if (ranks > 2) EXPECT_EQ(taken.at(1007), "{\"a b\": 7}");
+      if (ranks > 2) {
+        EXPECT_EQ(taken.at(1007), "{\"a b\": 7}");
+      }
     });
   }
 }

@@ -196,7 +196,9 @@ TEST(RankShares, OfAFileAreWholeLinesAndCoverWhatIsLeft) {
     }
     std::ranges::sort(all);
     EXPECT_EQ(all, left) << ranks << " ranks";
-    if (ranks <= 3) EXPECT_LT(largest, left.size() * 13 / 10 / static_cast<size_t>(ranks) + 3);
+    if (ranks <= 3) {
+      EXPECT_LT(largest, left.size() * 13 / 10 / static_cast<size_t>(ranks) + 3);
+    }
   }
 }
 

@@ -85,7 +85,7 @@ Asked ask(const JobInputs& in) {
   asked.eos = stop_ids({model.options().path, in.config.model.path}, asked.tokenizer);
   asked.adapters = NamedAdapters(in, config_of(in).adapters);
   asked.file = read(in, asked.tokenizer, defaults_of(in, model.config(), asked.eos, asked.adapters));
-  asked.notes = asked.adapters.notes(*laid_out.model, asked.file.requests);
+  asked.figures = asked.adapters.figures(*laid_out.model, asked.file.requests);
   // Without an adapter "base" is what answers anyway.
   if (!model.adapter())
     for (Request& request : asked.file.requests)
@@ -119,7 +119,8 @@ JobPlan plan_generate(const JobInputs& in) {
   figures.done = look_into_journal(in, asked, planned.job);
   tell_figures(asked.file, figures, planned.job);
   asked.adapters.require_base(*planned.job.model);
-  planned.job.notes.insert(planned.job.notes.end(), asked.notes.begin(), asked.notes.end());
+  for (const AdapterFigures& adapter : asked.figures) planned.job.notes.push_back(adapter.line());
+  if (!asked.figures.empty()) planned.job.told.set("adapters", to_json(asked.figures));
   return std::move(planned.job);
 }
 

@@ -74,17 +74,39 @@ void NamedAdapters::require_base(Model& model) const {
   for (const auto& [name, saved] : by_name_) saved->require_base(model);
 }
 
-std::vector<std::string> NamedAdapters::notes(Model& model, std::span<const Request> requests) const {
+std::string AdapterFigures::line() const {
+  return fmt::format("adapter \"{}\": {}, rank {}, {}{}", name, method, rank,
+                     twin.empty() ? megabytes(bytes) : fmt::format("the same as \"{}\"", twin),
+                     is_named ? "" : "; no request names it");
+}
+
+Json to_json(const std::vector<AdapterFigures>& all) {
+  Json list = Json::array();
+  for (const AdapterFigures& adapter : all)
+    list.push_back(Json::object()
+                       .set("name", adapter.name)
+                       .set("method", adapter.method)
+                       .set("rank", adapter.rank)
+                       .set("bytes", adapter.bytes));
+  return list;
+}
+
+std::vector<AdapterFigures> NamedAdapters::figures(Model& model, std::span<const Request> requests) const {
   const std::set<std::string> named = named_by(requests);
-  std::map<std::string, std::string> first;  // name of each content
-  std::vector<std::string> lines;
+  std::map<std::string, AdapterFigures> first;  // of each content
+  std::vector<AdapterFigures> all;
   for (const auto& [name, saved] : by_name_) {
-    const auto [twin, is_new] = first.try_emplace(saved->content(), name);
-    std::string line = fmt::format("adapter \"{}\": {}, rank {}, ", name, saved->method(), saved->rank());
-    line += is_new ? megabytes(LoadedAdapter(*saved, model).bytes()) : fmt::format("the same as \"{}\"", twin->second);
-    lines.push_back(line + (named.contains(name) ? "" : "; no request names it"));
+    AdapterFigures adapter{
+        .name = name, .method = saved->method(), .rank = saved->rank(), .is_named = named.contains(name)};
+    const auto [twin, is_new] = first.try_emplace(saved->content(), adapter);
+    if (is_new)
+      twin->second.bytes = LoadedAdapter(*saved, model).bytes();
+    else
+      adapter.twin = twin->second.name;
+    adapter.bytes = twin->second.bytes;
+    all.push_back(std::move(adapter));
   }
-  return lines;
+  return all;
 }
 
 AdaptersAtWork::AdaptersAtWork(const NamedAdapters& adapters, Model& model, std::span<const Request> requests) {

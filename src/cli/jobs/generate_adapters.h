@@ -29,6 +29,17 @@ struct AdapterFolders {
 };
 void read_adapter_folders(Recipe&, AdapterFolders&);
 
+/// What --check tells of an adapter.
+struct AdapterFigures {
+  std::string name, method;
+  int64_t rank = 0, bytes = 0;
+  std::string twin{};     // a name before it with the same content, whose bytes are its own; empty: none
+  bool is_named = false;  // by a request
+  std::string line() const;
+};
+/// [{"name", "method", "rank", "bytes"}, ..]
+Json to_json(const std::vector<AdapterFigures>&);
+
 /// All that the recipe names, opened. Names of one content are one adapter.
 class NamedAdapters {
  public:
@@ -45,8 +56,8 @@ class NamedAdapters {
   const std::map<std::string, std::shared_ptr<const SavedAdapter>>& all() const { return by_name_; }
   /// @throws UserError when one does not fit the model. Hashes the model's weights when one says its base
   void require_base(Model&) const;
-  /// A line for each: what it is, and its bytes. @param model  counted: @throws UserError when one does not fit it
-  std::vector<std::string> notes(Model& model, std::span<const Request>) const;
+  /// What each of them is. @param model  counted: @throws UserError when one does not fit it
+  std::vector<AdapterFigures> figures(Model& model, std::span<const Request>) const;
 
  private:
   std::map<std::string, std::shared_ptr<const SavedAdapter>> by_name_;

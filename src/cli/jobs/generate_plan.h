@@ -19,8 +19,8 @@ struct Asked {
   std::vector<int32_t> eos;
   RequestFile file;
   NamedAdapters adapters{};
-  std::vector<std::string> notes{};  // of the adapters
-  bool is_inline = false;            // the recipe itself holds the prompts
+  std::vector<AdapterFigures> figures{};  // of the adapters
+  bool is_inline = false;                 // the recipe itself holds the prompts
 
   int64_t positions() const {  // the most that a request takes
     int64_t most = 1;
