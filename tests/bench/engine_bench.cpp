@@ -9,8 +9,8 @@
 // rounds' own ratios are told: "price" is time by default over time without determinism, "gain" is time without sharing
 // over time with it. "planning" is the share of a run that planning takes: of the batch, its schedule, and its steps.
 //
-// With --serve in place of rounds, a line of the input is measured at a time (scripts/bench): "read", or "run B P OWN NEW
-// DETERMINISTIC", a batch as above with NEW new tokens and DETERMINISTIC 0 or 1.
+// With --serve in place of rounds, a line of the input is measured at a time (scripts/bench): "read", or
+// "run B P OWN NEW DETERMINISTIC", a batch as above with NEW new tokens and DETERMINISTIC 0 or 1.
 
 #include <fmt/core.h>
 
@@ -58,8 +58,8 @@ struct Mark {
   double seconds = 0, processor = 0;
 };
 
-/// Passes in which every request is continued by a token and nothing else is done: from the one that ends the prompts to
-/// the last one in which none ends.
+/// Passes in which every request is continued by a token and nothing else is done: from the one that ends the prompts
+/// to the last one in which none ends.
 class DecodingWindow {
  public:
   explicit DecodingWindow(int64_t prompt_tokens) : prompt_tokens_(prompt_tokens) {}
