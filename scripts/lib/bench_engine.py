@@ -13,6 +13,8 @@ from bench_table import Series, ratio_of
 PEER, TORCH = "ik_llama.cpp", "transformers, f32"
 # What `deterministic` may cost, and planning of a whole batch.
 PRICE_BAR, PLANNING_BAR = 1.03, 0.01
+# Of its threads' time so much has to be processor time in a round that counts.
+LEAST_SHARE = 0.8
 # Of the bytes that memory delivers, how many one sequence has to read; of the rate behind 1,024 tokens, what may be lost behind 8,000.
 BANDWIDTH_BAR, LOSS_BAR = 0.85, 0.15
 
@@ -70,27 +72,45 @@ def rates(case, line):
 
 
 class Measured:
-    """Rounds of one case: ours, ours without `deterministic`, and the peers."""
+    """Rounds of one case: ours, ours without `deterministic`, and the peers. A round in which one of them had fewer processors than
+    threads says nothing of the others, since some wait by spinning; it is dropped."""
 
-    def __init__(self, case):
-        self.case, self.lines, self.bandwidths = case, [], []
+    def __init__(self, case, threads):
+        self.case, self.threads, self.lines, self.bandwidths, self.dropped = case, threads, [], [], 0
         self.ours, self.free, self.peers = Series("ours"), Series("ours, not deterministic"), {}
 
+    def rounds(self, count, engine, peers):
+        """So many that count, but no more than twice as many in all."""
+        while len(self.lines) < count and len(self.lines) + self.dropped < 2 * count:
+            self.round(engine, peers)
+
     def round(self, engine, peers):
-        case = self.case
-        self.bandwidths.append(engine.bandwidth())
-        self.lines.append(engine.run(case))
-        self.ours.add(*rates(case, self.lines[-1]))
+        case, bandwidth = self.case, engine.bandwidth()
+        line = engine.run(case)
+        found = {"ours": rates(case, line)}
         if case.is_small:
-            self.free.add(*rates(case, engine.run(case, deterministic=False)))
+            found["free"] = rates(case, engine.run(case, deterministic=False))
         for name, peer in peers.items():
             if case.is_small or name == PEER:
-                line = peer.ask(f"{case.batch} {case.shared} {case.own} {case.new} {int(case.whole)}")
-                series = self.peers.setdefault(name, Series(name))
-                series.add(case.tokens() / line["seconds"], case.tokens() / line["processor_seconds"])
+                found[name] = rates_of_peer(case, peer)
+        if any(wall / processor < LEAST_SHARE * self.threads for wall, processor in found.values()):
+            self.dropped += 1
+            return
+        self.bandwidths.append(bandwidth)
+        self.lines.append(line)
+        for name, pair in found.items():
+            self.series(name).add(*pair)
+
+    def series(self, name):
+        return {"ours": self.ours, "free": self.free}.get(name) or self.peers.setdefault(name, Series(name))
 
     def median(self, value):
         return statistics.median(map(value, self.lines))
+
+
+def rates_of_peer(case, peer):
+    line = peer.ask(f"{case.batch} {case.shared} {case.own} {case.new} {int(case.whole)}")
+    return case.tokens() / line["seconds"], case.tokens() / line["processor_seconds"]
 
 
 def engine(options, table):
@@ -116,11 +136,18 @@ def run_cases(options, table, folder, file, chosen):
     peers = {TORCH: Server([sys.executable, LIB / "torch_batches.py", folder, "--threads", options.threads])}
     if file:
         peers[PEER] = Server([sys.executable, LIB / "llama_engine.py", file, "--threads", options.threads])
+    for server in [ours.server, *peers.values()]:  # what they load would take the time of whoever is measured first
+        server.ask("run 1 0 32 2 1" if server is ours.server else "1 0 32 2 0")
     found = {}
     for case in chosen:
-        measured = found[case.name] = Measured(case)
-        for _ in range(options.step_rounds):
-            measured.round(ours, peers)
+        measured = Measured(case, options.threads)
+        measured.rounds(options.step_rounds, ours, peers)
+        if measured.dropped:
+            table.note(f"{case.name}: {measured.dropped} rounds do not count, in which somebody had fewer than {options.threads} "
+                       "processors")
+        if not measured.lines:
+            continue
+        found[case.name] = measured
         tell(table, measured, (folder / "model.safetensors").stat().st_size)
     tell_loss(table, found)
     for server in [ours.server, *peers.values()]:
