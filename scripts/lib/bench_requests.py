@@ -101,8 +101,11 @@ def batch_file(options, table, folder, file):
         equal = commands.equal_answers()
         some = commands.count // 10
         (seconds, processor), part = commands.theirs("--one-by-one", "--limit", some)
-        begin, begin_processor = seconds - part["seconds"], processor - part["processor_seconds"]  # until the first request
-        one_by_one.add(commands.count / (begin + 10 * part["seconds"]), commands.count / (begin_processor + 10 * part["processor_seconds"]))
+        # Loading and the first request of each header are there once, whatever the number of requests.
+        rest, rest_processor = (part[key] - part[f"first_{key}"] for key in ("seconds", "processor_seconds"))
+        times = (commands.count - len(KINDS)) / (some - len(KINDS))
+        one_by_one.add(commands.count / (seconds + (times - 1) * rest),
+                       commands.count / (processor + (times - 1) * rest_processor))
     name = f"{NAME}, {NEW} new each" if commands.count == 1000 else f"{NAME}: the first {commands.count}"
     if file:
         table.row(name, "requests/s", ours, by_hand, 1.5)
