@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import bench_decoding
+import bench_engine
 import bench_order
 import bench_products
 import bench_training
@@ -28,7 +29,7 @@ def arguments():
     parser.add_argument("--model", metavar="DIR", help="a Hugging Face folder of SmolLM2-135M; fetched when it is not given")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, help="of products; default 9, --quick 3")
-    parser.add_argument("--step-rounds", type=int, help="of training steps; default 5, --quick 1")
+    parser.add_argument("--step-rounds", type=int, help="of training steps and of the engine; default 5, --quick 1")
     parser.add_argument("--targets", help="of run.target, such as avx3,avx2; default: all of this machine")
     for name in ("avx3", "avx2"):
         parser.add_argument(f"--{name}-cores", metavar="NAMES",
@@ -88,7 +89,7 @@ def main():
     table = Table(options.json)
     failed = False
     for section in (bench_products.products, bench_products.few_rows, bench_training.steps, bench_training.mezo,
-                    bench_decoding.decoding, bench_order.one_order):
+                    bench_decoding.decoding, bench_engine.engine, bench_order.one_order):
         try:  # what cannot be measured here keeps nothing else from being measured
             section(options, table)
         except (Exception, SystemExit) as error:  # noqa: BLE001

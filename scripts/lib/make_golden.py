@@ -12,6 +12,7 @@ from pathlib import Path
 import peft
 import torch
 import transformers
+from greedy_golden import greedy_golden
 from random_models import randomise
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
@@ -46,6 +47,8 @@ MODELS = {
     "smollm3_list": dict(family=SmolLM3Config, shape=(24, 3, 1, 8, 37), layers=3, no_rope_layers=[0, 1, 0],
                          mlp_bias=True, use_sliding_window=True, sliding_window=4),
 }
+# Those whose greedy continuations are kept: each family, and layers that differ within a model.
+GREEDY = ["gqa", "llama3_rope", "mistral", "qwen2", "qwen2_windows", "qwen3", "qwen3_windows", "smollm3", "smollm3_list"]
 # What transformers takes where config.json has no such key, of the keys that we read.
 DEFAULTS = ["num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "initializer_range", "tie_word_embeddings",
             "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "no_rope_layers", "layer_types"]
@@ -60,6 +63,8 @@ def main():
     make_packed(root / "gqa", seed=100)
     make_packed(root / "mistral", seed=101)
     make_beams(root / "gqa", seed=102)
+    for seed, name in enumerate(GREEDY):
+        save_golden(root / name / "greedy.safetensors", greedy_golden(load_model(root / name), seed))
     make_defaults(root / "defaults.json")
     make_rope_keys(root / "rope_keys.json")
     make_lora_run(root / "lora", seed=200)

@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "bench/harness.h"
+#include "bench/plain_read.h"
 #include "kernels/cpu_target.h"
 #include "kernels/gemm.h"
 #include "kernels/table.h"
@@ -13,19 +13,8 @@ namespace {
 
 constexpr int64_t kBytes = int64_t{256} << 20;
 
-/// GB/s of a sum over the memory, by all threads.
-void read_plainly(const Tensor& weights, int threads) {
-  const auto words = weights.as<float>();
-  const auto* p = reinterpret_cast<const uint64_t*>(words.data());
-  const auto count = static_cast<int64_t>(words.size() / 2);
-  volatile uint64_t sink = 0;
-  const Timing t = measure([&] {
-    uint64_t sum = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) sum += p[i];
-    sink = sum;
-  });
-  report("read", "plain", threads, t, 1e-9 * static_cast<double>(kBytes), "GB/s");
+void report_plain_read(const Tensor& weights, int threads) {
+  report("read", "plain", threads, read_plainly(weights, threads), 1e-9 * static_cast<double>(kBytes), "GB/s");
 }
 
 void run(const Context& ctx, int64_t rows, int64_t n, int64_t k, DType dtype, const Tensor& memory) {
@@ -57,9 +46,9 @@ int main(int argc, char** argv) {
                     .threads = bench::threads_from(argc, argv)};
   Tensor memory(Shape{bench::kBytes / 4}, DType::f32);
   for (float& x : memory.as<float>()) x = 0x1.010p-8f;  // finite in every type
-  bench::read_plainly(memory, ctx.threads);
+  bench::report_plain_read(memory, ctx.threads);
   for (const int64_t rows : {1, 2, 4, 8, 12, 16})
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) bench::run(ctx, rows, 1536, 576, dtype, memory);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) bench::run(ctx, 1, 576, 1536, dtype, memory);
-  bench::read_plainly(memory, ctx.threads);
+  bench::report_plain_read(memory, ctx.threads);
 }
