@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "core/device/memory.h"
@@ -339,10 +340,14 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
   EngineMemory memory;
   memory.bundle_bytes = bundle_bytes(model.decoder(), options.page_tokens, options.kv_dtype);
   const int64_t per_bundle = limits_of(model.decoder(), options, 0, 1).pages_per_bundle;
-  const int64_t most = std::max(
-      plan.most_bundles, std::min({plan.all_bundles, memory_bytes / memory.bundle_bytes, INT32_MAX / per_bundle}));
-  const ScheduleLimits limits = limits_of(model.decoder(), options, most, plan.widest);
-  memory.bundles = play(plan, limits).peak_bundles;
+  const int64_t allowed =
+      std::max(plan.most_bundles, std::min(memory_bytes / memory.bundle_bytes, INT32_MAX / per_bundle));
+  // Prompts are admitted up to the high water: with no more pages than are used at once, the last ones would wait.
+  const auto above = [&](int64_t bundles) {
+    return std::min(allowed, static_cast<int64_t>(std::ceil(static_cast<double>(bundles) / options.high_water)));
+  };
+  const ScheduleLimits limits = limits_of(model.decoder(), options, above(plan.all_bundles), plan.widest);
+  memory.bundles = above(play(plan, limits).peak_bundles);
   // Continuations that end early change the schedule: a step can have more rows than any that was played.
   int64_t rows = plan.tree.tokens();
   for (const Demand& demand : plan.demands) rows += demand.tails() * demand.new_tokens;

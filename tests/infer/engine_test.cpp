@@ -78,6 +78,17 @@ TEST(Engine, HasTheSameAnswersWhenPagesRunOut) {
   EXPECT_GT(preemptions, 0);
 }
 
+TEST(Engine, LetsNobodyWaitForPagesThatWerePlanned) {
+  const auto model = load_model(golden("gqa"), 1024);
+  std::vector<Request> requests;  // the prefix takes most of the pages, so that the high water is above it
+  for (int64_t i = 0; i < 16; ++i) requests.push_back(greedy(joined(ids_of(900, 3), ids_of(2, i)), 12));
+  Batch batch;
+  const Answered planned = answer(*model, requests, batch);
+  batch.bundles = 10'000;
+  EXPECT_EQ(planned.counts.schedule.steps, answer(*model, requests, batch).counts.schedule.steps);
+  EXPECT_LT(planned.counts.pages_total, planned.counts.pages_peak * 11 / 10);
+}
+
 TEST(Engine, GoesOnAcrossSpansOf1024Keys) {
   const auto model = load_model(golden("gqa"), 1200);
   std::vector<Request> requests;
