@@ -66,8 +66,7 @@ TEST_F(Plans, OfGenerationGrowWithTheCache) {
                 "activations");
   };
   constexpr int64_t kCache = 2 * 2 * 16 * 4;  // keys and values of two layers, two heads of eight numbers, f32
-  // Pages are planned so that prompts are admitted up to generate.high_water of them; of each sequence the last page and
-  // of all the last bundle are whole.
+  // Prompts are admitted up to generate.high_water of the pages; the last page of each sequence is a whole one.
   const auto expect_growth = [&](int batch) {
     const double needed = batch * 10'000 * kCache / 0.95;
     EXPECT_NEAR(static_cast<double>(activations(20'000, batch) - activations(10'000, batch)), needed, 16 * kCache);
