@@ -67,8 +67,10 @@ TEST_F(AsTyped, ALengthOnTheCommandLineTakesThePlaceOfTheRecipes) {
 TEST_F(AsTyped, WhatIsNoCheckpointIsNamed) {
   train({"run.dir=run"});
   const auto said = [&](const std::string& path) { return fault({"lora.toml", "job=evaluate", "run.resume=" + path}); };
-  for (const char* folder : {"run", "run/checkpoints"}) {
-    const std::string text = said(folder);
+  for (const std::string folder : {"run", "run/checkpoints"}) {
+    EXPECT_THAT(expect_done(trainer({"lora.toml", "job=evaluate", "run.resume=" + folder})).err,
+                HasSubstr("the weights after step 4: run/checkpoints/step-00000004.h5\n"));
+    const std::string text = fault({"lora.toml", "run.dir=other", "run.resume=" + folder});  // a training names it itself
     EXPECT_THAT(text, HasSubstr("is a folder\n"));
     EXPECT_THAT(text, HasSubstr("step-00000004.h5"));
   }

@@ -399,6 +399,15 @@ TEST_F(Generation, TakesTheFileOfTheCommandLineAndKeepsItsAnswers) {
   EXPECT_THAT(fault({"full.toml", "run.dir=run"}), HasSubstr("belongs to a file of requests"));
   EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), answers);
   expect_done(trainer({"full.toml", "run.dir=run", "generate.output=own.jsonl"}));
+  // What matters is the name that the answers have, and any way to write over it.
+  write("few.jsonl", batch_file(2));
+  const Words few = {"full.toml", "generate.prompts_file=few.jsonl", "run.dir=run", "generate.output=few_answers.jsonl"};
+  EXPECT_THAT(fault(joined(few, {"generate.follow=samples.jsonl"})), HasSubstr("belongs to a file of requests"));
+  EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), answers);
+  expect_done(trainer(few));
+  EXPECT_THAT(fault({"full.toml", "run.dir=run", "generate.output=few_answers.jsonl"}),
+              HasSubstr("few_answers.jsonl: belongs to a file of requests"));
+  EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), answers);
   write("array.jsonl", R"([{"custom_id": "a", "prompt": "copy da ="}])"
                        "\n");
   EXPECT_THAT(fault({"full.toml", "generate.prompts_file=array.jsonl", "run.dir=other"}),

@@ -248,6 +248,32 @@ TEST_F(RequestJournals, OfABatchThatHasEndedMakePlace) {
   EXPECT_FALSE(open().is_complete());  // of the first identity again: this batch has ended, too
 }
 
+TEST_F(RequestJournals, KnowTheFileThatTheirAnswersComeInto) {
+  const auto into = [&](const char* name) { return RequestJournal(folder_.path(), name, head_of(5)); };
+  {
+    RequestJournal journal = open();
+    journal.begin(0);
+    journal.append({{0, answer_of(0)}});
+  }
+  EXPECT_THAT(error_text([&] { into("b.jsonl"); }), HasSubstr("generate.output was samples.jsonl, now b.jsonl"));
+  {
+    RequestJournal journal = open();
+    journal.begin(0);
+    for (int64_t i = 1; i < 5; ++i) journal.append({{i, answer_of(i)}});
+    journal.finish();
+  }
+  // It has ended: the other file is made, and this one stays as it is.
+  RequestJournal journal = into("b.jsonl");
+  EXPECT_THAT(journal.notices(), ElementsAre(HasSubstr("samples.jsonl holds the answers of another batch")));
+  EXPECT_FALSE(journal.is_complete());
+  journal.begin(0);
+  for (int64_t i = 0; i < 5; ++i) journal.append({{i, answer_of(i)}});
+  journal.finish();
+  EXPECT_TRUE(into("b.jsonl").is_complete());
+  EXPECT_EQ(read_file(samples()), read_file(folder_ / "b.jsonl"));
+  EXPECT_THAT(open().notices(), ElementsAre(HasSubstr("b.jsonl holds the answers of another batch")));
+}
+
 TEST_F(RequestJournals, GoOnOnAnotherMachineAndTellIt) {
   {
     RequestJournal journal = open();

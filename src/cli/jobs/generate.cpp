@@ -201,14 +201,21 @@ std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) 
                                                             : "lower generate.memory_gib";
 }
 
-/// @throws UserError when prompts of the recipe would be written over the answers of a file of requests
-void refuse_kept_answers(const JobInputs& in, const std::filesystem::path& run) {
-  if (config_of(in).output != GenerateConfig{}.output || !std::filesystem::exists(run / "journal")) return;
-  throw UserError(
-      (run / config_of(in).output).string(), "belongs to a file of requests, whose answers are in the journal",
-      fmt::format("set generate.output to another name for these prompts, set run.dir to another folder, or "
-                  "remove {} with its answers",
-                  (run / "journal").string()));
+/// @throws UserError when prompts of the recipe, or answers as they come, would be written over the answers of a file of
+/// requests
+void refuse_kept_answers(const JobInputs& in, const std::filesystem::path& run, bool is_inline) {
+  const GenerateConfig& g = config_of(in);
+  const std::optional<JournalHead> kept = RequestJournal::head_of(run);
+  if (!kept) return;
+  const auto refuse = [&](const char* key, const std::string& name) {
+    if (name != kept->answers) return;
+    throw UserError((run / name).string(), "belongs to a file of requests, whose answers are in the journal",
+                    fmt::format("set generate.{} to another name, set run.dir to another folder, or remove {} with its "
+                                "answers",
+                                key, (run / "journal").string()));
+  };
+  if (is_inline) refuse("output", g.output);
+  if (g.output != kept->answers) refuse("follow", g.follow);
 }
 
 /// Only rank 0 keeps the folder.
@@ -249,7 +256,7 @@ int answer_requests(const JobInputs& in) {
   require_memory(in, whole.job);
   const std::unique_ptr<RunFolder> folder = open_folder(in);
   const std::filesystem::path run = folder ? folder->path() : run_folder_path(in);
-  if (asked.is_inline && folder) refuse_kept_answers(in, run);
+  if (folder) refuse_kept_answers(in, run, asked.is_inline);
   GenerateLines lines(in, run, asked.tokenizer, asked.file, asked.eos, asked.is_inline);
   Model model(trained_model_settings(in, asked.positions()));
   tell(in, model.sharing().caution());

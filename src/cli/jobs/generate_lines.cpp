@@ -86,7 +86,7 @@ int64_t GenerateLines::look(Model& model, const std::map<std::string, std::strin
   if (is_inline_) return 0;
   const std::optional<JournalHead> found = RequestJournal::head_of(run_);
   if (!found) return 0;
-  head_ = {identity(model, adapters, found->identity), found->made_on};
+  head_ = {.identity = identity(model, adapters, found->identity), .made_on = found->made_on};
   const RequestJournal journal = read_journal();
   return journal.is_complete() ? std::ssize(file_.lines) : journal.finished();
 }

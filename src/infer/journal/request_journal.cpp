@@ -45,6 +45,7 @@ RequestJournal::RequestJournal(Reads reads, const fs::path& run_folder, const st
       samples_(run_folder / samples),
       head_(std::move(head)),
       differs_(std::move(differs)) {
+  head_.answers = samples;
   if (reads == Reads::all) read_all();
 }
 
@@ -57,8 +58,9 @@ RequestJournal::RequestJournal(const fs::path& run_folder, const std::string& sa
                         fmt::format("finish them with the command that began them, set run.dir to another "
                                     "folder, or remove {}: its answers are lost then",
                                     folder_.string()));
-  if (!end_.empty()) look_at_end(end_);
-  if (!other_.empty()) make_place();
+  const fs::path ended = run_folder / ended_;
+  if (!end_.empty()) look_at_end(ended, end_);
+  if (!other_.empty()) make_place(ended);
 }
 
 RequestJournal RequestJournal::of_rank(int rank, const fs::path& run_folder, const std::string& samples,
@@ -97,9 +99,9 @@ std::string RequestJournal::mark(const fs::path& run_folder) {
 }
 
 /// The batch before this one has ended, and its file of answers is as it was made.
-void RequestJournal::make_place() {
+void RequestJournal::make_place(const fs::path& samples) {
   notices_ = {fmt::format("note: {} holds the answers of another batch, which has ended; this one takes its place",
-                          samples_.string())};
+                          samples.string())};
   for (LogFile& file : files_) file.whole_bytes = 0;
   places_.clear();
   is_complete_ = false;
@@ -111,6 +113,7 @@ void RequestJournal::read_all() {
   files_.clear();
   places_.clear();
   end_.clear();
+  ended_.clear();
   other_.clear();
   differences_.clear();
   different_answer_.clear();
@@ -138,6 +141,7 @@ void RequestJournal::read_file(LogFile log) {
       has_end = number == 2 && is_end_line(line);
       if (!has_end) return read_answer(line, begin);
       end_ = read_end_line(line);
+      ended_ = file.answers;
     };
     try {
       read();
@@ -156,10 +160,13 @@ void RequestJournal::read_file(LogFile log) {
 
 void RequestJournal::read_head(const LogFile& file, std::string_view line) {
   const JournalHead found = read_head_line(line);
-  if (found.identity.hex() != head_.identity.hex()) {
+  files_.back().answers = found.answers;
+  if (found.identity.hex() != head_.identity.hex() || found.answers != head_.answers) {
     files_.back().is_other = true;
     other_ = file.path.string();
     differences_ = identity_differences(found.identity, head_.identity);
+    if (found.answers != head_.answers)
+      differences_ += fmt::format("generate.output was {}, now {}\n", found.answers, head_.answers);
   }
   if (found.made_on == head_.made_on) return;
   std::string notice = fmt::format(
@@ -182,14 +189,14 @@ void RequestJournal::read_answer(std::string_view line, int64_t begin) {
     throw UserError("", fmt::format("the answer {} is there already", found.number));
 }
 
-void RequestJournal::look_at_end(const std::string& sha256) {
-  if (!fs::exists(samples_)) {
-    notices_.push_back(fmt::format("note: {} is gone and is made again", samples_.string()));
+void RequestJournal::look_at_end(const fs::path& samples, const std::string& sha256) {
+  if (!fs::exists(samples)) {
+    notices_.push_back(fmt::format("note: {} is gone and is made again", samples.string()));
     return;
   }
-  if (sha256_of_file(samples_) != sha256)
+  if (sha256_of_file(samples) != sha256)
     throw UserError(
-        samples_.string(), "was changed after it was made, and would be overwritten",
+        samples.string(), "was changed after it was made, and would be overwritten",
         fmt::format("move it away to have it made again, or remove {} to have it overwritten", folder_.string()));
   is_complete_ = true;
 }

@@ -31,7 +31,8 @@ class RequestJournal {
   /// On rank 0: reads what all ranks of earlier starts have left; nothing is written.
   /// @param run_folder  in which "journal" and the file of answers are
   /// @param samples     the name of the file of answers: "samples.jsonl"
-  /// Answers of another identity make place when they are whole and their file is as it was made.
+  /// Answers of another identity, or for a file of another name, make place when they are whole and their file is as it
+  /// was made.
   /// @throws UserError naming file and line of what is damaged; naming the parts in which the identity of answers that
   ///   are not whole is another; for a file of answers that was changed after it was made
   /// @param differs  asked about answers to other requests, until it says something: a part of the error
@@ -73,8 +74,9 @@ class RequestJournal {
   struct LogFile {
     std::filesystem::path path;
     std::string head{};       // its first line
+    std::string answers{};    // the file that it says they come into
     int64_t whole_bytes = 0;  // of its head and its answers
-    bool is_other = false;    // of another identity
+    bool is_other = false;    // of another identity, or for a file of another name
   };
   struct Place {
     size_t file;
@@ -85,8 +87,8 @@ class RequestJournal {
   void read_file(LogFile);
   void read_head(const LogFile&, std::string_view line);
   void read_answer(std::string_view line, int64_t begin);
-  void look_at_end(const std::string& sha256);
-  void make_place();
+  void look_at_end(const std::filesystem::path& samples, const std::string& sha256);
+  void make_place(const std::filesystem::path& samples);
   std::string write_samples() const;
 
   std::filesystem::path folder_, samples_;
@@ -98,6 +100,7 @@ class RequestJournal {
   std::optional<FileDescriptor> own_{};
   size_t own_file_ = 0;
   std::string end_{};                    // what a last line says of the file of answers; empty: none does
+  std::string ended_{};                  // the name of that file
   std::string other_{}, differences_{};  // a file of another identity, and what differs
   std::string different_answer_{};
   bool is_complete_ = false;
