@@ -86,11 +86,12 @@ void Schedule::preempt(int32_t s) {
   ++counts_.preemptions;
 }
 
-/// Takes the prompt of the request that was admitted last and has not begun; not that of `keep`.
+/// Takes the prompt of the request that was admitted last and has no sequence under way; not that of `keep`.
 bool Schedule::give_back_last_admitted(int32_t keep) {
   for (auto r = admitted_.rbegin(); r != admitted_.rend(); ++r) {
-    RequestState& request = requests_[static_cast<size_t>(*r)];
-    if (*r == keep || request.started > 0) continue;
+    const RequestState& request = requests_[static_cast<size_t>(*r)];
+    const int32_t ended = demand_of(*r).samples - request.left;
+    if (*r == keep || request.started > ended) continue;
     leave_path(*r);
     pending_.push_front(*r);
     adapters_.end(*r);

@@ -47,9 +47,9 @@ struct ScheduledStep {
 /// go on together, by as many tokens each, or not at all.
 ///
 /// When pages run out, nodes that only waiting requests need are dropped, then the sequence that began last gives up
-/// its tails and computes them again later, then requests that have not begun give up their prompts, then those all of
-/// whose sequences have given up their tails. The oldest one is never taken from, so that it ends: a batch in which
-/// each request alone fits cannot get stuck.
+/// its tails and computes them again later, then requests without a sequence under way give up their prompts, then
+/// those all of whose sequences have given up their tails. The oldest one is never taken from, so that it ends: a batch
+/// in which each request alone fits cannot get stuck.
 class Schedule {
  public:
   /// @param order    of admission: every request that the tree holds, once

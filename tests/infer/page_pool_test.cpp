@@ -99,5 +99,44 @@ TEST(PagePool, NeverHandsOutAPageTwice) {
   }
 }
 
+// Single pages of some, and whole bundles that several hold, which come and go as they are drawn: 10,000 times.
+TEST(PagePool, MakesEveryBrokenBundleWholeAgain) {
+  int64_t given_back = 0, whole_again = 0;
+  for (uint64_t trial = 0; given_back < 10'000; ++trial) {
+    auto draw = [&, step = uint64_t{0}](uint64_t n) mutable { return draw_below(mix64(trial + 500), step++, n); };
+    const auto bundles = static_cast<int64_t>(2 + draw(7)), per = static_cast<int64_t>(2 + draw(5));
+    PagePool pool(bundles, per);
+    std::vector<std::pair<int32_t, bool>> held;  // pages, and whether each begins a bundle
+    const auto give_one_back = [&] {
+      std::swap(held[draw(held.size())], held.back());
+      const auto [page, is_bundle] = held.back();
+      held.pop_back();
+      const int64_t before = pool.free_bundles();
+      is_bundle ? pool.give_bundle(page) : pool.give_page(page);
+      whole_again += !is_bundle && pool.free_bundles() > before;
+      ++given_back;
+    };
+    for (int step = 0; step < 200; ++step) {
+      const uint64_t what = draw(5);
+      if (what < 2) {
+        if (const auto page = pool.take_page()) held.emplace_back(*page, false);
+      } else if (what == 2) {
+        const auto bundle = pool.take_bundle();
+        if (bundle) held.emplace_back(*bundle, true);
+        if (bundle && draw(2) == 0) pool.share_bundle(*bundle), held.emplace_back(*bundle, true);
+      } else if (!held.empty()) {
+        give_one_back();
+      }
+    }
+    while (!held.empty()) give_one_back();
+    EXPECT_EQ(pool.pages_in_use(), 0);
+    ASSERT_EQ(pool.free_bundles(), bundles) << trial;
+    std::set<int32_t> taken;
+    while (const auto bundle = pool.take_bundle()) taken.insert(*bundle);
+    EXPECT_EQ(std::ssize(taken), bundles);
+  }
+  EXPECT_GT(whole_again, 500);
+}
+
 }  // namespace
 }  // namespace tessera

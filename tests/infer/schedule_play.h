@@ -74,9 +74,21 @@ class Play {
     }
   }
 
+  /// Every bundle that is handed out stands in the table of a node or of a tail.
+  void expect_accounted() const {
+    std::set<int32_t> held;
+    const auto add = [&](std::span<const int32_t> table) { held.insert(table.begin(), table.end()); };
+    for (int32_t v = 0; v < std::ssize(plan_.tree.nodes); ++v) add(schedule.node_table(v));
+    for (int32_t s = 0; s < schedule.sequences(); ++s)
+      for (int64_t t = 0; t < schedule.tails_of(s).count(); ++t) add(schedule.tails_of(s).table(t));
+    ASSERT_EQ(schedule.pages().pages_in_use(), std::ssize(held) * limits_.pages_per_bundle);
+    ASSERT_EQ(schedule.pages().free_bundles(), limits_.bundles - std::ssize(held));
+  }
+
   void take(const ScheduledStep& step, const std::vector<int64_t>& ends) {
     look_at(step);
     write_pages(step);
+    if (computed) computed();
     for (const Work& w : step.work)
       if (w.sequence >= 0 && w.tail == 0 &&
           w.end - schedule.begin_of(w.sequence) == lengths[static_cast<size_t>(w.sequence)])
@@ -183,6 +195,7 @@ class Play {
   std::vector<int64_t> lengths;             // of sequences
   std::vector<std::vector<int64_t>> texts;  // of tails; every new token is another one
   std::set<int32_t> ended;
+  std::function<void()> computed{};  // called behind the rows of a step, when no token of it is chosen
   int64_t steps = 0;
 };
 

@@ -98,6 +98,23 @@ TEST(Schedule, TakesThePromptsOfThoseThatHaveGivenUpTheirTails) {
   }
 }
 
+// Between one sample's end and the next one's start a request holds its prompt, and nothing of it is under way.
+TEST(Schedule, TakesThePromptOfARequestBetweenItsSamples) {
+  std::vector<Request> requests = {{.prompt = std::vector<int32_t>(kPage, 1), .max_tokens = 2 * kPage + 1},
+                                   {.prompt = std::vector<int32_t>(kPage, 2), .n = 20, .best_of = 20, .max_tokens = 1}};
+  BatchPlan plan = plan_batch(requests, PrefixMode::tree, kPage, 1 << 20, 1);
+  plan.order = {0, 1};
+  ScheduleLimits l = limits(plan, plan.most_bundles, 2 * kPage, 2);
+  l.reserve = 0;
+  l.high_water = 1;
+  Play play(plan, l);
+  play.run(whole_lengths(plan));
+  EXPECT_EQ(play.lengths, whole_lengths(plan));
+  EXPECT_EQ(play.schedule.counts().preemptions, 1);
+  EXPECT_EQ(play.schedule.counts().recomputed, kPage);
+  EXPECT_EQ(play.schedule.pages().pages_in_use(), 0);
+}
+
 TEST(Schedule, IsNeverAboveThePagesThatItsPlayTook) {
   for (uint64_t trial = 0; trial < 300; ++trial) {
     Draws draws(trial + 9000);
