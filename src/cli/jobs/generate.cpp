@@ -188,6 +188,14 @@ class Progress {
   Clock::time_point begin_ = Clock::now(), shown_ = begin_;
 };
 
+/// A prefix of null: the joint form is never taken.
+Json json_of(const std::vector<Crossover::Point>& points) {
+  Json all = Json::array();
+  for (const auto& [rows, prefix] : points)
+    all.push_back(Json::object().set("rows", rows).set("prefix", prefix == Crossover::kNever ? Json() : Json(prefix)));
+  return all;
+}
+
 /// generate_report.json: what the run did, with times and counts of reuse, which are in no answer.
 void write_report(const JobInputs& in, const std::filesystem::path& run, const Planned& planned,
                   const EngineCounts& counts, double seconds) {
@@ -209,7 +217,8 @@ void write_report(const JobInputs& in, const std::filesystem::path& run, const P
                           .set("preemptions", counts.schedule.preemptions)
                           .set("new_tokens_per_second", static_cast<double>(counts.generated) / seconds)
                           .set("deterministic", config_of(in).deterministic)
-                          .set("kv_bytes_read", counts.kv_bytes_read);
+                          .set("kv_bytes_read", counts.kv_bytes_read)
+                          .set("crossover", json_of(counts.crossover));
   write_text_file(run / "generate_report.json", report.dump(2) + "\n");
 }
 
