@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/stop.h"
 #include "infer/answers.h"
+#include "infer/crossover_trial.h"
 #include "infer/prompt_scores.h"
 #include "infer/row_groups.h"
 #include "kernels/compute.h"
@@ -33,6 +34,22 @@ constexpr int64_t kLogitRows = 64;  // rows of logits that are formed at once
 PlanShape shape_of(const DecoderModel& decoder, const EngineOptions& options, int threads) {
   return {decoder.config().num_attention_heads, decoder.config().num_key_value_heads, options.page_tokens, threads,
           options.deterministic};
+}
+
+/// Whether rows of different sequences may have keys in common.
+bool shares_keys(const BatchPlan& plan) {
+  const auto& nodes = plan.tree.nodes;
+  return std::any_of(nodes.begin() + 1, nodes.end(), [](const auto& node) { return node.leaves > 1; }) ||
+         std::any_of(plan.demands.begin(), plan.demands.end(), [](const Demand& d) { return d.tails() > 1; });
+}
+
+Crossover crossover_of(const Context& ctx, const DecoderModel& decoder, const BatchPlan& plan,
+                       const EngineOptions& options) {
+  if (options.crossover != nullptr) return *options.crossover;
+  if (!shares_keys(plan)) return Crossover::always();
+  const ModelConfig& c = decoder.config();
+  return measured_crossover(
+      ctx, {c.num_attention_heads, c.num_key_value_heads, c.head_dim, options.page_tokens, options.kv_dtype});
 }
 
 /// @param widest  the most beams of a search: they go together, and a pass has room for them in any case
@@ -97,7 +114,9 @@ class Engine {
         schedule_(plan.tree, plan.order, plan.demands, limits_of(decoder_, options, bundles, plan.widest)),
         pages_(allocate_pages(ctx.scratch, decoder_, bundles, options.page_tokens, options.kv_dtype)),
         answers_(requests, plan, schedule_, tokenizer, model.config().vocab_size, options.cumulative_logprobs),
-        scores_(requests, plan) {}
+        scores_(requests, plan) {
+    shape_.crossover = crossover_of(ctx, decoder_, plan, options);
+  }
 
   EngineCounts run() {
     for (ScheduledStep step = next(); !step.empty(); step = next()) {
@@ -257,7 +276,8 @@ class Engine {
 
   EngineCounts counts() const {
     const PagePool& pages = schedule_.pages();
-    return {.finished = finished_,
+    const std::vector<Crossover::Point>& points = shape_.crossover.points();
+    EngineCounts counts{.finished = finished_,
             .failed = failed_,
             .generated = answers_.generated(),
             .scored = scores_.scored(),
@@ -267,6 +287,8 @@ class Engine {
             .pages_total = pages.bundles() * pages.pages_per_bundle(),
             .kv_bytes_read = bytes_read_,
             .planning_seconds = std::chrono::duration<double>(planning_).count()};
+    std::copy_n(points.begin(), std::min(points.size(), counts.crossover.size()), counts.crossover.begin());
+    return counts;
   }
 
   const Context& ctx_;

@@ -7,12 +7,14 @@
 //        ├─ logits of last rows ─ tokens ─► schedule
 //        └─ scores of prompts              answers, in the order in which requests end
 
+#include <array>
 #include <functional>
 #include <map>
 #include <string>
 
 #include "data/tokenizer.h"
 #include "infer/batch_plan.h"
+#include "infer/crossover.h"
 #include "infer/paged_context.h"
 #include "model/model.h"
 
@@ -28,6 +30,7 @@ struct EngineOptions {
   double high_water = 0.95, reserve = 0.5;
   bool cumulative_logprobs = false;       // of every continuation, also where no logprobs are asked for
   int64_t max_step_adapters = INT64_MAX;  // whose requests are computed together
+  const Crossover* crossover = nullptr;   // null: measured where rows can share keys
 };
 
 /// Counts of a batch so far.
@@ -38,6 +41,7 @@ struct EngineCounts {
   int64_t pages_in_use = 0, pages_peak = 0, pages_total = 0;
   int64_t kv_bytes_read = 0;
   double planning_seconds = 0;  // of steps
+  std::array<Crossover::Point, 8> crossover{};  // its points, as far as they have rows; plain bytes, which ranks send
 };
 
 struct EngineHooks {

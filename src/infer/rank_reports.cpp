@@ -61,6 +61,7 @@ EngineCounts& operator+=(EngineCounts& sum, const EngineCounts& other) {
   sum.pages_total += other.pages_total;
   sum.kv_bytes_read += other.kv_bytes_read;
   sum.planning_seconds += other.planning_seconds;
+  if (sum.crossover[0].rows == 0) sum.crossover = other.crossover;  // the first rank's that has measured it
   return sum;
 }
 

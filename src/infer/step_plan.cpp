@@ -92,10 +92,16 @@ class Planner {
     plan_.visits.push_back({rows.begin, rows.end, begin, end, run_begin, static_cast<int32_t>(plan_.runs.size())});
   }
 
+  /// One visit of all rows, or one of each.
+  void add_shared_visit(RowRange rows, int32_t begin, int32_t end, int32_t run_begin) {
+    if (shape_.crossover.pays(rows.end - rows.begin, end - begin)) return add_visit(rows, begin, end, run_begin);
+    for (int32_t row = rows.begin; row < rows.end; ++row) add_visit({row, row + 1}, begin, end, run_begin);
+  }
+
   void visit_node(int32_t v, const NodeRows& rows) {
     const int32_t begin = cut_at(node(v).begin), cut = cut_at(rows.end);
     const int32_t run_begin = add_path(v);
-    add_visit(rows.below, begin, cut, run_begin);
+    add_shared_visit(rows.below, begin, cut, run_begin);
     // What is left of its last block is another one for each child: its own rows take it alone.
     add_visit(rows.own, cut, rows.end, run_begin);
   }

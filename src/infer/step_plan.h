@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "infer/crossover.h"
 #include "infer/schedule.h"
 #include "kernels/paged_attention.h"
 
@@ -19,9 +20,12 @@ struct PlanShape {
   // Attention is cut at multiples of kKeyBlock positions, so that bits do not hang on what is shared; else where
   // nodes begin and end.
   bool deterministic = true;
+  // Where it does not pay, each row below a node attends to its keys by itself: the same bits.
+  Crossover crossover{};
 };
 
-/// Made once a step and read by every layer. A node of the tree is attended to by all rows below it at once:
+/// Made once a step and read by every layer. A node of the tree is attended to by all rows below it at once,
+/// where that pays:
 ///
 ///   positions   0         128        256             blocks of 128; node a holds 0 .. 199, its children what follows
 ///   a           |---------|------.                   block 0: all rows below a

@@ -230,9 +230,10 @@ TEST(Engine, ReadsSharedKeysOnceAStep) {
   std::vector<Request> requests;
   for (int64_t i = 0; i < kRequests; ++i)
     requests.push_back(greedy(joined(ids_of(kPrefix, 3), ids_of(kOwn, 20 + i)), 2, -1));
+  const Crossover jointly = Crossover::always();
   for (const bool deterministic : {true, false}) {
     Batch batch;
-    batch.options = {.deterministic = deterministic, .step_tokens = 1024};
+    batch.options = {.deterministic = deterministic, .step_tokens = 1024, .crossover = &jointly};
     const EngineCounts once = answer(*model, requests, batch).counts;
     for (Request& request : requests) request.max_tokens = 3;
     const EngineCounts more = answer(*model, requests, batch).counts;

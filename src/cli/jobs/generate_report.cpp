@@ -74,6 +74,16 @@ MachineRates measure_rates(const JobInputs& in, const Context* ctx, const LeastT
   return {};
 }
 
+/// A prefix of null: the joint form is never taken.
+Json crossover_of(const EngineCounts& counts) {
+  Json points = Json::array();
+  for (const auto& [rows, prefix] : counts.crossover)
+    if (rows > 0)
+      points.push_back(
+          Json::object().set("rows", rows).set("prefix", prefix == Crossover::kNever ? Json() : Json(prefix)));
+  return points;
+}
+
 void write_report(const JobInputs& in, const std::filesystem::path& run, const GenerateReport& report) {
   const EngineCounts& counts = report.counts;
   const auto a_second = [&](int64_t tokens) { return static_cast<double>(tokens) / report.seconds; };
@@ -102,6 +112,7 @@ void write_report(const JobInputs& in, const std::filesystem::path& run, const G
   json.set("deterministic", config_of(in).deterministic)
       .set("log_probability_equals_training", unequal.empty() ? Json(true) : Json(unequal))
       .set("kv_bytes_read", counts.kv_bytes_read)
+      .set("crossover", crossover_of(counts))
       .set("ranks", report.ranks)
       .set("journal", Json::object().set("resumed", report.resumed));
   write_text_file(run / "generate_report.json", json.dump(2) + "\n");
