@@ -201,7 +201,7 @@ std::string smaller_generation(const JobConfig& config, const MemoryPlan& plan) 
                                                             : "lower generate.memory_gib";
 }
 
-/// @throws UserError when prompts of the recipe, or answers as they come, would be written over the answers of a file of
+/// @throws UserError when prompts of the recipe, or answers as they come, would be written over those of a file of
 /// requests
 void refuse_kept_answers(const JobInputs& in, const std::filesystem::path& run, bool is_inline) {
   const GenerateConfig& g = config_of(in);

@@ -31,6 +31,16 @@ std::string why_not_equal(const GenerateConfig& g) {
   return "";
 }
 
+/// A prefix of null: the joint form is never taken.
+Json crossover_of(const EngineCounts& counts) {
+  Json points = Json::array();
+  for (const auto& [rows, prefix] : counts.crossover)
+    if (rows > 0)
+      points.push_back(
+          Json::object().set("rows", rows).set("prefix", prefix == Crossover::kNever ? Json() : Json(prefix)));
+  return points;
+}
+
 }  // namespace
 
 double GenerateProgress::seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
@@ -72,16 +82,6 @@ MachineRates measure_rates(const JobInputs& in, const Context* ctx, const LeastT
   } catch (const std::bad_alloc&) {
   }
   return {};
-}
-
-/// A prefix of null: the joint form is never taken.
-Json crossover_of(const EngineCounts& counts) {
-  Json points = Json::array();
-  for (const auto& [rows, prefix] : counts.crossover)
-    if (rows > 0)
-      points.push_back(
-          Json::object().set("rows", rows).set("prefix", prefix == Crossover::kNever ? Json() : Json(prefix)));
-  return points;
 }
 
 void write_report(const JobInputs& in, const std::filesystem::path& run, const GenerateReport& report) {
