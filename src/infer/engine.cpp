@@ -278,15 +278,15 @@ class Engine {
     const PagePool& pages = schedule_.pages();
     const std::vector<Crossover::Point>& points = shape_.crossover.points();
     EngineCounts counts{.finished = finished_,
-            .failed = failed_,
-            .generated = answers_.generated(),
-            .scored = scores_.scored(),
-            .schedule = schedule_.counts(),
-            .pages_in_use = pages.pages_in_use(),
-            .pages_peak = pages.peak_pages(),
-            .pages_total = pages.bundles() * pages.pages_per_bundle(),
-            .kv_bytes_read = bytes_read_,
-            .planning_seconds = std::chrono::duration<double>(planning_).count()};
+                        .failed = failed_,
+                        .generated = answers_.generated(),
+                        .scored = scores_.scored(),
+                        .schedule = schedule_.counts(),
+                        .pages_in_use = pages.pages_in_use(),
+                        .pages_peak = pages.peak_pages(),
+                        .pages_total = pages.bundles() * pages.pages_per_bundle(),
+                        .kv_bytes_read = bytes_read_,
+                        .planning_seconds = std::chrono::duration<double>(planning_).count()};
     std::copy_n(points.begin(), std::min(points.size(), counts.crossover.size()), counts.crossover.begin());
     return counts;
   }

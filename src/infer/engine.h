@@ -40,7 +40,7 @@ struct EngineCounts {
   Schedule::Counts schedule{};
   int64_t pages_in_use = 0, pages_peak = 0, pages_total = 0;
   int64_t kv_bytes_read = 0;
-  double planning_seconds = 0;  // of steps
+  double planning_seconds = 0;                  // of steps
   std::array<Crossover::Point, 8> crossover{};  // its points, as far as they have rows; plain bytes, which ranks send
 };
 

@@ -70,7 +70,8 @@ TEST_F(AsTyped, WhatIsNoCheckpointIsNamed) {
   for (const std::string folder : {"run", "run/checkpoints"}) {
     EXPECT_THAT(expect_done(trainer({"lora.toml", "job=evaluate", "run.resume=" + folder})).err,
                 HasSubstr("the weights after step 4: run/checkpoints/step-00000004.h5\n"));
-    const std::string text = fault({"lora.toml", "run.dir=other", "run.resume=" + folder});  // a training names it itself
+    const std::string text =
+        fault({"lora.toml", "run.dir=other", "run.resume=" + folder});  // a training names it itself
     EXPECT_THAT(text, HasSubstr("is a folder\n"));
     EXPECT_THAT(text, HasSubstr("step-00000004.h5"));
   }

@@ -401,7 +401,8 @@ TEST_F(Generation, TakesTheFileOfTheCommandLineAndKeepsItsAnswers) {
   expect_done(trainer({"full.toml", "run.dir=run", "generate.output=own.jsonl"}));
   // What matters is the name that the answers have, and any way to write over it.
   write("few.jsonl", batch_file(2));
-  const Words few = {"full.toml", "generate.prompts_file=few.jsonl", "run.dir=run", "generate.output=few_answers.jsonl"};
+  const Words few = {"full.toml", "generate.prompts_file=few.jsonl", "run.dir=run",
+                     "generate.output=few_answers.jsonl"};
   EXPECT_THAT(fault(joined(few, {"generate.follow=samples.jsonl"})), HasSubstr("belongs to a file of requests"));
   EXPECT_EQ(test::read_file(*this / "run/samples.jsonl"), answers);
   expect_done(trainer(few));

@@ -95,7 +95,7 @@ TEST_F(RequestJournals, BeginWithWhatTheyAreOf) {
   std::vector<std::string> names;
   for (const auto& [name, value] : head.members()) names.push_back(name);
   EXPECT_THAT(names, ElementsAre("format", "version", "identity", "batch", "model", "adapters", "options", "requests",
-                                 "made_on"));
+                                 "made_on", "answers"));
   EXPECT_EQ(head.at("identity").as_string(), head_of(5).identity.hex());
   EXPECT_EQ(head.at("requests").as_integer(), 5);
   EXPECT_EQ(head.at("options").at("kv_dtype").as_string(), "f32");

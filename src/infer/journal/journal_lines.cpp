@@ -40,7 +40,8 @@ JournalHead read_head_line(std::string_view line) {
     throw UserError("", fmt::format("the journal is of version {}, and this program reads {}",
                                     json.at("version").as_integer(), kVersion));
   JournalHead head{.identity = run_identity_of(json)};
-  if (const Json* answers = json.find("answers")) head.answers = answers->as_string();  // missing in the oldest journals
+  if (const Json* answers = json.find("answers"))
+    head.answers = answers->as_string();  // missing in the oldest journals
   for (const auto& [name, value] : json.at("made_on").members()) head.made_on[name] = value.as_string();
   if (json.at("identity").as_string() != head.identity.hex())
     throw UserError("", "\"identity\" is not the hash of what the line says");

@@ -15,7 +15,7 @@ namespace tessera {
 /// What the first line of each journal keeps.
 struct JournalHead {
   RunIdentity identity{};
-  std::string answers = "samples.jsonl";  // the name of the file of answers, in the run's folder
+  std::string answers = "samples.jsonl";         // the name of the file of answers, in the run's folder
   std::map<std::string, std::string> made_on{};  // "backend", "vector", "version": answers may differ in bits elsewhere
 };
 
