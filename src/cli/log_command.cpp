@@ -316,9 +316,14 @@ void print_table(const LogSummary& s, size_t last) {
   print_rounds(s, s.rounds.size() - count);
 }
 
+/// The round behind the last one that is there: a log that is archived meanwhile can be read a row further than counted.
+int64_t next_round(const LogSummary& s) {
+  return s.rounds.empty() ? s.total_rounds : std::max(s.total_rounds, int64_t{s.rounds.back().round} + 1);
+}
+
 /// What is written from now on, until the log has its END or nobody reads any more.
 void follow(LogReading& reading, bool as_json) {
-  int64_t told = reading.summary().total_rounds;
+  int64_t told = next_round(reading.summary());
   while (!reading.summary().ended) {
     if (!flush_output()) return;
     std::this_thread::sleep_for(kPause);
@@ -328,7 +333,7 @@ void follow(LogReading& reading, bool as_json) {
     const auto begin = static_cast<size_t>(std::ranges::find_if_not(s.rounds, is_told) - s.rounds.begin());
     if (!as_json) print_rounds(s, begin);
     for (size_t i = begin; as_json && i < s.rounds.size(); ++i) print_out("{}\n", round_json(s.rounds[i]).dump());
-    told = s.total_rounds;
+    told = std::max(told, next_round(s));
   }
   if (!as_json) print_out("the log has its END\n");
 }

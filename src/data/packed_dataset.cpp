@@ -17,7 +17,7 @@ constexpr size_t kOpenRows = 64;
 constexpr int64_t kShortestPiece = 2;  // one token has no next token to predict
 
 // Draws for one purpose do not depend on those for another: each has a key of its own.
-enum Stream : uint64_t { kDocumentOrder = 1, kRowOrder = 2 };
+enum Draws : uint64_t { kDocumentOrder = 1, kRowOrder = 2 };
 
 }  // namespace
 
