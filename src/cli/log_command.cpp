@@ -316,7 +316,7 @@ void print_table(const LogSummary& s, size_t last) {
   print_rounds(s, s.rounds.size() - count);
 }
 
-/// The round behind the last one that is there: a log that is archived meanwhile can be read a row further than counted.
+/// The round behind the last one that is there: one more than were counted may have been read.
 int64_t next_round(const LogSummary& s) {
   return s.rounds.empty() ? s.total_rounds : std::max(s.total_rounds, int64_t{s.rounds.back().round} + 1);
 }
