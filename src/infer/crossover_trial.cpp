@@ -94,6 +94,7 @@ class Visits {
   static std::vector<AttentionVisit> visits_of(int32_t rows, int32_t keys, Form form) {
     if (form == Form::joint) return {{0, rows, 0, keys, 0, 1}};
     std::vector<AttentionVisit> visits;
+    visits.reserve(static_cast<size_t>(rows));
     for (int32_t row = 0; row < rows; ++row) visits.push_back({row, row + 1, 0, keys, 0, 1});
     return visits;
   }
