@@ -369,7 +369,8 @@ EngineMemory plan_engine_memory(Model& model, const BatchPlan& plan, const Engin
     return std::min(allowed, static_cast<int64_t>(std::ceil(static_cast<double>(bundles) / options.high_water)));
   };
   const ScheduleLimits limits = limits_of(model.decoder(), options, above(plan.all_bundles), plan.widest);
-  memory.bundles = above(play(plan, limits).peak_bundles);
+  memory.peak_bundles = play(plan, limits).peak_bundles;
+  memory.bundles = above(memory.peak_bundles);
   // Continuations that end early change the schedule: a step can have more rows than any that was played.
   int64_t rows = plan.tree.tokens();
   for (const Demand& demand : plan.demands) rows += demand.tails() * demand.new_tokens;

@@ -54,7 +54,8 @@ struct EngineHooks {
 /// What a batch needs of the arena.
 struct EngineMemory {
   int64_t bundles = 0, bundle_bytes = 0;
-  int64_t pass_bytes = 0;  // beside the pages
+  int64_t peak_bundles = 0;  // of them in use at once, when every continuation becomes as long as it may
+  int64_t pass_bytes = 0;    // beside the pages
   int64_t page_bytes() const { return bundles * bundle_bytes; }
   int64_t bytes() const { return page_bytes() + pass_bytes; }
 };

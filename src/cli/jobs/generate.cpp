@@ -39,8 +39,6 @@
 namespace tessera {
 namespace {
 
-const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
-
 RequestDefaults defaults_of(const JobInputs& in, const ModelConfig& model, std::vector<int32_t> eos,
                             const NamedAdapters& adapters) {
   const GenerateConfig& g = config_of(in);

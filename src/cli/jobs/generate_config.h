@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/jobs.h"
 #include "cli/jobs/generate_adapters.h"
 #include "core/fields.h"
 #include "core/section_check.h"
@@ -54,5 +55,8 @@ struct GenerateConfig {
   Request request() const;
   EngineOptions engine() const;
 };
+
+/// What the recipe of this job says.
+inline const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
 
 }  // namespace tessera

@@ -33,8 +33,6 @@ std::string settings_of(const AdapterConfig& a) {
                      a.rank.value_or(a.equivalent_rank), a.shards, a.private_rank.value_or(0), a.alpha, a.scale);
 }
 
-const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
-
 }  // namespace
 
 GenerateLines::GenerateLines(const JobInputs& in, std::filesystem::path run, const Tokenizer& tokenizer,

@@ -12,8 +12,6 @@
 namespace tessera {
 namespace {
 
-const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
-
 /// Memory that keys and values of a rank may have, beside what the job takes otherwise. Ranks of a machine share it.
 /// @param adapters  bytes of the named ones, which the plan has already
 int64_t page_memory(const JobInputs& in, const JobPlan& plan, int64_t adapters) {
@@ -43,10 +41,11 @@ void require_room(const JobInputs& in, const Planned& planned, Model& model, int
 
 /// Part by part, of all ranks.
 EngineMemory largest_of(Communicator& world, const EngineMemory& mine) {
-  std::array<double, 3> most{static_cast<double>(mine.bundles), static_cast<double>(mine.bundle_bytes),
-                             static_cast<double>(mine.pass_bytes)};
+  std::array<double, 4> most{static_cast<double>(mine.bundles), static_cast<double>(mine.bundle_bytes),
+                             static_cast<double>(mine.peak_bundles), static_cast<double>(mine.pass_bytes)};
   world.all_reduce_max(std::span<double>(most));
-  return {static_cast<int64_t>(most[0]), static_cast<int64_t>(most[1]), static_cast<int64_t>(most[2])};
+  return {static_cast<int64_t>(most[0]), static_cast<int64_t>(most[1]), static_cast<int64_t>(most[2]),
+          static_cast<int64_t>(most[3])};
 }
 
 }  // namespace

@@ -15,8 +15,6 @@
 namespace tessera {
 namespace {
 
-const GenerateConfig& config_of(const JobInputs& in) { return in.config.own.of<GenerateConfig>(); }
-
 /// "40 s", "12 min", "3.5 h"
 std::string time_in_words(double seconds) {
   if (seconds < 90) return fmt::format("{:.0f} s", std::ceil(seconds));
@@ -69,9 +67,9 @@ void GenerateProgress::show(const EngineCounts& counts) {
 
 MachineRates measure_rates(const JobInputs& in, const Context* ctx, const LeastTime* work, const BatchPlan& plan) {
   constexpr double kSeconds = 0.1, kLongEnough = 10;
-  // No core multiplies or reads faster: where the batch takes ten seconds by these it takes longer.
-  const MachineRates fastest{1.5e11 * in.threads, 1e11};
-  std::array<double, 1> pays{work && work->expected_seconds(plan, fastest) >= kLongEnough ? 1.0 : 0.0};
+  // Of a fast machine: where the batch takes ten seconds by these, measuring for a fifth of one is little.
+  const MachineRates fast{1.5e11 * in.threads, 1e11};
+  std::array<double, 1> pays{work && work->expected_seconds(plan, fast) >= kLongEnough ? 1.0 : 0.0};
   in.world.all_reduce_max(std::span<double>(pays));
   if (pays[0] == 0) return {};
   in.world.barrier();
